@@ -1,0 +1,59 @@
+# Sets itself up on a machine that has only python3 (3.11 or newer) and make: see CONTRIBUTING.md.
+
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= dev,pyqt6
+DEMO_OUTPUT ?= demo-output
+
+# With an NVIDIA GPU, pip's own choice of torch. Without one, the release that has a CPU build
+# where CI runs: the range in pyproject.toml is satisfied then and brings no CUDA libraries.
+TORCH ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo torch || echo torch==2.13.0)
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# What Qt and OpenGL need of Debian to open a window, and a screen where there is none.
+WINDOW_PACKAGES := libegl1 libgl1 libgl1-mesa-dri libxkbcommon-x11-0 libxcb-cursor0 \
+    libxcb-icccm4 libxcb-keysyms1 libxcb-shape0 libdbus-1-3 libfontconfig1 libglib2.0-0
+HAS_SCREEN := $(DISPLAY)$(WAYLAND_DISPLAY)
+ON_SCREEN := $(if $(HAS_SCREEN),,xvfb-run -a -s "-screen 0 1280x1024x24")
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean window-packages screen-packages
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) $(if $(HAS_SCREEN),window-packages) ## Fit a phantom with known Gaussians: report, files, a picture; opens napari on a screen
+	$(BIN)/napari-gaussfit demo -o $(DEMO_OUTPUT)
+
+test: lint screen-packages ## Run all that CI runs: lint, then every test
+	$(ON_SCREEN) $(BIN)/python -m pytest
+
+lint: $(READY) ## Check rules, layout, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY) ## Time the kernels and the fit; prints a table and writes JSON
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove the environment and all that was built, cached or written by the demo
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache $(DEMO_OUTPUT)
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+window-packages:
+	@.ci/system-packages $(WINDOW_PACKAGES)
+
+screen-packages: window-packages
+	@$(if $(HAS_SCREEN),,.ci/system-packages xvfb xauth)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "$(PYTHON) is older than 3.11: name a newer one with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/system-packages python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(TORCH) || echo "No $(TORCH) here: taking the newest torch instead"
+	$(BIN)/python -m pip install -e '.[$(EXTRAS)]'
+	@touch $@

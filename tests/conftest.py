@@ -1,0 +1,62 @@
+"""Fixtures for all tests: where the real stacks are, and a scratch folder for what programs remember."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+_scratch_config = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep napari's and Qt's settings out of the user's, before anything reads them."""
+    folder = tempfile.mkdtemp(prefix="gaussfit-config-")
+    config.stash[_scratch_config] = folder
+    os.environ["XDG_CONFIG_HOME"] = folder
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[_scratch_config], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The folder that holds pyproject.toml."""
+    return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real stacks; without it the test is skipped."""
+    named = os.environ.get("GAUSSFIT_DATA")
+    if named is not None:
+        if not Path(named).is_dir():
+            pytest.fail(f"GAUSSFIT_DATA is {named}, which is no folder")
+        return Path(named)
+    beside = CHECKOUT.parent / "shared" / "data"
+    if not beside.is_dir():
+        pytest.skip("needs the real stacks: set GAUSSFIT_DATA, or put them in ../shared/data")
+    return beside
+
+
+@pytest.fixture(scope="session")
+def stack_path(data_dir: Path) -> Callable[[str], Path]:
+    """Find a real stack by its path under `data_dir`, for example ``nuclei/nuclei.tif``."""
+
+    def find(name: str) -> Path:
+        path = data_dir / name
+        if not path.is_file():
+            pytest.fail(f"{data_dir} holds no {name}")
+        return path
+
+    return find
