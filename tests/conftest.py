@@ -1,4 +1,4 @@
-"""Fixtures for all tests: where the real stacks are, and a scratch folder for what programs remember."""
+"""Where the real stacks are, and a scratch folder for what programs remember."""
 
 from __future__ import annotations
 

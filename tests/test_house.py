@@ -1,0 +1,212 @@
+"""The package itself: what an import costs, what it ships, which part knows which."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+import zipfile
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = "napari_gaussfit"
+IMPORT_BUDGET_S = 0.1
+HEAVY = {"torch", "numba", "napari", "scipy", "skimage", "tifffile", "pandas", "matplotlib"}
+QT = {"qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "pyqtgraph", "superqt"}
+GUI = QT | {"napari", "magicgui", "vispy"}
+
+# From the top down. What a layer imports, directly or through others, stands below it.
+LAYERS = [{"_napari", "cli"}, {"fitting"}, {"projection"}, {"field"}, {"_kernels"}]
+
+
+def run(*command: str | Path) -> str:
+    """Run a program in a process of its own and return what it printed."""
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, (
+        f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}"
+    )
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """The built wheel, and an environment in which it is installed."""
+
+    files: frozenset[str]
+    python: Path
+    home: Path
+
+    def run(self, *arguments: str) -> str:
+        """Run Python there, deaf to what PYTHONPATH would lend it."""
+        return run(self.python, "-I", *arguments)
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Wheel:
+    """Build the wheel and install it alone, with its dependencies lent by this environment."""
+    built = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", built, checkout)
+    [archive] = built.glob("*.whl")
+
+    home = tmp_path_factory.mktemp("home")
+    builder = venv.EnvBuilder(with_pip=False)
+    builder.create(home)
+    python = Path(builder.ensure_directories(home).env_exe)
+    # A folder that a .pth file adds has its own .pth files left unread, so the editable install
+    # in this environment cannot stand in for the wheel.
+    site_packages = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
+    lent = Path(site_packages.strip()) / "lent.pth"
+    lent.write_text(sysconfig.get_path("purelib"))
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", archive)
+
+    with zipfile.ZipFile(archive) as contents:
+        return Wheel(frozenset(contents.namelist()), python, home)
+
+
+def imports_of(path: Path, root: Path) -> Iterator[str]:
+    """Yield the full names of all modules that a file imports, also inside functions."""
+    package = [*path.relative_to(root).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def part_of(module: str) -> str:
+    """Name the file or folder of the package that holds a module: ``io.csv`` is in ``io``."""
+    return module.removeprefix(f"{PACKAGE}.").partition(".")[0]
+
+
+def parts_imported_by_parts(root: Path) -> dict[str, set[str]]:
+    """Say for each part of the package which other parts it imports."""
+    graph: dict[str, set[str]] = {}
+    for path in sorted((root / PACKAGE).rglob("*.py")):
+        dotted = ".".join(path.relative_to(root).with_suffix("").parts)
+        part = part_of(dotted)
+        inside = {name for name in imports_of(path, root) if name.startswith(f"{PACKAGE}.")}
+        graph.setdefault(part, set()).update({part_of(name) for name in inside} - {part})
+    # `from napari_gaussfit import name` takes a name of the package's face, not a part.
+    return {part: below & graph.keys() for part, below in graph.items() if part != "__init__"}
+
+
+def reached_from(part: str, graph: dict[str, set[str]]) -> set[str]:
+    """Collect the parts that a part imports, directly or through others."""
+    reached: set[str] = set()
+    ahead = [part]
+    while ahead:
+        fresh = graph.get(ahead.pop(), set()) - reached
+        reached |= fresh
+        ahead += fresh
+    return reached
+
+
+@pytest.fixture(scope="module")
+def source(checkout: Path) -> Path:
+    return checkout / "src"
+
+
+def test_import_takes_less_than_a_tenth_of_a_second() -> None:
+    def seconds(program: str) -> float:
+        start = time.perf_counter()
+        run(sys.executable, "-c", program)
+        return time.perf_counter() - start
+
+    runs = [(seconds("pass"), seconds(f"import {PACKAGE}")) for _ in range(5)]
+    bare, with_import = (min(times) for times in zip(*runs, strict=True))
+    cost = with_import - bare
+    assert cost < IMPORT_BUDGET_S, f"import {PACKAGE} takes {cost:.3f} s"
+
+
+def test_import_loads_no_library_that_is_not_used_yet() -> None:
+    loaded = run(sys.executable, "-c", f"import {PACKAGE}, sys; print(*sys.modules)").split()
+    early = (HEAVY | GUI) & set(loaded)
+    assert not early, f"import {PACKAGE} loads {sorted(early)}"
+
+
+def test_manifest_is_valid_in_this_environment() -> None:
+    assert "valid!" in run(sys.executable, "-m", "npe2", "validate", PACKAGE)
+
+
+def test_manifest_at_the_top_is_the_packages_own(checkout: Path, source: Path) -> None:
+    assert (checkout / "napari.yaml").samefile(source / PACKAGE / "napari.yaml")
+
+
+def test_manifest_is_valid_in_the_wheel(wheel: Wheel) -> None:
+    assert "valid!" in wheel.run("-m", "npe2", "validate", PACKAGE)
+
+
+def test_wheel_installs_the_package_and_not_the_checkout(wheel: Wheel) -> None:
+    place = wheel.run("-c", f"import {PACKAGE}; print({PACKAGE}.__file__)").strip()
+    assert Path(place).is_relative_to(wheel.home)
+
+
+def test_wheel_ships_every_module_its_types_and_its_licence(wheel: Wheel, source: Path) -> None:
+    wanted = {path.relative_to(source).as_posix() for path in (source / PACKAGE).rglob("*.py")}
+    wanted |= {f"{PACKAGE}/py.typed", f"{PACKAGE}/napari.yaml"}
+    assert wanted <= wheel.files, f"left out of the wheel: {sorted(wanted - wheel.files)}"
+    assert any(name.endswith("licenses/LICENSE") for name in wheel.files)
+
+
+def test_only_the_napari_layer_imports_napari_or_qt(source: Path) -> None:
+    offences = [
+        f"{path.relative_to(source)} imports {name}"
+        for path in sorted((source / PACKAGE).rglob("*.py"))
+        if "_napari" not in path.parts
+        for name in imports_of(path, source)
+        if name.partition(".")[0] in GUI
+    ]
+    assert not offences, offences
+
+
+def test_imports_run_downwards(source: Path) -> None:
+    graph = parts_imported_by_parts(source)
+    above: set[str] = set()
+    for layer in LAYERS:
+        for part in layer:
+            upwards = above & reached_from(part, graph)
+            assert not upwards, f"{part} reaches {sorted(upwards)}, which stand above it"
+        above |= layer
+
+
+def test_no_two_parts_import_each_other(source: Path) -> None:
+    try:
+        TopologicalSorter(parts_imported_by_parts(source)).prepare()
+    except CycleError as error:
+        pytest.fail(f"imports go round: {' -> '.join(error.args[1])}")
+
+
+def test_every_kind_of_import_counts_for_the_layers(tmp_path: Path) -> None:
+    package = tmp_path / PACKAGE
+    (package / "io").mkdir(parents=True)
+    for name, text in {
+        "field.py": "",
+        "stack.py": f"from {PACKAGE} import field",
+        "camera.py": "def late():\n    from .stack import Stack",
+        "io/csv.py": f"import os\nfrom ..camera import Camera\nimport {PACKAGE}.field",
+    }.items():
+        (package / name).write_text(text)
+
+    graph = parts_imported_by_parts(tmp_path)
+
+    assert graph == {
+        "field": set(),
+        "stack": {"field"},
+        "camera": {"stack"},
+        "io": {"camera", "field"},
+    }
+    assert reached_from("io", graph) == {"camera", "stack", "field"}
