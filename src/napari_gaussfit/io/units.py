@@ -1,0 +1,46 @@
+"""Units of length as microscopes and programs spell them."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["MICROMETERS_PER_UNIT", "micrometers_per"]
+
+MICROMETERS_PER_UNIT: dict[str, float] = {
+    "pm": 1e-6,
+    "å": 1e-4,
+    "nm": 1e-3,
+    "um": 1.0,
+    "mm": 1e3,
+    "cm": 1e4,
+    "in": 25400.0,
+    "m": 1e6,
+}
+
+_SYMBOLS = {
+    "angstrom": "å",
+    "nanometer": "nm",
+    "micron": "um",
+    "micrometer": "um",
+    "millimeter": "mm",
+    "centimeter": "cm",
+    "inch": "in",
+    "inche": "in",
+    '"': "in",
+    "meter": "m",
+}
+
+
+def micrometers_per(unit: str) -> float | None:
+    r"""Return the length of one `unit` in micrometres, or None if it is no unit of length.
+
+    Understands symbols and names, singular and plural, British and American, either of Unicode's
+    two mu signs, and the escape ``\u00B5`` that ImageJ writes.
+    """
+    unescaped = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), unit)
+    spelt = unescaped.strip().casefold().replace("metre", "meter")
+    # Case folding has made the micro sign a mu, and the angstrom sign a letter.
+    spelt = spelt.replace("\N{GREEK SMALL LETTER MU}", "u", 1)
+    if len(spelt) > 3:
+        spelt = spelt.removesuffix("s")
+    return MICROMETERS_PER_UNIT.get(_SYMBOLS.get(spelt, spelt))

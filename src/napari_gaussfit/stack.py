@@ -1,0 +1,309 @@
+"""A stack: the voxels of one channel at one time, with their spacing and unit.
+
+Knows no file format; `Stack.open` asks the one in `io` that reads the file's suffix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from napari_gaussfit.errors import SettingsError, StackError, StackNotFoundError
+from napari_gaussfit.io.layout import PIXEL_SPACING, Spacing, StackLayout, checked_spacing
+from napari_gaussfit.io.units import micrometers_per
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["STACK_SUFFIXES", "Stack", "StackLayout", "read_layout"]
+
+_TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8")
+
+STACK_SUFFIXES = _TIFF_SUFFIXES
+"""The file suffixes that `Stack.open` reads."""
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """One channel of a microscopy stack at one time.
+
+    Made by `Stack.open` or `Stack.from_array`, which see to it that what the fields promise holds.
+
+    Parameters
+    ----------
+    voxels : array, shape [Z, Y, X]
+        Intensities as they were recorded, any integer or real type; finite, not all the same,
+        at least two along each axis.
+    spacing : tuple of float
+        (dz, dy, dx), the distances between voxel centres in `unit`. Voxel (i, j, k) is centred
+        at (i dz, j dy, k dx).
+    unit : str
+        "micrometer" where the spacing is known, else "pixel".
+    name : str
+        What to call it.
+    source : Path or None
+        The file that it came from.
+    channel, time : int or None
+        Which channel and time of the file, None where the file has but one.
+    notes : tuple of str
+        What was assumed, each with the option that settles it.
+    """
+
+    voxels: NDArray[Any]
+    spacing: Spacing
+    unit: str
+    name: str
+    source: Path | None = None
+    channel: int | None = None
+    time: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_array(
+        cls,
+        voxels: ArrayLike,
+        *,
+        spacing: Sequence[float] | None = None,
+        unit: str = "micrometer",
+        name: str = "stack",
+        fill_nan: float | None = None,
+    ) -> Stack:
+        """Make a stack of an array.
+
+        Parameters
+        ----------
+        voxels : array-like, shape [Z, Y, X]
+            Integers, reals or booleans. Not copied if it can be helped.
+        spacing : sequence of float, optional
+            (dz, dy, dx) in `unit`. Without it, lengths are in pixels.
+        unit : str
+            A unit of length, converted to micrometres, or "pixel".
+        name : str
+            What to call it, in messages too.
+        fill_nan : float, optional
+            The value to put in place of NaN and infinities. Without it, they are refused.
+
+        Raises
+        ------
+        StackError
+            If the voxels are no 3D stack that can be fitted.
+        SettingsError
+            If the spacing, the unit or the filling value is not one.
+        """
+        checked, notes = _checked_voxels(np.asarray(voxels), name, fill_nan)
+        if spacing is None:
+            note = (
+                "no spacing is given, so lengths are in pixels; "
+                "give spacing=(dz, dy, dx) in micrometers (--spacing DZ DY DX)"
+            )
+            return cls(checked, PIXEL_SPACING, "pixel", name, notes=(*notes, note))
+        if unit == "pixel":
+            return cls(checked, checked_spacing(spacing), unit, name, notes=notes)
+        micrometers = micrometers_per(unit)
+        if micrometers is None:
+            raise SettingsError(
+                f"unit={unit!r} is no length known here; "
+                "give 'micrometer', 'nanometer', 'millimeter' or 'pixel'"
+            )
+        dz, dy, dx = checked_spacing(spacing)
+        in_micrometers = (dz * micrometers, dy * micrometers, dx * micrometers)
+        return cls(checked, in_micrometers, "micrometer", name, notes=notes)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        channel: int | None = None,
+        time: int | None = None,
+        spacing: Sequence[float] | None = None,
+        fill_nan: float | None = None,
+    ) -> Stack:
+        """Read a stack from a file.
+
+        Parameters
+        ----------
+        path : path-like
+            A TIFF, BigTIFF, ImageJ hyperstack or OME-TIFF.
+        channel, time : int, optional
+            Which one to read; must be given where the file has several.
+        spacing : sequence of float, optional
+            (dz, dy, dx) in micrometres, in place of what the file says.
+        fill_nan : float, optional
+            The value to put in place of NaN and infinities. Without it, they are refused.
+
+        Raises
+        ------
+        StackNotFoundError
+            If there is no such file.
+        StackError
+            If the file holds no 3D stack that can be fitted, or leaves open which channel or time
+            to take.
+        SettingsError
+            If the spacing or the filling value is not one.
+        """
+        source = Path(path)
+        given = None if spacing is None else checked_spacing(spacing)
+        reader = _reader_of(source)
+        layout = reader.read_layout(source)
+        channel, time = layout.choose(channel, time)
+        voxels, fill_notes = _checked_voxels(
+            reader.read_voxels(layout, channel=channel, time=time), str(source), fill_nan
+        )
+        known = given or layout.spacing
+        return cls(
+            voxels=voxels,
+            spacing=known or PIXEL_SPACING,
+            unit="micrometer" if known else "pixel",
+            name=_name_of(source),
+            source=source,
+            channel=channel,
+            time=time,
+            notes=layout.axis_notes + (() if given else layout.spacing_notes) + fill_notes,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The number of voxels along z, y and x."""
+        z, y, x = self.voxels.shape
+        return z, y, x
+
+    @property
+    def spacing_known(self) -> bool:
+        """Whether lengths are in micrometres rather than pixels."""
+        return self.unit != "pixel"
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the voxels in bytes."""
+        return int(self.voxels.nbytes)
+
+    @cached_property
+    def value_range(self) -> tuple[float, float]:
+        """The smallest and the largest intensity."""
+        return float(self.voxels.min()), float(self.voxels.max())
+
+    @property
+    def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The lower and upper corner, each [3] zyx in `unit`, half a voxel beyond the centres."""
+        spacing = np.asarray(self.spacing, dtype=np.float64)
+        return -0.5 * spacing, (np.asarray(self.shape) - 0.5) * spacing
+
+
+def read_layout(path: str | os.PathLike[str]) -> StackLayout:
+    """Read what a file says about its stack: axes, sizes, spacing, unit, channels; no voxels.
+
+    Parameters
+    ----------
+    path : path-like
+        A file that `Stack.open` reads.
+
+    Raises
+    ------
+    StackNotFoundError
+        If there is no such file.
+    StackError
+        If it holds no 3D stack.
+    """
+    source = Path(path)
+    return _reader_of(source).read_layout(source)
+
+
+class _StackReader(Protocol):
+    """What a module of `io` that reads stacks offers."""
+
+    def read_layout(self, path: Path) -> StackLayout: ...
+
+    def read_voxels(
+        self, layout: StackLayout, *, channel: int | None = None, time: int | None = None
+    ) -> NDArray[Any]: ...
+
+
+def _reader_of(path: Path) -> _StackReader:
+    """Return the module that reads files with the suffix of `path`."""
+    if path.suffix.lower() in _TIFF_SUFFIXES:
+        from napari_gaussfit.io import tiff
+
+        return tiff
+    if not path.exists():
+        raise StackNotFoundError(f"{path}: there is no such file; check the path")
+    kind = "is a folder" if path.is_dir() else f"has the suffix {path.suffix!r}"
+    raise StackError(f"{path}: {kind}; expected a file that ends in {', '.join(STACK_SUFFIXES)}")
+
+
+def _name_of(path: Path) -> str:
+    return path.stem.removesuffix(".ome")
+
+
+def _checked_voxels(
+    voxels: NDArray[Any], label: str, fill_nan: float | None
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Return voxels that can be fitted, and a note if some were filled."""
+    voxels = _checked_type(voxels, label)
+    if voxels.ndim != 3 or min(voxels.shape) < 2:
+        raise StackError(
+            f"{label}: has shape {' x '.join(map(str, voxels.shape))}; "
+            "expected three axes z, y, x with two voxels or more along each; "
+            "choose one channel and one time first"
+        )
+    voxels, notes = _finite(voxels, label, fill_nan)
+    lowest, highest = float(voxels.min()), float(voxels.max())
+    if lowest == highest:
+        raise StackError(
+            f"{label}: is {lowest:g} in every voxel, with nothing to fit; check how it was saved"
+        )
+    if max(-lowest, highest) > _FLOAT32_MAX:
+        raise StackError(
+            f"{label}: reaches from {lowest:g} to {highest:g}, beyond single precision; "
+            "scale the intensities down"
+        )
+    return voxels, notes
+
+
+def _checked_type(voxels: NDArray[Any], label: str) -> NDArray[Any]:
+    """Return integers or reals in this machine's byte order."""
+    if voxels.dtype.kind == "b":
+        return voxels.astype(np.uint8)
+    if voxels.dtype.kind not in "uif":
+        raise StackError(
+            f"{label}: has voxels of type {voxels.dtype}; expected integers or real numbers; "
+            "convert it first, e.g. to its magnitude"
+        )
+    return np.ascontiguousarray(voxels, dtype=voxels.dtype.newbyteorder("="))
+
+
+def _finite(
+    voxels: NDArray[Any], label: str, fill_nan: float | None
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Return the voxels with NaN and infinities filled, or refuse them with their count."""
+    finite = np.isfinite(voxels)
+    count = voxels.size - int(np.count_nonzero(finite))
+    if not count:
+        return voxels, ()
+    if count == voxels.size:
+        raise StackError(
+            f"{label}: every one of its {count:,} voxels is NaN or infinite; check how it was saved"
+        )
+    percent = 100 * count / voxels.size
+    found = f"{count:,} of {voxels.size:,} voxels ({percent:.3g} %) are NaN or infinite"
+    if fill_nan is None:
+        raise StackError(
+            f"{label}: {found}; a fit needs numbers; fill them with fill_nan=0 (--fill-nan 0)"
+        )
+    with np.errstate(over="ignore"):
+        fill = voxels.dtype.type(fill_nan)
+    if not np.isfinite(fill):
+        raise SettingsError(
+            f"fill_nan={fill_nan} is no finite {voxels.dtype}; give a number, e.g. fill_nan=0"
+        )
+    note = f"{found}; they were filled with {fill_nan:g} (fill_nan, --fill-nan)"
+    return np.where(finite, voxels, fill), (note,)
