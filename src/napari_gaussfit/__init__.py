@@ -1,0 +1,37 @@
+"""Fit anisotropic 3D Gaussians to fluorescence stacks and their projections.
+
+Names are loaded on first use: importing this package imports neither torch nor napari.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.stack import Stack
+
+_HOMES = {
+    "GaussianField": "field",
+    "Stack": "stack",
+}
+
+__all__ = ["GaussianField", "Stack"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("napari-gaussfit")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"napari_gaussfit.{_HOMES[name]}"), name)
+    message = f"module 'napari_gaussfit' has no attribute {name!r}"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    """Name what can be loaded."""
+    return sorted([*__all__, "__version__"])

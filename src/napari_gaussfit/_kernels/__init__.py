@@ -1,0 +1,113 @@
+"""Evaluating sums of Gaussians: the operations, and the one place that picks a backend.
+
+Each operation takes means [K, 3], Cholesky parameters [K, 6] and amplitudes [K] (float32, axis
+order z, y, x) and is differentiable with respect to these three. `cutoff` is the value below
+which a Gaussian's contribution may be left out. Background is no business of a kernel's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from napari_gaussfit._kernels.geometry import Grid, Rays
+from napari_gaussfit.errors import SettingsError
+
+__all__ = ["Grid", "Rays", "backend_name", "evaluate", "mip", "voxelise"]
+
+
+class Evaluation(Protocol):
+    """One kernel over one geometry, forward and backward."""
+
+    def forward(self, packed: Any) -> Tensor:
+        """Return f of packed Gaussians."""
+
+    def backward(self, packed: Any, weights: Tensor) -> Any:
+        """Return the moments of Gaussians under `weights`, the derivative of the loss by f."""
+
+
+def backend_name(device: torch.device) -> str:
+    """Return which backend serves tensors on `device`.
+
+    Raises
+    ------
+    SettingsError
+        If none does.
+    """
+    if device.type != "cpu":
+        message = f"device={device}: this version computes on the CPU only; use device='cpu'"
+        raise SettingsError(message)
+    return "numba"
+
+
+class _Sum(torch.autograd.Function):
+    """Ties a kernel's forward and backward together for autograd."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        means: Tensor,
+        cholesky: Tensor,
+        amplitudes: Tensor,
+        cutoff: float,
+        evaluation: Evaluation,
+    ) -> Tensor:
+        """Evaluate, and keep what backward needs."""
+        from napari_gaussfit._kernels import cpu
+
+        backend_name(means.device)
+        packed = cpu.pack(means, cholesky, amplitudes, cutoff)
+        ctx.packed, ctx.evaluation = packed, evaluation
+        ctx.save_for_backward(cholesky)
+        return evaluation.forward(packed)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gather the gradients."""
+        from napari_gaussfit._kernels import cpu
+
+        (cholesky,) = ctx.saved_tensors
+        moments = ctx.evaluation.backward(ctx.packed, gradients[0])
+        return (*cpu.unpack_gradient(moments, ctx.packed, cholesky), None, None)
+
+
+_sum: Callable[..., Tensor] = _Sum.apply
+
+
+def evaluate(
+    means: Tensor, cholesky: Tensor, amplitudes: Tensor, points: Tensor, *, cutoff: float
+) -> Tensor:
+    """Return the sum of the Gaussians [B] at points [B, 3]."""
+    from napari_gaussfit._kernels import cpu
+
+    return _sum(means, cholesky, amplitudes, cutoff, cpu.PointEvaluation(points))
+
+
+def voxelise(
+    means: Tensor, cholesky: Tensor, amplitudes: Tensor, grid: Grid, *, cutoff: float
+) -> Tensor:
+    """Return the sum of the Gaussians [Z, Y, X] on a grid."""
+    from napari_gaussfit._kernels import cpu
+
+    return _sum(means, cholesky, amplitudes, cutoff, cpu.GridEvaluation(grid))
+
+
+def mip(
+    means: Tensor,
+    cholesky: Tensor,
+    amplitudes: Tensor,
+    rays: Rays,
+    *,
+    cutoff: float,
+    bin_step: float,
+) -> Tensor:
+    """Return the exact MIP [H, W] of the sum, 0 where a ray misses the box.
+
+    `bin_step` is the distance in t of the places where the search for the maximum begins.
+    """
+    from napari_gaussfit._kernels import cpu
+
+    return _sum(means, cholesky, amplitudes, cutoff, cpu.MipEvaluation(rays, bin_step))

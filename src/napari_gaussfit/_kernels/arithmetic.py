@@ -1,0 +1,99 @@
+"""The arithmetic of one Gaussian, written once for every compiled backend.
+
+Everything here is scalar float32 code that Numba inlines into CPU loops and CUDA kernels
+alike. Symbols: mu the mean, L the lower Cholesky factor of the covariance, W = c L^-1 with
+c^2 = log2(e) / 2, so that a Gaussian of amplitude a has the value a 2^(-|u|^2) at
+x = mu + W^-1 u. As L is lower triangular in the order z, y, x, the first entry of u depends
+on z alone and the second on z and y alone: along x only the third moves.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba.extending import register_jitable
+
+F = np.float32
+INT = np.int32
+SCALE = F(math.sqrt(0.5 / math.log(2.0)))  # c above
+
+# One packed Gaussian: amplitude, mean (3), W (00, 10, 11, 20, 21, 22), |u|^2 at the cutoff.
+AMPLITUDE, MEAN, FACTOR, RADIUS2, PACKED = 0, 1, 4, 10, 11
+
+ZERO, HALF, ONE, TWO = F(0.0), F(0.5), F(1.0), F(2.0)
+# Far above the denormals, whose arithmetic is a hundred times slower, and far below a cutoff.
+LOWEST_EXPONENT = F(-60.0)
+
+# Degree-6 fit of 2^f on [0, 1), exact at 0; relative error below 1.5e-7 (tests/_kernels).
+C1, C2, C3 = F(0.693147044), F(0.240229306), F(0.0554852806)
+C4, C5, C6 = F(0.00967545158), F(0.00124678463), F(0.000216129153)
+
+
+@register_jitable(inline="always")
+def exp2_negative(x):
+    """2^x for x <= 0 without a library call, so that loops over it vectorise."""
+    x = max(x, LOWEST_EXPONENT)
+    whole = np.floor(x)
+    f = x - whole
+    p = ((((((C6 * f) + C5) * f + C4) * f + C3) * f + C2) * f + C1) * f + ONE
+    return p * INT((INT(whole) + INT(127)) << INT(23)).view(np.float32)
+
+
+@register_jitable(inline="always")
+def log2_ratio(a, b):
+    """log2(a / b) of two positive numbers."""
+    return F(math.log2(a / b))
+
+
+@register_jitable
+def pack(means, cholesky, amplitudes, cutoff, k, packed):
+    """Write row k of `packed`; beyond its cutoff a Gaussian contributes less than `cutoff`."""
+    l00, l11, l22 = (
+        F(math.exp(cholesky[k, 0])),
+        F(math.exp(cholesky[k, 2])),
+        F(math.exp(cholesky[k, 5])),
+    )
+    l10, l20, l21 = cholesky[k, 1], cholesky[k, 3], cholesky[k, 4]
+    amplitude = amplitudes[k]
+    packed[k, AMPLITUDE] = amplitude
+    for axis in range(3):
+        packed[k, MEAN + axis] = means[k, axis]
+    packed[k, FACTOR] = SCALE / l00
+    packed[k, FACTOR + 1] = -SCALE * l10 / (l00 * l11)
+    packed[k, FACTOR + 2] = SCALE / l11
+    packed[k, FACTOR + 3] = SCALE * (l10 * l21 - l11 * l20) / (l00 * l11 * l22)
+    packed[k, FACTOR + 4] = -SCALE * l21 / (l11 * l22)
+    packed[k, FACTOR + 5] = SCALE / l22
+    height = abs(amplitude)
+    packed[k, RADIUS2] = log2_ratio(height, cutoff) if height > cutoff else -ONE
+
+
+@register_jitable
+def unpack_gradient(moments, packed, cholesky, k, d_means, d_cholesky, d_amplitudes):
+    """Turn moments of a Gaussian into derivatives, row k.
+
+    With w the derivative of the loss by f and e = 2^(-|u|^2), `moments` holds the sums over
+    the points of w e (1, u_0, u_1, u_2, u_0 u_0, u_1 u_0, u_1 u_1, u_2 u_0, u_2 u_1, u_2 u_2).
+    With v = u / c and M = L^-1 dL: d(a e) = e da + a e (v . L^-1 dmu + v^T M v).
+    """
+    a = packed[k, AMPLITUDE]
+    s = ONE / SCALE
+    w00, w10, w11 = packed[k, FACTOR] * s, packed[k, FACTOR + 1] * s, packed[k, FACTOR + 2] * s
+    w20, w21, w22 = packed[k, FACTOR + 3] * s, packed[k, FACTOR + 4] * s, packed[k, FACTOR + 5] * s
+    d_amplitudes[k] = moments[k, 0]
+    v0, v1, v2 = a * s * moments[k, 1], a * s * moments[k, 2], a * s * moments[k, 3]
+    d_means[k, 0] = w00 * v0 + w10 * v1 + w20 * v2
+    d_means[k, 1] = w11 * v1 + w21 * v2
+    d_means[k, 2] = w22 * v2
+    s2 = a * s * s
+    m00, m10, m11 = s2 * moments[k, 4], s2 * moments[k, 5], s2 * moments[k, 6]
+    m20, m21, m22 = s2 * moments[k, 7], s2 * moments[k, 8], s2 * moments[k, 9]
+    # dLoss/dL = the lower triangle of L^-T m, m the lower triangle of sum w e a v v^T
+    # with all of a row's entries: column j of m is (m0j, m1j, m2j).
+    d_cholesky[k, 0] = (w00 * m00 + w10 * m10 + w20 * m20) / w00
+    d_cholesky[k, 1] = w11 * m10 + w21 * m20
+    d_cholesky[k, 2] = (w11 * m11 + w21 * m21) / w11
+    d_cholesky[k, 3] = w22 * m20
+    d_cholesky[k, 4] = w22 * m21
+    d_cholesky[k, 5] = m22

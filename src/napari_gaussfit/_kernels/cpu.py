@@ -1,0 +1,288 @@
+"""The CPU backend: Numba kernels over all cores, on torch's memory, without the GIL.
+
+Numba's own threading is not used: `parallel=True` aborts the process on some platforms when
+two Python threads enter it. Work is split so that results do not depend on the number of
+threads: a voxel or pixel is summed by one task in the order of the Gaussians, and a Gaussian's
+gradient by one task in the order of its voxels or pixels.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_gaussfit._kernels import arithmetic, cpu_points, cpu_rays, cpu_voxels
+from napari_gaussfit._kernels.geometry import Grid, Rays
+
+Array = NDArray[np.float32]
+MOMENTS = 10
+# Tasks a thread: a few, so that uneven ones even out, each still far above a task's 30 us.
+TASKS_PER_THREAD = 4
+STRIP_ROWS = 8  # rows of pixels whose depth bins stay in the second-level cache
+LARGEST_BIN_COUNT = 256
+EVALUATIONS = 4  # of f on the climb from a bin's centre to the mode
+
+
+def thread_count() -> int:
+    """Number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Worker threads of this process (a forked child must not use its parent's)."""
+    return ThreadPoolExecutor(thread_count(), thread_name_prefix=f"gaussfit-{process}")
+
+
+def _run(task: Callable[[int, int], object], total: int, size: int) -> None:
+    """Call ``task(first, end)`` on pieces of range(total), over all threads."""
+    pieces = [(first, min(first + size, total)) for first in range(0, total, size)]
+    if len(pieces) == 1:
+        task(*pieces[0])
+        return
+    futures = [_pool(os.getpid()).submit(task, *piece) for piece in pieces]
+    for future in futures:
+        future.result()
+
+
+def _share(total: int) -> int:
+    """Size of the pieces that give every thread a few tasks."""
+    return max(1, -(-total // (TASKS_PER_THREAD * thread_count())))
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.detach().contiguous().numpy()
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def _pack_all(means, cholesky, amplitudes, cutoff, packed):
+    for k in range(packed.shape[0]):
+        arithmetic.pack(means, cholesky, amplitudes, cutoff, k, packed)
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def _unpack_all(moments, packed, cholesky, d_means, d_cholesky, d_amplitudes):
+    for k in range(packed.shape[0]):
+        arithmetic.unpack_gradient(
+            moments, packed, cholesky, k, d_means, d_cholesky, d_amplitudes
+        )
+
+
+def pack(means: Tensor, cholesky: Tensor, amplitudes: Tensor, cutoff: float) -> Array:
+    """Return the kernels' records [K, PACKED] of Gaussians in Cholesky parameters."""
+    packed = np.empty((len(means), arithmetic.PACKED), np.float32)
+    _pack_all(
+        _array(means), _array(cholesky), _array(amplitudes), np.float32(cutoff), packed
+    )
+    return packed
+
+
+def unpack_gradient(moments: Array, packed: Array, cholesky: Tensor) -> tuple[Tensor, ...]:
+    """Return derivatives by means [K, 3], Cholesky parameters [K, 6] and amplitudes [K]."""
+    count = len(packed)
+    d_means, d_cholesky, d_amplitudes = (
+        np.empty(shape, np.float32) for shape in ((count, 3), (count, 6), (count,))
+    )
+    _unpack_all(moments, packed, _array(cholesky), d_means, d_cholesky, d_amplitudes)
+    return tuple(torch.from_numpy(d) for d in (d_means, d_cholesky, d_amplitudes))
+
+
+class GridEvaluation:
+    """f on a `Grid`."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+
+    def _padded(self, volume: Array | None = None) -> Array:
+        nz, ny, nx = self.grid.shape
+        if volume is None:
+            return np.empty((nz, ny, nx + cpu_voxels.CHUNK), np.float32)
+        padded = np.zeros((nz, ny, nx + cpu_voxels.CHUNK), np.float32)
+        padded[:, :, :nx] = volume
+        return padded
+
+    def forward(self, packed: Array) -> Tensor:
+        volume = self._padded()
+        grid = self.grid
+
+        def slab(first: int, end: int) -> None:
+            cpu_voxels.add_slab(packed, grid.origin, grid.spacing, volume, first, end)
+
+        _run(slab, grid.shape[0], _share(grid.shape[0]))
+        return torch.from_numpy(volume)[:, :, : grid.shape[2]]
+
+    def backward(self, packed: Array, weights: Tensor) -> Array:
+        padded = self._padded(weights.numpy())
+        moments = np.zeros((len(packed), MOMENTS), np.float32)
+        grid = self.grid
+
+        def gather(first: int, end: int) -> None:
+            cpu_voxels.gather_moments(
+                packed, grid.origin, grid.spacing, padded, moments, first, end
+            )
+
+        _run(gather, len(packed), _share(len(packed)))
+        return moments
+
+
+class PointEvaluation:
+    """f at free points [B, 3]."""
+
+    def __init__(self, points: Tensor) -> None:
+        self.count = len(points)
+        blocks = max(1, -(-self.count // cpu_points.BLOCK))
+        # Points that fill up the last block repeat the last one and weigh nothing.
+        self.points = np.empty((3, blocks * cpu_points.BLOCK), np.float32)
+        self.points[:, : self.count] = _array(points).T
+        self.points[:, self.count :] = self.points[:, self.count - 1 : self.count]
+        self.bounds = np.empty((blocks, 6), np.float32)
+        cpu_points.bounds_of_blocks(self.points, self.bounds)
+
+    def forward(self, packed: Array) -> Tensor:
+        values = np.empty(self.points.shape[1], np.float32)
+
+        def blocks(first: int, end: int) -> None:
+            cpu_points.evaluate_blocks(packed, self.points, self.bounds, values, first, end)
+
+        _run(blocks, len(self.bounds), _share(len(self.bounds)))
+        return torch.from_numpy(values)[: self.count]
+
+    def backward(self, packed: Array, weights: Tensor) -> Array:
+        padded = np.zeros(self.points.shape[1], np.float32)
+        padded[: self.count] = weights.numpy()
+        moments = np.zeros((len(packed), MOMENTS), np.float32)
+
+        def gather(first: int, end: int) -> None:
+            lanes = np.empty((MOMENTS, cpu_points.BLOCK), np.float32)
+            cpu_points.gather_moments(
+                packed, self.points, self.bounds, padded, moments, lanes, first, end
+            )
+
+        _run(gather, len(packed), _share(len(packed)))
+        return moments
+
+
+class _View:
+    """What the kernels need of `Rays` beyond themselves; the same for every field."""
+
+    def __init__(self, rays: Rays) -> None:
+        frame = rays.frame.astype(np.float64)
+        columns = frame[[4, 5, 3]] if rays.perspective else frame[[1, 2, 3]]
+        self.solve = np.ascontiguousarray(np.linalg.inv(columns.T), np.float32)
+        rows, width = rays.shape
+        self.near, self.far = self._clip(rays, frame, rows, width + cpu_rays.CHUNK)
+        self.hit = torch.from_numpy((self.near < self.far)[:, :width])
+        missed = self.near >= self.far
+        self.near[missed] = self.far[missed] = 0.0
+
+    @staticmethod
+    def _clip(rays: Rays, frame: NDArray[np.float64], rows: int, width: int) -> tuple[Array, Array]:
+        """Where each ray enters and leaves the box (near >= far where it misses it)."""
+        i, j = np.arange(rows)[:, None, None], np.arange(width)[None, :, None]
+        origin = frame[0] + i * frame[1] + j * frame[2]
+        direction = frame[3] + i * frame[4] + j * frame[5]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            one = (rays.lower - origin) / direction
+            two = (rays.upper - origin) / direction
+        near, far = np.fmin(one, two), np.fmax(one, two)
+        parallel = np.abs(direction) < 1e-12
+        outside = parallel & ((origin < rays.lower) | (origin > rays.upper))
+        near = np.where(parallel, np.where(outside, np.inf, -np.inf), near).max(-1)
+        far = np.where(parallel, np.inf, far).min(-1)
+        near = np.maximum(near, rays.near)
+        miss = ~(near < far)
+        near[miss] = far[miss] = 0.0
+        return near.astype(np.float32), far.astype(np.float32)
+
+
+@functools.lru_cache(maxsize=256)
+def _view(rays: Rays) -> _View:
+    return _View(rays)
+
+
+class MipEvaluation:
+    """The exact MIP of f along `Rays`: the search, then f at the points found."""
+
+    def __init__(self, rays: Rays, bin_step: float, depth: Array | None = None) -> None:
+        self.rays, self.bin_step = rays, bin_step
+        self.view = _view(rays)
+        self.depth = depth
+
+    def _footprints(self, packed: Array) -> Array:
+        out = np.empty((len(packed), cpu_rays.FOOTPRINT), np.float32)
+        rays = self.rays
+
+        def project(first: int, end: int) -> None:
+            cpu_rays.footprints(
+                packed, rays.frame, self.view.solve, rays.perspective, rays.shape[0],
+                out, first, end,
+            )
+
+        _run(project, len(packed), max(4096, _share(len(packed))))
+        return out
+
+    def _search(self, footprints: Array, depth: Array) -> None:
+        near, far = self.view.near, self.view.far
+        hit = near < far
+        if not hit.any():
+            depth[:] = 0.0
+            return
+        start, stop = float(near[hit].min()), float(far[hit].max())
+        count = int(min(LARGEST_BIN_COUNT, max(1, np.ceil((stop - start) / self.bin_step))))
+        step = (stop - start) / count
+        rows, padded = depth.shape
+
+        def strip(first: int, end: int) -> None:
+            bins = np.empty((end - first, count, padded), np.float32)
+            scratch = np.empty((3, cpu_rays.CHUNK), np.float32)
+            cpu_rays.search_strip(
+                footprints, first, end, near, far, np.float32(start + 0.5 * step),
+                np.float32(step), bins, depth, scratch,
+            )
+
+        _run(strip, rows, STRIP_ROWS)
+
+    def forward(self, packed: Array) -> Tensor:
+        rows, width = self.rays.shape
+        shape = (rows, width + cpu_rays.CHUNK)
+        self.footprints = self._footprints(packed)
+        if self.depth is None:
+            self.depth = np.zeros(shape, np.float32)
+            self._search(self.footprints, self.depth)
+        sums, value = np.empty((4, *shape), np.float32), np.empty(shape, np.float32)
+        depth, near, far = self.depth, self.view.near, self.view.far
+
+        def strip(first: int, end: int) -> None:
+            cpu_rays.climb_strip(
+                self.footprints, first, end, near, far, np.float32(self.bin_step),
+                EVALUATIONS, sums, depth, value,
+            )
+
+        _run(strip, rows, STRIP_ROWS)
+        return torch.where(self.view.hit, torch.from_numpy(value[:, :width]), 0.0)
+
+    def backward(self, packed: Array, weights: Tensor) -> Array:
+        rows, width = self.rays.shape
+        padded = np.zeros((rows, width + cpu_rays.CHUNK), np.float32)
+        padded[:, :width] = torch.where(self.view.hit, weights, 0.0).numpy()
+        moments = np.zeros((len(packed), MOMENTS), np.float32)
+        assert self.depth is not None
+
+        def gather(first: int, end: int) -> None:
+            lanes = np.empty((MOMENTS, cpu_rays.CHUNK), np.float32)
+            cpu_rays.gather_moments(
+                self.footprints, self.depth, padded, moments, lanes, first, end
+            )
+
+        _run(gather, len(packed), _share(len(packed)))
+        return moments

@@ -1,0 +1,118 @@
+"""Numba kernels at free points: f at each, and gradients gathered from them.
+
+Points come in blocks; a Gaussian is skipped where the block's bounding box lies beyond its reach,
+so that points ordered in space cost little more than the pairs that matter.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from napari_gaussfit._kernels.arithmetic import (
+    AMPLITUDE,
+    FACTOR,
+    MEAN,
+    RADIUS2,
+    ZERO,
+    F,
+    exp2_negative,
+)
+
+BLOCK = 128
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def bounds_of_blocks(points, bounds):
+    """Set `bounds` [blocks, 6] to the lower and upper corner of each block of `points` [3, B]."""
+    for b in range(bounds.shape[0]):
+        for axis in range(3):
+            block = points[axis, b * BLOCK : (b + 1) * BLOCK]
+            bounds[b, axis], bounds[b, 3 + axis] = block.min(), block.max()
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def _beyond(packed, k, bounds, b):
+    """Whether the block's box lies beyond the Gaussian's reach, by what z and y alone say."""
+    r = math.sqrt(packed[k, RADIUS2])
+    half_z = r / packed[k, FACTOR]
+    z = packed[k, MEAN]
+    if z + half_z < bounds[b, 0] or z - half_z > bounds[b, 3]:
+        return True
+    slope = packed[k, FACTOR + 1] / packed[k, FACTOR]
+    half_y = r * math.sqrt(F(1.0) + slope * slope) / packed[k, FACTOR + 2]
+    y = packed[k, MEAN + 1]
+    return y + half_y < bounds[b, 1] or y - half_y > bounds[b, 4]
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def evaluate_blocks(packed, points, bounds, values, first, end):
+    """Set `values` [B] on blocks [first, end) to f at `points` [3, B]."""
+    for b in range(first, end):
+        z, y, x = (
+            points[0, b * BLOCK : (b + 1) * BLOCK],
+            points[1, b * BLOCK : (b + 1) * BLOCK],
+            points[2, b * BLOCK : (b + 1) * BLOCK],
+        )
+        value = values[b * BLOCK : (b + 1) * BLOCK]
+        value[:] = ZERO
+        for k in range(packed.shape[0]):
+            if packed[k, RADIUS2] <= ZERO or _beyond(packed, k, bounds, b):
+                continue
+            a, mz, my, mx = (
+                packed[k, AMPLITUDE], packed[k, MEAN], packed[k, MEAN + 1], packed[k, MEAN + 2],
+            )
+            w00, w10, w11 = packed[k, FACTOR], packed[k, FACTOR + 1], packed[k, FACTOR + 2]
+            w20, w21, w22 = packed[k, FACTOR + 3], packed[k, FACTOR + 4], packed[k, FACTOR + 5]
+            for n in range(BLOCK):
+                dz, dy, dx = z[n] - mz, y[n] - my, x[n] - mx
+                u0 = w00 * dz
+                u1 = w10 * dz + w11 * dy
+                u2 = w20 * dz + w21 * dy + w22 * dx
+                value[n] += a * exp2_negative(-(u0 * u0 + u1 * u1 + u2 * u2))
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def gather_moments(packed, points, bounds, weights, moments, lanes, first, end):
+    """Add to rows [first, end) of `moments` the sums that `unpack_gradient` wants.
+
+    weights : [B], the derivative of the loss by each value.
+    lanes : [10, BLOCK], working memory: sums stay vectors until a Gaussian is done.
+    """
+    for k in range(first, end):
+        if packed[k, RADIUS2] <= ZERO:
+            continue
+        mz, my, mx = packed[k, MEAN], packed[k, MEAN + 1], packed[k, MEAN + 2]
+        w00, w10, w11 = packed[k, FACTOR], packed[k, FACTOR + 1], packed[k, FACTOR + 2]
+        w20, w21, w22 = packed[k, FACTOR + 3], packed[k, FACTOR + 4], packed[k, FACTOR + 5]
+        lanes[:] = ZERO
+        for b in range(bounds.shape[0]):
+            if _beyond(packed, k, bounds, b):
+                continue
+            z, y, x = (
+                points[0, b * BLOCK : (b + 1) * BLOCK],
+                points[1, b * BLOCK : (b + 1) * BLOCK],
+                points[2, b * BLOCK : (b + 1) * BLOCK],
+            )
+            weight = weights[b * BLOCK : (b + 1) * BLOCK]
+            for n in range(BLOCK):
+                dz, dy, dx = z[n] - mz, y[n] - my, x[n] - mx
+                u0 = w00 * dz
+                u1 = w10 * dz + w11 * dy
+                u2 = w20 * dz + w21 * dy + w22 * dx
+                we = weight[n] * exp2_negative(-(u0 * u0 + u1 * u1 + u2 * u2))
+                we0, we1, we2 = we * u0, we * u1, we * u2
+                lanes[0, n] += we
+                lanes[1, n] += we0
+                lanes[2, n] += we1
+                lanes[3, n] += we2
+                lanes[4, n] += we0 * u0
+                lanes[5, n] += we1 * u0
+                lanes[6, n] += we1 * u1
+                lanes[7, n] += we2 * u0
+                lanes[8, n] += we2 * u1
+                lanes[9, n] += we2 * u2
+        for m in range(lanes.shape[0]):
+            moments[k, m] += lanes[m].sum()

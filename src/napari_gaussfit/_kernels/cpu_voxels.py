@@ -1,0 +1,167 @@
+"""Numba kernels on a regular grid: add Gaussians to it, and gather their gradients from it.
+
+A Gaussian meets the grid in rows along x, whose ends follow exactly from the cutoff. Rows are
+walked in chunks of `CHUNK` points: a constant trip count is what lets LLVM vectorise short
+rows (a variable one leaves most of a 20-point row to its scalar remainder). Volumes are
+therefore padded by one chunk along x.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from napari_gaussfit._kernels.arithmetic import (
+    AMPLITUDE,
+    FACTOR,
+    MEAN,
+    RADIUS2,
+    ZERO,
+    F,
+    exp2_negative,
+)
+
+CHUNK = 16
+
+
+@njit(inline="always")
+def _first(bound, origin, inverse_spacing, least):
+    return max(least, int(math.ceil((bound - origin) * inverse_spacing)))
+
+
+@njit(inline="always")
+def _last(bound, origin, inverse_spacing, most):
+    return min(most, int(math.floor((bound - origin) * inverse_spacing)))
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def add_slab(packed, origin, spacing, volume, first_plane, end_plane):
+    """Set planes [first_plane, end_plane) of `volume` to the sum of all Gaussians."""
+    rows, width = volume.shape[1], volume.shape[2] - CHUNK
+    volume[first_plane:end_plane] = ZERO
+    inverse = F(1.0) / spacing
+    for k in range(packed.shape[0]):
+        r2 = packed[k, RADIUS2]
+        if r2 <= ZERO:
+            continue
+        amplitude = packed[k, AMPLITUDE]
+        mz, my, mx = packed[k, MEAN], packed[k, MEAN + 1], packed[k, MEAN + 2]
+        w00, w10, w11 = packed[k, FACTOR], packed[k, FACTOR + 1], packed[k, FACTOR + 2]
+        w20, w21, w22 = packed[k, FACTOR + 3], packed[k, FACTOR + 4], packed[k, FACTOR + 5]
+        i11, i22 = F(1.0) / w11, F(1.0) / w22
+        step = w22 * spacing[2]
+        reach = math.sqrt(r2) / w00
+        for z in range(
+            _first(mz - reach, origin[0], inverse[0], first_plane),
+            _last(mz + reach, origin[0], inverse[0], end_plane - 1) + 1,
+        ):
+            dz = origin[0] + F(z) * spacing[0] - mz
+            u0 = w00 * dz
+            left0 = r2 - u0 * u0
+            if left0 <= ZERO:
+                continue
+            shift = w10 * dz
+            reach_y = math.sqrt(left0) * i11
+            centre_y = my - shift * i11
+            for y in range(
+                _first(centre_y - reach_y, origin[1], inverse[1], 0),
+                _last(centre_y + reach_y, origin[1], inverse[1], rows - 1) + 1,
+            ):
+                dy = origin[1] + F(y) * spacing[1] - my
+                u1 = shift + w11 * dy
+                left1 = left0 - u1 * u1
+                if left1 <= ZERO:
+                    continue
+                reach_x = math.sqrt(left1) * i22
+                centre_x = mx - (w20 * dz + w21 * dy) * i22
+                x0 = _first(centre_x - reach_x, origin[2], inverse[2], 0)
+                x1 = _last(centre_x + reach_x, origin[2], inverse[2], width - 1)
+                height = amplitude * exp2_negative(-(u0 * u0 + u1 * u1))
+                for x in range(x0, x1 + 1, CHUNK):
+                    start = (origin[2] + F(x) * spacing[2] - centre_x) * w22
+                    chunk = volume[z, y, x : x + CHUNK]
+                    for i in range(CHUNK):
+                        u2 = start + step * F(i)
+                        chunk[i] += height * exp2_negative(-u2 * u2)
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def gather_moments(packed, origin, spacing, weights, moments, first, end):
+    """Add to rows [first, end) of `moments` the sums that `unpack_gradient` wants.
+
+    `weights` is the derivative of the loss by each voxel, padded with zeros like a volume.
+    """
+    planes, rows, width = weights.shape[0], weights.shape[1], weights.shape[2] - CHUNK
+    inverse = F(1.0) / spacing
+    for k in range(first, end):
+        r2 = packed[k, RADIUS2]
+        if r2 <= ZERO:
+            continue
+        mz, my, mx = packed[k, MEAN], packed[k, MEAN + 1], packed[k, MEAN + 2]
+        w00, w10, w11 = packed[k, FACTOR], packed[k, FACTOR + 1], packed[k, FACTOR + 2]
+        w20, w21, w22 = packed[k, FACTOR + 3], packed[k, FACTOR + 4], packed[k, FACTOR + 5]
+        i11, i22 = F(1.0) / w11, F(1.0) / w22
+        step = w22 * spacing[2]
+        reach = math.sqrt(r2) / w00
+        s = ZERO
+        s0, s1, s2 = ZERO, ZERO, ZERO
+        s00, s10, s11, s20, s21, s22 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
+        for z in range(
+            _first(mz - reach, origin[0], inverse[0], 0),
+            _last(mz + reach, origin[0], inverse[0], planes - 1) + 1,
+        ):
+            dz = origin[0] + F(z) * spacing[0] - mz
+            u0 = w00 * dz
+            left0 = r2 - u0 * u0
+            if left0 <= ZERO:
+                continue
+            shift = w10 * dz
+            reach_y = math.sqrt(left0) * i11
+            centre_y = my - shift * i11
+            for y in range(
+                _first(centre_y - reach_y, origin[1], inverse[1], 0),
+                _last(centre_y + reach_y, origin[1], inverse[1], rows - 1) + 1,
+            ):
+                dy = origin[1] + F(y) * spacing[1] - my
+                u1 = shift + w11 * dy
+                left1 = left0 - u1 * u1
+                if left1 <= ZERO:
+                    continue
+                reach_x = math.sqrt(left1) * i22
+                centre_x = mx - (w20 * dz + w21 * dy) * i22
+                x0 = _first(centre_x - reach_x, origin[2], inverse[2], 0)
+                x1 = _last(centre_x + reach_x, origin[2], inverse[2], width - 1)
+                row, row2, row22 = ZERO, ZERO, ZERO
+                for x in range(x0, x1 + 1, CHUNK):
+                    start = (origin[2] + F(x) * spacing[2] - centre_x) * w22
+                    chunk = weights[z, y, x : x + CHUNK]
+                    for i in range(CHUNK):
+                        u2 = start + step * F(i)
+                        we = chunk[i] * exp2_negative(-u2 * u2)
+                        row += we
+                        row2 += we * u2
+                        row22 += we * u2 * u2
+                height = exp2_negative(-(u0 * u0 + u1 * u1))
+                row, row2, row22 = row * height, row2 * height, row22 * height
+                s += row
+                s0 += u0 * row
+                s1 += u1 * row
+                s2 += row2
+                s00 += u0 * u0 * row
+                s10 += u1 * u0 * row
+                s11 += u1 * u1 * row
+                s20 += u0 * row2
+                s21 += u1 * row2
+                s22 += row22
+        moments[k, 0] += s
+        moments[k, 1] += s0
+        moments[k, 2] += s1
+        moments[k, 3] += s2
+        moments[k, 4] += s00
+        moments[k, 5] += s10
+        moments[k, 6] += s11
+        moments[k, 7] += s20
+        moments[k, 8] += s21
+        moments[k, 9] += s22

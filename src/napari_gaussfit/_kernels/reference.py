@@ -1,0 +1,140 @@
+"""The oracle: every kernel once more, dense, in plain torch, of any dtype, with autograd.
+
+Each function has the name and the arguments of the one in `_kernels` whose twin it is. Nobody
+waits for it: memory grows with (number of Gaussians) x (number of points).
+
+Symbols: mu the means, L the Cholesky factors, u = L^-1 (x - mu), x(t) = o + t d a ray.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from napari_gaussfit._kernels.geometry import Grid, Rays
+
+MARCH = 1024  # samples along a ray when its maximum is searched
+
+
+def factors(cholesky: Tensor) -> Tensor:
+    """Return L [K, 3, 3] of the Cholesky parameters [K, 6]."""
+    a, b, c, d, e, f = cholesky.unbind(-1)
+    zero = torch.zeros_like(a)
+    rows = ((a.exp(), zero, zero), (b, c.exp(), zero), (d, e, f.exp()))
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def _whitened(vectors: Tensor, cholesky: Tensor) -> Tensor:
+    """Return L^-1 v [..., K, 3] of vectors [..., K, 3]."""
+    return torch.linalg.solve_triangular(
+        factors(cholesky), vectors.unsqueeze(-1), upper=False
+    ).squeeze(-1)
+
+
+def evaluate(means: Tensor, cholesky: Tensor, amplitudes: Tensor, points: Tensor) -> Tensor:
+    """Return the sum of the Gaussians [B] at points [B, 3]."""
+    u = _whitened(points.unsqueeze(-2) - means, cholesky)  # [B, K, 3]
+    return (torch.exp(-0.5 * (u * u).sum(-1)) * amplitudes).sum(-1)
+
+
+def voxelise(means: Tensor, cholesky: Tensor, amplitudes: Tensor, grid: Grid) -> Tensor:
+    """Return the sum of the Gaussians [Z, Y, X] on a grid."""
+    axes = [
+        float(origin) + float(step) * torch.arange(n, dtype=means.dtype)
+        for origin, step, n in zip(grid.origin, grid.spacing, grid.shape, strict=True)
+    ]
+    points = torch.cartesian_prod(*axes)
+    planes = points.reshape(grid.shape[0], -1, 3)
+    return torch.stack(
+        [evaluate(means, cholesky, amplitudes, plane) for plane in planes]
+    ).reshape(grid.shape)
+
+
+def origins_and_directions(rays: Rays, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return o and d [H, W, 3] of every pixel."""
+    frame = torch.as_tensor(rays.frame, dtype=dtype)
+    i = torch.arange(rays.shape[0], dtype=dtype)[:, None, None]
+    j = torch.arange(rays.shape[1], dtype=dtype)[None, :, None]
+    return frame[0] + i * frame[1] + j * frame[2], frame[3] + i * frame[4] + j * frame[5]
+
+
+def clip(rays: Rays, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return where each ray enters and leaves the box [H, W]; near >= far where it misses."""
+    o, d = origins_and_directions(rays, dtype)
+    lower, upper = (torch.as_tensor(c, dtype=dtype) for c in (rays.lower, rays.upper))
+    d = torch.where(d.abs() < 1e-12, torch.full_like(d, 1e-12), d)
+    one, two = (lower - o) / d, (upper - o) / d
+    near = torch.minimum(one, two).amax(-1).clamp(min=rays.near)
+    return near, torch.maximum(one, two).amin(-1)
+
+
+def mip_depth(means: Tensor, cholesky: Tensor, amplitudes: Tensor, rays: Rays) -> Tensor:
+    """Return t [H, W] of the largest f on each ray, by a dense march and golden sections."""
+    with torch.no_grad():
+        o, d = origins_and_directions(rays, means.dtype)
+        near, far = clip(rays, means.dtype)
+        depth = torch.zeros_like(near)
+        for i, j in (near < far).nonzero().tolist():
+
+            def f(t: Tensor, i: int = i, j: int = j) -> Tensor:
+                return evaluate(means, cholesky, amplitudes, o[i, j] + t[:, None] * d[i, j])
+
+            low, high = near[i, j], far[i, j]
+            for _ in range(3):
+                t = torch.linspace(0, 1, MARCH, dtype=means.dtype) * (high - low) + low
+                best = int(f(t).argmax())
+                low, high = t[max(best - 1, 0)], t[min(best + 1, MARCH - 1)]
+            depth[i, j] = t[best]
+        return depth
+
+
+def mip(means: Tensor, cholesky: Tensor, amplitudes: Tensor, rays: Rays) -> Tensor:
+    """Return the exact MIP [H, W], 0 where a ray misses the box.
+
+    By the envelope theorem its derivative is that of f at the maximum held fixed.
+    """
+    depth = mip_depth(means, cholesky, amplitudes, rays)
+    o, d = origins_and_directions(rays, means.dtype)
+    points = (o + depth[..., None] * d).reshape(-1, 3)
+    values = evaluate(means, cholesky, amplitudes, points).reshape(rays.shape)
+    near, far = clip(rays, means.dtype)
+    return torch.where(near < far, values, torch.zeros_like(values))
+
+
+def _profiles(means: Tensor, cholesky: Tensor, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
+    """Return A, B, C [H, W, K]: along a ray the exponent is -(A t^2 + 2 B t + C) / 2."""
+    o, d = origins_and_directions(rays, means.dtype)
+    start = _whitened(o.unsqueeze(-2) - means, cholesky)
+    ray = _whitened(d.unsqueeze(-2).expand(*rays.shape, len(means), 3), cholesky)
+    return (ray * ray).sum(-1), (ray * start).sum(-1), (start * start).sum(-1)
+
+
+def soft_mip(
+    means: Tensor, cholesky: Tensor, amplitudes: Tensor, rays: Rays, temperature: float
+) -> Tensor:
+    """Return each pixel's softmax-weighted mean [H, W] of the Gaussians' own peaks on its ray.
+
+    v = sum_k w_k p_k with w = softmax(p / temperature) over all K Gaussians, and p_k the largest
+    value of Gaussian k alone on the ray clipped to the box.
+    """
+    a, b, c = _profiles(means, cholesky, rays)
+    near, far = clip(rays, means.dtype)
+    t = torch.clamp(-b / a, near[..., None], far[..., None])
+    peaks = amplitudes * torch.exp(-0.5 * (a * t * t + 2 * b * t + c))
+    value = (torch.softmax(peaks / temperature, -1) * peaks).sum(-1)
+    return torch.where(near < far, value, torch.zeros_like(value))
+
+
+def line_integral(means: Tensor, cholesky: Tensor, amplitudes: Tensor, rays: Rays) -> Tensor:
+    """Return the integral [H, W] of the Gaussians over each ray's length inside the box."""
+    a, b, c = _profiles(means, cholesky, rays)
+    near, far = clip(rays, means.dtype)
+    _, d = origins_and_directions(rays, means.dtype)
+    peak = -b / a
+    height = amplitudes * torch.exp(-0.5 * (c - b * b / a))
+    root = torch.sqrt(0.5 * a)
+    ends = torch.erf(root * (far[..., None] - peak)) - torch.erf(root * (near[..., None] - peak))
+    value = (height * (0.5 * math.sqrt(math.pi) / root) * ends).sum(-1) * d.norm(dim=-1)
+    return torch.where(near < far, value, torch.zeros_like(value))

@@ -1,0 +1,203 @@
+"""GaussianField: a sum of anisotropic 3D Gaussians over a background.
+
+Knows no camera, no stack and no optimiser.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_gaussfit import _kernels
+from napari_gaussfit._kernels.geometry import Grid
+from napari_gaussfit._kernels.reference import factors
+from napari_gaussfit.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+    from torch import Tensor
+
+FWHM_PER_SIGMA = 2.0 * float(np.sqrt(2.0 * np.log(2.0)))
+
+DEFAULT_TOLERANCE = 1e-6
+"""A Gaussian is left out where it contributes less than this part of the largest amplitude."""
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianField:
+    """f(x) = background + sum_k a_k exp(-1/2 (x - mu_k)^T Sigma_k^-1 (x - mu_k)).
+
+    Parameters
+    ----------
+    means : Tensor, shape [K, 3]
+        mu, in `unit`, axis order z, y, x.
+    cholesky : Tensor, shape [K, 6]
+        (a, b, c, d, e, f) with Sigma = L L^T and
+        L = [[exp a, 0, 0], [b, exp c, 0], [d, e, exp f]]; in `unit`.
+    amplitudes : Tensor, shape [K]
+        a, in the stack's raw intensity units.
+    background : float
+        In raw intensity units.
+    unit : str
+        Of lengths: "micrometer" or "pixel".
+    """
+
+    means: Tensor
+    cholesky: Tensor
+    amplitudes: Tensor
+    background: float = 0.0
+    unit: str = "micrometer"
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that do not belong together."""
+        count = len(self.means)
+        for name, shape in (("means", (3,)), ("cholesky", (6,)), ("amplitudes", ())):
+            found = tuple(getattr(self, name).shape)
+            if found != (count, *shape):
+                message = f"{name} has shape {found}, expected {(count, *shape)}"
+                raise SettingsError(message)
+
+    @classmethod
+    def from_covariances(
+        cls,
+        means: ArrayLike,
+        covariances: ArrayLike,
+        amplitudes: ArrayLike,
+        *,
+        background: float = 0.0,
+        unit: str = "micrometer",
+    ) -> GaussianField:
+        """Make a field of means [K, 3], covariances [K, 3, 3] and amplitudes [K].
+
+        Raises
+        ------
+        SettingsError
+            If a covariance is not positive definite; the message gives its index.
+        """
+        sigma = np.asarray(covariances, np.float64).reshape(-1, 3, 3)
+        smallest = np.linalg.eigvalsh(sigma)[:, 0] if len(sigma) else np.zeros(0)
+        if (smallest <= 0).any():
+            k = int(np.argmin(smallest))
+            message = (
+                f"covariances[{k}] is not positive definite: its smallest eigenvalue is "
+                f"{smallest[k]:.3g}; expected more than 0"
+            )
+            raise SettingsError(message)
+        lower = np.linalg.cholesky(sigma)
+        parameters = np.stack(
+            [
+                np.log(lower[:, 0, 0]),
+                lower[:, 1, 0],
+                np.log(lower[:, 1, 1]),
+                lower[:, 2, 0],
+                lower[:, 2, 1],
+                np.log(lower[:, 2, 2]),
+            ],
+            axis=1,
+        )
+        return cls(
+            torch.as_tensor(np.asarray(means, np.float32).reshape(-1, 3)),
+            torch.as_tensor(parameters.astype(np.float32)),
+            torch.as_tensor(np.asarray(amplitudes, np.float32).reshape(-1)),
+            background,
+            unit,
+        )
+
+    def __len__(self) -> int:
+        """Return the number of Gaussians."""
+        return len(self.means)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.means.device
+
+    @property
+    def factors(self) -> Tensor:
+        """L, shape [K, 3, 3], in `unit`."""
+        return factors(self.cholesky)
+
+    @property
+    def covariances(self) -> Tensor:
+        """Sigma = L L^T, shape [K, 3, 3], in `unit` squared, axis order z, y, x."""
+        lower = self.factors
+        return lower @ lower.transpose(-1, -2)
+
+    def principal(self) -> tuple[Tensor, Tensor]:
+        """Return principal sigmas and axes.
+
+        Returns
+        -------
+        sigmas : Tensor, shape [K, 3]
+            Standard deviations along the principal axes, descending, in `unit`.
+        axes : Tensor, shape [K, 3, 3]
+            ``axes[k, n]`` is the unit vector (z, y, x) of ``sigmas[k, n]``.
+        """
+        values, vectors = torch.linalg.eigh(self.covariances.detach().double())
+        sigmas = values.clamp(min=0.0).sqrt().flip(-1)
+        axes = vectors.transpose(-1, -2).flip(-2)
+        return sigmas.to(self.means.dtype), axes.to(self.means.dtype)
+
+    def fwhm(self) -> Tensor:
+        """Return full widths at half maximum along the principal axes [K, 3], descending."""
+        return self.principal()[0] * FWHM_PER_SIGMA
+
+    def integrated_intensities(self) -> Tensor:
+        """Return a (2 pi)^(3/2) sqrt(det Sigma) [K], raw intensity times `unit` cubed."""
+        log_determinant = self.cholesky[:, [0, 2, 5]].sum(-1)
+        return self.amplitudes * float((2 * np.pi) ** 1.5) * log_determinant.exp()
+
+    def evaluate(self, points: Tensor, *, tolerance: float = DEFAULT_TOLERANCE) -> Tensor:
+        """Return f [B] at points [B, 3] in `unit`; differentiable by the field's tensors.
+
+        Contributions below `tolerance` times the largest amplitude may be left out.
+        """
+        return self.background + _kernels.evaluate(
+            self.means, self.cholesky, self.amplitudes, points, cutoff=self.cutoff(tolerance)
+        )
+
+    def voxelise(
+        self,
+        shape: Sequence[int],
+        spacing: Sequence[float],
+        *,
+        origin: Sequence[float] = (0.0, 0.0, 0.0),
+        tolerance: float = DEFAULT_TOLERANCE,
+    ) -> Tensor:
+        """Return f [Z, Y, X] at voxel centres ``origin + (i, j, k) * spacing``, in `unit`.
+
+        Differentiable by the field's tensors.
+        """
+        nz, ny, nx = shape
+        grid = Grid(np.asarray(origin, np.float32), np.asarray(spacing, np.float32), (nz, ny, nx))
+        return self.background + _kernels.voxelise(
+            self.means, self.cholesky, self.amplitudes, grid, cutoff=self.cutoff(tolerance)
+        )
+
+    def cutoff(self, tolerance: float) -> float:
+        """Return the contribution below which a Gaussian is left out, in raw intensity."""
+        largest = float(self.amplitudes.detach().abs().max()) if len(self) else 0.0
+        return max(tolerance * largest, torch.finfo(torch.float32).tiny)
+
+    def select(self, which: Tensor) -> GaussianField:
+        """Return the Gaussians that a mask [K] or indices choose."""
+        return replace(
+            self,
+            means=self.means[which],
+            cholesky=self.cholesky[which],
+            amplitudes=self.amplitudes[which],
+        )
+
+    def detached(self) -> GaussianField:
+        """Return a copy that shares no memory and no graph with this field."""
+        return replace(
+            self,
+            means=self.means.detach().clone(),
+            cholesky=self.cholesky.detach().clone(),
+            amplitudes=self.amplitudes.detach().clone(),
+        )
