@@ -61,7 +61,6 @@ class _Sum(torch.autograd.Function):
         backend_name(means.device)
         packed = cpu.pack(means, cholesky, amplitudes, cutoff)
         ctx.packed, ctx.evaluation = packed, evaluation
-        ctx.save_for_backward(cholesky)
         return evaluation.forward(packed)
 
     @staticmethod
@@ -69,9 +68,8 @@ class _Sum(torch.autograd.Function):
         """Gather the gradients."""
         from napari_gaussfit._kernels import cpu
 
-        (cholesky,) = ctx.saved_tensors
         moments = ctx.evaluation.backward(ctx.packed, gradients[0])
-        return (*cpu.unpack_gradient(moments, ctx.packed, cholesky), None, None)
+        return (*cpu.unpack_gradient(moments, ctx.packed), None, None)
 
 
 _sum: Callable[..., Tensor] = _Sum.apply

@@ -13,8 +13,11 @@ import math
 
 import numpy as np
 from numba.extending import register_jitable
+from numpy.typing import NDArray
 
 F = np.float32
+Array = NDArray[np.float32]
+Vector = tuple[F, F, F]
 INT = np.int32
 SCALE = F(math.sqrt(0.5 / math.log(2.0)))  # c above
 
@@ -31,23 +34,26 @@ C4, C5, C6 = F(0.00967545158), F(0.00124678463), F(0.000216129153)
 
 
 @register_jitable(inline="always")
-def exp2_negative(x):
+def exp2_negative(x: F) -> F:
     """2^x for x <= 0 without a library call, so that loops over it vectorise."""
     x = max(x, LOWEST_EXPONENT)
     whole = np.floor(x)
     f = x - whole
     p = ((((((C6 * f) + C5) * f + C4) * f + C3) * f + C2) * f + C1) * f + ONE
-    return p * INT((INT(whole) + INT(127)) << INT(23)).view(np.float32)
+    value: F = p * INT((INT(whole) + INT(127)) << INT(23)).view(np.float32)
+    return value
 
 
 @register_jitable(inline="always")
-def log2_ratio(a, b):
+def log2_ratio(a: F, b: F) -> F:
     """log2(a / b) of two positive numbers."""
     return F(math.log2(a / b))
 
 
 @register_jitable
-def pack(means, cholesky, amplitudes, cutoff, k, packed):
+def pack(
+    means: Array, cholesky: Array, amplitudes: Array, cutoff: F, k: int, packed: Array
+) -> None:
     """Write row k of `packed`; beyond its cutoff a Gaussian contributes less than `cutoff`."""
     l00, l11, l22 = (
         F(math.exp(cholesky[k, 0])),
@@ -70,7 +76,9 @@ def pack(means, cholesky, amplitudes, cutoff, k, packed):
 
 
 @register_jitable
-def unpack_gradient(moments, packed, cholesky, k, d_means, d_cholesky, d_amplitudes):
+def unpack_gradient(
+    moments: Array, packed: Array, k: int, d_means: Array, d_cholesky: Array, d_amplitudes: Array
+) -> None:
     """Turn moments of a Gaussian into derivatives, row k.
 
     With w the derivative of the loss by f and e = 2^(-|u|^2), `moments` holds the sums over

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_gaussfit._kernels import arithmetic, cpu_points, cpu_rays, cpu_voxels
+from napari_gaussfit._kernels.arithmetic import Array
 from napari_gaussfit._kernels.geometry import Grid, Rays
 
-Array = NDArray[np.float32]
 MOMENTS = 10
 # Tasks a thread: a few, so that uneven ones even out, each still far above a task's 30 us.
 TASKS_PER_THREAD = 4
@@ -32,7 +32,7 @@ EVALUATIONS = 4  # of f on the climb from a bin's centre to the mode
 
 
 def thread_count() -> int:
-    """Number of cores this process may use."""
+    """Return the number of cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -65,35 +65,35 @@ def _array(tensor: Tensor) -> Array:
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def _pack_all(means, cholesky, amplitudes, cutoff, packed):
+def _pack_all(
+    means: Array, cholesky: Array, amplitudes: Array, cutoff: np.float32, packed: Array
+) -> None:
     for k in range(packed.shape[0]):
         arithmetic.pack(means, cholesky, amplitudes, cutoff, k, packed)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def _unpack_all(moments, packed, cholesky, d_means, d_cholesky, d_amplitudes):
+def _unpack_all(
+    moments: Array, packed: Array, d_means: Array, d_cholesky: Array, d_amplitudes: Array
+) -> None:
     for k in range(packed.shape[0]):
-        arithmetic.unpack_gradient(
-            moments, packed, cholesky, k, d_means, d_cholesky, d_amplitudes
-        )
+        arithmetic.unpack_gradient(moments, packed, k, d_means, d_cholesky, d_amplitudes)
 
 
 def pack(means: Tensor, cholesky: Tensor, amplitudes: Tensor, cutoff: float) -> Array:
     """Return the kernels' records [K, PACKED] of Gaussians in Cholesky parameters."""
     packed = np.empty((len(means), arithmetic.PACKED), np.float32)
-    _pack_all(
-        _array(means), _array(cholesky), _array(amplitudes), np.float32(cutoff), packed
-    )
+    _pack_all(_array(means), _array(cholesky), _array(amplitudes), np.float32(cutoff), packed)
     return packed
 
 
-def unpack_gradient(moments: Array, packed: Array, cholesky: Tensor) -> tuple[Tensor, ...]:
+def unpack_gradient(moments: Array, packed: Array) -> tuple[Tensor, ...]:
     """Return derivatives by means [K, 3], Cholesky parameters [K, 6] and amplitudes [K]."""
     count = len(packed)
     d_means, d_cholesky, d_amplitudes = (
         np.empty(shape, np.float32) for shape in ((count, 3), (count, 6), (count,))
     )
-    _unpack_all(moments, packed, _array(cholesky), d_means, d_cholesky, d_amplitudes)
+    _unpack_all(moments, packed, d_means, d_cholesky, d_amplitudes)
     return tuple(torch.from_numpy(d) for d in (d_means, d_cholesky, d_amplitudes))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import njit
 
 from napari_gaussfit._kernels.arithmetic import (
@@ -17,6 +16,7 @@ from napari_gaussfit._kernels.arithmetic import (
     MEAN,
     RADIUS2,
     ZERO,
+    Array,
     F,
     exp2_negative,
 )
@@ -25,7 +25,7 @@ BLOCK = 128
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def bounds_of_blocks(points, bounds):
+def bounds_of_blocks(points: Array, bounds: Array) -> None:
     """Set `bounds` [blocks, 6] to the lower and upper corner of each block of `points` [3, B]."""
     for b in range(bounds.shape[0]):
         for axis in range(3):
@@ -34,7 +34,7 @@ def bounds_of_blocks(points, bounds):
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def _beyond(packed, k, bounds, b):
+def _beyond(packed: Array, k: int, bounds: Array, b: int) -> bool:
     """Whether the block's box lies beyond the Gaussian's reach, by what z and y alone say."""
     r = math.sqrt(packed[k, RADIUS2])
     half_z = r / packed[k, FACTOR]
@@ -44,11 +44,14 @@ def _beyond(packed, k, bounds, b):
     slope = packed[k, FACTOR + 1] / packed[k, FACTOR]
     half_y = r * math.sqrt(F(1.0) + slope * slope) / packed[k, FACTOR + 2]
     y = packed[k, MEAN + 1]
-    return y + half_y < bounds[b, 1] or y - half_y > bounds[b, 4]
+    beyond: bool = y + half_y < bounds[b, 1] or y - half_y > bounds[b, 4]
+    return beyond
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def evaluate_blocks(packed, points, bounds, values, first, end):
+def evaluate_blocks(
+    packed: Array, points: Array, bounds: Array, values: Array, first: int, end: int
+) -> None:
     """Set `values` [B] on blocks [first, end) to f at `points` [3, B]."""
     for b in range(first, end):
         z, y, x = (
@@ -62,7 +65,10 @@ def evaluate_blocks(packed, points, bounds, values, first, end):
             if packed[k, RADIUS2] <= ZERO or _beyond(packed, k, bounds, b):
                 continue
             a, mz, my, mx = (
-                packed[k, AMPLITUDE], packed[k, MEAN], packed[k, MEAN + 1], packed[k, MEAN + 2],
+                packed[k, AMPLITUDE],
+                packed[k, MEAN],
+                packed[k, MEAN + 1],
+                packed[k, MEAN + 2],
             )
             w00, w10, w11 = packed[k, FACTOR], packed[k, FACTOR + 1], packed[k, FACTOR + 2]
             w20, w21, w22 = packed[k, FACTOR + 3], packed[k, FACTOR + 4], packed[k, FACTOR + 5]
@@ -75,7 +81,16 @@ def evaluate_blocks(packed, points, bounds, values, first, end):
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def gather_moments(packed, points, bounds, weights, moments, lanes, first, end):
+def gather_moments(
+    packed: Array,
+    points: Array,
+    bounds: Array,
+    weights: Array,
+    moments: Array,
+    lanes: Array,
+    first: int,
+    end: int,
+) -> None:
     """Add to rows [first, end) of `moments` the sums that `unpack_gradient` wants.
 
     weights : [B], the derivative of the loss by each value.

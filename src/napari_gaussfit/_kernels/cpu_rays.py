@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import njit
 
 from napari_gaussfit._kernels.arithmetic import (
@@ -26,7 +25,9 @@ from napari_gaussfit._kernels.arithmetic import (
     RADIUS2,
     TWO,
     ZERO,
+    Array,
     F,
+    Vector,
     exp2_negative,
 )
 
@@ -42,7 +43,7 @@ FIRST_ROW, LAST_ROW, FOOTPRINT = 26, 27, 28
 
 
 @njit(inline="always")
-def _factor_times(packed, k, z, y, x):
+def _factor_times(packed: Array, k: int, z: F, y: F, x: F) -> Vector:
     return (
         packed[k, FACTOR] * z,
         packed[k, FACTOR + 1] * z + packed[k, FACTOR + 2] * y,
@@ -51,7 +52,7 @@ def _factor_times(packed, k, z, y, x):
 
 
 @njit(inline="always")
-def _cross(a, b):
+def _cross(a: Vector, b: Vector) -> Vector:
     return (
         a[1] * b[2] - a[2] * b[1],
         a[2] * b[0] - a[0] * b[2],
@@ -60,12 +61,21 @@ def _cross(a, b):
 
 
 @njit(inline="always")
-def _dot(a, b):
+def _dot(a: Vector, b: Vector) -> F:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def footprints(packed, frame, solve, perspective, rows, out, first, end):
+def footprints(
+    packed: Array,
+    frame: Array,
+    solve: Array,
+    perspective: bool,
+    rows: int,
+    out: Array,
+    first: int,
+    end: int,
+) -> None:
     """Fill rows [first, end) of `out` [K, FOOTPRINT]; an empty footprint ends before it begins.
 
     `solve` is the inverse of the matrix whose columns are (d_v, d_u, d0) for a pinhole camera
@@ -87,19 +97,22 @@ def footprints(packed, frame, solve, perspective, rows, out, first, end):
                 continue
             i, j = i / t, j / t
         pv = _factor_times(
-            packed, k,
+            packed,
+            k,
             frame[1, 0] + t * frame[4, 0],
             frame[1, 1] + t * frame[4, 1],
             frame[1, 2] + t * frame[4, 2],
         )
         pu = _factor_times(
-            packed, k,
+            packed,
+            k,
             frame[2, 0] + t * frame[5, 0],
             frame[2, 1] + t * frame[5, 1],
             frame[2, 2] + t * frame[5, 2],
         )
         d = _factor_times(
-            packed, k,
+            packed,
+            k,
             frame[3, 0] + i * frame[4, 0] + j * frame[5, 0],
             frame[3, 1] + i * frame[4, 1] + j * frame[5, 1],
             frame[3, 2] + i * frame[4, 2] + j * frame[5, 2],
@@ -132,7 +145,7 @@ def footprints(packed, frame, solve, perspective, rows, out, first, end):
 
 
 @njit(inline="always")
-def _columns(g, k, p, width):
+def _columns(g: Array, k: int, p: F, width: int) -> tuple[int, int]:
     """First and last column of a row that a footprint touches (last < first when none)."""
     quu = g[k, QUU]
     b = g[k, QVU] * p + g[k, LU]
@@ -145,13 +158,24 @@ def _columns(g, k, p, width):
     root = math.sqrt(root)
     j = g[k, COLUMN]
     return (
-        max(0, int(math.ceil(j + (-b - root) / quu))),
-        min(width - 1, int(math.floor(j + (-b + root) / quu))),
+        max(0, math.ceil(j + (-b - root) / quu)),
+        min(width - 1, math.floor(j + (-b + root) / quu)),
     )
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def search_strip(g, first_row, end_row, near, far, bin_start, bin_step, bins, depth, scratch):
+def search_strip(
+    g: Array,
+    first_row: int,
+    end_row: int,
+    near: Array,
+    far: Array,
+    bin_start: F,
+    bin_step: F,
+    bins: Array,
+    depth: Array,
+    scratch: Array,
+) -> None:
     """Set `depth` on rows [first_row, end_row) to the centre of the bin of largest f.
 
     bins : [rows, T, width + CHUNK] and scratch [3, CHUNK]: working memory.
@@ -217,7 +241,18 @@ def search_strip(g, first_row, end_row, near, far, bin_start, bin_step, bins, de
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def climb_strip(g, first_row, end_row, near, far, longest_step, evaluations, sums, depth, peak):
+def climb_strip(
+    g: Array,
+    first_row: int,
+    end_row: int,
+    near: Array,
+    far: Array,
+    longest_step: F,
+    evaluations: int,
+    sums: Array,
+    depth: Array,
+    peak: Array,
+) -> None:
     """Move `depth` to the mode of f along each ray and set `peak` to f there.
 
     Newton steps on log f: the logarithm of one Gaussian is a parabola, so that one step ends at
@@ -280,7 +315,9 @@ def climb_strip(g, first_row, end_row, near, far, longest_step, evaluations, sum
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def gather_moments(g, depth, weights, moments, lanes, first, end):
+def gather_moments(
+    g: Array, depth: Array, weights: Array, moments: Array, lanes: Array, first: int, end: int
+) -> None:
     """Add to rows [first, end) of `moments` the sums that `unpack_gradient` wants.
 
     weights : [H, width + CHUNK], derivative of the loss by each pixel, padded with zeros.

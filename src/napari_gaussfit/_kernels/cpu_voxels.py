@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import njit
 
 from napari_gaussfit._kernels.arithmetic import (
@@ -19,6 +18,7 @@ from napari_gaussfit._kernels.arithmetic import (
     MEAN,
     RADIUS2,
     ZERO,
+    Array,
     F,
     exp2_negative,
 )
@@ -27,17 +27,19 @@ CHUNK = 16
 
 
 @njit(inline="always")
-def _first(bound, origin, inverse_spacing, least):
-    return max(least, int(math.ceil((bound - origin) * inverse_spacing)))
+def _first(bound: F, origin: F, inverse_spacing: F, least: int) -> int:
+    return max(least, math.ceil((bound - origin) * inverse_spacing))
 
 
 @njit(inline="always")
-def _last(bound, origin, inverse_spacing, most):
-    return min(most, int(math.floor((bound - origin) * inverse_spacing)))
+def _last(bound: F, origin: F, inverse_spacing: F, most: int) -> int:
+    return min(most, math.floor((bound - origin) * inverse_spacing))
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def add_slab(packed, origin, spacing, volume, first_plane, end_plane):
+def add_slab(
+    packed: Array, origin: Array, spacing: Array, volume: Array, first_plane: int, end_plane: int
+) -> None:
     """Set planes [first_plane, end_plane) of `volume` to the sum of all Gaussians."""
     rows, width = volume.shape[1], volume.shape[2] - CHUNK
     volume[first_plane:end_plane] = ZERO
@@ -88,7 +90,15 @@ def add_slab(packed, origin, spacing, volume, first_plane, end_plane):
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def gather_moments(packed, origin, spacing, weights, moments, first, end):
+def gather_moments(
+    packed: Array,
+    origin: Array,
+    spacing: Array,
+    weights: Array,
+    moments: Array,
+    first: int,
+    end: int,
+) -> None:
     """Add to rows [first, end) of `moments` the sums that `unpack_gradient` wants.
 
     `weights` is the derivative of the loss by each voxel, padded with zeros like a volume.

@@ -28,9 +28,10 @@ def factors(cholesky: Tensor) -> Tensor:
 
 def _whitened(vectors: Tensor, cholesky: Tensor) -> Tensor:
     """Return L^-1 v [..., K, 3] of vectors [..., K, 3]."""
-    return torch.linalg.solve_triangular(
+    solved: Tensor = torch.linalg.solve_triangular(
         factors(cholesky), vectors.unsqueeze(-1), upper=False
-    ).squeeze(-1)
+    )
+    return solved.squeeze(-1)
 
 
 def evaluate(means: Tensor, cholesky: Tensor, amplitudes: Tensor, points: Tensor) -> Tensor:
@@ -47,9 +48,9 @@ def voxelise(means: Tensor, cholesky: Tensor, amplitudes: Tensor, grid: Grid) ->
     ]
     points = torch.cartesian_prod(*axes)
     planes = points.reshape(grid.shape[0], -1, 3)
-    return torch.stack(
-        [evaluate(means, cholesky, amplitudes, plane) for plane in planes]
-    ).reshape(grid.shape)
+    return torch.stack([evaluate(means, cholesky, amplitudes, plane) for plane in planes]).reshape(
+        grid.shape
+    )
 
 
 def origins_and_directions(rays: Rays, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
