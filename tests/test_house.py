@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 import sysconfig
 import time
+import tomllib
 import venv
 import zipfile
 from dataclasses import dataclass
@@ -89,19 +91,29 @@ def imports_of(path: Path, root: Path) -> Iterator[str]:
 
 def part_of(module: str) -> str:
     """Name the file or folder of the package that holds a module: ``io.csv`` is in ``io``."""
-    return module.removeprefix(f"{PACKAGE}.").partition(".")[0]
+    return module.removeprefix(PACKAGE).removeprefix(".").partition(".")[0]
 
 
 def parts_imported_by_parts(root: Path) -> dict[str, set[str]]:
-    """Say for each part of the package which other parts it imports."""
-    graph: dict[str, set[str]] = {}
-    for path in sorted((root / PACKAGE).rglob("*.py")):
-        dotted = ".".join(path.relative_to(root).with_suffix("").parts)
-        part = part_of(dotted)
-        inside = {name for name in imports_of(path, root) if name.startswith(f"{PACKAGE}.")}
-        graph.setdefault(part, set()).update({part_of(name) for name in inside} - {part})
-    # `from napari_gaussfit import name` takes a name of the package's face, not a part.
-    return {part: below & graph.keys() for part, below in graph.items() if part != "__init__"}
+    """Say for each part of the package which other parts it imports.
+
+    A name taken from the package's face, as in ``from napari_gaussfit import Stack``, counts as an
+    import of the face (``__init__``), and so of all that the face offers.
+    """
+    paths = {
+        path: part_of(".".join(path.relative_to(root).with_suffix("").parts))
+        for path in sorted((root / PACKAGE).rglob("*.py"))
+    }
+    graph: dict[str, set[str]] = {part: set() for part in paths.values()}
+    for path, part in paths.items():
+        inside = {part_of(name) for name in imports_of(path, root) if is_inside(name)}
+        graph[part] |= {name if name in graph else "__init__" for name in inside}
+    return {part: below - {part} for part, below in graph.items()}
+
+
+def is_inside(module: str) -> bool:
+    """Tell whether an import is of this package, its version aside: anyone may name that."""
+    return f"{module}.".startswith(f"{PACKAGE}.") and module != f"{PACKAGE}.__version__"
 
 
 def reached_from(part: str, graph: dict[str, set[str]]) -> set[str]:
@@ -136,6 +148,17 @@ def test_import_loads_no_library_that_is_not_used_yet() -> None:
     loaded = run(sys.executable, "-c", f"import {PACKAGE}, sys; print(*sys.modules)").split()
     early = (HEAVY | GUI) & set(loaded)
     assert not early, f"import {PACKAGE} loads {sorted(early)}"
+
+
+def test_every_public_name_loads() -> None:
+    package = importlib.import_module(PACKAGE)
+    assert {name for name in package.__all__ if not hasattr(package, name)} == set()
+    assert set(package.__all__) <= set(dir(package))
+
+
+def test_version_is_that_of_the_metadata(checkout: Path) -> None:
+    project = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]
+    assert importlib.import_module(PACKAGE).__version__ == project["version"]
 
 
 def test_manifest_is_valid_in_this_environment() -> None:
@@ -194,19 +217,24 @@ def test_every_kind_of_import_counts_for_the_layers(tmp_path: Path) -> None:
     package = tmp_path / PACKAGE
     (package / "io").mkdir(parents=True)
     for name, text in {
-        "field.py": "",
+        "__init__.py": "if TYPE_CHECKING:\n    from .stack import Stack",
+        "field.py": f"from {PACKAGE} import __version__",
         "stack.py": f"from {PACKAGE} import field",
         "camera.py": "def late():\n    from .stack import Stack",
         "io/csv.py": f"import os\nfrom ..camera import Camera\nimport {PACKAGE}.field",
+        "cli.py": f"from {PACKAGE} import Stack",
     }.items():
         (package / name).write_text(text)
 
     graph = parts_imported_by_parts(tmp_path)
 
     assert graph == {
+        "__init__": {"stack"},
+        "cli": {"__init__"},
         "field": set(),
         "stack": {"field"},
         "camera": {"stack"},
         "io": {"camera", "field"},
     }
     assert reached_from("io", graph) == {"camera", "stack", "field"}
+    assert reached_from("cli", graph) == {"__init__", "stack", "field"}
