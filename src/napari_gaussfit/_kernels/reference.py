@@ -139,3 +139,79 @@ def line_integral(means: Tensor, cholesky: Tensor, amplitudes: Tensor, rays: Ray
     ends = torch.erf(root * (far[..., None] - peak)) - torch.erf(root * (near[..., None] - peak))
     value = (height * (0.5 * math.sqrt(math.pi) / root) * ends).sum(-1) * d.norm(dim=-1)
     return torch.where(near < far, value, torch.zeros_like(value))
+
+
+def adam_step(
+    parameters: tuple[Tensor, Tensor, Tensor],
+    gradients: tuple[Tensor, Tensor, Tensor],
+    moments: tuple[Tensor, Tensor, Tensor],
+    rates: Tensor,
+    *,
+    decays: tuple[float, float],
+    longest_step: float,
+) -> None:
+    """Take one step of Adam in each Gaussian's own frame, in place.
+
+    The coordinates are (log a; nu; M) with dmu = L nu and dL = L M, M lower triangular: steps
+    are relative to the Gaussian's own brightness, widths and orientation, so that one rate
+    suits every scale and unit.
+
+    Parameters
+    ----------
+    parameters, gradients : tuple of Tensor
+        Means [K, 3], Cholesky parameters [K, 6], amplitudes [K]; derivatives of the loss.
+    moments : tuple of Tensor
+        Running means of the gradient [K, 10] and of its square [K, 10]; steps taken [K].
+    rates : Tensor, shape [10]
+        Step sizes of log a, nu (3) and M (00, 10, 11, 20, 21, 22).
+    decays : tuple of float
+        Of the two running means (Kingma and Ba, Adam, 2015: beta_1, beta_2).
+    longest_step : float
+        No coordinate changes by more.
+    """
+    means, cholesky, amplitudes = parameters
+    d_means, d_cholesky, d_amplitudes = gradients
+    first, second, age = moments
+    lower = factors(cholesky)
+    d_lower = factors_gradient(cholesky, d_cholesky)
+    rows, columns = torch.tril_indices(3, 3)
+    d_m = (lower.transpose(-1, -2) @ d_lower)[:, rows, columns]
+    d_nu = (lower.transpose(-1, -2) @ d_means.unsqueeze(-1)).squeeze(-1)
+    g = torch.cat([(amplitudes * d_amplitudes)[:, None], d_nu, d_m], 1)
+    age += 1
+    first += (1 - decays[0]) * (g - first)
+    second += (1 - decays[1]) * (g * g - second)
+    corrected = first / (1 - decays[0] ** age)[:, None]
+    root = (second / (1 - decays[1] ** age)[:, None]).sqrt() + 1e-15
+    step = (-rates * corrected / root).clamp(-longest_step, longest_step)
+    amplitudes *= step[:, 0].exp()
+    means += (lower @ step[:, 1:4, None]).squeeze(-1)
+    growth = torch.zeros_like(lower)
+    growth[:, rows, columns] = step[:, 4:]
+    diagonal = torch.diagonal(growth, dim1=-2, dim2=-1)
+    diagonal.copy_(diagonal.exp())
+    cholesky.copy_(cholesky_parameters(lower @ growth))
+
+
+def factors_gradient(cholesky: Tensor, d_cholesky: Tensor) -> Tensor:
+    """Return derivatives by L [K, 3, 3] of those by the Cholesky parameters [K, 6]."""
+    a, b, c, d, e, f = d_cholesky.unbind(-1)
+    zero = torch.zeros_like(a)
+    la, lc, lf = (cholesky[:, n].exp() for n in (0, 2, 5))
+    rows = ((a / la, zero, zero), (b, c / lc, zero), (d, e, f / lf))
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def cholesky_parameters(lower: Tensor) -> Tensor:
+    """Return the Cholesky parameters [K, 6] of L [K, 3, 3]; the inverse of `factors`."""
+    return torch.stack(
+        [
+            lower[:, 0, 0].log(),
+            lower[:, 1, 0],
+            lower[:, 1, 1].log(),
+            lower[:, 2, 0],
+            lower[:, 2, 1],
+            lower[:, 2, 2].log(),
+        ],
+        -1,
+    )

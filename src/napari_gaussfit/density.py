@@ -1,0 +1,78 @@
+"""Density control: where Gaussians are taken away and where they are put.
+
+Works on a field and a residual; the optimiser is told which rows were replaced, and forgets
+their moments and no others'.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_gaussfit.seeding import draw_sites, smoothed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_gaussfit.field import GaussianField
+
+RELOCATED_WIDTH = (1.0, 1.5, 1.5)
+"""Sigmas (z, y, x) in voxels of a relocated Gaussian."""
+
+RELOCATED_SHARE = 0.5
+"""Part of the residual at its new place that a relocated Gaussian begins with."""
+
+
+def energies(field: GaussianField) -> Tensor:
+    """Return a^2 sqrt(det Sigma) [K], in proportion to the integral of each Gaussian squared."""
+    return field.amplitudes**2 * field.cholesky[:, [0, 2, 5]].sum(-1).exp()
+
+
+def relocate(
+    field: GaussianField,
+    residual: NDArray[np.float32],
+    spacing: Sequence[float],
+    fraction: float,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Move the Gaussians of least energy to where the residual is, in place.
+
+    Places are voxels drawn by the square of the smoothed positive residual.
+
+    Parameters
+    ----------
+    field : GaussianField
+        Changed in place; all its intensities in the residual's unit.
+    residual : ndarray, shape [Z, Y, X]
+        Stack minus field.
+    spacing : sequence of float
+        (dz, dy, dx).
+    fraction : float
+        Part of the Gaussians to move.
+    rng : numpy.random.Generator
+        Source of the draw.
+
+    Returns
+    -------
+    Tensor
+        Indices [M] of the Gaussians moved.
+    """
+    moved = torch.argsort(energies(field), stable=True)[: round(fraction * len(field))]
+    excess = smoothed(residual).clip(min=0.0)
+    if not len(moved) or not excess.any():
+        return moved[:0]
+    step = np.asarray(spacing, np.float64)
+    sites = draw_sites(excess**2, len(moved), rng)
+    nearest = tuple(np.clip(np.rint(sites), 0, np.array(residual.shape) - 1).astype(int).T)
+    height = np.maximum(RELOCATED_SHARE * excess[nearest], 1e-3 * float(excess.max()))
+    widths = np.zeros(6, np.float32)
+    widths[[0, 2, 5]] = np.log(np.asarray(RELOCATED_WIDTH) * step)
+    field.means[moved] = torch.as_tensor((sites * step).astype(np.float32))
+    field.cholesky[moved] = torch.as_tensor(widths)
+    field.amplitudes[moved] = torch.as_tensor(height.astype(np.float32))
+    return moved

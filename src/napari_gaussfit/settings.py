@@ -1,0 +1,137 @@
+"""FitSettings: what a fit is asked to do, validated on entry."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from napari_gaussfit.errors import SettingsError
+
+Quality = Literal["preview", "balanced", "fine"]
+Objective = Literal["mip+voxels", "mip", "voxels"]
+Loss = Literal["squared", "poisson"]
+Device = Literal["auto", "cpu", "cuda"]
+
+ITERATIONS: dict[Quality, int] = {"preview": 150, "balanced": 700, "fine": 2500}
+"""Steps of each quality, chosen by time to held-out PSNR on real stacks (benchmarks)."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What a fit is asked to do.
+
+    Parameters
+    ----------
+    gaussians : int or None
+        The most Gaussians the field may have; None lets the stack suggest it.
+    quality : {"preview", "balanced", "fine"}
+        How long to go on: 150, 700 or 2,500 steps.
+    objective : {"mip+voxels", "mip", "voxels"}
+        Fit the projections and the voxels, or one of them.
+    loss : {"squared", "poisson"}
+        Squared error, or Poisson deviance above the background.
+    ssim_weight : float
+        Weight of 1 - SSIM of the projections beside the loss, 0 to 1.
+    iterations : int or None
+        Steps, in place of those of `quality`.
+    max_seconds : float or None
+        Time after which the fit ends (annealed by then, as if all its steps were done).
+    views : int
+        Views of the orbit, the held-out ones among them.
+    held_out : int
+        Views of the orbit never trained on.
+    full_covariance : bool
+        False keeps the Gaussians' axes along z, y, x.
+    background : float or None
+        Raw intensity; None fits it.
+    device : {"auto", "cpu", "cuda"}
+        Where to compute.
+    seed : int
+        Of all random choices: the same seed on the same device gives the same result.
+
+    Raises
+    ------
+    SettingsError
+        If a value is outside of what it may be; the message names field, value and range.
+    """
+
+    gaussians: int | None = None
+    quality: Quality = "balanced"
+    objective: Objective = "mip+voxels"
+    loss: Loss = "squared"
+    ssim_weight: float = 0.0
+    iterations: int | None = None
+    max_seconds: float | None = None
+    views: int = 60
+    held_out: int = 10
+    full_covariance: bool = True
+    background: float | None = None
+    device: Device = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        self._one_of("quality", Quality)
+        self._one_of("objective", Objective)
+        self._one_of("loss", Loss)
+        self._one_of("device", Device)
+        self._whole("gaussians", 1, optional=True)
+        self._whole("iterations", 1, optional=True)
+        self._whole("views", 2)
+        self._whole("held_out", 1)
+        self._whole("seed", 0)
+        if self.held_out >= self.views:
+            self._refuse("held_out", f"fewer than views={self.views}, so that some are trained on")
+        self._number("ssim_weight", 0.0, 1.0)
+        if self.max_seconds is not None:
+            self._number("max_seconds", 0.0, math.inf)
+        if self.background is not None:
+            self._number("background", -math.inf, math.inf)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps that a whole fit takes."""
+        return self.iterations or ITERATIONS[self.quality]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FitSettings:
+        """Return settings from `to_dict`.
+
+        Raises
+        ------
+        SettingsError
+            If there is a name that is no setting.
+        """
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            message = f"{', '.join(unknown)}: no such setting; there are {', '.join(sorted(known))}"
+            raise SettingsError(message)
+        return cls(**values)
+
+    def _refuse(self, name: str, expected: str) -> None:
+        message = f"{name}={getattr(self, name)!r}: expected {expected}"
+        raise SettingsError(message)
+
+    def _one_of(self, name: str, literal: Any) -> None:
+        choices = get_args(literal)
+        if getattr(self, name) not in choices:
+            self._refuse(name, "one of " + ", ".join(map(repr, choices)))
+
+    def _whole(self, name: str, least: int, *, optional: bool = False) -> None:
+        value = getattr(self, name)
+        if optional and value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            self._refuse(name, f"a whole number of at least {least}" + " or None" * optional)
+
+    def _number(self, name: str, least: float, most: float) -> None:
+        value = getattr(self, name)
+        real = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not real or not math.isfinite(value) or not least <= value <= most:
+            self._refuse(name, f"a number from {least:g} to {most:g}")
