@@ -1,0 +1,113 @@
+"""How close an estimate comes to what was recorded.
+
+Knows arrays only: what a voxel, a view or a fit is, the caller knows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_gaussfit.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["psnr", "ssim"]
+
+_SSIM_WINDOW = 7
+"""Pixels a side of the window that SSIM compares; scikit-image's default."""
+
+
+def psnr(
+    reference: ArrayLike,
+    estimate: ArrayLike,
+    value_range: tuple[float, float],
+    where: NDArray[np.bool_] | None = None,
+) -> float:
+    """Return the peak signal-to-noise ratio 10 log10(range^2 / MSE).
+
+    Parameters
+    ----------
+    reference, estimate : array-like, of one shape
+        Intensities; computed in float64, never clipped.
+    value_range : tuple of float
+        The smallest and the largest intensity of the raw stack (`Stack.value_range`), for its
+        voxels and its projections alike.
+    where : array of bool, of the same shape, optional
+        Which ones count. Of a projection, only pixels whose rays cross the stack's box should:
+        empty surroundings flatter it.
+
+    Returns
+    -------
+    float
+        In dB; infinite where both are the same.
+
+    Raises
+    ------
+    SettingsError
+        If nothing counts, or the shapes differ.
+    """
+    known, found = _checked(reference, estimate)
+    squares = np.square(found - known)
+    counted = squares if where is None else squares[where]
+    if not counted.size:
+        raise SettingsError("where chooses no pixel; a PSNR needs one or more")
+    error = float(counted.mean())
+    if error == 0:
+        return float("inf")
+    lowest, highest = value_range
+    return float(10 * np.log10((highest - lowest) ** 2 / error))
+
+
+def ssim(reference: ArrayLike, estimate: ArrayLike, value_range: tuple[float, float]) -> float:
+    """Return the mean structural similarity, scikit-image's with its defaults.
+
+    Parameters
+    ----------
+    reference, estimate : array-like, of one shape
+        Intensities of an image or of a volume. An axis shorter than the window of 7 is
+        continued by its last pixel.
+    value_range : tuple of float
+        The smallest and the largest intensity of the raw stack (`Stack.value_range`).
+
+    Returns
+    -------
+    float
+        1 where both are the same.
+
+    Raises
+    ------
+    SettingsError
+        If the shapes differ.
+    """
+    from skimage.metrics import structural_similarity
+
+    similarity: Callable[..., Any] = structural_similarity
+    known, found = _checked(reference, estimate)
+    short = [(0, max(0, _SSIM_WINDOW - length)) for length in known.shape]
+    lowest, highest = value_range
+    return float(
+        similarity(
+            np.pad(known, short, mode="edge"),
+            np.pad(found, short, mode="edge"),
+            win_size=_SSIM_WINDOW,
+            data_range=highest - lowest,
+        )
+    )
+
+
+def _checked(
+    reference: ArrayLike, estimate: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return both in float64, in which differences of unsigned integers are right."""
+    known = np.asarray(reference, dtype=np.float64)
+    found = np.asarray(estimate, dtype=np.float64)
+    if known.shape != found.shape:
+        raise SettingsError(
+            f"estimate has shape {found.shape}, expected that of the reference, {known.shape}"
+        )
+    return known, found
