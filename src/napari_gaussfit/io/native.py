@@ -1,0 +1,262 @@
+"""The native format: a fit in one safetensors file, with its metadata as JSON.
+
+The file's tensors are ``means`` [K, 3], ``cholesky`` [K, 6] and ``amplitudes`` [K] of the field,
+and any number of ``state.*`` by which a fit goes on. Its metadata has one entry, named after this
+package, that holds all the rest as JSON. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from dataclasses import field as default
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from napari_gaussfit.errors import FormatError, SettingsError
+from napari_gaussfit.field import GaussianField
+from napari_gaussfit.io.atomic import replacing
+
+if TYPE_CHECKING:
+    import os
+
+    from torch import Tensor
+
+__all__ = ["FORMAT", "VERSION", "SavedFit", "load_fit", "save_fit"]
+
+FORMAT = "napari-gaussfit"
+"""The metadata entry that says whose file it is, and holds the JSON."""
+
+VERSION = 1
+"""Counts up when a reader of the version before could not read the file rightly."""
+
+_AXES = "zyx"
+
+_FIELD_TENSORS = ("means", "cholesky", "amplitudes")
+
+_STATE_PREFIX = "state."
+
+_KEYS = (
+    "version",
+    "axes",
+    "unit",
+    "spacing",
+    "shape",
+    "stack",
+    "background",
+    "settings",
+    "history",
+    "report",
+)
+
+_NAMES_SHOWN = 12
+"""How many names an error lists before it says that there are more."""
+
+
+@dataclass(frozen=True, eq=False)
+class SavedFit:
+    """What a fit leaves behind: its result, how it got there, and what it needs to go on.
+
+    Parameters
+    ----------
+    field : GaussianField
+        The result; loaded fields are float32 on the CPU.
+    stack : str
+        The name of the stack that was fitted.
+    shape : tuple of int
+        The stack's number of voxels along z, y and x.
+    spacing : tuple of float
+        The stack's (dz, dy, dx), in `unit`.
+    unit : str
+        Of lengths, the field's too: "micrometer" or "pixel".
+    settings : dict
+        What the fit was asked to do, as JSON has it.
+    history : dict of lists of float
+        What was recorded along the way.
+    report : dict or None
+        What the fit found about itself, None before its end.
+    state : dict of Tensor
+        Optimiser moments, iteration, random state: what it takes to go on. May be empty.
+
+    Raises
+    ------
+    SettingsError
+        If the field is in another unit than the stack.
+    """
+
+    field: GaussianField
+    stack: str
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    unit: str
+    settings: dict[str, Any] = default(default_factory=dict)
+    history: dict[str, list[float]] = default(default_factory=dict)
+    report: dict[str, Any] | None = None
+    state: dict[str, Tensor] = default(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a field and a stack in different units."""
+        if self.field.unit != self.unit:
+            raise SettingsError(
+                f"unit={self.unit!r} of the stack is not the field's, {self.field.unit!r}; "
+                "give both in one unit"
+            )
+
+
+def save_fit(path: str | os.PathLike[str], saved: SavedFit) -> None:
+    """Write a fit; what `load_fit` returns of it is the same to the bit.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write or to replace, by convention named ``*.safetensors``.
+    saved : SavedFit
+        What to write.
+
+    Raises
+    ------
+    OutputError
+        If the folder does not exist.
+    """
+    tensors = {name: getattr(saved.field, name) for name in _FIELD_TENSORS}
+    tensors |= {_STATE_PREFIX + name: tensor for name, tensor in saved.state.items()}
+    # The format takes no two tensors of one memory, and none that has gaps.
+    separate = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
+    }
+    data = save(separate, {FORMAT: json.dumps(_metadata(saved))})
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def load_fit(path: str | os.PathLike[str]) -> SavedFit:
+    """Read a fit that `save_fit` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    SavedFit
+        Its tensors are on the CPU and keep no hold on the file.
+
+    Raises
+    ------
+    FormatError
+        If there is no such file, or it is truncated, of another kind or of a newer version.
+    """
+    source = Path(path)
+    tensors, header = _contents(source)
+    metadata = _checked_metadata(source, header, sorted(tensors))
+    missing = [name for name in _FIELD_TENSORS if name not in tensors]
+    if missing:
+        raise FormatError(
+            f"{source}: lacks the tensors {_listed(missing)}; it has {_listed(sorted(tensors))}, "
+            f"expected {_listed(_FIELD_TENSORS)}"
+        )
+    try:
+        return _fit_of(tensors, metadata)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{source}: its contents do not belong together: {error}") from error
+
+
+def _metadata(saved: SavedFit) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "axes": _AXES,
+        "unit": saved.unit,
+        "spacing": [float(distance) for distance in saved.spacing],
+        "shape": [int(length) for length in saved.shape],
+        "stack": saved.stack,
+        "background": float(saved.field.background),
+        "settings": saved.settings,
+        "history": saved.history,
+        "report": saved.report,
+    }
+
+
+def _contents(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return all tensors and the metadata of a safetensors file."""
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "there is no such file"
+        raise FormatError(f"{path}: {found}; expected a fit, a .safetensors file")
+    try:
+        with safe_open(path, "pt") as file:
+            # Copies, since a file that is still mapped cannot be replaced on Windows.
+            names = file.keys()
+            tensors = {name: file.get_tensor(name).clone() for name in names}
+            return tensors, file.metadata() or {}
+    except SafetensorError as error:
+        raise FormatError(
+            f"{path}: is no safetensors file, or a truncated one ({_one_line(error)}); "
+            "expected a fit that napari-gaussfit saved"
+        ) from error
+
+
+def _checked_metadata(path: Path, header: dict[str, str], names: list[str]) -> dict[str, Any]:
+    """Return the JSON of the metadata, with all keys of a version that is known here."""
+    if FORMAT not in header:
+        raise FormatError(
+            f"{path}: was not saved by napari-gaussfit; its metadata has {_listed(sorted(header))} "
+            f"and its tensors are {_listed(names)}, expected the metadata {FORMAT!r}"
+        )
+    try:
+        metadata = json.loads(header[FORMAT])
+    except json.JSONDecodeError as error:
+        raise FormatError(f"{path}: its metadata {FORMAT!r} is no JSON: {error}") from error
+    found = sorted(metadata) if isinstance(metadata, dict) else []
+    version = metadata["version"] if "version" in found else None
+    if isinstance(version, int) and version > VERSION:
+        raise FormatError(
+            f"{path}: is of format version {version}, this program reads up to {VERSION}; "
+            "install a newer napari-gaussfit"
+        )
+    missing = [key for key in _KEYS if key not in found]
+    if missing:
+        raise FormatError(
+            f"{path}: its metadata lacks {_listed(missing)}; it has {_listed(found)}, "
+            f"expected {_listed(_KEYS)}"
+        )
+    if metadata["axes"] != _AXES:
+        raise FormatError(f"{path}: has the axes {metadata['axes']!r}, expected {_AXES!r}")
+    return dict(metadata)
+
+
+def _fit_of(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SavedFit:
+    means, cholesky, amplitudes = (tensors[name].float() for name in _FIELD_TENSORS)
+    unit = str(metadata["unit"])
+    nz, ny, nx = (int(length) for length in metadata["shape"])
+    dz, dy, dx = (float(distance) for distance in metadata["spacing"])
+    return SavedFit(
+        field=GaussianField(means, cholesky, amplitudes, float(metadata["background"]), unit),
+        stack=str(metadata["stack"]),
+        shape=(nz, ny, nx),
+        spacing=(dz, dy, dx),
+        unit=unit,
+        settings=dict(metadata["settings"]),
+        history={name: list(values) for name, values in metadata["history"].items()},
+        report=metadata["report"],
+        state={
+            name.removeprefix(_STATE_PREFIX): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(_STATE_PREFIX)
+        },
+    )
+
+
+def _listed(names: list[str] | tuple[str, ...]) -> str:
+    """Return names in a line, of which a file may have thousands."""
+    if not names:
+        return "nothing"
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    more = len(names) - _NAMES_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,306 @@
+"""A saved fit comes back to the bit, and what is none is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from napari_gaussfit.errors import FormatError, OutputError, SettingsError
+from napari_gaussfit.field import GaussianField
+from napari_gaussfit.io.native import FORMAT, VERSION, SavedFit, load_fit, save_fit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def saved() -> SavedFit:
+    generator = torch.Generator().manual_seed(3)
+    field = GaussianField(
+        torch.randn(50, 3, generator=generator),
+        torch.randn(50, 6, generator=generator),
+        torch.randn(50, generator=generator) * 1000,
+        background=np.pi * 100,
+    )
+    return SavedFit(
+        field=field,
+        stack="dendrite µ",
+        shape=(40, 128, 96),
+        spacing=(0.1 + 0.2, 0.1, 1 / 3),
+        unit="micrometer",
+        settings={"gaussians": 50, "quality": "fine", "max_seconds": None, "views": [1, 2]},
+        history={"loss": [1 / 3, 1e-300, 7.0], "iteration": [0.0, 1.0, 2.0]},
+        report={"voxel_psnr": 60.123456789, "stack": "dendrite"},
+        state={
+            "exp_avg.means": torch.randn(50, 3, generator=generator),
+            "iteration": torch.tensor(17),
+            "generator": generator.get_state(),
+            "alive": torch.ones(50, dtype=torch.bool),
+        },
+    )
+
+
+def write_raw(path: Path, metadata: dict[str, str] | None, **tensors: torch.Tensor) -> Path:
+    save_file(tensors, path, metadata)
+    return path
+
+
+def rewritten(path: Path, saved: SavedFit, **changes: Any) -> Path:
+    """Write a fit whose JSON is changed; a change to None takes the key away."""
+    save_fit(path, saved)
+    metadata = json_of(path) | changes
+    kept = {key: value for key, value in metadata.items() if value is not None}
+    field = saved.field
+    return write_raw(
+        path,
+        {FORMAT: json.dumps(kept)},
+        means=field.means,
+        cholesky=field.cholesky,
+        amplitudes=field.amplitudes,
+    )
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    """Read the metadata as the format's specification has it, without any library."""
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata: dict[str, Any] = json.loads(header["__metadata__"][FORMAT])
+    return metadata
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(FormatError) as error:
+        load_fit(path)
+    text = str(error.value)
+    assert "\n" not in text, "an error is one line"
+    assert text.startswith(f"{path}: "), "an error begins with the file"
+    return text
+
+
+def test_a_fit_comes_back_to_the_bit(tmp_path: Path, saved: SavedFit) -> None:
+    path = tmp_path / "fit.safetensors"
+    save_fit(path, saved)
+    loaded = load_fit(path)
+    for name in ("means", "cholesky", "amplitudes"):
+        assert torch.equal(getattr(loaded.field, name), getattr(saved.field, name)), name
+        assert getattr(loaded.field, name).dtype == torch.float32, name
+    assert loaded.field.background == saved.field.background
+    assert loaded.field.unit == saved.field.unit
+    for name in ("stack", "shape", "spacing", "unit", "settings", "history", "report"):
+        assert getattr(loaded, name) == getattr(saved, name), name
+    assert loaded.state.keys() == saved.state.keys()
+    for name, tensor in saved.state.items():
+        assert loaded.state[name].dtype == tensor.dtype, name
+        assert torch.equal(loaded.state[name], tensor), name
+
+
+def test_a_generator_goes_on_where_it_was_saved(tmp_path: Path, saved: SavedFit) -> None:
+    path = tmp_path / "fit.safetensors"
+    save_fit(path, saved)
+    first, second = torch.Generator(), torch.Generator()
+    first.set_state(saved.state["generator"])
+    second.set_state(load_fit(path).state["generator"])
+    assert torch.equal(torch.rand(9, generator=first), torch.rand(9, generator=second))
+
+
+def test_a_fit_without_gaussians_state_or_report_comes_back(
+    tmp_path: Path, saved: SavedFit
+) -> None:
+    path = tmp_path / "fit.safetensors"
+    empty = replace(
+        saved, field=saved.field.select(torch.arange(0)), report=None, history={}, state={}
+    )
+    save_fit(path, empty)
+    loaded = load_fit(path)
+    assert len(loaded.field) == 0
+    assert loaded.report is None
+    assert loaded.state == {}
+
+
+def test_what_is_not_finite_comes_back_too(tmp_path: Path, saved: SavedFit) -> None:
+    path = tmp_path / "fit.safetensors"
+    save_fit(path, replace(saved, history={"psnr": [float("inf"), float("nan")]}))
+    infinite, undefined = load_fit(path).history["psnr"]
+    assert infinite == float("inf")
+    assert math.isnan(undefined)
+
+
+def test_tensors_that_share_memory_have_gaps_or_gradients_are_saved(
+    tmp_path: Path, saved: SavedFit
+) -> None:
+    path = tmp_path / "fit.safetensors"
+    base = torch.arange(6.0).reshape(2, 3)
+    state = {"base": base, "same": base, "turned": base.T, "grad": base.clone().requires_grad_()}
+    save_fit(path, replace(saved, state=state))
+    loaded = load_fit(path).state
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+def test_the_same_fit_gives_the_same_file(tmp_path: Path, saved: SavedFit) -> None:
+    paths = [tmp_path / f"{n}.safetensors" for n in range(2)]
+    for path in paths:
+        save_fit(path, saved)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_the_metadata_names_version_axes_unit_spacing_background_and_history(
+    tmp_path: Path, saved: SavedFit
+) -> None:
+    path = tmp_path / "fit.safetensors"
+    save_fit(path, saved)
+    metadata = json_of(path)
+    assert metadata["version"] == VERSION
+    assert metadata["axes"] == "zyx"
+    assert metadata["unit"] == "micrometer"
+    assert metadata["spacing"] == list(saved.spacing)
+    assert metadata["background"] == saved.field.background
+    assert metadata["history"]["loss"] == saved.history["loss"]
+
+
+def test_a_loaded_fit_lets_its_file_be_replaced(tmp_path: Path, saved: SavedFit) -> None:
+    path = tmp_path / "fit.safetensors"
+    save_fit(path, saved)
+    loaded = load_fit(path)
+    path.write_bytes(bytes(path.stat().st_size))
+    assert torch.equal(loaded.field.means, saved.field.means)
+
+
+def test_a_fit_that_cannot_be_saved_leaves_the_one_before(tmp_path: Path, saved: SavedFit) -> None:
+    path = tmp_path / "fit.safetensors"
+    save_fit(path, saved)
+    with pytest.raises(TypeError):
+        save_fit(path, replace(saved, settings={"device": object()}))
+    assert load_fit(path).settings == saved.settings
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OutputError, match="no folder"):
+        save_fit(tmp_path / "missing" / "fit.safetensors", saved)
+
+
+def test_numbers_of_numpy_are_saved(tmp_path: Path, saved: SavedFit) -> None:
+    path = tmp_path / "fit.safetensors"
+    nz, ny, nx = np.array(saved.shape)
+    field = replace(saved.field, background=np.float32(0.1))
+    save_fit(path, replace(saved, field=field, shape=(nz, ny, nx)))
+    assert load_fit(path).shape == saved.shape
+    assert load_fit(path).field.background == np.float32(0.1)
+
+
+def test_a_field_in_another_unit_than_its_stack_is_refused(saved: SavedFit) -> None:
+    with pytest.raises(SettingsError, match="'pixel' of the stack is not the field's"):
+        replace(saved, unit="pixel")
+
+
+@pytest.mark.parametrize("kept", [0, 5, 100, -1])
+def test_a_truncated_file_is_refused(tmp_path: Path, saved: SavedFit, kept: int) -> None:
+    path = tmp_path / "fit.safetensors"
+    save_fit(path, saved)
+    path.write_bytes(path.read_bytes()[:kept])
+    assert "truncated" in refusal(path)
+
+
+def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    witness = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (witness.write_text, ("",))
+
+    path = tmp_path / "fit.safetensors"
+    path.write_bytes(pickle.dumps(Payload()))
+    assert "is no safetensors file" in refusal(path)
+    assert not witness.exists()
+
+
+def test_a_file_that_is_not_there_and_a_folder_are_refused(tmp_path: Path) -> None:
+    assert "there is no such file" in refusal(tmp_path / "none.safetensors")
+    assert "is a folder" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "found"), [(None, "has nothing"), ({"format": "pt"}, "has format")]
+)
+def test_tensors_of_another_program_are_refused_with_what_they_are(
+    tmp_path: Path, metadata: dict[str, str] | None, found: str
+) -> None:
+    path = write_raw(tmp_path / "net.safetensors", metadata, weight=torch.ones(2))
+    text = refusal(path)
+    assert found in text
+    assert "its tensors are weight" in text
+    assert f"expected the metadata '{FORMAT}'" in text
+
+
+def test_a_list_of_thousands_of_tensors_is_cut_short(tmp_path: Path) -> None:
+    tensors = {f"layer{n:04}": torch.ones(1) for n in range(1000)}
+    text = refusal(write_raw(tmp_path / "net.safetensors", None, **tensors))
+    assert "and 988 more" in text
+    assert len(text) < 500
+
+
+def test_a_newer_version_is_refused_with_what_to_do(tmp_path: Path, saved: SavedFit) -> None:
+    path = rewritten(tmp_path / "fit.safetensors", saved, version=VERSION + 1)
+    text = refusal(path)
+    assert f"version {VERSION + 1}, this program reads up to {VERSION}" in text
+    assert "install a newer" in text
+
+
+def test_missing_metadata_is_named(tmp_path: Path, saved: SavedFit) -> None:
+    path = rewritten(tmp_path / "fit.safetensors", saved, spacing=None, unit=None)
+    text = refusal(path)
+    assert "lacks unit, spacing" in text
+    assert "it has axes, background" in text
+
+
+def test_missing_tensors_are_named(tmp_path: Path, saved: SavedFit) -> None:
+    path = tmp_path / "fit.safetensors"
+    save_fit(path, saved)
+    metadata = {FORMAT: json.dumps(json_of(path))}
+    text = refusal(write_raw(path, metadata, means=saved.field.means, weights=torch.ones(50)))
+    assert "lacks the tensors cholesky, amplitudes" in text
+    assert "it has means, weights" in text
+    assert "expected means, cholesky, amplitudes" in text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spacing": [1.0, 2.0]},
+        {"shape": "large"},
+        {"background": "dark"},
+        {"history": [1, 2]},
+        {"axes": "xyz"},
+    ],
+)
+def test_metadata_of_the_wrong_kind_is_refused(
+    tmp_path: Path, saved: SavedFit, changes: dict[str, Any]
+) -> None:
+    refusal(rewritten(tmp_path / "fit.safetensors", saved, **changes))
+
+
+def test_metadata_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    path = write_raw(tmp_path / "fit.safetensors", {FORMAT: "{"}, means=torch.ones(1, 3))
+    assert "is no JSON" in refusal(path)
+
+
+def test_tensors_whose_shapes_do_not_belong_together_are_refused(
+    tmp_path: Path, saved: SavedFit
+) -> None:
+    path = tmp_path / "fit.safetensors"
+    save_fit(path, saved)
+    metadata = {FORMAT: json.dumps(json_of(path))}
+    field = saved.field
+    write_raw(
+        path,
+        metadata,
+        means=field.means,
+        cholesky=field.cholesky[:9],
+        amplitudes=field.amplitudes,
+    )
+    assert "cholesky has shape (9, 6), expected (50, 6)" in refusal(path)
