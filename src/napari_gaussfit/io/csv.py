@@ -1,0 +1,176 @@
+"""The table of a field's Gaussians, a row each, and the CSV file of it.
+
+napari opens the file as points, since its first columns are those of napari's own points files.
+The background is no Gaussian and has no row; it is in ``report.json`` and in the native format.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from napari_gaussfit.errors import FormatError, SettingsError
+from napari_gaussfit.field import GaussianField
+from napari_gaussfit.io.atomic import replacing
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["measurements", "read_csv", "write_csv"]
+
+_AXES = ("z", "y", "x")
+
+_COVARIANCES = {
+    "cov_zz": (0, 0),
+    "cov_zy": (0, 1),
+    "cov_zx": (0, 2),
+    "cov_yy": (1, 1),
+    "cov_yx": (1, 2),
+    "cov_xx": (2, 2),
+}
+
+_NEEDED = (*_AXES, "amplitude", *_COVARIANCES, "unit")
+"""The columns that make a field; the others follow from them."""
+
+
+def measurements(field: GaussianField, spacing: Sequence[float]) -> pd.DataFrame:
+    """Return what there is to know of each Gaussian, a row each.
+
+    Parameters
+    ----------
+    field : GaussianField
+        K Gaussians.
+    spacing : sequence of float
+        (dz, dy, dx) of the stack, in the field's unit.
+
+    Returns
+    -------
+    DataFrame, K rows
+        index; axis-0, axis-1, axis-2 (centre in pixels, z y x); z, y, x (centre in `unit`);
+        amplitude (raw intensity); cov_zz, cov_zy, cov_zx, cov_yy, cov_yx, cov_xx (`unit`
+        squared); sigma_1..3 and fwhm_1..3 (along the principal axes, descending, in `unit`);
+        integrated_intensity (raw intensity times `unit` cubed); unit. In float64.
+    """
+    exact = replace(
+        field,
+        means=field.means.detach().cpu().double(),
+        cholesky=field.cholesky.detach().cpu().double(),
+        amplitudes=field.amplitudes.detach().cpu().double(),
+    )
+    means, covariances = exact.means.numpy(), exact.covariances.numpy()
+    sigmas, fwhm = exact.principal()[0].numpy(), exact.fwhm().numpy()
+    pixels = means / np.asarray(spacing, dtype=np.float64)
+    columns: dict[str, NDArray[np.generic]] = {"index": np.arange(len(field))}
+    columns |= {f"axis-{n}": pixels[:, n] for n in range(3)}
+    columns |= {axis: means[:, n] for n, axis in enumerate(_AXES)}
+    columns["amplitude"] = exact.amplitudes.numpy()
+    columns |= {name: covariances[:, i, j] for name, (i, j) in _COVARIANCES.items()}
+    columns |= {f"sigma_{n + 1}": sigmas[:, n] for n in range(3)}
+    columns |= {f"fwhm_{n + 1}": fwhm[:, n] for n in range(3)}
+    columns["integrated_intensity"] = exact.integrated_intensities().numpy()
+    return pd.DataFrame(columns).assign(unit=field.unit)
+
+
+def write_csv(path: str | os.PathLike[str], field: GaussianField, spacing: Sequence[float]) -> None:
+    """Write the `measurements` of a field, with all the digits that float64 has.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write or to replace.
+    field : GaussianField
+        What to write; its background has no column.
+    spacing : sequence of float
+        (dz, dy, dx) of the stack, in the field's unit.
+
+    Raises
+    ------
+    OutputError
+        If the folder does not exist.
+    """
+    table = measurements(field, spacing)
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read_csv(path: str | os.PathLike[str], *, background: float = 0.0) -> GaussianField:
+    """Read a field from the columns z, y, x, amplitude, cov_* and unit; others are ignored.
+
+    Parameters
+    ----------
+    path : path-like
+        A file that `write_csv` wrote, or one with these columns.
+    background : float
+        In raw intensity units; the file does not tell.
+
+    Returns
+    -------
+    GaussianField
+        float32, on the CPU.
+
+    Raises
+    ------
+    FormatError
+        If there is no such file, it is no CSV, lacks a column or a number, has no row or several
+        units, or a covariance is not positive definite.
+    """
+    source = Path(path)
+    try:
+        table = pd.read_csv(source)
+    except OSError as error:
+        raise FormatError(f"{source}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise FormatError(f"{source}: is no CSV table: {reason}") from error
+    missing = [name for name in _NEEDED if name not in table]
+    if missing:
+        raise FormatError(
+            f"{source}: lacks the columns {', '.join(missing)}; it has "
+            f"{', '.join(map(str, table.columns))}, expected {', '.join(_NEEDED)}"
+        )
+    numbers = _checked_numbers(source, table)
+    covariances = np.empty((len(table), 3, 3))
+    for name, (i, j) in _COVARIANCES.items():
+        covariances[:, i, j] = covariances[:, j, i] = numbers[name]
+    try:
+        return GaussianField.from_covariances(
+            numbers[list(_AXES)].to_numpy(),
+            covariances,
+            numbers["amplitude"].to_numpy(),
+            background=background,
+            unit=_checked_unit(source, table),
+        )
+    except SettingsError as error:
+        raise FormatError(f"{source}: {error}") from error
+
+
+def _checked_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of numbers, all of them finite."""
+    numbers: pd.DataFrame = table[[name for name in _NEEDED if name != "unit"]].apply(
+        pd.to_numeric, errors="coerce"
+    )
+    bad = ~np.isfinite(numbers.to_numpy(dtype=np.float64))
+    if bad.any():
+        row, column = (int(where[0]) for where in np.nonzero(bad))
+        name = numbers.columns[column]
+        raise FormatError(
+            f"{path}: has {table[name].iloc[row]!r} in column {name} of row {row + 1} of "
+            f"{len(table)}; expected a finite number"
+        )
+    return numbers
+
+
+def _checked_unit(path: Path, table: pd.DataFrame) -> str:
+    """Return the one unit that all rows share."""
+    units = sorted({str(unit) for unit in table["unit"]})
+    if len(units) != 1:
+        found = f"the units {', '.join(units)}" if units else "no row"
+        raise FormatError(f"{path}: has {found}; expected Gaussians of one unit")
+    return units[0]

@@ -1,0 +1,239 @@
+"""The table says what each Gaussian is, reproduces the field, and opens in napari as points."""
+
+from __future__ import annotations
+
+import csv as standard_csv
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from napari_gaussfit.errors import FormatError, OutputError
+from napari_gaussfit.field import GaussianField
+from napari_gaussfit.io.csv import measurements, read_csv, write_csv
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SPACING = (0.3, 0.1, 0.11)
+
+COLUMNS = [
+    "index",
+    "axis-0",
+    "axis-1",
+    "axis-2",
+    "z",
+    "y",
+    "x",
+    "amplitude",
+    "cov_zz",
+    "cov_zy",
+    "cov_zx",
+    "cov_yy",
+    "cov_yx",
+    "cov_xx",
+    "sigma_1",
+    "sigma_2",
+    "sigma_3",
+    "fwhm_1",
+    "fwhm_2",
+    "fwhm_3",
+    "integrated_intensity",
+    "unit",
+]
+
+
+@pytest.fixture
+def field() -> GaussianField:
+    """Elongated Gaussians of any orientation, some of them negative."""
+    rng = np.random.default_rng(5)
+    count = 80
+    turns = np.linalg.qr(rng.normal(size=(count, 3, 3)))[0]
+    variances = np.exp(rng.uniform(np.log(0.05), np.log(1.5), (count, 3))) ** 2
+    return GaussianField.from_covariances(
+        rng.uniform(0, 6, (count, 3)),
+        np.einsum("kij,kj,klj->kil", turns, variances, turns),
+        rng.normal(500, 400, count),
+        background=99.5,
+    )
+
+
+@pytest.fixture
+def written(tmp_path: Path, field: GaussianField) -> Path:
+    path = tmp_path / "gaussians.csv"
+    write_csv(path, field, SPACING)
+    return path
+
+
+def field_of_the_table(path: Path, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Evaluate the sum over the rows with nothing but the file's text and numpy."""
+    values = np.zeros(len(points))
+    with path.open(newline="") as file:
+        for row in standard_csv.DictReader(file):
+            zz, zy, zx, yy, yx, xx = (
+                float(row[f"cov_{name}"]) for name in ("zz", "zy", "zx", "yy", "yx", "xx")
+            )
+            covariance = np.array([[zz, zy, zx], [zy, yy, yx], [zx, yx, xx]])
+            offsets = points - [float(row[axis]) for axis in "zyx"]
+            squares = (offsets @ np.linalg.inv(covariance) * offsets).sum(axis=1)
+            values += float(row["amplitude"]) * np.exp(-squares / 2)
+    return values
+
+
+def field_of_the_tensors(field: GaussianField, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Evaluate the sum in float64 by the field's own parameters."""
+    a, b, c, d, e, f = field.cholesky.double().numpy().T
+    values = np.zeros(len(points))
+    for k, (mean, amplitude) in enumerate(
+        zip(field.means.double().numpy(), field.amplitudes.tolist(), strict=True)
+    ):
+        factor = np.array(
+            [[np.exp(a[k]), 0, 0], [b[k], np.exp(c[k]), 0], [d[k], e[k], np.exp(f[k])]]
+        )
+        whitened = np.linalg.solve(factor, (points - mean).T)
+        values += amplitude * np.exp(-np.square(whitened).sum(axis=0) / 2)
+    return values
+
+
+def test_the_columns_are_the_documented_ones_in_order(written: Path) -> None:
+    header = written.read_text(encoding="utf-8").splitlines()[0]
+    assert header.split(",") == COLUMNS
+
+
+def test_the_sum_over_the_rows_is_the_field(written: Path, field: GaussianField) -> None:
+    near = field.means.double().numpy() + np.random.default_rng(0).normal(0, 0.2, (80, 3))
+    expected = field_of_the_tensors(field, near)
+    difference = np.abs(field_of_the_table(written, near) - expected).max()
+    assert difference <= 1e-6 * np.abs(expected).max(), f"differs by {difference:.3g}"
+
+
+def test_a_field_comes_back_to_the_bit(written: Path, field: GaussianField) -> None:
+    read = read_csv(written, background=field.background)
+    assert torch.equal(read.means, field.means)
+    assert torch.equal(read.amplitudes, field.amplitudes)
+    torch.testing.assert_close(read.cholesky, field.cholesky, rtol=2e-7, atol=1e-7)
+    assert read.means.dtype == read.cholesky.dtype == read.amplitudes.dtype == torch.float32
+    assert read.background == field.background
+    assert read.unit == field.unit
+    assert read_csv(written).background == 0
+
+
+def test_pixels_are_positions_over_the_spacing(written: Path) -> None:
+    table = pd.read_csv(written)
+    for axis, name, distance in zip(range(3), "zyx", SPACING, strict=True):
+        np.testing.assert_allclose(table[f"axis-{axis}"] * distance, table[name], rtol=1e-12)
+
+
+def test_sizes_follow_from_the_covariances(written: Path) -> None:
+    table = pd.read_csv(written)
+    names = ["zz", "zy", "zx", "zy", "yy", "yx", "zx", "yx", "xx"]
+    covariances = table[[f"cov_{name}" for name in names]].to_numpy().reshape(-1, 3, 3)
+    sigmas = np.sqrt(np.linalg.eigvalsh(covariances)[:, ::-1])
+    np.testing.assert_allclose(table[["sigma_1", "sigma_2", "sigma_3"]], sigmas, rtol=1e-9)
+    np.testing.assert_allclose(
+        table[["fwhm_1", "fwhm_2", "fwhm_3"]], sigmas * np.sqrt(8 * np.log(2)), rtol=1e-9
+    )
+    integrals = table["amplitude"] * (2 * np.pi) ** 1.5 * sigmas.prod(axis=1)
+    np.testing.assert_allclose(table["integrated_intensity"], integrals, rtol=1e-9)
+
+
+def test_a_gaussian_of_known_size_is_described_so() -> None:
+    field = GaussianField.from_covariances(
+        [[3.0, 1.0, 2.0]], np.diag([0.25, 0.01, 0.04])[None], [7.0], unit="pixel"
+    )
+    row = measurements(field, (1.0, 0.5, 0.25)).iloc[0]
+    assert row[["axis-0", "axis-1", "axis-2"]].tolist() == pytest.approx([3, 2, 8])
+    assert row[["sigma_1", "sigma_2", "sigma_3"]].tolist() == pytest.approx([0.5, 0.2, 0.1])
+    assert row["fwhm_1"] == pytest.approx(0.5 * 2.354820045)
+    assert row["integrated_intensity"] == pytest.approx(7 * 15.749609945722419 * 0.01)
+    assert row["unit"] == "pixel"
+
+
+def test_a_field_in_training_and_an_empty_one_are_described(field: GaussianField) -> None:
+    assert list(measurements(field.select(torch.arange(0)), SPACING).columns) == COLUMNS
+    trained = GaussianField(
+        field.means.requires_grad_(), field.cholesky.requires_grad_(), field.amplitudes
+    )
+    assert len(measurements(trained, SPACING)) == len(field)
+
+
+def test_napari_opens_the_file_as_points_in_the_right_place(
+    written: Path, field: GaussianField
+) -> None:
+    from npe2 import PluginManager
+    from npe2.io_utils import read
+
+    PluginManager.instance().discover()
+    (layer,) = read([str(written)], stack=False, plugin_name="napari")
+    data, options, kind = cast("tuple[NDArray[np.float64], dict[str, Any], str]", layer)
+    assert kind == "points"
+    np.testing.assert_allclose(data * SPACING, field.means.numpy(), rtol=1e-6)
+    features = options["properties"]
+    assert set(features) == set(COLUMNS) - {"index", "axis-0", "axis-1", "axis-2"}
+    np.testing.assert_allclose(features["amplitude"], field.amplitudes.numpy(), rtol=1e-6)
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path, field: GaussianField) -> None:
+    with pytest.raises(OutputError, match="no folder"):
+        write_csv(tmp_path / "missing" / "gaussians.csv", field, SPACING)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(FormatError) as error:
+        read_csv(path)
+    text = str(error.value)
+    assert "\n" not in text, "an error is one line"
+    assert text.startswith(f"{path}: "), "an error begins with the file"
+    return text
+
+
+def test_missing_columns_are_named(written: Path) -> None:
+    pd.read_csv(written).drop(columns=["cov_zy", "amplitude"]).to_csv(written, index=False)
+    text = refusal(written)
+    assert "lacks the columns amplitude, cov_zy; it has index, axis-0" in text
+    assert "expected z, y, x, amplitude, cov_zz" in text
+
+
+def test_columns_that_follow_from_others_need_not_be_there(
+    written: Path, field: GaussianField
+) -> None:
+    needed = ["z", "y", "x", "amplitude", *[name for name in COLUMNS if "cov" in name], "unit"]
+    pd.read_csv(written)[needed].to_csv(written, index=False)
+    assert len(read_csv(written)) == len(field)
+
+
+@pytest.mark.parametrize("bad", ["", "bright", "inf"])
+def test_what_is_no_number_is_named_with_its_place(written: Path, bad: str) -> None:
+    table = pd.read_csv(written, dtype=str)
+    table.loc[2, "amplitude"] = bad
+    table.to_csv(written, index=False)
+    assert "in column amplitude of row 3 of 80" in refusal(written)
+
+
+def test_a_covariance_that_is_none_is_named(written: Path) -> None:
+    table = pd.read_csv(written)
+    table.loc[4, "cov_zz"] = -1.0
+    table.to_csv(written, index=False)
+    assert "covariances[4] is not positive definite" in refusal(written)
+
+
+def test_rows_of_several_units_or_none_are_refused(written: Path) -> None:
+    table = pd.read_csv(written)
+    table.loc[0, "unit"] = "pixel"
+    table.to_csv(written, index=False)
+    assert "has the units micrometer, pixel" in refusal(written)
+    table.iloc[:0].to_csv(written, index=False)
+    assert "has no row" in refusal(written)
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "gaussians.csv"
+    assert "cannot be read" in refusal(path)
+    path.write_bytes(b"")
+    assert "is no CSV table" in refusal(path)
+    path.write_bytes(b"\x89PNG\r\n\xff\xfe\x00" * 9)
+    assert "is no CSV table" in refusal(path)
