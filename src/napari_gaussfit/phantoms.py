@@ -1,0 +1,309 @@
+"""Synthetic stacks with ground truth, for the demo, the tests and napari's sample data.
+
+Each phantom is a sum of Gaussians that looks like what a confocal microscope records: the
+structure's own Gaussians, blurred by a Gaussian point spread function, over a background, with
+photon noise. Everything follows from the seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from napari_gaussfit._structures import (
+    Parts,
+    blurred,
+    branch,
+    joined,
+    nucleus,
+    path_through,
+    process,
+)
+from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.field import GaussianField
+from napari_gaussfit.stack import Stack
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Triple = tuple[float, float, float]
+    Shape = tuple[int, int, int]
+
+__all__ = ["Phantom", "beads", "neurite", "nuclei", "separated"]
+
+_BACKGROUND = 100.0
+"""Raw intensity without any structure: a camera's usual offset."""
+
+_PEAK = 3000.0
+"""Raw intensity that the brightest structure adds: most of a 12-bit detector's range."""
+
+_READ_NOISE = 2.0
+"""Standard deviation of a detector's own noise, in raw intensity."""
+
+_PSF_HIGH_NA = (0.28, 0.1, 0.1)
+"""Sigmas (z, y, x) in micrometres of a 1.4 NA oil objective in green: FWHM 0.66 and 0.24."""
+
+_PSF_LOW_NA = (0.55, 0.18, 0.18)
+"""Sigmas (z, y, x) in micrometres of a 0.8 NA objective."""
+
+_ATTEMPTS = 500
+"""Random places tried for each object before a box counts as full."""
+
+
+@dataclass(frozen=True, eq=False)
+class Phantom:
+    """A synthetic stack, and the Gaussians that it was made of.
+
+    Parameters
+    ----------
+    stack : Stack
+        float32 without noise, else uint16; lengths in micrometres.
+    truth : GaussianField
+        Its amplitudes and background are in the stack's raw intensities: without noise,
+        ``truth.voxelise(stack.shape, stack.spacing)`` is the stack.
+    name : str
+        Which phantom it is.
+    """
+
+    stack: Stack
+    truth: GaussianField
+    name: str
+
+
+def neurite(
+    *,
+    seed: int = 0,
+    photons: float | None = 150.0,
+    shape: Shape = (40, 128, 128),
+    spacing: Triple = (0.3, 0.1, 0.1),
+) -> Phantom:
+    """Make a branching, tapering dendrite with spines, which enters the box from one side.
+
+    Parameters
+    ----------
+    seed : int
+        Of the course of the dendrite, its spines and the noise.
+    photons : float or None
+        Photons at the brightest voxel, of which the noise follows; None makes no noise.
+    shape : tuple of int
+        Voxels along z, y and x.
+    spacing : tuple of float
+        (dz, dy, dx) in micrometres.
+
+    Returns
+    -------
+    Phantom
+        Some 200 overlapping Gaussians, a few of them just outside of the box.
+
+    Raises
+    ------
+    SettingsError
+        If `photons` is not above 0.
+    """
+    rng = np.random.default_rng(seed)
+    box = np.asarray(shape) * np.asarray(spacing)
+    course = np.array(
+        [[0.35, 0.72, -0.06], [0.42, 0.66, 0.25], [0.5, 0.44, 0.55], [0.62, 0.4, 0.92]]
+    )
+    trunk = path_through((course + rng.normal(0.0, 0.04, course.shape)) * box)
+    upper = branch(rng, trunk[len(trunk) // 3], np.array([0.75, 0.08, 0.6]) * box)
+    lower = branch(rng, trunk[len(trunk) // 2], np.array([0.22, 0.9, 0.8]) * box)
+    parts = [
+        process(rng, trunk, 0.5, 0.24),
+        process(rng, upper, 0.3, 0.14),
+        process(rng, lower, 0.32, 0.15),
+    ]
+    structure = _scaled_to_peak(blurred(joined(parts), _PSF_HIGH_NA), shape, spacing)
+    return _phantom("neurite", structure, shape, spacing, photons, rng)
+
+
+def beads(
+    *,
+    seed: int = 0,
+    count: int = 40,
+    diameter: float = 0.2,
+    photons: float | None = 150.0,
+    shape: Shape = (40, 128, 128),
+    spacing: Triple = (0.3, 0.1, 0.1),
+) -> Phantom:
+    """Make fluorescent beads of one known size: a Gaussian each, elongated along z.
+
+    Parameters
+    ----------
+    seed : int
+        Of the places, the brightness and the noise.
+    count : int
+        How many beads.
+    diameter : float
+        Of a bead, in micrometres. Its sigma along each axis is that of a solid ball,
+        diameter / sqrt(20), and the point spread function's, added in squares.
+    photons, shape, spacing
+        As for `neurite`.
+
+    Returns
+    -------
+    Phantom
+        `count` Gaussians of one covariance.
+
+    Raises
+    ------
+    SettingsError
+        If the box is too small for the beads, or `photons` is not above 0.
+    """
+    rng = np.random.default_rng(seed)
+    covariance = np.diag(np.square(_PSF_HIGH_NA) + diameter**2 / 20)
+    sigmas = np.sqrt(np.diag(covariance))
+    means = _scattered(rng, count, shape, spacing, margin=2 * sigmas, apart=5 * sigmas)
+    brightness = np.clip(rng.normal(0.75, 0.1, count), 0.4, 1.0)
+    structure = Parts(means, np.tile(covariance, (count, 1, 1)), _PEAK * brightness)
+    return _phantom("beads", structure, shape, spacing, photons, rng)
+
+
+def nuclei(
+    *,
+    seed: int = 0,
+    count: int = 12,
+    photons: float | None = 100.0,
+    shape: Shape = (40, 128, 128),
+    spacing: Triple = (0.6, 0.25, 0.25),
+) -> Phantom:
+    """Make nuclei with chromatin texture: clusters of Gaussians with bright foci and dark nucleoli.
+
+    Parameters
+    ----------
+    seed : int
+        Of the places, sizes, textures and the noise.
+    count : int
+        How many nuclei.
+    photons, shape, spacing
+        As for `neurite`.
+
+    Returns
+    -------
+    Phantom
+        Some 150 Gaussians a nucleus.
+
+    Raises
+    ------
+    SettingsError
+        If the box is too small for the nuclei, or `photons` is not above 0.
+    """
+    rng = np.random.default_rng(seed)
+    radius = np.array([2.8, 3.1, 4.0])
+    places = _scattered(
+        rng, count, shape, spacing, margin=0.6 * radius, apart=np.full(3, 2.0 * radius.mean())
+    )
+    parts = [nucleus(rng, place, radius * rng.uniform(0.85, 1.1, 3)) for place in places]
+    structure = _scaled_to_peak(blurred(joined(parts), _PSF_LOW_NA), shape, spacing)
+    return _phantom("nuclei", structure, shape, spacing, photons, rng)
+
+
+def separated(
+    *,
+    seed: int = 0,
+    count: int = 50,
+    photons: float | None = None,
+    shape: Shape = (40, 128, 128),
+    spacing: Triple = (0.3, 0.1, 0.1),
+) -> Phantom:
+    """Make Gaussians that do not overlap, of random widths, orientations and amplitudes.
+
+    Parameters
+    ----------
+    seed : int
+        Of all that is random.
+    count : int
+        How many Gaussians.
+    photons, shape, spacing
+        As for `neurite`, but without noise unless asked for.
+
+    Returns
+    -------
+    Phantom
+        `count` Gaussians with principal sigmas of 1.2 to 2 voxels, whole within the box.
+
+    Raises
+    ------
+    SettingsError
+        If the box is too small for the Gaussians, or `photons` is not above 0.
+    """
+    rng = np.random.default_rng(seed)
+    voxel = np.asarray(spacing, dtype=np.float64)
+    means = _scattered(rng, count, shape, spacing, margin=6 * voxel, apart=14 * voxel)
+    turns = Rotation.from_quat(rng.normal(size=(count, 4))).as_matrix()
+    variances = np.square(rng.uniform(1.2, 2.0, (count, 3)))
+    in_voxels = np.einsum("kij,kj,klj->kil", turns, variances, turns)
+    covariances = in_voxels * np.outer(voxel, voxel)
+    amplitudes = _PEAK * rng.uniform(0.2, 1.0, count)
+    structure = Parts(means, covariances, amplitudes)
+    return _phantom("separated", structure, shape, spacing, photons, rng)
+
+
+def _phantom(
+    name: str,
+    structure: Parts,
+    shape: Shape,
+    spacing: Triple,
+    photons: float | None,
+    rng: Generator,
+) -> Phantom:
+    """Record a structure over the background."""
+    if photons is not None and not 0 < photons < np.inf:
+        raise SettingsError(
+            f"photons={photons} is no amount of light; give a number above 0, or None for no noise"
+        )
+    truth = GaussianField.from_covariances(*structure, background=_BACKGROUND)
+    clean = truth.voxelise(shape, spacing).numpy()
+    voxels = clean if photons is None else _recorded(clean, photons, rng)
+    return Phantom(Stack.from_array(voxels, spacing=spacing, name=name), truth, name)
+
+
+def _recorded(clean: NDArray[np.float32], photons: float, rng: Generator) -> NDArray[np.uint16]:
+    """Return what a detector with a linear gain makes of a stack."""
+    gain = float(clean.max()) / photons
+    light = rng.poisson(clean.astype(np.float64) / gain) * gain
+    counts = np.rint(light + rng.normal(0.0, _READ_NOISE, clean.shape))
+    return np.clip(counts, 0, np.iinfo(np.uint16).max).astype(np.uint16)
+
+
+def _scaled_to_peak(parts: Parts, shape: Shape, spacing: Triple) -> Parts:
+    brightest = float(GaussianField.from_covariances(*parts).voxelise(shape, spacing).max())
+    return parts._replace(amplitudes=parts.amplitudes * (_PEAK / brightest))
+
+
+def _scattered(
+    rng: Generator,
+    count: int,
+    shape: Shape,
+    spacing: Triple,
+    *,
+    margin: Floats,
+    apart: Floats,
+) -> Floats:
+    """Return random places [count, 3], away from the box's faces and from each other.
+
+    `apart` is the distance to keep along each axis; in between, that of an ellipsoid.
+    """
+    if count < 1:
+        raise SettingsError(f"count={count} leaves the stack empty; give 1 or more")
+    lower = margin
+    upper = (np.asarray(shape) - 1) * np.asarray(spacing) - margin
+    places = np.empty((count, 3))
+    placed = 0
+    if (upper > lower).all():
+        for place in rng.uniform(lower, upper, (_ATTEMPTS * count, 3)):
+            distances = np.linalg.norm((place - places[:placed]) / apart, axis=1)
+            if (distances >= 1).all():
+                places[placed] = place
+                placed += 1
+            if placed == count:
+                return places
+    raise SettingsError(
+        f"count={count} does not fit into shape={tuple(shape)} with spacing={tuple(spacing)}; "
+        "give fewer or a larger shape"
+    )
