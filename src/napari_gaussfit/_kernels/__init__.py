@@ -16,7 +16,16 @@ from torch import Tensor
 from napari_gaussfit._kernels.geometry import Grid, Rays
 from napari_gaussfit.errors import SettingsError
 
-__all__ = ["Grid", "Rays", "backend_name", "evaluate", "mip", "voxelise"]
+__all__ = [
+    "Grid",
+    "Rays",
+    "backend_name",
+    "evaluate",
+    "line_integral",
+    "mip",
+    "soft_mip",
+    "voxelise",
+]
 
 
 class Evaluation(Protocol):
@@ -109,3 +118,32 @@ def mip(
     from napari_gaussfit._kernels import cpu
 
     return _sum(means, cholesky, amplitudes, cutoff, cpu.MipEvaluation(rays, bin_step))
+
+
+def soft_mip(
+    means: Tensor,
+    cholesky: Tensor,
+    amplitudes: Tensor,
+    rays: Rays,
+    *,
+    cutoff: float,
+    temperature: float,
+) -> Tensor:
+    """Return each pixel's softmax-weighted mean [H, W] of the Gaussians' own peaks on its ray.
+
+    v = sum_k w_k p_k with w = softmax(p / temperature) over all K Gaussians, and p_k the largest
+    value of Gaussian k alone on the ray inside the box; 0 where a ray misses the box. Choose
+    `cutoff` well below `temperature`: a peak below it counts as 0.
+    """
+    from napari_gaussfit._kernels.cpu_projections import SoftMipEvaluation
+
+    return _sum(means, cholesky, amplitudes, cutoff, SoftMipEvaluation(rays, temperature))
+
+
+def line_integral(
+    means: Tensor, cholesky: Tensor, amplitudes: Tensor, rays: Rays, *, cutoff: float
+) -> Tensor:
+    """Return the integral [H, W] of the sum over each ray's length inside the box."""
+    from napari_gaussfit._kernels.cpu_projections import LineIntegralEvaluation
+
+    return _sum(means, cholesky, amplitudes, cutoff, LineIntegralEvaluation(rays))

@@ -19,7 +19,7 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_gaussfit._kernels import arithmetic, cpu_points, cpu_rays, cpu_voxels
+from napari_gaussfit._kernels import arithmetic, cpu_adam, cpu_march, cpu_points, cpu_rays, cpu_voxels
 from napari_gaussfit._kernels.arithmetic import Array
 from napari_gaussfit._kernels.geometry import Grid, Rays
 
@@ -44,7 +44,7 @@ def _pool(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_count(), thread_name_prefix=f"gaussfit-{process}")
 
 
-def _run(task: Callable[[int, int], object], total: int, size: int) -> None:
+def run_pieces(task: Callable[[int, int], object], total: int, size: int) -> None:
     """Call ``task(first, end)`` on pieces of range(total), over all threads."""
     pieces = [(first, min(first + size, total)) for first in range(0, total, size)]
     if len(pieces) == 1:
@@ -55,7 +55,7 @@ def _run(task: Callable[[int, int], object], total: int, size: int) -> None:
         future.result()
 
 
-def _share(total: int) -> int:
+def piece_size(total: int) -> int:
     """Size of the pieces that give every thread a few tasks."""
     return max(1, -(-total // (TASKS_PER_THREAD * thread_count())))
 
@@ -97,6 +97,17 @@ def unpack_gradient(moments: Array, packed: Array) -> tuple[Tensor, ...]:
     return tuple(torch.from_numpy(d) for d in (d_means, d_cholesky, d_amplitudes))
 
 
+def adam_step(
+    parameters: tuple[Tensor, Tensor, Tensor],
+    gradients: tuple[Tensor, Tensor, Tensor],
+    moments: tuple[Tensor, Tensor, Tensor],
+    rates: Tensor,
+) -> None:
+    """Take one optimiser step in place; see `reference.adam_step`."""
+    tensors = (*parameters, *gradients, *moments, rates)
+    cpu_adam.adam_step(*(_array(tensor) for tensor in tensors))
+
+
 class GridEvaluation:
     """f on a `Grid`."""
 
@@ -118,7 +129,7 @@ class GridEvaluation:
         def slab(first: int, end: int) -> None:
             cpu_voxels.add_slab(packed, grid.origin, grid.spacing, volume, first, end)
 
-        _run(slab, grid.shape[0], _share(grid.shape[0]))
+        run_pieces(slab, grid.shape[0], piece_size(grid.shape[0]))
         return torch.from_numpy(volume)[:, :, : grid.shape[2]]
 
     def backward(self, packed: Array, weights: Tensor) -> Array:
@@ -131,7 +142,7 @@ class GridEvaluation:
                 packed, grid.origin, grid.spacing, padded, moments, first, end
             )
 
-        _run(gather, len(packed), _share(len(packed)))
+        run_pieces(gather, len(packed), piece_size(len(packed)))
         return moments
 
 
@@ -142,9 +153,10 @@ class PointEvaluation:
         self.count = len(points)
         blocks = max(1, -(-self.count // cpu_points.BLOCK))
         # Points that fill up the last block repeat the last one and weigh nothing.
-        self.points = np.empty((3, blocks * cpu_points.BLOCK), np.float32)
+        self.points = np.zeros((3, blocks * cpu_points.BLOCK), np.float32)
         self.points[:, : self.count] = _array(points).T
-        self.points[:, self.count :] = self.points[:, self.count - 1 : self.count]
+        if self.count:
+            self.points[:, self.count :] = self.points[:, self.count - 1 : self.count]
         self.bounds = np.empty((blocks, 6), np.float32)
         cpu_points.bounds_of_blocks(self.points, self.bounds)
 
@@ -154,7 +166,7 @@ class PointEvaluation:
         def blocks(first: int, end: int) -> None:
             cpu_points.evaluate_blocks(packed, self.points, self.bounds, values, first, end)
 
-        _run(blocks, len(self.bounds), _share(len(self.bounds)))
+        run_pieces(blocks, len(self.bounds), piece_size(len(self.bounds)))
         return torch.from_numpy(values)[: self.count]
 
     def backward(self, packed: Array, weights: Tensor) -> Array:
@@ -168,11 +180,11 @@ class PointEvaluation:
                 packed, self.points, self.bounds, padded, moments, lanes, first, end
             )
 
-        _run(gather, len(packed), _share(len(packed)))
+        run_pieces(gather, len(packed), piece_size(len(packed)))
         return moments
 
 
-class _View:
+class View:
     """What the kernels need of `Rays` beyond themselves; the same for every field."""
 
     def __init__(self, rays: Rays) -> None:
@@ -206,8 +218,42 @@ class _View:
 
 
 @functools.lru_cache(maxsize=256)
-def _view(rays: Rays) -> _View:
-    return _View(rays)
+def view_of(rays: Rays) -> View:
+    """Return the `View` of rays, kept between calls."""
+    return View(rays)
+
+
+def footprints_of(packed: Array, rays: Rays) -> Array:
+    """Return the pixels that each Gaussian touches, and its place there: [K, FOOTPRINT]."""
+    out = np.empty((len(packed), cpu_rays.FOOTPRINT), np.float32)
+    solve = view_of(rays).solve
+
+    def project(first: int, end: int) -> None:
+        cpu_rays.footprints(
+            packed, rays.frame, solve, rays.perspective, rays.shape[0], out, first, end
+        )
+
+    run_pieces(project, len(packed), max(4096, piece_size(len(packed))))
+    return out
+
+
+def hits(rays: Rays) -> NDArray[np.bool_]:
+    """Return which rays [H, W] cross the box."""
+    mask: NDArray[np.bool_] = view_of(rays).hit.numpy()
+    return mask
+
+
+def speeds(rays: Rays) -> Array:
+    """Return how long a step of 1 in t is on each ray [H, W]."""
+    i, j = np.arange(rays.shape[0])[:, None, None], np.arange(rays.shape[1])[None, :, None]
+    directions = rays.frame[3] + i * rays.frame[4] + j * rays.frame[5]
+    return np.linalg.norm(directions, axis=-1).astype(np.float32)
+
+
+def lengths(rays: Rays) -> Array:
+    """Return each ray's length [H, W] inside the box."""
+    view, width = view_of(rays), rays.shape[1]
+    return (view.far - view.near)[:, :width] * speeds(rays)
 
 
 class MipEvaluation:
@@ -215,7 +261,7 @@ class MipEvaluation:
 
     def __init__(self, rays: Rays, bin_step: float, depth: Array | None = None) -> None:
         self.rays, self.bin_step = rays, bin_step
-        self.view = _view(rays)
+        self.view = view_of(rays)
         self.depth = depth
 
     def _footprints(self, packed: Array) -> Array:
@@ -228,7 +274,7 @@ class MipEvaluation:
                 out, first, end,
             )
 
-        _run(project, len(packed), max(4096, _share(len(packed))))
+        run_pieces(project, len(packed), max(4096, piece_size(len(packed))))
         return out
 
     def _search(self, footprints: Array, depth: Array) -> None:
@@ -250,7 +296,7 @@ class MipEvaluation:
                 np.float32(step), bins, depth, scratch,
             )
 
-        _run(strip, rows, STRIP_ROWS)
+        run_pieces(strip, rows, STRIP_ROWS)
 
     def forward(self, packed: Array) -> Tensor:
         rows, width = self.rays.shape
@@ -268,7 +314,7 @@ class MipEvaluation:
                 EVALUATIONS, sums, depth, value,
             )
 
-        _run(strip, rows, STRIP_ROWS)
+        run_pieces(strip, rows, STRIP_ROWS)
         return torch.where(self.view.hit, torch.from_numpy(value[:, :width]), 0.0)
 
     def backward(self, packed: Array, weights: Tensor) -> Array:
@@ -284,5 +330,37 @@ class MipEvaluation:
                 self.footprints, self.depth, padded, moments, lanes, first, end
             )
 
-        _run(gather, len(packed), _share(len(packed)))
+        run_pieces(gather, len(packed), piece_size(len(packed)))
         return moments
+
+
+class SplineVolume:
+    """A stack as cubic B-spline coefficients, mirrored at its outer voxel centres."""
+
+    def __init__(self, voxels: Array) -> None:
+        from scipy.ndimage import spline_filter
+
+        smooth = spline_filter(voxels.astype(np.float32), order=3, output=np.float32, mode="mirror")
+        self.coefficients = np.pad(smooth, cpu_march.MARGIN, mode="reflect")
+        bounds = self.coefficients
+        for axis in range(3):
+            size = bounds.shape[axis]
+            pieces = [bounds.take(range(n, size - 3 + n), axis) for n in range(4)]
+            bounds = functools.reduce(np.maximum, pieces)
+        self.bounds = np.ascontiguousarray(bounds)
+
+    def mip(self, rays: Rays, spacing: Array, step: float) -> Array:
+        """Return the largest value [H, W] on each ray, 0 where it misses the box."""
+        view = view_of(rays)
+        frame = (rays.frame / spacing).astype(np.float32)
+        near, far = (np.ascontiguousarray(t[:, : rays.shape[1]]) for t in (view.near, view.far))
+        image = np.zeros(rays.shape, np.float32)
+
+        def march(first: int, end: int) -> None:
+            cpu_march.march_maximum(
+                self.coefficients, self.bounds, frame[:3], frame[3:], near, far,
+                np.float32(step), image, first, end,
+            )
+
+        run_pieces(march, rays.shape[0], piece_size(rays.shape[0]))
+        return image

@@ -61,7 +61,7 @@ def _cross(a: Vector, b: Vector) -> Vector:
 
 
 @njit(inline="always")
-def _dot(a: Vector, b: Vector) -> F:
+def dot(a: Vector, b: Vector) -> F:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
@@ -120,10 +120,10 @@ def footprints(
         dv = _factor_times(packed, k, frame[4, 0], frame[4, 1], frame[4, 2])
         du = _factor_times(packed, k, frame[5, 0], frame[5, 1], frame[5, 2])
         cv, cu = _cross(pv, d), _cross(pu, d)
-        quu = _dot(cu, cu) - r2 * _dot(du, du)
-        qvu = _dot(cv, cu) - r2 * _dot(dv, du)
-        qvv = _dot(cv, cv) - r2 * _dot(dv, dv)
-        lu, lv, l0 = -r2 * _dot(d, du), -r2 * _dot(d, dv), -r2 * _dot(d, d)
+        quu = dot(cu, cu) - r2 * dot(du, du)
+        qvu = dot(cv, cu) - r2 * dot(dv, du)
+        qvv = dot(cv, cv) - r2 * dot(dv, dv)
+        lu, lv, l0 = -r2 * dot(d, du), -r2 * dot(d, dv), -r2 * dot(d, d)
         # Rows: where the discriminant of the conic in q, itself quadratic in p, is positive.
         square, linear, constant = qvu * qvu - quu * qvv, qvu * lu - quu * lv, lu * lu - quu * l0
         low, high = -F(1e9), F(1e9)
@@ -145,7 +145,7 @@ def footprints(
 
 
 @njit(inline="always")
-def _columns(g: Array, k: int, p: F, width: int) -> tuple[int, int]:
+def columns(g: Array, k: int, p: F, width: int) -> tuple[int, int]:
     """First and last column of a row that a footprint touches (last < first when none)."""
     quu = g[k, QUU]
     b = g[k, QVU] * p + g[k, LU]
@@ -191,7 +191,7 @@ def search_strip(
         top = max(first_row, int(g[k, FIRST_ROW]))
         for i in range(top, min(end_row - 1, int(g[k, LAST_ROW])) + 1):
             p = F(i) - g[k, ROW]
-            j0, j1 = _columns(g, k, p, width)
+            j0, j1 = columns(g, k, p, width)
             b0 = p * g[k, PIXEL_V]
             b1 = p * g[k, PIXEL_V + 1]
             b2 = p * g[k, PIXEL_V + 2]
@@ -272,7 +272,7 @@ def climb_strip(
             top = max(first_row, int(g[k, FIRST_ROW]))
             for i in range(top, min(end_row - 1, int(g[k, LAST_ROW])) + 1):
                 p = F(i) - g[k, ROW]
-                j0, j1 = _columns(g, k, p, width)
+                j0, j1 = columns(g, k, p, width)
                 b0 = p * g[k, PIXEL_V]
                 b1 = p * g[k, PIXEL_V + 1]
                 b2 = p * g[k, PIXEL_V + 2]
@@ -328,7 +328,7 @@ def gather_moments(
         lanes[:] = ZERO
         for i in range(int(g[k, FIRST_ROW]), int(g[k, LAST_ROW]) + 1):
             p = F(i) - g[k, ROW]
-            j0, j1 = _columns(g, k, p, width)
+            j0, j1 = columns(g, k, p, width)
             b0 = p * g[k, PIXEL_V]
             b1 = p * g[k, PIXEL_V + 1]
             b2 = p * g[k, PIXEL_V + 2]

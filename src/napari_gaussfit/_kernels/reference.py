@@ -28,10 +28,9 @@ def factors(cholesky: Tensor) -> Tensor:
 
 def _whitened(vectors: Tensor, cholesky: Tensor) -> Tensor:
     """Return L^-1 v [..., K, 3] of vectors [..., K, 3]."""
-    solved: Tensor = torch.linalg.solve_triangular(
-        factors(cholesky), vectors.unsqueeze(-1), upper=False
-    )
-    return solved.squeeze(-1)
+    one = torch.eye(3, dtype=cholesky.dtype).expand(len(cholesky), 3, 3)
+    inverse: Tensor = torch.linalg.solve_triangular(factors(cholesky), one, upper=False)
+    return torch.einsum("kij,...kj->...ki", inverse, vectors)
 
 
 def evaluate(means: Tensor, cholesky: Tensor, amplitudes: Tensor, points: Tensor) -> Tensor:

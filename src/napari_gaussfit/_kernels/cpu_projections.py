@@ -1,0 +1,106 @@
+"""The CPU backend's soft MIP and line integral: evaluations like those of `cpu`.
+
+Both project each Gaussian by itself, over the pixels that its footprint holds.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_gaussfit._kernels import cpu_profiles
+from napari_gaussfit._kernels.arithmetic import Array
+from napari_gaussfit._kernels.cpu import (
+    MOMENTS,
+    footprints_of,
+    piece_size,
+    run_pieces,
+    speeds,
+    view_of,
+)
+from napari_gaussfit._kernels.geometry import Rays
+
+
+class SoftMipEvaluation:
+    """Each pixel's softmax-weighted mean of the Gaussians' own peaks along `Rays`."""
+
+    def __init__(self, rays: Rays, temperature: float) -> None:
+        self.rays, self.view = rays, view_of(rays)
+        self.sharpness = np.float32(1.0 / (math.log(2.0) * temperature))
+
+    def forward(self, packed: Array) -> Tensor:
+        rows = self.rays.shape[0]
+        self.footprints = footprints_of(packed, self.rays)
+        self.blend = np.empty((cpu_profiles.BLEND, *self.rays.shape), np.float32)
+
+        def strip(first: int, end: int) -> None:
+            cpu_profiles.blend_strip(
+                self.footprints,
+                first,
+                end,
+                self.view.near,
+                self.view.far,
+                self.sharpness,
+                self.blend,
+            )
+
+        run_pieces(strip, rows, piece_size(rows))
+        value = torch.from_numpy(self.blend[cpu_profiles.VALUE])
+        return torch.where(self.view.hit, value, 0.0)
+
+    def backward(self, packed: Array, weights: Tensor) -> Array:
+        masked = torch.where(self.view.hit, weights, 0.0).numpy()
+        moments = np.zeros((len(packed), MOMENTS), np.float32)
+
+        def gather(first: int, end: int) -> None:
+            cpu_profiles.gather_blend_moments(
+                self.footprints,
+                self.blend,
+                self.view.near,
+                self.view.far,
+                self.sharpness,
+                masked,
+                moments,
+                first,
+                end,
+            )
+
+        run_pieces(gather, len(packed), piece_size(len(packed)))
+        return moments
+
+
+class LineIntegralEvaluation:
+    """The integral of f over the length of each of `Rays` inside the box."""
+
+    def __init__(self, rays: Rays) -> None:
+        self.rays, self.view = rays, view_of(rays)
+        # The kernels integrate over t; a ray that misses the box has no length.
+        self.speed = torch.where(self.view.hit, torch.from_numpy(speeds(rays)), 0.0)
+
+    def forward(self, packed: Array) -> Tensor:
+        rows = self.rays.shape[0]
+        self.footprints = footprints_of(packed, self.rays)
+        values = np.empty(self.rays.shape, np.float32)
+
+        def strip(first: int, end: int) -> None:
+            cpu_profiles.integrate_strip(
+                self.footprints, first, end, self.view.near, self.view.far, values
+            )
+
+        run_pieces(strip, rows, piece_size(rows))
+        return torch.from_numpy(values) * self.speed
+
+    def backward(self, packed: Array, weights: Tensor) -> Array:
+        scaled = (weights * self.speed).numpy()
+        moments = np.zeros((len(packed), MOMENTS), np.float32)
+
+        def gather(first: int, end: int) -> None:
+            cpu_profiles.gather_line_moments(
+                self.footprints, self.view.near, self.view.far, scaled, moments, first, end
+            )
+
+        run_pieces(gather, len(packed), piece_size(len(packed)))
+        return moments
