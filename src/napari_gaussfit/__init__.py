@@ -9,15 +9,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from napari_gaussfit.camera import Camera
     from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.fitting import Fit, FitResult, FitState, Snapshot, fit
+    from napari_gaussfit.projection import project_stack, render
+    from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stack import Stack
 
 _HOMES = {
+    "Camera": "camera",
+    "Fit": "fitting",
+    "FitResult": "fitting",
+    "FitSettings": "settings",
+    "FitState": "fitting",
     "GaussianField": "field",
+    "Snapshot": "fitting",
     "Stack": "stack",
+    "fit": "fitting",
+    "project_stack": "projection",
+    "render": "projection",
 }
 
-__all__ = ["GaussianField", "Stack"]
+__all__ = [
+    "Camera",
+    "Fit",
+    "FitResult",
+    "FitSettings",
+    "FitState",
+    "GaussianField",
+    "Snapshot",
+    "Stack",
+    "fit",
+    "project_stack",
+    "render",
+]
 
 
 def __getattr__(name: str) -> Any:

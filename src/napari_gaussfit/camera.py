@@ -146,9 +146,7 @@ class Camera:
         return flat
 
 
-def _framed(
-    rotation: Array, box: Box, pixel: float, largest_side: int, name: str
-) -> Camera:
+def _framed(rotation: Array, box: Box, pixel: float, largest_side: int, name: str) -> Camera:
     """Return an orthographic camera that sees the whole box."""
     lower, upper = box
     half = np.abs(rotation) @ (upper - lower) / 2
@@ -272,6 +270,10 @@ def look_at(
     right = np.cross(forward, down_axis)
     pixel = 2 * float(np.tan(np.radians(field_of_view) / 2)) / shape[0]
     return Camera(
-        np.stack([down_axis, right, forward]), eye, shape, (pixel, pixel), perspective=True,
+        np.stack([down_axis, right, forward]),
+        eye,
+        shape,
+        (pixel, pixel),
+        perspective=True,
         name="pinhole",
     )

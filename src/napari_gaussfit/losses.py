@@ -55,9 +55,7 @@ def dissimilarity(prediction: Tensor, target: Tensor) -> Tensor:
     vx = sample * (local_mean(x * x) - mx * mx)
     vy = sample * (local_mean(y * y) - my * my)
     vxy = sample * (local_mean(x * y) - mx * my)
-    similarity = ((2 * mx * my + k1) * (2 * vxy + k2)) / (
-        (mx * mx + my * my + k1) * (vx + vy + k2)
-    )
+    similarity = ((2 * mx * my + k1) * (2 * vxy + k2)) / ((mx * mx + my * my + k1) * (vx + vy + k2))
     return 1 - similarity.mean()
 
 

@@ -143,8 +143,6 @@ class StackProjector:
         return image
 
 
-def project_stack(
-    stack: Stack, camera: Camera, *, mode: Literal["mip", "sum"] = "mip"
-) -> Image:
+def project_stack(stack: Stack, camera: Camera, *, mode: Literal["mip", "sum"] = "mip") -> Image:
     """Return one projection [H, W] of a stack; see `StackProjector` for several."""
     return StackProjector(stack).project(camera, mode=mode)

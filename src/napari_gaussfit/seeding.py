@@ -132,7 +132,9 @@ def seed_field(
     sites = np.empty((0, 3)) if points is None else points[:count] / step
     sites = np.concatenate([sites, draw_sites(calm, count - len(sites), rng)])
     sites = np.clip(sites, -0.5, np.array(signal.shape) - 0.5)
-    widths = np.maximum(_mean_distance(sites * step)[:, None] * WIDTH_PER_DISTANCE, NARROWEST * step)
+    widths = np.maximum(
+        _mean_distance(sites * step)[:, None] * WIDTH_PER_DISTANCE, NARROWEST * step
+    )
     nearest = tuple(np.clip(np.rint(sites), 0, np.array(signal.shape) - 1).astype(int).T)
     goal = np.maximum(calm[nearest], DIMMEST * float(calm.max()))
     cholesky = np.zeros((count, 6), np.float32)

@@ -1,0 +1,421 @@
+"""Fit: a fit as a state machine that yields snapshots, and `fit()` for a notebook.
+
+Knows neither Qt nor files; whoever watches takes snapshots, whoever decides asks for a pause,
+for going on, or for the end.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from napari_gaussfit.errors import FitError
+from napari_gaussfit.settings import FitSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.report import Report
+    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.training import StepValues, Trainer
+
+__all__ = ["FinishReason", "Fit", "FitResult", "FitState", "Snapshot", "fit"]
+
+SNAPSHOT_SECONDS = 0.1
+"""A snapshot at least this long after the last one: 10 Hz is what a person can watch."""
+
+
+class FitState(StrEnum):
+    """Where a fit is; `Fit` draws the diagram."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class FinishReason(StrEnum):
+    """Why a fit ended."""
+
+    ITERATIONS = "iterations"
+    MAX_SECONDS = "max_seconds"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A fit at one moment. Anybody may hold it: it shares nothing with the fit.
+
+    Parameters
+    ----------
+    state : FitState
+        Where the fit is.
+    iteration, iterations : int
+        Steps taken, and of how many.
+    seconds : float
+        Time spent running, pauses not counted.
+    seconds_left : float
+        An estimate; NaN before the first step.
+    field : GaussianField
+        The Gaussians, in raw intensity and the stack's unit.
+    loss : float
+        Of the last step; NaN before the first.
+    held_out_psnr, train_psnr, voxel_psnr : float
+        Running values in dB; NaN where not known yet.
+    reason : FinishReason or None
+        Why it ended, None while it goes on.
+    """
+
+    state: FitState
+    iteration: int
+    iterations: int
+    seconds: float
+    seconds_left: float
+    field: GaussianField
+    loss: float
+    held_out_psnr: float
+    train_psnr: float
+    voxel_psnr: float
+    reason: FinishReason | None = None
+
+
+HISTORY_KEYS = (
+    "iteration",
+    "seconds",
+    "loss",
+    "held_out_psnr",
+    "train_psnr",
+    "voxel_psnr",
+    "gaussians",
+    "background",
+    "gradient_means",
+    "gradient_cholesky",
+    "gradient_amplitudes",
+    "spread_z",
+    "spread_y",
+    "spread_x",
+)
+"""What `Fit.history` records, a list each."""
+
+
+class Fit:
+    """A fit of one stack. Iterate over it to run it::
+
+        for snapshot in Fit(stack, FitSettings(gaussians=500)):
+            print(snapshot.iteration, snapshot.held_out_psnr)
+
+    It runs in the thread that iterates. `pause`, `resume` and `cancel` may be called from any
+    thread: they leave a request that the running step heeds when it ends.
+
+    ::
+
+        idle ──iterate──> running ──steps done, or out of time──> finished
+                           │   ^ ──cancel──────────────────────> cancelled
+                      pause│   │resume    (paused too)
+                           v   │ ──error───────────────────────> failed
+                          paused
+
+    Parameters
+    ----------
+    stack : Stack
+        What to fit.
+    settings : FitSettings, optional
+        How.
+    start : GaussianField, optional
+        Gaussians to go on from, in the stack's unit and raw intensity, instead of seeds.
+    points : ndarray, shape [P, 3], optional
+        Positions (z, y, x in the stack's unit) that seeds must begin at.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        settings: FitSettings | None = None,
+        *,
+        start: GaussianField | None = None,
+        points: NDArray[np.float64] | None = None,
+    ) -> None:
+        self.stack = stack
+        self.settings = settings or FitSettings()
+        self.history: dict[str, list[float]] = {key: [] for key in HISTORY_KEYS}
+        self._start, self._points = start, points
+        self._trainer: Trainer | None = None
+        self._restored: dict[str, Tensor] | None = None
+        self._state = FitState.IDLE
+        self._reason: FinishReason | None = None
+        self._seconds = 0.0
+        self._last: StepValues | None = None
+        self._train_psnr = self._voxel_psnr = self._held_out_psnr = float("nan")
+        self._may_run = threading.Event()
+        self._may_run.set()
+        self._cancel_asked = threading.Event()
+
+    @property
+    def state(self) -> FitState:
+        """Where the fit is."""
+        return self._state
+
+    @property
+    def reason(self) -> FinishReason | None:
+        """Why it ended, None before."""
+        return self._reason
+
+    def pause(self) -> None:
+        """Ask the fit to stand still after the current step."""
+        self._may_run.clear()
+
+    def resume(self) -> None:
+        """Ask a paused fit to go on."""
+        self._may_run.set()
+
+    def cancel(self) -> None:
+        """Ask the fit to end after the current step, with the field as it is then."""
+        self._cancel_asked.set()
+        self._may_run.set()
+
+    def restore(
+        self, state: dict[str, Tensor], history: dict[str, list[float]], field: GaussianField
+    ) -> None:
+        """Go on from what `checkpoint` gave, as if nothing had been, when iterated next.
+
+        Raises
+        ------
+        FitError
+            If the fit has begun already.
+        """
+        if self._state is not FitState.IDLE:
+            message = f"this fit is {self._state}; only an idle one can be restored"
+            raise FitError(message)
+        self._start, self._restored = field, state
+        self.history = {key: list(history.get(key, [])) for key in HISTORY_KEYS}
+
+    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, list[float]], GaussianField]:
+        """Return copies of all that `restore` takes. Between two snapshots only.
+
+        Raises
+        ------
+        FitError
+            If the fit has not begun.
+        """
+        trainer = self._begun()
+        state = {name: tensor.clone() for name, tensor in trainer.state().items()}
+        history = {key: list(values) for key, values in self.history.items()}
+        return state, history, trainer.field
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        """Run the fit, yielding a snapshot at the start, ten times a second, and at the end."""
+        if self._state is not FitState.IDLE:
+            message = f"this fit is {self._state}; make a new one to run again"
+            raise FitError(message)
+        try:
+            yield from self._run()
+        except GeneratorExit:
+            self._end(FitState.CANCELLED, FinishReason.CANCELLED)
+            raise
+        except BaseException:
+            self._end(FitState.FAILED, FinishReason.ERROR)
+            raise
+
+    def _run(self) -> Iterator[Snapshot]:
+        from napari_gaussfit.training import Trainer
+
+        self._state = FitState.RUNNING
+        began = time.perf_counter()
+        trainer = Trainer(self.stack, self.settings, start=self._start, points=self._points)
+        if self._restored is not None:
+            trainer.restore(self._restored)
+            self._seconds = self.history["seconds"][-1] if self.history["seconds"] else 0.0
+        self._trainer = trainer
+        self._seconds += time.perf_counter() - began
+        yield self.snapshot()
+        shown = time.perf_counter()
+        while not self._over():
+            if not self._may_run.is_set():
+                self._state = FitState.PAUSED
+                yield self.snapshot()
+                self._may_run.wait()
+                self._state = FitState.RUNNING
+                continue
+            began = time.perf_counter()
+            self._step(trainer)
+            now = time.perf_counter()
+            self._seconds += now - began
+            if now - shown >= SNAPSHOT_SECONDS:
+                shown = now
+                yield self.snapshot()
+        yield self.snapshot()
+
+    def _over(self) -> bool:
+        """Whether the fit has come to its end; sets state and reason if so."""
+        limit = self.settings.max_seconds
+        if self._cancel_asked.is_set():
+            self._end(FitState.CANCELLED, FinishReason.CANCELLED)
+        elif self._begun().iteration >= self.settings.steps:
+            self._end(FitState.FINISHED, FinishReason.ITERATIONS)
+        elif limit is not None and self._seconds >= limit:
+            self._end(FitState.FINISHED, FinishReason.MAX_SECONDS)
+        return self._reason is not None
+
+    def _end(self, state: FitState, reason: FinishReason) -> None:
+        if self._reason is None:
+            self._state, self._reason = state, reason
+
+    def _progress(self) -> float:
+        limit = self.settings.max_seconds
+        by_time = self._seconds / limit if limit else 0.0
+        return min(1.0, max(self._begun().iteration / self.settings.steps, by_time))
+
+    def _step(self, trainer: Trainer) -> None:
+        from napari_gaussfit.training import HELD_OUT_EVERY, HISTORY_EVERY
+
+        values = trainer.step(self._progress())
+        self._last = values
+        self._train_psnr = _smoothed(self._train_psnr, values.train_psnr)
+        self._voxel_psnr = _smoothed(self._voxel_psnr, values.voxel_psnr)
+        if trainer.iteration % HELD_OUT_EVERY == 0:
+            self._held_out_psnr = trainer.held_out_psnr(trainer.field)
+        if trainer.iteration % HISTORY_EVERY == 0:
+            self._record(trainer, values)
+
+    def _record(self, trainer: Trainer, values: StepValues) -> None:
+        field = trainer.field
+        row = (
+            trainer.iteration,
+            self._seconds,
+            values.loss,
+            self._held_out_psnr,
+            self._train_psnr,
+            self._voxel_psnr,
+            len(field),
+            field.background,
+            *values.gradient_norms,
+            *field.means.std(dim=0, correction=0).tolist(),
+        )
+        for key, value in zip(HISTORY_KEYS, row, strict=True):
+            self.history[key].append(value)
+
+    def _begun(self) -> Trainer:
+        if self._trainer is None:
+            message = "this fit has not begun; iterate over it first"
+            raise FitError(message)
+        return self._trainer
+
+    def snapshot(self) -> Snapshot:
+        """Return the fit as it is now. Between two snapshots of the iteration only."""
+        trainer = self._begun()
+        progress = self._progress()
+        left = self._seconds * (1 - progress) / progress if progress > 0 else float("nan")
+        return Snapshot(
+            self._state,
+            trainer.iteration,
+            self.settings.steps,
+            self._seconds,
+            0.0 if self._reason else left,
+            trainer.field,
+            self._last.loss if self._last else float("nan"),
+            self._held_out_psnr,
+            self._train_psnr,
+            self._voxel_psnr,
+            self._reason,
+        )
+
+    def result(self) -> FitResult:
+        """Return the field as it is now, with a full report of it.
+
+        Raises
+        ------
+        FitError
+            If the fit has not begun.
+        """
+        from napari_gaussfit.report import make_report
+
+        trainer = self._begun()
+        field = trainer.field
+        report = make_report(
+            field,
+            self.stack,
+            trainer.views,
+            self.settings,
+            seconds=self._seconds,
+            iterations=trainer.iteration,
+        )
+        return FitResult(field, report, self.history, self.stack)
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """What a fit found.
+
+    Parameters
+    ----------
+    field : GaussianField
+        The Gaussians.
+    report : Report
+        How good they are.
+    history : dict of lists
+        What was recorded along the way, `HISTORY_KEYS`.
+    stack : Stack
+        What was fitted.
+    """
+
+    field: GaussianField
+    report: Report
+    history: dict[str, list[float]]
+    stack: Stack
+
+
+def fit(
+    stack: Stack,
+    settings: FitSettings | None = None,
+    *,
+    start: GaussianField | None = None,
+    points: NDArray[np.float64] | None = None,
+) -> FitResult:
+    """Fit Gaussians to a stack and return them with a report.
+
+    Parameters
+    ----------
+    stack : Stack
+        What to fit.
+    settings : FitSettings, optional
+        How.
+    start : GaussianField, optional
+        Gaussians to go on from.
+    points : ndarray, shape [P, 3], optional
+        Positions (z, y, x in the stack's unit) that seeds must begin at.
+
+    Returns
+    -------
+    FitResult
+        Field, report and history.
+
+    Examples
+    --------
+    >>> from napari_gaussfit import FitSettings, fit
+    >>> from napari_gaussfit.phantoms import beads
+    >>> result = fit(beads().stack, FitSettings(gaussians=60, quality="preview"))
+    >>> len(result.field) <= 60
+    True
+    """
+    running = Fit(stack, settings, start=start, points=points)
+    for _ in running:
+        pass
+    return running.result()
+
+
+def _smoothed(known: float, new: float) -> float:
+    """Follow a noisy value; NaN adds nothing and is forgotten first."""
+    if new != new:
+        return known
+    return new if known != known else 0.9 * known + 0.1 * new

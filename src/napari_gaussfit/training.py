@@ -1,0 +1,308 @@
+"""The optimiser's loop body: one step of a fit, and what must be kept to go on from it.
+
+Knows neither threads nor files nor who watches. Inside, intensities are scaled: the background
+is taken off and the stack's range is 1.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from napari_gaussfit import _kernels
+from napari_gaussfit._kernels.geometry import Grid
+from napari_gaussfit.density import relocate
+from napari_gaussfit.field import GaussianField
+from napari_gaussfit.losses import LOSSES, dissimilarity
+from napari_gaussfit.metrics import psnr
+from napari_gaussfit.seeding import estimate_background, seed_field, suggested_count
+from napari_gaussfit.views import EndlessShuffle, View, Views
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_gaussfit.camera import Camera
+    from napari_gaussfit.settings import FitSettings
+    from napari_gaussfit.stack import Stack
+
+RATE, RATE_AT_END = 0.03, 0.003
+"""Steps of Adam in a Gaussian's own frame: parts of its brightness, widths and position."""
+
+MIP_WEIGHT = 0.2
+"""Weight of the mean over a view's pixels beside the mean over voxels."""
+
+BACKGROUND_RATE = 0.1
+CUTOFF = 1e-4
+"""A Gaussian is left out where it adds less than this part of the range."""
+
+RELOCATE_EVERY, RELOCATED_FRACTION, RELOCATE_UNTIL = 50, 0.05, 0.8
+NARROWEST = 0.5
+"""Least conditional sigma in voxels: a narrower Gaussian hides between samples."""
+
+BRICK = (32, 128, 128)
+"""Largest brick of voxels, z, y, x: its volume stays in the second-level cache by planes."""
+
+BRICKS_PER_STEP = 2
+HELD_OUT_EVERY = 10
+HISTORY_EVERY = 10
+
+
+@dataclass(frozen=True)
+class StepValues:
+    """What one step found; NaN where it did not look.
+
+    Parameters
+    ----------
+    loss : float
+        Of the whole objective, in scaled intensity.
+    train_psnr, voxel_psnr : float
+        Of the step's own view and bricks, in dB.
+    gradient_norms : tuple of float
+        Of means, Cholesky parameters and amplitudes.
+    """
+
+    loss: float
+    train_psnr: float
+    voxel_psnr: float
+    gradient_norms: tuple[float, float, float]
+
+
+class Trainer:
+    """Holds a fit's parameters and optimiser; `step` moves them.
+
+    Parameters
+    ----------
+    stack : Stack
+        What to fit.
+    settings : FitSettings
+        How.
+    start : GaussianField, optional
+        Gaussians to go on from, instead of seeds.
+    points : ndarray, shape [P, 3], optional
+        Positions (z, y, x in the stack's unit) that seeds must begin at.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        settings: FitSettings,
+        *,
+        start: GaussianField | None = None,
+        points: NDArray[np.float64] | None = None,
+    ) -> None:
+        self.stack, self.settings = stack, settings
+        low, high = stack.value_range
+        self.range = high - low
+        self.rng = np.random.default_rng(settings.seed)
+        self.views = Views(stack, settings.views, settings.held_out)
+        self._order = EndlessShuffle(len(self.views.training), self.rng)
+        self._held_out_psnr: dict[int, float] = {}
+        self._bricks = _bricks(stack.shape)
+        self._brick_order = EndlessShuffle(len(self._bricks), self.rng)
+        self._voxels = torch.from_numpy(np.asarray(stack.voxels, np.float32) / self.range)
+        if start is not None:
+            background = start.background
+        elif settings.background is not None:
+            background = settings.background
+        else:
+            background = estimate_background(stack.voxels)
+        self.background = background / self.range
+        if start is None:
+            start = self._seeds(points)
+        self._means = start.means.detach().clone()
+        self._cholesky = start.cholesky.detach().clone()
+        self._amplitudes = start.amplitudes.detach().clone() / self.range
+        count = len(start)
+        self._first, self._second = torch.zeros(count, 10), torch.zeros(count, 10)
+        self._age = torch.zeros(count)
+        self.iteration = 0
+
+    def _seeds(self, points: NDArray[np.float64] | None) -> GaussianField:
+        voxels = np.asarray(self.stack.voxels, np.float32)
+        return seed_field(
+            voxels - self.background * self.range,
+            self.stack.spacing,
+            self.settings.gaussians or suggested_count(voxels),
+            self.rng,
+            points=points,
+            unit=self.stack.unit,
+        )
+
+    @property
+    def field(self) -> GaussianField:
+        """A copy of the field as it stands, in raw intensity."""
+        return replace(
+            self._scaled_field(),
+            means=self._means.clone(),
+            cholesky=self._cholesky.clone(),
+            amplitudes=self._amplitudes * self.range,
+            background=self.background * self.range,
+        )
+
+    def _scaled_field(self) -> GaussianField:
+        return GaussianField(
+            self._means, self._cholesky, self._amplitudes, self.background, self.stack.unit
+        )
+
+    def step(self, progress: float) -> StepValues:
+        """Take one step; `progress` from 0 to 1 sets its size."""
+        from napari_gaussfit._kernels import cpu
+
+        leaves = [
+            t.detach().requires_grad_() for t in (self._means, self._cholesky, self._amplitudes)
+        ]
+        objective = self.settings.objective
+        loss, train_psnr, voxel_psnr = 0.0, float("nan"), float("nan")
+        if "voxels" in objective:
+            value, voxel_psnr = self._voxel_term(leaves)
+            loss += value
+        if "mip" in objective:
+            value, train_psnr = self._mip_term(leaves, 1.0 if objective == "mip" else MIP_WEIGHT)
+            loss += value
+        gradients = [leaf.grad for leaf in leaves]
+        if not self.settings.full_covariance:
+            gradients[1][:, [1, 3, 4]] = 0.0
+        rate = RATE * (RATE_AT_END / RATE) ** progress
+        cpu.adam_step(
+            (self._means, self._cholesky, self._amplitudes),
+            gradients,
+            (self._first, self._second, self._age),
+            torch.full((10,), rate),
+        )
+        self._keep_wide_enough()
+        self.iteration += 1
+        if (
+            "voxels" in objective
+            and self.iteration % RELOCATE_EVERY == 0
+            and progress < RELOCATE_UNTIL
+        ):
+            self._relocate()
+        norms = tuple(float(g.norm()) for g in gradients)
+        return StepValues(loss, train_psnr, voxel_psnr, norms)
+
+    def _voxel_term(self, leaves: list[Tensor]) -> tuple[float, float]:
+        """Add the gradient of the voxels' loss on a few bricks."""
+        drawn = self._brick_order.draw(min(BRICKS_PER_STEP, len(self._bricks)))
+        total, squares = 0.0, 0.0
+        for n in drawn:
+            brick = self._bricks[n]
+            origin = [s.start * d for s, d in zip(brick, self.stack.spacing, strict=True)]
+            shape = tuple(s.stop - s.start for s in brick)
+            grid = Grid(
+                np.asarray(origin, np.float32), np.asarray(self.stack.spacing, np.float32), shape
+            )
+            target = self._voxels[brick] - self.background
+            prediction = _kernels.voxelise(*leaves, grid, cutoff=CUTOFF)
+            loss = LOSSES[self.settings.loss](prediction, target) / len(drawn)
+            loss.backward()
+            with torch.no_grad():
+                difference = target - prediction
+                squares += float(difference.square().mean()) / len(drawn)
+                if self.settings.background is None:
+                    self.background += BACKGROUND_RATE * float(difference.mean()) / len(drawn)
+            total += loss.item()
+        return total, _decibels(squares)
+
+    def _mip_term(self, leaves: list[Tensor], weight: float) -> tuple[float, float]:
+        """Add the gradient of one view's loss."""
+        view = self.views.view(self.views.training[int(self._order.draw(1)[0])])
+        image = _kernels.mip(
+            *leaves, view.rays, cutoff=CUTOFF, bin_step=1.5 * min(self.stack.spacing)
+        )
+        target = view.target / self.range - self.background
+        seen = image[view.hit], target[view.hit]
+        loss = LOSSES[self.settings.loss](*seen)
+        if self.settings.ssim_weight:
+            share = self.settings.ssim_weight
+            blank = torch.where(view.hit, target, 0.0)
+            loss = (1 - share) * loss + share * dissimilarity(image, blank)
+        (weight * loss).backward()
+        error = float((seen[0].detach() - seen[1]).square().mean())
+        return weight * loss.item(), _decibels(error)
+
+    def _keep_wide_enough(self) -> None:
+        for entry, spacing in zip((0, 2, 5), self.stack.spacing, strict=True):
+            self._cholesky[:, entry].clamp_(min=float(np.log(NARROWEST * spacing)))
+
+    def _relocate(self) -> None:
+        field = self._scaled_field()
+        prediction = field.voxelise(self.stack.shape, self.stack.spacing, tolerance=1e-3)
+        residual = (self._voxels - prediction).numpy()
+        moved = relocate(field, residual, self.stack.spacing, RELOCATED_FRACTION, self.rng)
+        for moments in (self._first, self._second, self._age):
+            moments[moved] = 0.0
+
+    def held_out_psnr(self, field: GaussianField) -> float:
+        """Return the mean PSNR of the held-out views, one of them looked at anew.
+
+        Each call looks at the next view; the others count as they were last seen.
+        """
+        cameras = self.views.held_out
+        n = (self.iteration // HELD_OUT_EVERY) % len(cameras)
+        self._held_out_psnr[n] = self.view_psnr(field, cameras[n])
+        return float(np.mean(list(self._held_out_psnr.values())))
+
+    def view_psnr(self, field: GaussianField, camera: Camera) -> float:
+        """Return the PSNR of a field's MIP (raw intensity) for a camera, in dB."""
+        view = self.views.view(camera)
+        return psnr(
+            view.target.numpy(),
+            self.project(field, view),
+            self.stack.value_range,
+            view.hit.numpy(),
+        )
+
+    def project(self, field: GaussianField, view: View) -> NDArray[np.float32]:
+        """Return a field's MIP [H, W] for a view, in raw intensity."""
+        from napari_gaussfit.projection import render
+
+        image: NDArray[np.float32] = render(field, view.camera, self.stack.box).numpy()
+        return image
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what `restore` needs, beside the field, to go on as if nothing had been."""
+        words = {
+            "iteration": self.iteration,
+            "rng": self.rng.bit_generator.state,
+            "views_left": self._order.left,
+            "bricks_left": self._brick_order.left,
+            "held_out_psnr": self._held_out_psnr,
+            "background": self.background,
+        }
+        packed = np.frombuffer(json.dumps(words).encode(), np.uint8).copy()
+        return {
+            "first": self._first,
+            "second": self._second,
+            "age": self._age,
+            "amplitudes": self._amplitudes,
+            "words": torch.from_numpy(packed),
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take up the state of an earlier trainer of the same stack, settings and field."""
+        words: dict[str, Any] = json.loads(state["words"].numpy().tobytes().decode())
+        self._first, self._second = state["first"].clone(), state["second"].clone()
+        self._age, self._amplitudes = state["age"].clone(), state["amplitudes"].clone()
+        self.iteration, self.background = words["iteration"], words["background"]
+        self.rng.bit_generator.state = words["rng"]
+        self._order.left, self._brick_order.left = words["views_left"], words["bricks_left"]
+        self._held_out_psnr = {int(n): value for n, value in words["held_out_psnr"].items()}
+
+
+def _decibels(mean_square: float) -> float:
+    """PSNR of a mean squared error in scaled intensity."""
+    return float(-10 * np.log10(max(mean_square, 1e-30)))
+
+
+def _bricks(shape: tuple[int, int, int]) -> list[tuple[slice, slice, slice]]:
+    """Cut a volume into even bricks no larger than `BRICK`."""
+    cuts = []
+    for size, most in zip(shape, BRICK, strict=True):
+        edges = np.linspace(0, size, -(-size // most) + 1).round().astype(int)
+        cuts.append([slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    return [(z, y, x) for z in cuts[0] for y in cuts[1] for x in cuts[2]]

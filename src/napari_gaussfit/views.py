@@ -1,0 +1,98 @@
+"""The views of a fit: which cameras train, which are held out, and what the stack shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_gaussfit.camera import axis_view, orbit
+from napari_gaussfit.projection import StackProjector, hits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_gaussfit._kernels.geometry import Rays
+    from napari_gaussfit.camera import Camera
+    from napari_gaussfit.stack import Stack
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A camera, its rays, and the stack's MIP for it.
+
+    Parameters
+    ----------
+    camera : Camera
+        From where.
+    rays : Rays
+        Its rays, clipped to the stack's box.
+    hit : Tensor, shape [H, W]
+        Which rays cross the box.
+    target : Tensor, shape [H, W]
+        The stack's MIP in raw intensity; 0 where a ray misses.
+    """
+
+    camera: Camera
+    rays: Rays
+    hit: Tensor
+    target: Tensor
+
+
+class Views:
+    """The views of one stack; targets are made when first asked for.
+
+    Parameters
+    ----------
+    stack : Stack
+        What they look at.
+    orbit_views : int
+        Number of views on the orbit.
+    held_out : int
+        How many of these, evenly spread, are never trained on.
+    """
+
+    def __init__(self, stack: Stack, orbit_views: int, held_out: int) -> None:
+        self._stack = stack
+        self._projector = StackProjector(stack)
+        cameras = orbit(stack.box, min(stack.spacing), views=orbit_views)
+        chosen = np.unique(
+            np.linspace(0, orbit_views, held_out, endpoint=False).round().astype(int)
+        )
+        self.held_out = [cameras[n] for n in chosen]
+        # Along the axes the fit sees the spline's maxima, as in every other view: the voxels'
+        # own lie up to a plane's spacing beside the peaks (48 dB from the spline's on the
+        # dendrite), and the two would pull against each other.
+        along_axes = [
+            replace(axis_view(stack.shape, stack.spacing, axis), axis=None) for axis in range(3)
+        ]
+        self.training = [c for n, c in enumerate(cameras) if n not in set(chosen)] + along_axes
+        self._made: dict[Camera, View] = {}
+
+    def view(self, camera: Camera) -> View:
+        """Return a camera's view, made when first asked for."""
+        if camera not in self._made:
+            hit = torch.from_numpy(hits(camera, self._stack.box))
+            target = torch.from_numpy(self._projector.project(camera))
+            self._made[camera] = View(
+                camera, camera.rays(self._stack.box), hit, torch.where(hit, target, 0.0)
+            )
+        return self._made[camera]
+
+
+class EndlessShuffle:
+    """Draws the numbers 0 to n - 1 in random order, all before any comes again."""
+
+    def __init__(self, count: int, rng: np.random.Generator) -> None:
+        self._count, self._rng = count, rng
+        self.left: list[int] = []
+
+    def draw(self, count: int) -> NDArray[np.int64]:
+        """Return the next `count` numbers."""
+        while len(self.left) < count:
+            self.left.extend(self._rng.permutation(self._count).tolist())
+        drawn, self.left = self.left[:count], self.left[count:]
+        return np.asarray(drawn)
