@@ -253,7 +253,8 @@ def speeds(rays: Rays) -> Array:
 def lengths(rays: Rays) -> Array:
     """Return each ray's length [H, W] inside the box."""
     view, width = view_of(rays), rays.shape[1]
-    return (view.far - view.near)[:, :width] * speeds(rays)
+    inside: Array = (view.far - view.near)[:, :width] * speeds(rays)
+    return inside
 
 
 class MipEvaluation:

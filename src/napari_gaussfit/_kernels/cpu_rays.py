@@ -158,8 +158,8 @@ def columns(g: Array, k: int, p: F, width: int) -> tuple[int, int]:
     root = math.sqrt(root)
     j = g[k, COLUMN]
     return (
-        max(0, math.ceil(j + (-b - root) / quu)),
-        min(width - 1, math.floor(j + (-b + root) / quu)),
+        max(0, int(math.ceil(j + (-b - root) / quu))),
+        min(width - 1, int(math.floor(j + (-b + root) / quu))),
     )
 
 

@@ -28,12 +28,12 @@ CHUNK = 16
 
 @njit(inline="always")
 def _first(bound: F, origin: F, inverse_spacing: F, least: int) -> int:
-    return max(least, math.ceil((bound - origin) * inverse_spacing))
+    return max(least, int(math.ceil((bound - origin) * inverse_spacing)))
 
 
 @njit(inline="always")
 def _last(bound: F, origin: F, inverse_spacing: F, most: int) -> int:
-    return min(most, math.floor((bound - origin) * inverse_spacing))
+    return min(most, int(math.floor((bound - origin) * inverse_spacing)))
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
