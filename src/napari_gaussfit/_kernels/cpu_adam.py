@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
-from napari_gaussfit._kernels.arithmetic import ONE, F
+from napari_gaussfit._kernels.arithmetic import ONE, Array, F
 
 FIRST_DECAY, SECOND_DECAY = F(0.9), F(0.99)
 # A gradient far below float32's resolution of the loss is no direction.
@@ -17,8 +17,17 @@ LONGEST_LOG_STEP = F(0.25)
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def adam_step(
-    means, cholesky, amplitudes, d_means, d_cholesky, d_amplitudes, first, second, age, rates
-):
+    means: Array,
+    cholesky: Array,
+    amplitudes: Array,
+    d_means: Array,
+    d_cholesky: Array,
+    d_amplitudes: Array,
+    first: Array,
+    second: Array,
+    age: Array,
+    rates: Array,
+) -> None:
     """Take one step in place; see `reference.adam_step`, whose twin this is."""
     g = np.empty(10, np.float32)
     for k in range(means.shape[0]):
@@ -55,7 +64,7 @@ def adam_step(
         means[k, 1] += l10 * g[1] + l11 * g[2]
         means[k, 2] += l20 * g[1] + l21 * g[2] + l22 * g[3]
         # L <- L (exp of M's diagonal, with M's triangle below it).
-        e0, e1, e2 = F(math.exp(g[4])), F(math.exp(g[6])), F(math.exp(g[9]))
+        e0, e1 = F(math.exp(g[4])), F(math.exp(g[6]))
         cholesky[k, 0] += g[4]
         cholesky[k, 1] = l10 * e0 + l11 * g[5]
         cholesky[k, 2] += g[6]

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import njit
 
-from napari_gaussfit._kernels.arithmetic import ONE, TWO, ZERO, F
+from napari_gaussfit._kernels.arithmetic import ONE, TWO, ZERO, Array, F
 
 MARGIN = 2  # coefficients repeated (mirrored) beyond each face
 
 
 @njit(inline="always")
-def _weights(f):
+def _weights(f: F) -> tuple[F, F, F, F]:
     """Weights of the four coefficients around a point, `f` beyond the second of them."""
     g = ONE - f
     sixth = F(1.0 / 6.0)
@@ -31,13 +30,13 @@ def _weights(f):
 
 
 @njit(inline="always")
-def _cell(position, size):
+def _cell(position: F, size: int) -> int:
     """Index of the cell of `bounds` that holds a position in voxels, at least -1/2."""
     return min(max(int(position + ONE), 0), size - 1)
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def _interpolate(coefficients, z, y, x):
+def _interpolate(coefficients: Array, z: F, y: F, x: F) -> F:
     """Value at (z, y, x) in voxels; `coefficients` carry `MARGIN` on every side."""
     iz, iy, ix = int(math.floor(z)), int(math.floor(y)), int(math.floor(x))
     wz, wy, wx = _weights(z - F(iz)), _weights(y - F(iy)), _weights(x - F(ix))
@@ -47,15 +46,24 @@ def _interpolate(coefficients, z, y, x):
         plane = ZERO
         for b in range(4):
             row = coefficients[iz + base + a, iy + base + b, ix + base : ix + base + 4]
-            plane += wy[b] * (
-                wx[0] * row[0] + wx[1] * row[1] + wx[2] * row[2] + wx[3] * row[3]
-            )
+            plane += wy[b] * (wx[0] * row[0] + wx[1] * row[1] + wx[2] * row[2] + wx[3] * row[3])
         value += wz[a] * plane
     return value
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def march_maximum(coefficients, bounds, start, ray, near, far, step, image, first, end):
+def march_maximum(
+    coefficients: Array,
+    bounds: Array,
+    start: Array,
+    ray: Array,
+    near: Array,
+    far: Array,
+    step: F,
+    image: Array,
+    first: int,
+    end: int,
+) -> None:
     """Set rows [first, end) of `image` [H, W] to the largest value on each ray.
 
     bounds : [Z + 1, Y + 1, X + 1], the largest coefficient that matters in each cell.
