@@ -1,0 +1,36 @@
+"""The optimiser's step is the reference's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_gaussfit._kernels import cpu, cpu_adam, reference
+
+if TYPE_CHECKING:
+    from scenes import Field
+
+
+def test_steps_agree_with_the_reference(overlapping: Field) -> None:
+    count = len(overlapping.means)
+    generator = torch.Generator().manual_seed(5)
+    rates = torch.linspace(0.01, 0.1, 10)
+    found = tuple(p.detach() for p in overlapping.leaves(torch.float32))
+    true = tuple(p.detach().clone() for p in overlapping.leaves(torch.float64))
+    shapes = ((count, 10), (count, 10), (count,))
+    found_moments = tuple(torch.zeros(shape) for shape in shapes)
+    true_moments = tuple(torch.zeros(shape, dtype=torch.float64) for shape in shapes)
+    for _ in range(5):
+        gradients = tuple(torch.randn(p.shape, generator=generator) for p in found)
+        cpu.adam_step(found, gradients, found_moments, rates)
+        reference.adam_step(
+            true,
+            tuple(g.double() for g in gradients),
+            true_moments,
+            rates.double(),
+            decays=(float(cpu_adam.FIRST_DECAY), float(cpu_adam.SECOND_DECAY)),
+            longest_step=float(cpu_adam.LONGEST_LOG_STEP),
+        )
+    for a, b in zip((*found, *found_moments), (*true, *true_moments), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,61 @@
+"""f at points and on grids is the sum of the Gaussians, and so is its gradient."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from scenes import CUTOFF, assert_agrees
+
+from napari_gaussfit import _kernels
+from napari_gaussfit._kernels import reference
+
+if TYPE_CHECKING:
+    from scenes import Field
+
+    from napari_gaussfit._kernels import Grid
+
+
+def test_f_at_points_agrees_with_the_reference(field: Field) -> None:
+    count = 100 if field.many else 2500
+    generator = torch.Generator().manual_seed(3)
+    points = torch.rand(count, 3, generator=generator) * torch.tensor([24.0, 20.0, 28.0])
+    assert_agrees(
+        field,
+        lambda *p: _kernels.evaluate(*p, points, cutoff=CUTOFF),
+        lambda *p: reference.evaluate(*p, points.double()),
+    )
+
+
+def test_f_on_a_grid_agrees_with_the_reference(field: Field, grid: Grid) -> None:
+    assert_agrees(
+        field,
+        lambda *p: _kernels.voxelise(*p, grid, cutoff=CUTOFF),
+        lambda *p: reference.voxelise(*p, grid),
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 127, 128, 129])
+def test_any_number_of_points_will_do(overlapping: Field, count: int) -> None:
+    points = torch.rand(count, 3) * 20
+    found = _kernels.evaluate(*overlapping.leaves(torch.float32), points, cutoff=CUTOFF)
+    true = reference.evaluate(*overlapping.leaves(torch.float64), points.double())
+    torch.testing.assert_close(found.double(), true, rtol=1e-5, atol=1e-5)
+
+
+def test_negative_amplitudes_are_added_like_others(overlapping: Field, fine_grid: Grid) -> None:
+    overlapping.amplitudes[::2] *= -1
+    assert_agrees(
+        overlapping,
+        lambda *p: _kernels.voxelise(*p, fine_grid, cutoff=CUTOFF),
+        lambda *p: reference.voxelise(*p, fine_grid),
+    )
+
+
+def test_what_a_gaussian_adds_below_the_cutoff_is_all_that_is_left_out(overlapping: Field) -> None:
+    points = torch.rand(2000, 3) * torch.tensor([24.0, 20.0, 28.0])
+    leaves = overlapping.leaves(torch.float32)
+    whole = _kernels.evaluate(*leaves, points, cutoff=1e-9)
+    cut = _kernels.evaluate(*leaves, points, cutoff=1e-2)
+    assert float((whole - cut).abs().max()) <= 1e-2 * len(overlapping.means)
