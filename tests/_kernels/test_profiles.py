@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
-from scenes import CUTOFF, assert_agrees
+from scenes import CUTOFF, SIZE, assert_agrees, make_rays
 
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels import reference
@@ -100,3 +101,14 @@ def test_line_integrals_of_a_view_add_up_to_the_integrated_intensity(
     found = float(_kernels.line_integral(*leaves, axis_rays, cutoff=CUTOFF).sum().detach()) * 0.25
     true = float(single.amplitudes[0]) * (2 * math.pi) ** 1.5 * math.exp(0.3 + 0.1 + 0.2)
     assert found == pytest.approx(true, rel=1e-4)
+
+
+def test_a_pinhole_amid_the_gaussians_sees_those_that_reach_before_it(overlapping: Field) -> None:
+    """Also those whose means lie behind it."""
+    rays = make_rays("pinhole", (20, 21))
+    rays.frame[0] = np.asarray(SIZE) / 2
+    assert_agrees(
+        overlapping,
+        lambda *p: _kernels.line_integral(*p, rays, cutoff=CUTOFF),
+        lambda *p: reference.line_integral(*p, rays),
+    )

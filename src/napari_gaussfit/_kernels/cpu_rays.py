@@ -34,6 +34,8 @@ from napari_gaussfit._kernels.arithmetic import (
 CHUNK = 16
 LN2 = F(math.log(2.0))
 QUARTER = F(0.25)
+# A mean in a pinhole's own plane is seen at no pixel: it is moved by this part of its reach.
+NEAREST = F(1e-4)
 
 # A footprint: see `footprint`.
 ROW, COLUMN, DEPTH, HEIGHT, REACH2 = 0, 1, 2, 3, 4
@@ -49,6 +51,16 @@ def _factor_times(packed: Array, k: int, z: F, y: F, x: F) -> Vector:
         packed[k, FACTOR + 1] * z + packed[k, FACTOR + 2] * y,
         packed[k, FACTOR + 3] * z + packed[k, FACTOR + 4] * y + packed[k, FACTOR + 5] * x,
     )
+
+
+@njit(inline="always")
+def _depth_per_u(packed: Array, k: int, solve: Array) -> F:
+    """How much the depth t changes at most where u changes by 1: |W^-T n|, n = dt/dx."""
+    y2 = solve[2, 2] / packed[k, FACTOR + 5]
+    y1 = (solve[2, 1] - packed[k, FACTOR + 4] * y2) / packed[k, FACTOR + 2]
+    y0 = solve[2, 0] - packed[k, FACTOR + 1] * y1 - packed[k, FACTOR + 3] * y2
+    y0 /= packed[k, FACTOR]
+    return F(math.sqrt(y0 * y0 + y1 * y1 + y2 * y2))
 
 
 @njit(inline="always")
@@ -93,8 +105,10 @@ def footprints(
         j = solve[1, 0] * x + solve[1, 1] * y + solve[1, 2] * z
         t = solve[2, 0] * x + solve[2, 1] * y + solve[2, 2] * z
         if perspective:
-            if t <= ZERO:
+            reach = math.sqrt(r2) * _depth_per_u(packed, k, solve)
+            if t + reach <= ZERO:
                 continue
+            t = math.copysign(max(abs(t), NEAREST * reach), t)
             i, j = i / t, j / t
         pv = _factor_times(
             packed,
