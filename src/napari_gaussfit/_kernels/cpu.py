@@ -247,7 +247,8 @@ def speeds(rays: Rays) -> Array:
     """Return how long a step of 1 in t is on each ray [H, W]."""
     i, j = np.arange(rays.shape[0])[:, None, None], np.arange(rays.shape[1])[None, :, None]
     directions = rays.frame[3] + i * rays.frame[4] + j * rays.frame[5]
-    return np.linalg.norm(directions, axis=-1).astype(np.float32)
+    lengths_of_steps: Array = np.linalg.norm(directions, axis=-1).astype(np.float32)
+    return lengths_of_steps
 
 
 def lengths(rays: Rays) -> Array:
