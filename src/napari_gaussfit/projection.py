@@ -116,13 +116,16 @@ class StackProjector:
     """Projects one stack many times: its spline is made once."""
 
     def __init__(self, stack: Stack) -> None:
-        from napari_gaussfit._kernels.cpu import SplineVolume
+        from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 
         self.stack = stack
         self._voxels = np.asarray(stack.voxels, np.float32)
         self._floor = float(self._voxels.min())
-        self._spline = SplineVolume(self._voxels)
-        self._spacing = np.asarray(stack.spacing, np.float32)
+        self._spline = SplineVolume(
+            self._voxels,
+            np.asarray(stack.spacing, np.float32),
+            min(stack.spacing) / SAMPLES_PER_SPACING,
+        )
 
     def project(self, camera: Camera, *, mode: Literal["mip", "sum"] = "mip") -> Image:
         """Return a projection [H, W] of the stack.
@@ -131,14 +134,13 @@ class StackProjector:
         B-spline interpolation. The axis-aligned MIPs are the voxels' own. A ray that misses
         the box has the stack's smallest value (in a sum: 0).
         """
-        step = min(self.stack.spacing) / SAMPLES_PER_SPACING
         rays = camera.rays(self.stack.box)
         if mode == "sum":
-            return self._spline.integral(rays, self._spacing, step)
+            return self._spline.integral(rays)
         if camera.axis is not None:
             image = self._voxels.max(axis=camera.axis)
             return image.T if camera.axis == 2 else image
-        image = self._spline.mip(rays, self._spacing, step)
+        image = self._spline.mip(rays)
         image[~hits(camera, self.stack.box)] = self._floor
         return image
 

@@ -6,7 +6,9 @@ is taken off and the stack's range is 1.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,9 @@ RATE, RATE_AT_END = 0.03, 0.003
 MIP_WEIGHT = 0.2
 """Weight of the mean over a view's pixels beside the mean over voxels."""
 
+SEARCH_STEP = 1.5
+"""How far apart the search for a ray's maximum looks, in finest spacings."""
+
 BACKGROUND_RATE = 0.1
 CUTOFF = 1e-4
 """A Gaussian is left out where it adds less than this part of the range."""
@@ -47,7 +52,9 @@ NARROWEST = 0.5
 BRICK = (32, 128, 128)
 """Largest brick of voxels, z, y, x: its volume stays in the second-level cache by planes."""
 
-BRICKS_PER_STEP = 2
+VOXELS_PER_STEP = 1_000_000
+"""About as many voxels are looked at in a step, however large the stack."""
+
 HELD_OUT_EVERY = 10
 HISTORY_EVERY = 10
 
@@ -103,6 +110,8 @@ class Trainer:
         self._order = EndlessShuffle(len(self.views.training), self.rng)
         self._held_out_psnr: dict[int, float] = {}
         self._bricks = _bricks(stack.shape)
+        share = VOXELS_PER_STEP / math.prod(stack.shape)
+        self._bricks_per_step = max(1, round(min(1.0, share) * len(self._bricks)))
         self._brick_order = EndlessShuffle(len(self._bricks), self.rng)
         self._voxels = torch.from_numpy(np.asarray(stack.voxels, np.float32) / self.range)
         if start is not None:
@@ -187,7 +196,7 @@ class Trainer:
 
     def _voxel_term(self, leaves: list[Tensor]) -> tuple[float, float]:
         """Add the gradient of the voxels' loss on a few bricks."""
-        drawn = self._brick_order.draw(min(BRICKS_PER_STEP, len(self._bricks)))
+        drawn = self._brick_order.draw(self._bricks_per_step)
         total, squares = 0.0, 0.0
         for n in drawn:
             brick = self._bricks[n]
@@ -212,7 +221,7 @@ class Trainer:
         """Add the gradient of one view's loss."""
         view = self.views.view(self.views.training[int(self._order.draw(1)[0])])
         image = _kernels.mip(
-            *leaves, view.rays, cutoff=CUTOFF, bin_step=1.5 * min(self.stack.spacing)
+            *leaves, view.rays, cutoff=CUTOFF, bin_step=SEARCH_STEP * min(self.stack.spacing)
         )
         target = view.target / self.range - self.background
         seen = image[view.hit], target[view.hit]
@@ -300,9 +309,12 @@ def _decibels(mean_square: float) -> float:
 
 
 def _bricks(shape: tuple[int, int, int]) -> list[tuple[slice, slice, slice]]:
-    """Cut a volume into even bricks no larger than `BRICK`."""
+    """Cut a volume that is too large for a step into even bricks no larger than `BRICK`."""
+    if math.prod(shape) <= VOXELS_PER_STEP:
+        z, y, x = (slice(0, size) for size in shape)
+        return [(z, y, x)]
     cuts = []
     for size, most in zip(shape, BRICK, strict=True):
         edges = np.linspace(0, size, -(-size // most) + 1).round().astype(int)
-        cuts.append([slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+        cuts.append([slice(int(a), int(b)) for a, b in itertools.pairwise(edges)])
     return [(z, y, x) for z in cuts[0] for y in cuts[1] for x in cuts[2]]

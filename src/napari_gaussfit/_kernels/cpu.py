@@ -19,7 +19,7 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_gaussfit._kernels import arithmetic, cpu_adam, cpu_march, cpu_points, cpu_rays, cpu_voxels
+from napari_gaussfit._kernels import arithmetic, cpu_adam, cpu_points, cpu_rays, cpu_voxels
 from napari_gaussfit._kernels.arithmetic import Array
 from napari_gaussfit._kernels.geometry import Grid, Rays
 
@@ -334,35 +334,3 @@ class MipEvaluation:
 
         run_pieces(gather, len(packed), piece_size(len(packed)))
         return moments
-
-
-class SplineVolume:
-    """A stack as cubic B-spline coefficients, mirrored at its outer voxel centres."""
-
-    def __init__(self, voxels: Array) -> None:
-        from scipy.ndimage import spline_filter
-
-        smooth = spline_filter(voxels.astype(np.float32), order=3, output=np.float32, mode="mirror")
-        self.coefficients = np.pad(smooth, cpu_march.MARGIN, mode="reflect")
-        bounds = self.coefficients
-        for axis in range(3):
-            size = bounds.shape[axis]
-            pieces = [bounds.take(range(n, size - 3 + n), axis) for n in range(4)]
-            bounds = functools.reduce(np.maximum, pieces)
-        self.bounds = np.ascontiguousarray(bounds)
-
-    def mip(self, rays: Rays, spacing: Array, step: float) -> Array:
-        """Return the largest value [H, W] on each ray, 0 where it misses the box."""
-        view = view_of(rays)
-        frame = (rays.frame / spacing).astype(np.float32)
-        near, far = (np.ascontiguousarray(t[:, : rays.shape[1]]) for t in (view.near, view.far))
-        image = np.zeros(rays.shape, np.float32)
-
-        def march(first: int, end: int) -> None:
-            cpu_march.march_maximum(
-                self.coefficients, self.bounds, frame[:3], frame[3:], near, far,
-                np.float32(step), image, first, end,
-            )
-
-        run_pieces(march, rays.shape[0], piece_size(rays.shape[0]))
-        return image
