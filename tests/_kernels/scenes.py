@@ -17,7 +17,7 @@ SIZE = (24.0, 20.0, 28.0)
 """Of the box that all fields are seen in, its lower corner at the origin; a voxel is 1."""
 
 CUTOFF = 1e-7
-LARGEST_VALUE_ERROR, LARGEST_GRADIENT_ERROR = 1e-5, 1e-4
+LARGEST_VALUE_ERROR, LARGEST_GRADIENT_ERROR = 3e-5, 1e-4
 
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
 
