@@ -41,7 +41,7 @@ bench: $(READY) ## Time the kernels and the fit; prints a table and writes JSON
 
 clean: ## Remove the environment and all that was built, cached or written by the demo
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache $(DEMO_OUTPUT)
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 window-packages:
 	@.ci/system-packages $(WINDOW_PACKAGES)
