@@ -1,0 +1,153 @@
+"""Projections of a stack and of the latest field for one chosen view, made in a thread.
+
+Newest wins: fields and views may come faster than they can be drawn. Knows neither napari nor Qt.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_gaussfit.camera import Camera
+    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.stack import Stack
+
+__all__ = ["MipPair", "MipThread", "ViewChoice"]
+
+REST_PER_WORK = 15.0
+"""Times as long as it drew, the thread rests: drawing takes at most a sixteenth of a core."""
+
+SHORTEST_REST = 0.12
+"""Seconds; oftener than eight times a second nobody sees."""
+
+TOLERANCE = 1e-3
+"""A Gaussian is left out of a picture where it adds less than this part of the largest one."""
+
+
+@dataclass(frozen=True)
+class ViewChoice:
+    """Which way to look: along an axis (0, 1, 2), or from an orbit's angles in degrees."""
+
+    axis: int | None = 0
+    azimuth: float = 0.0
+    elevation: float = 20.0
+
+    def camera(self, stack: Stack) -> Camera:
+        """Return the camera that sees the whole stack this way."""
+        from napari_gaussfit.camera import axis_view, orbit_view
+
+        if self.axis is not None:
+            return axis_view(stack.shape, stack.spacing, self.axis)
+        return orbit_view(stack.box, self.azimuth, self.elevation, min(stack.spacing))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the choice as JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class MipPair:
+    """The data's and the fit's projection for one view, in raw intensity.
+
+    Parameters
+    ----------
+    view : ViewChoice
+        Which way they look.
+    pixel : tuple of float
+        Size of a pixel, down and along, in the stack's unit.
+    data, fit : ndarray, shape [H, W]
+        The stack's MIP and the field's.
+    """
+
+    view: ViewChoice
+    pixel: tuple[float, float]
+    data: NDArray[np.float32]
+    fit: NDArray[np.float32]
+
+
+class MipThread:
+    """Draws the newest field for the newest view, and rests in between.
+
+    Parameters
+    ----------
+    stack : Stack
+        What is projected beside the field.
+    deliver : callable
+        Called in the thread with each `MipPair`.
+    """
+
+    def __init__(self, stack: Stack, deliver: Callable[[MipPair], None]) -> None:
+        self._stack, self._deliver = stack, deliver
+        self._changed = threading.Condition()
+        self._field: GaussianField | None = None
+        self._view = ViewChoice()
+        self._fresh = self._closed = False
+        self._data: tuple[ViewChoice, NDArray[np.float32]] | None = None
+        self._project: Callable[[Camera], NDArray[np.float32]] | None = None
+        self._thread = threading.Thread(target=self._run, name="gaussfit-mips", daemon=True)
+        self._thread.start()
+
+    def show(self, field: GaussianField) -> None:
+        """Draw this field next."""
+        with self._changed:
+            self._field, self._fresh = field, True
+            self._changed.notify()
+
+    def look(self, view: ViewChoice) -> None:
+        """Draw for this view from now on."""
+        with self._changed:
+            if view != self._view:
+                self._view, self._fresh = view, self._field is not None
+                self._changed.notify()
+
+    def close(self) -> None:
+        """End the thread after what it is drawing; nothing is delivered any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the thread's end."""
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._fresh or self._closed)
+                if self._closed:
+                    return
+                field, view, self._fresh = self._field, self._view, False
+            if field is None:
+                continue
+            began = time.thread_time()
+            pair = self._draw(field, view)
+            if not self._closed:
+                self._deliver(pair)
+            rest = max(SHORTEST_REST, REST_PER_WORK * (time.thread_time() - began))
+            with self._changed:
+                self._changed.wait_for(lambda seen=view: self._closed or self._view != seen, rest)
+
+    def _draw(self, field: GaussianField, view: ViewChoice) -> MipPair:
+        from napari_gaussfit.projection import render
+
+        camera = view.camera(self._stack)
+        fit = render(field, camera, self._stack.box, tolerance=TOLERANCE).numpy()
+        return MipPair(view, camera.pixel, self._data_mip(view, camera), fit)
+
+    def _data_mip(self, view: ViewChoice, camera: Camera) -> NDArray[np.float32]:
+        """Return the stack's own MIP; of the last view it is kept."""
+        if self._data is None or self._data[0] != view:
+            if self._project is None:
+                from napari_gaussfit.projection import StackProjector
+
+                self._project = StackProjector(self._stack).project
+            self._data = view, self._project(camera)
+        return self._data[1]

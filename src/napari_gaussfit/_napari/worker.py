@@ -1,0 +1,225 @@
+"""FitWorker: a fit that napari knows of, watched from the GUI's thread.
+
+A napari thread worker waits for the fit (in a process of its own, unless asked otherwise), so
+that napari asks before it closes on a running fit. A timer pulls the latest, at a rate that leaves
+the window its time; nothing is queued.
+"""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, QTimer, Signal
+from superqt.utils import FunctionWorker
+
+from napari_gaussfit._napari.jobs import FitTask, Job, News, ProcessJob, ThreadJob
+from napari_gaussfit.fitting import FitState
+
+if TYPE_CHECKING:
+    from napari_gaussfit._napari.mips import ViewChoice
+
+__all__ = ["FitWorker", "Phase"]
+
+FASTEST_MS, SLOWEST_MS = 120, 2000
+"""Between two looks at the fit: 8 Hz, and less where drawing takes long."""
+
+IDLE_PER_DRAWING = 3.0
+"""The window has three times as long for itself as an update takes to be drawn."""
+
+
+class Phase(StrEnum):
+    """What the user may know of a fit; what was asked for shows before it has happened."""
+
+    IDLE = "idle"
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    FINISHED = "finished"
+    CANCELLED = "stopped"
+    FAILED = "failed"
+
+    @property
+    def active(self) -> bool:
+        """Whether a fit is under way."""
+        return self not in _AT_REST
+
+
+_AT_REST = {Phase.IDLE, Phase.FINISHED, Phase.CANCELLED, Phase.FAILED}
+
+_PHASES = {
+    FitState.IDLE: Phase.STARTING,
+    FitState.RUNNING: Phase.RUNNING,
+    FitState.PAUSED: Phase.PAUSED,
+    FitState.FINISHED: Phase.FINISHED,
+    FitState.CANCELLED: Phase.CANCELLED,
+    FitState.FAILED: Phase.FAILED,
+}
+
+
+class _JobThread(FunctionWorker[None]):
+    """A thread worker whose job ends when napari asks the worker to quit."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._job = job
+
+    def quit(self) -> None:
+        """End the job at once."""
+        super().quit()
+        self._job.close()
+
+
+class FitWorker(QObject):
+    """Runs one fit at a time. Lives in the GUI's thread, as do all its signals."""
+
+    phase_changed = Signal(object)
+    """The new `Phase`."""
+
+    updated = Signal(object)
+    """The `News`, where there is a new snapshot, at most eight times a second."""
+
+    mips_changed = Signal(object)
+    """A new `MipPair`."""
+
+    ended = Signal(object)
+    """The `News` after the fit's thread is done; after "failed", `error` says why."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.in_process = False
+        """Whether the next fit runs in napari's own process, for those who debug."""
+
+        self.error = ""
+        self._phase = Phase.IDLE
+        self._job: ProcessJob | ThreadJob | None = None
+        self._thread: _JobThread | None = None
+        self._news = News()
+        self._seen: tuple[Any, Any] = (None, None)
+        self._drawing_since = 0.0
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self._pull)
+
+    @property
+    def phase(self) -> Phase:
+        """Where the fit is."""
+        return self._phase
+
+    @property
+    def news(self) -> News:
+        """The latest of the fit that runs, or of the last one."""
+        return self._news
+
+    @property
+    def job(self) -> ProcessJob | ThreadJob | None:
+        """The fit that runs, None at rest."""
+        return self._job
+
+    def start(self, task: FitTask) -> None:
+        """Begin a fit. There must be none under way."""
+        from napari.qt.threading import create_worker
+
+        self.error, self._seen = "", (None, None)
+        self._job = ThreadJob(task) if self.in_process else ProcessJob(task)
+        self._news = self._job.news
+        thread = create_worker(
+            self._job, _worker_class=_JobThread, _ignore_errors=True, _start_thread=False
+        )
+        thread.errored.connect(self._failed)
+        thread.finished.connect(self._over)
+        self._thread = thread
+        self._enter(Phase.STARTING)
+        self._timer.start(FASTEST_MS)
+        thread.start()
+
+    def pause(self) -> None:
+        """Let the fit stand still after its current step."""
+        if self._job is not None and self._phase is Phase.RUNNING:
+            self._job.pause()
+            self._enter(Phase.PAUSING)
+
+    def resume(self) -> None:
+        """Let a paused fit go on."""
+        if self._job is not None and self._phase in {Phase.PAUSING, Phase.PAUSED}:
+            self._job.resume()
+            self._enter(Phase.RUNNING)
+
+    def stop(self) -> None:
+        """End the fit, with the Gaussians as they are then; within a second."""
+        if self._job is not None and self._phase.active:
+            self._job.cancel()
+            self._enter(Phase.STOPPING)
+
+    def look(self, view: ViewChoice) -> None:
+        """Ask for projections of another view."""
+        if self._job is not None:
+            self._job.look(view)
+
+    def close(self) -> None:
+        """End the fit at once and tell nobody: who watched it is gone."""
+        self._timer.stop()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.errored.disconnect(self._failed)
+            thread.finished.disconnect(self._over)
+            thread.quit()
+        self._job = None
+        self._phase = Phase.IDLE
+
+    def _enter(self, phase: Phase) -> None:
+        if phase is not self._phase:
+            self._phase = phase
+            self.phase_changed.emit(phase)
+
+    def _pull(self) -> None:
+        """Show what is new, and rest in proportion to the time that it takes to be drawn."""
+        snapshot, mips = self._news.snapshot, self._news.mips
+        if (snapshot, mips) == self._seen:
+            return
+        old_snapshot, old_mips = self._seen
+        self._seen = snapshot, mips
+        self._drawing_since = time.perf_counter()
+        if snapshot is not None and snapshot is not old_snapshot:
+            self._follow(_PHASES[snapshot.state])
+            self.updated.emit(self._news)
+        if mips is not None and mips is not old_mips:
+            self.mips_changed.emit(mips)
+        # Painting comes before a timer's turn: when this one rings, all is drawn.
+        QTimer.singleShot(0, self._rest)
+
+    def _rest(self) -> None:
+        drawing = 1000 * (time.perf_counter() - self._drawing_since)
+        if self._timer.isActive():
+            self._timer.start(int(min(max(FASTEST_MS, IDLE_PER_DRAWING * drawing), SLOWEST_MS)))
+
+    def _follow(self, seen: Phase) -> None:
+        """Take over the fit's own state, unless something else was asked for since."""
+        if not seen.active:
+            return  # The thread's end says so, once all is there.
+        if self._phase is Phase.STOPPING:
+            return
+        if self._phase is Phase.PAUSING and seen is Phase.RUNNING:
+            return
+        if self._phase is Phase.RUNNING and seen is Phase.PAUSED:
+            return  # A snapshot from before the user went on.
+        self._enter(seen)
+
+    def _failed(self, error: Exception) -> None:
+        self.error = str(error)
+
+    def _over(self) -> None:
+        """Come to rest: the thread is done."""
+        self._timer.stop()
+        self._pull()
+        self._job = self._thread = None
+        snapshot = self._news.snapshot
+        if self.error:
+            self._enter(Phase.FAILED)
+        elif snapshot is None or snapshot.state is FitState.CANCELLED:
+            self._enter(Phase.CANCELLED)
+        else:
+            self._enter(Phase.FINISHED)
+        self.ended.emit(self._news)
