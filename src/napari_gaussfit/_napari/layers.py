@@ -1,0 +1,377 @@
+"""A field of Gaussians as napari layers, and an edited Points layer as a field again.
+
+Makes layer data tuples ``(data, keywords, type)`` and knows no viewer. All layers keep to one
+convention: their data are in voxels of the stack that was fitted (position / spacing), and their
+`Placement` is the source layer's own, so that both move together in the world.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.field import GaussianField
+from napari_gaussfit.io.csv import measurements
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from napari_gaussfit._napari.placement import Placement
+    from napari_gaussfit.io.native import SavedFit
+
+    Floats = NDArray[np.float64]
+    LayerData = tuple[Any, dict[str, Any], str]
+
+__all__ = [
+    "METADATA",
+    "ellipsoids",
+    "field_of_points",
+    "fit_of_points",
+    "labels_layer",
+    "points_layer",
+    "residual_layer",
+    "surface_layer",
+    "vectors_layer",
+    "volume_layer",
+]
+
+METADATA = "napari_gaussfit"
+"""The entry of a layer's metadata that is this package's."""
+
+MOST_FACES = 1_000_000
+"""Triangles of all ellipsoids together, which a laptop's graphics still turns fluently."""
+
+FINEST_SUBDIVISION = 2
+"""Of an icosahedron: 320 faces, round to the eye at any size that one among many has."""
+
+_COLORMAP = "plasma"
+"""Its dark end is still seen on black."""
+
+_COLOUR_PERCENTILE = 99.0
+"""Of the amplitudes: where their colours end, so that a few bright ones leave the others some."""
+
+_RESIDUAL_COLOURS = ((0.2, 0.7, 1.0), (0.0, 0.0, 0.0), (1.0, 0.6, 0.1))
+"""Blue where the field is too bright, black where it is right, orange where it is too dark."""
+
+_RESIDUAL_PERCENTILE = 99.9
+"""Of the absolute residual: where its colours end, so that single voxels do not decide."""
+
+_SHAPE_COLUMNS = ("cov_zz", "cov_zy", "cov_zx", "cov_yy", "cov_yx", "cov_xx")
+_MATRIX_OF_COLUMNS = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
+"""Which of the columns stands where in a covariance."""
+
+
+def points_layer(fit: SavedFit, placement: Placement, *, name: str) -> LayerData:
+    """Return the centres as Points, with all measurements; the layer carries the fit.
+
+    Coloured by amplitude. As wide as the geometric mean of the Gaussian's sigmas: at the full width
+    at half maximum, a few broad ones hide the rest.
+    """
+    table = measurements(fit.field, tuple(placement.spacing))
+    # napari holds the positions already, and takes more columns of these names for axes.
+    features = table.drop(columns=["axis-0", "axis-1", "axis-2"])
+    widths = fit.field.principal()[0].detach().cpu().double().log().mean(dim=-1).exp().numpy()
+    keywords = {
+        "name": name,
+        "features": features,
+        # A marker's size counts in pixels of the last axis.
+        "size": widths / placement.spacing[-1] if len(widths) else 1.0,
+        "border_width": 0.0,
+        "opacity": 0.8,
+        # In a thick slice, which the user may choose, all that lie within it.
+        "projection_mode": "all",
+        "metadata": {METADATA: {"fit": fit}},
+        **_coloured("face", fit.field),
+        **placement.keywords(),
+    }
+    return placement.in_voxels(_means(fit.field)), keywords, "points"
+
+
+def vectors_layer(field: GaussianField, placement: Placement, *, name: str) -> LayerData:
+    """Return the principal axes as Vectors, three a Gaussian, each from -sigma to sigma.
+
+    Coloured by amplitude. Their features are ``index`` (of the Gaussian), ``axis`` (1 is the
+    longest), ``sigma`` (in the field's unit) and ``amplitude``.
+    """
+    import pandas as pd
+
+    sigmas, axes = (found.detach().cpu().double().numpy() for found in field.principal())
+    halves = axes * sigmas[..., None]
+    ends = np.stack([_means(field)[:, None] - halves, 2 * halves], axis=2)
+    features = pd.DataFrame(
+        {
+            "index": np.repeat(np.arange(len(field)), 3),
+            "axis": np.tile([1, 2, 3], len(field)),
+            "sigma": sigmas.ravel(),
+            "amplitude": np.repeat(_amplitudes(field), 3),
+        }
+    )
+    keywords = {
+        "name": name,
+        "features": features,
+        "edge_width": 0.5,
+        "vector_style": "line",
+        **_coloured("edge", field),
+        **placement.keywords(),
+    }
+    return placement.in_voxels(ends).reshape(-1, 2, 3), keywords, "vectors"
+
+
+def surface_layer(
+    field: GaussianField, placement: Placement, *, name: str, at_sigma: float = 1.0
+) -> LayerData:
+    """Return all ellipsoids of `at_sigma` standard deviations as one Surface, by amplitude."""
+    vertices, faces = ellipsoids(field, at_sigma)
+    amplitudes = _amplitudes(field)
+    values = np.repeat(amplitudes, len(vertices) // max(1, len(field)))
+    keywords = {
+        "name": name,
+        "colormap": _COLORMAP,
+        "contrast_limits": _limits(amplitudes),
+        "shading": "smooth",
+        **placement.keywords(),
+    }
+    return (placement.in_voxels(vertices), faces, values), keywords, "surface"
+
+
+def ellipsoids(field: GaussianField, at_sigma: float = 1.0) -> tuple[Floats, NDArray[np.int64]]:
+    """Return a triangulated ellipsoid of each Gaussian.
+
+    Parameters
+    ----------
+    field : GaussianField
+        K Gaussians.
+    at_sigma : float
+        The Mahalanobis distance of the ellipsoids.
+
+    Returns
+    -------
+    vertices : ndarray, shape [K * V, 3]
+        z, y, x in the field's unit; the V of a Gaussian follow upon each other.
+    faces : ndarray, shape [K * F, 3]
+        Indices of vertices, seen from outside counter-clockwise in (z, y, x), as napari has
+        it. Coarser where the field
+        has many Gaussians: at most about `MOST_FACES` in all.
+
+    Raises
+    ------
+    SettingsError
+        If `at_sigma` is not above 0.
+    """
+    if not 0 < at_sigma < np.inf:
+        message = f"at_sigma={at_sigma}: expected a number above 0, e.g. 1"
+        raise SettingsError(message)
+    sphere, triangles = _sphere(len(field))
+    factors = at_sigma * field.factors.detach().cpu().double().numpy()
+    vertices = _means(field)[:, None] + np.einsum("kij,vj->kvi", factors, sphere)
+    starts = len(sphere) * np.arange(len(field))
+    return vertices.reshape(-1, 3), (starts[:, None, None] + triangles).reshape(-1, 3)
+
+
+def volume_layer(
+    volume: NDArray[np.float32],
+    placement: Placement,
+    *,
+    name: str,
+    contrast_limits: tuple[float, float] | None = None,
+) -> LayerData:
+    """Return a rendered field [Z, Y, X] as an Image, shown with the source's contrast if given."""
+    shown = {} if contrast_limits is None else {"contrast_limits": contrast_limits}
+    return volume, {"name": name, **shown, **placement.keywords()}, "image"
+
+
+def residual_layer(
+    voxels: NDArray[Any], volume: NDArray[np.float32], placement: Placement, *, name: str
+) -> LayerData:
+    """Return stack minus rendered field [Z, Y, X] as an Image with 0 in the middle of its colours.
+
+    Parameters
+    ----------
+    voxels : ndarray, shape [Z, Y, X]
+        The stack's, in raw intensity.
+    volume : ndarray, shape [Z, Y, X]
+        The field's.
+    placement : Placement
+        The stack's.
+    name : str
+        The layer's.
+    """
+    from napari.utils import Colormap
+
+    residual = np.asarray(voxels, np.float32) - volume
+    end = float(np.percentile(np.abs(residual), _RESIDUAL_PERCENTILE)) or 1.0
+    keywords = {
+        "name": name,
+        "colormap": Colormap(_RESIDUAL_COLOURS, name="residual"),
+        "contrast_limits": (-end, end),
+        **placement.keywords(),
+    }
+    return residual, keywords, "image"
+
+
+def labels_layer(
+    field: GaussianField,
+    volume: NDArray[np.float32],
+    placement: Placement,
+    *,
+    threshold: float,
+    name: str,
+) -> LayerData:
+    """Return Labels [Z, Y, X]: the Gaussian with the nearest centre, where the field is bright.
+
+    Parameters
+    ----------
+    field : GaussianField
+        Gaussian k has the label k + 1.
+    volume : ndarray, shape [Z, Y, X]
+        The rendered field.
+    placement : Placement
+        The stack's.
+    threshold : float
+        Raw intensity; below it the label is 0.
+    name : str
+        The layer's.
+    """
+    from scipy.spatial import cKDTree
+
+    labels = np.zeros(volume.shape, np.int32)
+    bright = volume >= threshold
+    if len(field):
+        centres = np.argwhere(bright) * placement.spacing
+        labels[bright] = cKDTree(_means(field)).query(centres)[1] + 1
+    features = measurements(field, tuple(placement.spacing))
+    # napari looks a label up in the column of this name.
+    features["index"] += 1
+    return labels, {"name": name, "features": features, **placement.keywords()}, "labels"
+
+
+def field_of_points(
+    data: Floats, features: pd.DataFrame, fit: SavedFit, *, spacing: Sequence[float] | None = None
+) -> GaussianField:
+    """Return the field that an edited set of points stands for.
+
+    Parameters
+    ----------
+    data : ndarray, shape [P, 3]
+        The points, in voxels.
+    features : DataFrame, P rows
+        Of them ``amplitude`` and ``cov_*`` are read: a moved point keeps both, and an added one
+        has what napari copied to it, or the median where it copied nothing.
+    fit : SavedFit
+        What the points were made of; its own field is returned where nothing was edited.
+    spacing : sequence of float, optional
+        (dz, dy, dx) of a voxel, where it is not the fit's.
+
+    Raises
+    ------
+    SettingsError
+        If the features lack a column, or hold no covariance that is one.
+    """
+    wanted = ("amplitude", *_SHAPE_COLUMNS)
+    missing = [column for column in wanted if column not in features]
+    if missing:
+        message = f"the points lack the features {', '.join(missing)}; take a layer of fitted ones"
+        raise SettingsError(message)
+    voxel = np.asarray(fit.spacing if spacing is None else spacing, np.float64)
+    numbers = features[list(wanted)].astype(np.float64)
+    made_of = measurements(fit.field, tuple(voxel))
+    unedited = len(data) == len(made_of) and (
+        np.array_equal(data, made_of[["axis-0", "axis-1", "axis-2"]])
+        and np.array_equal(numbers, made_of[list(wanted)])
+    )
+    if unedited:
+        return fit.field
+    numbers = numbers.fillna(numbers.median()).dropna()
+    if len(numbers) < len(data):
+        message = "no point has an amplitude and a covariance; take a layer of fitted ones"
+        raise SettingsError(message)
+    covariances = numbers[list(_SHAPE_COLUMNS)].to_numpy()[:, _MATRIX_OF_COLUMNS]
+    return GaussianField.from_covariances(
+        np.asarray(data, np.float64) * voxel,
+        covariances,
+        numbers["amplitude"].to_numpy(),
+        background=fit.field.background,
+        unit=fit.field.unit,
+    )
+
+
+def fit_of_points(data: Floats, keywords: Mapping[str, Any]) -> SavedFit:
+    """Return the fit that a Points layer carries, as its points are now.
+
+    Parameters
+    ----------
+    data : ndarray, shape [P, 3]
+        The points, in voxels.
+    keywords : mapping
+        The layer's ``metadata``, ``features`` and ``name``, as in its layer data tuple.
+
+    Returns
+    -------
+    SavedFit
+        The very one that was put in if nothing was edited. Else without report and optimiser
+        state, which belong to the points as they were.
+
+    Raises
+    ------
+    SettingsError
+        If the layer carries no fit.
+    """
+    carried = keywords.get("metadata", {}).get(METADATA, {})
+    if "fit" not in carried:
+        message = (
+            f"layer {keywords.get('name')!r} carries no fit; "
+            "select the points that a fit made, or that a saved fit brought"
+        )
+        raise SettingsError(message)
+    fit: SavedFit = carried["fit"]
+    field = field_of_points(data, keywords["features"], fit)
+    return fit if field is fit.field else replace(fit, field=field, report=None, state={})
+
+
+def _means(field: GaussianField) -> Floats:
+    means: Floats = field.means.detach().cpu().double().numpy()
+    return means
+
+
+def _amplitudes(field: GaussianField) -> Floats:
+    amplitudes: Floats = field.amplitudes.detach().cpu().double().numpy()
+    return amplitudes
+
+
+def _coloured(part: str, field: GaussianField) -> dict[str, Any]:
+    """Return keywords that colour a part ("face", "edge") by amplitude; none for no Gaussian."""
+    if not len(field):
+        return {}
+    return {
+        f"{part}_color": "amplitude",
+        f"{part}_colormap": _COLORMAP,
+        f"{part}_contrast_limits": _limits(_amplitudes(field)),
+    }
+
+
+def _limits(values: Floats) -> tuple[float, float]:
+    """Return where the colours of amplitudes begin and end; napari takes no empty range."""
+    if not len(values):
+        return 0.0, 1.0
+    low, high = float(values.min()), float(np.percentile(values, _COLOUR_PERCENTILE))
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def _sphere(count: int) -> tuple[Floats, NDArray[np.int64]]:
+    """Return vertices [V, 3] (z, y, x) and faces [F, 3] of a unit sphere; coarser for many."""
+    from vispy.geometry import create_sphere
+
+    fits = [n for n in range(FINEST_SUBDIVISION + 1) if count * 20 * 4**n <= MOST_FACES]
+    mesh = create_sphere(subdivisions=max(fits, default=0), radius=1.0, method="ico")
+    # The mesh has a vertex of its own for each side of an edge, which would show as a seam.
+    unique, merged = np.unique(
+        np.round(mesh.get_vertices().astype(np.float64), 6), axis=0, return_inverse=True
+    )
+    sphere = unique / np.linalg.norm(unique, axis=1, keepdims=True)
+    return sphere, merged.reshape(-1)[mesh.get_faces()].astype(np.int64)

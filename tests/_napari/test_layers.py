@@ -1,0 +1,331 @@
+"""Layers say of a field what is true of it, and edited points give back an edited field."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from napari.layers import Labels, Layer, Points, Surface, Vectors
+
+from napari_gaussfit._napari import layers
+from napari_gaussfit._napari.placement import Placement
+from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.field import GaussianField
+from napari_gaussfit.io.csv import measurements
+from napari_gaussfit.io.native import SavedFit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SPACING = (0.3, 0.1, 0.2)
+SHAPE = (20, 30, 25)
+PLACEMENT = Placement.of_stack(SPACING, "micrometer")
+
+
+def some_field(count: int, seed: int = 0) -> GaussianField:
+    rng = np.random.default_rng(seed)
+    upper = (np.array(SHAPE) - 1) * SPACING
+    factors = np.tril(rng.normal(size=(count, 3, 3)) * 0.1) + 0.3 * np.eye(3)
+    return GaussianField.from_covariances(
+        rng.uniform(0, upper, (count, 3)),
+        factors @ factors.transpose(0, 2, 1),
+        rng.uniform(100, 1000, count),
+        background=12.5,
+    )
+
+
+def some_fit(count: int = 40) -> SavedFit:
+    return SavedFit(
+        some_field(count),
+        "stack",
+        SHAPE,
+        SPACING,
+        "micrometer",
+        settings={"quality": "fine"},
+        report={"voxel_psnr": 50.0},
+        state={"step": torch.tensor(3)},
+    )
+
+
+def made(layer_data: Any) -> Layer:
+    """Make the layer, as napari does of what a reader returns."""
+    return Layer.create(*layer_data)
+
+
+def points_of(fit: SavedFit) -> Points:
+    return made(layers.points_layer(fit, PLACEMENT, name="centres"))
+
+
+def fit_now(points: Points) -> SavedFit:
+    data, keywords, _ = points.as_layer_data_tuple()
+    return layers.fit_of_points(data, keywords)
+
+
+def test_points_are_at_the_means_with_all_measurements() -> None:
+    fit = some_fit()
+    points = points_of(fit)
+    np.testing.assert_allclose(points.data * SPACING, fit.field.means, rtol=1e-6)
+    table = measurements(fit.field, SPACING)
+    for column in table.columns.drop(["axis-0", "axis-1", "axis-2"]):
+        pd.testing.assert_series_equal(points.features[column], table[column])
+
+
+def test_a_brighter_gaussian_has_a_brighter_point_and_a_wider_one_a_larger() -> None:
+    fit = some_fit()
+    points = points_of(fit)
+    brightness = points.face_color[:, :3] @ (0.21, 0.72, 0.07)
+    order = np.argsort(points.features["amplitude"])
+    assert (np.diff(brightness[order]) >= 0).all()
+    assert np.ptp(brightness) > 0.6
+    sigmas = np.cbrt(torch.linalg.det(fit.field.factors).numpy())
+    np.testing.assert_allclose(points.size * SPACING[-1], sigmas, rtol=1e-5)
+
+
+def test_vectors_run_along_each_principal_axis_from_minus_to_plus_sigma() -> None:
+    field = some_field(30)
+    vectors = made(layers.vectors_layer(field, PLACEMENT, name="axes"))
+    assert isinstance(vectors, Vectors)
+    ends = vectors.data.reshape(30, 3, 2, 3) * SPACING
+    middles = ends[:, :, 0] + ends[:, :, 1] / 2
+    means = field.means.numpy()
+    np.testing.assert_allclose(middles, np.repeat(means[:, None], 3, axis=1), atol=1e-5)
+    # Along a principal axis of length sigma: Sigma v = sigma^2 v.
+    halves = ends[:, :, 1] / 2
+    sigmas = np.linalg.norm(halves, axis=2)
+    turned = np.einsum("kij,knj->kni", field.covariances.numpy(), halves)
+    np.testing.assert_allclose(turned, sigmas[..., None] ** 2 * halves, atol=1e-5)
+    np.testing.assert_allclose(vectors.features["sigma"], sigmas.ravel(), rtol=1e-5)
+    assert (np.diff(sigmas, axis=1) <= 0).all(), "the first axis is the longest"
+
+
+@pytest.mark.parametrize("at_sigma", [0.5, 1.0, 2.0])
+def test_a_surface_of_many_ellipsoids_is_one_layer_at_the_chosen_sigma(at_sigma: float) -> None:
+    field = some_field(50)
+    surface = made(layers.surface_layer(field, PLACEMENT, name="s", at_sigma=at_sigma))
+    assert isinstance(surface, Surface)
+    vertices = surface.vertices.reshape(50, -1, 3) * SPACING
+    offsets = torch.from_numpy(vertices).float() - field.means[:, None]
+    whitened = torch.linalg.solve_triangular(
+        field.factors, offsets.transpose(1, 2), upper=False
+    ).norm(dim=1)
+    np.testing.assert_allclose(whitened, at_sigma, rtol=1e-3)
+    own_gaussian = np.arange(len(surface.faces)) // (len(surface.faces) // 50)
+    assert (surface.faces // vertices.shape[1] == own_gaussian[:, None]).all()
+    values = surface.vertex_values.reshape(50, -1)
+    np.testing.assert_allclose(values.min(axis=1), field.amplitudes)
+    np.testing.assert_allclose(values.max(axis=1), field.amplitudes)
+
+
+def test_an_ellipsoid_is_closed_and_seen_from_outside() -> None:
+    vertices, faces = layers.ellipsoids(some_field(1))
+    corners = vertices[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    outward = corners.mean(axis=1) - vertices.mean(axis=0)
+    assert (np.einsum("fi,fi->f", normals, outward) > 0).all()
+    edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all(), "an edge has two sides"
+
+
+@pytest.mark.parametrize("count", [2_000, 20_000, 100_000])
+def test_many_ellipsoids_are_coarser_but_not_too_many_triangles(count: int) -> None:
+    field = some_field(1)
+    many = field.select(torch.zeros(count, dtype=torch.long))
+    _, faces = layers.ellipsoids(many)
+    assert len(faces) <= max(layers.MOST_FACES, 20 * count)
+
+
+@pytest.mark.parametrize("at_sigma", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_ellipsoid_of_no_size_is_refused(at_sigma: float) -> None:
+    with pytest.raises(SettingsError, match="at_sigma"):
+        layers.ellipsoids(some_field(1), at_sigma)
+
+
+def test_the_residual_is_the_stack_minus_the_field_around_the_middle_of_its_colours() -> None:
+    rng = np.random.default_rng(0)
+    voxels = rng.integers(0, 60000, SHAPE).astype(np.uint16)
+    volume = rng.uniform(0, 60000, SHAPE).astype(np.float32)
+    residual = made(layers.residual_layer(voxels, volume, PLACEMENT, name="residual"))
+    np.testing.assert_allclose(residual.data, voxels.astype(float) - volume, atol=0.01)
+    low, high = residual.contrast_limits
+    assert low == -high < 0
+
+
+def test_a_perfect_fit_has_a_residual_that_can_be_shown() -> None:
+    volume = np.ones(SHAPE, np.float32)
+    residual = made(layers.residual_layer(volume, volume, PLACEMENT, name="residual"))
+    assert not residual.data.any()
+    assert residual.contrast_limits[0] < residual.contrast_limits[1]
+
+
+def test_the_volume_takes_the_sources_contrast() -> None:
+    volume = np.zeros(SHAPE, np.float32)
+    shown = made(layers.volume_layer(volume, PLACEMENT, name="v", contrast_limits=(3, 70)))
+    assert shown.contrast_limits == [3, 70]
+
+
+def test_labels_are_of_the_nearest_centre_where_the_field_is_bright() -> None:
+    field = some_field(15)
+    volume = field.voxelise(SHAPE, SPACING).numpy()
+    threshold = float(np.median(volume))
+    labels = made(layers.labels_layer(field, volume, PLACEMENT, threshold=threshold, name="labels"))
+    assert isinstance(labels, Labels)
+    places = np.moveaxis(np.indices(SHAPE), 0, -1) * SPACING
+    distances = np.linalg.norm(places[..., None, :] - field.means.numpy(), axis=-1)
+    bright = volume >= threshold
+    assert ((labels.data > 0) == bright).all()
+    chosen = np.take_along_axis(distances, labels.data[..., None] - 1, axis=-1)[..., 0]
+    np.testing.assert_allclose(chosen[bright], distances.min(axis=-1)[bright], atol=1e-5)
+    row = labels.features.set_index("index").loc[int(labels.data.max())]
+    assert row["amplitude"] == pytest.approx(float(field.amplitudes[labels.data.max() - 1]))
+
+
+LAYERS: dict[str, Callable[[SavedFit, Placement], Any]] = {
+    "points": lambda fit, at: layers.points_layer(fit, at, name="l"),
+    "vectors": lambda fit, at: layers.vectors_layer(fit.field, at, name="l"),
+    "surface": lambda fit, at: layers.surface_layer(fit.field, at, name="l"),
+    "labels": lambda fit, at: layers.labels_layer(
+        fit.field, np.ones(SHAPE, np.float32), at, threshold=0.5, name="l"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    # napari has no surface without a vertex.
+    [(kind, count) for kind in LAYERS for count in (0, 1) if (kind, count) != ("surface", 0)],
+)
+def test_a_field_of_none_or_one_has_layers_too(kind: str, count: int) -> None:
+    assert made(LAYERS[kind](some_fit(count), PLACEMENT)).name == "l"
+
+
+def test_points_that_nobody_touched_are_the_fit_itself() -> None:
+    fit = some_fit()
+    assert fit_now(points_of(fit)) is fit
+
+
+def test_a_deleted_point_takes_its_gaussian_along_and_leaves_the_others_as_they_were() -> None:
+    fit = some_fit()
+    points = points_of(fit)
+    points.selected_data = {3, 7}
+    points.remove_selected()
+    edited = fit_now(points)
+    kept = [k for k in range(40) if k not in (3, 7)]
+    assert len(edited.field) == 38
+    torch.testing.assert_close(edited.field.means, fit.field.means[kept])
+    torch.testing.assert_close(edited.field.covariances, fit.field.covariances[kept])
+    torch.testing.assert_close(edited.field.amplitudes, fit.field.amplitudes[kept])
+    assert edited.field.background == fit.field.background
+    assert edited.field.unit == fit.field.unit
+
+
+def test_a_moved_point_keeps_its_shape_and_brightness() -> None:
+    fit = some_fit()
+    points = points_of(fit)
+    data = points.data.copy()
+    data[5] += (1.0, -2.0, 0.5)
+    points.data = data
+    field = fit_now(points).field
+    moved = field.means[5] - fit.field.means[5]
+    np.testing.assert_allclose(moved, np.multiply((1.0, -2.0, 0.5), SPACING), atol=1e-6)
+    torch.testing.assert_close(field.covariances, fit.field.covariances)
+    torch.testing.assert_close(field.amplitudes, fit.field.amplitudes)
+
+
+def test_an_added_point_becomes_a_gaussian() -> None:
+    points = points_of(some_fit())
+    points.add([4.0, 5.0, 6.0])
+    field = fit_now(points).field
+    assert len(field) == 41
+    np.testing.assert_allclose(field.means[40], np.multiply((4, 5, 6), SPACING), rtol=1e-6)
+    assert torch.linalg.eigvalsh(field.covariances[40]).min() > 0
+    assert field.amplitudes[40] > 0
+
+
+def test_a_point_without_measurements_gets_the_median_of_the_others() -> None:
+    fit = some_fit()
+    points = points_of(fit)
+    features = points.features.copy()
+    features.loc[0, ["amplitude", "cov_zz"]] = np.nan
+    points.features = features
+    field = fit_now(points).field
+    assert float(field.amplitudes[0]) == pytest.approx(
+        float(fit.field.amplitudes[1:].quantile(0.5))
+    )
+
+
+def test_an_edited_amplitude_counts() -> None:
+    points = points_of(some_fit())
+    features = points.features.copy()
+    features.loc[2, "amplitude"] = 4321.0
+    points.features = features
+    assert float(fit_now(points).field.amplitudes[2]) == pytest.approx(4321.0)
+
+
+def test_report_and_optimiser_state_go_with_the_points_that_they_were_of() -> None:
+    fit = some_fit()
+    points = points_of(fit)
+    points.selected_data = {0}
+    points.remove_selected()
+    edited = fit_now(points)
+    assert (edited.report, edited.state) == (None, {})
+    assert (edited.settings, edited.stack, edited.spacing) == (
+        fit.settings,
+        fit.stack,
+        fit.spacing,
+    )
+
+
+def test_other_points_are_refused_by_name() -> None:
+    strangers = Points(np.zeros((3, 3)), name="cells")
+    with pytest.raises(SettingsError, match="'cells' carries no fit"):
+        fit_now(strangers)
+
+
+def test_points_that_lost_their_features_are_refused_with_what_they_lack() -> None:
+    fit = some_fit()
+    points = points_of(fit)
+    features = points.features.drop(columns=["cov_zz", "amplitude"])
+    with pytest.raises(SettingsError, match="amplitude, cov_zz"):
+        layers.field_of_points(points.data, features, fit)
+
+
+def test_points_without_any_measurement_are_refused() -> None:
+    points = points_of(some_fit())
+    points.features = points.features.assign(amplitude=np.nan)
+    with pytest.raises(SettingsError, match="no point has an amplitude"):
+        fit_now(points)
+
+
+@pytest.mark.gui
+@pytest.mark.parametrize("ndisplay", [2, 3])
+def test_all_layers_show_beside_their_source_and_keep_its_units(
+    make_napari_viewer_proxy: Callable[..., Any], ndisplay: int
+) -> None:
+    viewer = make_napari_viewer_proxy(show=True)
+    fit = some_fit()
+    volume = fit.field.voxelise(SHAPE, SPACING).numpy()
+    source = viewer.add_image(
+        volume,
+        scale=SPACING,
+        translate=(1, 2, 3),
+        units=("micrometer",) * 3,
+        axis_labels=("z", "y", "x"),
+    )
+    extent = viewer.layers.extent.world.copy()
+    placement = Placement.of_layer(source, SPACING)
+    for make in LAYERS.values():
+        viewer.add_layer(made(make(fit, placement)))
+    viewer.add_layer(made(layers.volume_layer(volume, placement, name="volume")))
+    viewer.add_layer(made(layers.residual_layer(volume, volume, placement, name="residual")))
+    viewer.dims.ndisplay = ndisplay
+    viewer.screenshot(canvas_only=True)
+    assert len(viewer.layers) == 7
+    assert [str(unit) for unit in viewer.layers.extent.units] == ["micrometer"] * 3
+    for layer in viewer.layers:
+        np.testing.assert_allclose(layer.translate, source.translate, err_msg=layer.name)
+    # Ellipsoids and axes reach a little beyond the stack, and nothing lies elsewhere.
+    beyond = np.abs(viewer.layers.extent.world - extent).max()
+    assert beyond < 3 * float(fit.field.principal()[0].max())
