@@ -1,0 +1,170 @@
+"""napari's way to stacks and saved fits: what `viewer.open` and a dropped file get.
+
+A stack comes with spacing, units and axis labels, a layer a channel. A TIFF that is no stack (a
+2D or colour image) comes as napari's own reader has it, so that preferring this reader for
+``*.tif`` costs nothing. A broken file raises one error, and nothing is added.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_gaussfit.errors import StackError
+from napari_gaussfit.stack import STACK_SUFFIXES, read_layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_gaussfit._napari.layers import LayerData
+    from napari_gaussfit.stack import StackLayout
+
+    Reader = Callable[[str | Sequence[str]], list[LayerData]]
+
+__all__ = ["FIT_SUFFIX", "get_reader", "open_fit", "open_stack"]
+
+FIT_SUFFIX = ".safetensors"
+
+_COLORMAPS = {1: ("gray",), 2: ("magenta", "green")}
+_MORE_COLORMAPS = ("cyan", "yellow", "magenta", "red", "green", "blue")
+"""The colours in which napari splits channels."""
+
+_REFUSED_FOR_ITS_AXES = "(axes "
+"""What is in the message of a whole file that is no stack, and in no other."""
+
+
+def get_reader(path: str | Sequence[str]) -> Reader | None:
+    """Return what reads a file, or None where that is not for this package.
+
+    Parameters
+    ----------
+    path : str or sequence of str
+        A file; or several, which the user wants stacked.
+    """
+    if not isinstance(path, str):
+        stackable = all(_suffix(one) in STACK_SUFFIXES for one in path)
+        return _as_napari_does if stackable else None
+    if _suffix(path) in STACK_SUFFIXES:
+        return _stack_or_image
+    return open_fit if _suffix(path) == FIT_SUFFIX else None
+
+
+def open_stack(layout: StackLayout) -> list[LayerData]:
+    """Return an Image for each channel, [Z, Y, X], or [T, Z, Y, X] of a time series.
+
+    The metadata of each has an entry ``napari_gaussfit`` with ``source`` (the path), ``channel``
+    (None where there is but one) and ``notes`` (what was assumed).
+
+    Parameters
+    ----------
+    layout : StackLayout
+        What `read_layout` found in the file.
+
+    Raises
+    ------
+    StackError
+        If the voxels cannot be read, do not fit into memory, or are all NaN.
+    """
+    from napari_gaussfit._napari.layers import METADATA
+    from napari_gaussfit._napari.placement import AXIS_LABELS
+    from napari_gaussfit.io.layout import PIXEL_SPACING, refuse_what_memory_cannot_hold
+
+    count = layout.channels
+    refuse_what_memory_cannot_hold(
+        str(layout.path), layout.stack_nbytes * layout.times * count, voxels=0
+    )
+    channels = [_voxels(layout, channel) for channel in range(count)]
+    if not any(np.isfinite(voxels).any() for voxels in channels):
+        raise StackError(
+            f"{layout.path}: every one of its {sum(one.size for one in channels):,} voxels is NaN "
+            "or infinite; check how it was saved"
+        )
+    axes: dict[str, tuple[Any, ...]] = {
+        "scale": layout.spacing or PIXEL_SPACING,
+        "units": (layout.unit,) * 3,
+        "axis_labels": AXIS_LABELS,
+    }
+    if layout.times > 1:
+        # No format here tells how long a step in time is.
+        of_time = {"scale": 1.0, "units": "pixel", "axis_labels": "t"}
+        axes = {key: (of_time[key], *values) for key, values in axes.items()}
+    named = layout.channel_names or tuple(f"channel {n}" for n in range(count))
+    stem = layout.path.stem.removesuffix(".ome")
+    return [
+        (
+            voxels,
+            {
+                "name": stem if count == 1 else f"{stem} {named[n]}",
+                **axes,
+                "colormap": _COLORMAPS.get(count, _MORE_COLORMAPS)[n % len(_MORE_COLORMAPS)],
+                "blending": "additive" if count > 1 else "translucent_no_depth",
+                "metadata": {
+                    METADATA: {
+                        "source": str(layout.path),
+                        "channel": n if count > 1 else None,
+                        "notes": layout.notes,
+                    }
+                },
+            },
+            "image",
+        )
+        for n, voxels in enumerate(channels)
+    ]
+
+
+def open_fit(path: str | Sequence[str]) -> list[LayerData]:
+    """Return the layers of a saved fit: centres, and hidden its axes and ellipsoids.
+
+    Raises
+    ------
+    FormatError
+        If the file is no fit, is damaged, or newer than this package.
+    """
+    from napari_gaussfit._napari.layers import points_layer, surface_layer, vectors_layer
+    from napari_gaussfit._napari.placement import Placement
+    from napari_gaussfit.io.native import load_fit
+
+    fit = load_fit(str(path))
+    placement = Placement.of_stack(fit.spacing, fit.unit)
+    centres = points_layer(fit, placement, name=f"{fit.stack} centres")
+    axes = vectors_layer(fit.field, placement, name=f"{fit.stack} axes")
+    surface = surface_layer(fit.field, placement, name=f"{fit.stack} ellipsoids")
+    for _, keywords, _ in (axes, surface):
+        keywords["visible"] = False
+    return [surface, axes, centres] if len(fit.field) else [centres]
+
+
+def _stack_or_image(path: str | Sequence[str]) -> list[LayerData]:
+    """Read a stack; what is whole but no stack, as napari does."""
+    try:
+        layout = read_layout(str(path))
+    except StackError as refusal:
+        if _REFUSED_FOR_ITS_AXES in str(refusal):
+            return _as_napari_does(path)
+        raise
+    return open_stack(layout)
+
+
+def _as_napari_does(path: str | Sequence[str]) -> list[LayerData]:
+    """Let napari's own reader read a file, or a list of files that it stacks."""
+    import npe2
+
+    paths, several = ([path], False) if isinstance(path, str) else (list(path), True)
+    layers: list[Any] = npe2.read(paths, stack=several, plugin_name="napari")
+    return layers
+
+
+def _voxels(layout: StackLayout, channel: int) -> NDArray[Any]:
+    """Return a channel at all its times."""
+    from napari_gaussfit.io.tiff import read_voxels
+
+    frames = [read_voxels(layout, channel=channel, time=time) for time in range(layout.times)]
+    return np.stack(frames) if layout.times > 1 else frames[0]
+
+
+def _suffix(path: str) -> str:
+    return Path(path).suffix.lower()

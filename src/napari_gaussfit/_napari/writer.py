@@ -1,0 +1,55 @@
+"""napari's way to save a Points layer that carries a fit, as its points are now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_gaussfit._napari.layers import fit_of_points
+from napari_gaussfit.errors import FitError, SettingsError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_gaussfit.io.native import SavedFit
+
+__all__ = ["write_fit", "write_table"]
+
+
+def write_fit(path: str, data: NDArray[Any], keywords: dict[str, Any]) -> list[str]:
+    """Write the fit to a native file, from which it can be gone on with.
+
+    Parameters
+    ----------
+    path : str
+        The file to write or to replace.
+    data, keywords
+        Of the Points layer, as in its layer data tuple.
+
+    Raises
+    ------
+    FitError
+        If the layer carries no fit.
+    OutputError
+        If the folder does not exist.
+    """
+    from napari_gaussfit.io.native import save_fit
+
+    save_fit(path, _fit_of(data, keywords))
+    return [path]
+
+
+def write_table(path: str, data: NDArray[Any], keywords: dict[str, Any]) -> list[str]:
+    """Write the measurements of each Gaussian to a CSV file; see `write_fit`."""
+    from napari_gaussfit.io.csv import write_csv
+
+    fit = _fit_of(data, keywords)
+    write_csv(path, fit.field, fit.spacing)
+    return [path]
+
+
+def _fit_of(data: NDArray[Any], keywords: dict[str, Any]) -> SavedFit:
+    try:
+        return fit_of_points(data, keywords)
+    except SettingsError as error:
+        # napari takes a ValueError to mean that there is no writer, and never shows its message.
+        raise FitError(str(error)) from error

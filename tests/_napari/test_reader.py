@@ -1,0 +1,276 @@
+"""A dropped file becomes the right layers at the right scale, or one clear error and nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+from npe2 import PluginManifest
+
+from napari_gaussfit._napari.reader import FIT_SUFFIX, get_reader
+from napari_gaussfit.errors import FormatError, StackError
+from napari_gaussfit.stack import STACK_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+pytestmark = pytest.mark.gui
+
+PLUGIN = "napari-gaussfit"
+PIXELS = (1.0, 1.0, 1.0)
+
+STACKS: dict[str, tuple[tuple[int, int, int], tuple[float, float, float]]] = {
+    "neurites/dendrite_spines_spotspine.tif": ((41, 157, 116), (0.21, 0.06, 0.06)),
+    "neurites/rivulet_axon_crop.tif": ((51, 76, 176), PIXELS),
+    "spots_beads/beads_confocal_mpicbg.tif": ((41, 150, 150), (0.125, 0.02249186, 0.02249186)),
+    "nuclei/nuclei_cells3d_allen.tif": ((60, 256, 256), PIXELS),
+    "nuclei/nuclei_cells3d_allen_labels.tif": ((60, 256, 256), PIXELS),
+    "nuclei/pollenlike_coloc_red_imagejops.tif": (
+        (33, 152, 172),
+        (0.6460938, 0.3282153, 0.3282153),
+    ),
+    "odd/derived_float64_negative.tif": ((41, 150, 150), PIXELS),
+    "odd/derived_int16_signed.tif": ((41, 150, 150), PIXELS),
+    "odd/derived_lzw_pred_tiled_bigtiff_be.tif": ((41, 150, 150), PIXELS),
+}
+
+NO_STACKS = (
+    "hyperstack/threechannel_CYX_pyimagej.tif",
+    "hyperstack/neuron_4ch_ome_bigtiff_ndev.tiff",
+    "odd/hela_rgb16_imagej_bian.tif",
+)
+
+BROKEN = {
+    "odd/derived_empty.tif": "is an empty file",
+    "odd/derived_truncated_header8.tif": "no image in its 8 bytes",
+    "odd/derived_truncated60pct.tif": "promises 41 planes",
+    "odd/psf_float32_with_nan_bian.tif": "every one of its 922,500 voxels is NaN",
+}
+
+OTHERS = (
+    "hyperstack/droplet_TZYX_napari_stress.tif",
+    "spots_beads/puncta_nucleus_punctatools_p1.tif",
+)
+
+
+@pytest.fixture
+def viewer(make_napari_viewer_proxy: Callable[..., Any]) -> Any:
+    return make_napari_viewer_proxy()
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[..., Path]:
+    def write(name: str, voxels: NDArray[Any], **options: Any) -> Path:
+        path = tmp_path / name
+        tifffile.imwrite(path, voxels, photometric="minisblack", **options)
+        return path
+
+    return write
+
+
+def units_of(layer: Any) -> list[str]:
+    return [str(unit) for unit in layer.units]
+
+
+def test_every_real_file_is_in_one_of_the_lists(data_dir: Path) -> None:
+    found = {path.relative_to(data_dir).as_posix() for path in data_dir.glob("*/*.tif*")}
+    assert found == {*STACKS, *NO_STACKS, *BROKEN, *OTHERS}
+
+
+def test_the_manifest_names_every_suffix_that_is_read() -> None:
+    manifest = PluginManifest.from_distribution(PLUGIN)
+    patterns = [one.filename_patterns for one in manifest.contributions.readers or ()]
+    assert set(*patterns) == {f"*{one}" for one in (*STACK_SUFFIXES, FIT_SUFFIX)}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_a_stack_is_one_layer_with_its_spacing_in_its_unit(
+    viewer: Any, stack_path: Callable[[str], Path], name: str
+) -> None:
+    path = stack_path(name)
+    shape, spacing = STACKS[name]
+    [layer] = viewer.open(path, plugin=PLUGIN)
+    assert layer.name == path.stem
+    assert layer.data.shape == shape
+    np.testing.assert_array_equal(layer.data, tifffile.imread(path))
+    np.testing.assert_allclose(layer.scale, spacing, rtol=1e-6)
+    assert units_of(layer) == ["pixel" if spacing == PIXELS else "micrometer"] * 3
+    assert tuple(layer.axis_labels) == ("z", "y", "x")
+    about = layer.metadata["napari_gaussfit"]
+    assert about["source"] == str(path)
+    assert about["channel"] is None
+    assert any("--spacing" in note for note in about["notes"]) == (spacing == PIXELS)
+
+
+def test_a_time_series_has_time_in_front(viewer: Any, stack_path: Callable[[str], Path]) -> None:
+    path = stack_path("hyperstack/droplet_TZYX_napari_stress.tif")
+    [layer] = viewer.open(path, plugin=PLUGIN)
+    np.testing.assert_array_equal(layer.data, tifffile.imread(path))
+    assert layer.data.shape == (21, 16, 30, 31)
+    assert tuple(layer.scale) == (1, 1, 1, 1)
+    assert units_of(layer) == ["pixel"] * 4
+    assert tuple(layer.axis_labels) == ("t", "z", "y", "x")
+
+
+def test_channels_are_layers_of_their_own_colours_that_add_up(
+    viewer: Any, stack_path: Callable[[str], Path]
+) -> None:
+    path = stack_path("spots_beads/puncta_nucleus_punctatools_p1.tif")
+    layers = viewer.open(path, plugin=PLUGIN)
+    voxels = tifffile.imread(path)
+    assert len(layers) == 3
+    assert len({layer.colormap.name for layer in layers}) == 3
+    for channel, layer in enumerate(layers):
+        np.testing.assert_array_equal(layer.data, voxels[:, channel])
+        np.testing.assert_allclose(layer.scale, (0.2, 0.11, 0.11), rtol=1e-6)
+        assert units_of(layer) == ["micrometer"] * 3
+        assert layer.blending == "additive"
+        assert layer.name == f"{path.stem} channel {channel}"
+        assert layer.metadata["napari_gaussfit"]["channel"] == channel
+
+
+def test_a_series_of_named_channels_keeps_names_spacing_and_order(
+    viewer: Any, written: Callable[..., Path]
+) -> None:
+    voxels = np.random.default_rng(0).integers(0, 99, (3, 4, 2, 5, 6)).astype(np.uint8)
+    metadata = {
+        "axes": "TZCYX",
+        "Channel": {"Name": ["actin", "DNA"]},
+        "PhysicalSizeX": 100,
+        "PhysicalSizeXUnit": "nm",
+        "PhysicalSizeY": 0.1,
+        "PhysicalSizeZ": 0.3,
+    }
+    layers = viewer.open(written("s.ome.tif", voxels, ome=True, metadata=metadata), plugin=PLUGIN)
+    assert [layer.name for layer in layers] == ["s actin", "s DNA"]
+    assert [layer.colormap.name for layer in layers] == ["magenta", "green"]
+    for channel, layer in enumerate(layers):
+        np.testing.assert_array_equal(layer.data, voxels[:, :, channel])
+        np.testing.assert_allclose(layer.scale, (1, 0.3, 0.1, 0.1))
+        assert units_of(layer) == ["pixel", *["micrometer"] * 3]
+
+
+@pytest.mark.parametrize("name", NO_STACKS)
+def test_an_image_that_is_no_stack_comes_as_napari_reads_it(
+    viewer: Any, stack_path: Callable[[str], Path], name: str
+) -> None:
+    path = stack_path(name)
+    [ours] = viewer.open(path, plugin=PLUGIN)
+    [napari_s] = viewer.open(path, plugin="napari")
+    np.testing.assert_array_equal(ours.data, napari_s.data)
+    assert ours.rgb == napari_s.rgb
+    np.testing.assert_array_equal(ours.scale, napari_s.scale)
+
+
+def test_files_to_be_stacked_are_stacked_as_napari_does(
+    viewer: Any, written: Callable[..., Path]
+) -> None:
+    planes = np.random.default_rng(0).integers(0, 99, (3, 5, 6)).astype(np.uint8)
+    paths = [written(f"plane{n}.tif", plane) for n, plane in enumerate(planes)]
+    [layer] = viewer.open(paths, stack=True, plugin=PLUGIN)
+    np.testing.assert_array_equal(layer.data, planes)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_one_clear_error_and_adds_nothing(
+    viewer: Any, stack_path: Callable[[str], Path], name: str
+) -> None:
+    path = stack_path(name)
+    with pytest.raises(StackError) as error:
+        viewer.open(path, plugin=PLUGIN)
+    assert str(error.value).startswith(f"{path}: ")
+    assert BROKEN[name] in str(error.value)
+    assert not viewer.layers
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.SAFETENSORS"])
+def test_a_file_that_only_looks_like_a_fit_is_refused(
+    viewer: Any, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"not tensors at all")
+    with pytest.raises(FormatError, match="is no safetensors file"):
+        viewer.open(path, plugin=PLUGIN)
+    assert not viewer.layers
+
+
+@pytest.mark.parametrize("path", ["a.png", "a.zarr", ["a.safetensors", "b.safetensors"]])
+def test_other_files_are_left_to_others(path: Any) -> None:
+    assert get_reader(path) is None
+
+
+def test_a_series_that_memory_cannot_hold_is_refused_before_it_is_read(
+    viewer: Any, written: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written("t.tif", np.ones((3, 4, 5, 6), np.uint8), metadata={"axes": "TZYX"}, imagej=True)
+    free = type("Memory", (), {"available": 3 * 4 * 5 * 6 - 1})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    with pytest.raises(StackError, match="GB of memory"):
+        viewer.open(path, plugin=PLUGIN)
+
+
+class TestDropped:
+    """Where this reader was chosen for ``*.tif`` and the choice remembered."""
+
+    @pytest.fixture
+    def drop(
+        self, make_napari_viewer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[[Path], tuple[Any, list[str]]]:
+        from napari._qt.dialogs.qt_reader_dialog import QtReaderDialog
+        from napari.settings import get_settings
+        from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+        from qtpy.QtGui import QDropEvent
+
+        viewer = make_napari_viewer()
+        get_settings().plugins.extension2reader = {"*.tif": PLUGIN}
+        asked: list[str] = []
+
+        def cancel(dialog: QtReaderDialog) -> tuple[str, bool]:
+            from qtpy.QtWidgets import QLabel
+
+            asked.append(dialog.findChildren(QLabel)[0].text())
+            return "", False
+
+        monkeypatch.setattr(QtReaderDialog, "get_user_choices", cancel)
+
+        def drop(path: Path) -> tuple[Any, list[str]]:
+            mime = QMimeData()
+            mime.setUrls([QUrl.fromLocalFile(str(path))])
+            event = QDropEvent(
+                QPointF(5, 5),
+                Qt.DropAction.CopyAction,
+                mime,
+                Qt.MouseButton.LeftButton,
+                Qt.KeyboardModifier.NoModifier,
+            )
+            viewer.window._qt_viewer.dropEvent(event)
+            return viewer.layers, asked
+
+        return drop
+
+    def test_a_stack_opens_without_a_question(
+        self, drop: Callable[[Path], Any], stack_path: Callable[[str], Path]
+    ) -> None:
+        layers, asked = drop(stack_path("neurites/dendrite_spines_spotspine.tif"))
+        assert not asked
+        np.testing.assert_allclose(layers[0].scale, (0.21, 0.06, 0.06))
+
+    def test_a_colour_image_opens_without_a_question(
+        self, drop: Callable[[Path], Any], stack_path: Callable[[str], Path]
+    ) -> None:
+        layers, asked = drop(stack_path("odd/hela_rgb16_imagej_bian.tif"))
+        assert not asked
+        assert layers[0].rgb
+
+    def test_a_broken_file_says_once_what_is_wrong_and_adds_nothing(
+        self, drop: Callable[[Path], Any], stack_path: Callable[[str], Path]
+    ) -> None:
+        layers, asked = drop(stack_path("odd/derived_truncated60pct.tif"))
+        assert len(asked) == 1
+        assert "promises 41 planes" in asked[0]
+        assert not layers
