@@ -1,0 +1,310 @@
+"""The command line: fit, render, export, info, demo.
+
+Exit codes: 0 done; 2 bad input or bad settings, one line on stderr; 130 interrupted, with the fit
+so far saved. Heavy imports stand inside the functions, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
+
+from napari_gaussfit.errors import GaussfitError, SettingsError
+from napari_gaussfit.settings import Device, FitSettings, Objective, Quality
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_gaussfit.camera import Camera
+    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.stack import Stack
+
+__all__ = ["main"]
+
+PROGRAM = "napari-gaussfit"
+DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+DEMO_FOLDER = "napari-gaussfit-demo"
+LARGEST_PICTURE = 2048
+"""Pixels a side, at most, of a view that is no axis's."""
+
+SETTINGS = ("gaussians", "quality", "objective", "device", "seed", "max_seconds")
+"""Settings of a fit that have an option of the same name."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: error: {message} ({self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; the process's own by default.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except (GaussfitError, OSError) as error:
+        _say(f"error: {' '.join(str(error).split())}")
+        return BAD_INPUT
+    except MemoryError:
+        _say("error: there is not enough memory; crop or bin the stack, or close other programs")
+        return BAD_INPUT
+
+
+def _say(line: str) -> None:
+    print(f"{PROGRAM}: {line}", file=sys.stderr)
+
+
+def _note(line: str) -> None:
+    print(f"note: {line}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from napari_gaussfit import __version__
+
+    parser = _Parser(prog=PROGRAM, description="Fit 3D Gaussians to a fluorescence stack.")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    fit = commands.add_parser("fit", help="fit a stack and write table, report and picture")
+    fit.add_argument("stack", metavar="STACK", type=Path, help="a TIFF of z, y, x")
+    fit.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write")
+    _add_settings(fit)
+    _add_stack_options(fit)
+    fit.add_argument("--resume", action="store_true", help="go on from the fit in OUT")
+    fit.set_defaults(run=_fit)
+
+    render = commands.add_parser("render", help="write a projection or the volume of a fit")
+    render.add_argument("fit", metavar="FIT", type=Path, help="fit.safetensors, or its folder")
+    render.add_argument(
+        "-o", "--out", metavar="IMAGE", type=Path, required=True,
+        help=".tif (raw intensity) or .png (to look at)",
+    )  # fmt: skip
+    render.add_argument("--view", choices=("z", "y", "x"), help="axis to look along (z)")
+    render.add_argument("--azimuth", type=float, metavar="A", help="degrees about y, from z")
+    render.add_argument("--elevation", type=float, metavar="E", help="degrees towards y")
+    render.add_argument("--mode", choices=("mip", "soft-mip", "sum"), help="projection (mip)")
+    render.add_argument("--volume", action="store_true", help="all voxels, as an OME-TIFF")
+    render.set_defaults(run=_render)
+
+    export = commands.add_parser("export", help="write a fit in another format")
+    export.add_argument("fit", metavar="FIT", type=Path, help="fit.safetensors, or its folder")
+    export.add_argument(
+        "-o", "--out", metavar="FILE", type=Path, required=True,
+        help=".csv (table) or .ome.tif (volume)",
+    )  # fmt: skip
+    export.set_defaults(run=_export)
+
+    info = commands.add_parser("info", help="say what this machine, a stack or a fit is")
+    info.add_argument("path", metavar="STACK|FIT", type=Path, nargs="?")
+    _add_stack_options(info)
+    info.set_defaults(run=_info)
+
+    demo = commands.add_parser("demo", help="fit a built-in phantom and compare with the truth")
+    demo.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path(DEMO_FOLDER))
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gaussians", type=int, metavar="N", help="how many at most")
+    parser.add_argument("--quality", choices=get_args(Quality), help="how long to go on (balanced)")
+    parser.add_argument("--objective", choices=get_args(Objective), help="(mip+voxels)")
+    parser.add_argument("--device", choices=get_args(Device), help="where to compute (auto)")
+    parser.add_argument("--seed", type=int, metavar="S", help="of all random choices (0)")
+    parser.add_argument("--max-seconds", type=float, metavar="S", help="end after this time")
+
+
+def _add_stack_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--channel", type=int, metavar="C", help="which channel, from 0")
+    parser.add_argument("--time", type=int, metavar="T", help="which time point, from 0")
+    parser.add_argument(
+        "--spacing", type=float, nargs=3, metavar=("DZ", "DY", "DX"), help="micrometers a voxel"
+    )
+    parser.add_argument(
+        "--fill-nan", type=float, metavar="VALUE", help="put this in place of NaN and infinities"
+    )
+
+
+def _opened(arguments: argparse.Namespace, path: Path) -> Stack:
+    from napari_gaussfit.stack import Stack
+
+    return Stack.open(
+        path,
+        channel=arguments.channel,
+        time=arguments.time,
+        spacing=arguments.spacing,
+        fill_nan=arguments.fill_nan,
+    )
+
+
+def _fit(arguments: argparse.Namespace) -> int:
+    from napari_gaussfit.output import checked_folder
+
+    given = {name: value for name in SETTINGS if (value := getattr(arguments, name)) is not None}
+    settings = FitSettings(**given)
+    folder = checked_folder(arguments.out)
+    _refuse_missing_device(settings)
+    _refuse_too_large(arguments.stack)
+    stack = _opened(arguments, arguments.stack)
+    for note in stack.notes:
+        _note(note)
+    return _fit_into(folder, stack, settings, given if arguments.resume else None)
+
+
+def _fit_into(
+    path: Path, stack: Stack, settings: FitSettings, resume: dict[str, Any] | None
+) -> int:
+    """Fit a stack, or go on with `resume`, the settings that were given, and write the folder."""
+    from napari_gaussfit.fitting import Fit
+    from napari_gaussfit.output import FitFolder, is_finished, resumed_settings
+    from napari_gaussfit.running import run
+
+    folder = FitFolder(path, stack)
+    saved = None
+    if resume is not None and folder.holds_fit:
+        saved = folder.saved()
+        settings = resumed_settings(saved, resume)
+        if is_finished(saved, settings):
+            print(f"{path}: this fit is finished, after {(saved.report or {})['iterations']} steps")
+            return DONE
+    elif resume is not None:
+        _note(f"{path} holds no fit to go on from; a new one begins")
+    elif folder.holds_fit:
+        _note(f"{path} holds a fit; this one replaces it (--resume goes on from it)")
+    fit = Fit(stack, settings)
+    if saved is not None:
+        fit.restore(saved.state, saved.history, saved.field)
+    return DONE if run(fit, folder, resumed=saved is not None) else INTERRUPTED
+
+
+def _refuse_missing_device(settings: FitSettings) -> None:
+    import torch
+
+    from napari_gaussfit._kernels import backend_name
+
+    if settings.device != "auto":
+        backend_name(torch.device(settings.device))
+
+
+def _refuse_too_large(path: Path) -> None:
+    """Refuse a stack whose fit has no room, before its voxels are read."""
+    from napari_gaussfit.running import refuse_what_memory_cannot_hold
+    from napari_gaussfit.stack import read_layout
+
+    layout = read_layout(path)
+    refuse_what_memory_cannot_hold(str(path), layout.stack_shape, layout.stack_nbytes)
+
+
+def _loaded(path: Path) -> SavedFit:
+    from napari_gaussfit.io.native import load_fit
+    from napari_gaussfit.output import fit_path
+
+    return load_fit(fit_path(path))
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    from napari_gaussfit.io.formats import write_fit
+    from napari_gaussfit.io.image import checked_image_path, write_image
+    from napari_gaussfit.projection import render
+
+    angles = arguments.azimuth is not None or arguments.elevation is not None
+    if arguments.volume:
+        if angles or arguments.view or arguments.mode:
+            raise SettingsError("--volume has neither view, angles nor mode; leave these out")
+        if arguments.out.suffix.lower() not in (".tif", ".tiff"):
+            raise SettingsError(f"--volume {arguments.out}: expected a name that ends in .ome.tif")
+        write_fit(arguments.out, _loaded(arguments.fit))
+        return DONE
+    if angles and arguments.view:
+        raise SettingsError("--view and --azimuth, --elevation are two ways to say it; choose one")
+    target = checked_image_path(arguments.out)
+    saved = _loaded(arguments.fit)
+    camera = _camera(arguments, saved, square=angles or target.suffix.lower() == ".png")
+    image = render(saved.field, camera, _box(saved), mode=arguments.mode or "mip").numpy()
+    write_image(target, image, pixel=camera.pixel, unit=saved.unit)
+    return DONE
+
+
+def _box(saved: SavedFit) -> tuple[Any, Any]:
+    import numpy as np
+
+    spacing = np.asarray(saved.spacing)
+    return -0.5 * spacing, (np.asarray(saved.shape) - 0.5) * spacing
+
+
+def _camera(arguments: argparse.Namespace, saved: SavedFit, *, square: bool) -> Camera:
+    """Return the view asked for; along an axis, its pixels are the voxels' unless `square`."""
+    from napari_gaussfit.camera import AXIS_NAMES, axis_view, orbit_view
+
+    finest = min(saved.spacing)
+    if arguments.azimuth is not None or arguments.elevation is not None:
+        return orbit_view(
+            _box(saved), arguments.azimuth or 0.0, arguments.elevation or 0.0, finest,
+            largest_side=LARGEST_PICTURE,
+        )  # fmt: skip
+    along = axis_view(saved.shape, saved.spacing, AXIS_NAMES.index(arguments.view or "z"))
+    if not square:
+        return along
+    rows, columns = (
+        math.ceil(n * size / finest) for n, size in zip(along.shape, along.pixel, strict=True)
+    )
+    return replace(along, shape=(rows, columns), pixel=(finest, finest), axis=None)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from napari_gaussfit.io.formats import write_fit, writer_of
+
+    writer_of(arguments.out)
+    write_fit(arguments.out, _loaded(arguments.fit))
+    return DONE
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from napari_gaussfit import information
+
+    path = arguments.path
+    if path is None:
+        lines = information.of_machine()
+    elif path.is_dir() or path.suffix.lower() == ".safetensors":
+        lines = information.of_fit(_loaded(path))
+    else:
+        lines = information.of_layout(path)
+        choice = information.open_choice(path, arguments.channel, arguments.time)
+        if choice:
+            lines.append(("to choose", choice))
+        else:
+            lines += information.of_stack(_opened(arguments, path))
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:<{width}}  {value}")
+    return DONE
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from napari_gaussfit import demo
+    from napari_gaussfit.output import checked_folder
+
+    folder = checked_folder(arguments.out)
+    phantom, settings = demo.problem()
+    code = _fit_into(folder, phantom.stack, settings, None)
+    if code == DONE:
+        demo.compare(folder, phantom)
+        demo.show(folder)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The demo: Gaussians that are known, a stack of them with noise, and how well a fit finds them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_gaussfit.io.csv import write_csv
+from napari_gaussfit.io.native import load_fit
+from napari_gaussfit.io.tiff import write_ome_tiff
+from napari_gaussfit.output import FIT_NAME, TABLE_NAME
+from napari_gaussfit.phantoms import separated
+from napari_gaussfit.settings import FitSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.phantoms import Phantom
+
+__all__ = ["compare", "errors_of", "has_screen", "problem", "show"]
+
+PHOTONS = 500.0
+"""Light at the brightest voxel: that of a good confocal recording."""
+
+STACK_NAME, TRUTH_NAME = "stack.ome.tif", "truth.csv"
+
+
+def problem() -> tuple[Phantom, FitSettings]:
+    """Return a stack of known Gaussians that do not overlap, and settings to find as many."""
+    phantom = separated(photons=PHOTONS)
+    return phantom, FitSettings(gaussians=len(phantom.truth), quality="balanced")
+
+
+def errors_of(found: GaussianField, truth: GaussianField) -> Mapping[str, NDArray[np.float64]]:
+    """Return how far each true Gaussian's partner is from it, one partner each.
+
+    Parameters
+    ----------
+    found, truth : GaussianField
+        In one unit. Partners are chosen so that the distances' sum is least.
+
+    Returns
+    -------
+    mapping of ndarray
+        "centre" [P], in `unit`; "width" [P], of the three principal sigmas the largest relative
+        error; "amplitude" [P], relative. P is the smaller of the two counts.
+    """
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial.distance import cdist
+
+    distances = cdist(truth.means.numpy(), found.means.numpy())
+    known, partner = linear_sum_assignment(distances)
+    sigmas, true_sigmas = (field.principal()[0].numpy() for field in (found, truth))
+    widths = np.abs(sigmas[partner] / true_sigmas[known] - 1).max(axis=1)
+    amplitudes = np.abs(found.amplitudes.numpy()[partner] / truth.amplitudes.numpy()[known] - 1)
+    return {"centre": distances[known, partner], "width": widths, "amplitude": amplitudes}
+
+
+def compare(folder: Path, phantom: Phantom) -> None:
+    """Print how far the fit in a folder is from the truth, and write stack and truth beside it."""
+    stack = phantom.stack
+    write_ome_tiff(
+        folder / STACK_NAME, stack.voxels, spacing=stack.spacing, unit=stack.unit, name=stack.name
+    )
+    write_csv(folder / TRUTH_NAME, phantom.truth, stack.spacing)
+    errors = errors_of(load_fit(folder / FIT_NAME).field, phantom.truth)
+    lines = (
+        ("centre", errors["centre"] * 1000, "nm"),
+        ("width", errors["width"] * 100, "%"),
+        ("amplitude", errors["amplitude"] * 100, "%"),
+    )
+    voxel = " x ".join(f"{1000 * d:.0f}" for d in stack.spacing)
+    sys.stdout.write(
+        f"{len(phantom.truth)} true Gaussians in voxels of {voxel} nm; errors of those found:\n"
+    )
+    for name, values, unit in lines:
+        sys.stdout.write(
+            f"  {name:<10} median {np.median(values):.2g} {unit}, "
+            f"95th percentile {np.percentile(values, 95):.2g} {unit}\n"
+        )
+    names = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
+    sys.stdout.write(f"{folder} holds {names}\n")
+
+
+def has_screen() -> bool:
+    """Tell whether a person sits before a screen: a terminal, and a window system behind it."""
+    if not sys.stdout.isatty() or os.environ.get("CI"):
+        return False
+    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(named) or platform.system() != "Linux"
+
+
+def show(folder: Path) -> None:
+    """Open the stack and the centres found in napari, where there is a screen."""
+    if not has_screen():
+        return
+    files = [str(folder / STACK_NAME), str(folder / TABLE_NAME)]
+    # A process of its own: the command line imports neither napari nor Qt.
+    subprocess.run([sys.executable, "-m", "napari", "--plugin", "napari", *files], check=False)

@@ -1,0 +1,210 @@
+"""projections.png: what the stack shows, what the fit shows, and what is left, view by view.
+
+Drawn by matplotlib's objects alone: no window system, no global state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.offsetbox import AnchoredOffsetbox, AuxTransformBox, HPacker, TextArea
+from matplotlib.patches import Rectangle
+
+from napari_gaussfit.camera import AXIS_NAMES, axis_view
+from napari_gaussfit.metrics import psnr
+from napari_gaussfit.projection import render
+from napari_gaussfit.views import Views
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+    from numpy.typing import NDArray
+
+    from napari_gaussfit.camera import Camera
+    from napari_gaussfit.fitting import FitResult
+    from napari_gaussfit.settings import FitSettings
+
+    Image = NDArray[np.float32]
+
+__all__ = ["Comparison", "comparisons", "draw_projections", "scale_bar_length"]
+
+COLUMN_INCHES = 3.1
+"""Width of a picture."""
+
+LEAST_INCHES, MOST_INCHES = 1.0, 3.4
+"""Heights of a row: a thin stack stays visible from its side, a tall one keeps its columns."""
+
+DPI = 140
+SCALE_BAR_PART = 0.3
+"""Largest part of a picture's width that its scale bar takes."""
+
+OUTSIDE = "0.85"
+"""The grey of pixels whose rays miss the stack."""
+
+UNIT_SYMBOLS = {"micrometer": "µm", "pixel": "px"}
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """One view of a stack and of its fit.
+
+    Parameters
+    ----------
+    title : str
+        Which view.
+    data, fit : ndarray, shape [H, W]
+        MIPs in raw intensity; NaN where a ray misses the box.
+    size : tuple of float
+        Height and width in the stack's unit.
+    psnr : float
+        In dB.
+    """
+
+    title: str
+    data: Image
+    fit: Image
+    size: tuple[float, float]
+    psnr: float
+
+
+def comparisons(result: FitResult, settings: FitSettings) -> list[Comparison]:
+    """Return the three axis views and two of the views that were held out.
+
+    Parameters
+    ----------
+    result : FitResult
+        What was fitted.
+    settings : FitSettings
+        How: which views were held out follows from it.
+    """
+    stack = result.stack
+    views = Views(stack, settings.views, settings.held_out)
+    chosen = [
+        # The spline's maxima, as in every other view; the voxels' own lie beside the peaks.
+        (f"along {name}", replace(axis_view(stack.shape, stack.spacing, axis), axis=None))
+        for axis, name in enumerate(AXIS_NAMES)
+    ]
+    held_out = views.held_out
+    chosen += [
+        (f"held out: {camera.name}", camera)
+        for camera in dict.fromkeys([held_out[len(held_out) // 4], held_out[-1]])
+    ]
+    return [_compare(result, views, title, camera) for title, camera in chosen]
+
+
+def _compare(result: FitResult, views: Views, title: str, camera: Camera) -> Comparison:
+    stack, view = result.stack, views.view(camera)
+    hit = view.hit.numpy()
+    data = view.target.numpy()
+    fit = render(result.field, camera, stack.box).numpy()
+    height, width = (n * step for n, step in zip(camera.shape, camera.pixel, strict=True))
+    found = psnr(data, fit, stack.value_range, hit)
+    return Comparison(
+        title, np.where(hit, data, np.nan), np.where(hit, fit, np.nan), (height, width), found
+    )
+
+
+def draw_projections(result: FitResult, settings: FitSettings) -> Figure:
+    """Draw data, fit and residual of `comparisons`, a row each; ``savefig`` writes it.
+
+    Lengths are true to scale in both directions of every picture, whatever the spacing.
+    """
+    rows = comparisons(result, settings)
+    unit = UNIT_SYMBOLS[result.stack.unit]
+    heights = [
+        float(np.clip(COLUMN_INCHES * row.size[0] / row.size[1], LEAST_INCHES, MOST_INCHES))
+        for row in rows
+    ]
+    figure = Figure(
+        figsize=(3 * COLUMN_INCHES + 1.6, sum(heights) + 0.42 * len(rows) + 0.9),
+        dpi=DPI,
+        layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05, wspace=0.02, hspace=0.02),
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), 3, squeeze=False, height_ratios=heights)
+    largest = max(float(np.nanmax(np.abs(row.data - row.fit))) for row in rows)
+    for panels, row in zip(axes, rows, strict=True):
+        _draw_row(figure, list(panels), row, unit, largest)
+    report = result.report
+    figure.suptitle(
+        f"{_shortened(report.stack)}: maximum intensity projections of {report.gaussians:,} "
+        f"Gaussians\nheld-out views {report.heldout_mip_psnr:.1f} dB, "
+        f"voxels {report.voxel_psnr:.1f} dB",
+        fontsize=12,
+    )
+    return figure
+
+
+def _draw_row(
+    figure: Figure, panels: list[Axes], row: Comparison, unit: str, largest: float
+) -> None:
+    lowest, highest = float(np.nanmin(row.data)), float(np.nanmax(row.data))
+    shown = (
+        (row.data, f"data, {row.title}", "gray", lowest, highest),
+        (row.fit, f"fit, {row.psnr:.1f} dB", "gray", lowest, highest),
+        (row.data - row.fit, "residual, data − fit", "RdBu_r", -largest, largest),
+    )
+    drawn = [
+        _draw_image(panel, image, row.size, colours, limits)
+        for panel, (image, _, colours, *limits) in zip(panels, shown, strict=True)
+    ]
+    for panel, (_, title, *_) in zip(panels, shown, strict=True):
+        panel.set_title(title, fontsize=9, loc="left")
+    _draw_scale_bar(panels[0], row.size[1], unit)
+    for image, beside in ((drawn[1], panels[1]), (drawn[2], panels[2])):
+        # Inside the picture's own frame, so that all columns stay in line.
+        bar = figure.colorbar(image, cax=beside.inset_axes((1.02, 0.0, 0.04, 1.0)))
+        bar.ax.tick_params(labelsize=7)
+        bar.set_label("intensity", fontsize=7)
+
+
+def _draw_image(
+    axes: Axes, image: Image, size: tuple[float, float], colours: str, limits: list[float]
+) -> AxesImage:
+    height, width = size
+    axes.set_axis_off()
+    axes.set_anchor("NW")
+    drawn = axes.imshow(
+        np.ma.masked_invalid(image),
+        cmap=colours,
+        vmin=limits[0],
+        vmax=limits[1],
+        extent=(0, width, height, 0),
+        interpolation="nearest",
+    )
+    drawn.set_cmap(drawn.get_cmap().with_extremes(bad=OUTSIDE))
+    return drawn
+
+
+def scale_bar_length(width: float) -> float:
+    """Return the largest of 1, 2, 5, 10, ... that takes no more than its part of a width."""
+    most = SCALE_BAR_PART * width
+    decade = 10.0 ** np.floor(np.log10(most))
+    return float(max(step for step in (1.0, 2.0, 5.0) if step * decade <= most) * decade)
+
+
+def _draw_scale_bar(axes: Axes, width: float, unit: str) -> None:
+    """Draw a bar of a round length below a picture, where it hides nothing."""
+    length = scale_bar_length(width)
+    line = AuxTransformBox(axes.transData)
+    line.add_artist(Rectangle((0, 0), length, width / 120, facecolor="black"))
+    label = TextArea(f"{length:g} {unit}", textprops={"fontsize": 8})
+    bar = AnchoredOffsetbox(
+        "upper left",
+        child=HPacker(children=[line, label], align="center", pad=0, sep=4),
+        pad=0,
+        borderpad=0.3,
+        frameon=False,
+        bbox_to_anchor=(0.0, 0.0),
+        bbox_transform=axes.transAxes,
+    )
+    axes.add_artist(bar)
+
+
+def _shortened(name: str, most: int = 48) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"

@@ -1,0 +1,98 @@
+"""What `napari-gaussfit info` says of this machine, of a stack and of a fit: names and values."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from napari_gaussfit.errors import StackError
+from napari_gaussfit.stack import read_layout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.stack import Stack
+
+__all__ = ["of_fit", "of_layout", "of_machine", "of_stack", "open_choice"]
+
+Lines = list[tuple[str, str]]
+
+
+def of_machine() -> Lines:
+    """Return version, backend and why it is that, cores and memory."""
+    import platform
+
+    import psutil
+    import torch
+
+    from napari_gaussfit._kernels import backend_name
+    from napari_gaussfit._kernels.cpu import thread_count
+
+    memory = psutil.virtual_memory()
+    seen = "a CUDA device is there" if torch.cuda.is_available() else "no CUDA device is seen"
+    return [
+        ("version", version("napari-gaussfit")),
+        ("python", f"{platform.python_version()}, torch {torch.__version__}"),
+        ("backend", f"{backend_name(torch.device('cpu'))}, on the CPU"),
+        ("not cuda", f"this version has no CUDA kernels ({seen})"),
+        ("cores", str(thread_count())),
+        ("memory", f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB free"),
+    ]
+
+
+def of_layout(path: Path) -> Lines:
+    """Return what a stack's file says, without reading its voxels."""
+    layout = read_layout(path)
+    sizes = ", ".join(f"{axis.lower()} {size}" for axis, size in layout.sizes.items())
+    return [
+        ("stack", str(path)),
+        ("format", f"{layout.container}, {sizes}, {layout.dtype}"),
+    ]
+
+
+def open_choice(path: Path, channel: int | None, time: int | None) -> str | None:
+    """Return which choice of channel or time is still to be made, None when none is."""
+    layout = read_layout(path)
+    several = (layout.channels > 1 and channel is None) or (layout.times > 1 and time is None)
+    if not several:
+        return None
+    try:
+        layout.choose(channel, time)
+    except StackError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None
+
+
+def of_stack(stack: Stack) -> Lines:
+    """Return shape, spacing, intensities, what was assumed, and a count of Gaussians for it."""
+    from napari_gaussfit.seeding import suggested_count
+
+    lowest, highest = stack.value_range
+    lines = [
+        ("shape", f"{' x '.join(map(str, stack.shape))} voxels (z, y, x)"),
+        ("spacing", f"{' x '.join(f'{d:g}' for d in stack.spacing)} {stack.unit}"),
+        ("intensity", f"{lowest:g} to {highest:g}"),
+        ("gaussians", f"{suggested_count(stack.voxels):,} suggested"),
+    ]
+    return lines + [("note", note) for note in stack.notes]
+
+
+def of_fit(saved: SavedFit) -> Lines:
+    """Return a fit's report, or how far it has come."""
+    lines = [
+        ("stack", saved.stack),
+        ("shape", f"{' x '.join(map(str, saved.shape))} voxels (z, y, x)"),
+        ("spacing", f"{' x '.join(f'{d:g}' for d in saved.spacing)} {saved.unit}"),
+        ("gaussians", f"{len(saved.field):,}"),
+        ("background", f"{saved.field.background:.6g}"),
+    ]
+    if saved.report is None:
+        steps = saved.history.get("iteration") or [0]
+        return [*lines, ("unfinished", f"after step {steps[-1]:.0f} or more; --resume goes on")]
+    told = {name for name, _ in lines} | {"unit"}
+    return lines + [
+        (name, f"{value:.6g}" if isinstance(value, float) else str(value))
+        for name, value in saved.report.items()
+        if name not in told
+    ]

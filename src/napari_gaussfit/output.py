@@ -1,0 +1,238 @@
+"""OUT: the folder that a fit leaves behind, and how a fit goes on from it.
+
+``fit.safetensors`` comes first and at intervals, so that a fit survives its process; the table,
+the report and the picture follow when it has ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from napari_gaussfit.errors import FormatError, OutputError, SettingsError
+from napari_gaussfit.fitting import FitState
+from napari_gaussfit.io.atomic import replacing
+from napari_gaussfit.io.csv import write_csv
+from napari_gaussfit.io.native import SavedFit, load_fit, save_fit
+from napari_gaussfit.settings import FitSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_gaussfit.fitting import Fit, FitResult
+    from napari_gaussfit.stack import Stack
+
+__all__ = [
+    "FIT_NAME",
+    "PICTURE_NAME",
+    "REPORT_NAME",
+    "TABLE_NAME",
+    "FitFolder",
+    "checked_folder",
+    "fit_path",
+    "is_finished",
+    "report_of",
+    "resumed_settings",
+]
+
+FIT_NAME, TABLE_NAME = "fit.safetensors", "gaussians.csv"
+REPORT_NAME, PICTURE_NAME = "report.json", "projections.png"
+
+MAY_CHANGE = ("device", "max_seconds")
+"""Settings that a resumed fit may have otherwise: they limit a run, and leave the fit the same."""
+
+_DIGEST = "stack_digest"
+"""The tensor in the saved state that tells whose fit it is."""
+
+
+def checked_folder(path: str | os.PathLike[str]) -> Path:
+    """Return a path that is, or can become, a folder to write into; makes nothing.
+
+    Raises
+    ------
+    OutputError
+        If it is a file, or lies where this user may not write.
+    """
+    folder = Path(path)
+    standing = folder
+    while not standing.exists() and standing != standing.parent:
+        standing = standing.parent
+    if not standing.is_dir():
+        raise OutputError(f"{folder}: {standing} is a file; give a folder to write into")
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{folder}: {standing} may not be written to by this user; give another folder"
+        )
+    return folder
+
+
+def fit_path(path: str | os.PathLike[str]) -> Path:
+    """Return the native file that a path means: itself, or the one in the folder that it is."""
+    given = Path(path)
+    return given / FIT_NAME if given.is_dir() else given
+
+
+@dataclass(frozen=True)
+class FitFolder:
+    """The folder of one fit of one stack.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    stack : Stack
+        What is fitted.
+    """
+
+    path: Path
+    stack: Stack
+
+    @property
+    def holds_fit(self) -> bool:
+        """Whether there is a fit to go on from, or to replace."""
+        return (self.path / FIT_NAME).is_file()
+
+    def make(self) -> None:
+        """Make the folder where there is none.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be made: {error.strerror}") from error
+
+    def save(self, fit: Fit, report: Mapping[str, Any] | None = None) -> None:
+        """Write ``fit.safetensors``, from which the fit can go on. Between two snapshots only."""
+        state, history, field = fit.checkpoint()
+        saved = SavedFit(
+            field=field,
+            stack=self.stack.name,
+            shape=self.stack.shape,
+            spacing=self.stack.spacing,
+            unit=self.stack.unit,
+            settings=fit.settings.to_dict(),
+            history=history,
+            report=None if report is None else dict(report),
+            state=state | {_DIGEST: _digest(self.stack)},
+        )
+        save_fit(self.path / FIT_NAME, saved)
+
+    def forget_results(self) -> None:
+        """Remove table, report and picture of an earlier fit, which the new one replaces."""
+        for name in (TABLE_NAME, REPORT_NAME, PICTURE_NAME):
+            (self.path / name).unlink(missing_ok=True)
+
+    def finish(self, fit: Fit) -> FitResult:
+        """Write all that a fit leaves; the fit itself first, should the rest be interrupted."""
+        from napari_gaussfit.figures import draw_projections
+
+        self.save(fit)
+        result = fit.result()
+        write_csv(self.path / TABLE_NAME, result.field, self.stack.spacing)
+        _write_json(self.path / REPORT_NAME, report_of(result, fit.settings))
+        with replacing(self.path / PICTURE_NAME) as temporary:
+            draw_projections(result, fit.settings).savefig(temporary)
+        ended = fit.state is FitState.FINISHED
+        self.save(fit, result.report.to_dict() if ended else None)
+        return result
+
+    def saved(self) -> SavedFit:
+        """Return the fit in the folder.
+
+        Raises
+        ------
+        FormatError
+            If it cannot be read, or is the fit of another stack.
+        """
+        path = self.path / FIT_NAME
+        saved, stack = load_fit(path), self.stack
+        for what, found, given in (
+            ("shape", saved.shape, stack.shape),
+            ("spacing", saved.spacing, stack.spacing),
+            ("unit", saved.unit, stack.unit),
+        ):
+            if found != given:
+                raise FormatError(
+                    f"{path}: is the fit of a stack of {what} {found}, this one's is {given}; "
+                    "give that stack as it was, or another folder"
+                )
+        if _DIGEST not in saved.state:
+            raise FormatError(f"{path}: holds no state to go on from; fit anew, without resuming")
+        if not torch.equal(saved.state[_DIGEST], _digest(stack)):
+            raise FormatError(
+                f"{path}: is the fit of other voxels, {saved.stack!r}; "
+                "give that stack (and channel, time) again, or another folder"
+            )
+        return saved
+
+
+def resumed_settings(saved: SavedFit, given: Mapping[str, Any]) -> FitSettings:
+    """Return the settings of a saved fit, those given checked against them.
+
+    Raises
+    ------
+    SettingsError
+        If one that was given is another; `MAY_CHANGE` excepted.
+    """
+    known = FitSettings.from_dict(saved.settings)
+    for setting in fields(FitSettings):
+        name = setting.name
+        was = getattr(known, name)
+        if name in given and name not in MAY_CHANGE and given[name] != was:
+            raise SettingsError(
+                f"{name}={given[name]!r}: the saved fit has {was!r}; leave it out to go on, "
+                "or fit anew, without resuming"
+            )
+    changed = {name: given[name] for name in MAY_CHANGE if name in given}
+    return FitSettings.from_dict(saved.settings | changed)
+
+
+def is_finished(saved: SavedFit, settings: FitSettings) -> bool:
+    """Tell whether a saved fit has done all that its settings ask for."""
+    if saved.report is None:
+        return False
+    limit = settings.max_seconds
+    out_of_time = limit is not None and saved.report["seconds"] >= limit
+    return out_of_time or bool(saved.report["iterations"] >= settings.steps)
+
+
+def report_of(result: FitResult, settings: FitSettings) -> dict[str, Any]:
+    """Return what ``report.json`` holds: the report, the settings, and the history."""
+    return result.report.to_dict() | {
+        "settings": settings.to_dict(),
+        "history": result.history,
+    }
+
+
+def _digest(stack: Stack) -> torch.Tensor:
+    """Return a checksum of the voxels [16]: channel, time and fillings tell by it."""
+    digest = hashlib.blake2b(stack.voxels.tobytes(), digest_size=16).digest()
+    return torch.tensor(list(digest), dtype=torch.uint8)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON types with null for what is not known: JSON has no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,151 @@
+"""Running a fit from a terminal: progress, signals, saving at intervals, and room in memory."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_gaussfit.errors import StackError
+from napari_gaussfit.fitting import FitState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tqdm import tqdm
+
+    from napari_gaussfit.fitting import Fit, Snapshot
+    from napari_gaussfit.output import FitFolder
+
+__all__ = ["kernels_are_compiled", "refuse_what_memory_cannot_hold", "run"]
+
+SAVE_SECONDS = 10.0
+"""Time between two savings: what a kill costs at most."""
+
+BYTES_PER_VOXEL = 80
+"""Memory of a fit and its report for each voxel, beside the stack: 57 and 80 on 256^3 voxels."""
+
+BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
+
+
+def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> bool:
+    """Run a fit into its folder; return whether it came to its end.
+
+    The first SIGINT or SIGTERM ends the fit after the current step, and what it has found is
+    written; a second one raises KeyboardInterrupt at once, and the last saving stays.
+
+    Parameters
+    ----------
+    fit : Fit
+        An idle fit.
+    folder : FitFolder
+        Where to write.
+    resumed : bool
+        Whether the folder's own results belong to this fit, so that they stay meanwhile.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be made.
+    """
+    folder.make()
+    if not kernels_are_compiled():
+        sys.stderr.write("compiling the kernels, once: this takes about half a minute\n")
+    with _signals_cancel(fit):
+        with _bar(fit.settings.steps) as bar:
+            saved = None
+            for snapshot in fit:
+                _show(bar, snapshot)
+                if saved is None or time.monotonic() - saved >= SAVE_SECONDS:
+                    folder.save(fit)
+                    if saved is None and not resumed:
+                        folder.forget_results()
+                    saved = time.monotonic()
+        report = folder.finish(fit).report
+    ended = fit.state is FitState.FINISHED
+    sys.stdout.write(
+        f"{folder.path}: {report.gaussians:,} Gaussians, "
+        f"held-out projections {report.heldout_mip_psnr:.2f} dB, "
+        f"voxels {report.voxel_psnr:.2f} dB, {report.iterations} steps in {report.seconds:.1f} s"
+        + ("\n" if ended else "; interrupted, --resume goes on\n")
+    )
+    return ended
+
+
+@contextmanager
+def _signals_cancel(fit: Fit) -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM cancel the fit, and the second one interrupt."""
+
+    def heed(*_: object) -> None:
+        for number in before:
+            signal.signal(number, signal.default_int_handler)
+        fit.cancel()
+
+    before: dict[signal.Signals, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, heed)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _bar(steps: int) -> tqdm[Any]:
+    from tqdm import tqdm
+
+    # disable=None: silent where stderr is no terminal.
+    return tqdm(total=steps, bar_format=BAR, file=sys.stderr, disable=None, dynamic_ncols=True)
+
+
+def _show(bar: tqdm[Any], snapshot: Snapshot) -> None:
+    psnr, left = snapshot.held_out_psnr, snapshot.seconds_left
+    quality = "" if math.isnan(psnr) else f"held-out {psnr:.1f} dB, "
+    when = "" if math.isnan(left) else f", {bar.format_interval(left)} left"
+    bar.set_postfix_str(f"{quality}{len(snapshot.field):,} Gaussians{when}", refresh=False)
+    bar.update(snapshot.iteration - bar.n)
+    bar.refresh()
+
+
+def kernels_are_compiled() -> bool:
+    """Tell whether Numba's cache holds the kernel that takes longest, newer than its source."""
+    from napari_gaussfit._kernels import cpu_rays
+
+    source = Path(cpu_rays.__file__)
+    cache = Path(str(cpu_rays.search_strip.stats.cache_path))
+    newest = max((f.stat().st_mtime for f in cache.glob("cpu_rays.search_strip-*.nbi")), default=0)
+    return newest > source.stat().st_mtime
+
+
+def refuse_what_memory_cannot_hold(label: str, shape: tuple[int, int, int], nbytes: int) -> None:
+    """Check, before its voxels are read, that the fit of a stack has room.
+
+    Parameters
+    ----------
+    label : str
+        The stack, for the message.
+    shape : tuple of int
+        Its voxels, z, y, x.
+    nbytes : int
+        Its size as it is stored.
+
+    Raises
+    ------
+    StackError
+        If it has not.
+    """
+    import psutil
+
+    voxels = math.prod(shape)
+    needed = nbytes + BYTES_PER_VOXEL * voxels
+    available = int(psutil.virtual_memory().available)
+    if needed > available:
+        raise StackError(
+            f"{label}: its {voxels:,} voxels ({' x '.join(map(str, shape))}) need about "
+            f"{needed / 1e9:.3g} GB of memory to be fitted, {available / 1e9:.3g} GB are free; "
+            "crop or bin the stack, or close other programs"
+        )

@@ -1,0 +1,362 @@
+"""The command line: what it writes, how it ends, and that bad input costs one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+import pytest
+import tifffile
+
+from napari_gaussfit.cli import main
+from napari_gaussfit.io.native import load_fit
+from napari_gaussfit.io.tiff import write_ome_tiff
+from napari_gaussfit.phantoms import beads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Capture = pytest.CaptureFixture[str]
+
+FILES = ["fit.safetensors", "gaussians.csv", "projections.png", "report.json"]
+SHAPE = (16, 40, 36)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of five beads."""
+    made = beads(count=5, shape=SHAPE).stack
+    path = tmp_path_factory.mktemp("stack") / "beads.ome.tif"
+    write_ome_tiff(path, made.voxels, spacing=made.spacing, unit=made.unit, name="beads")
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished fit, with the kernels compiled."""
+    out = tmp_path_factory.mktemp("fits") / "new" / "beads"
+    command = ["fit", str(stack), "-o", str(out), "--gaussians", "10", "--quality", "preview"]
+    assert main(command) == 0
+    return out
+
+
+def report_in(folder: Path) -> dict[str, object]:
+    loaded: dict[str, object] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def refused(capsys: Capture, *arguments: object) -> str:
+    """Run a command that must end with 2 and one line, and return the line."""
+    capsys.readouterr()
+    try:
+        code: object = main([str(argument) for argument in arguments])
+    except SystemExit as ended:
+        code = ended.code
+    said = capsys.readouterr()
+    assert code == 2, said
+    lines = said.err.strip().splitlines()
+    assert len(lines) == 1, f"not one line: {lines}"
+    assert said.out == ""
+    return lines[0]
+
+
+def test_fit_leaves_its_four_files(fitted: Path) -> None:
+    assert sorted(path.name for path in fitted.iterdir()) == FILES
+    assert report_in(fitted)["gaussians"] == 10
+
+
+def test_progress_is_silent_where_stderr_is_no_terminal(
+    fitted: Path, stack: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    assert fitted.exists()
+    arguments = ["--gaussians", "10", "--max-seconds", "0.1", "--objective", "mip", "--seed", "3"]
+    assert main(["fit", str(stack), "-o", str(tmp_path / "out"), *arguments]) == 0
+    said = capfd.readouterr()
+    assert said.err == ""
+    assert "held-out projections" in said.out
+    settings = report_in(tmp_path / "out")["settings"]
+    assert isinstance(settings, dict)
+    assert (settings["objective"], settings["seed"]) == ("mip", 3)
+
+
+def test_resuming_a_finished_fit_says_so(fitted: Path, stack: Path, capsys: Capture) -> None:
+    before = (fitted / "fit.safetensors").read_bytes()
+    assert main(["fit", str(stack), "-o", str(fitted), "--resume"]) == 0
+    assert "this fit is finished, after 150 steps" in capsys.readouterr().out
+    assert (fitted / "fit.safetensors").read_bytes() == before
+
+
+def test_resuming_with_other_settings_is_refused(
+    fitted: Path, stack: Path, capsys: Capture
+) -> None:
+    line = refused(capsys, "fit", stack, "-o", fitted, "--resume", "--gaussians", 11)
+    assert "gaussians=11: the saved fit has 10" in line
+
+
+def test_resuming_the_fit_of_another_stack_is_refused(
+    fitted: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    other = beads(count=5, shape=SHAPE, seed=1).stack
+    path = tmp_path / "beads.ome.tif"
+    write_ome_tiff(path, other.voxels, spacing=other.spacing, unit=other.unit, name="beads")
+    assert "is the fit of other voxels" in refused(capsys, "fit", path, "-o", fitted, "--resume")
+
+
+def test_what_is_assumed_of_a_stack_is_noted(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "plain.tif"
+    tifffile.imwrite(path, beads(count=2, shape=(12, 24, 24)).stack.voxels)
+    out = tmp_path / "out"
+    assert main(["fit", str(path), "-o", str(out), "--gaussians", "4", "--max-seconds", "0"]) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert any("--spacing DZ DY DX" in note for note in notes)
+    assert report_in(out)["unit"] == "pixel"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--gaussians", 0), "gaussians=0: expected a whole number of at least 1"),
+        (("--gaussians", "many"), "invalid int value: 'many'"),
+        (("--seed", -1), "seed=-1: expected a whole number of at least 0"),
+        (("--max-seconds", "nan"), "max_seconds=nan: expected a number"),
+        (("--quality", "best"), "invalid choice: 'best'"),
+        (("--device", "cuda"), "device=cuda: this version computes on the CPU only"),
+        (("--channel", 3), "channel=3 (--channel 3) is not in the file"),
+        (("--spacing", 0, 1, 1), "spacing: dz is 0"),
+    ],
+)
+def test_bad_settings_cost_one_line_and_leave_nothing(
+    stack: Path, tmp_path: Path, capsys: Capture, options: tuple[object, ...], said: str
+) -> None:
+    out = tmp_path / "out"
+    assert said in refused(capsys, "fit", stack, "-o", out, *options)
+    assert not out.exists()
+
+
+def test_bad_stacks_cost_one_line_and_leave_nothing(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "empty.tif").touch()
+    (tmp_path / "text.tif").write_text("no picture")
+    tifffile.imwrite(tmp_path / "flat.tif", np.zeros((20, 30), np.uint8))
+    tifffile.imwrite(tmp_path / "same.tif", np.ones((5, 20, 30), np.uint8))
+    tifffile.imwrite(tmp_path / "nan.tif", np.full((5, 20, 30), np.nan, np.float32))
+    out = tmp_path / "out"
+    for name, said in (
+        ("none.tif", "there is no such file"),
+        ("empty.tif", "is an empty file"),
+        ("text.tif", "is not a TIFF"),
+        ("flat.tif", "is a single 2D image"),
+        ("same.tif", "is 1 in every voxel"),
+        ("nan.tif", "every one of its 3,000 voxels is NaN"),
+    ):
+        line = refused(capsys, "fit", tmp_path / name, "-o", out)
+        assert said in line
+        assert name in line
+        assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "odd/derived_empty.tif",
+        "odd/derived_truncated_header8.tif",
+        "odd/derived_truncated60pct.tif",
+        "odd/hela_rgb16_imagej_bian.tif",
+        "odd/psf_float32_with_nan_bian.tif",
+        "hyperstack/droplet_TZYX_napari_stress.tif",
+        "hyperstack/threechannel_CYX_pyimagej.tif",
+    ],
+)
+def test_odd_real_files_cost_one_line(
+    stack_path: Callable[[str], Path], tmp_path: Path, capsys: Capture, name: str
+) -> None:
+    path = stack_path(name)
+    assert path.name in refused(capsys, "fit", path, "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_folder_is_refused_before_the_fit(
+    stack: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert "is a file" in refused(capsys, "fit", stack, "-o", tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_stack_too_large_for_memory_is_refused_with_figures(
+    stack: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = psutil.virtual_memory()._replace(available=1_000_000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    line = refused(capsys, "fit", stack, "-o", tmp_path / "out")
+    assert "its 23,040 voxels (16 x 40 x 36) need about 0.00194 GB" in line
+    assert "0.001 GB are free" in line
+
+
+def test_render_along_an_axis_has_the_voxels_own_pixels(fitted: Path, tmp_path: Path) -> None:
+    assert main(["render", str(fitted), "-o", str(tmp_path / "y.tif"), "--view", "y"]) == 0
+    image = tifffile.imread(tmp_path / "y.tif")
+    volume = load_fit(fitted / "fit.safetensors").field.voxelise(SHAPE, (0.3, 0.1, 0.1)).numpy()
+    assert image.shape == (16, 36)
+    assert image.dtype == np.float32
+    # The MIP's maxima lie between voxels: never below the voxels' own.
+    assert (image - volume.max(axis=1)).min() > -1e-3 * volume.max()
+
+
+def test_render_to_look_at_has_square_pixels(fitted: Path, tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    assert main(["render", str(fitted), "-o", str(tmp_path / "y.png"), "--view", "y"]) == 0
+    assert imread(tmp_path / "y.png").shape[:2] == (48, 36)
+
+
+def test_render_takes_angles_modes_and_the_volume(fitted: Path, tmp_path: Path) -> None:
+    fit = str(fitted / "fit.safetensors")
+    images = {}
+    for mode in ("mip", "soft-mip", "sum"):
+        path = tmp_path / f"{mode}.tif"
+        angles = ["--azimuth", "-30", "--elevation", "20"]
+        assert main(["render", fit, "-o", str(path), *angles, "--mode", mode]) == 0
+        images[mode] = tifffile.imread(path)
+    assert images["mip"].shape == images["sum"].shape
+    assert not np.allclose(images["mip"], images["sum"])
+    volume = tmp_path / "volume.ome.tif"
+    assert main(["render", fit, "-o", str(volume), "--volume"]) == 0
+    assert tifffile.imread(volume).shape == SHAPE
+
+
+def test_render_refuses_what_contradicts_itself(
+    fitted: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    image = tmp_path / "image.png"
+    line = refused(capsys, "render", fitted, "-o", image, "--view", "x", "--azimuth", 3)
+    assert "choose one" in line
+    assert "has the suffix '.jpg'" in refused(capsys, "render", fitted, "-o", tmp_path / "i.jpg")
+    assert "there is no folder" in refused(capsys, "render", fitted, "-o", tmp_path / "n" / "i.png")
+    assert "--volume" in refused(capsys, "render", fitted, "-o", image, "--volume")
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_writes_by_suffix(fitted: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert main(["export", str(fitted), "-o", str(tmp_path / "g.csv")]) == 0
+    assert (tmp_path / "g.csv").read_bytes() == (fitted / "gaussians.csv").read_bytes()
+    assert main(["export", str(fitted), "-o", str(tmp_path / "v.ome.tif")]) == 0
+    assert tifffile.imread(tmp_path / "v.ome.tif").shape == SHAPE
+    line = refused(capsys, "export", fitted, "-o", tmp_path / "g.xls")
+    assert ".csv (a table of the Gaussians)" in line
+    assert "no such file" in refused(capsys, "export", tmp_path / "no", "-o", tmp_path / "g.csv")
+
+
+def test_info_names_the_backend_and_why_no_other(capsys: Capture) -> None:
+    assert main(["info"]) == 0
+    said = capsys.readouterr().out
+    assert "numba, on the CPU" in said
+    assert "this version has no CUDA kernels" in said
+
+
+def test_info_of_a_stack_and_of_a_fit(fitted: Path, stack: Path, capsys: Capture) -> None:
+    assert main(["info", str(stack)]) == 0
+    said = capsys.readouterr().out
+    assert "16 x 40 x 36 voxels" in said
+    assert "0.3 x 0.1 x 0.1 micrometer" in said
+    assert "suggested" in said
+    assert main(["info", str(fitted)]) == 0
+    assert "heldout_mip_psnr" in capsys.readouterr().out
+
+
+def test_info_of_a_stack_with_channels_says_what_to_choose(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "two.ome.tif"
+    voxels = np.random.default_rng(0).integers(0, 99, (2, 5, 20, 30), np.uint16)
+    tifffile.imwrite(path, voxels, ome=True, metadata={"axes": "CZYX"})
+    assert main(["info", str(path)]) == 0
+    assert "choose channel=0..1 (--channel 0..1)" in capsys.readouterr().out
+
+
+def started(stack: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "napari_gaussfit.cli", "fit", str(stack), "-o", str(out)]
+    return subprocess.Popen(
+        [*command, "--gaussians", "300", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until_saved(process: subprocess.Popen[str], out: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not (out / "fit.safetensors").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(params=["SIGINT", "SIGTERM"])
+def ending(request: pytest.FixtureRequest) -> signal.Signals:
+    return signal.Signals[request.param]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send to a process")
+def test_an_interrupted_fit_is_saved_and_goes_on(
+    fitted: Path, stack: Path, tmp_path: Path, ending: signal.Signals
+) -> None:
+    assert fitted.exists()
+    out = tmp_path / "out"
+    process = started(stack, out, "--quality", "fine")
+    wait_until_saved(process, out)
+    process.send_signal(ending)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    begun = int(str(report_in(out)["iterations"]))
+    assert begun < 2500
+    again = started(stack, out, "--quality", "fine", "--resume", "--max-seconds", "6")
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    assert int(str(report_in(out)["iterations"])) > begun
+
+
+@pytest.mark.slow
+def test_a_killed_fit_goes_on(fitted: Path, stack: Path, tmp_path: Path) -> None:
+    assert fitted.exists()
+    out = tmp_path / "out"
+    process = started(stack, out, "--quality", "preview", "--seed", "5")
+    wait_until_saved(process, out)
+    process.kill()
+    process.communicate()
+    assert not (out / "report.json").exists()
+    again = started(stack, out, "--resume")
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    assert sorted(path.name for path in out.iterdir() if path.name in FILES) == FILES
+    settings = report_in(out)["settings"]
+    assert isinstance(settings, dict)
+    assert (settings["quality"], settings["seed"]) == ("preview", 5)
+    assert report_in(out)["iterations"] == 150
+
+
+def test_a_demo_without_a_terminal_opens_no_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_gaussfit.demo import has_screen
+
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert not has_screen()
+
+
+@pytest.mark.slow
+def test_demo_finds_the_truth(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
+    said = capsys.readouterr().out
+    assert "50 true Gaussians" in said
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == sorted(
+        [*FILES, "stack.ome.tif", "truth.csv"]
+    )
+    centre = next(line for line in said.splitlines() if line.strip().startswith("centre"))
+    assert float(centre.split("median")[1].split("nm")[0]) < 10, said

@@ -1,0 +1,243 @@
+"""The fit as a state machine: what one may ask of it, and what it keeps to."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from napari_gaussfit.errors import FitError, SettingsError
+from napari_gaussfit.fitting import FinishReason, Fit, FitState, fit
+from napari_gaussfit.phantoms import beads
+from napari_gaussfit.settings import FitSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.fitting import Snapshot
+    from napari_gaussfit.stack import Stack
+
+LATENCY_S = 2.0
+"""Longest wait for a pause or an end on a small stack; a step takes some 20 ms there."""
+
+
+def settings(**changes: Any) -> FitSettings:
+    return FitSettings(**({"gaussians": 20, "iterations": 30, "views": 8, "held_out": 2} | changes))
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    """Beads in a small box; the kernels are compiled when a test gets it."""
+    small = beads(count=5, shape=(16, 40, 40)).stack
+    fit(small, settings(iterations=2))
+    return small
+
+
+def run(running: Fit) -> Snapshot:
+    snapshots = list(running)
+    return snapshots[-1]
+
+
+def assert_same(one: GaussianField, other: GaussianField) -> None:
+    for name in ("means", "cholesky", "amplitudes"):
+        difference = (getattr(one, name) - getattr(other, name)).abs().max()
+        assert torch.equal(getattr(one, name), getattr(other, name)), f"{name} by {difference:g}"
+    assert one.background == other.background
+
+
+def test_fit_takes_all_its_steps_and_finishes(stack: Stack) -> None:
+    running = Fit(stack, settings())
+    assert running.state is FitState.IDLE
+    states = [snapshot.state for snapshot in running]
+    assert states[0] is FitState.RUNNING
+    assert states[-1] is running.state is FitState.FINISHED
+    assert running.reason is FinishReason.ITERATIONS
+    assert running.snapshot().iteration == 30
+    assert running.snapshot().seconds_left == 0
+
+
+def test_fit_ends_when_its_time_is_over(stack: Stack) -> None:
+    running = Fit(stack, settings(iterations=100_000, max_seconds=0.5))
+    last = run(running)
+    assert running.reason is FinishReason.MAX_SECONDS
+    assert last.iteration < 100_000
+    assert last.seconds < 0.5 + LATENCY_S
+
+
+def test_same_seed_gives_the_same_field_to_the_bit(stack: Stack) -> None:
+    assert_same(run(Fit(stack, settings())).field, run(Fit(stack, settings())).field)
+
+
+def test_another_seed_gives_another_field(stack: Stack) -> None:
+    one, other = (run(Fit(stack, settings(seed=seed))).field for seed in (0, 1))
+    assert not torch.equal(one.means, other.means)
+
+
+@pytest.mark.parametrize("objective", ["mip+voxels", "mip", "voxels"])
+def test_restored_fit_ends_in_the_field_of_an_uninterrupted_one(
+    stack: Stack, objective: str
+) -> None:
+    # 70 steps: relocation, at every 50th, comes after the break.
+    wanted = settings(iterations=70, objective=objective)
+    whole = run(Fit(stack, wanted)).field
+    broken = Fit(stack, wanted)
+    for snapshot in broken:
+        if snapshot.iteration >= 5:
+            break
+    taken = broken.checkpoint()
+    again = Fit(stack, wanted)
+    again.restore(*taken)
+    first = next(iterator := iter(again))
+    assert first.iteration == snapshot.iteration
+    *_, last = iterator
+    assert_same(last.field, whole)
+
+
+def test_history_goes_on_where_it_was(stack: Stack) -> None:
+    broken = Fit(stack, settings())
+    for snapshot in broken:
+        if snapshot.iteration >= 12:
+            break
+    again = Fit(stack, settings())
+    again.restore(*broken.checkpoint())
+    run(again)
+    assert again.history["iteration"] == [10, 20, 30]
+    assert np.all(np.diff(again.history["seconds"]) > 0)
+
+
+def watched(running: Fit, seen: list[Snapshot]) -> threading.Thread:
+    def watch() -> None:
+        seen.extend(iter(running))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def wait_for(running: Fit, state: FitState) -> float:
+    began = time.monotonic()
+    while running.state is not state:
+        assert time.monotonic() - began < 30, f"waited for {state}, the fit is {running.state}"
+        time.sleep(0.002)
+    return time.monotonic() - began
+
+
+@pytest.fixture
+def endless(stack: Stack) -> Iterator[tuple[Fit, list[Snapshot]]]:
+    """A fit that runs in another thread until it is told to end."""
+    running, seen = Fit(stack, settings(iterations=10**6)), []
+    thread = watched(running, seen)
+    wait_for(running, FitState.RUNNING)
+    yield running, seen
+    running.cancel()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_fit_pauses_and_goes_on_from_another_thread(endless: tuple[Fit, list[Snapshot]]) -> None:
+    running, seen = endless
+    running.pause()
+    waited = wait_for(running, FitState.PAUSED)
+    assert waited < LATENCY_S + 5, "the trainer is made first, then the pause is heeded"
+    time.sleep(0.3)
+    paused = seen[-1]
+    assert paused.state is FitState.PAUSED
+    time.sleep(0.3)
+    assert seen[-1] is paused, "a paused fit takes no step"
+    running.resume()
+    wait_for(running, FitState.RUNNING)
+    time.sleep(0.5)
+    assert seen[-1].iteration > paused.iteration
+
+
+def test_cancel_ends_a_running_fit_at_once(endless: tuple[Fit, list[Snapshot]]) -> None:
+    running, seen = endless
+    while not seen or seen[-1].iteration < 3:
+        time.sleep(0.01)
+    running.cancel()
+    waited = wait_for(running, FitState.CANCELLED)
+    assert waited < LATENCY_S, f"it took {waited:.2f} s"
+    assert running.reason is FinishReason.CANCELLED
+
+
+def test_cancel_ends_a_paused_fit(endless: tuple[Fit, list[Snapshot]]) -> None:
+    running, _ = endless
+    running.pause()
+    wait_for(running, FitState.PAUSED)
+    running.cancel()
+    assert wait_for(running, FitState.CANCELLED) < LATENCY_S
+
+
+def test_cancelled_fit_has_a_result(stack: Stack) -> None:
+    running = Fit(stack, settings(iterations=10**6))
+    for snapshot in running:
+        if snapshot.iteration >= 5:
+            running.cancel()
+    assert running.state is FitState.CANCELLED
+    assert math.isfinite(running.result().report.voxel_psnr)
+
+
+def test_snapshot_shares_nothing_with_the_fit(stack: Stack) -> None:
+    snapshots = list(Fit(stack, settings()))
+    snapshots[0].field.means.zero_()
+    assert float(snapshots[-1].field.means.abs().max()) > 0
+
+
+def test_fit_runs_once(stack: Stack) -> None:
+    running = Fit(stack, settings(iterations=1))
+    run(running)
+    with pytest.raises(FitError, match="this fit is finished; make a new one"):
+        run(running)
+    with pytest.raises(FitError, match="only an idle one can be restored"):
+        running.restore(*running.checkpoint())
+
+
+def test_fit_that_has_not_begun_has_no_result(stack: Stack) -> None:
+    with pytest.raises(FitError, match="has not begun"):
+        Fit(stack).result()
+
+
+def test_a_start_is_taken_up(stack: Stack) -> None:
+    field = fit(stack, settings()).field
+    first = next(iter(Fit(stack, settings(), start=field)))
+    assert_same(first.field, field)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "would_do"),
+    [
+        ("gaussians", 0, "a whole number of at least 1"),
+        ("gaussians", 2.5, "a whole number of at least 1"),
+        ("quality", "best", "'preview', 'balanced', 'fine'"),
+        ("objective", "mips", "'mip+voxels', 'mip', 'voxels'"),
+        ("device", "tpu", "'auto', 'cpu', 'cuda'"),
+        ("iterations", -1, "a whole number of at least 1"),
+        ("max_seconds", -1.0, "a number from 0 to inf"),
+        ("max_seconds", math.nan, "a number from 0 to inf"),
+        ("ssim_weight", 1.5, "a number from 0 to 1"),
+        ("held_out", 60, "fewer than views=60"),
+        ("seed", -1, "a whole number of at least 0"),
+        ("background", math.inf, "a number from -inf to inf"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_value_and_what_would_do(
+    name: str, value: object, would_do: str
+) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        FitSettings(**{name: value})
+    assert f"{name}={value!r}" in str(refusal.value)
+    assert would_do in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_settings_come_back_from_their_dictionary() -> None:
+    wanted = settings(max_seconds=3.5, objective="mip")
+    assert FitSettings.from_dict(wanted.to_dict()) == wanted
+    with pytest.raises(SettingsError, match="gausians: no such setting"):
+        FitSettings.from_dict({"gausians": 3})
