@@ -58,9 +58,12 @@ def main() -> None:
 
 def _fit(inbox: BinaryIO, outbox: Outbox) -> None:
     from napari_gaussfit.fitting import Fit, FitState
+    from napari_gaussfit.running import kernels_are_compiled
     from napari_gaussfit.settings import FitSettings
 
     asked = receive(inbox)
+    if not kernels_are_compiled():
+        outbox.send(Message("notice", {"text": "compiling, once: this takes half a minute"}))
     stack = _stack(asked)
     fit = Fit(
         stack,

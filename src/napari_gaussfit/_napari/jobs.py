@@ -59,6 +59,11 @@ class News:
     history: dict[str, list[float]] = field(
         default_factory=lambda: {key: [] for key in HISTORY_KEYS}
     )
+    notice: str = ""
+
+    def take_mips(self, mips: MipPair) -> None:
+        """Keep the newest projections."""
+        self.mips = mips
 
 
 class Job(Protocol):
@@ -102,7 +107,7 @@ class ThreadJob:
         self.news = News()
         self._name = _description(task)
         self._fit: Fit = Fit(task.stack, task.settings, start=task.start, points=task.points)
-        self._mips = MipThread(task.stack, self._take_mips)
+        self._mips = MipThread(task.stack, self.news.take_mips)
         self._mips.look(task.view)
 
     def __str__(self) -> str:
@@ -125,9 +130,6 @@ class ThreadJob:
             raise FitError(message) from error
         finally:
             self._mips.close()
-
-    def _take_mips(self, pair: MipPair) -> None:
-        self.news.mips = pair
 
     def pause(self) -> None:
         """Ask to stand still."""
@@ -184,7 +186,7 @@ class ProcessJob:
                 _mark(self.news, FitState.CANCELLED, FinishReason.CANCELLED)
             elif self._failure or not self._ended:
                 _mark(self.news, FitState.FAILED, FinishReason.ERROR)
-                raise FitError(self._failure or _obituary(code, errors))
+                raise FitError(self._failure or _obituary(self.news, code, errors))
 
     def _start(self, errors: IO[bytes]) -> None:
         with self._send_lock:
@@ -235,9 +237,11 @@ class ProcessJob:
             down, along = message.words["pixel"]
             view = ViewChoice(**message.words["view"])
             arrays = message.arrays
-            self.news.mips = MipPair(view, (down, along), arrays["data"], arrays["fit"])
+            self.news.take_mips(MipPair(view, (down, along), arrays["data"], arrays["fit"]))
         elif message.kind == "report":
             self.news.report = message.words
+        elif message.kind == "notice":
+            self.news.notice = message.words["text"]
         elif message.kind == "error":
             self._failure = message.words["message"]
         elif message.kind == "end":
@@ -336,7 +340,7 @@ def _mark(news: News, state: FitState, reason: FinishReason) -> None:
         news.snapshot = replace(news.snapshot, state=state, reason=reason, seconds_left=0.0)
 
 
-def _obituary(code: int, errors: IO[bytes]) -> str:
+def _obituary(news: News, code: int, errors: IO[bytes]) -> str:
     """Say how a process died, with the last line that it wrote."""
     if code == -9:
         how = "was killed, perhaps because memory ran out"
@@ -348,10 +352,12 @@ def _obituary(code: int, errors: IO[bytes]) -> str:
     errors.seek(max(0, errors.tell() - ERROR_TAIL))
     lines = errors.read().decode(errors="replace").strip().splitlines()
     said = f': "{lines[-1].strip()}"' if lines else ""
-    return (
-        f"the process of the fit {how}{said}; the last Gaussians are kept: "
-        "press Refine to go on from them, with fewer Gaussians if memory is short"
+    kept = (
+        "nothing was found yet; try again, with a smaller region if memory is short"
+        if news.snapshot is None
+        else "the last Gaussians are kept, and Refine goes on from them"
     )
+    return f"the process of the fit {how}{said}; {kept}"
 
 
 def _close_quietly(stream: IO[bytes]) -> None:

@@ -15,10 +15,11 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import FunctionWorker
 
 from napari_gaussfit._napari.jobs import FitTask, Job, News, ProcessJob, ThreadJob
+from napari_gaussfit._napari.mips import MipThread, ViewChoice
 from napari_gaussfit.fitting import FitState
 
 if TYPE_CHECKING:
-    from napari_gaussfit._napari.mips import ViewChoice
+    from napari_gaussfit.stack import Stack
 
 __all__ = ["FitWorker", "Phase"]
 
@@ -98,6 +99,9 @@ class FitWorker(QObject):
         self._job: ProcessJob | ThreadJob | None = None
         self._thread: _JobThread | None = None
         self._news = News()
+        self._stack: Stack | None = None
+        self._mips: MipThread | None = None
+        self._wanted: ViewChoice | None = None
         self._seen: tuple[Any, Any] = (None, None)
         self._drawing_since = 0.0
         self._timer = QTimer(self)
@@ -122,7 +126,9 @@ class FitWorker(QObject):
         """Begin a fit. There must be none under way."""
         from napari.qt.threading import create_worker
 
+        self.close()
         self.error, self._seen = "", (None, None)
+        self._stack, self._wanted = task.stack, task.view
         self._job = ThreadJob(task) if self.in_process else ProcessJob(task)
         self._news = self._job.news
         thread = create_worker(
@@ -154,9 +160,16 @@ class FitWorker(QObject):
             self._enter(Phase.STOPPING)
 
     def look(self, view: ViewChoice) -> None:
-        """Ask for projections of another view."""
+        """Ask for projections of another view, also of a fit at rest."""
+        self._wanted = view
         if self._job is not None:
             self._job.look(view)
+        elif self._stack is not None and self._news.snapshot is not None:
+            if self._mips is None:
+                self._mips = MipThread(self._stack, self._news.take_mips)
+                self._mips.show(self._news.snapshot.field)
+            self._mips.look(view)
+            self._timer.start(FASTEST_MS)
 
     def close(self) -> None:
         """End the fit at once and tell nobody: who watched it is gone."""
@@ -166,7 +179,9 @@ class FitWorker(QObject):
             thread.errored.disconnect(self._failed)
             thread.finished.disconnect(self._over)
             thread.quit()
-        self._job = None
+        if self._mips is not None:
+            self._mips.close()
+        self._job = self._mips = self._stack = None
         self._phase = Phase.IDLE
 
     def _enter(self, phase: Phase) -> None:
@@ -177,6 +192,10 @@ class FitWorker(QObject):
     def _pull(self) -> None:
         """Show what is new, and rest in proportion to the time that it takes to be drawn."""
         snapshot, mips = self._news.snapshot, self._news.mips
+        if self._job is None and mips is not None and mips.view == self._wanted:
+            self._timer.stop()
+        if self._news.notice and self._phase is Phase.STARTING:
+            self.phase_changed.emit(Phase.STARTING)
         if (snapshot, mips) == self._seen:
             return
         old_snapshot, old_mips = self._seen
@@ -215,6 +234,9 @@ class FitWorker(QObject):
         self._timer.stop()
         self._pull()
         self._job = self._thread = None
+        shown = self._news.mips
+        if self._wanted is not None and (shown is None or shown.view != self._wanted):
+            self.look(self._wanted)
         snapshot = self._news.snapshot
         if self.error:
             self._enter(Phase.FAILED)

@@ -1,0 +1,57 @@
+"""A small histogram of a stack's intensities, with the background marked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyqtgraph as pg
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+
+from napari_gaussfit._napari.plotting import bare_plot
+
+if TYPE_CHECKING:
+    from napari_gaussfit._napari.preview import Preview
+
+__all__ = ["Histogram"]
+
+
+class Histogram(QWidget):
+    """Intensities on a logarithmic scale of counts, and a line of words under them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._plot = bare_plot()
+        self._plot.setFixedHeight(76)
+        self._plot.hideAxis("left")
+        self._plot.setToolTip(
+            "Voxels (log) by intensity. The dashed line is the estimated background."
+        )
+        self._bars = self._plot.plot(
+            [0.0, 1.0], [0.0], stepMode="center", fillLevel=0, brush=(120, 170, 220, 160), pen=None
+        )
+        self._line = pg.InfiniteLine(
+            angle=90, pen=pg.mkPen("#ffb454", style=pg.QtCore.Qt.PenStyle.DashLine)
+        )
+        self._plot.addItem(self._line)
+        self._words = QLabel()
+        box = QVBoxLayout(self)
+        box.setContentsMargins(4, 0, 4, 0)
+        box.setSpacing(0)
+        box.addWidget(self._plot)
+        box.addWidget(self._words)
+        self.show_preview(None)
+
+    def show_preview(self, preview: Preview | None) -> None:
+        """Show a stack's intensities, or that there are none."""
+        self._line.setVisible(preview is not None)
+        if preview is None:
+            self._bars.setData([0.0, 1.0], [0.0])
+            self._words.setText("Intensities: no stack chosen")
+            return
+        self._bars.setData(preview.edges, np.log10(preview.counts + 1.0))
+        self._line.setValue(preview.background)
+        self._words.setText(
+            f"Intensities {preview.edges[0]:.4g} to {preview.edges[-1]:.4g}, "
+            f"background about {preview.background:.4g}"
+        )

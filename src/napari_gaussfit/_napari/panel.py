@@ -1,0 +1,302 @@
+"""GaussianFitPanel: the panel's parts put together, and who tells whom what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtWidgets import QFrame, QScrollArea, QTabWidget, QVBoxLayout, QWidget
+
+from napari_gaussfit._napari.data_part import DataPart
+from napari_gaussfit._napari.layers import fit_of_points
+from napari_gaussfit._napari.live import LiveLayers
+from napari_gaussfit._napari.model_part import ModelPart
+from napari_gaussfit._napari.plots_part import DetailPlots, ProgressPlots
+from napari_gaussfit._napari.preview import Preview, memory_of_fit, preview_of
+from napari_gaussfit._napari.results_part import ResultsPart
+from napari_gaussfit._napari.run_part import RunPart
+from napari_gaussfit._napari.table_part import TablePart
+from napari_gaussfit._napari.view_part import ViewPart
+from napari_gaussfit._napari.worker import FitTask, FitWorker, Phase
+from napari_gaussfit.errors import GaussfitError
+from napari_gaussfit.io.native import SavedFit
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Image
+    from napari.utils.events import Event
+    from qtpy.QtGui import QDragEnterEvent, QDropEvent
+
+    from napari_gaussfit._napari.jobs import News
+    from napari_gaussfit._napari.mips import MipPair
+    from napari_gaussfit._napari.source import Source
+    from napari_gaussfit.field import GaussianField
+
+__all__ = ["GaussianFitPanel"]
+
+SETTLE_MS = 150
+"""After a change of the data, before the stack is looked at: who types a number types several."""
+
+
+class GaussianFitPanel(QWidget):
+    """Fits Gaussians to a layer of a viewer, and shows how it goes.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+        Whose layers are fitted, and where those of the fit appear.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.data, self.model, self.run = DataPart(napari_viewer), ModelPart(), RunPart()
+        self.view, self.progress, self.details = ViewPart(), ProgressPlots(), DetailPlots()
+        self.table, self.results = TablePart(), ResultsPart(napari_viewer)
+        self.worker = FitWorker(self)
+        self.live: LiveLayers | None = None
+        self.fit: SavedFit | None = None
+        self._layer: Image | None = None
+        self._ready: Source | None = None
+        self._previewed = 0
+        self._settling = QTimer(self)
+        self._settling.setSingleShot(True)
+        self._settling.setInterval(SETTLE_MS)
+        self._lay_out()
+        self._connect()
+        self._settling.start()
+
+    def _lay_out(self) -> None:
+        self.tabs = QTabWidget()
+        setup = _stacked(self.data, self.model)
+        for title, widget, tip in (
+            ("Setup", _scrolling(setup), "What to fit, and how."),
+            ("Progress", _stacked(self.view, self.progress), "The fit while it runs."),
+            ("Details", self.details, "What the Gaussians and gradients are like."),
+            ("Table", self.table, "Every Gaussian, a row each."),
+            ("Export", self.results, "The result as layers and files."),
+        ):
+            self.tabs.setTabToolTip(self.tabs.addTab(widget, title), tip)
+        box = QVBoxLayout(self)
+        box.setContentsMargins(2, 2, 2, 2)
+        box.addWidget(self.tabs, 1)
+        box.addWidget(self.run)
+        self.setMinimumWidth(360)
+        self.setAcceptDrops(True)
+
+    def _connect(self) -> None:
+        self._settling.timeout.connect(self._look_at_stack)
+        self.data.changed.connect(self._settling.start)
+        self.model.device_changed.connect(self._settling.start)
+        self.run.fit_asked.connect(self.start_fit)
+        self.run.refine_asked.connect(self.refine)
+        self.run.pause_asked.connect(self.worker.pause)
+        self.run.resume_asked.connect(self.worker.resume)
+        self.run.stop_asked.connect(self.worker.stop)
+        self.view.changed.connect(self.worker.look)
+        self.worker.phase_changed.connect(self._show_phase)
+        self.worker.updated.connect(self._show_news)
+        self.worker.mips_changed.connect(self._show_mips)
+        self.worker.ended.connect(self._settle)
+        self.tabs.currentChanged.connect(self._draw_plots)
+        self.viewer.layers.events.removed.connect(self._layer_removed)
+
+    # What is to be fitted
+
+    def _look_at_stack(self) -> None:
+        """Say what is there to be fitted, and what that takes."""
+        from napari.qt.threading import create_worker
+
+        try:
+            self._ready = self.data.source()
+        except GaussfitError as error:
+            self._ready = None
+            self.model.show_no_facts()
+            self.run.show_phase(self.worker.phase, str(error))
+        self._allow()
+        self._previewed += 1
+        if self._ready is None:
+            self.data.show_preview(None)
+            return
+        if not self.worker.phase.active:
+            self.run.show_phase(self.worker.phase)
+        self.model.show_facts(_device(), *memory_of_fit(self._ready.stack))
+        number = self._previewed
+        worker = create_worker(preview_of, self._ready.stack, _start_thread=False)
+        worker.returned.connect(lambda found: self._show_preview(found, number))
+        worker.start()
+
+    def _show_preview(self, preview: Preview, number: int) -> None:
+        if number == self._previewed and self._ready is not None:
+            self.data.show_preview(preview)
+            self.model.suggest(preview.suggested)
+            self.model.show_facts(_device(), *memory_of_fit(self._ready.stack))
+
+    def _allow(self) -> None:
+        self.run.allow(fit=self._ready is not None, refine=self.fit is not None)
+
+    # Running
+
+    def start_fit(self) -> None:
+        """Fit the chosen stack."""
+        self._look_at_stack()
+        source, layer = self._ready, self.data.layer
+        if source is None or layer is None:
+            return
+        start, points = self.data.start(source)
+        if self.live is None or self._layer != layer:
+            if self.live is not None:
+                self.live.close()
+            self.live = LiveLayers(self.viewer, source)
+        else:
+            self.live.restart(source)
+        self._layer = layer
+        self._begin(FitTask(source.stack, self.model.settings, start, points, self.view.choice))
+
+    def refine(self) -> None:
+        """Go on from the last result, as the user has edited it."""
+        if self.live is None or self.fit is None:
+            return
+        field = self._edited()
+        self.live.restart(self.live.source)
+        stack, settings = self.live.source.stack, self.model.settings
+        self._begin(FitTask(stack, settings, field, view=self.view.choice))
+
+    def _edited(self) -> GaussianField | None:
+        """Return the Gaussians of the last fit with what was done to its points since."""
+        fit, centres = self.fit, self.live and self.live.centres
+        if fit is None or not centres:
+            return fit and fit.field
+        keywords = {
+            "metadata": centres.metadata,
+            "features": centres.features,
+            "name": centres.name,
+        }
+        return fit_of_points(centres.data, keywords).field
+
+    def _begin(self, task: FitTask) -> None:
+        self.worker.in_process = self.model.in_process
+        self.run.show_snapshot(None)
+        self.worker.start(task)
+        self.tabs.setCurrentIndex(1)
+
+    def _show_phase(self, phase: Phase) -> None:
+        detail = self.worker.error if phase is Phase.FAILED else self.worker.news.notice
+        self.run.show_phase(phase, detail if phase in {Phase.FAILED, Phase.STARTING} else "")
+        if phase is Phase.PAUSED:
+            self._rest(self.worker.news)
+
+    def _show_news(self, news: News) -> None:
+        if news.snapshot is None or self.live is None:
+            return
+        self.run.show_snapshot(news.snapshot)
+        self.live.show(news.snapshot.field)
+        self._draw_plots()
+
+    def _show_mips(self, mips: MipPair) -> None:
+        if self.live is not None:
+            self.live.show_mips(mips)
+
+    def _draw_plots(self, _tab: int = 0) -> None:
+        news = self.worker.news
+        self.progress.show_history(news.history)
+        if news.snapshot is not None:
+            self.details.show_fit(news.snapshot.field, news.history)
+
+    # At rest
+
+    def _settle(self, news: News) -> None:
+        """Take the result of a fit that has ended."""
+        if self.worker.error:
+            from napari.utils.notifications import show_error
+
+            show_error(f"Gaussian fit: {self.worker.error}")
+        self._rest(news)
+        self._allow()
+
+    def _rest(self, news: News) -> None:
+        """Show a fit that stands still with all that is known of it."""
+        if news.snapshot is None or self.live is None:
+            return
+        stack = self.live.source.stack
+        self.fit = SavedFit(
+            news.snapshot.field,
+            stack.name,
+            stack.shape,
+            stack.spacing,
+            stack.unit,
+            self.model.settings.to_dict(),
+            {key: list(values) for key, values in news.history.items()},
+            news.report,
+        )
+        self.run.show_snapshot(news.snapshot)
+        self.live.settle(self.fit)
+        self.table.show_fit(self.fit, self.live.centres)
+        self.results.show_fit(self.fit, self.live)
+        self._draw_plots()
+
+    def _layer_removed(self, event: Event) -> None:
+        if self._layer is not None and event.value == self._layer:
+            self.worker.stop()
+
+    # The panel itself
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802
+        """Take files."""
+        if event is not None and event.mimeData().hasUrls():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent | None) -> None:  # noqa: N802
+        """Open dropped files with this plugin's reader, without a question."""
+        if event is None:
+            return
+        paths = [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
+        for path in paths:
+            self.viewer.open(path, plugin="napari-gaussfit")
+        event.acceptProposedAction()
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802
+        """End the fit where napari takes the panel out of its window: it is being closed."""
+        super().changeEvent(event)
+        if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.close_down()
+
+    def close_down(self) -> None:
+        """End the fit, and let go of the viewer."""
+        self.worker.close()
+        self._settling.stop()
+        self.data.close_down()
+        self.table.close_down()
+        if self.live is not None:
+            self.live.close()
+            self.live = None
+        self.viewer.layers.events.removed.disconnect(self._layer_removed)
+        self.deleteLater()
+
+
+def _device() -> str:
+    """Name what computes."""
+    import torch
+
+    from napari_gaussfit._kernels import backend_name
+
+    return f"the CPU ({backend_name(torch.device('cpu'))})"
+
+
+def _stacked(*parts: QWidget) -> QWidget:
+    widget = QWidget()
+    box = QVBoxLayout(widget)
+    box.setContentsMargins(0, 4, 0, 0)
+    box.setSpacing(6)
+    for part in parts:
+        box.addWidget(part)
+    return widget
+
+
+def _scrolling(widget: QWidget) -> QScrollArea:
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(widget)
+    return area

@@ -1,0 +1,135 @@
+"""The plots of a fit: how it goes, and what its Gaussians and gradients are like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyqtgraph as pg
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_gaussfit._napari.plotting import COLOURS, bare_plot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_gaussfit.field import GaussianField
+
+__all__ = ["DetailPlots", "ProgressPlots"]
+
+BINS = 40
+
+
+class Curves(QWidget):
+    """One plot of some of a history's columns over the iterations."""
+
+    def __init__(self, title: str, columns: Mapping[str, str], *, logarithmic: bool = False) -> None:
+        super().__init__()
+        self._plot = bare_plot(title)
+        self._plot.setLogMode(y=logarithmic)
+        self._plot.setMinimumHeight(90)
+        legend = self._plot.addLegend(offset=(-4, 2), labelTextSize="8pt") if len(columns) > 1 else None
+        if legend is not None:
+            legend.setLabelTextColor("#9aa4b1")
+        self._curves = {
+            column: self._plot.plot(
+                [], [], pen=pg.mkPen(COLOURS[n % len(COLOURS)], width=2), name=label
+            )
+            for n, (column, label) in enumerate(columns.items())
+        }
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.addWidget(self._plot)
+
+    def show_history(self, history: Mapping[str, list[float]]) -> None:
+        """Draw what was recorded so far."""
+        steps = np.asarray(history["iteration"])
+        for column, curve in self._curves.items():
+            values = np.asarray(history[column], float)[: len(steps)]
+            known = np.isfinite(values)
+            curve.setData(steps[: len(values)][known], values[known])
+
+
+class Bars(QWidget):
+    """One histogram."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._plot = bare_plot(title)
+        self._plot.setMinimumHeight(90)
+        self._bars = self._plot.plot(
+            [0.0, 1.0], [0.0], stepMode="center", fillLevel=0, brush=(95, 179, 249, 150), pen=None
+        )
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.addWidget(self._plot)
+
+    def show_values(self, values: np.ndarray) -> None:
+        """Draw how often each value comes."""
+        if len(values):
+            counts, edges = np.histogram(values, bins=BINS)
+            self._bars.setData(edges, counts)
+
+
+class ProgressPlots(QWidget):
+    """Loss, PSNR and number of Gaussians over the iterations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._plots = [
+            Curves(
+                "PSNR (dB)",
+                {"held_out_psnr": "held-out", "train_psnr": "training", "voxel_psnr": "voxels"},
+            ),
+            Curves("Loss", {"loss": "loss"}, logarithmic=True),
+            Curves("Gaussians", {"gaussians": "Gaussians"}),
+        ]
+        self.setToolTip("Over the steps of the fit; held-out projections are never trained on.")
+        _stack(self, self._plots)
+
+    def show_history(self, history: Mapping[str, list[float]]) -> None:
+        """Draw what was recorded so far, if anybody sees it."""
+        if self.isVisible() and history["iteration"]:
+            for plot in self._plots:
+                plot.show_history(history)
+
+
+class DetailPlots(QWidget):
+    """Amplitudes, scales, spread of the means, and gradient norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._amplitudes = Bars("Amplitudes (raw intensity)")
+        self._scales = Bars("Sigmas along principal axes")
+        self._curves = [
+            Curves("Spread of centres", {"spread_z": "z", "spread_y": "y", "spread_x": "x"}),
+            Curves(
+                "Gradient norms",
+                {
+                    "gradient_means": "centres",
+                    "gradient_cholesky": "shapes",
+                    "gradient_amplitudes": "amplitudes",
+                },
+                logarithmic=True,
+            ),
+        ]
+        self.setToolTip("What the Gaussians are like, and how strongly the fit still pulls.")
+        _stack(self, [self._amplitudes, self._scales, *self._curves])
+
+    def show_fit(self, field: GaussianField, history: Mapping[str, list[float]]) -> None:
+        """Draw the Gaussians as they are and what was recorded, if anybody sees it."""
+        if not self.isVisible():
+            return
+        self._amplitudes.show_values(field.amplitudes.numpy())
+        self._scales.show_values(field.principal()[0].numpy().ravel())
+        if history["iteration"]:
+            for plot in self._curves:
+                plot.show_history(history)
+
+
+def _stack(widget: QWidget, plots: list[QWidget] | list[Curves]) -> None:
+    box = QVBoxLayout(widget)
+    box.setContentsMargins(0, 0, 0, 0)
+    box.setSpacing(2)
+    for plot in plots:
+        box.addWidget(plot)

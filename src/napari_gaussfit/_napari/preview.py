@@ -1,0 +1,74 @@
+"""What the panel tells of a stack before it is fitted. Runs in a thread; knows no widget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_gaussfit.errors import FitError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_gaussfit.stack import Stack
+
+__all__ = ["Preview", "memory_of_fit", "preview_of"]
+
+BINS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """What there is to know of a stack's intensities.
+
+    Parameters
+    ----------
+    background : float
+        Estimated, raw intensity.
+    suggested : int
+        Number of Gaussians.
+    counts : ndarray, shape [B]
+        Voxels in each bin of intensity.
+    edges : ndarray, shape [B + 1]
+        Of the bins.
+    """
+
+    background: float
+    suggested: int
+    counts: NDArray[np.int64]
+    edges: NDArray[np.float64]
+
+
+def preview_of(stack: Stack) -> Preview:
+    """Return what there is to know of a stack's intensities.
+
+    Raises
+    ------
+    FitError
+        If PyTorch cannot be loaded beside Qt, with what to do about it.
+    """
+    try:
+        from napari_gaussfit.seeding import estimate_background, suggested_count
+    except OSError as error:
+        message = (
+            f"PyTorch cannot be loaded into this napari ({error}); on Windows, install the "
+            "Microsoft Visual C++ redistributable, or start napari with "
+            'python -c "import torch, napari; napari.Viewer(); napari.run()"'
+        )
+        raise FitError(message) from error
+    counts, edges = np.histogram(stack.voxels, bins=BINS)
+    return Preview(
+        estimate_background(stack.voxels), suggested_count(stack.voxels), counts, edges
+    )
+
+
+def memory_of_fit(stack: Stack) -> tuple[int, int]:
+    """Return the bytes that the fit of a stack is expected to take, and those that are free."""
+    import psutil
+
+    from napari_gaussfit.running import BYTES_PER_VOXEL
+
+    needed = stack.nbytes + BYTES_PER_VOXEL * stack.voxels.size
+    return int(needed), int(psutil.virtual_memory().available)

@@ -1,0 +1,207 @@
+"""The part of the panel that makes layers and files of a fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from magicgui.widgets import CheckBox, Container, FloatSpinBox
+from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from napari_gaussfit._napari import layers
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_gaussfit._napari.live import LiveLayers
+    from napari_gaussfit._napari.source import Source
+    from napari_gaussfit.io.native import SavedFit
+
+    LayerData = tuple[Any, dict[str, Any], str]
+
+__all__ = ["KINDS", "ResultsPart", "result_layers"]
+
+KINDS = {
+    "points": ("Centres (Points)", "With all measurements as features."),
+    "vectors": ("Axes (Vectors)", "The principal axes, each as long as its sigma."),
+    "surface": ("Ellipsoids (Surface)", "All Gaussians as ellipsoids, in one layer; best in 3D."),
+    "volume": ("Rendered volume (Image)", "The sum of the Gaussians in the stack's voxels."),
+    "residual": ("Residual (Image)", "Stack minus rendered volume."),
+    "labels": ("Nearest Gaussian (Labels)", "Voxels above the threshold, by nearest centre."),
+}
+
+
+def result_layers(
+    fit: SavedFit, source: Source, kinds: set[str], *, at_sigma: float, threshold: float
+) -> list[LayerData]:
+    """Return layers of a fit.
+
+    Parameters
+    ----------
+    fit : SavedFit
+        The result.
+    source : Source
+        What was fitted.
+    kinds : set of str
+        Some of `KINDS`.
+    at_sigma : float
+        The ellipsoids' distance from their centres, in standard deviations.
+    threshold : float
+        Of the labels, in raw intensity.
+    """
+    field, place, name = fit.field, source.placement, source.name
+    made: list[LayerData] = []
+    if kinds & {"volume", "residual", "labels"}:
+        volume = field.voxelise(fit.shape, fit.spacing).numpy()
+    if "volume" in kinds:
+        limits = source.contrast_limits
+        title = f"{name} rendered"
+        made.append(layers.volume_layer(volume, place, name=title, contrast_limits=limits))
+    if "residual" in kinds:
+        voxels = source.stack.voxels
+        made.append(layers.residual_layer(voxels, volume, place, name=f"{name} residual"))
+    if "labels" in kinds:
+        title = f"{name} nearest"
+        made.append(layers.labels_layer(field, volume, place, threshold=threshold, name=title))
+    if "surface" in kinds:
+        title = f"{name} ellipsoids"
+        made.append(layers.surface_layer(field, place, name=title, at_sigma=at_sigma))
+    if "vectors" in kinds:
+        made.append(layers.vectors_layer(field, place, name=f"{name} axes"))
+    if "points" in kinds:
+        made.append(layers.points_layer(fit, place, name=f"{name} Gaussians"))
+    return made
+
+
+class ResultsPart(QWidget):
+    """Chooses which layers to make of a result, and saves it.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Where the layers go.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._fit: SavedFit | None = None
+        self._live: LiveLayers | None = None
+        self._kinds = {
+            kind: CheckBox(text=text, value=kind == "points", tooltip=tip)
+            for kind, (text, tip) in KINDS.items()
+        }
+        self._sigma = FloatSpinBox(
+            label="Ellipsoids at (sigma)",
+            value=1.0,
+            min=0.1,
+            max=5.0,
+            step=0.1,
+            tooltip="How far out the ellipsoids lie, in standard deviations.",
+        )
+        self._threshold = FloatSpinBox(
+            label="Labels above",
+            value=0.0,
+            min=-1e9,
+            max=1e9,
+            tooltip="Raw intensity of the rendered volume above which a voxel is labelled.",
+        )
+        self.add = QPushButton("Add layers")
+        self.add.setToolTip("Add the ticked layers to the viewer.")
+        self.save = QPushButton("Save…")
+        self.save.setToolTip("Save the fit to go on with, or its measurements as a table (CSV).")
+        self._words = QLabel("No fit yet.")
+        self._words.setWordWrap(True)
+        boxes = Container(widgets=list(self._kinds.values()), labels=False)
+        form = Container(widgets=[self._sigma, self._threshold], labels=True)
+        box = QVBoxLayout(self)
+        for widget in (boxes.native, form.native, self.add, self.save, self._words):
+            box.addWidget(widget)
+        box.addStretch(1)
+        self.add.clicked.connect(self.add_layers)
+        self.save.clicked.connect(self._ask_where)
+        for kind in self._kinds.values():
+            kind.changed.connect(self._enable)
+        self._enable()
+
+    @property
+    def kinds(self) -> set[str]:
+        """Which layers are ticked."""
+        return {kind for kind, box in self._kinds.items() if box.value}
+
+    @kinds.setter
+    def kinds(self, kinds: set[str]) -> None:
+        for kind, box in self._kinds.items():
+            box.value = kind in kinds
+
+    def show_fit(self, fit: SavedFit, live: LiveLayers) -> None:
+        """Take a result."""
+        if self._fit is None:
+            peak = float(np.quantile(fit.field.amplitudes.numpy(), 0.5)) if len(fit.field) else 0.0
+            self._threshold.value = round(fit.field.background + 0.5 * peak, 3)
+        self._fit, self._live = fit, live
+        self._words.setText(_summary(fit))
+        self._enable()
+
+    def add_layers(self) -> None:
+        """Make the ticked layers in a thread, and add them to the viewer."""
+        from napari.qt.threading import create_worker
+
+        if self._fit is None or self._live is None:
+            return
+        self.add.setEnabled(False)
+        worker = create_worker(
+            result_layers,
+            self._fit,
+            self._live.source,
+            self.kinds,
+            at_sigma=float(self._sigma.value),
+            threshold=float(self._threshold.value),
+            _start_thread=False,
+        )
+        worker.returned.connect(self._add)
+        worker.finished.connect(self._enable)
+        worker.start()
+
+    def _add(self, made: list[LayerData]) -> None:
+        from napari.layers import Layer
+
+        for layer_data in made:
+            self._viewer.add_layer(Layer.create(*layer_data))
+
+    def _ask_where(self) -> None:
+        name = self._fit.stack if self._fit is not None else "fit"
+        path, _ = QFileDialog.getSaveFileName(
+            self,
+            "Save the fit",
+            f"{name}.safetensors",
+            "Fit (*.safetensors);;Measurements (*.csv)",
+        )
+        if path:
+            self.save_to(path)
+
+    def save_to(self, path: str) -> None:
+        """Save the fit through napari, with the writer for the path's suffix."""
+        if self._live is not None and self._live.centres is not None:
+            from napari import save_layers
+
+            save_layers(path, [self._live.centres], plugin="napari-gaussfit")
+            self._words.setText(f"Saved to {path}")
+
+    def _enable(self, _value: object = None) -> None:
+        there = self._fit is not None
+        self.add.setEnabled(there and bool(self.kinds))
+        self.save.setEnabled(there)
+
+
+def _summary(fit: SavedFit) -> str:
+    """Say how good a fit is, by its report where it has one."""
+    text = f"{len(fit.field):,} Gaussians in {fit.stack}, lengths in {fit.unit}s."
+    if fit.report is None:
+        return text + " No report: the fit did not come to its end."
+    report = fit.report
+    return (
+        f"{text}\nHeld-out projections {report['heldout_mip_psnr']:.1f} dB "
+        f"(SSIM {report['heldout_mip_ssim']:.3f}), voxels {report['voxel_psnr']:.1f} dB, "
+        f"{report['compression']:.0f} times smaller than the stack."
+    )

@@ -1,0 +1,147 @@
+"""The part of the panel that runs a fit: buttons, state, progress, figures."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+
+from napari_gaussfit._napari.worker import Phase
+
+if TYPE_CHECKING:
+    from napari_gaussfit.fitting import Snapshot
+
+__all__ = ["RunPart"]
+
+_COLOURS = {
+    Phase.IDLE: "#7f8a99",
+    Phase.STARTING: "#d99a2b",
+    Phase.RUNNING: "#3f9b57",
+    Phase.PAUSING: "#d99a2b",
+    Phase.PAUSED: "#d99a2b",
+    Phase.STOPPING: "#d99a2b",
+    Phase.FINISHED: "#3a7fc4",
+    Phase.CANCELLED: "#7f8a99",
+    Phase.FAILED: "#c4483a",
+}
+
+_TIPS = {
+    "Fit": "Fit Gaussians to the chosen stack, from scratch or from the chosen points.",
+    "Pause": "Let the fit stand still. Nothing is lost.",
+    "Resume": "Let the paused fit go on.",
+    "Stop": "End the fit and keep its Gaussians as they are now.",
+    "Refine": "Go on from the Gaussians shown, with what you deleted, moved or added.",
+}
+
+
+class RunPart(QWidget):
+    """Buttons that are enabled only when they do something, and what the fit says of itself."""
+
+    fit_asked, pause_asked, resume_asked = Signal(), Signal(), Signal()
+    stop_asked, refine_asked = Signal(), Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buttons = {name: QPushButton(name) for name in _TIPS}
+        asked = (
+            self.fit_asked,
+            self.pause_asked,
+            self.resume_asked,
+            self.stop_asked,
+            self.refine_asked,
+        )
+        grid = QGridLayout()
+        grid.setSpacing(4)
+        for n, ((name, button), signal) in enumerate(
+            zip(self.buttons.items(), asked, strict=True)
+        ):
+            button.setToolTip(_TIPS[name])
+            button.setObjectName(f"gaussfit_{name.lower()}")
+            button.setMinimumWidth(48)
+            button.clicked.connect(signal)
+            grid.addWidget(button, 0, n)
+        self._state = QLabel()
+        self._state.setObjectName("gaussfit_state")
+        self._state.setToolTip("What the fit is doing.")
+        self._bar = QProgressBar()
+        self._bar.setTextVisible(True)
+        self._bar.setToolTip("Steps taken, and the time that is left by what the last ones took.")
+        self._figures = QLabel()
+        self._figures.setWordWrap(True)
+        self._figures.setToolTip(
+            "PSNR (dB, more is better) of projections never trained on, of trained ones, "
+            "and of the voxels."
+        )
+        box = QVBoxLayout(self)
+        box.setContentsMargins(4, 2, 4, 4)
+        box.setSpacing(4)
+        box.addLayout(grid)
+        box.addWidget(self._state)
+        box.addWidget(self._bar)
+        box.addWidget(self._figures)
+        self._phase = Phase.IDLE
+        self._ready = self._refinable = False
+        self.show_phase(Phase.IDLE)
+        self.show_snapshot(None)
+
+    def allow(self, *, fit: bool, refine: bool) -> None:
+        """Say whether there is a stack to fit, and a result to go on from."""
+        self._ready, self._refinable = fit, refine
+        self._enable()
+
+    def show_phase(self, phase: Phase, detail: str = "") -> None:
+        """Show where the fit is, with a word on why."""
+        self._phase = phase
+        text = str(phase).capitalize() + (f": {detail}" if detail else "")
+        self._state.setText(text)
+        self._state.setWordWrap(True)
+        self._state.setStyleSheet(
+            f"background: {_COLOURS[phase]}; color: white; border-radius: 3px; padding: 3px 6px;"
+        )
+        self._enable()
+
+    def show_snapshot(self, snapshot: Snapshot | None) -> None:
+        """Show how far the fit is, and how good."""
+        if snapshot is None:
+            self._bar.setRange(0, 1)
+            self._bar.setValue(0)
+            self._bar.setFormat("no fit yet")
+            self._figures.setText("PSNR: held-out –, training –, voxels –\nGaussians: –")
+            return
+        self._bar.setRange(0, snapshot.iterations)
+        self._bar.setValue(snapshot.iteration)
+        self._bar.setFormat(
+            f"step %v of %m, {_duration(snapshot.seconds)}"
+            + (f", {_duration(snapshot.seconds_left)} left" if snapshot.seconds_left > 0 else "")
+        )
+        self._figures.setText(
+            f"PSNR: held-out {_decibels(snapshot.held_out_psnr)}, "
+            f"training {_decibels(snapshot.train_psnr)}, voxels {_decibels(snapshot.voxel_psnr)}\n"
+            f"Gaussians: {len(snapshot.field):,}, background {snapshot.field.background:.4g}"
+        )
+
+    def _enable(self) -> None:
+        phase = self._phase
+        rest = not phase.active
+        enabled = {
+            "Fit": rest and self._ready,
+            "Pause": phase is Phase.RUNNING,
+            "Resume": phase in {Phase.PAUSING, Phase.PAUSED},
+            "Stop": phase.active and phase is not Phase.STOPPING,
+            "Refine": rest and self._refinable,
+        }
+        for name, button in self.buttons.items():
+            button.setEnabled(enabled[name])
+
+
+def _decibels(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1f} dB"
+
+
+def _duration(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

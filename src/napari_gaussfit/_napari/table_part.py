@@ -1,0 +1,238 @@
+"""The table of Gaussians: sortable, filtered, its selection that of the points."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import (
+    QAbstractTableModel,
+    QItemSelection,
+    QItemSelectionModel,
+    QModelIndex,
+    Qt,
+)
+from qtpy.QtWidgets import QFormLayout, QHeaderView, QLabel, QTableView, QVBoxLayout, QWidget
+from superqt import QDoubleRangeSlider
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from napari.layers import Points
+
+    from napari_gaussfit.io.native import SavedFit
+
+__all__ = ["GaussianTable", "TablePart"]
+
+COLUMNS = (
+    "index",
+    "amplitude",
+    "integrated_intensity",
+    "fwhm_1",
+    "fwhm_2",
+    "fwhm_3",
+    "z",
+    "y",
+    "x",
+)
+_ROOT = QModelIndex()
+_DISPLAY, _HORIZONTAL = Qt.ItemDataRole.DisplayRole, Qt.Orientation.Horizontal
+
+
+class GaussianTable(QAbstractTableModel):
+    """Rows of measurements, in an order and a choice of its own; rows are looked up in numpy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._values = np.zeros((0, len(COLUMNS)))
+        self._allowed = np.zeros(0, bool)
+        self._order = np.zeros(0, int)
+        self._sorted_by: tuple[int, bool] | None = None
+
+    def show_measurements(self, measurements: pd.DataFrame) -> None:
+        """Show these rows, all of them."""
+        self.beginResetModel()
+        self._values = measurements[list(COLUMNS)].to_numpy(float)
+        self._allowed = np.ones(len(self._values), bool)
+        self._arrange()
+        self.endResetModel()
+
+    def allow(self, allowed: np.ndarray) -> None:
+        """Show only the rows of a mask [K]."""
+        self.beginResetModel()
+        self._allowed = allowed
+        self._arrange()
+        self.endResetModel()
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a column's values [K], whatever is shown."""
+        return self._values[:, COLUMNS.index(name)]
+
+    def gaussians(self, rows: list[int]) -> set[int]:
+        """Return which Gaussians stand in these rows."""
+        return {int(self._order[row]) for row in rows}
+
+    def rows(self, gaussians: set[int]) -> list[int]:
+        """Return the rows in which these Gaussians stand, as far as they are shown."""
+        return [int(n) for n in np.flatnonzero(np.isin(self._order, list(gaussians)))]
+
+    def rowCount(self, parent: QModelIndex = _ROOT) -> int:  # noqa: N802
+        """Return how many rows are shown."""
+        return 0 if parent.isValid() else len(self._order)
+
+    def columnCount(self, parent: QModelIndex = _ROOT) -> int:  # noqa: N802
+        """Return the number of columns."""
+        return 0 if parent.isValid() else len(COLUMNS)
+
+    def data(self, index: QModelIndex, role: int = _DISPLAY) -> Any:
+        """Return a cell's text."""
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+        if role != _DISPLAY:
+            return None
+        value = self._values[self._order[index.row()], index.column()]
+        return f"{value:.0f}" if index.column() == 0 else f"{value:.4g}"
+
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = _DISPLAY) -> Any:  # noqa: N802
+        """Return a column's title."""
+        if role != _DISPLAY or orientation != _HORIZONTAL:
+            return None
+        return COLUMNS[section].replace("integrated_intensity", "integral").replace("_", " ")
+
+    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
+        """Sort by a column."""
+        self.layoutAboutToBeChanged.emit()
+        self._sorted_by = column, order == Qt.SortOrder.DescendingOrder
+        self._arrange()
+        self.layoutChanged.emit()
+
+    def _arrange(self) -> None:
+        if self._sorted_by is None:
+            order = np.arange(len(self._values))
+        else:
+            column, down = self._sorted_by
+            order = np.argsort(self._values[:, column], kind="stable")
+            order = order[::-1] if down else order
+        self._order = order[self._allowed[order]]
+
+
+class TablePart(QWidget):
+    """A table of a fit's Gaussians beside their Points layer, with filters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = GaussianTable()
+        self.view = QTableView()
+        self.view.setModel(self.model)
+        self.view.setSortingEnabled(True)
+        self.view.setSelectionBehavior(QTableView.SelectionBehavior.SelectRows)
+        self.view.setAlternatingRowColors(True)
+        self.view.setToolTip("Select rows to select their points, and the other way round.")
+        self.view.verticalHeader().hide()
+        self.view.verticalHeader().setDefaultSectionSize(22)
+        self.view.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
+        self.view.horizontalHeader().setDefaultSectionSize(72)
+        self._amplitude = _range_slider("Show only Gaussians of these amplitudes.")
+        self._size = _range_slider("Show only Gaussians whose mean width (FWHM) is in this range.")
+        self._words = QLabel("No fit yet.")
+        form = QFormLayout()
+        form.addRow("Amplitude", self._amplitude)
+        form.addRow("Width", self._size)
+        box = QVBoxLayout(self)
+        box.addLayout(form)
+        box.addWidget(self._words)
+        box.addWidget(self.view, 1)
+        self._points: Points | None = None
+        self._busy = False
+        self._unit = "pixel"
+        self._amplitude.valueChanged.connect(self._filter)
+        self._size.valueChanged.connect(self._filter)
+        self.view.selectionModel().selectionChanged.connect(self._select_points)
+
+    def show_fit(self, fit: SavedFit, points: Points | None) -> None:
+        """Show a fit's Gaussians, and follow the selection of their points."""
+        from napari_gaussfit.io.csv import measurements
+
+        self._follow(points)
+        self._unit = fit.unit
+        self._busy = True
+        self.model.show_measurements(measurements(fit.field, fit.spacing))
+        for slider, values in (
+            (self._amplitude, self.model.column("amplitude")),
+            (self._size, self._widths()),
+        ):
+            if len(values):
+                low, high = float(values.min()), float(values.max())
+                slider.setRange(low, max(high, low + 1e-9))
+                slider.setValue((low, max(high, low + 1e-9)))
+        self._busy = False
+        self._count()
+
+    def close_down(self) -> None:
+        """Follow no layer any more."""
+        self._follow(None)
+
+    def _follow(self, points: Points | None) -> None:
+        if self._points is not None:
+            self._points.selected_data.events.items_changed.disconnect(self._select_rows)
+        self._points = points
+        if points is not None:
+            points.selected_data.events.items_changed.connect(self._select_rows)
+
+    def _widths(self) -> np.ndarray:
+        columns = [self.model.column(f"fwhm_{n}") for n in (1, 2, 3)]
+        return np.cbrt(columns[0] * columns[1] * columns[2])
+
+    def _filter(self, _value: object = None) -> None:
+        if self._busy:
+            return
+        allowed = np.ones(len(self.model.column("index")), bool)
+        for slider, values in (
+            (self._amplitude, self.model.column("amplitude")),
+            (self._size, self._widths()),
+        ):
+            low, high = slider.value()
+            # A slider counts in steps of its own.
+            slack = 1e-6 * (slider.maximum() - slider.minimum())
+            allowed &= (values >= low - slack) & (values <= high + slack)
+        self._busy = True
+        self.model.allow(allowed)
+        self._busy = False
+        self._count()
+        self._select_rows()
+
+    def _count(self) -> None:
+        shown, known = self.model.rowCount(), len(self.model.column("index"))
+        self._words.setText(f"{shown:,} of {known:,} Gaussians, lengths in {self._unit}s")
+
+    def _select_points(self, *_: QItemSelection) -> None:
+        """Select the points of the selected rows."""
+        if self._busy or self._points is None:
+            return
+        rows = [index.row() for index in self.view.selectionModel().selectedRows()]
+        self._busy = True
+        there = len(self._points.data)
+        self._points.selected_data = {n for n in self.model.gaussians(rows) if n < there}
+        self._busy = False
+
+    def _select_rows(self, *_: object) -> None:
+        """Select the rows of the selected points."""
+        if self._busy or self._points is None:
+            return
+        rows = self.model.rows({int(n) for n in self._points.selected_data})
+        chosen = QItemSelection()
+        last = self.model.columnCount() - 1
+        for row in rows:
+            chosen.select(self.model.index(row, 0), self.model.index(row, last))
+        self._busy = True
+        self.view.selectionModel().select(
+            chosen, QItemSelectionModel.SelectionFlag.ClearAndSelect
+        )
+        if rows:
+            self.view.scrollTo(self.model.index(rows[0], 0))
+        self._busy = False
+
+
+def _range_slider(tip: str) -> QDoubleRangeSlider:
+    slider = QDoubleRangeSlider(Qt.Orientation.Horizontal)
+    slider.setToolTip(tip)
+    return slider

@@ -1,0 +1,77 @@
+"""The part of the panel that chooses the view whose projections are shown."""
+
+from __future__ import annotations
+
+from magicgui.widgets import ComboBox, Container, FloatSlider
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_gaussfit._napari.mips import ViewChoice
+
+__all__ = ["ViewPart"]
+
+_ORBIT = -1
+
+
+class ViewPart(QWidget):
+    """An axis, or the angles of an orbit."""
+
+    changed = Signal(object)
+    """The new `ViewChoice`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._way = ComboBox(
+            label="Projections",
+            choices=[
+                ("along z (from above)", 0),
+                ("along y (from the front)", 1),
+                ("along x (from the side)", 2),
+                ("from an angle", _ORBIT),
+            ],
+            value=0,
+            tooltip="Which way the maximum projections of data and fit look.",
+        )
+        self._azimuth = FloatSlider(
+            label="Azimuth",
+            min=0,
+            max=360,
+            step=5,
+            value=30,
+            tooltip="Degrees around the stack's y axis.",
+        )
+        self._elevation = FloatSlider(
+            label="Elevation",
+            min=-90,
+            max=90,
+            step=5,
+            value=20,
+            tooltip="Degrees above the stack's equator.",
+        )
+        form = Container(widgets=[self._way, self._azimuth, self._elevation], labels=True)
+        form.margins = (4, 0, 4, 0)
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.addWidget(form.native)
+        for control in (self._way, self._azimuth, self._elevation):
+            control.changed.connect(self._announce)
+        self._show_angles()
+
+    @property
+    def choice(self) -> ViewChoice:
+        """The view that is chosen."""
+        axis = None if self._way.value == _ORBIT else int(self._way.value)
+        return ViewChoice(axis, float(self._azimuth.value), float(self._elevation.value))
+
+    def look_from(self, azimuth: float, elevation: float) -> None:
+        """Choose an orbit's view."""
+        self._way.value = _ORBIT
+        self._azimuth.value, self._elevation.value = azimuth, elevation
+
+    def _announce(self, _value: object = None) -> None:
+        self._show_angles()
+        self.changed.emit(self.choice)
+
+    def _show_angles(self) -> None:
+        on_orbit = self._way.value == _ORBIT
+        self._azimuth.visible = self._elevation.visible = on_orbit

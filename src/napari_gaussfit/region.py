@@ -1,0 +1,58 @@
+"""The part of a stack that is to be fitted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_gaussfit.errors import StackError
+from napari_gaussfit.seeding import estimate_background
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_gaussfit.stack import Stack
+
+__all__ = ["crop"]
+
+
+def crop(stack: Stack, mask: NDArray[np.bool_]) -> tuple[Stack, tuple[int, int, int]]:
+    """Return the smallest box of a stack around a mask, dark outside of the mask.
+
+    Parameters
+    ----------
+    stack : Stack
+        What to cut from.
+    mask : ndarray, shape [Z, Y, X]
+        True where the stack is to be fitted. Elsewhere in the box the voxels are set to the
+        stack's estimated background, so that nothing is fitted there.
+
+    Returns
+    -------
+    part : Stack
+        Its first voxel is the origin of positions.
+    first : tuple of int
+        That voxel's index (z, y, x) in the whole stack.
+
+    Raises
+    ------
+    StackError
+        If the mask is of another shape, or marks fewer than two voxels along an axis.
+    """
+    if mask.shape != stack.shape:
+        message = f"the region has shape {mask.shape}, the stack {stack.shape}; expected the same"
+        raise StackError(message)
+    marked = [np.flatnonzero(mask.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
+    if min(map(len, marked)) == 0 or any(found[-1] == found[0] for found in marked):
+        message = (
+            "the region marks fewer than two voxels of the stack along an axis; "
+            "draw it larger, or over the stack"
+        )
+        raise StackError(message)
+    box = tuple(slice(int(found[0]), int(found[-1]) + 1) for found in marked)
+    dark = stack.voxels.dtype.type(estimate_background(stack.voxels))
+    voxels = np.where(mask[box], stack.voxels[box], dark)
+    z, y, x = (cut.start for cut in box)
+    return replace(stack, voxels=voxels), (z, y, x)
