@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from dataclasses import asdict
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -31,7 +31,7 @@ FIELD_ARRAYS = ("means", "cholesky", "amplitudes")
 class Outbox:
     """Sends messages from several threads, one after another."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._lock = stream, threading.Lock()
 
     def send(self, message: Message) -> None:
@@ -56,7 +56,7 @@ def main() -> None:
     _fit(inbox, outbox)
 
 
-def _fit(inbox: BinaryIO, outbox: Outbox) -> None:
+def _fit(inbox: IO[bytes], outbox: Outbox) -> None:
     from napari_gaussfit.fitting import Fit, FitState
     from napari_gaussfit.running import kernels_are_compiled
     from napari_gaussfit.settings import FitSettings
@@ -86,7 +86,7 @@ def _fit(inbox: BinaryIO, outbox: Outbox) -> None:
     outbox.send(Message("end"))
 
 
-def _listen(inbox: BinaryIO, fit: Fit, mips: MipThread) -> None:
+def _listen(inbox: IO[bytes], fit: Fit, mips: MipThread) -> None:
     requests = {"pause": fit.pause, "resume": fit.resume, "cancel": fit.cancel}
     while True:
         try:
@@ -109,9 +109,7 @@ def _stack(asked: Message) -> Stack:
 
 def field_arrays(field: GaussianField, prefix: str = "") -> dict[str, np.ndarray]:
     """Return a field's tensors as arrays, under their names with a prefix."""
-    return {
-        prefix + name: getattr(field, name).detach().cpu().numpy() for name in FIELD_ARRAYS
-    }
+    return {prefix + name: getattr(field, name).detach().cpu().numpy() for name in FIELD_ARRAYS}
 
 
 def field_from(message: Message, prefix: str = "") -> GaussianField | None:

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox, Container, FloatSpinBox, SpinBox
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_gaussfit._napari import source as sources
 from napari_gaussfit._napari.histogram import Histogram
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DataPart"]
 
-UNITS = ("micrometer", "nanometer", "millimeter", "pixel")
+UNITS = (("µm", "micrometer"), ("nm", "nanometer"), ("mm", "millimeter"), ("px", "pixel"))
 _AXIS_NAMES = {"t": "Time", "c": "Channel"}
 
 
@@ -51,7 +59,7 @@ class DataPart(QWidget):
             nullable=True,
             tooltip="The layer to fit: an image with axes z, y, x. Others are not listed.",
         )
-        self._places = Container(labels=True)
+        self._places: Container[SpinBox] = Container(labels=True)
         self._places.margins = (0, 0, 0, 0)
         self._sizes = [
             FloatSpinBox(
@@ -100,7 +108,9 @@ class DataPart(QWidget):
         )
         spacing.margins = (0, 0, 0, 0)
         for size in self._sizes:
-            size.min_width = 62
+            size.native.setMinimumWidth(56)
+            size.native.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
+        self._unit.native.setMinimumWidth(62)
         form = Container(widgets=[self._layer, self._places, spacing], labels=True)
         more = Container(widgets=[self._region, self._points], labels=True)
         notice = QHBoxLayout()
@@ -111,6 +121,12 @@ class DataPart(QWidget):
         box.setSpacing(2)
         for container in (form, more):
             container.margins = (4, 0, 4, 0)
+        for choice in (self._layer, self._region, self._points):
+            # Names of layers are long; the panel is not.
+            choice.native.setMinimumContentsLength(8)
+            choice.native.setSizeAdjustPolicy(
+                QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+            )
         box.addWidget(form.native)
         box.addLayout(notice)
         box.addWidget(self._histogram)
@@ -192,7 +208,7 @@ class DataPart(QWidget):
     def _point_layers(self, _widget: object = None) -> list[Layer]:
         from napari.layers import Points
 
-        return [one for one in self._viewer.layers if isinstance(one, Points)]
+        return [one for one in self._viewer.layers if isinstance(one, Points) and one.ndim >= 3]
 
     def _choose(self, _value: object = None) -> None:
         layer = self.layer

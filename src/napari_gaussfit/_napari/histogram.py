@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyqtgraph as pg
-from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_gaussfit._napari.plotting import bare_plot
 
@@ -40,6 +40,7 @@ class Histogram(QWidget):
         box.setSpacing(0)
         box.addWidget(self._plot)
         box.addWidget(self._words)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.show_preview(None)
 
     def show_preview(self, preview: Preview | None) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FitTask", "Job", "News", "ProcessJob", "ThreadJob"]
 
-STOP_GRACE = 0.7
+STOP_GRACE = 0.5
 """Seconds that a process has to end by itself once asked to; then it is ended."""
 
 ERROR_TAIL = 2000

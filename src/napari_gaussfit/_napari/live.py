@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
     from napari.viewer import Viewer
 
-    from napari_gaussfit._napari.mips import MipPair
+    from napari_gaussfit._napari.mips import MipPair, ViewChoice
     from napari_gaussfit._napari.source import Source
     from napari_gaussfit.field import GaussianField
     from napari_gaussfit.io.native import SavedFit
@@ -31,7 +31,11 @@ COLOUR_SECONDS = 1.0
 GAP = 0.06
 """Between pictures beside each other, in parts of the stack's larger side."""
 
+RESIDUAL_SHARE = 0.25
+"""Of the contrast: a difference as large as this has the fullest colour."""
+
 _CENTRES, _DATA, _FIT, _RESIDUAL = "centres", "data MIP", "fit MIP", "residual MIP"
+_CAPTIONS = "captions"
 
 
 class LiveLayers:
@@ -53,7 +57,7 @@ class LiveLayers:
         self._field: GaussianField | None = None
         self._mips: MipPair | None = None
         self._coloured = 0.0
-        self._framed = False
+        self._framed: ViewChoice | None = None
         viewer.layers.events.removed.connect(self._forget)
 
     @property
@@ -108,13 +112,14 @@ class LiveLayers:
     def show_mips(self, mips: MipPair) -> None:
         """Show the projections of data and fit for a view, and their difference."""
         self._mips = mips
-        end = max(float(np.abs(mips.data - mips.fit).max()), 1e-12)
+        low, high = self.source.contrast_limits
+        end = RESIDUAL_SHARE * (high - low)
         pictures = {
             _DATA: (mips.data, {"contrast_limits": self.source.contrast_limits}),
             _FIT: (mips.fit, {"contrast_limits": self.source.contrast_limits}),
             _RESIDUAL: (
                 mips.data - mips.fit,
-                {"colormap": "PiYG", "contrast_limits": (-end, end)},
+                {"colormap": _residual_colours(), "contrast_limits": (-end, end)},
             ),
         }
         for role, (picture, look) in pictures.items():
@@ -126,10 +131,39 @@ class LiveLayers:
                 self._add(role, (picture, {**look, **where}, "image"))
             elif layer.visible:
                 self._redraw(layer, picture, where)
-        if not self._framed:
-            self._framed = True
+        self._caption(mips)
+        if self._framed != mips.view:
+            self._framed = mips.view
             if self._viewer.dims.ndisplay == 2:
                 self._viewer.reset_view()
+
+    def _caption(self, mips: MipPair) -> None:
+        """Write above each picture what it is."""
+        if _CAPTIONS in self._deleted:
+            return
+        pictures = (_DATA, _FIT, _RESIDUAL)
+        where = [self._beside(role, mips) for role in pictures]
+        corners = np.array([one["translate"] for one in where])
+        layer = self._layers.get(_CAPTIONS)
+        if layer is not None:
+            if layer.visible and not np.allclose(layer.data, corners):
+                layer.data = corners
+            return
+        keywords = {
+            # In the world's own coordinates, where the corners are.
+            "units": where[0]["units"],
+            "axis_labels": where[0]["axis_labels"],
+            "affine": where[0]["affine"],
+            "size": 0.0,
+            "features": {"picture": list(pictures)},
+            "text": {
+                "string": "{picture}",
+                "anchor": "lower_left",
+                "size": 9,
+                "color": "#c8d0da",
+            },
+        }
+        self._add(_CAPTIONS, (corners, keywords, "points"))
 
     def _points(self, field: GaussianField) -> tuple[Any, dict[str, Any], str]:
         from napari_gaussfit.io.native import SavedFit
@@ -137,6 +171,8 @@ class LiveLayers:
         stack = self.source.stack
         fit = SavedFit(field, stack.name, stack.shape, stack.spacing, stack.unit)
         data, keywords, kind = points_layer(fit, self.source.placement, name="")
+        # Added up, so that faint Gaussians, which are wide, hide nothing.
+        keywords |= {"blending": "additive", "opacity": 1.0}
         # No measurements while they change eight times a second.
         wanted = {k: v for k, v in keywords.items() if k not in {"features", "metadata"}}
         wanted |= {"face_color": _colours(field), "metadata": {METADATA: {}}}
@@ -221,3 +257,10 @@ def _colours(field: GaussianField) -> Any:
     amplitudes = field.amplitudes.numpy()
     low, high = (float(amplitudes.min()), float(amplitudes.max())) if len(amplitudes) else (0, 1)
     return ensure_colormap("inferno").map((amplitudes - low) / max(high - low, 1e-12))
+
+
+def _residual_colours() -> Any:
+    """Return colours for a difference: blue where the fit is brighter, orange where the data is."""
+    from napari.utils.colormaps import Colormap
+
+    return Colormap([[0.3, 0.7, 1.0], [0.0, 0.0, 0.0], [1.0, 0.6, 0.2]], name="residual")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Message:
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
-def send(stream: BinaryIO, message: Message) -> None:
+def send(stream: IO[bytes], message: Message) -> None:
     """Write a message to an unbuffered or buffered stream, whole.
 
     Raises
@@ -42,11 +42,11 @@ def send(stream: BinaryIO, message: Message) -> None:
     _write(stream, memoryview(_LENGTH.pack(len(header)) + header))
     for array in arrays.values():
         if array.size:
-            _write(stream, memoryview(array.reshape(-1).view(np.uint8)))
+            _write(stream, array.reshape(-1).view(np.uint8).data)
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> Message:
+def receive(stream: IO[bytes]) -> Message:
     """Read the next message.
 
     Raises
@@ -59,20 +59,18 @@ def receive(stream: BinaryIO) -> Message:
     arrays = {}
     for name, (dtype, shape) in shapes.items():
         array = np.empty(shape, np.dtype(dtype))
-        array.reshape(-1).view(np.uint8)[:] = np.frombuffer(
-            _read(stream, array.nbytes), np.uint8
-        )
+        array.reshape(-1).view(np.uint8)[:] = np.frombuffer(_read(stream, array.nbytes), np.uint8)
         arrays[name] = array
     return Message(kind, words, arrays)
 
 
-def _write(stream: BinaryIO, data: memoryview) -> None:
+def _write(stream: IO[bytes], data: memoryview) -> None:
     while data:
         written = stream.write(data)
         data = data[written:]
 
 
-def _read(stream: BinaryIO, count: int) -> bytearray:
+def _read(stream: IO[bytes], count: int) -> bytearray:
     data = bytearray(count)
     view, filled = memoryview(data), 0
     while filled < count:

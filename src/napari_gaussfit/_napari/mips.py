@@ -132,8 +132,12 @@ class MipThread:
             if not self._closed:
                 self._deliver(pair)
             rest = max(SHORTEST_REST, REST_PER_WORK * (time.thread_time() - began))
-            with self._changed:
-                self._changed.wait_for(lambda seen=view: self._closed or self._view != seen, rest)
+            self._sleep(view, rest)
+
+    def _sleep(self, seen: ViewChoice, seconds: float) -> None:
+        """Rest, unless another view is wanted or nobody looks any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._view != seen, seconds)
 
     def _draw(self, field: GaussianField, view: ViewChoice) -> MipPair:
         from napari_gaussfit.projection import render

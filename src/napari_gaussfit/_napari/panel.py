@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, Qt, QTimer
-from qtpy.QtWidgets import QFrame, QScrollArea, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QTabWidget, QVBoxLayout, QWidget
 
 from napari_gaussfit._napari.data_part import DataPart
+from napari_gaussfit._napari.jobs import FitTask
 from napari_gaussfit._napari.layers import fit_of_points
 from napari_gaussfit._napari.live import LiveLayers
 from napari_gaussfit._napari.model_part import ModelPart
@@ -17,7 +18,7 @@ from napari_gaussfit._napari.results_part import ResultsPart
 from napari_gaussfit._napari.run_part import RunPart
 from napari_gaussfit._napari.table_part import TablePart
 from napari_gaussfit._napari.view_part import ViewPart
-from napari_gaussfit._napari.worker import FitTask, FitWorker, Phase
+from napari_gaussfit._napari.worker import FitWorker, Phase
 from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.io.native import SavedFit
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from napari_gaussfit.field import GaussianField
 
 __all__ = ["GaussianFitPanel"]
+
+SIZE = 390, 720
+"""Width and height that the panel would like to have, in pixels."""
 
 SETTLE_MS = 150
 """After a change of the data, before the stack is looked at: who types a number types several."""
@@ -81,13 +85,13 @@ class GaussianFitPanel(QWidget):
         box.setContentsMargins(2, 2, 2, 2)
         box.addWidget(self.tabs, 1)
         box.addWidget(self.run)
-        self.setMinimumWidth(360)
+        self.setMinimumWidth(340)
         self.setAcceptDrops(True)
 
     def _connect(self) -> None:
         self._settling.timeout.connect(self._look_at_stack)
-        self.data.changed.connect(self._settling.start)
-        self.model.device_changed.connect(self._settling.start)
+        self.data.changed.connect(self._look_soon)
+        self.model.device_changed.connect(self._look_soon)
         self.run.fit_asked.connect(self.start_fit)
         self.run.refine_asked.connect(self.refine)
         self.run.pause_asked.connect(self.worker.pause)
@@ -102,6 +106,9 @@ class GaussianFitPanel(QWidget):
         self.viewer.layers.events.removed.connect(self._layer_removed)
 
     # What is to be fitted
+
+    def _look_soon(self, _change: object = None) -> None:
+        self._settling.start()
 
     def _look_at_stack(self) -> None:
         """Say what is there to be fitted, and what that takes."""
@@ -164,9 +171,9 @@ class GaussianFitPanel(QWidget):
 
     def _edited(self) -> GaussianField | None:
         """Return the Gaussians of the last fit with what was done to its points since."""
-        fit, centres = self.fit, self.live and self.live.centres
-        if fit is None or not centres:
-            return fit and fit.field
+        centres = None if self.live is None else self.live.centres
+        if centres is None:
+            return None if self.fit is None else self.fit.field
         keywords = {
             "metadata": centres.metadata,
             "features": centres.features,
@@ -241,21 +248,24 @@ class GaussianFitPanel(QWidget):
 
     # The panel itself
 
-    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802
+    def sizeHint(self) -> QSize:
+        """Leave most of the window to the picture."""
+        return QSize(*SIZE)
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
         """Take files."""
-        if event is not None and event.mimeData().hasUrls():
+        if event is not None and _files(event):
             event.acceptProposedAction()
 
-    def dropEvent(self, event: QDropEvent | None) -> None:  # noqa: N802
+    def dropEvent(self, event: QDropEvent | None) -> None:
         """Open dropped files with this plugin's reader, without a question."""
         if event is None:
             return
-        paths = [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
-        for path in paths:
+        for path in _files(event):
             self.viewer.open(path, plugin="napari-gaussfit")
         event.acceptProposedAction()
 
-    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802
+    def changeEvent(self, event: QEvent | None) -> None:
         """End the fit where napari takes the panel out of its window: it is being closed."""
         super().changeEvent(event)
         if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
@@ -272,6 +282,13 @@ class GaussianFitPanel(QWidget):
             self.live = None
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.deleteLater()
+
+
+def _files(event: QDropEvent) -> list[str]:
+    """Return the paths that are dropped."""
+    dropped = event.mimeData()
+    urls = [] if dropped is None else dropped.urls()
+    return [url.toLocalFile() for url in urls if url.isLocalFile()]
 
 
 def _device() -> str:
@@ -294,6 +311,7 @@ def _stacked(*parts: QWidget) -> QWidget:
 
 
 def _scrolling(widget: QWidget) -> QScrollArea:
+    widget.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Maximum)
     area = QScrollArea()
     area.setWidgetResizable(True)
     area.setFrameShape(QFrame.Shape.NoFrame)

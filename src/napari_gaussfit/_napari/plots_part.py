@@ -8,7 +8,7 @@ import numpy as np
 import pyqtgraph as pg
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_gaussfit._napari.plotting import COLOURS, bare_plot
+from napari_gaussfit._napari.plotting import COLOURS, INK, bare_plot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,19 +18,30 @@ if TYPE_CHECKING:
 __all__ = ["DetailPlots", "ProgressPlots"]
 
 BINS = 40
+TINIEST = 1e-12
+"""Of what is drawn in powers of ten."""
 
 
 class Curves(QWidget):
     """One plot of some of a history's columns over the iterations."""
 
-    def __init__(self, title: str, columns: Mapping[str, str], *, logarithmic: bool = False) -> None:
+    def __init__(
+        self,
+        title: str,
+        columns: Mapping[str, str],
+        *,
+        logarithmic: bool = False,
+        from_zero: bool = False,
+    ) -> None:
         super().__init__()
-        self._plot = bare_plot(title)
-        self._plot.setLogMode(y=logarithmic)
+        self._logarithmic, self._from_zero = logarithmic, from_zero
+        self._plot = bare_plot(f"{title}, powers of ten" if logarithmic else title)
         self._plot.setMinimumHeight(90)
-        legend = self._plot.addLegend(offset=(-4, 2), labelTextSize="8pt") if len(columns) > 1 else None
-        if legend is not None:
-            legend.setLabelTextColor("#9aa4b1")
+        if len(columns) > 1:
+            legend = self._plot.addLegend(
+                offset=(-4, 2 if logarithmic else -4), labelTextSize="8pt", colCount=3
+            )
+            legend.setLabelTextColor(INK)
         self._curves = {
             column: self._plot.plot(
                 [], [], pen=pg.mkPen(COLOURS[n % len(COLOURS)], width=2), name=label
@@ -46,8 +57,12 @@ class Curves(QWidget):
         steps = np.asarray(history["iteration"])
         for column, curve in self._curves.items():
             values = np.asarray(history[column], float)[: len(steps)]
+            if self._logarithmic:
+                values = np.log10(np.maximum(values, TINIEST))
             known = np.isfinite(values)
             curve.setData(steps[: len(values)][known], values[known])
+        if self._from_zero:
+            self._plot.setYRange(0, 1.15 * max(history[next(iter(self._curves))]))
 
 
 class Bars(QWidget):
@@ -82,7 +97,7 @@ class ProgressPlots(QWidget):
                 {"held_out_psnr": "held-out", "train_psnr": "training", "voxel_psnr": "voxels"},
             ),
             Curves("Loss", {"loss": "loss"}, logarithmic=True),
-            Curves("Gaussians", {"gaussians": "Gaussians"}),
+            Curves("Gaussians", {"gaussians": "Gaussians"}, from_zero=True),
         ]
         self.setToolTip("Over the steps of the fit; held-out projections are never trained on.")
         _stack(self, self._plots)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pyqtgraph as pg
+from qtpy.QtWidgets import QSizePolicy
 
-__all__ = ["COLOURS", "bare_plot"]
+__all__ = ["COLOURS", "INK", "bare_plot"]
 
 COLOURS = ("#5fb3f9", "#ffb454", "#7ed491", "#e67e9f")
 """Told apart on dark and on light ground."""
 
-_GROUND, _INK = None, "#9aa4b1"
+_GROUND = None
+INK = "#9aa4b1"
+"""Of axes and titles: read on dark and on light ground."""
 
 
 def bare_plot(title: str = "", **labels: str) -> Any:
@@ -21,17 +24,15 @@ def bare_plot(title: str = "", **labels: str) -> Any:
     plot.hideButtons()
     plot.setFrameStyle(0)
     item = plot.getPlotItem()
-    # A menu that nobody opens, but that would stay behind as a window of its own.
-    menu = item.ctrlMenu
-    item.ctrlMenu = None
-    if menu is not None:
-        menu.setParent(plot)
+    # A menu that nobody opens, and that would stay behind as a window of its own.
+    item.ctrlMenu.setParent(plot, item.ctrlMenu.windowFlags())
+    plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
     if title:
-        item.setTitle(title, color=_INK, size="9pt")
+        item.setTitle(title, color=INK, size="9pt")
     for side in ("left", "bottom"):
         axis = item.getAxis(side)
-        axis.setPen(_INK)
-        axis.setTextPen(_INK)
+        axis.setPen(INK)
+        axis.setTextPen(INK)
         axis.setStyle(tickLength=-4)
         if side in labels:
             axis.setLabel(labels[side])

@@ -54,9 +54,7 @@ class RunPart(QWidget):
         )
         grid = QGridLayout()
         grid.setSpacing(4)
-        for n, ((name, button), signal) in enumerate(
-            zip(self.buttons.items(), asked, strict=True)
-        ):
+        for n, ((name, button), signal) in enumerate(zip(self.buttons.items(), asked, strict=True)):
             button.setToolTip(_TIPS[name])
             button.setObjectName(f"gaussfit_{name.lower()}")
             button.setMinimumWidth(48)

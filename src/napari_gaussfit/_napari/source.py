@@ -17,7 +17,7 @@ from napari_gaussfit.io.units import micrometers_per
 from napari_gaussfit.stack import STACK_SUFFIXES, Stack, read_layout
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari.layers import Image, Labels, Layer, Points, Shapes
     from numpy.typing import NDArray
@@ -156,12 +156,14 @@ def mask_of(region: Shapes | Labels, layer: Image) -> NDArray[np.bool_]:
             raise StackError(message)
         labels = labels[(0,) * max(0, labels.ndim - 3)]
         return np.broadcast_to(labels != 0, shape)
-    from skimage.draw import polygon2mask
+    from skimage import draw
 
+    polygon: Callable[..., Any] = draw.polygon
     covered = np.zeros(shape[-2:], bool)
     for kind, vertices in zip(region.shape_type, region.data, strict=True):
         outline = _ellipse(vertices) if kind == "ellipse" else vertices
-        covered |= polygon2mask(covered.shape, _in_data_of(layer, region, outline)[:, -2:])
+        rows, columns = _in_data_of(layer, region, outline)[:, -2:].T
+        covered[polygon(rows, columns, covered.shape)] = True
     return np.broadcast_to(covered, shape)
 
 
@@ -194,5 +196,3 @@ def _in_data_of(layer: Layer, other: Layer, coordinates: Any) -> NDArray[np.floa
     world = np.concatenate([np.zeros((len(world), missing)), world], axis=1)
     found = np.array([layer.world_to_data(one) for one in world[:, -layer.ndim :]])
     return found.reshape(len(coordinates), layer.ndim)
-
-

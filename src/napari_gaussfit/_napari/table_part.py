@@ -12,7 +12,15 @@ from qtpy.QtCore import (
     QModelIndex,
     Qt,
 )
-from qtpy.QtWidgets import QFormLayout, QHeaderView, QLabel, QTableView, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QFormLayout,
+    QHeaderView,
+    QLabel,
+    QSizePolicy,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QDoubleRangeSlider
 
 if TYPE_CHECKING:
@@ -35,6 +43,7 @@ COLUMNS = (
     "x",
 )
 _ROOT = QModelIndex()
+_slider_class: Any = QDoubleRangeSlider
 _DISPLAY, _HORIZONTAL = Qt.ItemDataRole.DisplayRole, Qt.Orientation.Horizontal
 
 
@@ -75,11 +84,11 @@ class GaussianTable(QAbstractTableModel):
         """Return the rows in which these Gaussians stand, as far as they are shown."""
         return [int(n) for n in np.flatnonzero(np.isin(self._order, list(gaussians)))]
 
-    def rowCount(self, parent: QModelIndex = _ROOT) -> int:  # noqa: N802
+    def rowCount(self, parent: QModelIndex = _ROOT) -> int:
         """Return how many rows are shown."""
         return 0 if parent.isValid() else len(self._order)
 
-    def columnCount(self, parent: QModelIndex = _ROOT) -> int:  # noqa: N802
+    def columnCount(self, parent: QModelIndex = _ROOT) -> int:
         """Return the number of columns."""
         return 0 if parent.isValid() else len(COLUMNS)
 
@@ -92,7 +101,7 @@ class GaussianTable(QAbstractTableModel):
         value = self._values[self._order[index.row()], index.column()]
         return f"{value:.0f}" if index.column() == 0 else f"{value:.4g}"
 
-    def headerData(self, section: int, orientation: Qt.Orientation, role: int = _DISPLAY) -> Any:  # noqa: N802
+    def headerData(self, section: int, orientation: Qt.Orientation, role: int = _DISPLAY) -> Any:
         """Return a column's title."""
         if role != _DISPLAY or orientation != _HORIZONTAL:
             return None
@@ -123,14 +132,20 @@ class TablePart(QWidget):
         self.model = GaussianTable()
         self.view = QTableView()
         self.view.setModel(self.model)
+        self._selection = QItemSelectionModel(self.model, self)
+        self.view.setSelectionModel(self._selection)
         self.view.setSortingEnabled(True)
+        self.view.sortByColumn(COLUMNS.index("amplitude"), Qt.SortOrder.DescendingOrder)
+        self.view.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
         self.view.setSelectionBehavior(QTableView.SelectionBehavior.SelectRows)
-        self.view.setAlternatingRowColors(True)
         self.view.setToolTip("Select rows to select their points, and the other way round.")
-        self.view.verticalHeader().hide()
-        self.view.verticalHeader().setDefaultSectionSize(22)
-        self.view.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        self.view.horizontalHeader().setDefaultSectionSize(72)
+        rows, columns = (QHeaderView(way) for way in (Qt.Orientation.Vertical, _HORIZONTAL))
+        rows.hide()
+        rows.setDefaultSectionSize(22)
+        columns.setSectionsClickable(True)
+        columns.setDefaultSectionSize(66)
+        self.view.setVerticalHeader(rows)
+        self.view.setHorizontalHeader(columns)
         self._amplitude = _range_slider("Show only Gaussians of these amplitudes.")
         self._size = _range_slider("Show only Gaussians whose mean width (FWHM) is in this range.")
         self._words = QLabel("No fit yet.")
@@ -146,7 +161,7 @@ class TablePart(QWidget):
         self._unit = "pixel"
         self._amplitude.valueChanged.connect(self._filter)
         self._size.valueChanged.connect(self._filter)
-        self.view.selectionModel().selectionChanged.connect(self._select_points)
+        self._selection.selectionChanged.connect(self._select_points)
 
     def show_fit(self, fit: SavedFit, points: Points | None) -> None:
         """Show a fit's Gaussians, and follow the selection of their points."""
@@ -180,7 +195,8 @@ class TablePart(QWidget):
 
     def _widths(self) -> np.ndarray:
         columns = [self.model.column(f"fwhm_{n}") for n in (1, 2, 3)]
-        return np.cbrt(columns[0] * columns[1] * columns[2])
+        widths: np.ndarray = np.cbrt(columns[0] * columns[1] * columns[2])
+        return widths
 
     def _filter(self, _value: object = None) -> None:
         if self._busy:
@@ -190,7 +206,7 @@ class TablePart(QWidget):
             (self._amplitude, self.model.column("amplitude")),
             (self._size, self._widths()),
         ):
-            low, high = slider.value()
+            low, high = map(float, slider.value())
             # A slider counts in steps of its own.
             slack = 1e-6 * (slider.maximum() - slider.minimum())
             allowed &= (values >= low - slack) & (values <= high + slack)
@@ -208,7 +224,7 @@ class TablePart(QWidget):
         """Select the points of the selected rows."""
         if self._busy or self._points is None:
             return
-        rows = [index.row() for index in self.view.selectionModel().selectedRows()]
+        rows = [index.row() for index in self._selection.selectedRows()]
         self._busy = True
         there = len(self._points.data)
         self._points.selected_data = {n for n in self.model.gaussians(rows) if n < there}
@@ -224,15 +240,13 @@ class TablePart(QWidget):
         for row in rows:
             chosen.select(self.model.index(row, 0), self.model.index(row, last))
         self._busy = True
-        self.view.selectionModel().select(
-            chosen, QItemSelectionModel.SelectionFlag.ClearAndSelect
-        )
+        self._selection.select(chosen, QItemSelectionModel.SelectionFlag.ClearAndSelect)
         if rows:
             self.view.scrollTo(self.model.index(rows[0], 0))
         self._busy = False
 
 
-def _range_slider(tip: str) -> QDoubleRangeSlider:
-    slider = QDoubleRangeSlider(Qt.Orientation.Horizontal)
+def _range_slider(tip: str) -> Any:
+    slider: Any = _slider_class(Qt.Orientation.Horizontal)
     slider.setToolTip(tip)
     return slider

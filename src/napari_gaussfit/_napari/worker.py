@@ -176,8 +176,6 @@ class FitWorker(QObject):
         self._timer.stop()
         thread, self._thread = self._thread, None
         if thread is not None:
-            thread.errored.disconnect(self._failed)
-            thread.finished.disconnect(self._over)
             thread.quit()
         if self._mips is not None:
             self._mips.close()
@@ -231,6 +229,8 @@ class FitWorker(QObject):
 
     def _over(self) -> None:
         """Come to rest: the thread is done."""
+        if self._thread is None:
+            return  # Closed before.
         self._timer.stop()
         self._pull()
         self._job = self._thread = None
