@@ -40,9 +40,10 @@ def relocate(
     fraction: float,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Move the Gaussians of least energy to where the residual is, in place.
+    """Move Gaussians of least energy to where the residual is, in place.
 
-    Places are voxels drawn by the square of the smoothed positive residual.
+    Places are voxels drawn by the square of the smoothed positive residual. A Gaussian moves
+    only where there is more energy to win than it gives up.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def relocate(
     spacing : sequence of float
         (dz, dy, dx).
     fraction : float
-        Part of the Gaussians to move.
+        Part of the Gaussians to move at most.
     rng : numpy.random.Generator
         Source of the draw.
 
@@ -62,16 +63,23 @@ def relocate(
     Tensor
         Indices [M] of the Gaussians moved.
     """
-    moved = torch.argsort(energies(field), stable=True)[: round(fraction * len(field))]
+    energy = energies(field)
+    moved = torch.argsort(energy, stable=True)[: round(fraction * len(field))]
     excess = smoothed(residual).clip(min=0.0)
     if not len(moved) or not excess.any():
         return moved[:0]
     step = np.asarray(spacing, np.float64)
+    scales = np.asarray(RELOCATED_WIDTH) * step
     sites = draw_sites(excess**2, len(moved), rng)
     nearest = tuple(np.clip(np.rint(sites), 0, np.array(residual.shape) - 1).astype(int).T)
-    height = np.maximum(RELOCATED_SHARE * excess[nearest], 1e-3 * float(excess.max()))
+    height = excess[nearest]
+    order = np.argsort(-height, kind="stable")  # the most to win for the least given up
+    sites, height = sites[order], height[order]
+    worth = height**2 * np.prod(scales) > energy[moved].numpy()
+    moved, sites, height = moved[torch.from_numpy(worth)], sites[worth], height[worth]
     widths = np.zeros(6, np.float32)
-    widths[[0, 2, 5]] = np.log(np.asarray(RELOCATED_WIDTH) * step)
+    widths[[0, 2, 5]] = np.log(scales)
+    height = RELOCATED_SHARE * height
     field.means[moved] = torch.as_tensor((sites * step).astype(np.float32))
     field.cholesky[moved] = torch.as_tensor(widths)
     field.amplitudes[moved] = torch.as_tensor(height.astype(np.float32))

@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["mip", "soft-mip", "sum"]
 
-SAMPLES_PER_SPACING = 2
-"""Samples along a ray of a stack for each finest spacing."""
-
-
 def hits(camera: Camera, box: Box) -> NDArray[np.bool_]:
     """Return which pixels' rays cross the box [H, W]."""
     from napari_gaussfit._kernels import cpu
@@ -124,25 +120,27 @@ class StackProjector:
         self._spline = SplineVolume(
             self._voxels,
             np.asarray(stack.spacing, np.float32),
-            min(stack.spacing) / SAMPLES_PER_SPACING,
         )
 
     def project(self, camera: Camera, *, mode: Literal["mip", "sum"] = "mip") -> Image:
         """Return a projection [H, W] of the stack.
 
-        Rays are clipped to the stack's box and sampled at half the finest spacing, with cubic
-        B-spline interpolation. The axis-aligned MIPs are the voxels' own. A ray that misses
-        the box has the stack's smallest value (in a sum: 0).
+        Rays are clipped to the stack's box and sampled twice a voxel, with cubic B-spline
+        interpolation. The axis-aligned MIPs are the voxels' own. A ray that misses the box has
+        the stack's smallest value (in a sum: 0).
         """
-        rays = camera.rays(self.stack.box)
         if mode == "sum":
-            return self._spline.integral(rays)
+            return self._spline.integral(camera.rays(self.stack.box))
         if camera.axis is not None:
             image = self._voxels.max(axis=camera.axis)
             return image.T if camera.axis == 2 else image
-        image = self._spline.mip(rays)
+        return self.maximum(camera)[0]
+
+    def maximum(self, camera: Camera) -> tuple[Image, Image]:
+        """Return the MIP [H, W] of the stack's spline, and where on each ray (t) it is reached."""
+        image, depth = self._spline.mip(camera.rays(self.stack.box))
         image[~hits(camera, self.stack.box)] = self._floor
-        return image
+        return image, depth
 
 
 def project_stack(stack: Stack, camera: Camera, *, mode: Literal["mip", "sum"] = "mip") -> Image:

@@ -52,7 +52,7 @@ def crop(stack: Stack, mask: NDArray[np.bool_]) -> tuple[Stack, tuple[int, int, 
         )
         raise StackError(message)
     box = tuple(slice(int(found[0]), int(found[-1]) + 1) for found in marked)
-    dark = stack.voxels.dtype.type(estimate_background(stack.voxels))
+    dark = stack.voxels.dtype.type(estimate_background(stack.voxels)[0])
     voxels = np.where(mask[box], stack.voxels[box], dark)
     z, y, x = (cut.start for cut in box)
     return replace(stack, voxels=voxels), (z, y, x)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     Volume = NDArray[np.float32]
 
-BACKGROUND_PERCENTILE = 5.0
 SMOOTHING = (0.7, 1.0, 1.0)
 """Sigmas in voxels (z, y, x) of what noise is smoothed by before seeds are drawn."""
 
@@ -34,15 +33,22 @@ DIMMEST = 1e-3
 """Amplitude of a seed in parts of the signal's largest value at least."""
 
 AMPLITUDE_ROUNDS = 5
+NOISE_SIGMAS = 2.0
+"""What is fainter than so many sigmas of the noise draws no seed."""
+
+PEAK_SIGMAS = 8.0
+"""A local maximum as many sigmas of the noise above the background is a seed of its own."""
+
+WIDEST_PEAK = 4.0
+"""Sigma of a local maximum in voxel spacings at most, as its curvature says."""
+
+SAMPLES = 200_000
+"""Voxels that statistics of a large stack are taken from."""
+
 SUGGESTION_VOXELS = 25.0
 """Voxels with signal for each Gaussian that `suggested_count` allows."""
 
 SUGGESTION_LIMITS = (50, 20_000)
-
-
-def estimate_background(voxels: ArrayLike) -> float:
-    """Return a first guess of the background in raw intensity: a low percentile."""
-    return float(np.percentile(np.asarray(voxels), BACKGROUND_PERCENTILE))
 
 
 def smoothed(signal: Volume) -> Volume:
@@ -53,18 +59,35 @@ def smoothed(signal: Volume) -> Volume:
     return result
 
 
+def estimate_background(voxels: ArrayLike) -> tuple[float, float]:
+    """Return a first guess of background and noise in raw intensity.
+
+    The background is the mode of the smoothed stack, by half-samples (Bickel and Fruehwirth,
+    2006); the noise, of the smoothed stack too, the robust deviation of what lies below it.
+    """
+    calm = smoothed(np.asarray(voxels, np.float32)).reshape(-1)
+    values = np.sort(calm[:: max(1, calm.size // SAMPLES)]).astype(np.float64)
+    below = values
+    while len(values) > 3:
+        half = (len(values) + 1) // 2
+        start = int(np.argmin(values[half - 1 :] - values[: len(values) - half + 1]))
+        values = values[start : start + half]
+    mode = float(values.mean())
+    below = below[below <= mode]
+    noise = 1.4826 * float(np.median(mode - below)) if len(below) else 0.0
+    return mode, noise
+
+
 def suggested_count(voxels: ArrayLike) -> int:
     """Return how many Gaussians a stack asks for, by the volume of its signal.
 
-    Counts voxels above the background by five robust standard deviations of the dark half
-    and by a twentieth of the brightest thousandth.
+    Counts voxels above the background by five sigmas of the noise and by a twentieth of the
+    brightest thousandth.
     """
-    signal = smoothed(np.asarray(voxels, np.float32))
-    median = float(np.median(signal))
-    dark = signal[signal <= median]
-    noise = 1.4826 * float(np.median(np.abs(dark - np.median(dark))))
-    bright = float(np.quantile(signal, 0.999))
-    threshold = max(median + 5 * noise, median + 0.05 * (bright - median))
+    background, noise = estimate_background(voxels)
+    signal = smoothed(np.asarray(voxels, np.float32)) - background
+    bright = float(np.quantile(signal.reshape(-1)[:: max(1, signal.size // SAMPLES)], 0.999))
+    threshold = max(5 * noise, 0.05 * bright)
     count = round(float((signal > threshold).sum()) / SUGGESTION_VOXELS)
     return int(np.clip(count, *SUGGESTION_LIMITS))
 
@@ -74,10 +97,11 @@ def draw_sites(weights: Volume, count: int, rng: np.random.Generator) -> NDArray
 
     No voxel is drawn twice while others have weight.
     """
+    if not count:
+        return np.empty((0, 3))
     flat = weights.reshape(-1).astype(np.float64)
-    total = flat.sum()
-    if total <= 0:
-        flat, total = np.ones_like(flat), float(flat.size)
+    if flat.sum() <= 0:
+        flat = np.ones_like(flat)
     available = int(np.count_nonzero(flat))
     sites = _weighted_sample(flat, min(count, available), rng)
     if count > available:
@@ -101,6 +125,7 @@ def seed_field(
     count: int,
     rng: np.random.Generator,
     *,
+    noise: float = 0.0,
     points: NDArray[np.float64] | None = None,
     unit: str = "micrometer",
 ) -> GaussianField:
@@ -116,8 +141,11 @@ def seed_field(
         Number of Gaussians.
     rng : numpy.random.Generator
         Source of the draw.
+    noise : float
+        Sigma of the smoothed signal where there is none.
     points : ndarray, shape [P, 3], optional
-        Positions (z, y, x in the spacing's unit) that seeds must begin at; the rest is drawn.
+        Positions (z, y, x in the spacing's unit) that seeds must begin at; then come local
+        maxima, and the rest is drawn by intensity.
     unit : str
         Of the spacing.
 
@@ -127,14 +155,20 @@ def seed_field(
         Isotropic in space but for the voxel's own shape; amplitudes scaled so that the sum
         meets the signal at the seeds. Background 0.
     """
-    calm = smoothed(signal).clip(min=0.0)
+    calm = smoothed(signal)
     step = np.asarray(spacing, np.float64)
     sites = np.empty((0, 3)) if points is None else points[:count] / step
-    sites = np.concatenate([sites, draw_sites(calm, count - len(sites), rng)])
-    sites = np.clip(sites, -0.5, np.array(signal.shape) - 0.5)
-    widths = np.maximum(
-        _mean_distance(sites * step)[:, None] * WIDTH_PER_DISTANCE, NARROWEST * step
-    )
+    peaks = local_maxima(calm, max(PEAK_SIGMAS * noise, DIMMEST * float(calm.max())))
+    # Where there are more than the field can hold, most are texture: leave it to the draw.
+    room = count - len(sites)
+    peaks = peaks[: room if len(peaks) <= room else room // 2]
+    weights = (calm - NOISE_SIGMAS * noise).clip(min=0.0)
+    drawn = draw_sites(weights, room - len(peaks), rng)
+    sites = np.clip(np.concatenate([sites, peaks, drawn]), -0.5, np.array(signal.shape) - 0.5)
+    widths = _mean_distance(sites * step)[:, None] * WIDTH_PER_DISTANCE * np.ones(3)
+    summit = slice(len(sites) - len(drawn) - len(peaks), len(sites) - len(drawn))
+    widths[summit] = np.minimum(widths[summit], peak_widths(calm, peaks) * step)
+    widths = np.maximum(widths, NARROWEST * step)
     nearest = tuple(np.clip(np.rint(sites), 0, np.array(signal.shape) - 1).astype(int).T)
     goal = np.maximum(calm[nearest], DIMMEST * float(calm.max()))
     cholesky = np.zeros((count, 6), np.float32)
@@ -148,12 +182,45 @@ def seed_field(
     return _scaled_to(field, goal)
 
 
+def local_maxima(calm: Volume, threshold: float) -> NDArray[np.int64]:
+    """Return local maxima [P, 3] of a smoothed volume in voxels, the brightest first."""
+    from scipy.ndimage import maximum_filter
+
+    top = (calm == maximum_filter(calm, size=(3, 5, 5))) & (calm > threshold)
+    places = np.argwhere(top)
+    order = np.argsort(-calm[tuple(places.T)], kind="stable")
+    return places[order]
+
+
+def peak_widths(calm: Volume, peaks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the sigmas [P, 3], in voxels, of Gaussians with the curvature of local maxima.
+
+    Along an axis the logarithm of a Gaussian is a parabola of curvature -1 / sigma^2; the
+    smoothing's own variance is taken off.
+    """
+    floor = 1e-6 * float(calm.max())
+    middle = np.log(np.maximum(calm[tuple(peaks.T)], floor))
+    widths = np.empty(peaks.shape)
+    for axis in range(3):
+        bend = np.zeros(len(peaks))
+        for side in (-1, 1):
+            beside = peaks.copy()
+            beside[:, axis] += side
+            # Beyond a face the neighbour is the mirrored one.
+            outside = (beside[:, axis] < 0) | (beside[:, axis] >= calm.shape[axis])
+            beside[outside, axis] -= 2 * side
+            bend += middle - np.log(np.maximum(calm[tuple(beside.T)], floor))
+        variance = 1 / np.maximum(bend, 1 / WIDEST_PEAK**2) - SMOOTHING[axis] ** 2
+        widths[:, axis] = np.sqrt(np.maximum(variance, NARROWEST**2))
+    return widths
+
+
 def _mean_distance(positions: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return each position's mean distance to its nearest neighbours (inf when alone)."""
     from scipy.spatial import KDTree
 
     if len(positions) == 1:
-        return np.zeros(1)
+        return np.full(1, np.inf)
     neighbours = min(NEIGHBOURS, len(positions) - 1)
     distances, _ = KDTree(positions).query(positions, k=neighbours + 1)
     mean: NDArray[np.float64] = distances[:, 1:].mean(1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_gaussfit.camera import axis_view, orbit
+from napari_gaussfit.camera import ORBIT_ELEVATIONS, axis_view, orbit
 from napari_gaussfit.projection import StackProjector, hits
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from napari_gaussfit._kernels.geometry import Rays
     from napari_gaussfit.camera import Camera
     from napari_gaussfit.stack import Stack
+
+TRAINING_VIEWS = 24
+"""Views of the orbit that are trained on at most: more cost their targets and bring nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +37,15 @@ class View:
         Which rays cross the box.
     target : Tensor, shape [H, W]
         The stack's MIP in raw intensity; 0 where a ray misses.
+    depth : Tensor, shape [H, W]
+        Where on its ray (t) the stack is largest.
     """
 
     camera: Camera
     rays: Rays
     hit: Tensor
     target: Tensor
+    depth: Tensor
 
 
 class Views:
@@ -67,20 +73,30 @@ class Views:
         # own lie up to a plane's spacing beside the peaks (48 dB from the spline's on the
         # dendrite), and the two would pull against each other.
         along_axes = [
-            replace(axis_view(stack.shape, stack.spacing, axis), axis=None) for axis in range(3)
+            axis_view(stack.shape, stack.spacing, axis) for axis in range(3)
         ]
-        self.training = [c for n, c in enumerate(cameras) if n not in set(chosen)] + along_axes
+        others = [c for n, c in enumerate(cameras) if n not in set(chosen)]
+        step = max(1.0, len(others) / TRAINING_VIEWS)
+        self.training = [others[int(n)] for n in np.arange(0, len(others), step)] + along_axes
         self._made: dict[Camera, View] = {}
 
     def view(self, camera: Camera) -> View:
         """Return a camera's view, made when first asked for."""
         if camera not in self._made:
             hit = torch.from_numpy(hits(camera, self._stack.box))
-            target = torch.from_numpy(self._projector.project(camera))
+            target, depth = map(torch.from_numpy, self._projector.maximum(camera))
             self._made[camera] = View(
-                camera, camera.rays(self._stack.box), hit, torch.where(hit, target, 0.0)
+                camera, camera.rays(self._stack.box), hit, torch.where(hit, target, 0.0), depth
             )
         return self._made[camera]
+
+
+def _spread(views: int, held_out: int) -> list[int]:
+    """Choose views evenly around the orbit, from each of its rings in turn."""
+    rings = len(ORBIT_ELEVATIONS)
+    stride = views / held_out
+    wanted = [round(n * stride) + n % rings for n in range(held_out)]
+    return sorted({n % views for n in wanted})
 
 
 class EndlessShuffle:

@@ -110,14 +110,17 @@ def mip(
     *,
     cutoff: float,
     bin_step: float,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Return the exact MIP [H, W] of the sum, 0 where a ray misses the box.
 
-    `bin_step` is the distance in t of the places where the search for the maximum begins.
+    `bin_step` is the distance in t of the places where the search for the maximum looks. With
+    `start` [H, W], values of t, there is no search: each pixel has the mode that is uphill from
+    there, which is its maximum where `start` is near enough.
     """
     from napari_gaussfit._kernels import cpu
 
-    return _sum(means, cholesky, amplitudes, cutoff, cpu.MipEvaluation(rays, bin_step))
+    return _sum(means, cholesky, amplitudes, cutoff, cpu.MipEvaluation(rays, bin_step, start))
 
 
 def soft_mip(

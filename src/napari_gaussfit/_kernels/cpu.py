@@ -259,25 +259,23 @@ def lengths(rays: Rays) -> Array:
 
 
 class MipEvaluation:
-    """The exact MIP of f along `Rays`: the search, then f at the points found."""
+    """The exact MIP of f along `Rays`: where f is largest, then f there.
 
-    def __init__(self, rays: Rays, bin_step: float, depth: Array | None = None) -> None:
+    Parameters
+    ----------
+    rays : Rays
+        Through the pixels.
+    bin_step : float
+        Distance in t of the places where the search for the maximum looks.
+    start : Tensor, shape [H, W], optional
+        Where the climb to the maximum begins, instead of where a search finds f largest.
+    """
+
+    def __init__(self, rays: Rays, bin_step: float, start: Tensor | None = None) -> None:
         self.rays, self.bin_step = rays, bin_step
         self.view = view_of(rays)
-        self.depth = depth
-
-    def _footprints(self, packed: Array) -> Array:
-        out = np.empty((len(packed), cpu_rays.FOOTPRINT), np.float32)
-        rays = self.rays
-
-        def project(first: int, end: int) -> None:
-            cpu_rays.footprints(
-                packed, rays.frame, self.view.solve, rays.perspective, rays.shape[0],
-                out, first, end,
-            )
-
-        run_pieces(project, len(packed), max(4096, piece_size(len(packed))))
-        return out
+        self.depth = np.zeros((rays.shape[0], rays.shape[1] + cpu_rays.CHUNK), np.float32)
+        self._start = start
 
     def _search(self, footprints: Array, depth: Array) -> None:
         near, far = self.view.near, self.view.far
@@ -302,13 +300,13 @@ class MipEvaluation:
 
     def forward(self, packed: Array) -> Tensor:
         rows, width = self.rays.shape
-        shape = (rows, width + cpu_rays.CHUNK)
-        self.footprints = self._footprints(packed)
-        if self.depth is None:
-            self.depth = np.zeros(shape, np.float32)
-            self._search(self.footprints, self.depth)
-        sums, value = np.empty((4, *shape), np.float32), np.empty(shape, np.float32)
         depth, near, far = self.depth, self.view.near, self.view.far
+        self.footprints = footprints_of(packed, self.rays)
+        if self._start is None:
+            self._search(self.footprints, depth)
+        else:
+            depth[:, :width] = _array(self._start)
+        sums, value = np.empty((4, *depth.shape), np.float32), np.empty(depth.shape, np.float32)
 
         def strip(first: int, end: int) -> None:
             cpu_rays.climb_strip(
@@ -324,7 +322,6 @@ class MipEvaluation:
         padded = np.zeros((rows, width + cpu_rays.CHUNK), np.float32)
         padded[:, :width] = torch.where(self.view.hit, weights, 0.0).numpy()
         moments = np.zeros((len(packed), MOMENTS), np.float32)
-        assert self.depth is not None
 
         def gather(first: int, end: int) -> None:
             lanes = np.empty((MOMENTS, cpu_rays.CHUNK), np.float32)

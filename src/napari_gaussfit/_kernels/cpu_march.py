@@ -90,10 +90,11 @@ def march_maximum(
     step: F,
     slack: F,
     image: Array,
+    depth: Array,
     first: int,
     end: int,
 ) -> None:
-    """Set rows [first, end) of `image` [H, W] to the largest value on each ray.
+    """Set rows [first, end) of `image` [H, W] to the largest value on each ray, `depth` to its t.
 
     The stretch of `STRETCH` samples with the highest bound is looked at first; what it holds
     spares most of the others. The largest sample's peak is found by a parabola.
@@ -143,11 +144,14 @@ def march_maximum(
                         value = _interpolate(coefficients, z + m * dz, y + m * dy, x + m * dx)
                         if value > best:
                             best, where = value, k
+            peak = F(where)
             if 0 < where < count - 1:
                 m = F(where - 1)
                 before = _interpolate(coefficients, z + m * dz, y + m * dy, x + m * dx)
                 m = F(where + 1)
                 after = _interpolate(coefficients, z + m * dz, y + m * dy, x + m * dx)
                 m = F(where) + _vertex(before, best, after)
-                best = max(best, _interpolate(coefficients, z + m * dz, y + m * dy, x + m * dx))
-            image[i, j] = best
+                value = _interpolate(coefficients, z + m * dz, y + m * dy, x + m * dx)
+                if value > best:
+                    best, peak = value, m
+            image[i, j], depth[i, j] = best, near[i, j] + peak * dt

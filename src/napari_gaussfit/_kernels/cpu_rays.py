@@ -34,6 +34,7 @@ from napari_gaussfit._kernels.arithmetic import (
 CHUNK = 16
 LN2 = F(math.log(2.0))
 QUARTER = F(0.25)
+FAINTEST = F(1e-30)  # value whose logarithm stands for that of nothing
 # A mean in a pinhole's own plane is seen at no pixel: it is moved by this part of its reach.
 NEAREST = F(1e-4)
 
@@ -178,6 +179,54 @@ def columns(g: Array, k: int, p: F, width: int) -> tuple[int, int]:
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def _highest_modes(
+    bins: Array,
+    first_row: int,
+    end_row: int,
+    near: Array,
+    far: Array,
+    bin_start: F,
+    bin_step: F,
+    depth: Array,
+) -> None:
+    """Set `depth` to the highest mode on each ray, by parabolas through the logs of three bins.
+
+    The bins' values alone rank modes wrongly, by up to an eighth at a step of one sigma; and
+    what they hold beyond the ends of a ray must not count.
+    """
+    count, width = bins.shape[1], depth.shape[1] - CHUNK
+    for i in range(first_row, end_row):
+        row = i - first_row
+        for j in range(width):
+            start, stop = near[i, j], far[i, j]
+            best, top, where = -F(1e30), ZERO, HALF * (start + stop)
+            low = max(0, int(math.floor((start - bin_start) / bin_step)))
+            high = min(count - 1, int(math.ceil((stop - bin_start) / bin_step)))
+            for b in range(low, high + 1):
+                value = bins[row, b, j]
+                before, after = bins[row, max(b - 1, 0), j], bins[row, min(b + 1, count - 1), j]
+                peak = value >= before and value >= after
+                if not (peak or b in (low, high)):
+                    continue
+                # No profile in the bins is narrower than one: a top is 2^(1/4) higher at most.
+                if max(F(1.2) * value, before, after) <= top or value <= FAINTEST:
+                    continue
+                middle = F(math.log2(value))
+                left = F(math.log2(max(before, FAINTEST))) - middle
+                right = F(math.log2(max(after, FAINTEST))) - middle
+                slope, bend = HALF * (right - left), left + right
+                at = bin_start + F(b) * bin_step
+                move = min(max(-slope / min(bend, -F(1e-6)), -ONE), ONE)
+                move = min(max(move, (start - at) / bin_step), (stop - at) / bin_step)
+                gain = move * (slope + HALF * bend * move)
+                estimate = middle + min(gain, QUARTER if peak else max(left, right))
+                if estimate > best:
+                    best, where = estimate, at + move * bin_step
+                    top = F(math.pow(TWO, best))
+            depth[i, j] = min(max(where, start), stop)
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def search_strip(
     g: Array,
     first_row: int,
@@ -241,17 +290,7 @@ def search_strip(
                     for n in range(CHUNK):
                         s = at - place[n]
                         lane[n] += peak[n] * exp2_negative(-sharpness[n] * s * s)
-    for i in range(first_row, end_row):
-        for j in range(width):
-            best, where = ZERO, HALF * (near[i, j] + far[i, j])
-            # One bin more at either end: f may well be largest where the ray leaves the box.
-            low = max(0, int(math.floor((near[i, j] - bin_start) / bin_step)))
-            high = min(count - 1, int(math.ceil((far[i, j] - bin_start) / bin_step)))
-            for b in range(low, high + 1):
-                value = bins[i - first_row, b, j]
-                if value > best:
-                    best, where = value, bin_start + F(b) * bin_step
-            depth[i, j] = min(max(where, near[i, j]), far[i, j])
+    _highest_modes(bins, first_row, end_row, near, far, bin_start, bin_step, depth)
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)

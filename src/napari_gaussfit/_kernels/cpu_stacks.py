@@ -30,14 +30,12 @@ class SplineVolume:
         Intensities.
     spacing : ndarray, shape (3,)
         (dz, dy, dx).
-    step : float
-        Longest distance between samples along a ray, in the unit of `spacing`.
     """
 
-    def __init__(self, voxels: Array, spacing: Array, step: float) -> None:
+    def __init__(self, voxels: Array, spacing: Array) -> None:
         from scipy.ndimage import maximum_filter, spline_filter
 
-        self._spacing, self._step = spacing, step
+        self._spacing = spacing
         self._slack = np.float32(SLACK * float(np.ptp(voxels)))
         smooth = spline_filter(voxels, order=3, output=np.float32, mode="mirror")
         self._coefficients = np.pad(smooth, cpu_march.MARGIN, mode="reflect")
@@ -52,11 +50,11 @@ class SplineVolume:
             self._bounds, size=[2 * int(np.ceil(cells)) + 1 for cells in reach], mode="nearest"
         )
 
-    def mip(self, rays: Rays) -> Array:
-        """Return the largest value [H, W] on each ray, 0 where it misses the box."""
+    def mip(self, rays: Rays) -> tuple[Array, Array]:
+        """Return the largest value [H, W] on each ray and its t; 0 where a ray misses the box."""
         view, width = view_of(rays), rays.shape[1]
         near, far = (np.ascontiguousarray(t[:, :width]) for t in (view.near, view.far))
-        image = np.zeros(rays.shape, np.float32)
+        image, depth = np.zeros((2, *rays.shape), np.float32)
 
         def march(first: int, end: int) -> None:
             cpu_march.march_maximum(
@@ -70,12 +68,13 @@ class SplineVolume:
                 np.float32(STEP),
                 self._slack,
                 image,
+                depth,
                 first,
                 end,
             )
 
         run_pieces(march, rays.shape[0], piece_size(rays.shape[0]))
-        return image
+        return image, depth
 
     def integral(self, rays: Rays) -> Array:
         """Return the integral [H, W] over each ray's length in the box, 0 where it misses."""
@@ -83,7 +82,7 @@ class SplineVolume:
 
         view, (rows, width) = view_of(rays), rays.shape
         inside = lengths(rays)
-        samples = int(np.ceil(inside.max() / self._step)) + 1
+        samples = int(np.ceil(inside.max() / (STEP * self._spacing.min()))) + 1
         fractions = (np.arange(samples) + 0.5) / samples
         column = np.arange(width)[:, None]
         image = np.zeros(rays.shape, np.float32)
