@@ -21,7 +21,7 @@ from napari_gaussfit._napari.histogram import Histogram
 from napari_gaussfit._napari.layers import METADATA, fit_of_points
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Layer
+    from napari.layers import Image, Layer, Points
     from napari.viewer import Viewer
     from numpy.typing import NDArray
 
@@ -85,9 +85,9 @@ class DataPart(QWidget):
         self._warning = QLabel()
         self._warning.setObjectName("spacing_warning")
         self._warning.setWordWrap(True)
-        self._offer = QPushButton()
-        self._offer.setToolTip("Give the layer the spacing that its file says it has.")
-        self._offer.clicked.connect(self._take_offer)
+        self.offer = QPushButton()
+        self.offer.setToolTip("Give the layer the spacing that its file says it has.")
+        self.offer.clicked.connect(self._take_offer)
         self._histogram = Histogram()
         self._lay_out()
         self._layer.changed.connect(self._choose)
@@ -115,7 +115,7 @@ class DataPart(QWidget):
         more = Container(widgets=[self._region, self._points], labels=True)
         notice = QHBoxLayout()
         notice.addWidget(self._warning, 1)
-        notice.addWidget(self._offer, 0, Qt.AlignmentFlag.AlignTop)
+        notice.addWidget(self.offer, 0, Qt.AlignmentFlag.AlignTop)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(2)
@@ -141,6 +141,16 @@ class DataPart(QWidget):
     @layer.setter
     def layer(self, layer: Image) -> None:
         self._layer.value = layer
+
+    @property
+    def start_from(self) -> Points | None:
+        """The points to start from, None where none are chosen."""
+        chosen: Points | None = self._points.value
+        return chosen
+
+    @start_from.setter
+    def start_from(self, points: Points | None) -> None:
+        self._points.value = points
 
     def source(self) -> Source | None:
         """Return the chosen stack, None where none is chosen.
@@ -262,8 +272,8 @@ class DataPart(QWidget):
         )
         self._warning.setVisible(unknown)
         if self._offered is not None:
-            self._offer.setText("Use {:g} × {:g} × {:g} µm".format(*self._offered))
-        self._offer.setVisible(self._offered is not None)
+            self.offer.setText("Use {:g} × {:g} × {:g} µm".format(*self._offered))
+        self.offer.setVisible(self._offered is not None)
         self._announce()
 
     def _set_spacing(self, _value: object = None) -> None:

@@ -65,6 +65,11 @@ class LiveLayers:
         """The Points layer, None while there is none or where the user has deleted it."""
         return self._layers.get(_CENTRES)
 
+    @property
+    def layers(self) -> list[Layer]:
+        """All layers that follow the fit."""
+        return list(self._layers.values())
+
     def restart(self, source: Source) -> None:
         """Follow another fit of the same layer, in the layers that are there."""
         self.source = source

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.field import GaussianField
     from napari_gaussfit.stack import Stack
 
-__all__ = ["MipPair", "MipThread", "ViewChoice"]
+__all__ = ["MipDrawer", "MipPair", "MipThread", "ViewChoice"]
 
 REST_PER_WORK = 15.0
 """Times as long as it drew, the thread rests: drawing takes at most a sixteenth of a core."""
@@ -73,6 +73,39 @@ class MipPair:
     fit: NDArray[np.float32]
 
 
+class MipDrawer:
+    """Draws a stack and fields for views; what it needs of the stack it makes once.
+
+    Parameters
+    ----------
+    stack : Stack
+        What is projected beside the fields.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._data: tuple[ViewChoice, NDArray[np.float32]] | None = None
+        self._project: Callable[[Camera], NDArray[np.float32]] | None = None
+
+    def draw(self, field: GaussianField, view: ViewChoice) -> MipPair:
+        """Return the projections of the stack and of a field."""
+        from napari_gaussfit.projection import render
+
+        camera = view.camera(self._stack)
+        fit = render(field, camera, self._stack.box, tolerance=TOLERANCE).numpy()
+        return MipPair(view, camera.pixel, self._data_mip(view, camera), fit)
+
+    def _data_mip(self, view: ViewChoice, camera: Camera) -> NDArray[np.float32]:
+        """Return the stack's own MIP; of the last view it is kept."""
+        if self._data is None or self._data[0] != view:
+            if self._project is None:
+                from napari_gaussfit.projection import StackProjector
+
+                self._project = StackProjector(self._stack).project
+            self._data = view, self._project(camera)
+        return self._data[1]
+
+
 class MipThread:
     """Draws the newest field for the newest view, and rests in between.
 
@@ -85,13 +118,11 @@ class MipThread:
     """
 
     def __init__(self, stack: Stack, deliver: Callable[[MipPair], None]) -> None:
-        self._stack, self._deliver = stack, deliver
+        self._drawer, self._deliver = MipDrawer(stack), deliver
         self._changed = threading.Condition()
         self._field: GaussianField | None = None
         self._view = ViewChoice()
         self._fresh = self._closed = False
-        self._data: tuple[ViewChoice, NDArray[np.float32]] | None = None
-        self._project: Callable[[Camera], NDArray[np.float32]] | None = None
         self._thread = threading.Thread(target=self._run, name="gaussfit-mips", daemon=True)
         self._thread.start()
 
@@ -128,7 +159,7 @@ class MipThread:
             if field is None:
                 continue
             began = time.thread_time()
-            pair = self._draw(field, view)
+            pair = self._drawer.draw(field, view)
             if not self._closed:
                 self._deliver(pair)
             rest = max(SHORTEST_REST, REST_PER_WORK * (time.thread_time() - began))
@@ -138,20 +169,3 @@ class MipThread:
         """Rest, unless another view is wanted or nobody looks any more."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._view != seen, seconds)
-
-    def _draw(self, field: GaussianField, view: ViewChoice) -> MipPair:
-        from napari_gaussfit.projection import render
-
-        camera = view.camera(self._stack)
-        fit = render(field, camera, self._stack.box, tolerance=TOLERANCE).numpy()
-        return MipPair(view, camera.pixel, self._data_mip(view, camera), fit)
-
-    def _data_mip(self, view: ViewChoice, camera: Camera) -> NDArray[np.float32]:
-        """Return the stack's own MIP; of the last view it is kept."""
-        if self._data is None or self._data[0] != view:
-            if self._project is None:
-                from napari_gaussfit.projection import StackProjector
-
-                self._project = StackProjector(self._stack).project
-            self._data = view, self._project(camera)
-        return self._data[1]

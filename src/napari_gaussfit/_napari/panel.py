@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer
-from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QSize, QTimer
+from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
+from napari_gaussfit._napari.arranging import dropped_files, scrolling, stacked
 from napari_gaussfit._napari.data_part import DataPart
 from napari_gaussfit._napari.jobs import FitTask
 from napari_gaussfit._napari.layers import fit_of_points
 from napari_gaussfit._napari.live import LiveLayers
 from napari_gaussfit._napari.model_part import ModelPart
 from napari_gaussfit._napari.plots_part import DetailPlots, ProgressPlots
-from napari_gaussfit._napari.preview import Preview, memory_of_fit, preview_of
+from napari_gaussfit._napari.preview import Preview, device_name, memory_of_fit, preview_of
 from napari_gaussfit._napari.results_part import ResultsPart
 from napari_gaussfit._napari.run_part import RunPart
 from napari_gaussfit._napari.table_part import TablePart
@@ -62,7 +63,6 @@ class GaussianFitPanel(QWidget):
         self.fit: SavedFit | None = None
         self._layer: Image | None = None
         self._ready: Source | None = None
-        self._previewed = 0
         self._settling = QTimer(self)
         self._settling.setSingleShot(True)
         self._settling.setInterval(SETTLE_MS)
@@ -72,10 +72,10 @@ class GaussianFitPanel(QWidget):
 
     def _lay_out(self) -> None:
         self.tabs = QTabWidget()
-        setup = _stacked(self.data, self.model)
+        setup = stacked(self.data, self.model)
         for title, widget, tip in (
-            ("Setup", _scrolling(setup), "What to fit, and how."),
-            ("Progress", _stacked(self.view, self.progress), "The fit while it runs."),
+            ("Setup", scrolling(setup), "What to fit, and how."),
+            ("Progress", stacked(self.view, self.progress), "The fit while it runs."),
             ("Details", self.details, "What the Gaussians and gradients are like."),
             ("Table", self.table, "Every Gaussian, a row each."),
             ("Export", self.results, "The result as layers and files."),
@@ -121,23 +121,21 @@ class GaussianFitPanel(QWidget):
             self.model.show_no_facts()
             self.run.show_phase(self.worker.phase, str(error))
         self._allow()
-        self._previewed += 1
         if self._ready is None:
             self.data.show_preview(None)
             return
         if not self.worker.phase.active:
             self.run.show_phase(self.worker.phase)
-        self.model.show_facts(_device(), *memory_of_fit(self._ready.stack))
-        number = self._previewed
+        self.model.show_facts(device_name(), *memory_of_fit(self._ready.stack))
         worker = create_worker(preview_of, self._ready.stack, _start_thread=False)
-        worker.returned.connect(lambda found: self._show_preview(found, number))
+        worker.returned.connect(self._show_preview)
         worker.start()
 
-    def _show_preview(self, preview: Preview, number: int) -> None:
-        if number == self._previewed and self._ready is not None:
+    def _show_preview(self, preview: Preview) -> None:
+        if self._ready is not None and preview.stack is self._ready.stack:
             self.data.show_preview(preview)
             self.model.suggest(preview.suggested)
-            self.model.show_facts(_device(), *memory_of_fit(self._ready.stack))
+            self.model.show_facts(device_name(), *memory_of_fit(self._ready.stack))
 
     def _allow(self) -> None:
         self.run.allow(fit=self._ready is not None, refine=self.fit is not None)
@@ -244,7 +242,7 @@ class GaussianFitPanel(QWidget):
 
     def _layer_removed(self, event: Event) -> None:
         if self._layer is not None and event.value == self._layer:
-            self.worker.stop()
+            self.worker.abort()
 
     # The panel itself
 
@@ -254,14 +252,14 @@ class GaussianFitPanel(QWidget):
 
     def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
         """Take files."""
-        if event is not None and _files(event):
+        if event is not None and dropped_files(event):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent | None) -> None:
         """Open dropped files with this plugin's reader, without a question."""
         if event is None:
             return
-        for path in _files(event):
+        for path in dropped_files(event):
             self.viewer.open(path, plugin="napari-gaussfit")
         event.acceptProposedAction()
 
@@ -282,39 +280,3 @@ class GaussianFitPanel(QWidget):
             self.live = None
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.deleteLater()
-
-
-def _files(event: QDropEvent) -> list[str]:
-    """Return the paths that are dropped."""
-    dropped = event.mimeData()
-    urls = [] if dropped is None else dropped.urls()
-    return [url.toLocalFile() for url in urls if url.isLocalFile()]
-
-
-def _device() -> str:
-    """Name what computes."""
-    import torch
-
-    from napari_gaussfit._kernels import backend_name
-
-    return f"the CPU ({backend_name(torch.device('cpu'))})"
-
-
-def _stacked(*parts: QWidget) -> QWidget:
-    widget = QWidget()
-    box = QVBoxLayout(widget)
-    box.setContentsMargins(0, 4, 0, 0)
-    box.setSpacing(6)
-    for part in parts:
-        box.addWidget(part)
-    return widget
-
-
-def _scrolling(widget: QWidget) -> QScrollArea:
-    widget.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Maximum)
-    area = QScrollArea()
-    area.setWidgetResizable(True)
-    area.setFrameShape(QFrame.Shape.NoFrame)
-    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    area.setWidget(widget)
-    return area

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.stack import Stack
 
-__all__ = ["Preview", "memory_of_fit", "preview_of"]
+__all__ = ["Preview", "device_name", "memory_of_fit", "preview_of"]
 
 BINS = 100
 
@@ -28,6 +28,8 @@ class Preview:
 
     Parameters
     ----------
+    stack : Stack
+        Whose they are.
     background : float
         Estimated, raw intensity.
     suggested : int
@@ -38,6 +40,7 @@ class Preview:
         Of the bins.
     """
 
+    stack: Stack
     background: float
     suggested: int
     counts: NDArray[np.int64]
@@ -62,7 +65,9 @@ def preview_of(stack: Stack) -> Preview:
         )
         raise FitError(message) from error
     counts, edges = np.histogram(stack.voxels, bins=BINS)
-    return Preview(estimate_background(stack.voxels), suggested_count(stack.voxels), counts, edges)
+    return Preview(
+        stack, estimate_background(stack.voxels)[0], suggested_count(stack.voxels), counts, edges
+    )
 
 
 def memory_of_fit(stack: Stack) -> tuple[int, int]:
@@ -73,3 +78,12 @@ def memory_of_fit(stack: Stack) -> tuple[int, int]:
 
     needed = PROCESS_BYTES + stack.nbytes + BYTES_PER_VOXEL * stack.voxels.size
     return int(needed), int(psutil.virtual_memory().available)
+
+
+def device_name() -> str:
+    """Name what computes."""
+    import torch
+
+    from napari_gaussfit._kernels import backend_name
+
+    return f"the CPU ({backend_name(torch.device('cpu'))})"

@@ -134,8 +134,6 @@ class TablePart(QWidget):
         self.view.setModel(self.model)
         self._selection = QItemSelectionModel(self.model, self)
         self.view.setSelectionModel(self._selection)
-        self.view.setSortingEnabled(True)
-        self.view.sortByColumn(COLUMNS.index("amplitude"), Qt.SortOrder.DescendingOrder)
         self.view.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
         self.view.setSelectionBehavior(QTableView.SelectionBehavior.SelectRows)
         self.view.setToolTip("Select rows to select their points, and the other way round.")
@@ -146,6 +144,8 @@ class TablePart(QWidget):
         columns.setDefaultSectionSize(66)
         self.view.setVerticalHeader(rows)
         self.view.setHorizontalHeader(columns)
+        self.view.setSortingEnabled(True)
+        self.view.sortByColumn(COLUMNS.index("amplitude"), Qt.SortOrder.DescendingOrder)
         self._amplitude = _range_slider("Show only Gaussians of these amplitudes.")
         self._size = _range_slider("Show only Gaussians whose mean width (FWHM) is in this range.")
         self._words = QLabel("No fit yet.")
@@ -181,6 +181,10 @@ class TablePart(QWidget):
                 slider.setValue((low, max(high, low + 1e-9)))
         self._busy = False
         self._count()
+
+    def show_only(self, amplitude: tuple[float, float]) -> None:
+        """Show only Gaussians with an amplitude in this range."""
+        self._amplitude.setValue(amplitude)
 
     def close_down(self) -> None:
         """Follow no layer any more."""

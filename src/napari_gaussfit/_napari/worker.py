@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import FunctionWorker
 
 from napari_gaussfit._napari.jobs import FitTask, Job, News, ProcessJob, ThreadJob
-from napari_gaussfit._napari.mips import MipThread, ViewChoice
+from napari_gaussfit._napari.mips import MipDrawer, MipPair, ViewChoice
 from napari_gaussfit.fitting import FitState
-
-if TYPE_CHECKING:
-    from napari_gaussfit.stack import Stack
 
 __all__ = ["FitWorker", "Phase"]
 
@@ -99,8 +96,8 @@ class FitWorker(QObject):
         self._job: ProcessJob | ThreadJob | None = None
         self._thread: _JobThread | None = None
         self._news = News()
-        self._stack: Stack | None = None
-        self._mips: MipThread | None = None
+        self._drawer: MipDrawer | None = None
+        self._drawing = False
         self._wanted: ViewChoice | None = None
         self._seen: tuple[Any, Any] = (None, None)
         self._drawing_since = 0.0
@@ -128,7 +125,7 @@ class FitWorker(QObject):
 
         self.close()
         self.error, self._seen = "", (None, None)
-        self._stack, self._wanted = task.stack, task.view
+        self._drawer, self._wanted = MipDrawer(task.stack), task.view
         self._job = ThreadJob(task) if self.in_process else ProcessJob(task)
         self._news = self._job.news
         thread = create_worker(
@@ -159,17 +156,39 @@ class FitWorker(QObject):
             self._job.cancel()
             self._enter(Phase.STOPPING)
 
+    def abort(self) -> None:
+        """End the fit at once; what it found last stays."""
+        if self._job is not None and self._phase.active:
+            self._job.close()
+            self._enter(Phase.STOPPING)
+
     def look(self, view: ViewChoice) -> None:
         """Ask for projections of another view, also of a fit at rest."""
         self._wanted = view
         if self._job is not None:
             self._job.look(view)
-        elif self._stack is not None and self._news.snapshot is not None:
-            if self._mips is None:
-                self._mips = MipThread(self._stack, self._news.take_mips)
-                self._mips.show(self._news.snapshot.field)
-            self._mips.look(view)
-            self._timer.start(FASTEST_MS)
+        else:
+            self._draw()
+
+    def _draw(self) -> None:
+        """Draw the wanted view of a fit at rest; one after another, the newest next."""
+        from napari.qt.threading import create_worker
+
+        if self._drawing or self._drawer is None or self._news.snapshot is None:
+            return
+        self._drawing = True
+        field, view = self._news.snapshot.field, self._wanted
+        thread = create_worker(self._drawer.draw, field, view, _start_thread=False)
+        thread.returned.connect(self._take_drawn)
+        thread.start()
+
+    def _take_drawn(self, mips: MipPair) -> None:
+        self._drawing = False
+        if self._job is None:
+            self._news.take_mips(mips)
+            self._pull()
+            if mips.view != self._wanted:
+                self._draw()
 
     def close(self) -> None:
         """End the fit at once and tell nobody: who watched it is gone."""
@@ -177,9 +196,7 @@ class FitWorker(QObject):
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.quit()
-        if self._mips is not None:
-            self._mips.close()
-        self._job = self._mips = self._stack = None
+        self._job = self._drawer = None
         self._phase = Phase.IDLE
 
     def _enter(self, phase: Phase) -> None:
@@ -190,8 +207,6 @@ class FitWorker(QObject):
     def _pull(self) -> None:
         """Show what is new, and rest in proportion to the time that it takes to be drawn."""
         snapshot, mips = self._news.snapshot, self._news.mips
-        if self._job is None and mips is not None and mips.view == self._wanted:
-            self._timer.stop()
         if self._news.notice and self._phase is Phase.STARTING:
             self.phase_changed.emit(Phase.STARTING)
         if (snapshot, mips) == self._seen:
@@ -236,7 +251,7 @@ class FitWorker(QObject):
         self._job = self._thread = None
         shown = self._news.mips
         if self._wanted is not None and (shown is None or shown.view != self._wanted):
-            self.look(self._wanted)
+            self._draw()
         snapshot = self._news.snapshot
         if self.error:
             self._enter(Phase.FAILED)

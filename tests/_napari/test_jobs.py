@@ -1,0 +1,165 @@
+"""A fit in a process of its own, or in a thread: the same to whoever watches."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from napari_gaussfit._napari.jobs import FitTask, ProcessJob, ThreadJob
+from napari_gaussfit._napari.mips import ViewChoice
+from napari_gaussfit.errors import FitError
+from napari_gaussfit.fitting import FinishReason, FitState
+from napari_gaussfit.settings import FitSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_gaussfit.phantoms import Phantom
+
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+
+Jobs = type[ProcessJob] | type[ThreadJob]
+KINDS = pytest.mark.parametrize("kind", [ProcessJob, ThreadJob])
+LONG = FitSettings(gaussians=20, iterations=1_000_000)
+
+
+class Run:
+    """A job in a thread, and how it ended."""
+
+    def __init__(self, job: ProcessJob | ThreadJob) -> None:
+        self.job, self.error = job, ""
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.job()
+        except FitError as error:
+            self.error = str(error)
+
+    def wait_for(self, is_so: Callable[[], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            assert time.monotonic() < deadline, f"still not so after {seconds} s: {self.error}"
+            assert self.thread.is_alive() or is_so(), f"ended: {self.error}"
+            time.sleep(0.01)
+
+    def running(self) -> bool:
+        found = self.job.news.snapshot
+        return found is not None and found.iteration > 0
+
+    def join(self) -> None:
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+
+@KINDS
+def test_a_job_runs_to_its_end_and_reports(kind: Jobs, small_beads: Phantom) -> None:
+    run = Run(kind(FitTask(small_beads.stack, FitSettings(gaussians=20, iterations=30))))
+    run.join()
+    news = run.job.news
+
+    assert run.error == ""
+    assert news.snapshot is not None
+    assert (news.snapshot.state, news.snapshot.iteration) == (FitState.FINISHED, 30)
+    assert len(news.snapshot.field) == 20
+    assert news.history["iteration"] == [10, 20, 30]
+    assert news.report is not None
+    assert news.report["iterations"] == 30
+    assert news.mips is not None
+    assert news.mips.data.shape == news.mips.fit.shape == (40, 40)
+
+
+def test_a_process_finds_what_a_thread_finds(small_beads: Phantom) -> None:
+    task = FitTask(small_beads.stack, FitSettings(gaussians=20, iterations=10))
+    fields = []
+    for kind in (ProcessJob, ThreadJob):
+        run = Run(kind(task))
+        run.join()
+        assert run.job.news.snapshot is not None
+        fields.append(run.job.news.snapshot.field)
+    np.testing.assert_array_equal(fields[0].means, fields[1].means)
+    assert fields[0].unit == fields[1].unit == small_beads.stack.unit
+
+
+@KINDS
+def test_a_job_pauses_goes_on_and_stops_within_a_second(kind: Jobs, small_beads: Phantom) -> None:
+    run = Run(kind(FitTask(small_beads.stack, LONG)))
+    job = run.job
+    run.wait_for(run.running)
+    job.pause()
+    run.wait_for(lambda: job.news.snapshot.state is FitState.PAUSED)
+    stood = job.news.snapshot.iteration
+    job.look(ViewChoice(None, 30.0, 20.0))
+    run.wait_for(lambda: job.news.mips is not None and job.news.mips.view.azimuth == 30.0)
+    assert job.news.snapshot.iteration == stood
+    job.resume()
+    run.wait_for(lambda: job.news.snapshot.iteration > stood)
+    asked = time.monotonic()
+    job.cancel()
+    run.join()
+
+    assert time.monotonic() - asked < 1.0
+    assert job.news.snapshot.state is FitState.CANCELLED
+    assert run.error == ""
+
+
+def test_a_job_goes_on_from_given_gaussians(small_beads: Phantom) -> None:
+    task = FitTask(small_beads.stack, FitSettings(iterations=1), start=small_beads.truth)
+    run = Run(ProcessJob(task))
+    run.join()
+    assert run.job.news.snapshot is not None
+    assert len(run.job.news.snapshot.field) == len(small_beads.truth)
+
+
+def test_a_job_seeds_at_given_points(small_beads: Phantom) -> None:
+    points = small_beads.truth.means.double().numpy()
+    settings = FitSettings(gaussians=len(points), iterations=1)
+    run = Run(ProcessJob(FitTask(small_beads.stack, settings, points=points)))
+    run.join()
+    assert run.job.news.snapshot is not None
+    moved = np.abs(run.job.news.snapshot.field.means.numpy() - points).max()
+    assert moved < 0.1, f"a Gaussian is {moved} µm from the point that it was to begin at"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no such signal")
+def test_the_death_of_the_process_is_told_and_the_last_gaussians_stay(
+    small_beads: Phantom,
+) -> None:
+    run = Run(ProcessJob(FitTask(small_beads.stack, LONG)))
+    run.wait_for(run.running)
+    assert isinstance(run.job, ProcessJob)
+    assert run.job.pid is not None
+    os.kill(run.job.pid, signal.SIGKILL)
+    run.join()
+
+    assert "killed" in run.error
+    assert "Refine" in run.error
+    assert run.job.news.snapshot is not None
+    assert run.job.news.snapshot.state is FitState.FAILED
+    assert run.job.news.snapshot.reason is FinishReason.ERROR
+    assert len(run.job.news.snapshot.field) == 20
+
+
+@KINDS
+def test_an_error_of_the_fit_is_told_in_its_own_words(kind: Jobs, small_beads: Phantom) -> None:
+    points = np.full((3, 2), 1.0)
+    run = Run(kind(FitTask(small_beads.stack, LONG, points=points)))
+    run.join()
+    assert "Error" in run.error
+
+
+def test_a_job_that_is_closed_ends_at_once_and_without_a_word(small_beads: Phantom) -> None:
+    run = Run(ProcessJob(FitTask(small_beads.stack, LONG)))
+    run.wait_for(run.running)
+    asked = time.monotonic()
+    run.job.close()
+    run.join()
+    assert time.monotonic() - asked < 1.0
+    assert run.error == ""

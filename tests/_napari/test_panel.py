@@ -1,0 +1,402 @@
+"""The panel, used as a person uses it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import pytest
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtGui import QDropEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QLabel
+
+from napari_gaussfit._napari.jobs import ProcessJob
+from napari_gaussfit._napari.layers import METADATA
+from napari_gaussfit._napari.panel import GaussianFitPanel
+from napari_gaussfit._napari.results_part import KINDS
+from napari_gaussfit._napari.worker import Phase
+from napari_gaussfit.io.native import load_fit
+from napari_gaussfit.settings import FitSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari_gaussfit.phantoms import Phantom
+
+    Wait = Callable[..., None]
+
+pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
+
+PLUGIN = "napari-gaussfit"
+LONG = FitSettings(gaussians=40, quality="fine")
+SHORT = FitSettings(gaussians=20, quality="preview")
+
+
+@pytest.fixture(autouse=True)
+def _strict_qt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A widget that is left behind is a warning, and so an error."""
+    monkeypatch.setenv("NAPARI_STRICT_QT", "1")
+
+
+def open_from_menu(viewer: Any) -> GaussianFitPanel:
+    """Open the panel as the plugin menu does."""
+    from app_model.types import SubmenuItem
+    from napari._app_model import get_app_model
+
+    app = get_app_model()
+    titles = {}
+    for item in app.menus.get_menu("napari/plugins"):
+        if isinstance(item, SubmenuItem):
+            entries = app.menus.get_menu(item.submenu)
+            titles |= {entry.command.title: entry.command.id for entry in entries if entry.command}
+        else:
+            titles[item.command.title] = item.command.id
+    [command] = [name for title, name in titles.items() if "Gaussian" in title]
+    app.commands.execute_command(command).result()
+    [dock] = [w for name, w in viewer.window.dock_widgets.items() if "Gaussian fit" in name]
+    assert isinstance(dock, GaussianFitPanel)
+    return dock
+
+
+def drop(widget: Any, path: Path) -> None:
+    """Drop a file on a widget: the event that a file manager sends."""
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(path))])
+    event = QDropEvent(
+        QPointF(10, 10),
+        Qt.DropAction.CopyAction,
+        data,
+        Qt.MouseButton.LeftButton,
+        Qt.KeyboardModifier.NoModifier,
+    )
+    widget.dropEvent(event)
+
+
+def press(panel: GaussianFitPanel, name: str) -> None:
+    """Press a button; it must be enabled."""
+    button = panel.run.buttons[name]
+    assert button.isEnabled(), f"{name} is not enabled while the fit is {panel.worker.phase}"
+    QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def enabled(panel: GaussianFitPanel) -> set[str]:
+    return {name for name, button in panel.run.buttons.items() if button.isEnabled()}
+
+
+@pytest.fixture
+def panel(make_napari_viewer_proxy: Any, small_beads: Phantom, wait_until: Wait) -> Any:
+    """A panel beside six beads, ready to fit."""
+    viewer = make_napari_viewer_proxy()
+    stack = small_beads.stack
+    viewer.add_image(
+        stack.voxels,
+        name="beads",
+        scale=stack.spacing,
+        units=("um",) * 3,
+        axis_labels=("z", "y", "x"),
+    )
+    _, panel = viewer.window.add_plugin_dock_widget(PLUGIN, "Gaussian fit")
+    wait_until(lambda: "Fit" in enabled(panel))
+    return panel
+
+
+def iteration(panel: GaussianFitPanel) -> int:
+    snapshot = panel.worker.news.snapshot
+    return -1 if snapshot is None else snapshot.iteration
+
+
+def layer_named(viewer: Any, end: str) -> Any:
+    [layer] = [one for one in viewer.layers if one.name.endswith(end)]
+    return layer
+
+
+def test_a_user_drops_a_stack_fits_pauses_edits_refines_and_saves(
+    make_napari_viewer_proxy: Any,
+    stack_path: Callable[[str], Path],
+    wait_until: Wait,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    viewer = make_napari_viewer_proxy()
+    panel = open_from_menu(viewer)
+    assert enabled(panel) == set()
+    drop(panel, stack_path("neurites/dendrite_spines_spotspine.tif"))
+    wait_until(lambda: "Fit" in enabled(panel))
+    source = viewer.layers[0]
+    np.testing.assert_allclose(source.scale, (0.21, 0.06, 0.06))
+    panel.model.settings = LONG
+
+    press(panel, "Fit")
+    assert enabled(panel) == {"Stop"}
+    wait_until(lambda: panel.worker.phase is Phase.RUNNING)
+    assert enabled(panel) == {"Pause", "Stop"}
+    see_points_move(panel, wait_until, times=10)
+
+    press(panel, "Pause")
+    wait_until(lambda: panel.worker.phase is Phase.PAUSED)
+    assert enabled(panel) == {"Resume", "Stop"}
+    stood = iteration(panel)
+    panel.view.look_from(40.0, 20.0)
+    wait_until(lambda: panel.worker.news.mips.view.axis is None)
+    assert iteration(panel) == stood
+    press(panel, "Resume")
+    wait_until(lambda: iteration(panel) > stood)
+
+    asked = time.monotonic()
+    press(panel, "Stop")
+    wait_until(lambda: panel.worker.phase is Phase.CANCELLED)
+    assert time.monotonic() - asked < 1.5
+    assert enabled(panel) == {"Fit", "Refine"}
+
+    for layer in viewer.layers:
+        assert [str(u) for u in layer.units] == [str(u) for u in source.units[-layer.ndim :]]
+        assert layer.axis_labels == source.axis_labels[-layer.ndim :]
+    before = len(viewer.layers)
+    panel.results.kinds = set(KINDS)
+    panel.results.add_layers()
+    wait_until(lambda: len(viewer.layers) == before + len(KINDS))
+
+    centres = panel.live.centres
+    removed = 7
+    centres.selected_data = set(range(removed))
+    centres.remove_selected()
+    kept = centres.data.copy()
+    panel.model.settings = SHORT
+    press(panel, "Refine")
+    wait_until(lambda: panel.worker.news.snapshot is not None)
+    first = panel.worker.news.snapshot.field
+    assert len(first) == 40 - removed
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 240)
+    assert len(panel.live.centres.data) == len(kept)
+    assert panel.fit.report["gaussians"] == 40 - removed
+
+    monkeypatch.setattr(
+        "napari_gaussfit._napari.results_part.QFileDialog.getSaveFileName",
+        lambda *_: (str(tmp_path / "dendrite.safetensors"), ""),
+    )
+    QTest.mouseClick(panel.results.save, Qt.MouseButton.LeftButton)
+    assert len(load_fit(tmp_path / "dendrite.safetensors").field) == 40 - removed
+    viewer.open(str(tmp_path / "dendrite.safetensors"), plugin=PLUGIN)
+    assert len(layer_named(viewer, "ellipsoids [1]").data[0]) > 0
+
+
+def see_points_move(panel: GaussianFitPanel, wait_until: Wait, times: int) -> None:
+    """Wait until the points have moved so many times while the fit runs."""
+    wait_until(lambda: panel.live is not None and panel.live.centres is not None)
+    seen: list[Any] = []
+
+    def moved() -> bool:
+        assert panel.live is not None
+        assert panel.live.centres is not None
+        assert panel.worker.phase is Phase.RUNNING
+        if not seen or not np.array_equal(seen[-1], panel.live.centres.data):
+            seen.append(panel.live.centres.data.copy())
+        return len(seen) > times
+
+    wait_until(moved, 120)
+
+
+def test_a_layer_that_is_deleted_during_the_fit_is_not_forced_back(
+    panel: Any, wait_until: Wait
+) -> None:
+    viewer = panel.viewer
+    panel.model.settings = LONG
+    press(panel, "Fit")
+    wait_until(lambda: panel.live is not None and len(panel.live.layers) == 5)
+    viewer.layers.remove(layer_named(viewer, "fit MIP"))
+    hidden = layer_named(viewer, "residual MIP")
+    hidden.visible = False
+    layer_named(viewer, "centres").name = "my points"
+    viewer.layers.reverse()
+    left = {layer.name for layer in viewer.layers}
+    at, shown = iteration(panel), hidden.data.copy()
+    wait_until(lambda: iteration(panel) > at + 40)
+
+    assert {layer.name for layer in viewer.layers} == left
+    np.testing.assert_array_equal(hidden.data, shown)
+    hidden.visible = True
+    wait_until(lambda: not np.array_equal(hidden.data, shown))
+    assert panel.worker.phase is Phase.RUNNING
+
+
+@pytest.mark.parametrize("closed", ["layer", "panel", "window"])
+def test_closing_ends_the_fit_within_a_second(panel: Any, wait_until: Wait, closed: str) -> None:
+    viewer = panel.viewer
+    panel.model.settings = LONG
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.RUNNING)
+    job = panel.worker.job
+    assert isinstance(job, ProcessJob)
+    pid = job.pid
+    assert pid is not None
+    watch = Watch(pid)
+    if closed == "layer":
+        viewer.layers.remove(viewer.layers["beads"])
+    elif closed == "panel":
+        viewer.window.remove_dock_widget(panel)
+    else:
+        viewer.close()
+    wait_until(lambda: watch.seconds is not None, 5)
+    assert watch.seconds is not None
+    assert watch.seconds < 1.0, f"the process lives on for {watch.seconds:.2f} s"
+
+
+class Watch:
+    """Takes the time until a process is gone."""
+
+    def __init__(self, pid: int) -> None:
+        self.seconds: float | None = None
+        self._process = psutil.Process(pid)
+        self._began = time.monotonic()
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def _look(self) -> None:
+        with suppress(psutil.NoSuchProcess):
+            while self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
+        self.seconds = time.monotonic() - self._began
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no such signal")
+def test_a_killed_fit_says_so_and_refine_goes_on_from_its_last_gaussians(
+    panel: Any, wait_until: Wait
+) -> None:
+    panel.model.settings = LONG
+    press(panel, "Fit")
+    wait_until(lambda: iteration(panel) > 0)
+    os.kill(panel.worker.job.pid, signal.SIGKILL)
+    wait_until(lambda: panel.worker.phase is Phase.FAILED)
+    assert "killed" in panel.findChild(QLabel, "gaussfit_state").text()
+    last = panel.worker.news.snapshot.field
+    panel.model.settings = SHORT
+    press(panel, "Refine")
+    wait_until(lambda: panel.worker.news.snapshot is not None)
+    np.testing.assert_allclose(panel.worker.news.snapshot.field.means, last.means, atol=1e-5)
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+
+
+def test_a_fit_inside_napari_finds_the_beads_too(panel: Any, wait_until: Wait) -> None:
+    panel.model.in_process = True
+    panel.model.settings = SHORT
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+    assert panel.fit.report["heldout_mip_psnr"] > 20
+
+
+def test_rows_and_points_are_selected_together_and_filtered(panel: Any, wait_until: Wait) -> None:
+    panel.model.settings = SHORT
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+    table, centres = panel.table, panel.live.centres
+    amplitudes = panel.fit.field.amplitudes.numpy()
+    assert table.model.rowCount() == len(amplitudes)
+
+    table.view.selectRow(0)
+    assert centres.selected_data == {int(np.argmax(amplitudes))}
+    centres.selected_data = {3, 5}
+    rows = [index.row() for index in table.view.selectionModel().selectedRows()]
+    assert table.model.gaussians(rows) == {3, 5}
+
+    middle = float(np.median(amplitudes))
+    table.show_only(amplitude=(middle, float(amplitudes.max())))
+    assert table.model.rowCount() == int((amplitudes >= middle * (1 - 1e-5)).sum())
+
+
+def test_an_unknown_spacing_is_warned_of_and_taken_from_the_file(
+    make_napari_viewer_proxy: Any, stack_path: Callable[[str], Path], wait_until: Wait
+) -> None:
+    viewer = make_napari_viewer_proxy()
+    _, panel = viewer.window.add_plugin_dock_widget(PLUGIN, "Gaussian fit")
+    viewer.open(str(stack_path("neurites/dendrite_spines_spotspine.tif")), plugin="napari")
+    layer = viewer.layers[0]
+    wait_until(lambda: "Fit" in enabled(panel))
+    warning = panel.findChild(QLabel, "spacing_warning")
+    assert not warning.isHidden()
+    assert "unknown" in warning.text()
+
+    panel.data.offer.click()
+    np.testing.assert_allclose(layer.scale, (0.21, 0.06, 0.06))
+    assert [str(unit) for unit in layer.units] == ["micrometer"] * 3
+    assert warning.isHidden()
+    assert panel.data.source().stack.spacing == (0.21, 0.06, 0.06)
+
+
+def test_every_control_has_a_tooltip(panel: Any) -> None:
+    from qtpy.QtWidgets import (
+        QAbstractButton,
+        QAbstractSlider,
+        QAbstractSpinBox,
+        QComboBox,
+        QScrollBar,
+    )
+
+    kinds = (QAbstractButton, QAbstractSpinBox, QComboBox, QAbstractSlider)
+    silent = [
+        widget
+        for kind in kinds
+        for widget in panel.findChildren(kind)
+        if not isinstance(widget, QScrollBar)
+        and not widget.objectName().startswith(("qt_", "Scroll"))
+        and not any(tips(widget))
+    ]
+    assert not silent, [(type(w).__name__, w.objectName(), w.parent()) for w in silent]
+
+
+def tips(widget: Any) -> list[str]:
+    """Return the tooltips of a widget and of what it is part of, up to the panel."""
+    found = []
+    while widget is not None and not isinstance(widget, GaussianFitPanel):
+        found.append(widget.toolTip())
+        widget = widget.parentWidget()
+    return found
+
+
+def test_the_panel_opens_in_half_a_second(
+    make_napari_viewer_proxy: Any, small_beads: Phantom
+) -> None:
+    import torch
+
+    assert torch is not None
+    viewer = make_napari_viewer_proxy()
+    viewer.add_image(small_beads.stack.voxels)
+    opened = []
+    for _ in range(3):
+        began = time.perf_counter()
+        dock, _ = viewer.window.add_plugin_dock_widget(PLUGIN, "Gaussian fit")
+        QApplication.processEvents()
+        opened.append(time.perf_counter() - began)
+        viewer.window.remove_dock_widget(dock)
+        QTest.qWait(50)
+    assert min(opened) < 0.5, f"the panel takes {opened} s to open"
+
+
+def test_a_fit_begins_at_the_gaussians_of_chosen_points(
+    panel: Any, small_beads: Phantom, wait_until: Wait
+) -> None:
+    from napari_gaussfit._napari.layers import points_layer
+    from napari_gaussfit._napari.placement import Placement
+    from napari_gaussfit.io.native import SavedFit
+
+    stack = small_beads.stack
+    truth = SavedFit(small_beads.truth, stack.name, stack.shape, stack.spacing, stack.unit)
+    placement = Placement.of_stack(stack.spacing, stack.unit)
+    data, keywords, _ = points_layer(truth, placement, name="truth")
+    panel.viewer.add_points(data, **keywords)
+    assert METADATA in panel.viewer.layers["truth"].metadata
+    panel.data.start_from = panel.viewer.layers["truth"]
+    panel.model.settings = SHORT
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.news.snapshot is not None)
+    np.testing.assert_allclose(
+        panel.worker.news.snapshot.field.means, small_beads.truth.means, atol=1e-5
+    )
+    press(panel, "Stop")
+    wait_until(lambda: not panel.worker.phase.active)
