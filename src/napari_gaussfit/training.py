@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stack import Stack
 
+    Leaves = tuple[Tensor, Tensor, Tensor]
+
 RATE, RATE_AT_END = 0.05, 0.008
 """Steps of Adam in a Gaussian's own frame: parts of its brightness, widths and position."""
 
@@ -182,9 +184,7 @@ class Trainer:
         """Take one step; `progress` from 0 to 1 sets its size."""
         from napari_gaussfit._kernels import cpu
 
-        leaves = [
-            t.detach().requires_grad_() for t in (self._means, self._cholesky, self._amplitudes)
-        ]
+        leaves = (_leaf(self._means), _leaf(self._cholesky), _leaf(self._amplitudes))
         objective = self.settings.objective
         loss, train_psnr, voxel_psnr = 0.0, float("nan"), float("nan")
         if "voxels" in objective:
@@ -193,7 +193,7 @@ class Trainer:
         if "mip" in objective:
             value, train_psnr = self._mip_term(leaves, 1.0 if objective == "mip" else MIP_WEIGHT)
             loss += value
-        gradients = [leaf.grad for leaf in leaves]
+        gradients = (_gradient(leaves[0]), _gradient(leaves[1]), _gradient(leaves[2]))
         if not self.settings.full_covariance:
             gradients[1][:, [1, 3, 4]] = 0.0
         rate = RATE * (RATE_AT_END / RATE) ** progress
@@ -211,24 +211,26 @@ class Trainer:
             and progress < RELOCATE_UNTIL
         ):
             self._relocate()
-        norms = tuple(float(g.norm()) for g in gradients)
-        return StepValues(loss, train_psnr, voxel_psnr, norms)
+        d_means, d_cholesky, d_amplitudes = (float(g.norm()) for g in gradients)
+        return StepValues(loss, train_psnr, voxel_psnr, (d_means, d_cholesky, d_amplitudes))
 
-    def _voxel_term(self, leaves: list[Tensor]) -> tuple[float, float]:
+    def _voxel_term(self, leaves: Leaves) -> tuple[float, float]:
         """Add the gradient of the voxels' loss on a few bricks."""
         drawn = self._brick_order.draw(self._bricks_per_step)
         total, squares = 0.0, 0.0
         for n in drawn:
             brick = self._bricks[n]
             origin = [s.start * d for s, d in zip(brick, self.stack.spacing, strict=True)]
-            shape = tuple(s.stop - s.start for s in brick)
+            depth, rows, columns = (s.stop - s.start for s in brick)
             grid = Grid(
-                np.asarray(origin, np.float32), np.asarray(self.stack.spacing, np.float32), shape
+                np.asarray(origin, np.float32),
+                np.asarray(self.stack.spacing, np.float32),
+                (depth, rows, columns),
             )
             target = self._voxels[brick] - self.background
             prediction = _kernels.voxelise(*leaves, grid, cutoff=CUTOFF)
             loss = LOSSES[self.settings.loss](prediction, target) / len(drawn)
-            loss.backward()
+            torch.autograd.backward(loss)
             with torch.no_grad():
                 difference = target - prediction
                 squares += float(difference.square().mean()) / len(drawn)
@@ -237,7 +239,7 @@ class Trainer:
             total += loss.item()
         return total, _decibels(squares)
 
-    def _mip_term(self, leaves: list[Tensor], weight: float) -> tuple[float, float]:
+    def _mip_term(self, leaves: Leaves, weight: float) -> tuple[float, float]:
         """Add the gradient of one view's loss."""
         view = self.views.view(self.views.training[int(self._order.draw(1)[0])])
         search = self.settings.objective == "mip" or self.iteration % SEARCH_EVERY == 0
@@ -255,7 +257,7 @@ class Trainer:
             share = self.settings.ssim_weight
             blank = torch.where(view.hit, target, 0.0)
             loss = (1 - share) * loss + share * dissimilarity(image, blank)
-        (weight * loss).backward()
+        torch.autograd.backward(weight * loss)
         error = float((seen[0].detach() - seen[1]).square().mean())
         return weight * loss.item(), _decibels(error)
 
@@ -327,6 +329,16 @@ class Trainer:
         self.rng.bit_generator.state = words["rng"]
         self._order.left, self._brick_order.left = words["views_left"], words["bricks_left"]
         self._held_out_psnr = {int(n): value for n, value in words["held_out_psnr"].items()}
+
+
+def _leaf(parameters: Tensor) -> Tensor:
+    """Return a view of parameters that gathers a gradient of its own."""
+    return parameters.detach().requires_grad_()
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    """Return what a leaf has gathered."""
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
 def _decibels(mean_square: float) -> float:
