@@ -6,9 +6,10 @@ for going on, or for the end.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -110,7 +111,9 @@ HISTORY_KEYS = (
 
 
 class Fit:
-    """A fit of one stack. Iterate over it to run it::
+    """A fit of one stack.
+
+    Iterate over it to run it::
 
         for snapshot in Fit(stack, FitSettings(gaussians=500)):
             print(snapshot.iteration, snapshot.held_out_psnr)
@@ -416,6 +419,6 @@ def fit(
 
 def _smoothed(known: float, new: float) -> float:
     """Follow a noisy value; NaN adds nothing and is forgotten first."""
-    if new != new:
+    if math.isnan(new):
         return known
-    return new if known != known else 0.9 * known + 0.1 * new
+    return new if math.isnan(known) else 0.9 * known + 0.1 * new
