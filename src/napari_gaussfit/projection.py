@@ -7,7 +7,7 @@ stack's own MIP for the same camera.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Image = NDArray[np.float32]
 
 Mode = Literal["mip", "soft-mip", "sum"]
+
 
 def hits(camera: Camera, box: Box) -> NDArray[np.bool_]:
     """Return which pixels' rays cross the box [H, W]."""
@@ -68,6 +69,9 @@ def render(
     SettingsError
         If there is no such mode, or the temperature is not positive.
     """
+    if mode not in get_args(Mode):
+        message = f"mode={mode!r}: expected 'mip', 'soft-mip' or 'sum'"
+        raise SettingsError(message)
     rays = camera.rays(box)
     tensors = (field.means, field.cholesky, field.amplitudes)
     cutoff = field.cutoff(tolerance)
@@ -81,14 +85,11 @@ def render(
             message = f"temperature={temperature}: expected a positive intensity"
             raise SettingsError(message)
         image = _kernels.soft_mip(*tensors, rays, cutoff=cutoff, temperature=temperature)
-    elif mode == "sum":
+    else:
         from napari_gaussfit._kernels import cpu
 
         lengths = torch.from_numpy(cpu.lengths(rays))
         return _kernels.line_integral(*tensors, rays, cutoff=cutoff) + field.background * lengths
-    else:
-        message = f"mode={mode!r}: expected 'mip', 'soft-mip' or 'sum'"
-        raise SettingsError(message)
     return image + field.background
 
 
@@ -132,7 +133,7 @@ class StackProjector:
         if mode == "sum":
             return self._spline.integral(camera.rays(self.stack.box))
         if camera.axis is not None:
-            image = self._voxels.max(axis=camera.axis)
+            image: Image = self._voxels.max(axis=camera.axis)
             return image.T if camera.axis == 2 else image
         return self.maximum(camera)[0]
 
