@@ -129,7 +129,7 @@ def make_report(
     consistency = [
         psnr(
             again.project(camera),
-            _image(field, views, camera),
+            _image(field, stack, views, camera),
             stack.value_range,
             views.view(camera).hit.numpy(),
         )
@@ -158,10 +158,11 @@ def make_report(
     )
 
 
-def _image(field: GaussianField, views: Views, camera: Camera) -> np.ndarray[Any, Any]:
-    view = views.view(camera)
-    image = render(field, camera, (view.rays.lower, view.rays.upper)).numpy()
-    return np.where(view.hit.numpy(), image, 0.0)
+def _image(
+    field: GaussianField, stack: Stack, views: Views, camera: Camera
+) -> np.ndarray[Any, Any]:
+    image = render(field, camera, stack.box).numpy()
+    return np.where(views.view(camera).hit.numpy(), image, 0.0)
 
 
 def _compare(
@@ -169,7 +170,7 @@ def _compare(
 ) -> tuple[float, float]:
     """Return PSNR and SSIM of a field's MIP against the stack's."""
     view = views.view(camera)
-    image, target = _image(field, views, camera), view.target.numpy()
+    image, target = _image(field, stack, views, camera), view.target.numpy()
     found = psnr(target, image, stack.value_range, view.hit.numpy())
     return found, ssim(target, image, stack.value_range)
 
@@ -185,7 +186,7 @@ def peak_memory_mb() -> float:
     except ImportError:  # Windows keeps it elsewhere
         import psutil
 
-        return float(psutil.Process().memory_info().peak_wset) / 1e6
+        return float(psutil.Process().memory_info()._asdict()["peak_wset"]) / 1e6
     import sys
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
