@@ -35,7 +35,7 @@ def test_mip_equals_a_dense_ray_march(field: Field, many_rays: Rays) -> None:
     near, far = reference.clip(many_rays, torch.float32)
     o, d = reference.origins_and_directions(many_rays, torch.float32)
     hit = near < far
-    t = near[hit, None] + (far - near)[hit, None] * torch.linspace(0, 1, 600)
+    t = near[hit][:, None] + (far - near)[hit][:, None] * torch.linspace(0, 1, 600)
     points = o[hit][:, None] + t[..., None] * d[hit][:, None]
     marched = _kernels.evaluate(*leaves, points.reshape(-1, 3), cutoff=1e-4).reshape(t.shape)
     true = torch.zeros_like(found)

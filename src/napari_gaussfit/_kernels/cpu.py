@@ -104,8 +104,9 @@ def adam_step(
     rates: Tensor,
 ) -> None:
     """Take one optimiser step in place; see `reference.adam_step`."""
-    tensors = (*parameters, *gradients, *moments, rates)
-    cpu_adam.adam_step(*(_array(tensor) for tensor in tensors))
+    # What changes must be the tensors' own memory, however strided: a copy would be lost.
+    changed, kept = [[t.detach().numpy() for t in ts] for ts in (parameters, moments)]
+    cpu_adam.adam_step(*changed, *map(_array, gradients), *kept, _array(rates))
 
 
 class GridEvaluation:
@@ -292,8 +293,16 @@ class MipEvaluation:
             bins = np.empty((end - first, count, padded), np.float32)
             scratch = np.empty((3, cpu_rays.CHUNK), np.float32)
             cpu_rays.search_strip(
-                footprints, first, end, near, far, np.float32(start + 0.5 * step),
-                np.float32(step), bins, depth, scratch,
+                footprints,
+                first,
+                end,
+                near,
+                far,
+                np.float32(start + 0.5 * step),
+                np.float32(step),
+                bins,
+                depth,
+                scratch,
             )
 
         run_pieces(strip, rows, STRIP_ROWS)
@@ -310,8 +319,16 @@ class MipEvaluation:
 
         def strip(first: int, end: int) -> None:
             cpu_rays.climb_strip(
-                self.footprints, first, end, near, far, np.float32(self.bin_step),
-                EVALUATIONS, sums, depth, value,
+                self.footprints,
+                first,
+                end,
+                near,
+                far,
+                np.float32(self.bin_step),
+                EVALUATIONS,
+                sums,
+                depth,
+                value,
             )
 
         run_pieces(strip, rows, STRIP_ROWS)
@@ -325,9 +342,7 @@ class MipEvaluation:
 
         def gather(first: int, end: int) -> None:
             lanes = np.empty((MOMENTS, cpu_rays.CHUNK), np.float32)
-            cpu_rays.gather_moments(
-                self.footprints, self.depth, padded, moments, lanes, first, end
-            )
+            cpu_rays.gather_moments(self.footprints, self.depth, padded, moments, lanes, first, end)
 
         run_pieces(gather, len(packed), piece_size(len(packed)))
         return moments

@@ -61,9 +61,9 @@ def _interpolate(coefficients: Array, z: F, y: F, x: F) -> F:
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def _bound(bounds: Array, z: F, y: F, x: F) -> F:
     """Entry of a volume of bounds at a position in voxels."""
-    return bounds[
-        _cell(z, bounds.shape[0]), _cell(y, bounds.shape[1]), _cell(x, bounds.shape[2])
-    ]
+    i, j, k = _cell(z, bounds.shape[0]), _cell(y, bounds.shape[1]), _cell(x, bounds.shape[2])
+    bound: F = bounds[i, j, k]
+    return bound
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
