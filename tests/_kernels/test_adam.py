@@ -34,3 +34,18 @@ def test_steps_agree_with_the_reference(overlapping: Field) -> None:
         )
     for a, b in zip((*found, *found_moments), (*true, *true_moments), strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_changes_the_tensors_memory_however_it_is_strided(overlapping: Field) -> None:
+    count = len(overlapping.means)
+    plain = tuple(p.detach() for p in overlapping.leaves(torch.float32))
+    strided = tuple(torch.stack([p, -p], -1)[..., 0] for p in plain)
+    assert not any(p.is_contiguous() for p in strided)
+    gradients = tuple(torch.ones_like(p) for p in plain)
+    before = [p.clone() for p in plain]
+    for parameters in (plain, strided):
+        moments = tuple(torch.zeros(shape) for shape in ((count, 10), (count, 10), (count,)))
+        cpu.adam_step(parameters, gradients, moments, torch.full((10,), 0.05))
+    for known, one, other in zip(before, plain, strided, strict=True):
+        assert not torch.equal(known, one)
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)

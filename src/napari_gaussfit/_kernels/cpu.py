@@ -105,8 +105,22 @@ def adam_step(
 ) -> None:
     """Take one optimiser step in place; see `reference.adam_step`."""
     # What changes must be the tensors' own memory, however strided: a copy would be lost.
-    changed, kept = [[t.detach().numpy() for t in ts] for ts in (parameters, moments)]
-    cpu_adam.adam_step(*changed, *map(_array, gradients), *kept, _array(rates))
+    changed = (tensor.detach().numpy() for tensor in (*parameters, *moments))
+    means, cholesky, amplitudes, first, second, age = changed
+    read = (*gradients, rates)
+    d_means, d_cholesky, d_amplitudes, steps = (_array(tensor) for tensor in read)
+    cpu_adam.adam_step(
+        means,
+        cholesky,
+        amplitudes,
+        d_means,
+        d_cholesky,
+        d_amplitudes,
+        first,
+        second,
+        age,
+        steps,
+    )
 
 
 class GridEvaluation:
