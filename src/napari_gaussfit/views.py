@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 TRAINING_VIEWS = 24
 """Views of the orbit that are trained on at most: more cost their targets and bring nothing."""
+
+
+PARALLEL = 1 - 1e-9
+"""Cosine between two views from which on their rays are the same lines."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,24 +62,25 @@ class Views:
     orbit_views : int
         Number of views on the orbit.
     held_out : int
-        How many of these, evenly spread, are never trained on.
+        How many of these, evenly spread and from each ring in turn, are never trained on; nor
+        are the views from the other side, whose MIPs are the same, mirrored.
     """
 
     def __init__(self, stack: Stack, orbit_views: int, held_out: int) -> None:
         self._stack = stack
         self._projector = StackProjector(stack)
         cameras = orbit(stack.box, min(stack.spacing), views=orbit_views)
-        chosen = np.unique(
-            np.linspace(0, orbit_views, held_out, endpoint=False).round().astype(int)
-        )
+        chosen = _spread(cameras, held_out)
         self.held_out = [cameras[n] for n in chosen]
         # Along the axes the fit sees the spline's maxima, as in every other view: the voxels'
         # own lie up to a plane's spacing beside the peaks (48 dB from the spline's on the
         # dendrite), and the two would pull against each other.
-        along_axes = [
-            axis_view(stack.shape, stack.spacing, axis) for axis in range(3)
+        along_axes = [axis_view(stack.shape, stack.spacing, axis) for axis in range(3)]
+        others = [
+            camera
+            for camera in cameras
+            if not any(_same_direction(camera, unseen) for unseen in self.held_out)
         ]
-        others = [c for n, c in enumerate(cameras) if n not in set(chosen)]
         step = max(1.0, len(others) / TRAINING_VIEWS)
         self.training = [others[int(n)] for n in np.arange(0, len(others), step)] + along_axes
         self._made: dict[Camera, View] = {}
@@ -91,12 +96,28 @@ class Views:
         return self._made[camera]
 
 
-def _spread(views: int, held_out: int) -> list[int]:
-    """Choose views evenly around the orbit, from each of its rings in turn."""
-    rings = len(ORBIT_ELEVATIONS)
-    stride = views / held_out
-    wanted = [round(n * stride) + n % rings for n in range(held_out)]
-    return sorted({n % views for n in wanted})
+def _spread(cameras: list[Camera], count: int) -> list[int]:
+    """Choose views of an orbit evenly around it, from each of its rings in turn.
+
+    A view along an axis, which is trained on anyway, comes last.
+    """
+    views, rings = len(cameras), len(ORBIT_ELEVATIONS)
+    along_axis = [bool(np.abs(camera.rotation[2]).max() > PARALLEL) for camera in cameras]
+    chosen: list[int] = []
+    for n in range(count):
+        place = n * views / count
+
+        def unfitness(view: int, n: int = n, place: float = place) -> tuple[bool, bool, float]:
+            away = abs(view - place)
+            return along_axis[view], view % rings != n % rings, min(away, views - away)
+
+        chosen.append(min((v for v in range(views) if v not in chosen), key=unfitness))
+    return sorted(chosen)
+
+
+def _same_direction(one: Camera, other: Camera) -> bool:
+    """Whether two views look along the same line, from either side: their MIPs agree."""
+    return bool(abs(one.rotation[2] @ other.rotation[2]) > PARALLEL)
 
 
 class EndlessShuffle:
