@@ -20,10 +20,10 @@ HAS_SCREEN := $(DISPLAY)$(WAYLAND_DISPLAY)
 ON_SCREEN := $(if $(HAS_SCREEN),,xvfb-run -a -s "-screen 0 1280x1024x24")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean window-packages screen-packages
+.PHONY: help demo test lint bench screenshots clean window-packages screen-packages
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) $(if $(HAS_SCREEN),window-packages) ## Fit a phantom with known Gaussians: report, files, a picture; opens napari on a screen
 	$(BIN)/napari-gaussfit demo -o $(DEMO_OUTPUT)
@@ -38,6 +38,9 @@ lint: $(READY) ## Check rules, layout, types
 
 bench: $(READY) ## Time the kernels and the fit; prints a table and writes JSON
 	$(BIN)/python -m benchmarks
+
+screenshots: $(READY) screen-packages ## Make the pictures of the README and docs anew
+	$(ON_SCREEN) $(BIN)/python docs/screenshots.py
 
 clean: ## Remove the environment and all that was built, cached or written by the demo
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache $(DEMO_OUTPUT)

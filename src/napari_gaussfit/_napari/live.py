@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit._napari.layers import METADATA, points_layer
+from napari_gaussfit.field import FWHM_PER_SIGMA
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer, Points
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveLayers"]
 
-COLOUR_SECONDS = 1.0
+COLOUR_SECONDS = 2.0
 """Between two updates of sizes and colours, which cost more than positions."""
 
 GAP = 0.06
@@ -107,10 +108,7 @@ class LiveLayers:
             layer.data = data
         layer.features = keywords["features"]
         layer.size = keywords["size"]
-        if "face_color" in keywords:
-            layer.face_color = keywords["face_color"]
-            layer.face_colormap = keywords["face_colormap"]
-            layer.face_contrast_limits = keywords["face_contrast_limits"]
+        layer.face_color = _colours(fit.field)
         layer.metadata = {**layer.metadata, **keywords["metadata"]}
         layer.selected_data = {n for n in chosen if n < len(data)}
 
@@ -171,19 +169,24 @@ class LiveLayers:
         self._add(_CAPTIONS, (corners, keywords, "points"))
 
     def _points(self, field: GaussianField) -> tuple[Any, dict[str, Any], str]:
-        from napari_gaussfit.io.native import SavedFit
+        """Return the centres alone: measurements come when they change no more."""
+        place = self.source.placement
+        keywords = {
+            "size": self._sizes(field),
+            "face_color": _colours(field),
+            "border_width": 0.0,
+            # Added up, so that faint Gaussians, which are wide, hide nothing.
+            "blending": "additive",
+            "projection_mode": "all",
+            "metadata": {METADATA: {}},
+            **place.keywords(),
+        }
+        return place.in_voxels(field.means.numpy()), keywords, "points"
 
-        stack = self.source.stack
-        fit = SavedFit(field, stack.name, stack.shape, stack.spacing, stack.unit)
-        data, keywords, kind = points_layer(fit, self.source.placement, name="")
-        # Added up, so that faint Gaussians, which are wide, hide nothing.
-        keywords |= {"blending": "additive", "opacity": 1.0}
-        # No measurements while they change eight times a second.
-        wanted = {k: v for k, v in keywords.items() if k not in {"features", "metadata"}}
-        wanted |= {"face_color": _colours(field), "metadata": {METADATA: {}}}
-        wanted.pop("face_colormap", None)
-        wanted.pop("face_contrast_limits", None)
-        return data, wanted, kind
+    def _sizes(self, field: GaussianField) -> Any:
+        """Return the geometric means [K] of the full widths, in pixels of the last axis."""
+        log_sigmas = field.cholesky[:, [0, 2, 5]].mean(dim=1).numpy()
+        return FWHM_PER_SIGMA * np.exp(log_sigmas) / self.source.placement.spacing[-1]
 
     def _move(self, layer: Points, field: GaussianField) -> None:
         with layer.events.data.blocker():
@@ -191,9 +194,8 @@ class LiveLayers:
         now = time.perf_counter()
         if now - self._coloured > COLOUR_SECONDS:
             self._coloured = now
-            _, keywords, _ = self._points(field)
-            layer.size = keywords["size"]
-            layer.face_color = keywords["face_color"]
+            layer.size = self._sizes(field)
+            layer.face_color = _colours(field)
 
     def _redraw(self, layer: Image, picture: Any, where: dict[str, Any]) -> None:
         same_view = layer.data.shape == picture.shape

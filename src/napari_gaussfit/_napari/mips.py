@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["MipDrawer", "MipPair", "MipThread", "ViewChoice"]
 
-REST_PER_WORK = 15.0
-"""Times as long as it drew, the thread rests: drawing takes at most a sixteenth of a core."""
+REST_PER_WORK = 20.0
+"""Times as long as it drew, the thread rests: drawing costs the fit at most a twentieth."""
 
-SHORTEST_REST = 0.12
-"""Seconds; oftener than eight times a second nobody sees."""
+SHORTEST_REST = 0.25
+"""Seconds: pictures change less from one to the next than centres do."""
 
 TOLERANCE = 1e-3
 """A Gaussian is left out of a picture where it adds less than this part of the largest one."""
@@ -158,11 +158,11 @@ class MipThread:
                 field, view, self._fresh = self._field, self._view, False
             if field is None:
                 continue
-            began = time.thread_time()
+            began = time.perf_counter()
             pair = self._drawer.draw(field, view)
             if not self._closed:
                 self._deliver(pair)
-            rest = max(SHORTEST_REST, REST_PER_WORK * (time.thread_time() - began))
+            rest = max(SHORTEST_REST, REST_PER_WORK * (time.perf_counter() - began))
             self._sleep(view, rest)
 
     def _sleep(self, seen: ViewChoice, seconds: float) -> None:

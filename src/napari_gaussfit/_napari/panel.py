@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QSize, QTimer
@@ -39,6 +40,9 @@ __all__ = ["GaussianFitPanel"]
 SIZE = 390, 720
 """Width and height that the panel would like to have, in pixels."""
 
+WRITE_SECONDS = 1.0
+"""Between two updates of figures and plots, which nobody reads faster."""
+
 SETTLE_MS = 150
 """After a change of the data, before the stack is looked at: who types a number types several."""
 
@@ -62,6 +66,7 @@ class GaussianFitPanel(QWidget):
         self.live: LiveLayers | None = None
         self.fit: SavedFit | None = None
         self._layer: Image | None = None
+        self._written = 0.0
         self._ready: Source | None = None
         self._settling = QTimer(self)
         self._settling.setSingleShot(True)
@@ -194,9 +199,12 @@ class GaussianFitPanel(QWidget):
     def _show_news(self, news: News) -> None:
         if news.snapshot is None or self.live is None:
             return
-        self.run.show_snapshot(news.snapshot)
         self.live.show(news.snapshot.field)
-        self._draw_plots()
+        now = time.monotonic()
+        if now - self._written >= WRITE_SECONDS:
+            self._written = now
+            self.run.show_snapshot(news.snapshot)
+            self._draw_plots()
 
     def _show_mips(self, mips: MipPair) -> None:
         if self.live is not None:

@@ -132,8 +132,8 @@ class TablePart(QWidget):
         self.model = GaussianTable()
         self.view = QTableView()
         self.view.setModel(self.model)
-        self._selection = QItemSelectionModel(self.model, self)
-        self.view.setSelectionModel(self._selection)
+        self.selection = QItemSelectionModel(self.model, self)
+        self.view.setSelectionModel(self.selection)
         self.view.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
         self.view.setSelectionBehavior(QTableView.SelectionBehavior.SelectRows)
         self.view.setToolTip("Select rows to select their points, and the other way round.")
@@ -161,7 +161,7 @@ class TablePart(QWidget):
         self._unit = "pixel"
         self._amplitude.valueChanged.connect(self._filter)
         self._size.valueChanged.connect(self._filter)
-        self._selection.selectionChanged.connect(self._select_points)
+        self.selection.selectionChanged.connect(self._select_points)
 
     def show_fit(self, fit: SavedFit, points: Points | None) -> None:
         """Show a fit's Gaussians, and follow the selection of their points."""
@@ -228,7 +228,7 @@ class TablePart(QWidget):
         """Select the points of the selected rows."""
         if self._busy or self._points is None:
             return
-        rows = [index.row() for index in self._selection.selectedRows()]
+        rows = [index.row() for index in self.selection.selectedRows()]
         self._busy = True
         there = len(self._points.data)
         self._points.selected_data = {n for n in self.model.gaussians(rows) if n < there}
@@ -244,7 +244,7 @@ class TablePart(QWidget):
         for row in rows:
             chosen.select(self.model.index(row, 0), self.model.index(row, last))
         self._busy = True
-        self._selection.select(chosen, QItemSelectionModel.SelectionFlag.ClearAndSelect)
+        self.selection.select(chosen, QItemSelectionModel.SelectionFlag.ClearAndSelect)
         if rows:
             self.view.scrollTo(self.model.index(rows[0], 0))
         self._busy = False

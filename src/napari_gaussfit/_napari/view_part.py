@@ -65,6 +65,10 @@ class ViewPart(QWidget):
         axis = None if self._way.value == _ORBIT else int(self._way.value)
         return ViewChoice(axis, float(self._azimuth.value), float(self._elevation.value))
 
+    def look_along(self, axis: int) -> None:
+        """Choose the view along an axis: 0, 1, 2 for z, y, x."""
+        self._way.value = axis
+
     def look_from(self, azimuth: float, elevation: float) -> None:
         """Choose an orbit's view."""
         self._way.value = _ORBIT

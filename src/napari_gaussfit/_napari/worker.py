@@ -20,7 +20,7 @@ from napari_gaussfit.fitting import FitState
 
 __all__ = ["FitWorker", "Phase"]
 
-FASTEST_MS, SLOWEST_MS = 120, 2000
+FASTEST_MS, SLOWEST_MS = 125, 2000
 """Between two looks at the fit: 8 Hz, and less where drawing takes long."""
 
 IDLE_PER_DRAWING = 3.0

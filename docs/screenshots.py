@@ -1,0 +1,146 @@
+"""Make the pictures of the README and of these pages: `make screenshots`.
+
+Runs a fit of the real dendrite where it is (GAUSSFIT_DATA, ../shared/data), else of a phantom.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_gaussfit._napari.panel import GaussianFitPanel
+
+SIZE = 1200, 900
+ANGLES = (0.0, 25.0, 65.0)
+HERE = Path(__file__).parent
+DENDRITE = Path("neurites", "dendrite_spines_spotspine.tif")
+
+SETUP, PROGRESS, DETAILS, TABLE, EXPORT = range(5)
+
+
+def main() -> None:
+    """Open napari, fit, and save pictures on the way."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=HERE / "images")
+    parser.add_argument("--gaussians", type=int, default=2000)
+    options = parser.parse_args()
+    os.environ.setdefault("XDG_CONFIG_HOME", tempfile.mkdtemp(prefix="gaussfit-screenshots-"))
+    options.output.mkdir(parents=True, exist_ok=True)
+
+    import napari
+
+    viewer = napari.Viewer()
+    viewer.window.resize(*SIZE)
+    _open_stack(viewer)
+    _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
+    shots = Shots(viewer, panel, options.output)
+    shots.take_all(options.gaussians)
+    viewer.close()
+
+
+class Shots:
+    """A viewer with a panel, and where its pictures go."""
+
+    def __init__(self, viewer: Any, panel: GaussianFitPanel, folder: Path) -> None:
+        self.viewer, self.panel, self.folder = viewer, panel, folder
+
+    def take_all(self, gaussians: int) -> None:
+        """Fit, and take a picture of each thing worth seeing."""
+        from napari_gaussfit.settings import FitSettings
+
+        panel = self.panel
+        wait_for(panel.run.buttons["Fit"].isEnabled)
+        self.take("setup", SETUP)
+        panel.model.settings = FitSettings(gaussians=gaussians, quality="balanced")
+        panel.start_fit()
+        wait_for(lambda: self.step() >= 80)
+        self.take("running-2d", PROGRESS)
+        self.turn_to_3d()
+        self.take("running-3d", DETAILS)
+        self.back_to_2d()
+        wait_for(lambda: not panel.worker.phase.active, 900)
+        panel.view.look_from(35.0, 20.0)
+        self.take("finished-2d", PROGRESS)
+        panel.view.look_along(0)
+        self.select_brightest(12)
+        self.take("table", TABLE)
+        panel.results.kinds = {"surface"}
+        panel.results.add_layers()
+        wait_for(lambda: self.ending_in("ellipsoids"))
+        self.turn_to_3d()
+        for layer in (*self.ending_in("centres"), *self.ending_in("spotspine")):
+            layer.visible = False
+        self.take("finished-3d", EXPORT)
+
+    def step(self) -> int:
+        """Return how far the fit is."""
+        snapshot = self.panel.worker.news.snapshot
+        return -1 if snapshot is None else snapshot.iteration
+
+    def take(self, name: str, tab: int) -> None:
+        """Show a tab, let everything be drawn, and save the window."""
+        from qtpy.QtTest import QTest
+
+        self.panel.tabs.setCurrentIndex(tab)
+        QTest.qWait(2500)
+        self.panel.window().grab().save(str(self.folder / f"{name}.png"))
+
+    def turn_to_3d(self) -> None:
+        """Show the stack alone, from an angle."""
+        for layer in self.pictures():
+            layer.visible = False
+        self.viewer.dims.ndisplay = 3
+        self.viewer.reset_view()
+        self.viewer.camera.angles = ANGLES
+
+    def back_to_2d(self) -> None:
+        """Show the stack and the pictures beside it."""
+        for layer in self.pictures():
+            layer.visible = True
+        self.viewer.dims.ndisplay = 2
+        self.viewer.reset_view()
+
+    def select_brightest(self, count: int) -> None:
+        """Select the first rows of the table, and so their points."""
+        for row in range(count):
+            index = self.panel.table.model.index(row, 0)
+            flags = self.panel.table.selection.SelectionFlag
+            self.panel.table.selection.select(index, flags.Select | flags.Rows)
+
+    def pictures(self) -> list[Any]:
+        """Return the flat layers."""
+        return [*self.ending_in("MIP"), *self.ending_in("captions")]
+
+    def ending_in(self, words: str) -> list[Any]:
+        """Return the layers whose names end so."""
+        return [layer for layer in self.viewer.layers if layer.name.endswith(words)]
+
+
+def wait_for(is_so: Callable[[], Any], seconds: float = 120) -> None:
+    """Let the window live until something is so."""
+    from qtpy.QtTest import QTest
+
+    end = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > end:
+            raise TimeoutError
+        QTest.qWait(20)
+
+
+def _open_stack(viewer: Any) -> None:
+    data = Path(os.environ.get("GAUSSFIT_DATA", HERE.parents[1] / "shared" / "data"))
+    if (data / DENDRITE).exists():
+        viewer.open(str(data / DENDRITE), plugin="napari-gaussfit")
+    else:
+        viewer.open_sample("napari-gaussfit", "neurite")
+
+
+if __name__ == "__main__":
+    main()
