@@ -1,0 +1,150 @@
+"""A field is its formula: values, covariances, principal axes, integrals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.field import GaussianField
+
+COUNT, BACKGROUND = 12, 40.0
+
+
+def covariances(count: int) -> np.ndarray:
+    factors = np.random.default_rng(0).normal(size=(count, 3, 3))
+    return factors @ factors.transpose(0, 2, 1) + 0.3 * np.eye(3)
+
+
+@pytest.fixture
+def field() -> GaussianField:
+    rng = np.random.default_rng(1)
+    return GaussianField.from_covariances(
+        rng.uniform(0, 8, (COUNT, 3)),
+        covariances(COUNT),
+        rng.uniform(10, 200, COUNT),
+        background=BACKGROUND,
+        unit="pixel",
+    )
+
+
+def formula(field: GaussianField, points: np.ndarray) -> np.ndarray:
+    """Evaluate f [B] at points [B, 3] in float64, as it stands in the documentation."""
+    offsets = points[:, None] - field.means.double().numpy()
+    precisions = np.linalg.inv(field.covariances.double().numpy())
+    squares = np.einsum("bki,kij,bkj->bk", offsets, precisions, offsets)
+    return field.background + np.exp(-squares / 2) @ field.amplitudes.double().numpy()
+
+
+def test_covariances_come_back(field: GaussianField) -> None:
+    np.testing.assert_allclose(field.covariances, covariances(COUNT), rtol=1e-4, atol=1e-5)
+    assert len(field) == COUNT
+    assert field.unit == "pixel"
+
+
+def test_factors_have_their_scales_in_entries_0_2_and_5() -> None:
+    parameters = torch.tensor([[np.log(2.0), 0.1, np.log(3.0), 0.2, 0.3, np.log(4.0)]]).float()
+    one = GaussianField(torch.zeros(1, 3), parameters, torch.ones(1))
+    expected = [[2.0, 0.0, 0.0], [0.1, 3.0, 0.0], [0.2, 0.3, 4.0]]
+    np.testing.assert_allclose(one.factors[0], expected, rtol=1e-6)
+
+
+def test_values_are_those_of_the_formula(field: GaussianField) -> None:
+    points = np.random.default_rng(2).uniform(-2, 10, (300, 3)).astype(np.float32)
+    found = field.evaluate(torch.from_numpy(points)).numpy()
+    off = np.abs(found - formula(field, points)).max() / 200
+    assert off < 1e-5, f"off by {off:.1e} of the largest amplitude"
+
+
+def test_voxels_are_values_at_their_centres(field: GaussianField) -> None:
+    shape, spacing, origin = (4, 5, 6), (2.0, 1.5, 1.0), (0.5, -1.0, 2.0)
+    points = np.stack(np.indices(shape), -1).reshape(-1, 3) * spacing + origin
+    found = field.voxelise(shape, spacing, origin=origin).numpy()
+    assert found.shape == shape
+    off = np.abs(found.ravel() - formula(field, points)).max() / 200
+    assert off < 1e-5, f"off by {off:.1e} of the largest amplitude"
+
+
+def test_what_may_be_left_out_is_bounded_by_the_tolerance(field: GaussianField) -> None:
+    rough, exact = (field.voxelise((12, 12, 12), (1, 1, 1), tolerance=t) for t in (1e-2, 1e-7))
+    missing = float((rough - exact).abs().max() / field.amplitudes.max())
+    assert 0 < missing < COUNT * 1e-2, f"{missing:.1e} of the largest amplitude is missing"
+
+
+def test_values_are_differentiable_by_every_tensor(field: GaussianField) -> None:
+    tensors = (field.means, field.cholesky, field.amplitudes)
+    leaves = [t.clone().requires_grad_() for t in tensors]
+    found = GaussianField(*leaves).evaluate(torch.full((1, 3), 4.0))
+    found.sum().backward()
+    for leaf in leaves:
+        assert leaf.grad is not None
+        assert leaf.grad.any()
+
+
+def test_principal_axes_are_orthonormal_and_rebuild_the_covariance(field: GaussianField) -> None:
+    sigmas, axes = field.principal()
+    assert (sigmas.diff(dim=1) <= 0).all(), "descending"
+    identity = axes @ axes.transpose(1, 2)
+    np.testing.assert_allclose(identity, np.broadcast_to(np.eye(3), (COUNT, 3, 3)), atol=1e-5)
+    rebuilt = axes.transpose(1, 2) @ torch.diag_embed(sigmas**2) @ axes
+    np.testing.assert_allclose(rebuilt, field.covariances, rtol=1e-3, atol=1e-4)
+
+
+def test_half_the_amplitude_is_left_half_a_width_away(field: GaussianField) -> None:
+    one = field.select(torch.tensor([3]))
+    _, axes = one.principal()
+    for n in range(3):
+        place = one.means + axes[:, n] * one.fwhm()[:, n, None] / 2
+        above = float(one.evaluate(place) - BACKGROUND)
+        assert above == pytest.approx(float(one.amplitudes) / 2, rel=1e-4)
+
+
+def test_integrated_intensity_is_the_integral() -> None:
+    one = GaussianField.from_covariances([[0, 0, 0]], covariances(1), [50.0])
+    n, step = 120, 0.2
+    values = one.voxelise((n, n, n), (step,) * 3, origin=(-step * (n - 1) / 2,) * 3)
+    integral = float(values.double().sum()) * step**3
+    assert float(one.integrated_intensities()) == pytest.approx(integral, rel=1e-3)
+
+
+def test_gaussians_are_selected_by_mask_or_index(field: GaussianField) -> None:
+    bright = field.amplitudes > field.amplitudes.median()
+    chosen = field.select(bright)
+    assert len(chosen) == int(bright.sum())
+    assert torch.equal(chosen.amplitudes, field.amplitudes[bright])
+    assert torch.equal(field.select(bright.nonzero()[:, 0]).cholesky, chosen.cholesky)
+    assert (chosen.background, chosen.unit) == (field.background, field.unit)
+    assert len(field.select(torch.zeros(COUNT, dtype=torch.bool))) == 0
+
+
+def test_a_detached_copy_shares_nothing(field: GaussianField) -> None:
+    leaf = GaussianField(field.means.requires_grad_(), field.cholesky, field.amplitudes)
+    copy = leaf.detached()
+    assert not copy.means.requires_grad
+    copy.amplitudes.zero_()
+    assert (field.amplitudes > 0).all()
+
+
+def test_an_empty_field_is_its_background_everywhere() -> None:
+    empty = GaussianField.from_covariances([], [], [], background=BACKGROUND)
+    assert (empty.evaluate(torch.rand(5, 3)) == BACKGROUND).all()
+    assert (empty.voxelise((2, 3, 4), (1, 1, 1)) == BACKGROUND).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("means", (4, 2)), ("cholesky", (3, 6)), ("amplitudes", (4, 1))]
+)
+def test_shapes_that_do_not_belong_together_are_refused(name: str, shape: tuple[int, ...]) -> None:
+    tensors = {"means": (4, 3), "cholesky": (4, 6), "amplitudes": (4,)} | {name: shape}
+    with pytest.raises(SettingsError, match=rf"^{name} has shape .*, expected \(4,"):
+        GaussianField(**{key: torch.zeros(size) for key, size in tensors.items()})
+
+
+def test_a_covariance_that_is_none_is_refused_by_its_index() -> None:
+    sigma = covariances(5)
+    sigma[3] = np.diag([1.0, 1.0, -0.5])
+    with pytest.raises(
+        SettingsError, match=r"covariances\[3\] is not positive definite: .* is -0\.5"
+    ):
+        GaussianField.from_covariances(np.zeros((5, 3)), sigma, np.ones(5))
