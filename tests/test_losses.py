@@ -1,0 +1,74 @@
+"""The losses are their formulas, and their gradients those of the formulas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from napari_gaussfit.losses import LOSSES, dissimilarity, poisson_deviance, squared_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+
+@pytest.fixture
+def images() -> tuple[Tensor, Tensor]:
+    """A prediction and a target [12, 14] between 0.05 and 1, float64."""
+    generator = torch.Generator().manual_seed(0)
+    target = 0.05 + 0.9 * torch.rand(12, 14, generator=generator, dtype=torch.float64)
+    noise = torch.randn(12, 14, generator=generator, dtype=torch.float64)
+    return (target + 0.05 * noise).clamp(0.02, 1), target
+
+
+def test_squared_error_is_the_mean_square(images: tuple[Tensor, Tensor]) -> None:
+    prediction, target = (image.numpy() for image in images)
+    expected = np.square(prediction - target).mean()
+    assert float(squared_error(*images)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_poisson_deviance_is_that_of_the_textbook(images: tuple[Tensor, Tensor]) -> None:
+    p, t = (image.numpy() for image in images)
+    expected = 2 * (t * np.log(t / p) - (t - p)).mean()
+    assert float(poisson_deviance(*images)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_poisson_deviance_is_least_at_the_target(images: tuple[Tensor, Tensor]) -> None:
+    prediction, target = images
+    assert float(poisson_deviance(target, target)) == pytest.approx(0.0, abs=1e-12)
+    assert float(poisson_deviance(prediction, target)) > 0
+
+
+def test_poisson_deviance_is_finite_where_there_is_no_light() -> None:
+    dark = torch.tensor([0.0, -0.01, 0.5])
+    for prediction in (dark, torch.zeros(3), -torch.ones(3)):
+        assert poisson_deviance(prediction, dark).isfinite()
+
+
+def test_dissimilarity_is_scikit_images(images: tuple[Tensor, Tensor]) -> None:
+    from skimage.metrics import structural_similarity
+
+    prediction, target = (image.numpy() for image in images)
+    expected = 1 - structural_similarity(target, prediction, data_range=1.0)
+    found = float(dissimilarity(*images))
+    assert found == pytest.approx(expected, abs=1e-9), f"off by {found - expected:.1e}"
+
+
+@pytest.mark.parametrize("loss", [*LOSSES.values(), dissimilarity])
+def test_gradients_are_those_of_finite_differences(
+    images: tuple[Tensor, Tensor], loss: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    prediction, target = images
+    corner = prediction[:8, :9].clone()
+    assert torch.autograd.gradcheck(lambda p: loss(p, target[:8, :9]), (corner.requires_grad_(),))
+
+
+@pytest.mark.parametrize("loss", [*LOSSES.values(), dissimilarity])
+def test_a_perfect_prediction_costs_nothing(
+    images: tuple[Tensor, Tensor], loss: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    assert float(loss(images[1], images[1])) == pytest.approx(0.0, abs=1e-9)
