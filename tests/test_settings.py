@@ -1,0 +1,52 @@
+"""FitSettings: what it takes from quality, and that nobody changes it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.settings import ITERATIONS, FitSettings
+
+
+@pytest.mark.parametrize("quality", ITERATIONS)
+def test_quality_sets_the_steps(quality: str) -> None:
+    assert FitSettings(quality=quality).steps == ITERATIONS[quality]
+
+
+def test_more_quality_takes_more_steps() -> None:
+    preview, balanced, fine = (ITERATIONS[q] for q in ("preview", "balanced", "fine"))
+    assert preview < balanced < fine
+
+
+def test_iterations_stand_in_for_those_of_the_quality() -> None:
+    assert FitSettings(quality="fine", iterations=7).steps == 7
+
+
+def test_steps_of_each_quality_are_documented() -> None:
+    assert FitSettings.__doc__ is not None
+    for steps in ITERATIONS.values():
+        assert f"{steps:,}" in FitSettings.__doc__, f"{steps:,} steps are not in the docstring"
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        FitSettings().seed = 3
+
+
+def test_settings_survive_json() -> None:
+    wanted = FitSettings(gaussians=7, quality="fine", max_seconds=2.5, background=-3.0)
+    assert FitSettings.from_dict(json.loads(json.dumps(wanted.to_dict()))) == wanted
+
+
+@pytest.mark.parametrize("name", ["gaussians", "iterations", "views", "held_out", "seed"])
+def test_a_truth_value_is_no_number(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}=True: expected a whole number"):
+        FitSettings(**{name: True})
+
+
+def test_what_is_wrong_in_a_dictionary_is_refused_like_an_argument() -> None:
+    with pytest.raises(SettingsError, match="loss='l1': expected one of 'squared', 'poisson'"):
+        FitSettings.from_dict({"loss": "l1"})
