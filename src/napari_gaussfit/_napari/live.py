@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit._napari.layers import METADATA, points_layer
-from napari_gaussfit.field import FWHM_PER_SIGMA
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer, Points
@@ -107,7 +106,7 @@ class LiveLayers:
         with layer.events.data.blocker():
             layer.data = data
         layer.features = keywords["features"]
-        layer.size = keywords["size"]
+        layer.size = self._sizes(fit.field)
         layer.face_color = _colours(fit.field)
         layer.metadata = {**layer.metadata, **keywords["metadata"]}
         layer.selected_data = {n for n in chosen if n < len(data)}
@@ -158,6 +157,8 @@ class LiveLayers:
             "axis_labels": where[0]["axis_labels"],
             "affine": where[0]["affine"],
             "size": 0.0,
+            "face_color": "transparent",
+            "border_color": "transparent",
             "features": {"picture": list(pictures)},
             "text": {
                 "string": "{picture}",
@@ -177,6 +178,7 @@ class LiveLayers:
             "border_width": 0.0,
             # Added up, so that faint Gaussians, which are wide, hide nothing.
             "blending": "additive",
+            "opacity": 0.7,
             "projection_mode": "all",
             "metadata": {METADATA: {}},
             **place.keywords(),
@@ -184,9 +186,9 @@ class LiveLayers:
         return place.in_voxels(field.means.numpy()), keywords, "points"
 
     def _sizes(self, field: GaussianField) -> Any:
-        """Return the geometric means [K] of the full widths, in pixels of the last axis."""
+        """Return the geometric mean [K] of a Gaussian's sigmas, in pixels of the last axis."""
         log_sigmas = field.cholesky[:, [0, 2, 5]].mean(dim=1).numpy()
-        return FWHM_PER_SIGMA * np.exp(log_sigmas) / self.source.placement.spacing[-1]
+        return np.exp(log_sigmas) / self.source.placement.spacing[-1]
 
     def _move(self, layer: Points, field: GaussianField) -> None:
         with layer.events.data.blocker():
@@ -258,12 +260,15 @@ class LiveLayers:
 
 
 def _colours(field: GaussianField) -> Any:
-    """Return colours [K, 4] by amplitude, as the layer at rest has them."""
+    """Return colours [K, 4] by amplitude; faint Gaussians are transparent."""
     from napari.utils.colormaps import ensure_colormap
 
     amplitudes = field.amplitudes.numpy()
     low, high = (float(amplitudes.min()), float(amplitudes.max())) if len(amplitudes) else (0, 1)
-    return ensure_colormap("inferno").map((amplitudes - low) / max(high - low, 1e-12))
+    share = (amplitudes - low) / max(high - low, 1e-12)
+    colours = ensure_colormap("plasma").map(share)
+    colours[:, 3] = 0.2 + 0.8 * share
+    return colours
 
 
 def _residual_colours() -> Any:

@@ -28,6 +28,9 @@ REST_PER_WORK = 20.0
 SHORTEST_REST = 0.25
 """Seconds: pictures change less from one to the next than centres do."""
 
+LONGEST_REST = 1.5
+"""Seconds: also where the machine is busy with other things, a picture follows the fit."""
+
 TOLERANCE = 1e-3
 """A Gaussian is left out of a picture where it adds less than this part of the largest one."""
 
@@ -162,7 +165,8 @@ class MipThread:
             pair = self._drawer.draw(field, view)
             if not self._closed:
                 self._deliver(pair)
-            rest = max(SHORTEST_REST, REST_PER_WORK * (time.perf_counter() - began))
+            rest = REST_PER_WORK * (time.perf_counter() - began)
+            rest = min(max(SHORTEST_REST, rest), LONGEST_REST)
             self._sleep(view, rest)
 
     def _sleep(self, seen: ViewChoice, seconds: float) -> None:
