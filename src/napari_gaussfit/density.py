@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 RELOCATED_WIDTH = (1.0, 1.5, 1.5)
 """Sigmas (z, y, x) in voxels of a relocated Gaussian."""
 
+GROWTH = 10.0
+"""How much energy a relocated Gaussian wins in the end, in those of the smoothed residual there."""
+
 RELOCATED_SHARE = 0.5
 """Part of the residual at its new place that a relocated Gaussian begins with."""
 
@@ -75,7 +78,7 @@ def relocate(
     height = excess[nearest]
     order = np.argsort(-height, kind="stable")  # the most to win for the least given up
     sites, height = sites[order], height[order]
-    worth = height**2 * np.prod(scales) > energy[moved].numpy()
+    worth = GROWTH * height**2 * np.prod(scales) > energy[moved].numpy()
     moved, sites, height = moved[torch.from_numpy(worth)], sites[worth], height[worth]
     widths = np.zeros(6, np.float32)
     widths[[0, 2, 5]] = np.log(scales)

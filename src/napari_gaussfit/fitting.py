@@ -231,9 +231,12 @@ class Fit:
             raise
 
     def _run(self) -> Iterator[Snapshot]:
-        from napari_gaussfit.training import Trainer
+        from napari_gaussfit._kernels import device_named
+        from napari_gaussfit.training import Trainer, compile_kernels
 
         self._state = FitState.RUNNING
+        device_named(self.settings.device)
+        compile_kernels()  # before the clock starts: a time limit is for the fit
         began = time.perf_counter()
         trainer = Trainer(self.stack, self.settings, start=self._start, points=self._points)
         if self._restored is not None:

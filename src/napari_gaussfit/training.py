@@ -11,6 +11,7 @@ import json
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from napari_gaussfit.field import GaussianField
 from napari_gaussfit.losses import LOSSES, dissimilarity
 from napari_gaussfit.metrics import psnr
 from napari_gaussfit.seeding import estimate_background, seed_field, suggested_count
+from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stack import Stack
 from napari_gaussfit.views import EndlessShuffle, Views
 
 if TYPE_CHECKING:
@@ -32,15 +35,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_gaussfit.camera import Camera
-    from napari_gaussfit.settings import FitSettings
-    from napari_gaussfit.stack import Stack
 
     Leaves = tuple[Tensor, Tensor, Tensor]
 
 RATE, RATE_AT_END = 0.05, 0.008
 """Steps of Adam in a Gaussian's own frame: parts of its brightness, widths and position."""
 
-MIP_WEIGHT = 0.2
+MIP_WEIGHT = 0.1
 """Weight of the mean over a view's pixels beside the mean over voxels."""
 
 SEARCH_STEP = 1.5
@@ -51,7 +52,7 @@ SEARCH_EVERY = 4
 the field to the stack, the climb begins where the stack itself is largest: a third of the time."""
 
 BACKGROUND_RATE = 0.01
-CUTOFF = 1e-4
+CUTOFF = 3e-4
 """A Gaussian is left out where it adds less than this part of the range."""
 
 RELOCATE_EVERY, RELOCATED_FRACTION, RELOCATE_UNTIL = 50, 0.05, 0.8
@@ -100,6 +101,16 @@ class StepValues:
     train_psnr: float
     voxel_psnr: float
     gradient_norms: tuple[float, float, float]
+
+
+@cache
+def compile_kernels() -> None:
+    """Compile every kernel of a fit, or load it, by a step on a stack of a few voxels."""
+    ramp = np.arange(5 * 6 * 7, dtype=np.float32).reshape(5, 6, 7)
+    settings = FitSettings(gaussians=2, views=2, held_out=1)
+    trainer = Trainer(Stack.from_array(ramp), settings)
+    trainer.step(0.0)
+    trainer.held_out_psnr(trainer.field)
 
 
 class Trainer:

@@ -20,6 +20,7 @@ __all__ = [
     "Grid",
     "Rays",
     "backend_name",
+    "device_named",
     "evaluate",
     "line_integral",
     "mip",
@@ -50,6 +51,19 @@ def backend_name(device: torch.device) -> str:
         message = f"device={device}: this version computes on the CPU only; use device='cpu'"
         raise SettingsError(message)
     return "numba"
+
+
+def device_named(name: str) -> torch.device:
+    """Return the device that "auto", "cpu" or "cuda" stands for.
+
+    Raises
+    ------
+    SettingsError
+        If no backend serves it.
+    """
+    device = torch.device("cpu" if name == "auto" else name)
+    backend_name(device)
+    return device
 
 
 class _Sum(torch.autograd.Function):
