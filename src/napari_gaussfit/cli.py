@@ -191,12 +191,9 @@ def _fit_into(
 
 
 def _refuse_missing_device(settings: FitSettings) -> None:
-    import torch
+    from napari_gaussfit._kernels import device_named
 
-    from napari_gaussfit._kernels import backend_name
-
-    if settings.device != "auto":
-        backend_name(torch.device(settings.device))
+    device_named(settings.device)
 
 
 def _refuse_too_large(path: Path) -> None:
