@@ -1,0 +1,118 @@
+"""The field at points: the kernels against the ways of the research notebook, in torch."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from benchmarks.fields import Parameters, difference, gradients_of, leaves_of, random_field
+from benchmarks.tables import Cell, Table
+from benchmarks.timing import medians, with_kernels, with_torch
+from napari_gaussfit import _kernels
+from napari_gaussfit._kernels.reference import factors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.options import Options
+
+    Evaluate = Callable[..., torch.Tensor]
+
+CUTOFF = 1e-6
+SIGMAS = {"narrow": 0.05, "wide": 0.5}
+"""In sides of the box. Of wide Gaussians every pair counts: none can be left out."""
+
+
+def loop_over_gaussians(
+    means: torch.Tensor, cholesky: torch.Tensor, amplitudes: torch.Tensor, points: torch.Tensor
+) -> torch.Tensor:
+    """f [B], one Gaussian after another, each with its covariance solved for."""
+    lower = factors(cholesky)
+    total = torch.zeros(len(points))
+    for mean, factor, amplitude in zip(means, lower, amplitudes, strict=True):
+        offset = points - mean
+        solved = torch.linalg.solve(factor @ factor.T, offset.T)
+        total = total + amplitude * torch.exp(-0.5 * (offset * solved.T).sum(-1))
+    return total
+
+
+def batched_solve(
+    means: torch.Tensor, cholesky: torch.Tensor, amplitudes: torch.Tensor, points: torch.Tensor
+) -> torch.Tensor:
+    """f [B] by one `linalg.solve` of all covariances."""
+    lower = factors(cholesky)
+    covariances = lower @ lower.transpose(-1, -2)
+    offsets = points - means[:, None]  # [K, B, 3]
+    solved = torch.linalg.solve(covariances, offsets.transpose(-1, -2))
+    exponents = (offsets * solved.transpose(-1, -2)).sum(-1)
+    return (amplitudes[:, None] * torch.exp(-0.5 * exponents)).sum(0)
+
+
+def triangular_solve(
+    means: torch.Tensor, cholesky: torch.Tensor, amplitudes: torch.Tensor, points: torch.Tensor
+) -> torch.Tensor:
+    """f [B] by one triangular solve with all Cholesky factors."""
+    offsets = (points - means[:, None]).transpose(-1, -2)  # [K, 3, B]
+    u = torch.linalg.solve_triangular(factors(cholesky), offsets, upper=False)
+    return (amplitudes[:, None] * torch.exp(-0.5 * (u * u).sum(1))).sum(0)
+
+
+def kernel(
+    means: torch.Tensor, cholesky: torch.Tensor, amplitudes: torch.Tensor, points: torch.Tensor
+) -> torch.Tensor:
+    """f [B] by the library."""
+    return _kernels.evaluate(means, cholesky, amplitudes, points, cutoff=CUTOFF)
+
+
+TORCH_WAYS: dict[str, Evaluate] = {
+    "loop over Gaussians": loop_over_gaussians,
+    "batched linalg.solve": batched_solve,
+    "triangular solve": triangular_solve,
+}
+
+
+def forward_and_backward(
+    evaluate: Evaluate, parameters: Parameters, points: torch.Tensor
+) -> Parameters:
+    """Gradients of the sum of f over points."""
+    leaves = leaves_of(parameters)
+    values = evaluate(*leaves, points)
+    torch.autograd.backward(values, torch.ones_like(values))
+    return gradients_of(leaves)
+
+
+def measure(options: Options) -> list[Table]:
+    """Time all ways for narrow and for wide Gaussians."""
+    count, places = options.pick((1_000, 500), (20, 30))
+    return [_measured(width, count, places, options) for width in SIGMAS]
+
+
+def _measured(width: str, count: int, places: int, options: Options) -> Table:
+    sigma = SIGMAS[width]
+    parameters = random_field(count, (1.0, 1.0, 1.0), sigma)
+    points = torch.rand(places, 3, generator=torch.Generator().manual_seed(4))
+
+    def call(evaluate: Evaluate) -> Parameters:
+        return forward_and_backward(evaluate, parameters, points)
+
+    taken = medians(
+        [
+            with_kernels("kernels", lambda: call(kernel)),
+            *(with_torch(name, partial(call, way)) for name, way in TORCH_WAYS.items()),
+        ],
+        turns=options.pick(options.turns, 1),
+    )
+    ours = call(kernel)
+    rows: list[tuple[Cell, ...]] = [("kernels", 1e3 * taken["kernels"], None, None)]
+    for name, way in TORCH_WAYS.items():
+        off = difference(ours, call(way))
+        rows.append((name, 1e3 * taken[name], taken[name] / taken["kernels"], f"{off:.0e}"))
+    header = ("way", "ms", "times the kernels", "gradients differ by")
+    title = f"Field at points, {width} Gaussians (sigma {sigma:g} of the box)"
+    note = (
+        f"{count:,} Gaussians at {places:,} points, forward and backward; contributions below "
+        f"{CUTOFF:g} may be left out."
+    )
+    return Table(title, header, tuple(rows), (note,))

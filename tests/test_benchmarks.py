@@ -1,0 +1,184 @@
+"""The benchmarks run, at tiny sizes; what they compare computes the same; the page is theirs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Load = Callable[[str], Any]
+
+SECTIONS = {"kernels", "scaling", "points", "volumes", "threads", "imports", "quality", "fits"}
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+
+
+@pytest.fixture
+def load(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Import a module of the benchmarks, which are no part of the installed package."""
+    monkeypatch.syspath_prepend(str(checkout))
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
+def benchmark(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *words],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_every_section_runs_and_is_in_the_json(checkout: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", encoding="utf-8")
+    words = ["--small", "--plain-seconds", "0.1", "--json", str(tmp_path / "figures.json")]
+    done = benchmark(checkout, *words, "--markdown", str(page))
+    assert done.returncode == 0, done.stderr
+
+    results = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert set(results) >= SECTIONS | {"machine", "when", "options"}
+    for name in SECTIONS:
+        for table in results[name]:
+            assert table["rows"], f"{name} has an empty table: {table['title']}"
+            assert table["title"] in done.stdout
+            assert table["title"] in page.read_text(encoding="utf-8")
+
+
+def test_a_section_that_does_not_exist_is_refused(checkout: Path) -> None:
+    done = benchmark(checkout, "speed")
+    assert done.returncode == 2
+    assert "no section speed" in done.stderr
+
+
+def test_missing_stacks_are_said(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAUSSFIT_DATA", str(tmp_path))
+    done = benchmark(checkout, "threads", "--json", str(tmp_path / "figures.json"))
+    assert done.returncode == 2
+    assert "GAUSSFIT_DATA" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_only_what_lies_between_the_markers_is_replaced(load: Load, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", encoding="utf-8")
+    table = load("tables").Table("Times", ("what", "ms"), (("step", 12.345), ("never", None)))
+    for _ in range(2):
+        load("page").write_tables(page, [table], "command")
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"above\n{BEGIN}")
+    assert text.endswith(f"{END}\nbelow\n")
+    assert "old" not in text
+    assert text.count("| step | 12.3 |") == 1
+    assert "| never | - |" in text
+
+
+@pytest.mark.parametrize("text", ["nothing", f"{END} {BEGIN}", f"{BEGIN} {BEGIN} {END}"])
+def test_a_page_without_its_markers_is_left_alone(load: Load, tmp_path: Path, text: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text, encoding="utf-8")
+    with pytest.raises(load("page").PageError, match="expected"):
+        load("page").write_tables(page, [], "command")
+    assert page.read_text(encoding="utf-8") == text
+
+
+def test_the_page_has_a_place_for_figures(checkout: Path) -> None:
+    text = (checkout / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert text.count(BEGIN) == text.count(END) == 1
+
+
+def test_every_way_of_evaluating_at_points_gives_the_kernels_gradients(load: Load) -> None:
+    points, fields = load("points"), load("fields")
+    parameters = fields.random_field(20, (1.0, 1.0, 1.0), 0.3)
+    places = torch.rand(40, 3, generator=torch.Generator().manual_seed(1))
+    ours = points.forward_and_backward(points.kernel, parameters, places)
+    for name, way in points.TORCH_WAYS.items():
+        off = fields.difference(ours, points.forward_and_backward(way, parameters, places))
+        assert off < 1e-4, f"{name} is off by {off:.1e}"
+
+
+def test_the_scatter_voxelises_as_the_kernels_do(load: Load) -> None:
+    volumes, fields = load("volumes"), load("fields")
+    parameters = fields.random_field(10, (16.0, 16.0, 16.0), 1.5)
+    weights = torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(1))
+    cutoff = volumes.STRICT_CUTOFF
+    off = fields.difference(
+        volumes.by_scatter(parameters, weights, cutoff),
+        volumes.by_kernels(parameters, weights, cutoff),
+    )
+    assert off < 1e-4, f"off by {off:.1e}"
+
+
+def test_the_plain_soft_mip_is_the_references(load: Load) -> None:
+    from napari_gaussfit._kernels import reference
+    from napari_gaussfit.camera import orbit_view
+
+    plain, fields = load("plain"), load("fields")
+    parameters = fields.random_field(12, (4.0, 5.0, 6.0), 0.5)
+    rays = orbit_view((np.zeros(3), np.array([4.0, 5.0, 6.0])), 40.0, 20.0, 0.5).rays(
+        (np.zeros(3), np.array([4.0, 5.0, 6.0]))
+    )
+    near, far = reference.clip(rays, torch.float64)
+    hit = near < far
+    means, cholesky, amplitudes = (p.double() for p in parameters)
+    wanted = reference.soft_mip(means, cholesky, amplitudes, rays, 0.05)[hit]
+    found = plain.soft_mip(*parameters, plain.ray_starts(rays)[hit], rays, 0.05)
+    assert float((found - wanted).abs().max()) < 1e-4
+
+
+def test_the_plain_way_learns(load: Load) -> None:
+    from napari_gaussfit.phantoms import neurite
+    from napari_gaussfit.views import Views
+
+    plain = load("plain")
+    stack = neurite(shape=(10, 24, 24)).stack
+    views = Views(stack, 6, 2)
+    fit = plain.PlainFit(stack.box, stack.value_range, plain.PlainSettings(gaussians=40))
+    view = views.view(views.training[0])
+    losses = [fit.step(view) for _ in range(20)]
+    assert losses[-1] < 0.8 * losses[0], f"loss {losses[0]:.4f} -> {losses[-1]:.4f}"
+
+
+def test_the_first_time_at_a_psnr_is_the_first(load: Load) -> None:
+    quality = load("quality")
+    moments = [quality.Moment(float(n), n, value) for n, value in enumerate([10.0, 30.0, 29.0])]
+    assert quality.first_at(moments, 29.5) == 1.0
+    assert quality.first_at(moments, 31.0) is None
+
+
+def test_an_exponent_is_that_of_the_power_law(load: Load) -> None:
+    sizes = [1.0, 10.0, 100.0]
+    assert load("timing").exponent(sizes, [2 * s**1.5 for s in sizes]) == pytest.approx(1.5)
+
+
+def test_ways_are_taken_in_turns_after_one_call_each(load: Load) -> None:
+    timing = load("timing")
+    calls: list[str] = []
+    threads = torch.get_num_threads()
+
+    def way(name: str) -> Any:
+        def call() -> None:
+            calls.append(name)
+            time.sleep(timing.LEAST_SECONDS)
+
+        return timing.with_kernels(name, call)
+
+    found = timing.medians([way("a"), way("b")], turns=3)
+    assert calls == ["a", "b"] * 4
+    assert min(found.values()) >= timing.LEAST_SECONDS
+    assert torch.get_num_threads() == threads
