@@ -1,0 +1,127 @@
+"""A report's figures are those that anybody would measure."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from napari_gaussfit.metrics import psnr
+from napari_gaussfit.phantoms import Phantom, separated
+from napari_gaussfit.projection import project_stack, render
+from napari_gaussfit.report import Report, make_report, peak_memory_mb
+from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stack import Stack
+from napari_gaussfit.views import Views
+
+if TYPE_CHECKING:
+    from napari_gaussfit.field import GaussianField
+
+SETTINGS = FitSettings(views=12, held_out=4, seed=9)
+
+
+@pytest.fixture(scope="module")
+def phantom() -> Phantom:
+    return separated(count=5, shape=(30, 48, 48), photons=100)
+
+
+@pytest.fixture(scope="module")
+def views(phantom: Phantom) -> Views:
+    return Views(phantom.stack, SETTINGS.views, SETTINGS.held_out)
+
+
+def reported(field: GaussianField, stack: Stack, views: Views) -> Report:
+    return make_report(field, stack, views, SETTINGS, seconds=1.5, iterations=12)
+
+
+@pytest.fixture(scope="module")
+def report(phantom: Phantom, views: Views) -> Report:
+    return reported(phantom.truth, phantom.stack, views)
+
+
+def test_voxel_psnr_is_that_of_the_formula(report: Report, phantom: Phantom) -> None:
+    stack, truth = phantom.stack, phantom.truth
+    points = np.stack(np.indices(stack.shape), -1).reshape(-1, 3) * stack.spacing
+    total = np.full(len(points), truth.background)
+    for mean, sigma, amplitude in zip(
+        truth.means.double().numpy(),
+        truth.covariances.double().numpy(),
+        truth.amplitudes.tolist(),
+        strict=True,
+    ):
+        offsets = points - mean
+        squares = np.einsum("bi,ij,bj->b", offsets, np.linalg.inv(sigma), offsets)
+        total += amplitude * np.exp(-squares / 2)
+    error = np.square(total - stack.voxels.ravel()).mean()
+    expected = 10 * math.log10(float(np.ptp(stack.voxels)) ** 2 / error)
+    assert report.voxel_psnr == pytest.approx(expected, abs=0.01)
+
+
+def test_held_out_psnr_is_the_mean_over_held_out_views(
+    report: Report, phantom: Phantom, views: Views
+) -> None:
+    stack = phantom.stack
+    found = [
+        psnr(
+            project_stack(stack, camera),
+            render(phantom.truth, camera, stack.box).numpy(),
+            stack.value_range,
+            views.view(camera).hit.numpy(),
+        )
+        for camera in views.held_out
+    ]
+    assert report.heldout_mip_psnr == pytest.approx(np.mean(found), abs=1e-3)
+
+
+def test_the_renderer_agrees_with_the_voxels_of_its_own_field(report: Report) -> None:
+    assert report.consistency_psnr > 50, f"{report.consistency_psnr:.1f} dB"
+
+
+def test_a_perfect_field_is_nearly_perfect_in_every_figure() -> None:
+    phantom = separated(count=5, shape=(30, 48, 48), photons=None)
+    clean = Views(phantom.stack, SETTINGS.views, SETTINGS.held_out)
+    report = reported(phantom.truth, phantom.stack, clean)
+    assert report.voxel_psnr > 100, f"{report.voxel_psnr:.1f} dB"
+    assert report.heldout_mip_psnr > 50, f"{report.heldout_mip_psnr:.1f} dB"
+    assert report.heldout_mip_ssim > 0.99
+    assert report.heldout_mip_psnr == pytest.approx(report.consistency_psnr, abs=0.5)
+
+
+def test_a_worse_field_has_lower_figures(report: Report, phantom: Phantom, views: Views) -> None:
+    field = phantom.truth.detached()
+    field.amplitudes.mul_(0.8)
+    worse = reported(field, phantom.stack, views)
+    for name in ("voxel_psnr", "heldout_mip_psnr", "heldout_mip_ssim", "train_mip_psnr"):
+        assert getattr(worse, name) < getattr(report, name), name
+
+
+def test_what_was_done_is_recorded(report: Report, phantom: Phantom) -> None:
+    assert report.gaussians == len(phantom.truth)
+    assert report.shape == phantom.stack.shape
+    assert report.spacing == phantom.stack.spacing
+    assert (report.seconds, report.iterations, report.seed) == (1.5, 12, 9)
+    assert (report.device, report.backend) == ("cpu", "numba")
+
+
+def test_compression_is_the_stacks_bytes_for_each_of_the_fields(
+    report: Report, phantom: Phantom
+) -> None:
+    # float32: 3 of the mean, 6 of the covariance, the amplitude.
+    expected = phantom.stack.voxels.nbytes / (len(phantom.truth) * 10 * 4)
+    assert report.compression == pytest.approx(expected)
+
+
+def test_a_report_is_json(report: Report) -> None:
+    again = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert again["heldout_mip_psnr"] == report.heldout_mip_psnr
+    assert again["shape"] == list(report.shape)
+
+
+def test_peak_memory_never_falls_and_sees_what_is_taken() -> None:
+    before = peak_memory_mb()
+    block = np.ones(int((before + 200) * 1e6 / 8))
+    after = peak_memory_mb()
+    assert after >= before + 100, f"{before:.0f} MB, then {after:.0f} with {block.nbytes / 1e6:.0f}"
