@@ -1,0 +1,187 @@
+"""Seeds begin where the signal is, as wide and as bright as it is there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from napari_gaussfit.phantoms import beads, neurite, nuclei, separated
+from napari_gaussfit.seeding import (
+    SUGGESTION_LIMITS,
+    draw_sites,
+    estimate_background,
+    local_maxima,
+    peak_widths,
+    seed_field,
+    smoothed,
+    suggested_count,
+)
+from napari_gaussfit.stack import Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.phantoms import Phantom
+
+SPACING = (0.3, 0.1, 0.1)
+SHAPE = (20, 40, 40)
+
+
+@pytest.fixture(scope="module")
+def phantom() -> Phantom:
+    """Six Gaussians apart from each other, without noise."""
+    return separated(count=6, shape=(40, 64, 64))
+
+
+def seeds_of(phantom: Phantom, count: int, *, seed: int = 0, noise: float = 0.0) -> GaussianField:
+    signal = phantom.stack.voxels.astype(np.float32) - phantom.truth.background
+    rng = np.random.default_rng(seed)
+    return seed_field(signal, phantom.stack.spacing, count, rng, noise=noise)
+
+
+def test_the_same_draw_gives_the_same_seeds(phantom: Phantom) -> None:
+    one, again, other = (seeds_of(phantom, 30, seed=seed) for seed in (3, 3, 4))
+    for name in ("means", "cholesky", "amplitudes"):
+        assert torch.equal(getattr(one, name), getattr(again, name)), name
+    assert not torch.equal(one.means, other.means)
+
+
+def test_every_peak_has_a_seed_of_its_own_size(phantom: Phantom) -> None:
+    seeds, truth = seeds_of(phantom, len(phantom.truth)), phantom.truth
+    away = (truth.means[:, None] - seeds.means).norm(dim=-1)
+    partner = away.argmin(1)
+    assert len(partner.unique()) == len(truth), "one seed a peak"
+    off = (seeds.means[partner] - truth.means).abs() / torch.tensor(phantom.stack.spacing)
+    assert float(off.max()) < 1, f"a seed is {float(off.max()):.2f} voxels from its peak"
+    known = truth.covariances.diagonal(dim1=1, dim2=2).sqrt()
+    found = seeds.covariances.diagonal(dim1=1, dim2=2).sqrt()[partner]
+    ratio = found / known
+    assert float(ratio.min()) > 0.6, f"a width is {float(ratio.min()):.2f} of the true one"
+    assert float(ratio.max()) < 1.5, f"a width is {float(ratio.max()):.2f} of the true one"
+
+
+def test_widths_of_peaks_are_those_of_the_gaussians_that_made_them() -> None:
+    sigmas, centre = np.array([1.5, 2.0, 2.5]), np.array([10, 18, 21])
+    offsets = np.stack(np.indices(SHAPE), -1) - centre
+    volume = (300 * np.exp(-0.5 * ((offsets / sigmas) ** 2).sum(-1))).astype(np.float32)
+    calm = smoothed(volume)
+    peaks = local_maxima(calm, 50.0)
+    np.testing.assert_array_equal(peaks, [centre])
+    np.testing.assert_allclose(peak_widths(calm, peaks)[0], sigmas, rtol=0.03)
+
+
+def test_local_maxima_come_brightest_first_and_none_below_the_threshold() -> None:
+    calm = np.zeros(SHAPE, np.float32)
+    for place, height in (((3, 5, 5), 2.0), ((9, 20, 20), 5.0), ((0, 39, 39), 3.0)):
+        calm[place] = height
+    np.testing.assert_array_equal(local_maxima(calm, 1.0), [[9, 20, 20], [0, 39, 39], [3, 5, 5]])
+    np.testing.assert_array_equal(local_maxima(calm, 2.5), [[9, 20, 20], [0, 39, 39]])
+
+
+def test_a_peak_at_a_face_has_a_width() -> None:
+    offsets = np.stack(np.indices(SHAPE), -1) - np.array([0, 0, 39])
+    volume = (300 * np.exp(-0.5 * (offsets**2).sum(-1) / 4)).astype(np.float32)
+    widths = peak_widths(volume, np.array([[0, 0, 39]]))
+    assert np.isfinite(widths).all()
+    assert (widths > 0.5).all()
+
+
+@pytest.mark.parametrize("make", [neurite, beads, nuclei, separated])
+def test_background_of_a_phantom_is_found(make: Callable[..., Phantom]) -> None:
+    phantom = make(seed=2, photons=150)
+    background, noise = estimate_background(phantom.stack.voxels)
+    part = (background - phantom.truth.background) / np.ptp(phantom.stack.voxels)
+    assert abs(part) < 0.01, f"off by {part:.2%} of the range"
+    assert noise > 0
+
+
+def test_background_and_noise_of_noise_alone() -> None:
+    voxels = np.random.default_rng(0).normal(100, 8, (30, 60, 60)).astype(np.float32)
+    background, noise = estimate_background(voxels)
+    assert background == pytest.approx(100, abs=2.0)
+    smooth = float(smoothed(voxels).std())
+    assert noise == pytest.approx(smooth, rel=0.5), f"{noise:.2f}, smoothed noise is {smooth:.2f}"
+
+
+def test_background_of_a_stack_without_noise_has_none() -> None:
+    background, noise = estimate_background(np.full((9, 9, 9), 42, np.uint16))
+    assert background == pytest.approx(42)
+    assert noise == pytest.approx(0, abs=1e-4)
+
+
+def test_points_are_where_seeds_begin(phantom: Phantom) -> None:
+    points = np.random.default_rng(0).uniform(0, 5, (8, 3))
+    signal = phantom.stack.voxels - np.float32(phantom.truth.background)
+    for count, kept in ((20, 8), (8, 8), (3, 3)):
+        rng = np.random.default_rng(1)
+        seeds = seed_field(signal, SPACING, count, rng, points=points)
+        assert len(seeds) == count
+        np.testing.assert_allclose(seeds.means[:kept], points[:kept], atol=1e-5)
+
+
+def test_points_outside_of_the_stack_begin_at_its_face() -> None:
+    signal = np.random.default_rng(0).uniform(1, 2, SHAPE).astype(np.float32)
+    points = np.array([[-3.0, 1.0, 1.0], [1.0, 99.0, 1.0]])
+    seeds = seed_field(signal, SPACING, 5, np.random.default_rng(1), points=points)
+    lower, upper = Stack.from_array(signal, spacing=SPACING).box
+    assert (seeds.means.numpy() >= lower - 1e-5).all()
+    assert (seeds.means.numpy() <= upper + 1e-5).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 200])
+def test_any_count_of_seeds_is_valid(phantom: Phantom, count: int) -> None:
+    seeds = seeds_of(phantom, count)
+    assert len(seeds) == count
+    for name in ("means", "cholesky", "amplitudes"):
+        assert getattr(seeds, name).isfinite().all(), f"{name} of {count} seeds"
+    assert (seeds.amplitudes > 0).all()
+
+
+def test_there_may_be_more_seeds_than_voxels() -> None:
+    signal = np.random.default_rng(0).uniform(0, 9, (3, 4, 5)).astype(np.float32)
+    seeds = seed_field(signal, SPACING, 100, np.random.default_rng(1))
+    assert len(seeds) == 100
+    assert len(seeds.means.unique(dim=0)) > 90, "jittered apart"
+    assert seeds.cholesky.isfinite().all()
+
+
+def test_seeds_sum_to_about_the_signal() -> None:
+    stack = neurite(photons=None).stack
+    signal = stack.voxels - np.float32(100)
+    seeds = seed_field(signal, stack.spacing, 400, np.random.default_rng(0))
+    left = signal - seeds.voxelise(stack.shape, stack.spacing).numpy()
+    share = float(np.square(left).sum() / np.square(signal).sum())
+    assert share < 0.4, f"{share:.0%} of the signal's energy is left"
+
+
+def test_sites_are_drawn_by_weight_and_each_voxel_once() -> None:
+    weights = np.zeros((4, 5, 6), np.float32)
+    weights[1, 2, 3], weights[2, 2, 2], weights[3, 4, 5] = 5, 5, 1e-6
+    drawn = draw_sites(weights, 2, np.random.default_rng(0))
+    voxels = {tuple(site) for site in np.rint(drawn).astype(int).tolist()}
+    assert voxels == {(1, 2, 3), (2, 2, 2)}
+    assert draw_sites(weights, 0, np.random.default_rng(0)).shape == (0, 3)
+    assert len(draw_sites(weights, 50, np.random.default_rng(0))) == 50
+    assert len(draw_sites(np.zeros((2, 2, 2), np.float32), 5, np.random.default_rng(0))) == 5
+
+
+@pytest.mark.parametrize("make", [neurite, beads, nuclei, separated])
+def test_suggested_count_grows_with_the_signal_within_its_limits(
+    make: Callable[..., Phantom],
+) -> None:
+    least, most = SUGGESTION_LIMITS
+    phantom = make(photons=150)
+    count = suggested_count(phantom.stack.voxels)
+    assert least <= count <= most
+    twice = suggested_count(np.concatenate([phantom.stack.voxels] * 4, axis=1))
+    assert twice > 2 * count or count == least, f"{count}, and {twice} for four times the stack"
+
+
+def test_noise_alone_asks_for_the_least() -> None:
+    voxels = np.random.default_rng(0).normal(100, 8, (30, 60, 60))
+    count = suggested_count(voxels.astype(np.float32))
+    assert count == SUGGESTION_LIMITS[0], f"{count}"
