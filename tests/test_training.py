@@ -1,0 +1,146 @@
+"""A training step keeps to what the settings promise."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from napari_gaussfit.fitting import fit
+from napari_gaussfit.metrics import psnr
+from napari_gaussfit.phantoms import beads
+from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.training import BRICK, NARROWEST, VOXELS_PER_STEP, Trainer, _bricks
+
+if TYPE_CHECKING:
+    from napari_gaussfit.stack import Stack
+
+OFF_DIAGONAL = [1, 3, 4]
+
+
+def settings(**changes: Any) -> FitSettings:
+    return FitSettings(**({"gaussians": 20, "iterations": 60, "views": 8, "held_out": 2} | changes))
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    return beads(count=5, shape=(16, 40, 40)).stack
+
+
+@pytest.fixture(scope="module")
+def clean() -> Stack:
+    """The same without noise, which more steps would otherwise begin to follow."""
+    return beads(count=5, shape=(16, 40, 40), photons=None).stack
+
+
+@pytest.mark.parametrize(
+    "shape", [(5, 6, 7), (40, 512, 300), (129, 400, 33), (32, 128, 4096), (1, 3000, 3000)]
+)
+def test_bricks_cover_every_voxel_once(shape: tuple[int, int, int]) -> None:
+    seen = np.zeros(shape, np.uint8)
+    bricks = _bricks(shape)
+    for brick in bricks:
+        seen[brick] += 1
+    assert (seen == 1).all(), f"{(seen == 0).sum()} voxels in none, {(seen > 1).sum()} in several"
+    if seen.size > VOXELS_PER_STEP:
+        sizes = np.array([[s.stop - s.start for s in brick] for brick in bricks])
+        assert (sizes <= BRICK).all()
+        assert (np.ptp(sizes, axis=0) <= 1).all(), "even"
+    else:
+        assert len(bricks) == 1
+
+
+def test_diagonal_covariances_stay_diagonal(stack: Stack) -> None:
+    diagonal = fit(stack, settings(full_covariance=False)).field
+    assert not diagonal.cholesky[:, OFF_DIAGONAL].any()
+    assert fit(stack, settings()).field.cholesky[:, OFF_DIAGONAL].any()
+
+
+def test_a_given_background_is_kept(stack: Stack) -> None:
+    assert fit(stack, settings(background=90.0)).field.background == pytest.approx(90.0)
+    assert fit(stack, settings()).field.background == pytest.approx(100.0, abs=10.0)
+
+
+@pytest.mark.parametrize("objective", ["mip+voxels", "mip", "voxels"])
+def test_steps_bring_the_field_closer_to_the_stack(clean: Stack, objective: str) -> None:
+    trainer = Trainer(clean, settings(objective=objective))
+
+    def closeness() -> float:
+        volume = trainer.field.voxelise(clean.shape, clean.spacing).numpy()
+        return psnr(clean.voxels, volume, clean.value_range)
+
+    before = closeness()
+    for _ in range(40):
+        trainer.step(0.0)
+    gained = closeness() - before
+    assert gained > 1, f"from {before:.1f} dB by {gained:.2f} dB"
+
+
+@pytest.mark.parametrize(("loss", "ssim_weight"), [("poisson", 0.0), ("squared", 0.3)])
+def test_other_losses_bring_the_field_closer_too(
+    clean: Stack, loss: str, ssim_weight: float
+) -> None:
+    def quality(iterations: int) -> float:
+        asked = settings(loss=loss, ssim_weight=ssim_weight, iterations=iterations)
+        return fit(clean, asked).report.voxel_psnr
+
+    gained = quality(60) - quality(1)
+    assert gained > 1, f"{gained:.2f} dB"
+
+
+def test_no_gaussian_hides_between_samples(stack: Stack) -> None:
+    field = fit(stack, settings()).field
+    widths = field.cholesky[:, [0, 2, 5]].exp().numpy() / stack.spacing
+    assert widths.min() > NARROWEST * 0.999, f"{widths.min():.3f} voxels"
+
+
+def test_the_count_never_changes(stack: Stack) -> None:
+    result = fit(stack, settings(iterations=120))
+    assert set(result.history["gaussians"]) == {20}
+
+
+def test_held_out_views_are_not_trained_on(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(stack, settings(objective="mip"))
+    asked = []
+    make = trainer.views.view
+    monkeypatch.setattr(trainer.views, "view", lambda camera: asked.append(camera) or make(camera))
+    for _ in range(2 * len(trainer.views.training)):
+        trainer.step(0.0)
+    assert set(asked) == set(trainer.views.training)
+    assert not set(asked) & set(trainer.views.held_out)
+
+
+def test_every_brick_of_a_large_stack_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_gaussfit import training
+
+    monkeypatch.setattr(training, "VOXELS_PER_STEP", 6000)
+    monkeypatch.setattr(training, "BRICK", (8, 16, 16))
+    stack = beads(count=5, shape=(16, 40, 40)).stack
+    trainer = Trainer(stack, settings(objective="voxels"))
+    count = len(trainer._bricks)
+    assert count == 2 * 3 * 3
+    a_step = trainer._bricks_per_step
+    assert 1 <= a_step < count
+    drawn = [trainer._brick_order.draw(a_step) for _ in range(-(-count // a_step))]
+    assert set(itertools.chain(*(d.tolist() for d in drawn))) == set(range(count))
+    for _ in range(60):
+        values = trainer.step(0.0)
+    assert np.isfinite(values.loss)
+
+
+def test_gradients_of_all_three_tensors_are_recorded(stack: Stack) -> None:
+    values = Trainer(stack, settings()).step(0.0)
+    assert len(values.gradient_norms) == 3
+    assert all(np.isfinite(norm) and norm > 0 for norm in values.gradient_norms)
+
+
+def test_fits_in_micrometres_and_in_pixels_are_the_same(stack: Stack) -> None:
+    from napari_gaussfit.stack import Stack as AnyStack
+
+    scale = 10.0
+    spacing = tuple(scale * d for d in stack.spacing)
+    larger = AnyStack.from_array(stack.voxels, spacing=spacing, name="larger")
+    small, large = (fit(s, settings()).report.voxel_psnr for s in (stack, larger))
+    assert small == pytest.approx(large, abs=0.5), "the unit decides nothing"
