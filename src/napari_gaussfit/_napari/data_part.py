@@ -18,7 +18,6 @@ from qtpy.QtWidgets import (
 
 from napari_gaussfit._napari import source as sources
 from napari_gaussfit._napari.histogram import Histogram
-from napari_gaussfit._napari.layers import METADATA, fit_of_points
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer, Points
@@ -169,6 +168,8 @@ class DataPart(QWidget):
 
     def start(self, source: Source) -> tuple[GaussianField | None, NDArray[Any] | None]:
         """Return Gaussians or positions to start from, each None where not chosen."""
+        from napari_gaussfit._napari.layers import METADATA, fit_of_points
+
         points, layer = self._points.value, self.layer
         if points is None or layer is None:
             return None, None

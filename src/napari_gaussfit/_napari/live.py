@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit._napari.layers import METADATA, points_layer
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer, Points
@@ -97,6 +96,8 @@ class LiveLayers:
 
     def settle(self, fit: SavedFit) -> None:
         """Show the Gaussians of a fit at rest, with all their measurements, ready to be edited."""
+        from napari_gaussfit._napari.layers import points_layer
+
         self._field = None
         layer = self._layers.get(_CENTRES)
         if layer is None:
@@ -171,6 +172,8 @@ class LiveLayers:
 
     def _points(self, field: GaussianField) -> tuple[Any, dict[str, Any], str]:
         """Return the centres alone: measurements come when they change no more."""
+        from napari_gaussfit._napari.layers import METADATA
+
         place = self.source.placement
         keywords = {
             "size": self._sizes(field),

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 from napari_gaussfit._napari.arranging import dropped_files, scrolling, stacked
 from napari_gaussfit._napari.data_part import DataPart
 from napari_gaussfit._napari.jobs import FitTask
-from napari_gaussfit._napari.layers import fit_of_points
 from napari_gaussfit._napari.live import LiveLayers
 from napari_gaussfit._napari.model_part import ModelPart
 from napari_gaussfit._napari.plots_part import DetailPlots, ProgressPlots
@@ -174,6 +173,8 @@ class GaussianFitPanel(QWidget):
 
     def _edited(self) -> GaussianField | None:
         """Return the Gaussians of the last fit with what was done to its points since."""
+        from napari_gaussfit._napari.layers import fit_of_points
+
         centres = None if self.live is None else self.live.centres
         if centres is None:
             return None if self.fit is None else self.fit.field

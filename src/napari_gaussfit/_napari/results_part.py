@@ -8,7 +8,6 @@ import numpy as np
 from magicgui.widgets import CheckBox, Container, FloatSpinBox
 from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_gaussfit._napari import layers
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -49,6 +48,8 @@ def result_layers(
     threshold : float
         Of the labels, in raw intensity.
     """
+    from napari_gaussfit._napari import layers
+
     field, place, name = fit.field, source.placement, source.name
     made: list[LayerData] = []
     if kinds & {"volume", "residual", "labels"}:

@@ -16,6 +16,7 @@ from superqt.utils import FunctionWorker
 
 from napari_gaussfit._napari.jobs import FitTask, Job, News, ProcessJob, ThreadJob
 from napari_gaussfit._napari.mips import MipDrawer, MipPair, ViewChoice
+from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting import FitState
 
 __all__ = ["FitWorker", "Phase"]
@@ -64,6 +65,14 @@ class _JobThread(FunctionWorker[None]):
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self._job = job
+        self.error = ""
+
+    def work(self) -> None:
+        """Run the job; how it failed is kept here, since napari's own way fails with PySide6."""
+        try:
+            super().work()
+        except FitError as error:
+            self.error = str(error)
 
     def quit(self) -> None:
         """End the job at once."""
@@ -131,7 +140,6 @@ class FitWorker(QObject):
         thread = create_worker(
             self._job, _worker_class=_JobThread, _ignore_errors=True, _start_thread=False
         )
-        thread.errored.connect(self._failed)
         thread.finished.connect(self._over)
         self._thread = thread
         self._enter(Phase.STARTING)
@@ -239,15 +247,13 @@ class FitWorker(QObject):
             return  # A snapshot from before the user went on.
         self._enter(seen)
 
-    def _failed(self, error: Exception) -> None:
-        self.error = str(error)
-
     def _over(self) -> None:
         """Come to rest: the thread is done."""
         if self._thread is None:
             return  # Closed before.
         self._timer.stop()
         self._pull()
+        self.error = self._thread.error
         self._job = self._thread = None
         shown = self._news.mips
         if self._wanted is not None and (shown is None or shown.view != self._wanted):
