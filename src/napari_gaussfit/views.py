@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 TRAINING_VIEWS = 24
 """Views of the orbit that are trained on at most: more cost their targets and bring nothing."""
 
+TRAINING_PIXEL = 2.0
+"""Size of the pixels trained on, in finest spacings."""
 
 PARALLEL = 1 - 1e-9
 """Cosine between two views from which on their rays are the same lines."""
@@ -76,9 +78,10 @@ class Views:
         # own lie up to a plane's spacing beside the peaks (48 dB from the spline's on the
         # dendrite), and the two would pull against each other.
         along_axes = [axis_view(stack.shape, stack.spacing, axis) for axis in range(3)]
+        coarse = orbit(stack.box, TRAINING_PIXEL * min(stack.spacing), views=orbit_views)
         others = [
             camera
-            for camera in cameras
+            for camera in coarse
             if not any(_same_direction(camera, unseen) for unseen in self.held_out)
         ]
         step = max(1.0, len(others) / TRAINING_VIEWS)
