@@ -29,10 +29,11 @@ NUCLEI = "nuclei/nuclei_cells3d_allen.tif"
 
 def assert_reaches(report: Report, **floors: float) -> None:
     """Hold a report's figures, in dB, against their floors."""
+    found = {name: getattr(report, name) for name in floors}
     short = [
-        f"{name} {getattr(report, name):.2f} dB is {floor - getattr(report, name):.2f} below {floor}"
+        f"{name} {found[name]:.2f} dB is {floor - found[name]:.2f} below {floor}"
         for name, floor in floors.items()
-        if not getattr(report, name) >= floor
+        if not found[name] >= floor
     ]
     assert not short, "; ".join(short)
 
