@@ -23,13 +23,18 @@ from benchmarks.timing import Way, medians, with_kernels, with_torch
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels import reference
 from napari_gaussfit._kernels.geometry import Grid, Rays
-from napari_gaussfit.training import CUTOFF, SEARCH_STEP
 
 if TYPE_CHECKING:
     from benchmarks.options import Options
 
 REFERENCE_PAIRS_AT_ONCE = 200_000
 """Points times Gaussians of one dense call: its fastest size; larger ones wait for memory."""
+
+CUTOFF = 1e-4
+"""What adds less than this part of the range is left out: the finest that a fit's steps use."""
+
+SEARCH_STEP = 1.5
+"""How far apart the search for a maximum looks, in finest spacings."""
 
 STRICT_CUTOFF = 1e-9
 """At which values are compared: what a fit leaves out is no error of a kernel's."""
@@ -195,7 +200,7 @@ def _agreement(step: Step, points: torch.Tensor, weights: torch.Tensor) -> str:
     few = replace(step, parameters=(means, cholesky, amplitudes), cutoff=STRICT_CUTOFF)
     off = difference(few.voxels(), dense(few.parameters, points, weights))
     return (
-        f"With nothing above {STRICT_CUTOFF:g} left out (a fit: {CUTOFF:g}), the voxels' gradients "
+        f"With nothing above {STRICT_CUTOFF:g} left out (above: {CUTOFF:g}), the voxels' gradients "
         f"of {len(means):,} of the Gaussians differ from the reference's by {off:.0e} in relative "
         "norm."
     )

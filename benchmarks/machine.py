@@ -25,6 +25,7 @@ def cpu_name() -> str:
 def describe() -> Table:
     """Processor, cores, memory, system, load and versions."""
     import psutil
+    import torch
 
     from napari_gaussfit._kernels.cpu import thread_count
 
@@ -32,6 +33,7 @@ def describe() -> Table:
     rows: list[tuple[Cell, ...]] = [
         ("processor", cpu_name()),
         ("cores this process may use", thread_count()),
+        ("threads of plain torch", torch.get_num_threads()),
         ("memory, GB", psutil.virtual_memory().total / 1e9),
         ("system", f"{platform.system()} {platform.machine()}"),
         ("load before the run (1 minute)", load),

@@ -26,7 +26,10 @@ PAIRS_AT_ONCE = 200_000
 
 @dataclass(frozen=True)
 class PlainSettings:
-    """What the plain way is run with."""
+    """What the plain way is run with.
+
+    Rates of 0.01 and 0.03 were tried on the dendrite: 0.01 went on where 0.03 stood still.
+    """
 
     gaussians: int = 2000
     rate: float = 0.01

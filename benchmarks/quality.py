@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 TARGETS = (50.0, 52.0, 54.5)
 """dB of the held-out MIPs."""
 
-JUDGED_EVERY = 10.0
-"""Seconds of the plain way between two judgements."""
+FIT_JUDGED_EVERY, JUDGED_EVERY = 0.25, 10.0
+"""Seconds of a fit, and of the plain way, between two judgements: times are known to so much."""
 
 TOLERANCE = 1e-5
 """Below every temperature by far: what is fainter is no part of a soft-MIP."""
@@ -76,11 +76,14 @@ class Judge:
 
 
 def run_fit(stack: Stack, settings: FitSettings, judge: Judge) -> list[Moment]:
-    """Fit, and judge every snapshot; seeds and targets are part of the time."""
-    return [
-        Moment(snapshot.seconds, snapshot.iteration, judge.psnr(snapshot.field))
-        for snapshot in Fit(stack, settings)
-    ]
+    """Fit, and judge now and then and at the end; seeds and targets are part of the time."""
+    moments: list[Moment] = []
+    for snapshot in Fit(stack, settings):
+        due = not moments or snapshot.seconds - moments[-1].seconds >= FIT_JUDGED_EVERY
+        if due or snapshot.reason:
+            found = judge.psnr(snapshot.field)
+            moments.append(Moment(snapshot.seconds, snapshot.iteration, found))
+    return moments
 
 
 def run_plain(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from napari_gaussfit._kernels.reference import cholesky_parameters, factors
 from napari_gaussfit.seeding import draw_sites, smoothed
 
 if TYPE_CHECKING:
@@ -87,3 +88,29 @@ def relocate(
     field.cholesky[moved] = torch.as_tensor(widths)
     field.amplitudes[moved] = torch.as_tensor(height.astype(np.float32))
     return moved
+
+
+def widen(cholesky: Tensor, spacing: Sequence[float], narrowest: float) -> None:
+    """Widen Gaussians that are narrower than voxels, in any direction, in place.
+
+    Parameters
+    ----------
+    cholesky : Tensor, shape [K, 6]
+        Cholesky parameters; changed in place.
+    spacing : sequence of float
+        (dz, dy, dx).
+    narrowest : float
+        The least sigma, in voxels.
+    """
+    step = torch.as_tensor(spacing, dtype=torch.float32)
+    lower = factors(cholesky) / step[:, None]
+    # The smallest singular value is no less than 1 / |L^-1|: most need no closer look.
+    inverse = torch.linalg.solve_triangular(lower, torch.eye(3).expand_as(lower), upper=False)
+    narrow = (inverse.square().sum((-1, -2)) > narrowest**-2).nonzero().squeeze(-1)
+    if not len(narrow):
+        return
+    chosen = lower[narrow].double()
+    values, vectors = torch.linalg.eigh(chosen @ chosen.transpose(-1, -2))
+    wide = vectors * values.clamp(min=narrowest**2)[:, None] @ vectors.transpose(-1, -2)
+    widened = torch.linalg.cholesky(wide) * step.double()[:, None]
+    cholesky[narrow] = cholesky_parameters(widened).to(cholesky.dtype)

@@ -19,7 +19,7 @@ import torch
 
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels.geometry import Grid
-from napari_gaussfit.density import relocate
+from napari_gaussfit.density import relocate, widen
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.losses import LOSSES, dissimilarity
 from napari_gaussfit.metrics import psnr
@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 RATE, RATE_AT_END = 0.05, 0.008
 """Steps of Adam in a Gaussian's own frame: parts of its brightness, widths and position."""
 
-MIP_WEIGHT = 0.2
-"""Weight of the mean over a view's pixels beside the mean over voxels."""
+PIXEL_WEIGHT = 0.4
+"""What a pixel of the training views counts, all together, in voxels of the stack. Twice as much
+wins projections and loses voxels, on noisy stacks by fitting their noise."""
 
 SEARCH_STEP = 1.5
 """How far apart the search for a ray's maximum looks, in finest spacings."""
@@ -60,8 +61,8 @@ CUTOFFS = (1e-5, 1e-3)
 """The smallest and the largest cutoff, in parts of the range; a fit begins between."""
 
 RELOCATE_EVERY, RELOCATED_FRACTION, RELOCATE_UNTIL = 50, 0.05, 0.8
-NARROWEST = 0.5
-"""Least conditional sigma in voxels: a narrower Gaussian hides between samples."""
+WIDEN_EVERY, NARROWEST = 10, 0.7
+"""Least sigma in voxels, in any direction: a narrower Gaussian hides between samples."""
 
 BRICK = (32, 128, 128)
 """Largest brick of voxels, z, y, x: its volume stays in the second-level cache by planes."""
@@ -207,7 +208,7 @@ class Trainer:
             value, voxel_psnr = self._voxel_term(leaves)
             loss += value
         if "mip" in objective:
-            value, train_psnr = self._mip_term(leaves, 1.0 if objective == "mip" else MIP_WEIGHT)
+            value, train_psnr = self._mip_term(leaves)
             loss += value
         gradients = (_gradient(leaves[0]), _gradient(leaves[1]), _gradient(leaves[2]))
         if not self.settings.full_covariance:
@@ -219,7 +220,8 @@ class Trainer:
             (self._first, self._second, self._age),
             torch.full((10,), rate),
         )
-        self._keep_wide_enough()
+        if self.iteration % WIDEN_EVERY == 0 or progress + 1 / self.settings.steps >= 1:
+            widen(self._cholesky, self.stack.spacing, NARROWEST)
         error = 10 ** (-(train_psnr if math.isnan(voxel_psnr) else voxel_psnr) / 20)
         self._cutoff = min(max(CUTOFF_PER_ERROR * error, CUTOFFS[0]), CUTOFFS[1])
         self.iteration += 1
@@ -257,10 +259,13 @@ class Trainer:
             total += loss.item()
         return total, _decibels(squares)
 
-    def _mip_term(self, leaves: Leaves, weight: float) -> tuple[float, float]:
+    def _mip_term(self, leaves: Leaves) -> tuple[float, float]:
         """Add the gradient of one view's loss."""
         view = self.views.view(self.views.training[int(self._order.draw(1)[0])])
-        search = self.settings.objective == "mip" or self.iteration % SEARCH_EVERY == 0
+        alone = self.settings.objective == "mip"
+        pixels = int(view.hit.sum()) * len(self.views.training)
+        weight = 1.0 if alone else PIXEL_WEIGHT * pixels / self._voxels.numel()
+        search = alone or self.iteration % SEARCH_EVERY == 0
         image = _kernels.mip(
             *leaves,
             view.rays,
@@ -278,10 +283,6 @@ class Trainer:
         torch.autograd.backward(weight * loss)
         error = float((seen[0].detach() - seen[1]).square().mean())
         return weight * loss.item(), _decibels(error)
-
-    def _keep_wide_enough(self) -> None:
-        for entry, spacing in zip((0, 2, 5), self.stack.spacing, strict=True):
-            self._cholesky[:, entry].clamp_(min=float(np.log(NARROWEST * spacing)))
 
     def _relocate(self) -> None:
         field = self._scaled_field()

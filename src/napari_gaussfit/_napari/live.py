@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-
 if TYPE_CHECKING:
-    from napari.layers import Image, Layer, Points
+    from napari.layers import Layer, Points
     from napari.utils.events import Event
     from napari.viewer import Viewer
 
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from napari_gaussfit._napari.source import Source
     from napari_gaussfit.field import GaussianField
     from napari_gaussfit.io.native import SavedFit
+
+    LayerData = tuple[Any, dict[str, Any], str]
 
 __all__ = ["LiveLayers"]
 
@@ -85,20 +86,20 @@ class LiveLayers:
     def show(self, field: GaussianField) -> None:
         """Show the Gaussians of a fit that goes on."""
         self._field = field
-        if _CENTRES in self._deleted:
-            return
         layer = self._layers.get(_CENTRES)
-        if layer is None:
+        if layer is None and _CENTRES not in self._deleted:
             self._add(_CENTRES, self._points(field))
             self._coloured = time.perf_counter()
-        elif layer.visible:
+        elif layer is not None and layer.visible:
             self._move(layer, field)
+        self._make_next()
 
     def settle(self, fit: SavedFit) -> None:
         """Show the Gaussians of a fit at rest, with all their measurements, ready to be edited."""
         from napari_gaussfit._napari.layers import points_layer
 
         self._field = None
+        self._make_rest()
         layer = self._layers.get(_CENTRES)
         if layer is None:
             return
@@ -115,48 +116,52 @@ class LiveLayers:
     def show_mips(self, mips: MipPair) -> None:
         """Show the projections of data and fit for a view, and their difference."""
         self._mips = mips
-        low, high = self.source.contrast_limits
-        end = RESIDUAL_SHARE * (high - low)
-        pictures = {
-            _DATA: (mips.data, {"contrast_limits": self.source.contrast_limits}),
-            _FIT: (mips.fit, {"contrast_limits": self.source.contrast_limits}),
-            _RESIDUAL: (
-                mips.data - mips.fit,
-                {"colormap": _residual_colours(), "contrast_limits": (-end, end)},
-            ),
-        }
-        for role, (picture, look) in pictures.items():
-            if role in self._deleted:
-                continue
+        for role, (data, keywords, _) in self._pictures(mips).items():
             layer = self._layers.get(role)
-            where = self._beside(role, mips)
-            if layer is None:
-                self._add(role, (picture, {**look, **where}, "image"))
-            elif layer.visible:
-                self._redraw(layer, picture, where)
-        self._caption(mips)
-        if self._framed != mips.view:
-            self._framed = mips.view
+            if layer is not None and layer.visible:
+                self._redraw(layer, data, keywords)
+        if self._field is None:
+            self._make_rest()
+
+    def _make_rest(self) -> None:
+        while self._make_next():
+            pass
+
+    def _make_next(self) -> bool:
+        """Make one layer that is missing, and say whether one was.
+
+        One with each update while a fit runs: to make one takes as long as many updates.
+        """
+        if self._mips is None:
+            return False
+        for role, layer_data in self._pictures(self._mips).items():
+            if role not in self._layers and role not in self._deleted:
+                self._add(role, layer_data)
+                return True
+        if self._framed != self._mips.view:
+            self._framed = self._mips.view
             if self._viewer.dims.ndisplay == 2:
                 self._viewer.reset_view()
+        return False
 
-    def _caption(self, mips: MipPair) -> None:
-        """Write above each picture what it is."""
-        if _CAPTIONS in self._deleted:
-            return
-        pictures = (_DATA, _FIT, _RESIDUAL)
-        where = [self._beside(role, mips) for role in pictures]
-        corners = np.array([one["translate"] for one in where])
-        layer = self._layers.get(_CAPTIONS)
-        if layer is not None:
-            if layer.visible and not np.allclose(layer.data, corners):
-                layer.data = corners
-            return
-        keywords = {
-            # In the world's own coordinates, where the corners are.
-            "units": where[0]["units"],
-            "axis_labels": where[0]["axis_labels"],
-            "affine": where[0]["affine"],
+    def _pictures(self, mips: MipPair) -> dict[str, LayerData]:
+        """Return the flat layers of a view: three pictures, and what each of them is."""
+        low, high = self.source.contrast_limits
+        end = RESIDUAL_SHARE * (high - low)
+        pictures: dict[str, LayerData] = {}
+        for role, picture, limits in (
+            (_DATA, mips.data, (low, high)),
+            (_FIT, mips.fit, (low, high)),
+            (_RESIDUAL, mips.data - mips.fit, (-end, end)),
+        ):
+            colormap = _residual_colours() if role == _RESIDUAL else "gray"
+            look = {"contrast_limits": limits, "colormap": colormap}
+            pictures[role] = picture, {**look, **self._beside(role, mips)}, "image"
+        corners = np.array([keywords["translate"] for _, keywords, _ in pictures.values()])
+        # In the world's own coordinates, where the corners are.
+        place = pictures[_DATA][1]
+        words = {key: place[key] for key in ("units", "axis_labels", "affine")}
+        words |= {
             "size": 0.0,
             "face_color": "transparent",
             "border_color": "transparent",
@@ -168,9 +173,9 @@ class LiveLayers:
                 "color": "#c8d0da",
             },
         }
-        self._add(_CAPTIONS, (corners, keywords, "points"))
+        return {**pictures, _CAPTIONS: (corners, words, "points")}
 
-    def _points(self, field: GaussianField) -> tuple[Any, dict[str, Any], str]:
+    def _points(self, field: GaussianField) -> LayerData:
         """Return the centres alone: measurements come when they change no more."""
         from napari_gaussfit._napari.layers import METADATA
 
@@ -202,11 +207,13 @@ class LiveLayers:
             layer.size = self._sizes(field)
             layer.face_color = _colours(field)
 
-    def _redraw(self, layer: Image, picture: Any, where: dict[str, Any]) -> None:
-        same_view = layer.data.shape == picture.shape
-        layer.data = picture
-        if not same_view or not np.allclose(layer.translate, where["translate"]):
-            layer.scale, layer.translate = where["scale"], where["translate"]
+    def _redraw(self, layer: Layer, data: Any, keywords: dict[str, Any]) -> None:
+        same_view = layer.data.shape == data.shape
+        if not same_view or not np.array_equal(layer.data, data):
+            layer.data = data
+        where = keywords.get("translate", layer.translate)
+        if not same_view or not np.allclose(layer.translate, where):
+            layer.scale, layer.translate = keywords["scale"], where
 
     def _beside(self, role: str, mips: MipPair) -> dict[str, Any]:
         """Return where a picture lies: residual right of the stack, data and fit below.
@@ -233,7 +240,7 @@ class LiveLayers:
             "axis_labels": place.axis_labels[1:],
         }
 
-    def _add(self, role: str, layer_data: tuple[Any, dict[str, Any], str]) -> None:
+    def _add(self, role: str, layer_data: LayerData) -> None:
         """Add a layer and leave the user's selection as it was."""
         from napari.layers import Layer
 

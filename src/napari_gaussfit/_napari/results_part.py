@@ -8,7 +8,6 @@ import numpy as np
 from magicgui.widgets import CheckBox, Container, FloatSpinBox
 from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton, QVBoxLayout, QWidget
 
-
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
