@@ -161,13 +161,14 @@ def seed_field(
     peaks = local_maxima(calm, max(PEAK_SIGMAS * noise, DIMMEST * float(calm.max())))
     # Where there are more than the field can hold, most are texture: leave it to the draw.
     room = count - len(sites)
-    peaks = peaks[: room if len(peaks) <= room else room // 2]
+    peaks = peaks[: room if len(peaks) <= room else max(min(1, room), room // 2)]
     weights = (calm - NOISE_SIGMAS * noise).clip(min=0.0)
     drawn = draw_sites(weights, room - len(peaks), rng)
     sites = np.clip(np.concatenate([sites, peaks, drawn]), -0.5, np.array(signal.shape) - 0.5)
     widths = _mean_distance(sites * step)[:, None] * WIDTH_PER_DISTANCE * np.ones(3)
     summit = slice(len(sites) - len(drawn) - len(peaks), len(sites) - len(drawn))
     widths[summit] = np.minimum(widths[summit], peak_widths(calm, peaks) * step)
+    widths = np.minimum(widths, np.array(signal.shape) * step / 4)  # a seed that stands alone
     widths = np.maximum(widths, NARROWEST * step)
     nearest = tuple(np.clip(np.rint(sites), 0, np.array(signal.shape) - 1).astype(int).T)
     goal = np.maximum(calm[nearest], DIMMEST * float(calm.max()))
