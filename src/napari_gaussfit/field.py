@@ -13,7 +13,7 @@ import torch
 
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels.geometry import Grid
-from napari_gaussfit._kernels.reference import factors
+from napari_gaussfit._kernels.reference import cholesky_parameters, factors
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -89,20 +89,10 @@ class GaussianField:
             )
             raise SettingsError(message)
         lower = np.linalg.cholesky(sigma)
-        parameters = np.stack(
-            [
-                np.log(lower[:, 0, 0]),
-                lower[:, 1, 0],
-                np.log(lower[:, 1, 1]),
-                lower[:, 2, 0],
-                lower[:, 2, 1],
-                np.log(lower[:, 2, 2]),
-            ],
-            axis=1,
-        )
+        parameters = cholesky_parameters(torch.from_numpy(lower))
         return cls(
             torch.as_tensor(np.asarray(means, np.float32).reshape(-1, 3)),
-            torch.as_tensor(parameters.astype(np.float32)),
+            parameters.float(),
             torch.as_tensor(np.asarray(amplitudes, np.float32).reshape(-1)),
             background,
             unit,

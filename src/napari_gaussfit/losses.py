@@ -6,14 +6,12 @@ weighs the same for every stack.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Loss = Literal["squared", "poisson"]
 
 DARKEST_RATE = 1e-3
 """A Poisson rate below this part of the range counts as this: its logarithm must exist."""
