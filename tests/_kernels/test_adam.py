@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_gaussfit._kernels import cpu, cpu_adam, reference
+from napari_gaussfit._kernels import adam, cpu, reference
 
 if TYPE_CHECKING:
     from scenes import Field
@@ -29,8 +29,8 @@ def test_steps_agree_with_the_reference(overlapping: Field) -> None:
             tuple(g.double() for g in gradients),
             true_moments,
             rates.double(),
-            decays=(float(cpu_adam.FIRST_DECAY), float(cpu_adam.SECOND_DECAY)),
-            longest_step=float(cpu_adam.LONGEST_LOG_STEP),
+            decays=(float(adam.FIRST_DECAY), float(adam.SECOND_DECAY)),
+            longest_step=float(adam.LONGEST_LOG_STEP),
         )
     for a, b in zip((*found, *found_moments), (*true, *true_moments), strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numba import njit
 
-from napari_gaussfit._kernels import arithmetic, cpu, cpu_profiles
+from napari_gaussfit._kernels import arithmetic, cpu, profiles
 from napari_gaussfit._kernels.reference import factors
 
 if TYPE_CHECKING:
@@ -89,5 +89,5 @@ def test_moments_along_a_line_agree_with_quadrature(low: float, high: float) -> 
     x = np.linspace(max(low, -8.0), min(high, 8.0), 200_001)
     e = np.exp2(-m - a * x * x)
     true = [np.trapezoid(e * x**n, x) for n in range(3)]
-    found = njit(cpu_profiles.line_moments)(*map(np.float32, (m, a, low, high)))
+    found = njit(profiles.line_moments)(*map(np.float32, (m, a, low, high)))
     np.testing.assert_allclose(found, true, rtol=1e-5, atol=1e-6 * true[0])

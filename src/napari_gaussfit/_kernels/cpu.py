@@ -21,6 +21,7 @@ from torch import Tensor
 
 from napari_gaussfit._kernels import arithmetic, cpu_adam, cpu_points, cpu_rays, cpu_voxels
 from napari_gaussfit._kernels.arithmetic import Array
+from napari_gaussfit._kernels.footprint import FOOTPRINT
 from napari_gaussfit._kernels.geometry import Grid, Rays
 
 MOMENTS = 10
@@ -240,7 +241,7 @@ def view_of(rays: Rays) -> View:
 
 def footprints_of(packed: Array, rays: Rays) -> Array:
     """Return the pixels that each Gaussian touches, and its place there: [K, FOOTPRINT]."""
-    out = np.empty((len(packed), cpu_rays.FOOTPRINT), np.float32)
+    out = np.empty((len(packed), FOOTPRINT), np.float32)
     solve = view_of(rays).solve
 
     def project(first: int, end: int) -> None:

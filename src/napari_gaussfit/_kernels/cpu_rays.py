@@ -1,13 +1,6 @@
 """Numba kernels along the rays of a view: footprints, the search for maxima, values, gradients.
 
-`footprint` moves a Gaussian into the frame of the ray through its mean, at pixel (i_c, j_c)
-and parameter t_c. With p = i - i_c, q = j - j_c and s = t - t_c,
-
-    u = p a_v + q a_u + s d(p, q),      d(p, q) = d_c + p d_v + q d_u    (all times W),
-
-for orthographic (d_v = d_u = 0) and pinhole cameras alike. The Gaussian touches the ray where
-|(p a_v + q a_u) x d_c|^2 < r^2 |d(p, q)|^2: a conic in (p, q), so that the pixels of a row
-it touches follow exactly, without the usual Jacobian approximation.
+See `footprint` for how a Gaussian lies on the rays, and for the symbols.
 """
 
 from __future__ import annotations
@@ -16,66 +9,30 @@ import math
 
 from numba import njit
 
-from napari_gaussfit._kernels.arithmetic import (
-    AMPLITUDE,
-    FACTOR,
-    HALF,
-    MEAN,
-    ONE,
-    RADIUS2,
-    TWO,
-    ZERO,
-    Array,
-    F,
-    Vector,
-    exp2_negative,
+from napari_gaussfit._kernels.arithmetic import HALF, TWO, ZERO, Array, F, exp2_negative
+from napari_gaussfit._kernels.footprint import (
+    COLUMN,
+    DEPTH,
+    FAINTEST,
+    FIRST_ROW,
+    HEIGHT,
+    LAST_ROW,
+    LN2,
+    PIXEL_U,
+    PIXEL_V,
+    QUARTER,
+    RAY,
+    RAY_U,
+    RAY_V,
+    REACH2,
+    ROW,
+    column_ends,
+    footprint,
+    mode_near_bin,
+    newton_step,
 )
 
 CHUNK = 16
-LN2 = F(math.log(2.0))
-QUARTER = F(0.25)
-FAINTEST = F(1e-30)  # value whose logarithm stands for that of nothing
-# A mean in a pinhole's own plane is seen at no pixel: it is moved by this part of its reach.
-NEAREST = F(1e-4)
-
-# A footprint: see `footprint`.
-ROW, COLUMN, DEPTH, HEIGHT, REACH2 = 0, 1, 2, 3, 4
-PIXEL_V, PIXEL_U, RAY, RAY_V, RAY_U = 5, 8, 11, 14, 17
-QUU, QVU, LU, QVV, LV, L0 = 20, 21, 22, 23, 24, 25
-FIRST_ROW, LAST_ROW, FOOTPRINT = 26, 27, 28
-
-
-@njit(inline="always")
-def _factor_times(packed: Array, k: int, z: F, y: F, x: F) -> Vector:
-    return (
-        packed[k, FACTOR] * z,
-        packed[k, FACTOR + 1] * z + packed[k, FACTOR + 2] * y,
-        packed[k, FACTOR + 3] * z + packed[k, FACTOR + 4] * y + packed[k, FACTOR + 5] * x,
-    )
-
-
-@njit(inline="always")
-def _depth_per_u(packed: Array, k: int, solve: Array) -> F:
-    """How much the depth t changes at most where u changes by 1: |W^-T n|, n = dt/dx."""
-    y2 = solve[2, 2] / packed[k, FACTOR + 5]
-    y1 = (solve[2, 1] - packed[k, FACTOR + 4] * y2) / packed[k, FACTOR + 2]
-    y0 = solve[2, 0] - packed[k, FACTOR + 1] * y1 - packed[k, FACTOR + 3] * y2
-    y0 /= packed[k, FACTOR]
-    return F(math.sqrt(y0 * y0 + y1 * y1 + y2 * y2))
-
-
-@njit(inline="always")
-def _cross(a: Vector, b: Vector) -> Vector:
-    return (
-        a[1] * b[2] - a[2] * b[1],
-        a[2] * b[0] - a[0] * b[2],
-        a[0] * b[1] - a[1] * b[0],
-    )
-
-
-@njit(inline="always")
-def dot(a: Vector, b: Vector) -> F:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -89,93 +46,16 @@ def footprints(
     first: int,
     end: int,
 ) -> None:
-    """Fill rows [first, end) of `out` [K, FOOTPRINT]; an empty footprint ends before it begins.
-
-    `solve` is the inverse of the matrix whose columns are (d_v, d_u, d0) for a pinhole camera
-    and (o_v, o_u, d0) for an orthographic one.
-    """
+    """Fill rows [first, end) of `out` [K, FOOTPRINT]; see `footprint`."""
     for k in range(first, end):
-        out[k, FIRST_ROW], out[k, LAST_ROW] = ONE, -ONE
-        r2 = packed[k, RADIUS2]
-        if r2 <= ZERO:
-            continue
-        x = packed[k, MEAN] - frame[0, 0]
-        y = packed[k, MEAN + 1] - frame[0, 1]
-        z = packed[k, MEAN + 2] - frame[0, 2]
-        i = solve[0, 0] * x + solve[0, 1] * y + solve[0, 2] * z
-        j = solve[1, 0] * x + solve[1, 1] * y + solve[1, 2] * z
-        t = solve[2, 0] * x + solve[2, 1] * y + solve[2, 2] * z
-        if perspective:
-            reach = math.sqrt(r2) * _depth_per_u(packed, k, solve)
-            if t + reach <= ZERO:
-                continue
-            t = math.copysign(max(abs(t), NEAREST * reach), t)
-            i, j = i / t, j / t
-        pv = _factor_times(
-            packed,
-            k,
-            frame[1, 0] + t * frame[4, 0],
-            frame[1, 1] + t * frame[4, 1],
-            frame[1, 2] + t * frame[4, 2],
-        )
-        pu = _factor_times(
-            packed,
-            k,
-            frame[2, 0] + t * frame[5, 0],
-            frame[2, 1] + t * frame[5, 1],
-            frame[2, 2] + t * frame[5, 2],
-        )
-        d = _factor_times(
-            packed,
-            k,
-            frame[3, 0] + i * frame[4, 0] + j * frame[5, 0],
-            frame[3, 1] + i * frame[4, 1] + j * frame[5, 1],
-            frame[3, 2] + i * frame[4, 2] + j * frame[5, 2],
-        )
-        dv = _factor_times(packed, k, frame[4, 0], frame[4, 1], frame[4, 2])
-        du = _factor_times(packed, k, frame[5, 0], frame[5, 1], frame[5, 2])
-        cv, cu = _cross(pv, d), _cross(pu, d)
-        quu = dot(cu, cu) - r2 * dot(du, du)
-        qvu = dot(cv, cu) - r2 * dot(dv, du)
-        qvv = dot(cv, cv) - r2 * dot(dv, dv)
-        lu, lv, l0 = -r2 * dot(d, du), -r2 * dot(d, dv), -r2 * dot(d, d)
-        # Rows: where the discriminant of the conic in q, itself quadratic in p, is positive.
-        square, linear, constant = qvu * qvu - quu * qvv, qvu * lu - quu * lv, lu * lu - quu * l0
-        low, high = -F(1e9), F(1e9)
-        if quu > ZERO and square < ZERO:
-            root = linear * linear - square * constant
-            if root <= ZERO:
-                continue
-            root = math.sqrt(root)
-            low, high = (linear - root) / -square, (linear + root) / -square
-        out[k, FIRST_ROW] = max(ZERO, math.ceil(i + low))
-        out[k, LAST_ROW] = min(F(rows - 1), math.floor(i + high))
-        out[k, ROW], out[k, COLUMN], out[k, DEPTH] = i, j, t
-        out[k, HEIGHT], out[k, REACH2] = packed[k, AMPLITUDE], r2
-        for n in range(3):
-            out[k, PIXEL_V + n], out[k, PIXEL_U + n] = pv[n], pu[n]
-            out[k, RAY + n], out[k, RAY_V + n], out[k, RAY_U + n] = d[n], dv[n], du[n]
-        out[k, QUU], out[k, QVU], out[k, LU] = quu, qvu, lu
-        out[k, QVV], out[k, LV], out[k, L0] = qvv, lv, l0
+        footprint(packed, k, frame, solve, perspective, rows, out)
 
 
 @njit(inline="always")
 def columns(g: Array, k: int, p: F, width: int) -> tuple[int, int]:
     """First and last column of a row that a footprint touches (last < first when none)."""
-    quu = g[k, QUU]
-    b = g[k, QVU] * p + g[k, LU]
-    c = (g[k, QVV] * p + TWO * g[k, LV]) * p + g[k, L0]
-    if quu <= ZERO:
-        return 0, width - 1
-    root = b * b - quu * c
-    if root <= ZERO:
-        return 0, -1
-    root = math.sqrt(root)
-    j = g[k, COLUMN]
-    return (
-        max(0, int(math.ceil(j + (-b - root) / quu))),
-        min(width - 1, int(math.floor(j + (-b + root) / quu))),
-    )
+    first, last = column_ends(g, k, p, width)
+    return int(first), int(last)
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -211,15 +91,9 @@ def _highest_modes(
                 # No profile in the bins is narrower than one: a top is 2^(1/4) higher at most.
                 if max(F(1.2) * value, before, after) <= top or value <= FAINTEST:
                     continue
-                middle = F(math.log2(value))
-                left = F(math.log2(max(before, FAINTEST))) - middle
-                right = F(math.log2(max(after, FAINTEST))) - middle
-                slope, bend = HALF * (right - left), left + right
                 at = bin_start + F(b) * bin_step
-                move = min(max(-slope / min(bend, -F(1e-6)), -ONE), ONE)
-                move = min(max(move, (start - at) / bin_step), (stop - at) / bin_step)
-                gain = move * (slope + HALF * bend * move)
-                estimate = middle + min(gain, QUARTER if peak else max(left, right))
+                least, most = (start - at) / bin_step, (stop - at) / bin_step
+                estimate, move = mode_near_bin(before, value, after, least, most, peak)
                 if estimate > best:
                     best, where = estimate, at + move * bin_step
                     top = F(math.pow(TWO, best))
@@ -308,9 +182,7 @@ def climb_strip(
 ) -> None:
     """Move `depth` to the mode of f along each ray and set `peak` to f there.
 
-    Newton steps on log f: the logarithm of one Gaussian is a parabola, so that one step ends at
-    its peak, from however far. Where log f is convex the step is the longest one uphill; a
-    step that led downhill is taken back by three quarters.
+    By steps of `newton_step`; one that led downhill is taken back by three quarters.
     sums : [4, H, width + CHUNK], working memory.
     """
     width = depth.shape[1] - CHUNK
@@ -360,10 +232,7 @@ def climb_strip(
                     trial[i, j] = depth[i, j] + QUARTER * (trial[i, j] - depth[i, j])
                     continue
                 peak[i, j], depth[i, j] = height, trial[i, j]
-                uphill = slope[i, j]
-                bend = TWO * LN2 * uphill * uphill / height - curvature[i, j]
-                step = uphill / bend if bend > ZERO else math.copysign(longest_step, uphill)
-                step = min(max(step, -longest_step), longest_step)
+                step = newton_step(height, slope[i, j], curvature[i, j], longest_step)
                 trial[i, j] = min(max(depth[i, j] + step, near[i, j]), far[i, j])
 
 
