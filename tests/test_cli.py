@@ -19,6 +19,7 @@ from napari_gaussfit.cli import main
 from napari_gaussfit.io.native import load_fit
 from napari_gaussfit.io.tiff import write_ome_tiff
 from napari_gaussfit.phantoms import beads
+from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -252,6 +253,35 @@ def test_export_writes_by_suffix(fitted: Path, tmp_path: Path, capsys: Capture) 
     line = refused(capsys, "export", fitted, "-o", tmp_path / "g.xls")
     assert ".csv (a table of the Gaussians)" in line
     assert "no such file" in refused(capsys, "export", tmp_path / "no", "-o", tmp_path / "g.csv")
+
+
+def test_export_writes_gaussians_and_volumes_that_open_again(
+    fitted: Path, stack: Path, tmp_path: Path
+) -> None:
+    ply, table, zarr = (tmp_path / name for name in ("g.ply", "g.csv", "v.ome.zarr"))
+    for path in (ply, table, zarr):
+        assert main(["export", str(fitted), "-o", str(path)]) == 0
+    field = load_fit(fitted / "fit.safetensors").field
+    again = tmp_path / "again.safetensors"
+    for options in ([str(ply)], [str(table), "--stack", str(stack)]):
+        assert main(["export", *options, "-o", str(again)]) == 0
+        np.testing.assert_array_equal(load_fit(again).field.means, field.means)
+    assert Stack.open(zarr).spacing == (0.3, 0.1, 0.1)
+
+
+def test_export_writes_what_the_fit_lacks(
+    fitted: Path, stack: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "residual.ome.tif"
+    assert main(["export", str(fitted), "-o", str(out), "--stack", str(stack), "--residual"]) == 0
+    field = load_fit(fitted / "fit.safetensors").field
+    voxels = Stack.open(stack).voxels
+    np.testing.assert_allclose(
+        tifffile.imread(out), voxels - field.voxelise(SHAPE, (0.3, 0.1, 0.1)).numpy(), atol=1e-3
+    )
+    assert "--stack" in refused(capsys, "export", fitted, "-o", out, "--residual")
+    other = ["--stack", stack, "--spacing", 1, 1, 1]
+    assert "give that stack" in refused(capsys, "export", fitted, "-o", out, "--residual", *other)
 
 
 def test_info_names_the_backend_and_why_no_other(capsys: Capture) -> None:

@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     fit = commands.add_parser("fit", help="fit a stack and write table, report and picture")
-    fit.add_argument("stack", metavar="STACK", type=Path, help="a TIFF of z, y, x")
+    fit.add_argument("stack", metavar="STACK", type=Path, help="a TIFF or OME-Zarr of z, y, x")
     fit.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write")
     _add_settings(fit)
     _add_stack_options(fit)
@@ -96,15 +96,25 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--azimuth", type=float, metavar="A", help="degrees about y, from z")
     render.add_argument("--elevation", type=float, metavar="E", help="degrees towards y")
     render.add_argument("--mode", choices=("mip", "soft-mip", "sum"), help="projection (mip)")
-    render.add_argument("--volume", action="store_true", help="all voxels, as an OME-TIFF")
+    render.add_argument(
+        "--volume", action="store_true", help="all voxels, as an OME-TIFF or OME-Zarr"
+    )
     render.set_defaults(run=_render)
 
     export = commands.add_parser("export", help="write a fit in another format")
-    export.add_argument("fit", metavar="FIT", type=Path, help="fit.safetensors, or its folder")
+    export.add_argument(
+        "fit", metavar="FIT", type=Path,
+        help="fit.safetensors, or its folder; or .ply; with its stack, .csv or .pt",
+    )  # fmt: skip
     export.add_argument(
         "-o", "--out", metavar="FILE", type=Path, required=True,
-        help=".csv (table) or .ome.tif (volume)",
+        help=".csv (table), .ply (Gaussians), .ome.tif or .ome.zarr (volume), .safetensors",
     )  # fmt: skip
+    export.add_argument("--stack", metavar="STACK", type=Path, help="the stack that was fitted")
+    export.add_argument(
+        "--residual", action="store_true", help="write the stack minus the fit, as a volume"
+    )
+    _add_stack_options(export)
     export.set_defaults(run=_export)
 
     info = commands.add_parser("info", help="say what this machine, a stack or a fit is")
@@ -206,14 +216,14 @@ def _refuse_too_large(path: Path) -> None:
 
 
 def _loaded(path: Path) -> SavedFit:
-    from napari_gaussfit.io.native import load_fit
+    from napari_gaussfit.io.formats import read_fit
     from napari_gaussfit.output import fit_path
 
-    return load_fit(fit_path(path))
+    return read_fit(fit_path(path))
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    from napari_gaussfit.io.formats import write_fit
+    from napari_gaussfit.io.formats import VOLUME_SUFFIXES, write_fit
     from napari_gaussfit.io.image import checked_image_path, write_image
     from napari_gaussfit.projection import render
 
@@ -221,8 +231,10 @@ def _render(arguments: argparse.Namespace) -> int:
     if arguments.volume:
         if angles or arguments.view or arguments.mode:
             raise SettingsError("--volume has neither view, angles nor mode; leave these out")
-        if arguments.out.suffix.lower() not in (".tif", ".tiff"):
-            raise SettingsError(f"--volume {arguments.out}: expected a name that ends in .ome.tif")
+        if arguments.out.suffix.lower() not in VOLUME_SUFFIXES:
+            raise SettingsError(
+                f"--volume {arguments.out}: expected a name that ends in .ome.tif or .ome.zarr"
+            )
         write_fit(arguments.out, _loaded(arguments.fit))
         return DONE
     if angles and arguments.view:
@@ -230,16 +242,9 @@ def _render(arguments: argparse.Namespace) -> int:
     target = checked_image_path(arguments.out)
     saved = _loaded(arguments.fit)
     camera = _camera(arguments, saved, square=angles or target.suffix.lower() == ".png")
-    image = render(saved.field, camera, _box(saved), mode=arguments.mode or "mip").numpy()
+    image = render(saved.field, camera, saved.box, mode=arguments.mode or "mip").numpy()
     write_image(target, image, pixel=camera.pixel, unit=saved.unit)
     return DONE
-
-
-def _box(saved: SavedFit) -> tuple[Any, Any]:
-    import numpy as np
-
-    spacing = np.asarray(saved.spacing)
-    return -0.5 * spacing, (np.asarray(saved.shape) - 0.5) * spacing
 
 
 def _camera(arguments: argparse.Namespace, saved: SavedFit, *, square: bool) -> Camera:
@@ -249,7 +254,7 @@ def _camera(arguments: argparse.Namespace, saved: SavedFit, *, square: bool) -> 
     finest = min(saved.spacing)
     if arguments.azimuth is not None or arguments.elevation is not None:
         return orbit_view(
-            _box(saved), arguments.azimuth or 0.0, arguments.elevation or 0.0, finest,
+            saved.box, arguments.azimuth or 0.0, arguments.elevation or 0.0, finest,
             largest_side=LARGEST_PICTURE,
         )  # fmt: skip
     along = axis_view(saved.shape, saved.spacing, AXIS_NAMES.index(arguments.view or "z"))
@@ -262,20 +267,37 @@ def _camera(arguments: argparse.Namespace, saved: SavedFit, *, square: bool) -> 
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from napari_gaussfit.io.formats import write_fit, writer_of
+    import numpy as np
+
+    from napari_gaussfit.io.formats import read_fit, write_fit, write_volume, writer_of
+    from napari_gaussfit.output import fit_path
 
     writer_of(arguments.out)
-    write_fit(arguments.out, _loaded(arguments.fit))
+    stack = None if arguments.stack is None else _opened(arguments, arguments.stack)
+    saved = read_fit(fit_path(arguments.fit), stack)
+    if not arguments.residual:
+        write_fit(arguments.out, saved)
+        return DONE
+    if stack is None:
+        raise SettingsError("--residual needs the stack that was fitted; give it too (--stack)")
+    if (stack.shape, stack.spacing) != (saved.shape, saved.spacing):
+        raise SettingsError(
+            f"--stack {arguments.stack} has shape {stack.shape} and spacing {stack.spacing}, "
+            f"that of the fit {saved.shape} and {saved.spacing}; give that stack"
+        )
+    volume = saved.field.voxelise(saved.shape, saved.spacing).numpy()
+    write_volume(arguments.out, np.asarray(stack.voxels, np.float32) - volume, saved)
     return DONE
 
 
 def _info(arguments: argparse.Namespace) -> int:
     from napari_gaussfit import information
+    from napari_gaussfit.io.formats import FIT_READERS
 
     path = arguments.path
     if path is None:
         lines = information.of_machine()
-    elif path.is_dir() or path.suffix.lower() == ".safetensors":
+    elif path.suffix.lower() in FIT_READERS or (path.is_dir() and path.suffix != ".zarr"):
         lines = information.of_fit(_loaded(path))
     else:
         lines = information.of_layout(path)

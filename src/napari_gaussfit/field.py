@@ -183,6 +183,15 @@ class GaussianField:
             amplitudes=self.amplitudes[which],
         )
 
+    def in_float64(self) -> GaussianField:
+        """Return a copy in float64 on the CPU, without a graph: for numbers, not for kernels."""
+        return replace(
+            self,
+            means=self.means.detach().cpu().double(),
+            cholesky=self.cholesky.detach().cpu().double(),
+            amplitudes=self.amplitudes.detach().cpu().double(),
+        )
+
     def detached(self) -> GaussianField:
         """Return a copy that shares no memory and no graph with this field."""
         return replace(

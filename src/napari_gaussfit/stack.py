@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["STACK_SUFFIXES", "Stack", "StackLayout", "read_layout"]
+__all__ = ["STACK_SUFFIXES", "Stack", "StackLayout", "read_layout", "read_voxels"]
 
 _TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8")
 
-STACK_SUFFIXES = _TIFF_SUFFIXES
-"""The file suffixes that `Stack.open` reads."""
+_ZARR_SUFFIX = ".zarr"
+
+STACK_SUFFIXES = (*_TIFF_SUFFIXES, _ZARR_SUFFIX)
+"""The suffixes of files (and, of OME-Zarr, folders) that `Stack.open` reads."""
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -133,7 +135,7 @@ class Stack:
         Parameters
         ----------
         path : path-like
-            A TIFF, BigTIFF, ImageJ hyperstack or OME-TIFF.
+            A TIFF, BigTIFF, ImageJ hyperstack or OME-TIFF, or the folder of an OME-Zarr.
         channel, time : int, optional
             Which one to read; must be given where the file has several.
         spacing : sequence of float, optional
@@ -218,6 +220,20 @@ def read_layout(path: str | os.PathLike[str]) -> StackLayout:
     return _reader_of(source).read_layout(source)
 
 
+def read_voxels(
+    layout: StackLayout, *, channel: int | None = None, time: int | None = None
+) -> NDArray[Any]:
+    """Read one channel at one time [Z, Y, X] of what `read_layout` found.
+
+    Raises
+    ------
+    StackError
+        If a choice is missing or not on offer, there is not enough memory, or the data cannot be
+        decoded.
+    """
+    return _reader_of(layout.path).read_voxels(layout, channel=channel, time=time)
+
+
 class _StackReader(Protocol):
     """What a module of `io` that reads stacks offers."""
 
@@ -234,10 +250,14 @@ def _reader_of(path: Path) -> _StackReader:
         from napari_gaussfit.io import tiff
 
         return tiff
+    if path.suffix.lower() == _ZARR_SUFFIX:
+        from napari_gaussfit.io import ome_zarr
+
+        return ome_zarr
     if not path.exists():
         raise StackNotFoundError(f"{path}: there is no such file; check the path")
     kind = "is a folder" if path.is_dir() else f"has the suffix {path.suffix!r}"
-    raise StackError(f"{path}: {kind}; expected a file that ends in {', '.join(STACK_SUFFIXES)}")
+    raise StackError(f"{path}: {kind}; expected a name that ends in {', '.join(STACK_SUFFIXES)}")
 
 
 def _name_of(path: Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from npe2 import PluginManifest
 
-from napari_gaussfit._napari.reader import FIT_SUFFIX, get_reader
+from napari_gaussfit._napari.reader import FIT_SUFFIXES, get_reader
 from napari_gaussfit.errors import FormatError, StackError
 from napari_gaussfit.stack import STACK_SUFFIXES
 
@@ -85,7 +85,7 @@ def test_every_real_file_is_in_one_of_the_lists(data_dir: Path) -> None:
 def test_the_manifest_names_every_suffix_that_is_read() -> None:
     manifest = PluginManifest.from_distribution(PLUGIN)
     patterns = [one.filename_patterns for one in manifest.contributions.readers or ()]
-    assert set(*patterns) == {f"*{one}" for one in (*STACK_SUFFIXES, FIT_SUFFIX)}
+    assert set(*patterns) == {f"*{one}" for one in (*STACK_SUFFIXES, *FIT_SUFFIXES)}
 
 
 @pytest.mark.parametrize("name", STACKS)
@@ -199,7 +199,7 @@ def test_a_file_that_only_looks_like_a_fit_is_refused(
     assert not viewer.layers
 
 
-@pytest.mark.parametrize("path", ["a.png", "a.zarr", ["a.safetensors", "b.safetensors"]])
+@pytest.mark.parametrize("path", ["a.png", "a.n5", ["a.safetensors", "b.safetensors"]])
 def test_other_files_are_left_to_others(path: Any) -> None:
     assert get_reader(path) is None
 

@@ -13,6 +13,7 @@ from napari_gaussfit.errors import FitError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.io.csv import read_csv
 from napari_gaussfit.io.native import SavedFit, load_fit, save_fit
+from napari_gaussfit.io.ply import read_ply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,6 +146,33 @@ def test_napari_saves_the_points_in_three_dimensions_by_itself_too(
     [points] = viewer.open(path)
     np.testing.assert_allclose(points.data, centres.data)
     assert_same_fields(read_csv(path), fit.field)
+
+
+def test_gaussians_for_other_programs_open_again_as_the_same_points(
+    opened: tuple[Any, Any], fit: SavedFit, tmp_path: Path
+) -> None:
+    viewer, centres = opened
+    path = tmp_path / "gaussians.ply"
+    viewer.layers.selection = {centres}
+    assert viewer.layers.save(str(path), selected=True, plugin=PLUGIN) == [str(path)]
+    assert_same_fields(read_ply(path).field, fit.field)
+    viewer.layers.clear()
+    viewer.open(path, plugin=PLUGIN)
+    np.testing.assert_allclose(viewer.layers["dendrite centres"].data, centres.data, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".ome.tif", ".ome.zarr"])
+def test_the_fitted_volume_saved_from_napari_opens_in_its_place(
+    opened: tuple[Any, Any], fit: SavedFit, tmp_path: Path, suffix: str
+) -> None:
+    viewer, centres = opened
+    path = tmp_path / f"volume{suffix}"
+    viewer.layers.selection = {centres}
+    assert viewer.layers.save(str(path), selected=True, plugin=PLUGIN) == [str(path)]
+    [layer] = viewer.open(path, plugin=PLUGIN)
+    np.testing.assert_allclose(layer.data, fit.field.voxelise(fit.shape, fit.spacing), rtol=1e-6)
+    np.testing.assert_allclose(layer.scale, fit.spacing)
+    assert [str(unit) for unit in layer.units] == ["micrometer"] * 3
 
 
 def test_points_that_are_no_fit_are_napari_s_own_to_save(

@@ -1,13 +1,16 @@
-"""Small TIFF files, and how a file is refused."""
+"""A fit to write, small TIFF files, and how a file is refused."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import tifffile
 
 from napari_gaussfit.errors import StackError
+from napari_gaussfit.field import GaussianField
+from napari_gaussfit.io.native import SavedFit
 from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
@@ -15,6 +18,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+
+@pytest.fixture
+def saved() -> SavedFit:
+    """A fit of 40 Gaussians up to eight times as long as wide, of any orientation."""
+    rng = np.random.default_rng(8)
+    turns = np.linalg.qr(rng.normal(size=(40, 3, 3)))[0]
+    variances = np.exp(rng.uniform(np.log(0.15), np.log(1.2), (40, 3))) ** 2
+    field = GaussianField.from_covariances(
+        rng.uniform(0, 4, (40, 3)),
+        np.einsum("kij,kj,klj->kil", turns, variances, turns),
+        rng.lognormal(5, 1, 40),
+        background=99.25,
+    )
+    return SavedFit(field, "dendrite µ", (14, 30, 28), (0.3, 0.13, 0.14), "micrometer")
 
 
 @pytest.fixture

@@ -53,6 +53,25 @@ def test_two_writers_of_one_file_do_not_share_a_temporary_name(tmp_path: Path) -
     assert path.read_text() == "first"
 
 
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "volume.zarr"
+    for text in ("first", "second"):
+        with replacing(path) as temporary:
+            (temporary / "0").mkdir(parents=True)
+            (temporary / "0" / text).write_text(text)
+        assert [inner.name for inner in (path / "0").iterdir()] == [text]
+
+    def fail_halfway() -> None:
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_halfway()
+    assert (path / "0" / "second").read_text() == "second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "usual").write_text("")

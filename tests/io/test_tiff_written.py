@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import numpy as np
+import ome_types
 import pytest
 import tifffile
 
@@ -43,6 +44,16 @@ def test_the_ome_metadata_has_name_sizes_and_units(tmp_path: Path) -> None:
     for axis, size in zip("ZYX", SPACING, strict=True):
         assert float(pixels.get(f"PhysicalSize{axis}", "nan")) == size
         assert pixels.get(f"PhysicalSize{axis}Unit") == "µm"
+
+
+def test_another_library_reads_the_physical_sizes(tmp_path: Path) -> None:
+    path = tmp_path / "render.ome.tif"
+    write_ome_tiff(path, VOLUME, spacing=SPACING, unit="micrometer", name="cell")
+    pixels = ome_types.from_tiff(path).images[0].pixels
+    sizes = [getattr(pixels, f"physical_size_{axis}_quantity") for axis in "zyx"]
+    found = tuple(size.to("micrometer").magnitude for size in sizes)
+    assert found == pytest.approx(SPACING, rel=1e-12), f"{found} micrometers"
+    assert (pixels.size_z, pixels.size_y, pixels.size_x) == VOLUME.shape
 
 
 def test_a_volume_in_pixels_reads_back_in_pixels(tmp_path: Path) -> None:

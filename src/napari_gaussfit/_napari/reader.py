@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.stack import STACK_SUFFIXES, read_layout
+from napari_gaussfit.stack import STACK_SUFFIXES, read_layout, read_voxels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     Reader = Callable[[str | Sequence[str]], list[LayerData]]
 
-__all__ = ["FIT_SUFFIX", "get_reader", "open_fit", "open_stack"]
+__all__ = ["FIT_SUFFIXES", "get_reader", "open_fit", "open_stack"]
 
-FIT_SUFFIX = ".safetensors"
+FIT_SUFFIXES = (".safetensors", ".ply")
 
 _COLORMAPS = {1: ("gray",), 2: ("magenta", "green")}
 _MORE_COLORMAPS = ("cyan", "yellow", "magenta", "red", "green", "blue")
@@ -50,7 +50,7 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
         return _as_napari_does if stackable else None
     if _suffix(path) in STACK_SUFFIXES:
         return _stack_or_image
-    return open_fit if _suffix(path) == FIT_SUFFIX else None
+    return open_fit if _suffix(path) in FIT_SUFFIXES else None
 
 
 def open_stack(layout: StackLayout) -> list[LayerData]:
@@ -126,9 +126,9 @@ def open_fit(path: str | Sequence[str]) -> list[LayerData]:
     """
     from napari_gaussfit._napari.layers import points_layer, surface_layer, vectors_layer
     from napari_gaussfit._napari.placement import Placement
-    from napari_gaussfit.io.native import load_fit
+    from napari_gaussfit.io.formats import read_fit
 
-    fit = load_fit(str(path))
+    fit = read_fit(str(path))
     placement = Placement.of_stack(fit.spacing, fit.unit)
     centres = points_layer(fit, placement, name=f"{fit.stack} centres")
     axes = vectors_layer(fit.field, placement, name=f"{fit.stack} axes")
@@ -160,8 +160,6 @@ def _as_napari_does(path: str | Sequence[str]) -> list[LayerData]:
 
 def _voxels(layout: StackLayout, channel: int) -> NDArray[Any]:
     """Return a channel at all its times."""
-    from napari_gaussfit.io.tiff import read_voxels
-
     frames = [read_voxels(layout, channel=channel, time=time) for time in range(layout.times)]
     return np.stack(frames) if layout.times > 1 else frames[0]
 

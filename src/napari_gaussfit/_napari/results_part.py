@@ -170,12 +170,15 @@ class ResultsPart(QWidget):
             self._viewer.add_layer(Layer.create(*layer_data))
 
     def _ask_where(self) -> None:
+        from napari_gaussfit.io.formats import FIT_WRITERS
+
         name = self._fit.stack if self._fit is not None else "fit"
+        kinds = (f"{what[0].upper()}{what[1:]} (*{end})" for end, (what, _) in FIT_WRITERS.items())
         path, _ = QFileDialog.getSaveFileName(
             self,
             "Save the fit",
             f"{name}.safetensors",
-            "Fit (*.safetensors);;Measurements (*.csv)",
+            ";;".join(kinds),
         )
         if path:
             self.save_to(path)

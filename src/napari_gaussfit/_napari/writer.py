@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.io.native import SavedFit
 
-__all__ = ["write_fit", "write_table"]
+__all__ = ["write_fit"]
 
 
 def write_fit(path: str, data: NDArray[Any], keywords: dict[str, Any]) -> list[str]:
-    """Write the fit to a native file, from which it can be gone on with.
+    """Write the fit in the format that the file's suffix asks for, see `io.formats`.
+
+    The native file is the one from which a fit can be gone on with.
 
     Parameters
     ----------
@@ -32,18 +34,9 @@ def write_fit(path: str, data: NDArray[Any], keywords: dict[str, Any]) -> list[s
     OutputError
         If the folder does not exist.
     """
-    from napari_gaussfit.io.native import save_fit
+    from napari_gaussfit.io import formats
 
-    save_fit(path, _fit_of(data, keywords))
-    return [path]
-
-
-def write_table(path: str, data: NDArray[Any], keywords: dict[str, Any]) -> list[str]:
-    """Write the measurements of each Gaussian to a CSV file; see `write_fit`."""
-    from napari_gaussfit.io.csv import write_csv
-
-    fit = _fit_of(data, keywords)
-    write_csv(path, fit.field, fit.spacing)
+    formats.write_fit(path, _fit_of(data, keywords))
     return [path]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Parameters
     ----------
     path : path-like
-        The file to write or to replace.
+        The file, or the folder, to write or to replace.
 
     Yields
     ------
@@ -37,7 +38,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Notes
     -----
-    If the body raises, the temporary file is removed and `path` is as it was before.
+    If the body raises, what it wrote is removed and `path` is as it was before. A folder that is
+    replaced by another is moved aside for that moment: no system swaps two.
     """
     target = Path(path)
     if not target.parent.is_dir():
@@ -49,10 +51,32 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = target.with_name(f".{stem}-{secrets.token_hex(4)}{suffixes}")
     try:
         yield temporary
-        _flush_to_disk(temporary)
-        temporary.replace(target)
+        if temporary.is_dir():
+            _replace_folder(temporary, target)
+        else:
+            _flush_to_disk(temporary)
+            temporary.replace(target)
     finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
         temporary.unlink(missing_ok=True)
+
+
+def _replace_folder(temporary: Path, target: Path) -> None:
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            _flush_to_disk(file)
+    aside = temporary.with_name(f"{temporary.name}.old")
+    if target.is_dir():
+        target.rename(aside)
+    try:
+        temporary.rename(target)
+    except OSError:
+        if aside.exists():
+            aside.rename(target)
+        raise
+    if aside.exists():
+        shutil.rmtree(aside)
 
 
 def _flush_to_disk(path: Path) -> None:

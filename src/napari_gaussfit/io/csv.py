@@ -6,7 +6,6 @@ The background is no Gaussian and has no row; it is in ``report.json`` and in th
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,12 +57,7 @@ def measurements(field: GaussianField, spacing: Sequence[float]) -> pd.DataFrame
         squared); sigma_1..3 and fwhm_1..3 (along the principal axes, descending, in `unit`);
         integrated_intensity (raw intensity times `unit` cubed); unit. In float64.
     """
-    exact = replace(
-        field,
-        means=field.means.detach().cpu().double(),
-        cholesky=field.cholesky.detach().cpu().double(),
-        amplitudes=field.amplitudes.detach().cpu().double(),
-    )
+    exact = field.in_float64()
     means, covariances = exact.means.numpy(), exact.covariances.numpy()
     sigmas, fwhm = exact.principal()[0].numpy(), exact.fwhm().numpy()
     pixels = means / np.asarray(spacing, dtype=np.float64)

@@ -1,52 +1,111 @@
-"""Which format a file's name asks for: the one table that the command line and writers share."""
+"""Which format a file's name asks for: the one table that the command line and the plugin share."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_gaussfit.errors import OutputError
+from napari_gaussfit.errors import FormatError, OutputError
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-    from napari_gaussfit.io.native import SavedFit
+    import numpy as np
+    from numpy.typing import NDArray
 
-    Writer = Callable[[str | os.PathLike[str], SavedFit], None]
+    from napari_gaussfit.io.native import SavedFit, StackFacts
 
-__all__ = ["FIT_WRITERS", "write_fit", "writer_of"]
+    Pathlike = str | os.PathLike[str]
+    Writer = Callable[[Pathlike, SavedFit], None]
+    VolumeWriter = Callable[..., None]
+    Reader = Callable[[Pathlike, StackFacts | None], SavedFit]
+
+__all__ = [
+    "FIT_READERS",
+    "FIT_WRITERS",
+    "VOLUME_SUFFIXES",
+    "read_fit",
+    "write_fit",
+    "write_volume",
+    "writer_of",
+]
+
+VOLUME_SUFFIXES = (".tif", ".tiff", ".zarr")
+"""What a rendered volume can be written as: OME-TIFF and OME-Zarr."""
 
 
-def _write_native(path: str | os.PathLike[str], saved: SavedFit) -> None:
+def _write_native(path: Pathlike, saved: SavedFit) -> None:
     from napari_gaussfit.io.native import save_fit
 
     save_fit(path, saved)
 
 
-def _write_table(path: str | os.PathLike[str], saved: SavedFit) -> None:
+def _write_table(path: Pathlike, saved: SavedFit) -> None:
     from napari_gaussfit.io.csv import write_csv
 
     write_csv(path, saved.field, saved.spacing)
 
 
-def _write_volume(path: str | os.PathLike[str], saved: SavedFit) -> None:
-    from napari_gaussfit.io.tiff import write_ome_tiff
+def _write_ply(path: Pathlike, saved: SavedFit) -> None:
+    from napari_gaussfit.io.ply import write_ply
 
-    volume = saved.field.voxelise(saved.shape, saved.spacing).numpy()
-    write_ome_tiff(path, volume, spacing=saved.spacing, unit=saved.unit, name=saved.stack)
+    write_ply(path, saved)
+
+
+def _write_rendered(path: Pathlike, saved: SavedFit) -> None:
+    write_volume(path, saved.field.voxelise(saved.shape, saved.spacing).numpy(), saved)
 
 
 FIT_WRITERS: dict[str, tuple[str, Writer]] = {
     ".safetensors": ("the fit itself", _write_native),
     ".csv": ("a table of the Gaussians", _write_table),
-    ".tif": ("the fitted volume, as OME-TIFF", _write_volume),
-    ".tiff": ("the fitted volume, as OME-TIFF", _write_volume),
+    ".ply": ("Gaussians for 3D Gaussian splatting programs", _write_ply),
+    ".tif": ("the fitted volume, as OME-TIFF", _write_rendered),
+    ".tiff": ("the fitted volume, as OME-TIFF", _write_rendered),
+    ".zarr": ("the fitted volume, as OME-Zarr", _write_rendered),
 }
 """What a fit can be written as: by suffix, what that is and what writes it."""
 
 
-def writer_of(path: str | os.PathLike[str]) -> Writer:
+def _read_native(path: Pathlike, _: StackFacts | None) -> SavedFit:
+    from napari_gaussfit.io.native import load_fit
+
+    return load_fit(path)
+
+
+def _read_ply(path: Pathlike, _: StackFacts | None) -> SavedFit:
+    from napari_gaussfit.io.ply import read_ply
+
+    return read_ply(path)
+
+
+def _read_table(path: Pathlike, stack: StackFacts | None) -> SavedFit:
+    from napari_gaussfit.io.csv import read_csv
+    from napari_gaussfit.io.native import SavedFit
+
+    known = _needed(path, stack)
+    field = read_csv(path, background=known.value_range[0])
+    return SavedFit(field, known.name, known.shape, known.spacing, known.unit)
+
+
+def _read_checkpoint(path: Pathlike, stack: StackFacts | None) -> SavedFit:
+    from napari_gaussfit.io.checkpoint import read_checkpoint
+
+    return read_checkpoint(path, _needed(path, stack))
+
+
+FIT_READERS: dict[str, tuple[str, Reader]] = {
+    ".safetensors": ("a fit", _read_native),
+    ".ply": ("Gaussians of 3D Gaussian splatting", _read_ply),
+    ".csv": ("a table of Gaussians, with its stack", _read_table),
+    ".pt": ("a checkpoint of the notebook, with its stack", _read_checkpoint),
+    ".pth": ("a checkpoint of the notebook, with its stack", _read_checkpoint),
+}
+"""What a fit can be read from: by suffix, what that is and what reads it."""
+
+
+def writer_of(path: Pathlike) -> Writer:
     """Return what writes a fit under a name.
 
     Raises
@@ -56,12 +115,11 @@ def writer_of(path: str | os.PathLike[str]) -> Writer:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in FIT_WRITERS:
-        known = ", ".join(f"{end} ({what})" for end, (what, _) in FIT_WRITERS.items())
-        raise OutputError(f"{path}: has the suffix {suffix!r}; expected one of {known}")
+        raise OutputError(f"{path}: has the suffix {suffix!r}; expected {_listed(FIT_WRITERS)}")
     return FIT_WRITERS[suffix][1]
 
 
-def write_fit(path: str | os.PathLike[str], saved: SavedFit) -> None:
+def write_fit(path: Pathlike, saved: SavedFit) -> None:
     """Write a fit in the format that the name's suffix asks for.
 
     Raises
@@ -70,3 +128,59 @@ def write_fit(path: str | os.PathLike[str], saved: SavedFit) -> None:
         If there is no such format, or no such folder.
     """
     writer_of(path)(path, saved)
+
+
+def read_fit(path: Pathlike, stack: StackFacts | None = None) -> SavedFit:
+    """Read a fit in the format that the name's suffix says.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    stack : Stack, optional
+        The stack that was fitted; needed by formats that do not tell: CSV (which lacks the
+        background too; it has the stack's smallest intensity for it) and checkpoints.
+
+    Raises
+    ------
+    FormatError
+        If there is no such format, or the file does not hold what its format says.
+    """
+    suffix = Path(path).suffix.lower()
+    if not Path(path).exists():
+        raise FormatError(f"{path}: there is no such file; check the path")
+    if suffix not in FIT_READERS:
+        raise FormatError(f"{path}: has the suffix {suffix!r}; expected {_listed(FIT_READERS)}")
+    return FIT_READERS[suffix][1](path, stack)
+
+
+def write_volume(path: Pathlike, volume: NDArray[np.float32], saved: SavedFit) -> None:
+    """Write voxels [Z, Y, X] of a fit's stack, as OME-TIFF or OME-Zarr by the name's suffix.
+
+    Raises
+    ------
+    OutputError
+        If the suffix is that of neither, or there is no such folder.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in VOLUME_SUFFIXES:
+        expected = ", ".join(VOLUME_SUFFIXES)
+        raise OutputError(f"{path}: has the suffix {suffix!r}; a volume is one of {expected}")
+    write: VolumeWriter
+    if suffix == ".zarr":
+        from napari_gaussfit.io.ome_zarr import write_ome_zarr as write
+    else:
+        from napari_gaussfit.io.tiff import write_ome_tiff as write
+    write(path, volume, spacing=saved.spacing, unit=saved.unit, name=saved.stack)
+
+
+def _needed(path: Pathlike, stack: StackFacts | None) -> StackFacts:
+    if stack is None:
+        raise FormatError(
+            f"{path}: does not tell which stack its Gaussians fit; give the stack too (--stack)"
+        )
+    return stack
+
+
+def _listed(table: dict[str, tuple[str, Writer]] | dict[str, tuple[str, Reader]]) -> str:
+    return "one of " + ", ".join(f"{end} ({what})" for end, (what, _) in table.items())

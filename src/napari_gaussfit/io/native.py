@@ -11,8 +11,9 @@ import json
 from dataclasses import dataclass
 from dataclasses import field as default
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -23,9 +24,10 @@ from napari_gaussfit.io.atomic import replacing
 if TYPE_CHECKING:
     import os
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["FORMAT", "VERSION", "SavedFit", "load_fit", "save_fit"]
+__all__ = ["FORMAT", "VERSION", "SavedFit", "StackFacts", "load_fit", "save_fit"]
 
 FORMAT = "napari-gaussfit"
 """The metadata entry that says whose file it is, and holds the JSON."""
@@ -54,6 +56,30 @@ _KEYS = (
 
 _NAMES_SHOWN = 12
 """How many names an error lists before it says that there are more."""
+
+
+class StackFacts(Protocol):
+    """What a file that does not know its stack must be told of it; a `Stack` is one."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The number of voxels along z, y and x."""
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """(dz, dy, dx), in `unit`."""
+
+    @property
+    def unit(self) -> str:
+        """Of lengths: "micrometer" or "pixel"."""
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The smallest and the largest intensity."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +130,12 @@ class SavedFit:
                 f"unit={self.unit!r} of the stack is not the field's, {self.field.unit!r}; "
                 "give both in one unit"
             )
+
+    @property
+    def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The lower and upper corner of the stack, see `Stack.box`."""
+        spacing = np.asarray(self.spacing, dtype=np.float64)
+        return -0.5 * spacing, (np.asarray(self.shape) - 0.5) * spacing
 
 
 def save_fit(path: str | os.PathLike[str], saved: SavedFit) -> None:

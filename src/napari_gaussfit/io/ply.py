@@ -1,0 +1,217 @@
+"""PLY with the properties of 3D Gaussian splatting: a field for the programs of that world.
+
+It is for interchange, and says so in its comments: those programs blend Gaussians by opacity where
+a field adds them up. x, y, z, log-scales, quaternion (w, x, y, z), logit opacity and grey stand
+under the names and in the order of Kerbl et al.'s own program (2023). What they have no
+place for is beside them: each Gaussian's ``amplitude``, and in a comment the unit, the stack's
+spacing and shape, and the background, so that a field comes back as it was, to float32.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_gaussfit.errors import FormatError
+from napari_gaussfit.field import GaussianField
+from napari_gaussfit.io.atomic import replacing
+from napari_gaussfit.io.native import SavedFit
+from napari_gaussfit.io.xyz import covariances_in_zyx, covariances_of, scales_and_quaternions
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+    from plyfile import PlyData
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["read_ply", "write_ply"]
+
+VERSION = 1
+"""Counts up when a reader of the version before could not read the file rightly."""
+
+_MARK = "napari-gaussfit"
+"""What its comments begin with."""
+
+_NOTICE = f"{_MARK} interchange: a sum of Gaussians over a background; not made to be alpha-blended"
+
+_POSITIONS = ("x", "y", "z")
+_SCALES = ("scale_0", "scale_1", "scale_2")
+_QUATERNION = ("rot_0", "rot_1", "rot_2", "rot_3")
+_NEEDED = (*_POSITIONS, "opacity", *_SCALES, *_QUATERNION)
+_PROPERTIES = (
+    *_POSITIONS,
+    *("nx", "ny", "nz"),
+    *("f_dc_0", "f_dc_1", "f_dc_2"),
+    "opacity",
+    *_SCALES,
+    *_QUATERNION,
+    "amplitude",
+)
+
+_OPACITIES = (1e-6, 0.99)
+"""Of what has no brightness, and of the brightest: a logit is finite between."""
+
+_HARMONIC = 0.28209479177387814
+"""1 / (2 sqrt(pi)), the spherical harmonic of degree 0: colour = 0.5 + f_dc times this."""
+
+
+def write_ply(path: str | os.PathLike[str], saved: SavedFit) -> None:
+    """Write a fit's field as a PLY that programs for 3D Gaussian splatting read.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write or to replace.
+    saved : SavedFit
+        Of it, settings, history, report and state are left out.
+
+    Raises
+    ------
+    OutputError
+        If the folder does not exist.
+    """
+    from plyfile import PlyData, PlyElement
+
+    field = saved.field.in_float64()
+    amplitudes = field.amplitudes.numpy()
+    scale = float(np.abs(amplitudes).max(initial=0.0)) / _OPACITIES[1] or 1.0
+    opacities = np.clip(amplitudes / scale, *_OPACITIES)
+    rows = np.zeros(len(field), [(name, "<f4") for name in _PROPERTIES])
+    covariances = covariances_in_zyx(field.covariances.numpy())
+    log_scales, quaternions = scales_and_quaternions(covariances)
+    columns = {
+        _POSITIONS: field.means.numpy()[:, ::-1],
+        ("f_dc_0", "f_dc_1", "f_dc_2"): ((opacities - 0.5) / _HARMONIC)[:, None].repeat(3, 1),
+        ("opacity",): np.log(opacities / (1 - opacities))[:, None],
+        _SCALES: log_scales,
+        _QUATERNION: quaternions,
+        ("amplitude",): amplitudes[:, None],
+    }
+    for names, values in columns.items():
+        for name, column in zip(names, values.T, strict=True):
+            rows[name] = column
+    metadata = {
+        "version": VERSION,
+        "unit": saved.unit,
+        "spacing_zyx": list(saved.spacing),
+        "shape_zyx": list(saved.shape),
+        "stack": saved.stack,
+        "background": field.background,
+        "amplitude_scale": scale,
+    }
+    comments = [_NOTICE, f"{_MARK} {json.dumps(metadata)}"]
+    data = PlyData([PlyElement.describe(rows, "vertex")], byte_order="<", comments=comments)
+    with replacing(path) as temporary:
+        data.write(str(temporary))
+
+
+def read_ply(path: str | os.PathLike[str]) -> SavedFit:
+    """Read a field from a PLY, one that `write_ply` wrote or another program.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    SavedFit
+        Of a file of another program: in pixels of a stack that reaches to the last centre, with the
+        opacities for amplitudes, and no background. Colours are left out.
+
+    Raises
+    ------
+    FormatError
+        If there is no such file, it is no PLY or a truncated one, or lacks a property or a number.
+    """
+    source = Path(path)
+    ply = _parsed(source)
+    rows = _checked_rows(source, ply)
+    metadata = _metadata(source, ply)
+
+    def columns(*names: str) -> Floats:
+        return np.stack([np.asarray(rows[name], np.float64) for name in names], axis=1)
+
+    means = columns(*_POSITIONS)[:, ::-1]
+    if "amplitude" in (rows.dtype.names or ()):
+        amplitudes = columns("amplitude")[:, 0]
+    else:
+        scale = float(metadata.get("amplitude_scale", 1.0))
+        amplitudes = scale / (1 + np.exp(-columns("opacity")[:, 0]))
+    reach = np.ceil(means.max(axis=0, initial=1.0)).astype(int) + 1
+    unit = str(metadata.get("unit", "pixel"))
+    nz, ny, nx = (int(n) for n in metadata.get("shape_zyx", reach))
+    dz, dy, dx = (float(step) for step in metadata.get("spacing_zyx", (1.0, 1.0, 1.0)))
+    try:
+        field = GaussianField.from_covariances(
+            means,
+            covariances_in_zyx(covariances_of(columns(*_SCALES), columns(*_QUATERNION))),
+            amplitudes,
+            background=float(metadata.get("background", 0.0)),
+            unit=unit,
+        )
+    except ValueError as error:
+        raise FormatError(f"{source}: {error}") from error
+    name = str(metadata.get("stack", source.stem))
+    return SavedFit(field, name, (nz, ny, nx), (dz, dy, dx), unit)
+
+
+def _parsed(path: Path) -> PlyData:
+    from plyfile import PlyData, PlyParseError
+
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "there is no such file"
+        raise FormatError(f"{path}: {found}; expected a .ply file")
+    try:
+        # Not mapped, since a file that is still mapped cannot be replaced on Windows.
+        return PlyData.read(str(path), mmap=False)
+    except (PlyParseError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise FormatError(f"{path}: is no PLY, or a truncated one: {reason}") from error
+
+
+def _checked_rows(path: Path, ply: PlyData) -> NDArray[Any]:
+    """Return the vertices, with all that makes a Gaussian, in finite numbers."""
+    elements = [element.name for element in ply.elements]
+    if "vertex" not in elements:
+        found = ", ".join(elements) or "nothing"
+        raise FormatError(f"{path}: has the elements {found}; expected vertex")
+    rows: NDArray[Any] = ply["vertex"].data
+    names = rows.dtype.names or ()
+    missing = [name for name in _NEEDED if name not in names]
+    if missing:
+        raise FormatError(
+            f"{path}: lacks the properties {', '.join(missing)}; it has {', '.join(names)}, "
+            f"expected those of 3D Gaussian splatting: {', '.join(_NEEDED)}"
+        )
+    for name in (*_NEEDED, *({"amplitude"} & set(names))):
+        bad = np.flatnonzero(~np.isfinite(rows[name]))
+        if len(bad):
+            raise FormatError(
+                f"{path}: has {rows[name][bad[0]]} as {name} of vertex {bad[0] + 1} of "
+                f"{len(rows)}; expected a finite number"
+            )
+    return rows
+
+
+def _metadata(path: Path, ply: PlyData) -> dict[str, Any]:
+    """Return what the comments tell; nothing where another program wrote the file."""
+    mark = f"{_MARK} {{"
+    for comment in ply.comments:
+        if comment.startswith(mark):
+            try:
+                metadata = json.loads(comment.removeprefix(_MARK))
+            except json.JSONDecodeError as error:
+                raise FormatError(f"{path}: its comment {_MARK!r} is no JSON: {error}") from error
+            if metadata.get("version", 0) > VERSION:
+                raise FormatError(
+                    f"{path}: is of version {metadata['version']}, this program reads up to "
+                    f"{VERSION}; install a newer napari-gaussfit"
+                )
+            return dict(metadata)
+    return {}

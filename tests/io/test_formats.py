@@ -1,0 +1,104 @@
+"""One table of formats; what is written through it and read again is the same volume."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from napari_gaussfit.errors import FormatError, OutputError
+from napari_gaussfit.io.formats import (
+    FIT_READERS,
+    FIT_WRITERS,
+    VOLUME_SUFFIXES,
+    read_fit,
+    write_fit,
+    write_volume,
+)
+from napari_gaussfit.stack import Stack
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_gaussfit.io.native import SavedFit
+
+GAUSSIANS = sorted(set(FIT_WRITERS) & set(FIT_READERS))
+
+
+def rendered(saved: SavedFit) -> NDArray[np.float32]:
+    volume: NDArray[np.float32] = saved.field.voxelise(saved.shape, saved.spacing).numpy()
+    return volume
+
+
+@pytest.fixture
+def stack(saved: SavedFit) -> Stack:
+    """What the fit would be of: its own voxels."""
+    return Stack(rendered(saved), saved.spacing, saved.unit, saved.stack)
+
+
+@pytest.mark.parametrize("suffix", GAUSSIANS)
+def test_a_field_renders_the_same_volume_after_any_format(
+    tmp_path: Path, saved: SavedFit, stack: Stack, suffix: str
+) -> None:
+    path = tmp_path / f"fit{suffix}"
+    write_fit(path, saved)
+    again = read_fit(path, stack)
+    if suffix == ".csv":  # it has no place for the background
+        again = replace(again, field=replace(again.field, background=saved.field.background))
+    off = np.abs(rendered(again) - stack.voxels).max() / np.ptp(stack.voxels)
+    assert off < 1e-5, f"{suffix}: off by {off:.1e} of the range"
+    facts = ("stack", "shape", "spacing", "unit")
+    assert [getattr(again, name) for name in facts] == [getattr(saved, name) for name in facts]
+
+
+@pytest.mark.parametrize("suffix", VOLUME_SUFFIXES)
+def test_a_volume_reads_back_to_the_bit_with_its_spacing(
+    tmp_path: Path, saved: SavedFit, stack: Stack, suffix: str
+) -> None:
+    path = tmp_path / f"volume.ome{suffix}"
+    write_fit(path, saved)
+    again = Stack.open(path)
+    np.testing.assert_array_equal(again.voxels, stack.voxels)
+    assert (again.spacing, again.unit) == (saved.spacing, saved.unit)
+
+
+def test_every_format_is_written_and_read_again_here() -> None:
+    assert GAUSSIANS == [".csv", ".ply", ".safetensors"]
+    assert set(FIT_WRITERS) - set(GAUSSIANS) == set(VOLUME_SUFFIXES)
+    assert set(FIT_READERS) - set(GAUSSIANS) == {".pt", ".pth"}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".pt"])
+def test_a_format_that_does_not_tell_its_stack_asks_for_it(
+    tmp_path: Path, saved: SavedFit, suffix: str
+) -> None:
+    path = tmp_path / f"fit{suffix}"
+    write_fit(path, saved) if suffix in FIT_WRITERS else path.write_bytes(b"")
+    with pytest.raises(FormatError, match=r"give the stack too \(--stack\)"):
+        read_fit(path)
+
+
+def test_names_of_no_format_are_refused_with_those_that_there_are(
+    tmp_path: Path, saved: SavedFit
+) -> None:
+    with pytest.raises(OutputError, match=r"'\.xls'; expected one of \.safetensors \(the fit"):
+        write_fit(tmp_path / "fit.xls", saved)
+    with pytest.raises(OutputError, match=r"'\.ply'; a volume is one of \.tif"):
+        write_volume(tmp_path / "fit.ply", rendered(saved), saved)
+    (tmp_path / "fit.xls").write_bytes(b"")
+    with pytest.raises(FormatError, match=r"'\.xls'; expected one of \.safetensors"):
+        read_fit(tmp_path / "fit.xls")
+    with pytest.raises(FormatError, match="no such file"):
+        read_fit(tmp_path / "missing.ply")
+
+
+def test_the_plugin_writes_every_format_of_the_table() -> None:
+    from npe2 import PluginManifest
+
+    manifest = PluginManifest.from_distribution("napari-gaussfit")
+    writers = manifest.contributions.writers or ()
+    offered = {suffix for one in writers for suffix in one.filename_extensions}
+    assert offered == set(FIT_WRITERS)

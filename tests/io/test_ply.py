@@ -1,0 +1,212 @@
+"""A PLY is read by programs for 3D Gaussian splatting, and comes back as the field that it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from plyfile import PlyData, PlyElement
+
+from napari_gaussfit.errors import FormatError
+from napari_gaussfit.field import GaussianField
+from napari_gaussfit.io.native import SavedFit
+from napari_gaussfit.io.ply import read_ply, write_ply
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+SPLATTING_ORDER = [
+    *("x", "y", "z", "nx", "ny", "nz"),
+    *("f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
+    *("scale_0", "scale_1", "scale_2"),
+    *("rot_0", "rot_1", "rot_2", "rot_3"),
+]
+
+
+@pytest.fixture
+def path(tmp_path: Path, saved: SavedFit) -> Path:
+    target = tmp_path / "field.ply"
+    write_ply(target, saved)
+    return target
+
+
+def splatting_reader(path: Path) -> dict[str, Floats]:
+    """Read what the program of Kerbl et al. reads of a scene without view-dependent colour."""
+    vertices = PlyData.read(path).elements[0]
+    names = [one.name for one in vertices.properties]
+    assert not [name for name in names if name.startswith("f_rest_")]
+    scales = sorted(name for name in names if name.startswith("scale_"))
+    turns = sorted(name for name in names if name.startswith("rot"))
+
+    def columns(*of: str) -> Floats:
+        return np.stack([np.asarray(vertices[name], np.float64) for name in of], axis=1)
+
+    quaternions = columns(*turns)
+    return {
+        "xyz": columns("x", "y", "z"),
+        "opacity": 1 / (1 + np.exp(-columns("opacity")[:, 0])),
+        "colour": 0.5 + 0.28209479177387814 * columns("f_dc_0", "f_dc_1", "f_dc_2"),
+        "scaling": np.exp(columns(*scales)),
+        "rotation": quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True),
+    }
+
+
+def rotation_matrices(quaternions: Floats) -> Floats:
+    """Return matrices [K, 3, 3] of w, x, y, z, as that program builds them."""
+    w, x, y, z = quaternions.T
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.moveaxis(np.array(rows), -1, 0)
+
+
+def test_the_properties_are_those_of_splatting_in_their_order(path: Path) -> None:
+    vertices = PlyData.read(path)["vertex"]
+    names = [one.name for one in vertices.properties]
+    assert names[: len(SPLATTING_ORDER)] == SPLATTING_ORDER
+    assert names[len(SPLATTING_ORDER) :] == ["amplitude"]
+    assert {str(one.val_dtype) for one in vertices.properties} == {"f4"}
+
+
+def test_a_splatting_program_reads_the_same_gaussians(path: Path, saved: SavedFit) -> None:
+    scene = splatting_reader(path)
+    half = rotation_matrices(scene["rotation"]) * scene["scaling"][:, None, :]
+    in_xyz = half @ half.transpose(0, 2, 1)
+    exact = saved.field.in_float64()
+    np.testing.assert_array_equal(scene["xyz"], saved.field.means.numpy()[:, [2, 1, 0]])
+    expected = exact.covariances.numpy()[:, ::-1, ::-1]
+    np.testing.assert_allclose(in_xyz, expected, atol=1e-6 * expected.max())
+    brightness = exact.amplitudes.numpy()
+    np.testing.assert_allclose(
+        scene["opacity"], 0.99 * brightness / brightness.max(), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(scene["colour"], scene["opacity"][:, None].repeat(3, 1), atol=1e-6)
+
+
+def test_the_file_says_that_it_is_for_interchange(path: Path) -> None:
+    comments = PlyData.read(path).comments
+    assert any("interchange" in one and "not made to be alpha-blended" in one for one in comments)
+
+
+def test_a_field_loses_nothing_beyond_float32(path: Path, saved: SavedFit) -> None:
+    again = read_ply(path)
+    for name in ("stack", "shape", "spacing", "unit"):
+        assert getattr(again, name) == getattr(saved, name), name
+    assert again.field.background == saved.field.background
+    assert torch.equal(again.field.means, saved.field.means)
+    assert torch.equal(again.field.amplitudes, saved.field.amplitudes)
+    # In each Gaussian's own frame: the identity, but for rounding times its elongation.
+    exact, found = saved.field.in_float64(), again.field.in_float64()
+    inverse = torch.linalg.inv(exact.factors)
+    whitened = inverse @ found.covariances @ inverse.transpose(1, 2)
+    off = float((whitened - torch.eye(3, dtype=torch.float64)).abs().max())
+    assert off < 16 * 2.0**-23, f"a covariance is off by {off:.1e} of itself"
+
+
+def test_dark_and_negative_gaussians_come_back_too(tmp_path: Path, saved: SavedFit) -> None:
+    amplitudes = saved.field.amplitudes.clone()
+    amplitudes[:3] = torch.tensor([0.0, -5.0, 1e-9])
+    dim = replace(saved, field=replace(saved.field, amplitudes=amplitudes))
+    write_ply(tmp_path / "dim.ply", dim)
+    assert torch.equal(read_ply(tmp_path / "dim.ply").field.amplitudes, amplitudes)
+    assert np.isfinite(splatting_reader(tmp_path / "dim.ply")["opacity"]).all()
+
+
+def test_an_empty_field_and_one_in_training_are_written(tmp_path: Path, saved: SavedFit) -> None:
+    empty = replace(saved, field=saved.field.select(torch.arange(0)))
+    write_ply(tmp_path / "empty.ply", empty)
+    assert len(read_ply(tmp_path / "empty.ply").field) == 0
+    trained = replace(saved.field, means=saved.field.means.clone().requires_grad_())
+    write_ply(tmp_path / "trained.ply", replace(saved, field=trained))
+    assert len(read_ply(tmp_path / "trained.ply").field) == len(saved.field)
+
+
+def test_a_scene_of_another_program_is_read_in_pixels(tmp_path: Path) -> None:
+    rows = np.zeros(2, [(name, "f4") for name in SPLATTING_ORDER])
+    rows["x"], rows["y"], rows["z"] = [7, 1], [2, 3], [4.5, 0]
+    rows["opacity"] = [0.0, np.log(3.0)]
+    rows["scale_0"], rows["scale_1"], rows["scale_2"] = np.log(3), np.log(2), 0.0
+    # A quarter turn about z, of twice the length: x becomes y.
+    rows["rot_0"], rows["rot_3"] = np.sqrt(2), np.sqrt(2)
+    path = tmp_path / "scene.ply"
+    PlyData([PlyElement.describe(rows, "vertex")]).write(path)
+    fit = read_ply(path)
+    assert (fit.unit, fit.spacing, fit.shape, fit.stack) == ("pixel", (1, 1, 1), (6, 4, 8), "scene")
+    assert fit.field.background == 0
+    np.testing.assert_allclose(fit.field.means, [[4.5, 2, 7], [0, 3, 1]])
+    np.testing.assert_allclose(fit.field.amplitudes, [0.5, 0.75], rtol=1e-6)
+    for covariance in fit.field.covariances:
+        np.testing.assert_allclose(covariance, np.diag([1.0, 9.0, 4.0]), atol=1e-5)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(FormatError) as error:
+        read_ply(path)
+    text = str(error.value)
+    assert "\n" not in text, "an error is one line"
+    assert text.startswith(f"{path}: "), "an error begins with the file"
+    return text
+
+
+def test_missing_properties_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.ply"
+    rows = np.zeros(3, [("x", "f4"), ("y", "f4"), ("z", "f4"), ("red", "u1")])
+    PlyData([PlyElement.describe(rows, "vertex")]).write(path)
+    assert "lacks the properties opacity, scale_0" in refusal(path)
+    assert "it has x, y, z, red" in refusal(path)
+    PlyData([PlyElement.describe(rows, "dots")]).write(path)
+    assert "has the elements dots; expected vertex" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["scale_1", "amplitude"])
+def test_what_is_no_number_is_named_with_its_place(path: Path, name: str) -> None:
+    ply = PlyData.read(path, mmap=False)
+    ply["vertex"].data[name][4] = np.nan
+    ply.write(path)
+    assert f"has nan as {name} of vertex 5 of 40" in refusal(path)
+
+
+def test_a_quaternion_of_no_length_is_refused(path: Path) -> None:
+    ply = PlyData.read(path, mmap=False)
+    for n in range(4):
+        ply["vertex"].data[f"rot_{n}"][4] = 0
+    ply.write(path)
+    assert "zero norm" in refusal(path)
+
+
+def test_what_is_no_ply_or_cut_short_is_refused(path: Path, tmp_path: Path) -> None:
+    assert "no such file" in refusal(tmp_path / "missing.ply")
+    assert "is a folder" in refusal(tmp_path)
+    path.write_bytes(path.read_bytes()[:-7])
+    assert "truncated" in refusal(path)
+    path.write_bytes(b"II*\0\x08\0\0\0")
+    assert "is no PLY" in refusal(path)
+
+
+def test_a_newer_file_asks_for_a_newer_program(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'"version": 1', b'"version": 2'))
+    assert "version 2, this program reads up to 1" in refusal(path)
+
+
+def test_a_failed_write_leaves_the_old_file(
+    path: Path, saved: SavedFit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = path.read_bytes()
+
+    def fill_the_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(PlyData, "write", fill_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_ply(path, replace(saved, field=GaussianField.from_covariances([], [], [])))
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
