@@ -19,7 +19,14 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_gaussfit._kernels import arithmetic, cpu_adam, cpu_points, cpu_rays, cpu_voxels
+from napari_gaussfit._kernels import (
+    arithmetic,
+    cpu_adam,
+    cpu_clip,
+    cpu_points,
+    cpu_rays,
+    cpu_voxels,
+)
 from napari_gaussfit._kernels.arithmetic import Array
 from napari_gaussfit._kernels.footprint import FOOTPRINT
 from napari_gaussfit._kernels.geometry import Grid, Rays
@@ -28,6 +35,7 @@ MOMENTS = 10
 # Tasks a thread: a few, so that uneven ones even out, each still far above a task's 30 us.
 TASKS_PER_THREAD = 4
 STRIP_ROWS = 8  # rows of pixels whose depth bins stay in the second-level cache
+CLIPPED_ROWS = 64  # rows of pixels clipped to the box in less time than a task takes to hand over
 LARGEST_BIN_COUNT = 256
 EVALUATIONS = 4  # of f on the climb from a bin's centre to the mode
 
@@ -208,29 +216,17 @@ class View:
         columns = frame[[4, 5, 3]] if rays.perspective else frame[[1, 2, 3]]
         self.solve = np.ascontiguousarray(np.linalg.inv(columns.T), np.float32)
         rows, width = rays.shape
-        self.near, self.far = self._clip(rays, frame, rows, width + cpu_rays.CHUNK)
-        self.hit = torch.from_numpy((self.near < self.far)[:, :width])
-        missed = self.near >= self.far
-        self.near[missed] = self.far[missed] = 0.0
+        self.near, self.far = np.empty((2, rows, width + cpu_rays.CHUNK), np.float32)
 
-    @staticmethod
-    def _clip(rays: Rays, frame: NDArray[np.float64], rows: int, width: int) -> tuple[Array, Array]:
-        """Where each ray enters and leaves the box (near >= far where it misses it)."""
-        i, j = np.arange(rows)[:, None, None], np.arange(width)[None, :, None]
-        origin = frame[0] + i * frame[1] + j * frame[2]
-        direction = frame[3] + i * frame[4] + j * frame[5]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            one = (rays.lower - origin) / direction
-            two = (rays.upper - origin) / direction
-        near, far = np.fmin(one, two), np.fmax(one, two)
-        parallel = np.abs(direction) < 1e-12
-        outside = parallel & ((origin < rays.lower) | (origin > rays.upper))
-        near = np.where(parallel, np.where(outside, np.inf, -np.inf), near).max(-1)
-        far = np.where(parallel, np.inf, far).min(-1)
-        near = np.maximum(near, rays.near)
-        miss = ~(near < far)
-        near[miss] = far[miss] = 0.0
-        return near.astype(np.float32), far.astype(np.float32)
+        def clip(first: int, end: int) -> None:
+            cpu_clip.clip_rows(
+                frame, rays.lower, rays.upper, rays.near, self.near, self.far, first, end
+            )
+
+        run_pieces(clip, rows, max(CLIPPED_ROWS, piece_size(rows)))
+        missed = self.near >= self.far
+        self.hit = torch.from_numpy(~missed[:, :width])
+        self.near[missed] = self.far[missed] = 0.0
 
 
 @functools.lru_cache(maxsize=256)

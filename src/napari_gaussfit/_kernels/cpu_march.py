@@ -1,8 +1,7 @@
 """Numba kernels that project a stack: rays marched through cubic B-splines.
 
-Knows stacks only as spline coefficients. A cubic B-spline's value lies between the smallest and
-the largest of the 64 coefficients around it: where that bound is below the best value found on
-a ray, nothing needs to be interpolated. The maximum is the same, some ten times sooner.
+Knows stacks only as spline coefficients, and as bounds of the spline (`cpu_bounds`): where a bound
+is below the best value found on a ray, nothing needs to be interpolated. The maximum is the same.
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ import math
 import numpy as np
 from numba import njit
 
-from napari_gaussfit._kernels.arithmetic import HALF, ONE, TWO, ZERO, Array, F
+from napari_gaussfit._kernels.arithmetic import HALF, ONE, TWO, ZERO, Array, F, Vector
+from napari_gaussfit._kernels.cpu_bounds import Codes
 
-STRETCH = 16  # samples that are passed over together
+BLOCK = 32  # samples that are passed over together
 MARGIN = 2  # coefficients repeated (mirrored) beyond each face
 
 
@@ -31,39 +31,22 @@ def _weights(f: F) -> tuple[F, F, F, F]:
     )
 
 
-@njit(inline="always")
-def _cell(position: F, size: int) -> np.uintp:
-    """Index of the cell of `bounds` that holds a position in voxels, at least -1/2."""
-    return np.uintp(min(max(int(position + ONE), 0), size - 1))
-
-
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def _interpolate(coefficients: Array, z: F, y: F, x: F) -> F:
-    """Value at (z, y, x) in voxels; `coefficients` carry `MARGIN` on every side."""
-    iz, iy, ix = int(math.floor(z)), int(math.floor(y)), int(math.floor(x))
+    """Value at (z, y, x) in voxels, at least -1; `coefficients` carry `MARGIN` on every side."""
+    z, y, x = z + ONE, y + ONE, x + ONE
+    iz, iy, ix = int(z), int(y), int(x)
     wz, wy, wx = _weights(z - F(iz)), _weights(y - F(iy)), _weights(x - F(ix))
     # Unsigned, as a signed index is asked 64 times whether it counts from the end.
-    base = MARGIN - 1
-    z0, y0, x0 = np.uintp(iz + base), np.uintp(iy + base), np.uintp(ix + base)
-    x1, x2, x3 = x0 + np.uintp(1), x0 + np.uintp(2), x0 + np.uintp(3)
-    s0, s1, s2, s3 = ZERO, ZERO, ZERO, ZERO
+    x0, x1, x2, x3 = np.uintp(ix), np.uintp(ix + 1), np.uintp(ix + 2), np.uintp(ix + 3)
+    value = ZERO
     for a in range(4):
+        plane = ZERO
         for b in range(4):
-            za, yb = z0 + np.uintp(a), y0 + np.uintp(b)
-            w = wz[a] * wy[b]
-            s0 += w * coefficients[za, yb, x0]
-            s1 += w * coefficients[za, yb, x1]
-            s2 += w * coefficients[za, yb, x2]
-            s3 += w * coefficients[za, yb, x3]
-    return wx[0] * s0 + wx[1] * s1 + wx[2] * s2 + wx[3] * s3
-
-
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def _bound(bounds: Array, z: F, y: F, x: F) -> F:
-    """Entry of a volume of bounds at a position in voxels."""
-    i, j, k = _cell(z, bounds.shape[0]), _cell(y, bounds.shape[1]), _cell(x, bounds.shape[2])
-    bound: F = bounds[i, j, k]
-    return bound
+            row = coefficients[np.uintp(iz + a), np.uintp(iy + b)]
+            plane += wy[b] * (wx[0] * row[x0] + wx[1] * row[x1] + wx[2] * row[x2] + wx[3] * row[x3])
+        value += wz[a] * plane
+    return value
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -78,11 +61,63 @@ def _vertex(before: F, best: F, after: F) -> F:
     return HALF * (before - after) / bend
 
 
+@njit(inline="always")
+def _level(levels: Array, value: F) -> int:
+    """Return the largest code whose bound is at most `value`; -1 if none is."""
+    low, high = -1, levels.shape[0]
+    while high - low > 1:
+        middle = (low + high) // 2
+        if levels[middle] <= value:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@njit(inline="always")
+def _span(
+    frame: Array, spacing: Array, i: int, j: int, near: F, far: F, axis: int, size: int
+) -> tuple[F, F]:
+    """Return where pixel (i, j)'s ray begins along an axis, and how far it goes, in voxels."""
+    o = frame[0, axis] + F(i) * frame[1, axis] + F(j) * frame[2, axis]
+    d = frame[3, axis] + F(i) * frame[4, axis] + F(j) * frame[5, axis]
+    # Held inside the box, whatever rounding says of a camera far away.
+    first = min(max((o + near * d) / spacing[axis], -HALF), F(size) - HALF)
+    last = min(max((o + far * d) / spacing[axis], -HALF), F(size) - HALF)
+    return first, last - first
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def _look_up(
+    codes: Codes, start: Vector, step: Vector, count: int, seen: Codes, tops: Codes
+) -> None:
+    """Set `seen` to the codes at `count` samples, `tops` to the largest of each `BLOCK` of them.
+
+    The last sample is repeated to the end of its block.
+    """
+    rows, width = codes.shape[1], codes.shape[2]
+    flat = codes.reshape(-1)
+    places = np.empty(BLOCK, np.int64)
+    last = F(count - 1)
+    for block in range(0, count, BLOCK):
+        for n in range(BLOCK):
+            m = min(F(block + n), last)
+            z, y, x = start[0] + m * step[0], start[1] + m * step[1], start[2] + m * step[2]
+            places[n] = (int(z) * rows + int(y)) * width + int(x)
+        some = seen[block : block + BLOCK]
+        top = np.uint8(0)
+        for n in range(BLOCK):
+            code = flat[np.uintp(places[n])]
+            some[n] = code
+            top = max(top, code)
+        tops[block // BLOCK] = top
+
+
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def march_maximum(
     coefficients: Array,
-    bounds: Array,
-    wide_bounds: Array,
+    codes: Codes,
+    levels: Array,
     frame: Array,
     spacing: Array,
     near: Array,
@@ -96,54 +131,64 @@ def march_maximum(
 ) -> None:
     """Set rows [first, end) of `image` [H, W] to the largest value on each ray, `depth` to its t.
 
-    The stretch of `STRETCH` samples with the highest bound is looked at first; what it holds
-    spares most of the others. The largest sample's peak is found by a parabola.
+    The sample with the highest bound is looked at first; what it holds spares most of the others.
+    The largest sample's peak is found by a parabola.
 
-    bounds : [Z + 1, Y + 1, X + 1], the largest coefficient that matters in each cell.
-    wide_bounds : the same, over all cells within half a stretch.
+    codes : bounds of the spline, see `cpu_bounds`; a bound is `levels` [256] of its code.
     frame : [6, 3] as `Rays.frame`.
     near, far : [H, W], in t; rays with near >= far keep their value.
     step : longest distance between samples, in voxels of the axis along which a ray is fastest.
     slack : what may be missed of the largest value; spares the noise of an empty ray.
     """
-    half = F(0.5) * F(STRETCH - 1)
+    nz, ny, nx = (
+        coefficients.shape[0] - 2 * MARGIN,
+        coefficients.shape[1] - 2 * MARGIN,
+        coefficients.shape[2] - 2 * MARGIN,
+    )
+    parts = F(codes.shape[2] // (nx + 1))
+    longest = int(F(max(nz, ny, nx)) / step) + 2
+    tops = np.empty(longest // BLOCK + 1, np.uint8)
+    seen = np.empty(len(tops) * BLOCK, np.uint8)
     for i in range(first, end):
         for j in range(image.shape[1]):
             if near[i, j] >= far[i, j]:
                 continue
-            dz = frame[3, 0] + F(i) * frame[4, 0] + F(j) * frame[5, 0]
-            dy = frame[3, 1] + F(i) * frame[4, 1] + F(j) * frame[5, 1]
-            dx = frame[3, 2] + F(i) * frame[4, 2] + F(j) * frame[5, 2]
-            dz, dy, dx = dz / spacing[0], dy / spacing[1], dx / spacing[2]
-            length = (far[i, j] - near[i, j]) * max(abs(dz), abs(dy), abs(dx))
-            count = int(math.ceil(length / step)) + 1
-            dt = (far[i, j] - near[i, j]) / F(count - 1)
-            z = frame[0, 0] + F(i) * frame[1, 0] + F(j) * frame[2, 0]
-            y = frame[0, 1] + F(i) * frame[1, 1] + F(j) * frame[2, 1]
-            x = frame[0, 2] + F(i) * frame[1, 2] + F(j) * frame[2, 2]
-            z, y, x = z / spacing[0], y / spacing[1], x / spacing[2]
-            z, y, x = z + near[i, j] * dz, y + near[i, j] * dy, x + near[i, j] * dx
-            dz, dy, dx = dz * dt, dy * dt, dx * dt
-            stretches = (count + STRETCH - 1) // STRETCH
-            likely, place = -F(1e30), 0
-            for n in range(stretches):
-                m = F(n * STRETCH) + half
-                bound = _bound(wide_bounds, z + m * dz, y + m * dy, x + m * dx)
-                if bound > likely:
-                    likely, place = bound, n
-            best, where = -F(1e30), 0
-            for turn in range(stretches + 1):
-                # The likeliest stretch first, then all of them in order.
-                n = place if turn == 0 else turn - 1
-                m = F(n * STRETCH) + half
-                if _bound(wide_bounds, z + m * dz, y + m * dy, x + m * dx) <= best + slack:
+            z, dz = _span(frame, spacing, i, j, near[i, j], far[i, j], 0, nz)
+            y, dy = _span(frame, spacing, i, j, near[i, j], far[i, j], 1, ny)
+            x, dx = _span(frame, spacing, i, j, near[i, j], far[i, j], 2, nx)
+            count = int(math.ceil(max(abs(dz), abs(dy), abs(dx)) / step)) + 1
+            count = max(2, min(count, longest))
+            part = ONE / F(count - 1)
+            dz, dy, dx = dz * part, dy * part, dx * part
+            _look_up(
+                codes,
+                (parts * (z + ONE), parts * (y + ONE), parts * (x + ONE)),
+                (parts * dz, parts * dy, parts * dx),
+                count,
+                seen,
+                tops,
+            )
+            blocks = (count - 1) // BLOCK + 1
+            likely = 0
+            for block in range(blocks):
+                if tops[block] > tops[likely]:
+                    likely = block
+            where = likely * BLOCK
+            while seen[where] != tops[likely]:
+                where += 1
+            m = F(where)
+            best = _interpolate(coefficients, z + m * dz, y + m * dy, x + m * dx)
+            enough = _level(levels, best + slack)
+            for block in range(blocks):
+                if tops[block] <= enough:
                     continue
-                for k in range(n * STRETCH, min((n + 1) * STRETCH, count)):
-                    m = F(k)
-                    if _bound(bounds, z + m * dz, y + m * dy, x + m * dx) > best + slack:
+                for n in range(block * BLOCK, min(count, (block + 1) * BLOCK)):
+                    if seen[n] > enough and n != where:
+                        m = F(n)
                         value = _interpolate(coefficients, z + m * dz, y + m * dy, x + m * dx)
                         if value > best:
-                            best, where = value, k
+                            best, where = value, n
+                            enough = _level(levels, best + slack)
             peak = F(where)
             if 0 < where < count - 1:
                 m = F(where - 1)
@@ -154,4 +199,5 @@ def march_maximum(
                 value = _interpolate(coefficients, z + m * dz, y + m * dy, x + m * dx)
                 if value > best:
                     best, peak = value, m
-            image[i, j], depth[i, j] = best, near[i, j] + peak * dt
+            image[i, j] = best
+            depth[i, j] = near[i, j] + peak * part * (far[i, j] - near[i, j])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels import cpu_march
+from napari_gaussfit._kernels import cpu_bounds, cpu_march
 from napari_gaussfit._kernels.cpu import lengths, piece_size, run_pieces, view_of
 from napari_gaussfit._kernels.geometry import Rays
 
@@ -19,6 +19,28 @@ SLACK = 1e-4
 
 STEP = 0.5
 """Voxels between samples along the axis on which a ray is fastest: half the finest or less."""
+
+MOST_HALVED = 16_000_000
+"""Cells of a voxel of which each half has a bound of its own; in larger stacks, for memory's sake,
+each whole one."""
+
+TABLE = 2**14
+"""Values, evenly spaced, whose codes are kept in a table."""
+
+SAMPLED = 200_000
+"""Coefficients that say where codes should be dense."""
+
+
+def _levels(coefficients: Array) -> Array:
+    """Return what the codes 0 to 255 stand for: bounds, the last one above all.
+
+    They are denser where a ray's maximum decides: each level has the same part fewer above it.
+    """
+    step = max(1, coefficients.size // SAMPLED)
+    ordered = np.sort(coefficients.reshape(-1)[::step])
+    above = np.geomspace(ordered.size, 1, 255)
+    levels = ordered[(ordered.size - above).astype(np.intp)]
+    return np.append(levels, np.float32(np.finfo(np.float32).max))
 
 
 class SplineVolume:
@@ -33,22 +55,30 @@ class SplineVolume:
     """
 
     def __init__(self, voxels: Array, spacing: Array) -> None:
-        from scipy.ndimage import maximum_filter, spline_filter
+        from scipy.ndimage import spline_filter
 
         self._spacing = spacing
         self._slack = np.float32(SLACK * float(np.ptp(voxels)))
         smooth = spline_filter(voxels, order=3, output=np.float32, mode="mirror")
         self._coefficients = np.pad(smooth, cpu_march.MARGIN, mode="reflect")
-        bounds = self._coefficients
-        for axis in range(3):
-            size = bounds.shape[axis]
-            pieces = [bounds.take(range(n, size - 3 + n), axis) for n in range(4)]
-            bounds = functools.reduce(np.maximum, pieces)
-        self._bounds = np.ascontiguousarray(bounds)
-        reach = [0.5 * (cpu_march.STRETCH - 1) * STEP] * 3
-        self._wide_bounds = maximum_filter(
-            self._bounds, size=[2 * int(np.ceil(cells)) + 1 for cells in reach], mode="nearest"
-        )
+        self._bound()
+
+    def _bound(self) -> None:
+        """Bound the spline from above, in codes of 8 bits."""
+        coefficients = self._coefficients
+        low, high = np.float32(coefficients.min()), np.float32(coefficients.max())
+        self._levels = _levels(coefficients)
+        edges = np.linspace(low, high, TABLE + 1, dtype=np.float32)
+        table = np.searchsorted(self._levels, edges[1:]).clip(0, 255).astype(np.uint8)
+        scale = np.float32(TABLE) / max(high - low, np.float32(1e-30))
+        cells = [size - 3 for size in coefficients.shape]
+        parts = 2 if math.prod(cells) <= MOST_HALVED else 1
+        self._codes = np.empty([parts * size for size in cells], np.uint8)
+
+        def bound(first: int, end: int) -> None:
+            cpu_bounds.bound_planes(coefficients, low, scale, table, self._codes, first, end)
+
+        run_pieces(bound, cells[0], piece_size(cells[0]))
 
     def mip(self, rays: Rays) -> tuple[Array, Array]:
         """Return the largest value [H, W] on each ray and its t; 0 where a ray misses the box."""
@@ -59,8 +89,8 @@ class SplineVolume:
         def march(first: int, end: int) -> None:
             cpu_march.march_maximum(
                 self._coefficients,
-                self._bounds,
-                self._wide_bounds,
+                self._codes,
+                self._levels,
                 rays.frame,
                 self._spacing,
                 near,
