@@ -102,6 +102,7 @@ def test_the_page_has_a_place_for_figures(checkout: Path) -> None:
     assert text.count(BEGIN) == text.count(END) == 1
 
 
+@pytest.mark.notebook("benchmarks", api="benchmarks.points")
 def test_every_way_of_evaluating_at_points_gives_the_kernels_gradients(load: Load) -> None:
     points, fields = load("points"), load("fields")
     parameters = fields.random_field(20, (1.0, 1.0, 1.0), 0.3)

@@ -95,6 +95,7 @@ def test_pixels_of_an_axis_view_are_the_voxels_columns(axis: int) -> None:
     assert camera.shape == tuple(expected.max(0) + 1)
 
 
+@pytest.mark.notebook("world-to-camera", api="Camera.to_camera")
 def test_a_ray_projects_to_its_own_pixel(camera: Camera) -> None:
     rays = camera.rays(BOX)
     rng = np.random.default_rng(1)
@@ -110,6 +111,7 @@ def test_a_ray_projects_to_its_own_pixel(camera: Camera) -> None:
         np.testing.assert_allclose(np.diff(depths), np.diff(t[:, 0]), atol=1e-4)
 
 
+@pytest.mark.notebook("mip-views", api="camera.look_at")
 def test_look_at_sees_its_target_in_the_middle_and_its_field_of_view_edge_to_edge() -> None:
     position, target = np.array([-20.0, 5.0, 8.0]), np.array([6.0, 5.0, 8.0])
     camera = look_at(position, target, shape=(60, 80), field_of_view=40.0)
@@ -123,6 +125,7 @@ def test_look_at_sees_its_target_in_the_middle_and_its_field_of_view_edge_to_edg
     assert column == pytest.approx(camera.middle[1] + 30), "x points right, pixels are square"
 
 
+@pytest.mark.notebook("perspective-jacobian", api="Camera.project")
 def test_what_is_nearer_to_a_pinhole_is_seen_larger() -> None:
     camera = look_at((0, 0, 0), (1, 0, 0), shape=(50, 50), field_of_view=60)
     near, far = (camera.project([[z, 0, 1], [z, 0, 0]])[0] for z in (4.0, 8.0))
@@ -134,6 +137,7 @@ def covariances(count: int) -> np.ndarray:
     return factors @ factors.transpose(0, 2, 1) + 0.02 * np.eye(3)
 
 
+@pytest.mark.notebook("world-to-camera", api="Camera.covariances_to_camera")
 def test_covariances_turn_as_the_points_that_have_them(camera: Camera) -> None:
     sigma = covariances(1)[0]
     points = np.random.default_rng(3).multivariate_normal(MIDDLE, sigma, 200)
@@ -143,6 +147,7 @@ def test_covariances_turn_as_the_points_that_have_them(camera: Camera) -> None:
     )
 
 
+@pytest.mark.notebook("perspective-jacobian", api="Camera.image_covariances")
 def test_covariances_on_the_image_are_those_of_the_projections_derivative(camera: Camera) -> None:
     points = np.random.default_rng(4).uniform(*BOX, (20, 3))
     sigma = covariances(20)

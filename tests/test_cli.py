@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
     Capture = pytest.CaptureFixture[str]
 
-FILES = ["fit.safetensors", "gaussians.csv", "projections.png", "report.json"]
+FILES = [
+    *("fit.safetensors", "gaussians.csv", "gaussians.png"),
+    *("history.png", "projections.png", "report.json"),
+]
 SHAPE = (16, 40, 36)
 
 
@@ -69,7 +72,7 @@ def refused(capsys: Capture, *arguments: object) -> str:
     return lines[0]
 
 
-def test_fit_leaves_its_four_files(fitted: Path) -> None:
+def test_fit_leaves_its_files(fitted: Path) -> None:
     assert sorted(path.name for path in fitted.iterdir()) == FILES
     assert report_in(fitted)["gaussians"] == 10
 

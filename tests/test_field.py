@@ -37,12 +37,14 @@ def formula(field: GaussianField, points: np.ndarray) -> np.ndarray:
     return field.background + np.exp(-squares / 2) @ field.amplitudes.double().numpy()
 
 
+@pytest.mark.notebook("field", api="GaussianField.covariances")
 def test_covariances_come_back(field: GaussianField) -> None:
     np.testing.assert_allclose(field.covariances, covariances(COUNT), rtol=1e-4, atol=1e-5)
     assert len(field) == COUNT
     assert field.unit == "pixel"
 
 
+@pytest.mark.notebook("field", api="GaussianField.factors")
 def test_factors_have_their_scales_in_entries_0_2_and_5() -> None:
     parameters = torch.tensor([[np.log(2.0), 0.1, np.log(3.0), 0.2, 0.3, np.log(4.0)]]).float()
     one = GaussianField(torch.zeros(1, 3), parameters, torch.ones(1))
@@ -50,11 +52,62 @@ def test_factors_have_their_scales_in_entries_0_2_and_5() -> None:
     np.testing.assert_allclose(one.factors[0], expected, rtol=1e-6)
 
 
+@pytest.mark.notebook("field", api="GaussianField.evaluate")
 def test_values_are_those_of_the_formula(field: GaussianField) -> None:
     points = np.random.default_rng(2).uniform(-2, 10, (300, 3)).astype(np.float32)
     found = field.evaluate(torch.from_numpy(points)).numpy()
     off = np.abs(found - formula(field, points)).max() / 200
     assert off < 1e-5, f"off by {off:.1e} of the largest amplitude"
+
+
+@pytest.mark.notebook("evaluate", api="GaussianField.evaluate")
+def test_one_point_has_the_value_that_it_has_among_many(field: GaussianField) -> None:
+    points = torch.from_numpy(np.random.default_rng(2).uniform(0, 8, (20, 3)).astype(np.float32))
+    many = field.evaluate(points)
+    for point, value in zip(points, many, strict=True):
+        one = field.evaluate(point)
+        assert one.shape == ()
+        assert float(one) == pytest.approx(float(value), rel=1e-6)
+    with pytest.raises(SettingsError, match=r"points has shape \(2, 2, 3\), expected"):
+        field.evaluate(torch.zeros(2, 2, 3))
+
+
+@pytest.mark.notebook("evaluate", api="GaussianField.from_gaussians")
+def test_a_list_of_gaussians_is_their_sum() -> None:
+    rng = np.random.default_rng(3)
+    gaussians = [
+        (rng.uniform(0, 8, 3), sigma, float(a))
+        for sigma, a in zip(covariances(5), range(1, 6), strict=True)
+    ]
+    summed = GaussianField.from_gaussians(gaussians, background=7.0, unit="pixel")
+    points = rng.uniform(-1, 9, (40, 3))
+    expected = np.full(40, 7.0)
+    for mean, sigma, amplitude in gaussians:
+        for n, point in enumerate(points):
+            offset = point - mean
+            expected[n] += amplitude * np.exp(-offset @ np.linalg.solve(sigma, offset) / 2)
+    found = summed.evaluate(torch.from_numpy(points.astype(np.float32)))
+    np.testing.assert_allclose(found, expected, atol=5e-5)
+    assert summed.unit == "pixel"
+    assert len(GaussianField.from_gaussians([])) == 0
+
+
+@pytest.mark.notebook("field", api="GaussianField")
+def test_without_full_covariance_axes_are_those_of_the_stack(field: GaussianField) -> None:
+    diagonal = GaussianField.from_covariances(
+        field.means, field.covariances, field.amplitudes, full_covariance=False
+    )
+    for found, full in zip(diagonal.covariances, field.covariances, strict=True):
+        np.testing.assert_allclose(found, torch.diag(full.diagonal()), rtol=1e-5, atol=1e-6)
+    assert not diagonal.select(torch.arange(3)).full_covariance
+
+    leaf = field.cholesky.clone().requires_grad_()
+    masked = GaussianField(field.means, leaf, field.amplitudes, full_covariance=False)
+    assert not masked.cholesky[:, [1, 3, 4]].any()
+    masked.evaluate(field.means).sum().backward()
+    assert leaf.grad is not None
+    assert leaf.grad[:, [0, 2, 5]].any()
+    assert not leaf.grad[:, [1, 3, 4]].any()
 
 
 def test_voxels_are_values_at_their_centres(field: GaussianField) -> None:

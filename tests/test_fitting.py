@@ -99,6 +99,22 @@ def test_restored_fit_ends_in_the_field_of_an_uninterrupted_one(
     assert_same(last.field, whole)
 
 
+@pytest.mark.notebook("gradient-monitoring", api="FitResult.history")
+def test_history_has_means_spreads_and_gradients_of_every_group(stack: Stack) -> None:
+    result = fit(stack, settings(iterations=20))
+    means, amplitudes = (t.double().numpy() for t in (result.field.means, result.field.amplitudes))
+    widths = np.exp(result.field.cholesky.double().numpy()[:, [0, 2, 5]]).mean(1)
+    groups = {"width": widths, "amplitude": amplitudes}
+    groups |= {axis: means[:, n] for n, axis in enumerate("zyx")}
+    for name, values in groups.items():
+        assert result.history[f"mean_{name}"][-1] == pytest.approx(values.mean(), rel=1e-5)
+        assert result.history[f"spread_{name}"][-1] == pytest.approx(values.std(), rel=1e-4)
+    for name in ("means", "cholesky", "amplitudes"):
+        norms = result.history[f"gradient_{name}"]
+        assert len(norms) == 2
+        assert all(np.isfinite(norm) and norm > 0 for norm in norms), name
+
+
 def test_history_goes_on_where_it_was(stack: Stack) -> None:
     broken = Fit(stack, settings())
     for snapshot in broken:

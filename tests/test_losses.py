@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from napari_gaussfit.losses import LOSSES, dissimilarity, poisson_deviance, squared_error
+from napari_gaussfit._kernels.geometry import Grid
+from napari_gaussfit._kernels.reference import voxelise
+from napari_gaussfit.field import GaussianField
+from napari_gaussfit.losses import (
+    LOSSES,
+    dissimilarity,
+    poisson_deviance,
+    squared_error,
+    voxel_loss,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,3 +81,34 @@ def test_a_perfect_prediction_costs_nothing(
     images: tuple[Tensor, Tensor], loss: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
     assert float(loss(images[1], images[1])) == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.notebook("voxel-loss", api="losses.voxel_loss")
+@pytest.mark.parametrize("planes", [None, 1, 4])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_over_voxels_has_the_gradient_of_the_formula_in_any_batches(
+    planes: int | None, loss: str
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    shape, spacing = (9, 8, 7), (0.5, 0.25, 0.25)
+    means = torch.rand(6, 3, generator=generator) * 2
+    cholesky = torch.randn(6, 6, generator=generator) * 0.1 - 0.5
+    amplitudes = torch.rand(6, generator=generator) + 0.5
+    voxels = 0.2 + torch.rand(shape, generator=generator)
+
+    leaves = [part.clone().requires_grad_() for part in (means, cholesky, amplitudes)]
+    found = voxel_loss(
+        GaussianField(*leaves, background=0.1), voxels, spacing, planes=planes, loss=loss
+    )
+    found.backward()
+    exact = [part.double().requires_grad_() for part in (means, cholesky, amplitudes)]
+    grid = Grid(np.zeros(3, np.float32), np.asarray(spacing, np.float32), shape)
+    expected = LOSSES[loss](0.1 + voxelise(*exact, grid), voxels.double())
+    expected.backward()
+
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+    for leaf, true in zip(leaves, exact, strict=True):
+        assert leaf.grad is not None
+        assert true.grad is not None
+        off = float((leaf.grad - true.grad).abs().max() / true.grad.abs().max())
+        assert off < 1e-3, f"a gradient is off by {off:.1e}"

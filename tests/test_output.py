@@ -35,7 +35,8 @@ SYMMETRIC = ("zz", "zy", "zx", "yy", "yx", "xx")
 
 REPORT_KEYS = {
     "stack", "shape", "spacing", "unit", "gaussians", "background", "heldout_mip_psnr",
-    "heldout_mip_ssim", "train_mip_psnr", "voxel_psnr", "consistency_psnr", "compression",
+    "heldout_mip_ssim", "train_mip_psnr", "mip_psnr_gap", "voxel_psnr", "consistency_psnr",
+    "compression",
     "seconds", "iterations", "device", "backend", "peak_memory_mb", "seed", "version",
 }  # fmt: skip
 
@@ -93,9 +94,12 @@ def summed(folder: FitFolder, background: float) -> NDArray[np.float64]:
     return total
 
 
-def test_folder_holds_the_four_files_and_nothing_half_written(folder: FitFolder) -> None:
+def test_folder_holds_its_files_and_nothing_half_written(folder: FitFolder) -> None:
     found = sorted(path.name for path in folder.path.iterdir())
-    assert found == ["fit.safetensors", "gaussians.csv", "projections.png", "report.json"]
+    assert found == [
+        *("fit.safetensors", "gaussians.csv", "gaussians.png"),
+        *("history.png", "projections.png", "report.json"),
+    ]
 
 
 def test_table_and_background_reproduce_the_reported_psnr(

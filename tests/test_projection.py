@@ -67,6 +67,7 @@ def test_mip_of_a_field_is_its_largest_value_on_each_ray(
     assert_close(render(field, camera, BOX), true, 0.01)
 
 
+@pytest.mark.notebook("mip-splatting-model", api="render")
 @pytest.mark.parametrize("temperature", [2.0, 40.0])
 def test_soft_mip_is_the_softmax_weighted_mean_of_peaks(
     field: GaussianField, camera: Camera, temperature: float
@@ -177,6 +178,7 @@ def test_mip_of_a_stack_is_the_largest_value_of_its_spline(
     assert_is_the_maximum(project_stack(stack, camera), marched(stack, camera).max(-1), stack)
 
 
+@pytest.mark.notebook("mip-views", api="project_stack")
 def test_mip_of_a_stack_for_a_pinhole_camera(stack: Stack) -> None:
     middle = (stack.box[0] + stack.box[1]) / 2
     camera = look_at(middle - [9, 2, 1], middle, shape=(14, 16), field_of_view=35.0)

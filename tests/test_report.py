@@ -12,7 +12,12 @@ import pytest
 from napari_gaussfit.metrics import psnr
 from napari_gaussfit.phantoms import Phantom, separated
 from napari_gaussfit.projection import project_stack, render
-from napari_gaussfit.report import Report, make_report, peak_memory_mb
+from napari_gaussfit.report import (
+    TRAINING_VIEWS_REPORTED,
+    Report,
+    make_report,
+    peak_memory_mb,
+)
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stack import Stack
 from napari_gaussfit.views import Views
@@ -60,6 +65,7 @@ def test_voxel_psnr_is_that_of_the_formula(report: Report, phantom: Phantom) -> 
     assert report.voxel_psnr == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.notebook("psnr-gap", api="Report.heldout_mip_psnr")
 def test_held_out_psnr_is_the_mean_over_held_out_views(
     report: Report, phantom: Phantom, views: Views
 ) -> None:
@@ -74,6 +80,25 @@ def test_held_out_psnr_is_the_mean_over_held_out_views(
         for camera in views.held_out
     ]
     assert report.heldout_mip_psnr == pytest.approx(np.mean(found), abs=1e-3)
+
+
+@pytest.mark.notebook("psnr-gap", api="Report.mip_psnr_gap")
+def test_the_gap_is_between_views_trained_on_and_held_out(
+    report: Report, phantom: Phantom, views: Views
+) -> None:
+    stack = phantom.stack
+    sample = views.training[:: max(1, len(views.training) // TRAINING_VIEWS_REPORTED)]
+    found = [
+        psnr(
+            views.view(camera).target.numpy(),
+            render(phantom.truth, camera, stack.box).numpy(),
+            stack.value_range,
+            views.view(camera).hit.numpy(),
+        )
+        for camera in sample
+    ]
+    assert report.train_mip_psnr == pytest.approx(np.mean(found), abs=1e-3)
+    assert report.mip_psnr_gap == report.train_mip_psnr - report.heldout_mip_psnr
 
 
 def test_the_renderer_agrees_with_the_voxels_of_its_own_field(report: Report) -> None:

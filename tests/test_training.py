@@ -12,7 +12,15 @@ from napari_gaussfit.fitting import fit
 from napari_gaussfit.metrics import psnr
 from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings
-from napari_gaussfit.training import BRICK, NARROWEST, VOXELS_PER_STEP, Trainer, _bricks
+from napari_gaussfit.training import (
+    BRICK,
+    NARROWEST,
+    RATE,
+    RATE_AT_END,
+    VOXELS_PER_STEP,
+    Trainer,
+    _bricks,
+)
 
 if TYPE_CHECKING:
     from napari_gaussfit.stack import Stack
@@ -52,6 +60,7 @@ def test_bricks_cover_every_voxel_once(shape: tuple[int, int, int]) -> None:
         assert len(bricks) == 1
 
 
+@pytest.mark.notebook("field", api="FitSettings.full_covariance")
 def test_diagonal_covariances_stay_diagonal(stack: Stack) -> None:
     diagonal = fit(stack, settings(full_covariance=False)).field
     assert not diagonal.cholesky[:, OFF_DIAGONAL].any()
@@ -88,6 +97,26 @@ def test_other_losses_bring_the_field_closer_too(
 
     gained = quality(60) - quality(1)
     assert gained > 1, f"{gained:.2f} dB"
+
+
+@pytest.mark.notebook("mip-splatting-model", api="fit")
+def test_a_fit_of_projections_alone_learns_and_keeps_its_losses(clean: Stack) -> None:
+    result = fit(clean, settings(objective="mip", iterations=100))
+    losses = result.history["loss"]
+    assert len(losses) == 10
+    assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3]), f"losses {losses}"
+    assert (result.field.amplitudes > 0).all(), "no darkness is added"
+
+
+@pytest.mark.notebook("mip-splatting-model", api="training.Trainer")
+def test_steps_shrink_as_a_fit_goes_on(clean: Stack) -> None:
+    def first_step(progress: float) -> float:
+        trainer = Trainer(clean, settings(objective="mip"))
+        before = trainer.field.amplitudes.log()
+        trainer.step(progress)
+        return float((trainer.field.amplitudes.log() - before).abs().max())
+
+    assert first_step(1.0) / first_step(0.0) == pytest.approx(RATE_AT_END / RATE, rel=0.01)
 
 
 def test_no_gaussian_hides_between_samples(stack: Stack) -> None:
@@ -130,6 +159,7 @@ def test_every_brick_of_a_large_stack_is_looked_at(monkeypatch: pytest.MonkeyPat
     assert np.isfinite(values.loss)
 
 
+@pytest.mark.notebook("gradient-monitoring", api="training.StepValues")
 def test_gradients_of_all_three_tensors_are_recorded(stack: Stack) -> None:
     values = Trainer(stack, settings()).step(0.0)
     assert len(values.gradient_norms) == 3

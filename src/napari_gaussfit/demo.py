@@ -15,18 +15,15 @@ from napari_gaussfit.io.native import load_fit
 from napari_gaussfit.io.tiff import write_ome_tiff
 from napari_gaussfit.output import FIT_NAME, TABLE_NAME
 from napari_gaussfit.phantoms import separated
+from napari_gaussfit.recovery import errors_of
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from napari_gaussfit.field import GaussianField
     from napari_gaussfit.phantoms import Phantom
 
-__all__ = ["compare", "errors_of", "has_screen", "problem", "show"]
+__all__ = ["compare", "has_screen", "problem", "show"]
 
 PHOTONS = 500.0
 """Light at the brightest voxel: that of a good confocal recording."""
@@ -38,31 +35,6 @@ def problem() -> tuple[Phantom, FitSettings]:
     """Return a stack of known Gaussians that do not overlap, and settings to find as many."""
     phantom = separated(photons=PHOTONS)
     return phantom, FitSettings(gaussians=len(phantom.truth), quality="balanced")
-
-
-def errors_of(found: GaussianField, truth: GaussianField) -> Mapping[str, NDArray[np.float64]]:
-    """Return how far each true Gaussian's partner is from it, one partner each.
-
-    Parameters
-    ----------
-    found, truth : GaussianField
-        In one unit. Partners are chosen so that the distances' sum is least.
-
-    Returns
-    -------
-    mapping of ndarray
-        "centre" [P], in `unit`; "width" [P], of the three principal sigmas the largest relative
-        error; "amplitude" [P], relative. P is the smaller of the two counts.
-    """
-    from scipy.optimize import linear_sum_assignment
-    from scipy.spatial.distance import cdist
-
-    distances = cdist(truth.means.numpy(), found.means.numpy())
-    known, partner = linear_sum_assignment(distances)
-    sigmas, true_sigmas = (field.principal()[0].numpy() for field in (found, truth))
-    widths = np.abs(sigmas[partner] / true_sigmas[known] - 1).max(axis=1)
-    amplitudes = np.abs(found.amplitudes.numpy()[partner] / truth.amplitudes.numpy()[known] - 1)
-    return {"centre": distances[known, partner], "width": widths, "amplitude": amplitudes}
 
 
 def compare(folder: Path, phantom: Phantom) -> None:

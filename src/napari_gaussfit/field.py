@@ -17,7 +17,7 @@ from napari_gaussfit._kernels.reference import cholesky_parameters, factors
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import ArrayLike
     from torch import Tensor
@@ -26,6 +26,10 @@ FWHM_PER_SIGMA = 2.0 * float(np.sqrt(2.0 * np.log(2.0)))
 
 DEFAULT_TOLERANCE = 1e-6
 """A Gaussian is left out where it contributes less than this part of the largest amplitude."""
+
+
+_DIAGONAL = (1.0, 0.0, 1.0, 0.0, 0.0, 1.0)
+"""Which of the Cholesky parameters are on the diagonal of L."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,9 @@ class GaussianField:
         In raw intensity units.
     unit : str
         Of lengths: "micrometer" or "pixel".
+    full_covariance : bool
+        False keeps the Gaussians' axes along z, y and x: the entries b, d and e of `cholesky`
+        are 0, whatever is given for them, and get no gradient.
     """
 
     means: Tensor
@@ -52,6 +59,7 @@ class GaussianField:
     amplitudes: Tensor
     background: float = 0.0
     unit: str = "micrometer"
+    full_covariance: bool = True
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not belong together."""
@@ -61,6 +69,9 @@ class GaussianField:
             if found != (count, *shape):
                 message = f"{name} has shape {found}, expected {(count, *shape)}"
                 raise SettingsError(message)
+        if not self.full_covariance:
+            kept = self.cholesky.new_tensor(_DIAGONAL)
+            object.__setattr__(self, "cholesky", self.cholesky * kept)
 
     @classmethod
     def from_covariances(
@@ -71,8 +82,11 @@ class GaussianField:
         *,
         background: float = 0.0,
         unit: str = "micrometer",
+        full_covariance: bool = True,
     ) -> GaussianField:
         """Make a field of means [K, 3], covariances [K, 3, 3] and amplitudes [K].
+
+        Without `full_covariance`, only the covariances' diagonals count.
 
         Raises
         ------
@@ -80,6 +94,8 @@ class GaussianField:
             If a covariance is not positive definite; the message gives its index.
         """
         sigma = np.asarray(covariances, np.float64).reshape(-1, 3, 3)
+        if not full_covariance:
+            sigma = sigma * np.eye(3)
         smallest = np.linalg.eigvalsh(sigma)[:, 0] if len(sigma) else np.zeros(0)
         if (smallest <= 0).any():
             k = int(np.argmin(smallest))
@@ -96,6 +112,41 @@ class GaussianField:
             torch.as_tensor(np.asarray(amplitudes, np.float32).reshape(-1)),
             background,
             unit,
+            full_covariance,
+        )
+
+    @classmethod
+    def from_gaussians(
+        cls,
+        gaussians: Iterable[tuple[ArrayLike, ArrayLike, float]],
+        *,
+        background: float = 0.0,
+        unit: str = "micrometer",
+    ) -> GaussianField:
+        """Make a field of a list of Gaussians, each (mean [3], covariance [3, 3], amplitude).
+
+        Raises
+        ------
+        SettingsError
+            If a covariance is not positive definite; the message gives its index.
+
+        Examples
+        --------
+        >>> import torch
+        >>> one = ((0.0, 0.0, 0.0), torch.eye(3), 2.0)
+        >>> other = ((0.0, 0.0, 4.0), 4 * torch.eye(3), 1.0)
+        >>> field = GaussianField.from_gaussians([one, other])
+        >>> field.evaluate(torch.tensor([0.0, 0.0, 0.0]))
+        tensor(2.1353)
+        """
+        parts = list(gaussians)
+        means, covariances, amplitudes = zip(*parts, strict=True) if parts else ((), (), ())
+        return cls.from_covariances(
+            [np.asarray(mean) for mean in means],
+            [np.asarray(covariance) for covariance in covariances],
+            amplitudes,
+            background=background,
+            unit=unit,
         )
 
     def __len__(self) -> int:
@@ -143,13 +194,27 @@ class GaussianField:
         return self.amplitudes * float((2 * np.pi) ** 1.5) * log_determinant.exp()
 
     def evaluate(self, points: Tensor, *, tolerance: float = DEFAULT_TOLERANCE) -> Tensor:
-        """Return f [B] at points [B, 3] in `unit`; differentiable by the field's tensors.
+        """Return f at a point [3], a number, or at points [B, 3], [B]; points in `unit`.
 
-        Contributions below `tolerance` times the largest amplitude may be left out.
+        Differentiable by the field's tensors. Contributions below `tolerance` times the largest
+        amplitude may be left out.
+
+        Raises
+        ------
+        SettingsError
+            If the points have another shape.
         """
-        return self.background + _kernels.evaluate(
-            self.means, self.cholesky, self.amplitudes, points, cutoff=self.cutoff(tolerance)
+        if points.ndim not in (1, 2) or points.shape[-1] != 3:
+            message = f"points has shape {tuple(points.shape)}, expected (3,) or (B, 3)"
+            raise SettingsError(message)
+        values = self.background + _kernels.evaluate(
+            self.means,
+            self.cholesky,
+            self.amplitudes,
+            points.reshape(-1, 3),
+            cutoff=self.cutoff(tolerance),
         )
+        return values.reshape(points.shape[:-1])
 
     def voxelise(
         self,

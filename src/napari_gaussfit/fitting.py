@@ -103,11 +103,10 @@ HISTORY_KEYS = (
     "gradient_means",
     "gradient_cholesky",
     "gradient_amplitudes",
-    "spread_z",
-    "spread_y",
-    "spread_x",
+    *("mean_z", "mean_y", "mean_x", "mean_width", "mean_amplitude"),
+    *("spread_z", "spread_y", "spread_x", "spread_width", "spread_amplitude"),
 )
-"""What `Fit.history` records, a list each."""
+"""What `Fit.history` records, a list each: means and spreads are over the Gaussians."""
 
 
 class Fit:
@@ -306,7 +305,7 @@ class Fit:
             len(field),
             field.background,
             *values.gradient_norms,
-            *field.means.std(dim=0, correction=0).tolist(),
+            *_means_and_spreads(field),
         )
         for key, value in zip(HISTORY_KEYS, row, strict=True):
             self.history[key].append(value)
@@ -418,6 +417,16 @@ def fit(
     for _ in running:
         pass
     return running.result()
+
+
+def _means_and_spreads(field: GaussianField) -> list[float]:
+    """Return the means of z, y, x, widths and amplitudes, then their standard deviations."""
+    import torch
+
+    widths = field.cholesky[:, [0, 2, 5]].exp().mean(dim=1, keepdim=True)
+    columns = torch.cat([field.means, widths, field.amplitudes[:, None]], dim=1)
+    spreads: list[float] = columns.std(dim=0, correction=0).tolist()
+    return [*columns.mean(dim=0).tolist(), *spreads]
 
 
 def _smoothed(known: float, new: float) -> float:

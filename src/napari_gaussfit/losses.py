@@ -1,6 +1,6 @@
-"""What a fit minimises: losses between a prediction and its target, in scaled intensities.
+"""What a fit minimises: losses between a prediction and its target.
 
-Predictions and targets are divided by the stack's range before they come here, so that a loss
+A fit divides predictions and targets by the stack's range before they come here, so that a loss
 weighs the same for every stack.
 """
 
@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
+
+    from napari_gaussfit.field import GaussianField
 
 DARKEST_RATE = 1e-3
 """A Poisson rate below this part of the range counts as this: its logarithm must exist."""
@@ -34,6 +38,52 @@ def poisson_deviance(prediction: Tensor, target: Tensor) -> Tensor:
     counts = target.clamp(min=0.0)
     logarithm = torch.xlogy(counts, counts.clamp(min=DARKEST_RATE) / rate)
     return 2 * (logarithm - (counts - rate)).mean()
+
+
+def voxel_loss(
+    field: GaussianField,
+    voxels: Tensor,
+    spacing: Sequence[float],
+    *,
+    planes: int | None = None,
+    loss: str = "squared",
+) -> Tensor:
+    """Return the mean loss of a field over the voxels of a stack, plane by plane if asked to.
+
+    Differentiable by the field's tensors, in batches too: their sum is one graph, and the memory of
+    a batch is that of its planes alone.
+
+    Parameters
+    ----------
+    field : GaussianField
+        In the stack's unit and raw intensity.
+    voxels : Tensor, shape [Z, Y, X]
+        The stack's.
+    spacing : sequence of float
+        (dz, dy, dx).
+    planes : int, optional
+        How many planes make a batch; all by default.
+    loss : str
+        One of `LOSSES`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from napari_gaussfit import GaussianField
+    >>> field = GaussianField.from_gaussians([((1.0, 1.0, 1.0), torch.eye(3), 2.0)])
+    >>> float(voxel_loss(field, field.voxelise((3, 3, 3), (1, 1, 1)), (1, 1, 1), planes=2))
+    0.0
+    """
+    depth, rows, columns = voxels.shape
+    step = planes or depth
+    total = voxels.new_zeros(())
+    for first in range(0, depth, step):
+        batch = voxels[first : first + step]
+        prediction = field.voxelise(
+            (len(batch), rows, columns), spacing, origin=(first * spacing[0], 0.0, 0.0)
+        )
+        total = total + LOSSES[loss](prediction, batch) * (len(batch) / depth)
+    return total
 
 
 def dissimilarity(prediction: Tensor, target: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """OUT: the folder that a fit leaves behind, and how a fit goes on from it.
 
 ``fit.safetensors`` comes first and at intervals, so that a fit survives its process; the table,
-the report and the picture follow when it has ended.
+the report and the pictures follow when it has ended.
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ from napari_gaussfit.settings import FitSettings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from matplotlib.figure import Figure
+
     from napari_gaussfit.fitting import Fit, FitResult
     from napari_gaussfit.stack import Stack
 
 __all__ = [
     "FIT_NAME",
+    "GAUSSIANS_NAME",
+    "HISTORY_NAME",
     "PICTURE_NAME",
     "REPORT_NAME",
     "TABLE_NAME",
@@ -44,6 +48,10 @@ __all__ = [
 
 FIT_NAME, TABLE_NAME = "fit.safetensors", "gaussians.csv"
 REPORT_NAME, PICTURE_NAME = "report.json", "projections.png"
+HISTORY_NAME, GAUSSIANS_NAME = "history.png", "gaussians.png"
+
+_RESULTS = (TABLE_NAME, REPORT_NAME, PICTURE_NAME, HISTORY_NAME, GAUSSIANS_NAME)
+"""What is there once a fit has ended."""
 
 MAY_CHANGE = ("device", "max_seconds")
 """Settings that a resumed fit may have otherwise: they limit a run, and leave the fit the same."""
@@ -129,23 +137,29 @@ class FitFolder:
         save_fit(self.path / FIT_NAME, saved)
 
     def forget_results(self) -> None:
-        """Remove table, report and picture of an earlier fit, which the new one replaces."""
-        for name in (TABLE_NAME, REPORT_NAME, PICTURE_NAME):
+        """Remove table, report and pictures of an earlier fit, which the new one replaces."""
+        for name in _RESULTS:
             (self.path / name).unlink(missing_ok=True)
 
     def finish(self, fit: Fit) -> FitResult:
         """Write all that a fit leaves; the fit itself first, should the rest be interrupted."""
         from napari_gaussfit.figures import draw_projections
+        from napari_gaussfit.plots import draw_gaussians, draw_history
 
         self.save(fit)
         result = fit.result()
         write_csv(self.path / TABLE_NAME, result.field, self.stack.spacing)
         _write_json(self.path / REPORT_NAME, report_of(result, fit.settings))
-        with replacing(self.path / PICTURE_NAME) as temporary:
-            draw_projections(result, fit.settings).savefig(temporary)
+        self._picture(PICTURE_NAME, draw_projections(result, fit.settings))
+        self._picture(HISTORY_NAME, draw_history(result.history, self.stack.unit))
+        self._picture(GAUSSIANS_NAME, draw_gaussians(result.field))
         ended = fit.state is FitState.FINISHED
         self.save(fit, result.report.to_dict() if ended else None)
         return result
+
+    def _picture(self, name: str, figure: Figure) -> None:
+        with replacing(self.path / name) as temporary:
+            figure.savefig(temporary)
 
     def saved(self) -> SavedFit:
         """Return the fit in the folder.

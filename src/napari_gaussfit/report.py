@@ -48,6 +48,9 @@ class Report:
         Means over the views never trained on; dB.
     train_mip_psnr : float
         Mean over a sample of the views trained on; dB.
+    mip_psnr_gap : float
+        Of the views trained on over those held out; dB. Much above 0, there are more Gaussians than
+        the views can tell apart.
     voxel_psnr : float
         Of the field on the stack's own voxels; dB.
     consistency_psnr : float
@@ -77,6 +80,7 @@ class Report:
     heldout_mip_psnr: float
     heldout_mip_ssim: float
     train_mip_psnr: float
+    mip_psnr_gap: float
     voxel_psnr: float
     consistency_psnr: float
     compression: float
@@ -135,6 +139,8 @@ def make_report(
         )
         for camera in views.held_out
     ]
+    heldout_mip_psnr = _mean(value for value, _ in held_out)
+    train_mip_psnr = _mean(_compare(field, stack, views, camera)[0] for camera in sample)
     return Report(
         stack=stack.name,
         shape=stack.shape,
@@ -142,9 +148,10 @@ def make_report(
         unit=stack.unit,
         gaussians=len(field),
         background=field.background,
-        heldout_mip_psnr=_mean(value for value, _ in held_out),
+        heldout_mip_psnr=heldout_mip_psnr,
         heldout_mip_ssim=_mean(value for _, value in held_out),
-        train_mip_psnr=_mean(_compare(field, stack, views, camera)[0] for camera in sample),
+        train_mip_psnr=train_mip_psnr,
+        mip_psnr_gap=train_mip_psnr - heldout_mip_psnr,
         voxel_psnr=psnr(stack.voxels, volume, stack.value_range),
         consistency_psnr=_mean(consistency),
         compression=stack.nbytes / max(1, len(field) * NUMBERS_PER_GAUSSIAN * BYTES_PER_NUMBER),

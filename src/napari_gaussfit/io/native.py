@@ -264,13 +264,17 @@ def _fit_of(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SavedFit:
     unit = str(metadata["unit"])
     nz, ny, nx = (int(length) for length in metadata["shape"])
     dz, dy, dx = (float(distance) for distance in metadata["spacing"])
+    settings = dict(metadata["settings"])
+    full = bool(settings.get("full_covariance", True))
     return SavedFit(
-        field=GaussianField(means, cholesky, amplitudes, float(metadata["background"]), unit),
+        field=GaussianField(
+            means, cholesky, amplitudes, float(metadata["background"]), unit, full_covariance=full
+        ),
         stack=str(metadata["stack"]),
         shape=(nz, ny, nx),
         spacing=(dz, dy, dx),
         unit=unit,
-        settings=dict(metadata["settings"]),
+        settings=settings,
         history={name: list(values) for name, values in metadata["history"].items()},
         report=metadata["report"],
         state={

@@ -1,0 +1,163 @@
+"""history.png and gaussians.png: how a fit went, and what its Gaussians are like.
+
+Drawn by matplotlib's objects alone: no window system, no global state. Works on what a fit left,
+also on one that was loaded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from napari_gaussfit.figures import DPI, UNIT_SYMBOLS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from mpl_toolkits.mplot3d import Axes3D
+
+    from napari_gaussfit.field import GaussianField
+
+__all__ = ["draw_gaussians", "draw_history"]
+
+PANELS: dict[str, tuple[str, dict[str, str]]] = {
+    "PSNR (dB)": (
+        "linear",
+        {
+            "voxel_psnr": "voxels",
+            "train_psnr": "views trained on",
+            "held_out_psnr": "views held out",
+        },
+    ),
+    "loss": ("log", {"loss": "loss"}),
+    "gradient norms": (
+        "log",
+        {
+            "gradient_means": "centres",
+            "gradient_cholesky": "covariances",
+            "gradient_amplitudes": "amplitudes",
+        },
+    ),
+    "centres": ("linear", {"mean_z": "z", "mean_y": "y", "mean_x": "x"}),
+    "widths": ("linear", {"mean_width": "sigma"}),
+    "amplitudes": ("linear", {"mean_amplitude": "amplitude"}),
+}
+"""What is drawn over the iterations: by title, its scale, and its lines with their names."""
+
+MOST_POINTS = 20_000
+"""Centres shown at most: more hide each other."""
+
+BINS = 50
+COLOURS = "plasma"
+
+
+def draw_history(history: Mapping[str, Sequence[float]], unit: str = "pixel") -> Figure:
+    """Draw losses, PSNRs, gradient norms, and means with spreads of centres, widths, amplitudes.
+
+    Parameters
+    ----------
+    history : mapping
+        What a fit recorded: `FitResult.history`, `SavedFit.history`.
+    unit : str
+        Of lengths: "micrometer" or "pixel".
+
+    Returns
+    -------
+    Figure
+        Its ``savefig`` writes it.
+    """
+    figure = Figure(figsize=(11, 6), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, (scale, lines)) in zip(
+        figure.subplots(2, 3).flat, PANELS.items(), strict=True
+    ):
+        for key, name in lines.items():
+            _draw_line(axes, history, key, name)
+        lengths = title in ("centres", "widths")
+        axes.set_title(f"{title} ({UNIT_SYMBOLS[unit]})" if lengths else title, fontsize=10)
+        axes.set_yscale(scale)
+        axes.set_xlabel("iteration", fontsize=8)
+        axes.tick_params(labelsize=8)
+        if len(axes.get_lines()) > 1:
+            axes.legend(fontsize=7)
+        if title in ("widths", "amplitudes"):
+            axes.set_ylim(bottom=0)  # a spread may be larger than the mean
+    return figure
+
+
+def _draw_line(axes: Axes, history: Mapping[str, Sequence[float]], key: str, name: str) -> None:
+    """Draw what was recorded under a key, with a band of its spread where there is one."""
+    values = np.asarray(history.get(key, ()), np.float64)
+    if not len(values):
+        return
+    iterations = np.asarray(history["iteration"], np.float64)[-len(values) :]
+    [line] = axes.plot(iterations, values, linewidth=1, label=name)
+    spread = np.asarray(history.get(key.replace("mean_", "spread_"), ()), np.float64)
+    if key.startswith("mean_") and len(spread) == len(values):
+        axes.fill_between(
+            iterations, values - spread, values + spread, color=line.get_color(), alpha=0.15
+        )
+
+
+def draw_gaussians(field: GaussianField) -> Figure:
+    """Draw centres in 3D, coloured by amplitude, and histograms of amplitudes and sigmas.
+
+    Parameters
+    ----------
+    field : GaussianField
+        What to draw; of more than `MOST_POINTS` centres, evenly many.
+
+    Returns
+    -------
+    Figure
+        Its ``savefig`` writes it.
+    """
+    unit = UNIT_SYMBOLS[field.unit]
+    figure = Figure(figsize=(11, 6), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.5, 1.0))
+    amplitudes = field.amplitudes.detach().cpu().numpy()
+    space: Axes3D = figure.add_subplot(grid[:, 0], projection="3d")
+    _draw_centres(figure, space, field, unit)
+    above = figure.add_subplot(grid[0, 1])
+    above.hist(amplitudes, bins=BINS, color="0.35")
+    above.set_title("amplitudes (raw intensity)", fontsize=10)
+    below = figure.add_subplot(grid[1, 1])
+    sigmas = field.principal()[0].cpu().numpy()
+    ends = (float(sigmas.min()), float(sigmas.max())) if sigmas.size else (0.1, 1.0)
+    bins = np.geomspace(ends[0] / 1.01, ends[1] * 1.01, BINS + 1)
+    for n, name in enumerate(("longest axis", "middle axis", "shortest axis")):
+        below.hist(sigmas[:, n], bins=bins.tolist(), histtype="step", label=name)
+    below.set_xscale("log")
+    below.set_title(f"sigmas ({unit})", fontsize=10)
+    below.legend(fontsize=7)
+    for axes in (above, below):
+        axes.tick_params(labelsize=8)
+        axes.set_ylabel("Gaussians", fontsize=8)
+    return figure
+
+
+def _draw_centres(figure: Figure, space: Axes3D, field: GaussianField, unit: str) -> None:
+    step = max(1, -(-len(field) // MOST_POINTS))
+    z, y, x = field.means.detach().cpu().numpy()[::step].T
+    amplitudes = field.amplitudes.detach().cpu().numpy()[::step]
+    # A few bright ones would leave the others one colour.
+    ends = np.percentile(amplitudes, (1, 99)) if len(amplitudes) else (0.0, 1.0)
+    shown = space.scatter(
+        x, y, z, c=amplitudes, s=4, cmap=COLOURS, norm=Normalize(*ends), depthshade=False
+    )
+    space.set_title(f"{len(field):,} centres by amplitude", fontsize=10)
+    for set_label, axis in zip(
+        (space.set_xlabel, space.set_ylabel, space.set_zlabel), "xyz", strict=True
+    ):
+        set_label(f"{axis} ({unit})", fontsize=8)
+    space.tick_params(labelsize=7)
+    if len(field):
+        space.set_box_aspect([max(float(np.ptp(one)), 1e-9) for one in (x, y, z)])
+    space.invert_yaxis()  # y points down in images
+    figure.colorbar(shown, ax=space, shrink=0.5, pad=0.08, label="amplitude")
