@@ -42,6 +42,7 @@ COLUMNS = [
     "fwhm_1",
     "fwhm_2",
     "fwhm_3",
+    *(f"axis_{n}_{axis}" for n in (1, 2, 3) for axis in "zyx"),
     "integrated_intensity",
     "unit",
 ]
@@ -139,6 +140,18 @@ def test_sizes_follow_from_the_covariances(written: Path) -> None:
     )
     integrals = table["amplitude"] * (2 * np.pi) ** 1.5 * sigmas.prod(axis=1)
     np.testing.assert_allclose(table["integrated_intensity"], integrals, rtol=1e-9)
+
+
+def test_sizes_and_axes_rebuild_the_covariances(written: Path) -> None:
+    table = pd.read_csv(written)
+    names = ["zz", "zy", "zx", "zy", "yy", "yx", "zx", "yx", "xx"]
+    covariances = table[[f"cov_{name}" for name in names]].to_numpy().reshape(-1, 3, 3)
+    rebuilt = np.zeros_like(covariances)
+    for n in (1, 2, 3):
+        axis = table[[f"axis_{n}_{name}" for name in "zyx"]].to_numpy()
+        variance = table[f"sigma_{n}"].to_numpy() ** 2
+        rebuilt += variance[:, None, None] * axis[:, :, None] * axis[:, None, :]
+    np.testing.assert_allclose(rebuilt, covariances, atol=1e-9)
 
 
 def test_a_gaussian_of_known_size_is_described_so() -> None:

@@ -55,11 +55,12 @@ def measurements(field: GaussianField, spacing: Sequence[float]) -> pd.DataFrame
         index; axis-0, axis-1, axis-2 (centre in pixels, z y x); z, y, x (centre in `unit`);
         amplitude (raw intensity); cov_zz, cov_zy, cov_zx, cov_yy, cov_yx, cov_xx (`unit`
         squared); sigma_1..3 and fwhm_1..3 (along the principal axes, descending, in `unit`);
+        axis_1_z, axis_1_y, axis_1_x, .. axis_3_x (these axes' unit vectors, in either direction);
         integrated_intensity (raw intensity times `unit` cubed); unit. In float64.
     """
     exact = field.in_float64()
     means, covariances = exact.means.numpy(), exact.covariances.numpy()
-    sigmas, fwhm = exact.principal()[0].numpy(), exact.fwhm().numpy()
+    (sigmas, axes), fwhm = (found.numpy() for found in exact.principal()), exact.fwhm().numpy()
     pixels = means / np.asarray(spacing, dtype=np.float64)
     columns: dict[str, NDArray[np.generic]] = {"index": np.arange(len(field))}
     columns |= {f"axis-{n}": pixels[:, n] for n in range(3)}
@@ -68,6 +69,9 @@ def measurements(field: GaussianField, spacing: Sequence[float]) -> pd.DataFrame
     columns |= {name: covariances[:, i, j] for name, (i, j) in _COVARIANCES.items()}
     columns |= {f"sigma_{n + 1}": sigmas[:, n] for n in range(3)}
     columns |= {f"fwhm_{n + 1}": fwhm[:, n] for n in range(3)}
+    columns |= {
+        f"axis_{n + 1}_{axis}": axes[:, n, i] for n in range(3) for i, axis in enumerate(_AXES)
+    }
     columns["integrated_intensity"] = exact.integrated_intensities().numpy()
     return pd.DataFrame(columns).assign(unit=field.unit)
 
