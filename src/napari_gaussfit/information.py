@@ -26,16 +26,22 @@ def of_machine() -> Lines:
     import psutil
     import torch
 
-    from napari_gaussfit._kernels import backend_name
+    from napari_gaussfit._kernels import backend_name, why_not
     from napari_gaussfit._kernels.cpu import thread_count
 
     memory = psutil.virtual_memory()
-    seen = "a CUDA device is there" if torch.cuda.is_available() else "no CUDA device is seen"
-    return [
+    reason = why_not()
+    device = torch.device("cuda" if reason is None else "cpu")
+    place = "the CPU" if reason is not None else torch.cuda.get_device_name()
+    lines = [
         ("version", version("napari-gaussfit")),
         ("python", f"{platform.python_version()}, torch {torch.__version__}"),
-        ("backend", f"{backend_name(torch.device('cpu'))}, on the CPU"),
-        ("not cuda", f"this version has no CUDA kernels ({seen})"),
+        ("backend", f"{backend_name(device)}, on {place}"),
+    ]
+    if reason is not None:
+        lines.append(("not cuda", reason))
+    return [
+        *lines,
         ("cores", str(thread_count())),
         ("memory", f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB free"),
     ]

@@ -7,18 +7,22 @@ which a Gaussian's contribution may be left out. Background is no business of a 
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from napari_gaussfit._kernels.cuda_launch import why_not
 from napari_gaussfit._kernels.geometry import Grid, Rays
 from napari_gaussfit.errors import SettingsError
 
 __all__ = [
     "Grid",
     "Rays",
+    "adam_step",
     "backend_name",
     "device_named",
     "evaluate",
@@ -26,6 +30,7 @@ __all__ = [
     "mip",
     "soft_mip",
     "voxelise",
+    "why_not",
 ]
 
 
@@ -40,30 +45,69 @@ class Evaluation(Protocol):
 
 
 def backend_name(device: torch.device) -> str:
-    """Return which backend serves tensors on `device`.
+    """Return which backend serves tensors on `device`: "numba" or "numba-cuda".
 
     Raises
     ------
     SettingsError
-        If none does.
+        If none does; the message says why, and what to do.
     """
-    if device.type != "cpu":
-        message = f"device={device}: this version computes on the CPU only; use device='cpu'"
+    if device.type == "cpu":
+        return "numba"
+    if device.type != "cuda":
+        message = f"device={device}: expected 'cpu', 'cuda' or 'auto'"
         raise SettingsError(message)
-    return "numba"
+    reason = why_not(device.index)
+    if reason is not None:
+        message = f"device={device} cannot be used: {reason}. Or use device='cpu'"
+        raise SettingsError(message)
+    return "numba-cuda"
 
 
 def device_named(name: str) -> torch.device:
-    """Return the device that "auto", "cpu" or "cuda" stands for.
+    """Return the device that "auto", "cpu", "cuda" or "cuda:0" stands for.
+
+    "auto" is CUDA where a kernel has run on it, else the CPU.
 
     Raises
     ------
     SettingsError
         If no backend serves it.
     """
-    device = torch.device("cpu" if name == "auto" else name)
+    if name == "auto":
+        return torch.device("cpu" if why_not() else "cuda")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        message = f"device={name!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:' and a number"
+        raise SettingsError(message) from error
     backend_name(device)
     return device
+
+
+# Where each backend's parts are.
+_HOMES = {"numba": ("cpu", "cpu_projections"), "numba-cuda": ("cuda",)}
+
+
+@functools.cache
+def _part(device: torch.device, name: str) -> Any:
+    """Return what a device's backend calls `name`."""
+    for home in _HOMES[backend_name(device)]:
+        module = importlib.import_module(f"{__name__}.{home}")
+        if hasattr(module, name):
+            return getattr(module, name)
+    message = f"no {name} for {device}"
+    raise AttributeError(message)
+
+
+def adam_step(
+    parameters: tuple[Tensor, Tensor, Tensor],
+    gradients: tuple[Tensor, Tensor, Tensor],
+    moments: tuple[Tensor, Tensor, Tensor],
+    rates: Tensor,
+) -> None:
+    """Take one optimiser step in place; see `reference.adam_step`."""
+    _part(rates.device, "adam_step")(parameters, gradients, moments, rates)
 
 
 class _Sum(torch.autograd.Function):
@@ -79,20 +123,17 @@ class _Sum(torch.autograd.Function):
         evaluation: Evaluation,
     ) -> Tensor:
         """Evaluate, and keep what backward needs."""
-        from napari_gaussfit._kernels import cpu
-
-        backend_name(means.device)
-        packed = cpu.pack(means, cholesky, amplitudes, cutoff)
-        ctx.packed, ctx.evaluation = packed, evaluation
+        packed = _part(means.device, "pack")(means, cholesky, amplitudes, cutoff)
+        ctx.packed, ctx.evaluation, ctx.like = packed, evaluation, amplitudes
         return evaluation.forward(packed)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gather the gradients."""
-        from napari_gaussfit._kernels import cpu
-
         moments = ctx.evaluation.backward(ctx.packed, gradients[0])
-        return (*cpu.unpack_gradient(moments, ctx.packed), None, None)
+        unpack = _part(ctx.like.device, "unpack_gradient")
+        d_means, d_cholesky, d_amplitudes = unpack(moments, ctx.packed)
+        return d_means, d_cholesky, d_amplitudes.reshape(ctx.like.shape), None, None
 
 
 _sum: Callable[..., Tensor] = _Sum.apply
@@ -102,18 +143,16 @@ def evaluate(
     means: Tensor, cholesky: Tensor, amplitudes: Tensor, points: Tensor, *, cutoff: float
 ) -> Tensor:
     """Return the sum of the Gaussians [B] at points [B, 3]."""
-    from napari_gaussfit._kernels import cpu
-
-    return _sum(means, cholesky, amplitudes, cutoff, cpu.PointEvaluation(points))
+    evaluation = _part(means.device, "PointEvaluation")(points)
+    return _sum(means, cholesky, amplitudes, cutoff, evaluation)
 
 
 def voxelise(
     means: Tensor, cholesky: Tensor, amplitudes: Tensor, grid: Grid, *, cutoff: float
 ) -> Tensor:
     """Return the sum of the Gaussians [Z, Y, X] on a grid."""
-    from napari_gaussfit._kernels import cpu
-
-    return _sum(means, cholesky, amplitudes, cutoff, cpu.GridEvaluation(grid))
+    evaluation = _part(means.device, "GridEvaluation")(grid)
+    return _sum(means, cholesky, amplitudes, cutoff, evaluation)
 
 
 def mip(
@@ -132,9 +171,8 @@ def mip(
     `start` [H, W], values of t, there is no search: each pixel has the mode that is uphill from
     there, which is its maximum where `start` is near enough.
     """
-    from napari_gaussfit._kernels import cpu
-
-    return _sum(means, cholesky, amplitudes, cutoff, cpu.MipEvaluation(rays, bin_step, start))
+    evaluation = _part(means.device, "MipEvaluation")(rays, bin_step, start)
+    return _sum(means, cholesky, amplitudes, cutoff, evaluation)
 
 
 def soft_mip(
@@ -152,15 +190,13 @@ def soft_mip(
     value of Gaussian k alone on the ray inside the box; 0 where a ray misses the box. Choose
     `cutoff` well below `temperature`: a peak below it counts as 0.
     """
-    from napari_gaussfit._kernels.cpu_projections import SoftMipEvaluation
-
-    return _sum(means, cholesky, amplitudes, cutoff, SoftMipEvaluation(rays, temperature))
+    evaluation = _part(means.device, "SoftMipEvaluation")(rays, temperature)
+    return _sum(means, cholesky, amplitudes, cutoff, evaluation)
 
 
 def line_integral(
     means: Tensor, cholesky: Tensor, amplitudes: Tensor, rays: Rays, *, cutoff: float
 ) -> Tensor:
     """Return the integral [H, W] of the sum over each ray's length inside the box."""
-    from napari_gaussfit._kernels.cpu_projections import LineIntegralEvaluation
-
-    return _sum(means, cholesky, amplitudes, cutoff, LineIntegralEvaluation(rays))
+    evaluation = _part(means.device, "LineIntegralEvaluation")(rays)
+    return _sum(means, cholesky, amplitudes, cutoff, evaluation)

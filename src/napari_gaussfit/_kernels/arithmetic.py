@@ -44,7 +44,7 @@ def exp2_negative(x: F) -> F:
     return value
 
 
-@register_jitable(inline="always")
+@register_jitable
 def log2_ratio(a: F, b: F) -> F:
     """log2(a / b) of two positive numbers."""
     return F(math.log2(a / b))

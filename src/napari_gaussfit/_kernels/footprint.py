@@ -13,6 +13,7 @@ it touches follow exactly, without the usual Jacobian approximation.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from numba.extending import register_jitable
 
@@ -43,7 +44,7 @@ QUU, QVU, LU, QVV, LV, L0 = 20, 21, 22, 23, 24, 25
 FIRST_ROW, LAST_ROW, FOOTPRINT = 26, 27, 28
 
 
-@register_jitable(inline="always")
+@register_jitable
 def _factor_times(packed: Array, k: int, z: F, y: F, x: F) -> Vector:
     return (
         packed[k, FACTOR] * z,
@@ -52,8 +53,8 @@ def _factor_times(packed: Array, k: int, z: F, y: F, x: F) -> Vector:
     )
 
 
-@register_jitable(inline="always")
-def _depth_per_u(packed: Array, k: int, solve: Array) -> F:
+@register_jitable
+def depth_per_u(packed: Array, k: int, solve: Array) -> F:
     """How much the depth t changes at most where u changes by 1: |W^-T n|, n = dt/dx."""
     y2 = solve[2, 2] / packed[k, FACTOR + 5]
     y1 = (solve[2, 1] - packed[k, FACTOR + 4] * y2) / packed[k, FACTOR + 2]
@@ -62,7 +63,7 @@ def _depth_per_u(packed: Array, k: int, solve: Array) -> F:
     return F(math.sqrt(y0 * y0 + y1 * y1 + y2 * y2))
 
 
-@register_jitable(inline="always")
+@register_jitable
 def _cross(a: Vector, b: Vector) -> Vector:
     return (
         a[1] * b[2] - a[2] * b[1],
@@ -71,7 +72,7 @@ def _cross(a: Vector, b: Vector) -> Vector:
     )
 
 
-@register_jitable(inline="always")
+@register_jitable
 def dot(a: Vector, b: Vector) -> F:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
@@ -96,7 +97,7 @@ def footprint(
     j = solve[1, 0] * x + solve[1, 1] * y + solve[1, 2] * z
     t = solve[2, 0] * x + solve[2, 1] * y + solve[2, 2] * z
     if perspective:
-        reach = math.sqrt(r2) * _depth_per_u(packed, k, solve)
+        reach = math.sqrt(r2) * depth_per_u(packed, k, solve)
         if t + reach <= ZERO:
             return
         t = math.copysign(max(abs(t), NEAREST * reach), t)
@@ -149,7 +150,7 @@ def footprint(
     out[k, QVV], out[k, LV], out[k, L0] = qvv, lv, l0
 
 
-@register_jitable(inline="always")
+@register_jitable
 def column_ends(g: Array, k: int, p: F, width: int) -> tuple[F, F]:
     """First and last column of a row that a footprint touches (last < first when none)."""
     quu = g[k, QUU]
@@ -166,8 +167,44 @@ def column_ends(g: Array, k: int, p: F, width: int) -> tuple[F, F]:
     return max(ZERO, F(first)), min(F(width - 1), F(last))
 
 
-@register_jitable(inline="always")
-def mode_near_bin(before: F, value: F, after: F, least: F, most: F, top: bool) -> tuple[F, F]:
+@register_jitable
+def column_extent(g: Array, k: int, width: int) -> tuple[F, F]:
+    """First and last column of all that a footprint touches."""
+    quu, qvu, qvv, lu, lv = g[k, QUU], g[k, QVU], g[k, QVV], g[k, LU], g[k, LV]
+    square, linear, constant = qvu * qvu - quu * qvv, qvu * lv - qvv * lu, lv * lv - qvv * g[k, L0]
+    if qvv <= ZERO or square >= ZERO:
+        return ZERO, F(width - 1)
+    root = linear * linear - square * constant
+    if root <= ZERO:
+        return ZERO, -ONE
+    root = F(math.sqrt(root))
+    j = g[k, COLUMN]
+    first, last = (
+        math.ceil(j + (linear - root) / -square),
+        math.floor(j + (linear + root) / -square),
+    )
+    return max(ZERO, F(first)), min(F(width - 1), F(last))
+
+
+@register_jitable
+def on_ray(g: Array, k: int, i: int, j: int, s: F) -> tuple[Vector, Vector]:
+    """Return u on the ray of pixel (i, j) at s from the footprint's depth, and du/ds there."""
+    p, q = F(i) - g[k, ROW], F(j) - g[k, COLUMN]
+    d = (
+        g[k, RAY] + p * g[k, RAY_V] + q * g[k, RAY_U],
+        g[k, RAY + 1] + p * g[k, RAY_V + 1] + q * g[k, RAY_U + 1],
+        g[k, RAY + 2] + p * g[k, RAY_V + 2] + q * g[k, RAY_U + 2],
+    )
+    u = (
+        p * g[k, PIXEL_V] + q * g[k, PIXEL_U] + s * d[0],
+        p * g[k, PIXEL_V + 1] + q * g[k, PIXEL_U + 1] + s * d[1],
+        p * g[k, PIXEL_V + 2] + q * g[k, PIXEL_U + 2] + s * d[2],
+    )
+    return u, d
+
+
+@register_jitable
+def mode_near_bin(before: F, value: F, after: F, least: F, most: F, top: Any) -> tuple[F, F]:
     """Return the log2 of the mode by the parabola through three bins' logs, and where it is.
 
     The place is in bins from the middle one, between `least` and `most`. `top` says that the
@@ -184,7 +221,7 @@ def mode_near_bin(before: F, value: F, after: F, least: F, most: F, top: bool) -
     return middle + min(gain, QUARTER if top else max(left, right)), move
 
 
-@register_jitable(inline="always")
+@register_jitable
 def newton_step(value: F, slope: F, curvature: F, longest: F) -> F:
     """Step in t of Newton's method on log f, of f, f' and f'' (the latter two over 2 ln 2).
 

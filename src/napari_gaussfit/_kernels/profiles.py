@@ -12,18 +12,7 @@ import math
 from numba.extending import register_jitable
 
 from napari_gaussfit._kernels.arithmetic import HALF, ONE, ZERO, Array, F, Vector, exp2_negative
-from napari_gaussfit._kernels.footprint import (
-    COLUMN,
-    DEPTH,
-    LN2,
-    PIXEL_U,
-    PIXEL_V,
-    RAY,
-    RAY_U,
-    RAY_V,
-    ROW,
-    dot,
-)
+from napari_gaussfit._kernels.footprint import DEPTH, LN2, dot, on_ray
 
 Blend = tuple[F, F, F, F]
 """A pixel's softmax so far: the largest peak, the sum of exp((peak - top) / tau), that sum
@@ -38,7 +27,7 @@ NODE_WEIGHTS = (F(0.3478548451), F(0.6521451549), F(0.6521451549), F(0.347854845
 FARTHEST = F(6.0)  # erfc(6) = 2e-17: farther out it would reach the denormals
 
 
-@register_jitable(inline="always")
+@register_jitable
 def along(vector: Vector, direction: Vector, x: F) -> Vector:
     """Return vector + x direction."""
     return (
@@ -48,26 +37,16 @@ def along(vector: Vector, direction: Vector, x: F) -> Vector:
     )
 
 
-@register_jitable(inline="always")
+@register_jitable
 def profile(g: Array, k: int, i: int, j: int) -> tuple[Vector, Vector, F, F]:
     """Return c, d, A and t at the peak of footprint k on the ray of pixel (i, j)."""
-    p, q = F(i) - g[k, ROW], F(j) - g[k, COLUMN]
-    u = (
-        p * g[k, PIXEL_V] + q * g[k, PIXEL_U],
-        p * g[k, PIXEL_V + 1] + q * g[k, PIXEL_U + 1],
-        p * g[k, PIXEL_V + 2] + q * g[k, PIXEL_U + 2],
-    )
-    d = (
-        g[k, RAY] + p * g[k, RAY_V] + q * g[k, RAY_U],
-        g[k, RAY + 1] + p * g[k, RAY_V + 1] + q * g[k, RAY_U + 1],
-        g[k, RAY + 2] + p * g[k, RAY_V + 2] + q * g[k, RAY_U + 2],
-    )
+    u, d = on_ray(g, k, i, j, ZERO)
     a = dot(d, d)
     s = -dot(u, d) / a
     return along(u, d, s), d, a, g[k, DEPTH] + s
 
 
-@register_jitable(inline="always")
+@register_jitable
 def highest(g: Array, k: int, i: int, j: int, near: F, far: F) -> tuple[F, Vector]:
     """Return 2^(-|u|^2) and u of footprint k where it is largest between `near` and `far`."""
     c, d, _, peak = profile(g, k, i, j)
@@ -88,7 +67,7 @@ def blended(blend: Blend, peak: F, times: F, sharpness: F) -> Blend:
     return top, total + weight, value + weight * peak, touched + times
 
 
-@register_jitable(inline="always")
+@register_jitable
 def blend_slope(peak: F, top: F, total: F, value: F, sharpness: F) -> F:
     """Return the derivative of a soft MIP by one peak, w (1 + (p - v) / tau); w is its share."""
     share = exp2_negative((peak - top) * sharpness) / total

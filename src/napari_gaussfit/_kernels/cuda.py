@@ -1,0 +1,28 @@
+"""The CUDA backend: numba-cuda kernels on torch's memory and stream, no copies, no waiting.
+
+The evaluations are those of the CPU backend, and beyond them take several views or grids, and
+several channels (amplitudes [C, K]), in one launch. A voxel, a pixel and a Gaussian's gradient
+each are summed by one block in an order of its own: no atomics, the same result every time.
+"""
+
+from napari_gaussfit._kernels.cuda_gaussians import adam_step, pack, unpack_gradient
+from napari_gaussfit._kernels.cuda_sums import GridEvaluation, Grids, PointEvaluation
+from napari_gaussfit._kernels.cuda_views import (
+    LineIntegralEvaluation,
+    MipEvaluation,
+    SoftMipEvaluation,
+    Views,
+)
+
+__all__ = [
+    "GridEvaluation",
+    "Grids",
+    "LineIntegralEvaluation",
+    "MipEvaluation",
+    "PointEvaluation",
+    "SoftMipEvaluation",
+    "Views",
+    "adam_step",
+    "pack",
+    "unpack_gradient",
+]

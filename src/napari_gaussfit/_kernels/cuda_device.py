@@ -1,0 +1,211 @@
+"""What all CUDA kernels share: exp2, sums over a block, and which Gaussians reach a tile.
+
+Barriers are reached by every thread of a block: whatever decides whether one is, is the same for
+all. No atomics and no shuffles, so that sums have one order and the simulator runs everything.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import cuda
+from numba.core import config
+from numba.extending import overload
+
+from napari_gaussfit._kernels import arithmetic
+from napari_gaussfit._kernels.arithmetic import INT, ZERO, Array, F
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+"""Whether kernels run in numba's simulator, on the CPU, as tests have it."""
+
+kernel = cuda.jit(fastmath=True, cache=not SIMULATED)
+device = cuda.jit(device=True, fastmath=True)
+
+GROUP = 16  # threads whose counts are added up by one of them
+SHARE = 4  # candidates that a thread looks at in one go
+CAPACITY = 1024  # Gaussians that a tile keeps in shared memory; more of them come in pieces
+LISTING_THREADS = 256
+LISTING_SCAN = LISTING_THREADS + LISTING_THREADS // GROUP  # see `places`
+GATHERING = 8  # threads by threads that gather one Gaussian's gradient: rows by columns
+GATHERING_THREADS = GATHERING * GATHERING
+PARTS = 4  # into which each of the ten sums of a block is cut
+MOMENTS = 10
+SUMS = (MOMENTS + 1, GATHERING_THREADS + 1)  # see `add_up`; a column more spares bank conflicts
+
+Counts = np.ndarray
+Moments = tuple[F, F, F, F, F, F, F, F, F, F]
+NO_MOMENTS = (ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO)
+
+if not SIMULATED:
+    # One instruction, where the CPU has a polynomial so that its loops vectorise.
+    @overload(arithmetic.exp2_negative, target="cuda")
+    def _exp2_negative(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
+        return lambda x: F(math.exp2(x))
+
+
+@device
+def places(count: INT, scan: Counts, thread: int, threads: int) -> tuple[INT, INT]:
+    """Return the sum of `count` over the threads before this one, and over the whole block.
+
+    `scan` holds threads + threads / GROUP numbers in shared memory.
+    """
+    scan[thread] = count
+    cuda.syncthreads()
+    if thread < threads // GROUP:
+        total = INT(0)
+        for n in range(thread * GROUP, (thread + 1) * GROUP):
+            total += scan[n]
+        scan[threads + thread] = total
+    cuda.syncthreads()
+    place, total = INT(0), INT(0)
+    for n in range(thread - thread % GROUP, thread):
+        place += scan[n]
+    for n in range(threads // GROUP):
+        if n < thread // GROUP:
+            place += scan[threads + n]
+        total += scan[threads + n]
+    cuda.syncthreads()
+    return place, total
+
+
+@device
+def overlap(boxes: Array, n: int, k: int, tile: tuple[F, F, F, F, F, F]) -> Any:
+    """Whether box k of image n, [N, 6, K], meets a tile: (z, z, y, y, x, x), ends included."""
+    return (
+        boxes[n, 2, k] <= tile[3]
+        and boxes[n, 3, k] >= tile[2]
+        and boxes[n, 4, k] <= tile[5]
+        and boxes[n, 5, k] >= tile[4]
+        and boxes[n, 0, k] <= tile[1]
+        and boxes[n, 1, k] >= tile[0]
+    )
+
+
+@device
+def collect(
+    boxes: Array,
+    n: int,
+    tile: tuple[F, F, F, F, F, F],
+    candidates: Counts,
+    count: int,
+    start: INT,
+    found: Counts,
+    scan: Counts,
+    thread: int,
+    threads: int,
+) -> tuple[INT, INT]:
+    """Fill `found` with those of `candidates` [start, count) whose boxes meet the tile.
+
+    Returns how many there are, and where to go on when `found` could not hold all: `count` or
+    more when it could. Their order depends on nothing but the candidates'.
+    """
+    held = INT(0)
+    while start < count and held <= CAPACITY - SHARE * threads:
+        met, number = INT(0), INT(0)
+        for m in range(SHARE):
+            at = start + m * threads + thread
+            if at < count and overlap(boxes, n, candidates[at], tile):
+                met |= INT(1) << INT(m)
+                number += INT(1)
+        place, total = places(number, scan, thread, threads)
+        place += held
+        for m in range(SHARE):
+            if met & (INT(1) << INT(m)):
+                found[place] = candidates[start + m * threads + thread]
+                place += INT(1)
+        held += total
+        start += INT(SHARE * threads)
+    cuda.syncthreads()
+    return held, start
+
+
+@kernel
+def list_cells(boxes: Array, cell: Counts, shape: Counts, lists: Counts, counts: Counts) -> None:
+    """List the Gaussians that reach each cell, a large tile: one block a cell and image.
+
+    boxes : [N, 6, K], first and last z, y, x that each Gaussian reaches.
+    cell, shape : [3], points a cell; number of cells.
+    lists, counts : [N, cells, K] and [N, cells].
+    """
+    scan = cuda.shared.array(LISTING_SCAN, np.int32)
+    n, number, thread = cuda.blockIdx.y, cuda.blockIdx.x, cuda.threadIdx.x
+    x = number % shape[2]
+    y = (number // shape[2]) % shape[1]
+    z = number // (shape[2] * shape[1])
+    tile = (
+        z * cell[0],
+        (z + 1) * cell[0] - 1,
+        y * cell[1],
+        (y + 1) * cell[1] - 1,
+        x * cell[2],
+        (x + 1) * cell[2] - 1,
+    )
+    held = INT(0)
+    for start in range(0, boxes.shape[2], LISTING_THREADS):
+        k = start + thread
+        met = INT(0)
+        if k < boxes.shape[2] and overlap(boxes, n, k, tile):
+            met = INT(1)
+        place, total = places(met, scan, thread, LISTING_THREADS)
+        if met:
+            lists[n, number, held + place] = k
+        held += total
+    if thread == 0:
+        counts[n, number] = held
+
+
+@device
+def added(s: Moments, we: F, u0: F, u1: F, u2: F) -> Moments:
+    """Return the sums that `unpack_gradient` wants, with one point more."""
+    we0, we1, we2 = we * u0, we * u1, we * u2
+    return (
+        s[0] + we,
+        s[1] + we0,
+        s[2] + we1,
+        s[3] + we2,
+        s[4] + we0 * u0,
+        s[5] + we1 * u0,
+        s[6] + we1 * u1,
+        s[7] + we2 * u0,
+        s[8] + we2 * u1,
+        s[9] + we2 * u2,
+    )
+
+
+@device
+def add_up(s: Moments, sums: Array, thread: int, moments: Array) -> None:
+    """Set `moments` [10] to the sums of `s` over a block of `GATHERING_THREADS`.
+
+    `sums` is [MOMENTS + 1, GATHERING_THREADS + 1] in shared memory.
+    """
+    sums[0, thread], sums[1, thread], sums[2, thread] = s[0], s[1], s[2]
+    sums[3, thread], sums[4, thread], sums[5, thread] = s[3], s[4], s[5]
+    sums[6, thread], sums[7, thread], sums[8, thread] = s[6], s[7], s[8]
+    sums[9, thread] = s[9]
+    cuda.syncthreads()
+    if thread < MOMENTS * PARTS:
+        part = ZERO
+        first = (thread % PARTS) * (GATHERING_THREADS // PARTS)
+        for n in range(first, first + GATHERING_THREADS // PARTS):
+            part += sums[thread // PARTS, n]
+        sums[MOMENTS, thread] = part
+    cuda.syncthreads()
+    if thread < MOMENTS:
+        total = ZERO
+        for n in range(PARTS):
+            total += sums[MOMENTS, thread * PARTS + n]
+        moments[thread] = total
+
+
+@device
+def floor_int(x: F) -> INT:
+    """Return the largest whole number not above x, within what int32 holds."""
+    return INT(math.floor(min(max(x, -F(1e9)), F(1e9))))
+
+
+@device
+def ceil_int(x: F) -> INT:
+    """Return the smallest whole number not below x, within what int32 holds."""
+    return INT(math.ceil(min(max(x, -F(1e9)), F(1e9))))

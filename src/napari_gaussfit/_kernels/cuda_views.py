@@ -1,0 +1,258 @@
+"""Views on a CUDA device, and projections of f along their rays: MIP, soft MIP, line integral."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_gaussfit._kernels import cuda_device, cuda_projections, cuda_rays
+from napari_gaussfit._kernels.cpu import LARGEST_BIN_COUNT, speeds, view_of
+from napari_gaussfit._kernels.cuda_device import MOMENTS
+from napari_gaussfit._kernels.cuda_gaussians import (
+    THREADS,
+    Lists,
+    blocks_of,
+    floats,
+    whole_numbers,
+)
+from napari_gaussfit._kernels.cuda_launch import launch
+from napari_gaussfit._kernels.footprint import FOOTPRINT
+from napari_gaussfit._kernels.geometry import Rays
+
+TABLES = 256  # views whose tables are kept
+
+
+class Views:
+    """Tables of several views, on a device, padded to the largest.
+
+    Attributes
+    ----------
+    frames, solves : Tensor, shape [V, 6, 3] and [V, 3, 3]
+        As `Rays.frame`, and what `footprint` solves with.
+    sizes : Tensor, shape [V, 3]
+        Whether it is a pinhole camera's; rows and columns.
+    near, far : Tensor, shape [V, H, W]
+        Where rays enter and leave the box; equal where they miss it.
+    searches : Tensor, shape [V, 3]
+        Centre of the first depth bin, distance of bins, their number.
+    """
+
+    def __init__(
+        self,
+        frames: Tensor,
+        solves: Tensor,
+        sizes: Tensor,
+        ends: tuple[Tensor, Tensor],
+        searches: Tensor,
+    ) -> None:
+        self.frames, self.solves, self.sizes, self.searches = frames, solves, sizes, searches
+        self.near, self.far = ends
+
+    @classmethod
+    def of(cls, rays: Sequence[Rays], bin_step: float, device: torch.device) -> Views:
+        """Make the tables of some views, to be searched every `bin_step` in t."""
+        rows, width = (max(r.shape[axis] for r in rays) for axis in range(2))
+        ends = np.zeros((2, len(rays), rows, width), np.float32)
+        searches = np.zeros((len(rays), 3), np.float32)
+        for n, r in enumerate(rays):
+            view, (height, across) = view_of(r), r.shape
+            near, far = view.near[:, :across], view.far[:, :across]
+            ends[0, n, :height, :across], ends[1, n, :height, :across] = near, far
+            hit = near < far
+            start, stop = (float(near[hit].min()), float(far[hit].max())) if hit.any() else (0, 1)
+            count = min(LARGEST_BIN_COUNT, max(1, math.ceil((stop - start) / bin_step)))
+            step = (stop - start) / count
+            searches[n] = start + 0.5 * step, step, count
+        sizes = np.asarray([(r.perspective, *r.shape) for r in rays], np.int32)
+        arrays = (
+            np.stack([r.frame for r in rays]),
+            np.stack([view_of(r).solve for r in rays]),
+            sizes,
+            *ends,
+            searches,
+        )
+        frames, solves, table, entry, leave, bins = (torch.from_numpy(a).to(device) for a in arrays)
+        return cls(frames, solves, table, (entry, leave), bins)
+
+    def select(self, which: Tensor) -> Views:
+        """Return the tables of the views that indices choose, on the device."""
+        ends = (self.near[which], self.far[which])
+        return Views(
+            self.frames[which], self.solves[which], self.sizes[which], ends, self.searches[which]
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of views; rows and columns of the largest."""
+        views, rows, width = self.near.shape
+        return views, rows, width
+
+
+@functools.lru_cache(maxsize=TABLES)
+def _table(rays: Rays, bin_step: float, device: torch.device) -> Views:
+    """Return the table of one view, kept between calls."""
+    return Views.of([rays], bin_step, device)
+
+
+class _Projection:
+    """What MIP, soft MIP and line integral have in common: where Gaussians lie in images.
+
+    Image n shows channel n // V in view n % V.
+    """
+
+    def __init__(self, rays: Rays | Views, bin_step: float = 1.0) -> None:
+        self.rays, self.bin_step = rays, bin_step
+
+    def _project(self, packed: Tensor) -> None:
+        device, (channels, count, _) = packed.device, packed.shape
+        rays = self.rays
+        self.views = rays if isinstance(rays, Views) else _table(rays, self.bin_step, device)
+        views, rows, width = self.views.shape
+        self.images = channels * views
+        self._footprints = floats(device, self.images, count, FOOTPRINT)
+        self._boxes = whole_numbers(device, self.images, 6, count)
+        launch(
+            cuda_rays.project,
+            (blocks_of(count, THREADS), self.images),
+            THREADS,
+            packed,
+            self.views.frames,
+            self.views.solves,
+            self.views.sizes,
+            self.views.searches,
+            self._footprints,
+            self._boxes,
+        )
+        cell = (cuda_rays.FAR_BIN, cuda_rays.CELL, cuda_rays.CELL)
+        self._lists = Lists(self._boxes, cell, (1, rows, width))
+
+    def _blank(self, device: torch.device) -> Tensor:
+        return torch.zeros((self.images, *self.views.shape[1:]), dtype=torch.float32, device=device)
+
+    def _forward(self, kernel: object, *given: object) -> None:
+        """Launch a kernel that has a thread a pixel."""
+        _, rows, width = self.views.shape
+        tile = cuda_rays.TILE
+        launch(
+            kernel,
+            (blocks_of(width, tile), blocks_of(rows, tile), self.images),
+            cuda_rays.THREADS,
+            self._footprints,
+            self._boxes,
+            self._lists.lists,
+            self._lists.counts,
+            self.views.sizes,
+            self.views.near,
+            self.views.far,
+            *given,
+        )
+
+    def _gathered(self, packed: Tensor, kernel: object, weights: Tensor, *given: object) -> Tensor:
+        """Return the moments that a kernel with a block a Gaussian gathers."""
+        channels, count, _ = packed.shape
+        moments = floats(packed.device, channels, count, MOMENTS)
+        launch(
+            kernel,
+            (count, channels),
+            cuda_device.GATHERING_THREADS,
+            self._footprints,
+            self._boxes,
+            self.views.sizes,
+            self.views.near,
+            self.views.far,
+            *given,
+            weights.reshape(-1, *self.views.shape[1:]).contiguous(),
+            moments,
+        )
+        return moments
+
+    def _shaped(self, images: Tensor) -> Tensor:
+        return images[0] if isinstance(self.rays, Rays) and len(images) == 1 else images
+
+
+class MipEvaluation(_Projection):
+    """The exact MIP of f along `Rays` or `Views`: where f is largest, then f there.
+
+    Parameters
+    ----------
+    rays : Rays or Views
+        Through the pixels.
+    bin_step : float
+        Distance in t of the places where the search for the maximum looks; that of `Views` is
+        theirs.
+    start : Tensor, shape [H, W] or [N, H, W], optional
+        Where the climb to the maximum begins, instead of where a search finds f largest.
+    """
+
+    def __init__(
+        self, rays: Rays | Views, bin_step: float = 1.0, start: Tensor | None = None
+    ) -> None:
+        super().__init__(rays, bin_step)
+        self._start = start
+
+    def forward(self, packed: Tensor) -> Tensor:
+        """Return f of packed Gaussians where it is largest."""
+        self._project(packed)
+        self.depth, peaks = self._blank(packed.device), self._blank(packed.device)
+        if not packed.shape[1]:
+            return self._shaped(peaks)
+        if self._start is None:
+            self._forward(cuda_rays.search, self.views.searches, self.depth)
+        else:
+            self.depth.copy_(self._start.reshape(-1, *self.depth.shape[1:]))
+        self._forward(cuda_rays.climb, self.views.searches, self.depth, peaks)
+        return self._shaped(peaks)
+
+    def backward(self, packed: Tensor, weights: Tensor) -> Tensor:
+        """Return the moments [C, K, 10] of Gaussians under `weights`."""
+        return self._gathered(packed, cuda_rays.gather_moments, weights, self.depth)
+
+
+class SoftMipEvaluation(_Projection):
+    """Each pixel's softmax-weighted mean of the Gaussians' own peaks along `Rays`."""
+
+    def __init__(self, rays: Rays | Views, temperature: float) -> None:
+        super().__init__(rays)
+        self._sharpness = np.float32(1.0 / (math.log(2.0) * temperature))
+
+    def forward(self, packed: Tensor) -> Tensor:
+        """Return the soft MIP of packed Gaussians."""
+        self._project(packed)
+        shape = (self.images, cuda_projections.BLEND, *self.views.shape[1:])
+        self._blends = torch.zeros(shape, dtype=torch.float32, device=packed.device)
+        if packed.shape[1]:
+            self._forward(cuda_projections.blend, self._sharpness, self._blends)
+        return self._shaped(self._blends[:, cuda_projections.VALUE])
+
+    def backward(self, packed: Tensor, weights: Tensor) -> Tensor:
+        """Return the moments [C, K, 10] of Gaussians under `weights`."""
+        kernel = cuda_projections.gather_blend_moments
+        return self._gathered(packed, kernel, weights, self._sharpness, self._blends)
+
+
+class LineIntegralEvaluation(_Projection):
+    """The integral of f over the length of each of `Rays` inside the box."""
+
+    def __init__(self, rays: Rays) -> None:
+        super().__init__(rays)
+        # The kernels integrate over t; a ray that misses the box has no length.
+        self._speed = torch.where(view_of(rays).hit, torch.from_numpy(speeds(rays)), 0.0)
+
+    def forward(self, packed: Tensor) -> Tensor:
+        """Return the line integrals of packed Gaussians."""
+        self._project(packed)
+        self._speed = self._speed.to(packed.device)
+        values = self._blank(packed.device)
+        if packed.shape[1]:
+            self._forward(cuda_projections.integrate, values)
+        return self._shaped(values) * self._speed
+
+    def backward(self, packed: Tensor, weights: Tensor) -> Tensor:
+        """Return the moments [C, K, 10] of Gaussians under `weights`."""
+        kernel = cuda_projections.gather_line_moments
+        return self._gathered(packed, kernel, weights * self._speed)

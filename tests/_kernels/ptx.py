@@ -1,0 +1,121 @@
+"""Compiling CUDA kernels to PTX without a GPU: `python ptx.py 9.0 [FOLDER]`, run by `test_cuda.py`.
+
+Every kernel is compiled with the types that it is launched with, and must have no f64 arithmetic.
+In a process of its own, as it takes the place of the device that numba would ask for its compute
+capability. With a folder, the PTX is left there, for `ptxas -v` to tell registers and spills.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numba.cuda.dispatcher
+import numpy as np
+import torch
+from numba import cuda, types
+from scenes import FIELDS, make_grid, make_rays
+
+from napari_gaussfit._kernels import cuda as backend
+from napari_gaussfit._kernels import (
+    cuda_adam,
+    cuda_device,
+    cuda_gaussians,
+    cuda_points,
+    cuda_projections,
+    cuda_rays,
+    cuda_sums,
+    cuda_views,
+    cuda_voxels,
+)
+
+KERNELS = (cuda_adam, cuda_device, cuda_points, cuda_projections, cuda_rays, cuda_voxels)
+LAUNCHING = (cuda_gaussians, cuda_sums, cuda_views)
+Signatures = dict[Any, tuple[Any, ...]]
+
+
+class Device:
+    """Stands for the GPU that is not there."""
+
+    def __init__(self, compute_capability: tuple[int, int]) -> None:
+        self.compute_capability = compute_capability
+
+
+def all_kernels() -> dict[str, Any]:
+    """Every kernel of the backend, by its name."""
+    return {
+        f"{module.__name__.rsplit('.', 1)[1]}.{name}": value
+        for module in KERNELS
+        for name, value in vars(module).items()
+        if hasattr(value, "py_func")
+        and value.py_func.__module__ == module.__name__
+        and not value.targetoptions.get("device")
+    }
+
+
+def numba_type(argument: object) -> Any:
+    """The type that numba gives an argument of a launch."""
+    if isinstance(argument, torch.Tensor):
+        assert argument.is_contiguous()
+        element = {torch.float32: types.float32, torch.int32: types.int32}[argument.dtype]
+        return types.Array(element, argument.ndim, "C")
+    assert isinstance(argument, np.float32), f"{type(argument)} would be 64 bits wide"
+    return types.float32
+
+
+def launched_types() -> Signatures:
+    """What each kernel is launched with, by calling everything with launches left out."""
+    found: Signatures = {}
+
+    def recorded(kernel: Any, _blocks: Any, _threads: Any, *given: Any) -> None:
+        signature = tuple(map(numba_type, given))
+        assert found.setdefault(kernel, signature) == signature, "launched with various types"
+
+    for module in LAUNCHING:
+        module.launch = recorded
+    field = FIELDS["overlapping"](seed=0)
+    leaves = (field.means, field.cholesky, field.amplitudes)
+    packed, rays = backend.pack(*leaves, 1e-5), make_rays("pinhole", (10, 11))
+    for evaluation in (
+        backend.PointEvaluation(torch.rand(100, 3)),
+        backend.PointEvaluation(torch.rand(2 * cuda_sums.DENSE_POINTS, 3)),
+        backend.GridEvaluation(make_grid((8, 9, 10))),
+        backend.MipEvaluation(rays, 0.5),
+        backend.SoftMipEvaluation(rays, 0.5),
+        backend.LineIntegralEvaluation(rays),
+    ):
+        moments = evaluation.backward(packed, torch.ones_like(evaluation.forward(packed)))
+    backend.unpack_gradient(moments, packed)
+    count = len(field.means)
+    state = (torch.zeros(count, 10), torch.zeros(count, 10), torch.zeros(count))
+    backend.adam_step(leaves, leaves, state, torch.ones(10))
+    return found
+
+
+def main(capability: str, folder: str | None = None) -> None:
+    """Compile every kernel and print a line for each."""
+    cc = int(capability[0]), int(capability[2])
+    numba.cuda.dispatcher.get_current_device = lambda: Device(cc)
+    signatures = launched_types()
+    for name, kernel in all_kernels().items():
+        ptx, _ = cuda.compile(
+            kernel.py_func,
+            signatures[kernel],
+            cc=cc,
+            output="ptx",
+            abi="numba",
+            device=False,
+            fastmath=True,
+        )
+        doubles = re.findall(r".*\.f64.*", ptx)
+        assert not doubles, f"{name} has f64 arithmetic: {doubles[:5]}"
+        assert ".visible .entry" in ptx, f"{name}: no entry"
+        if folder is not None:
+            (Path(folder) / f"{name}.ptx").write_text(ptx)
+        sys.stdout.write(f"{name} ok\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

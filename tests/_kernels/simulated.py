@@ -1,0 +1,314 @@
+"""CUDA kernels in numba's simulator, against the float64 reference: run by `test_cuda.py`.
+
+In a process of its own, with NUMBA_ENABLE_CUDASIM=1: numba chooses when it is imported. A CPU
+thread stands for each CUDA thread, so that fields are small and images are a few tiles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scenes import (
+    CUTOFF,
+    FIELDS,
+    SIZE,
+    Field,
+    assert_agrees,
+    assert_gradients_agree,
+    make_grid,
+    make_rays,
+)
+from torch import Tensor
+
+from napari_gaussfit import _kernels
+from napari_gaussfit._kernels import (
+    Rays,
+    adam,
+    cpu,
+    cuda,
+    cuda_adam,
+    cuda_device,
+    cuda_gaussians,
+    cuda_points,
+    cuda_projections,
+    cuda_rays,
+    cuda_sums,
+    cuda_views,
+    cuda_voxels,
+    reference,
+)
+from napari_gaussfit._kernels.cuda_launch import launch
+
+KERNELS = (cuda_adam, cuda_device, cuda_points, cuda_projections, cuda_rays, cuda_voxels)
+LAUNCHING = (cuda_gaussians, cuda_sums, cuda_views)
+SMALL = {"overlapping": 10, "elongated": 8, "tiny": 12, "outside": 10, "one": 1}
+OF_PEAK = 1e-4
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_kernel_runs() -> Iterator[None]:
+    """At the end of all tests, every kernel of the backend has been launched."""
+    assert cuda_device.SIMULATED
+    launched: set[str] = set()
+
+    def recorded(kernel: Any, *given: Any) -> None:
+        launched.add(f"{kernel.fn.__module__}.{kernel.fn.__name__}")
+        launch(kernel, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in LAUNCHING:
+            patch.setattr(module, "launch", recorded)
+        yield
+    kernels = {
+        f"{module.__name__}.{name}"
+        for module in KERNELS
+        for name, value in vars(module).items()
+        if getattr(value, "_device", True) is False and value.fn.__module__ == module.__name__
+    }
+    assert len(kernels) > 20
+    assert launched == kernels, f"never launched: {kernels - launched}"
+
+
+@pytest.fixture(autouse=True)
+def cuda_in_place_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Public operations on CPU tensors go to the CUDA backend."""
+    monkeypatch.setattr(_kernels, "_HOMES", {"numba": ("cuda",)})
+    _kernels._part.cache_clear()
+    yield
+    _kernels._part.cache_clear()
+
+
+@pytest.fixture(params=SMALL)
+def small(request: pytest.FixtureRequest) -> Field:
+    """Every kind of field in turn, with few Gaussians."""
+    return few(request.param)
+
+
+@pytest.fixture(params=["orthographic", "pinhole"])
+def image(request: pytest.FixtureRequest) -> Rays:
+    return make_rays(request.param, (9, 10))
+
+
+def few(kind: str) -> Field:
+    field, count = FIELDS[kind](seed=sorted(FIELDS).index(kind)), SMALL[kind]
+    return replace(
+        field,
+        means=field.means[:count],
+        cholesky=field.cholesky[:count],
+        amplitudes=field.amplitudes[:count],
+    )
+
+
+def some_points(count: int) -> Tensor:
+    return torch.rand(count, 3, generator=torch.Generator().manual_seed(3)) * torch.tensor(SIZE)
+
+
+@pytest.mark.parametrize("dense_points", [0, 4096], ids=["culled", "dense"])
+def test_f_at_points(small: Field, dense_points: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_sums, "DENSE_POINTS", dense_points)
+    points = some_points(70)
+    assert_agrees(
+        small,
+        lambda *p: _kernels.evaluate(*p, points, cutoff=CUTOFF),
+        lambda *p: reference.evaluate(*p, points.double()),
+    )
+
+
+def test_f_on_a_grid(small: Field) -> None:
+    grid = make_grid((5, 9, 18))
+    assert_agrees(
+        small,
+        lambda *p: _kernels.voxelise(*p, grid, cutoff=CUTOFF),
+        lambda *p: reference.voxelise(*p, grid),
+    )
+
+
+def test_soft_mip(small: Field, image: Rays) -> None:
+    assert_agrees(
+        small,
+        lambda *p: _kernels.soft_mip(*p, image, cutoff=CUTOFF, temperature=0.1),
+        lambda *p: reference.soft_mip(*p, image, 0.1),
+    )
+
+
+def test_line_integral(small: Field, image: Rays) -> None:
+    assert_agrees(
+        small,
+        lambda *p: _kernels.line_integral(*p, image, cutoff=CUTOFF),
+        lambda *p: reference.line_integral(*p, image),
+    )
+
+
+def test_line_integral_of_gaussians_far_wider_than_the_box(image: Rays) -> None:
+    field = few("overlapping")
+    field.cholesky.zero_()
+    field.cholesky[:, [0, 2, 5]] = math.log(300.0)
+    assert_agrees(
+        field,
+        lambda *p: _kernels.line_integral(*p, image, cutoff=CUTOFF),
+        lambda *p: reference.line_integral(*p, image),
+    )
+
+
+def test_mip_is_the_cpu_backends_and_its_gradient_that_of_f_there(
+    small: Field, image: Rays
+) -> None:
+    single, double = small.leaves(torch.float32), small.leaves(torch.float64)
+    evaluation = cuda.MipEvaluation(image, small.narrowest)
+    packed = cuda.pack(*single, CUTOFF)
+    value = evaluation.forward(packed)
+    own = cpu.MipEvaluation(image, small.narrowest).forward(cpu.pack(*single, CUTOFF))
+    worst = float((value - own).abs().max() / own.max())
+    assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
+    weights = torch.randn(value.shape, generator=torch.Generator().manual_seed(4))
+    d_means, d_cholesky, d_amplitudes = cuda.unpack_gradient(
+        evaluation.backward(packed, weights), packed
+    )
+    o, d = reference.origins_and_directions(image, torch.float64)
+    near, far = reference.clip(image, torch.float64)
+    points = (o + evaluation.depth[0, ..., None].double() * d).reshape(-1, 3)
+    f = torch.where(near < far, reference.evaluate(*double, points).reshape(image.shape), 0.0)
+    true = torch.autograd.grad((f * weights.double()).sum(), double)
+    assert_gradients_agree((d_means, d_cholesky, d_amplitudes[0]), true)
+
+
+def test_mip_climbs_from_where_it_is_told_to(image: Rays) -> None:
+    leaves = few("overlapping").leaves(torch.float32)
+    first = cuda.MipEvaluation(image, 1.0)
+    found = first.forward(cuda.pack(*leaves, CUTOFF))
+    again = _kernels.mip(*leaves, image, cutoff=CUTOFF, bin_step=1.0, start=first.depth[0])
+    torch.testing.assert_close(again.detach(), found, rtol=1e-5, atol=1e-6)
+
+
+def test_long_rays_are_searched_in_pieces(image: Rays) -> None:
+    """More bins than shared memory holds."""
+    leaves = few("tiny").leaves(torch.float32)
+    table = cuda.Views.of([image], 0.2, torch.device("cpu"))
+    assert int(table.searches[0, cuda_rays.BIN_COUNT]) > 2 * cuda_rays.BINS
+    found = _kernels.mip(*leaves, image, cutoff=CUTOFF, bin_step=0.2)
+    own = cpu.MipEvaluation(image, 0.2).forward(cpu.pack(*leaves, CUTOFF))
+    worst = float((found - own).abs().max().detach() / own.max())
+    assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
+
+
+def test_crowded_tiles_take_their_gaussians_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More Gaussians at a tile than shared memory holds."""
+    monkeypatch.setattr(cuda_device, "SHARE", 1)
+    monkeypatch.setattr(cuda_device, "CAPACITY", cuda_rays.THREADS)
+    field = FIELDS["overlapping"](seed=2)
+    leaves = [torch.cat([p, p.flip(0)]) for p in field.leaves(torch.float32)]
+    assert len(leaves[0]) > cuda_rays.THREADS
+    rays = make_rays("orthographic", (4, 4))
+    found = _kernels.mip(*leaves, rays, cutoff=CUTOFF, bin_step=2.0)
+    own = cpu.MipEvaluation(rays, 2.0).forward(cpu.pack(*leaves, CUTOFF))
+    worst = float((found - own).abs().max().detach() / own.max())
+    assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
+
+
+def test_views_and_channels_go_in_one_launch() -> None:
+    """Two channels in two views of different sizes: each image is what it is by itself."""
+    field = few("overlapping")
+    means, cholesky, _ = field.leaves(torch.float32)
+    amplitudes = torch.stack([field.amplitudes, field.amplitudes.flip(0)]).requires_grad_()
+    views = [make_rays("orthographic", (6, 9)), make_rays("pinhole", (8, 5))]
+    table = cuda.Views.of(views, 1.0, torch.device("cpu"))
+    together = cuda.MipEvaluation(table)
+    packed = cuda.pack(means, cholesky, amplitudes, CUTOFF)
+    images = together.forward(packed)
+    assert images.shape == (4, 8, 9)
+    weights = torch.randn(images.shape, generator=torch.Generator().manual_seed(6))
+    found = cuda.unpack_gradient(together.backward(packed, weights), packed)
+    gradients = [torch.zeros_like(p) for p in (means, cholesky, amplitudes)]
+    for n, image in enumerate(images):
+        channel, view = divmod(n, 2)
+        rows, width = views[view].shape
+        own = cuda.pack(means, cholesky, amplitudes[channel], CUTOFF)
+        alone = cuda.MipEvaluation(views[view], 1.0)
+        torch.testing.assert_close(image[:rows, :width], alone.forward(own), rtol=1e-5, atol=1e-6)
+        assert not image[rows:].any()
+        assert not image[:, width:].any()
+        moments = alone.backward(own, weights[n, :rows, :width])
+        d_means, d_cholesky, d_amplitudes = cuda.unpack_gradient(moments, own)
+        gradients[0] += d_means
+        gradients[1] += d_cholesky
+        gradients[2][channel] += d_amplitudes[0]
+    assert_gradients_agree(found, [g.detach() for g in gradients])
+
+
+def test_grids_go_in_one_launch() -> None:
+    leaves = few("overlapping").leaves(torch.float32)
+    whole = make_grid((4, 6, 10))
+    half = replace(whole, origin=whole.origin + 2 * whole.spacing, shape=(3, 5, 7))
+    packed = cuda.pack(*leaves, CUTOFF)
+    volumes = cuda.GridEvaluation(cuda.Grids.of([whole, half], packed.device)).forward(packed)
+    for volume, grid in zip(volumes, (whole, half), strict=True):
+        z, y, x = grid.shape
+        alone = cuda.GridEvaluation(grid).forward(packed)
+        torch.testing.assert_close(volume[:z, :y, :x], alone, rtol=1e-6, atol=1e-6)
+        assert not volume[z:].any()
+        assert not volume[:, y:].any()
+        assert not volume[:, :, x:].any()
+
+
+def test_a_field_without_gaussians_is_zero(image: Rays) -> None:
+    nothing = [torch.zeros(0, 3), torch.zeros(0, 6), torch.zeros(0)]
+    leaves = [p.requires_grad_() for p in nothing]
+    values = [
+        _kernels.evaluate(*leaves, some_points(5), cutoff=CUTOFF),
+        _kernels.voxelise(*leaves, make_grid((2, 3, 4)), cutoff=CUTOFF),
+        _kernels.mip(*leaves, image, cutoff=CUTOFF, bin_step=1.0),
+        _kernels.soft_mip(*leaves, image, cutoff=CUTOFF, temperature=0.1),
+        _kernels.line_integral(*leaves, image, cutoff=CUTOFF),
+    ]
+    for value in values:
+        assert not value.detach().any()
+        for leaf, gradient in zip(leaves, torch.autograd.grad(value.sum(), leaves), strict=True):
+            assert gradient.shape == leaf.shape
+
+
+def test_steps_of_adam_agree_with_the_reference() -> None:
+    field = few("overlapping")
+    count = len(field.means)
+    generator = torch.Generator().manual_seed(5)
+    rates = torch.linspace(0.01, 0.1, 10)
+    found = tuple(p.detach().clone() for p in field.leaves(torch.float32))
+    true = tuple(p.detach().clone() for p in field.leaves(torch.float64))
+    shapes = ((count, 10), (count, 10), (count,))
+    found_moments = tuple(torch.zeros(shape) for shape in shapes)
+    true_moments = tuple(torch.zeros(shape, dtype=torch.float64) for shape in shapes)
+    for _ in range(3):
+        gradients = tuple(torch.randn(p.shape, generator=generator) for p in found)
+        _kernels.adam_step(found, gradients, found_moments, rates)
+        reference.adam_step(
+            true,
+            tuple(g.double() for g in gradients),
+            true_moments,
+            rates.double(),
+            decays=(float(adam.FIRST_DECAY), float(adam.SECOND_DECAY)),
+            longest_step=float(adam.LONGEST_LOG_STEP),
+        )
+    for a, b in zip((*found, *found_moments), (*true, *true_moments), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
+
+
+def test_lists_hold_just_the_gaussians_that_reach_each_cell() -> None:
+    generator = np.random.default_rng(3)
+    low = generator.integers(-3, 12, (1, 3, 300))
+    boxes = np.stack([low, low + generator.integers(-1, 5, low.shape)], 2).reshape(1, 6, 300)
+    lists = cuda_gaussians.Lists(torch.from_numpy(boxes.astype(np.int32)), (4, 8, 5), (7, 9, 11))
+    number = 0
+    for z in range(2):
+        for y in range(2):
+            for x in range(3):
+                cell = np.array([z * 4, y * 8, x * 5])
+                end = cell + np.array([3, 7, 4])
+                met = ((end >= boxes[0, ::2].T) & (cell <= boxes[0, 1::2].T)).all(1)
+                count = int(lists.counts[0, number])
+                assert lists.lists[0, number, :count].tolist() == np.flatnonzero(met).tolist()
+                number += 1

@@ -1,0 +1,108 @@
+"""The CUDA backend without a GPU: in the simulator, as PTX, and its word on why it is not used."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from napari_gaussfit import _kernels
+from napari_gaussfit._kernels import cuda_launch
+from napari_gaussfit.errors import SettingsError
+
+HERE = Path(__file__).parent
+
+
+def run(*command: str, **environment: str) -> str:
+    """Run Python with the tests' folder on its path and return what it printed."""
+    known = os.environ | {"PYTHONPATH": str(HERE)} | environment
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, env=known, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_every_kernel_agrees_with_the_reference_in_the_simulator() -> None:
+    """All of `simulated.py`; what fails there is printed here."""
+    options = ["-q", "-x", "-p", "no:cacheprovider", "--durations=5"]
+    said = run("-m", "pytest", str(HERE / "simulated.py"), *options, NUMBA_ENABLE_CUDASIM="1")
+    assert " passed" in said, said
+    assert "skipped" not in said, said
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="NVVM is for Linux and Windows")
+@pytest.mark.parametrize("capability", ["7.5", "9.0"])
+def test_every_kernel_compiles_to_ptx_without_f64(capability: str) -> None:
+    """On no GPU at all; `ptx.py` says which kernel has what it should not have."""
+    said = run(str(HERE / "ptx.py"), capability)
+    assert said.count("ok") > 20, said
+
+
+@pytest.fixture
+def fresh() -> None:
+    """Reasons are kept between calls: ask anew."""
+    cuda_launch.why_not.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh")
+class TestWhyNot:
+    """Each reason says what is missing and what to install."""
+
+    @pytest.fixture(autouse=True)
+    def gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A torch that sees a GPU, as far as it is asked."""
+        monkeypatch.setattr(torch.version, "cuda", "12.8")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Thing 1")
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+
+    def test_torch_without_cuda(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.version, "cuda", None)
+        with pytest.raises(SettingsError, match=r"built without CUDA; install a CUDA build"):
+            _kernels.device_named("cuda")
+
+    def test_no_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(SettingsError, match=r"no NVIDIA GPU; check that `nvidia-smi` lists"):
+            _kernels.device_named("cuda")
+
+    def test_no_such_gpu(self) -> None:
+        with pytest.raises(SettingsError, match=r"there is no GPU 3: torch sees 1"):
+            _kernels.device_named("cuda:3")
+
+    def test_an_old_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1))
+        with pytest.raises(SettingsError, match=r"Thing 1 has compute capability 6\.1; 7\.5 or"):
+            _kernels.device_named("cuda")
+
+    def test_no_numba_cuda(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cuda_launch, "find_spec", lambda _: None)
+        with pytest.raises(SettingsError, match=r"install napari-gaussfit\[cuda12\]"):
+            _kernels.device_named("cuda")
+
+    def test_a_kernel_that_does_not_run(self) -> None:
+        """As here, where the GPU is only pretended."""
+        with pytest.raises(SettingsError, match=r"a first kernel did not run on Thing 1 \("):
+            _kernels.device_named("cuda")
+
+    def test_auto_falls_back_to_the_cpu(self) -> None:
+        assert _kernels.device_named("auto") == torch.device("cpu")
+
+    def test_auto_takes_cuda_once_a_kernel_has_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cuda_launch, "_try", lambda _: None)
+        assert _kernels.device_named("auto") == torch.device("cuda")
+        assert _kernels.backend_name(torch.device("cuda", 0)) == "numba-cuda"
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:one", "mps"])
+def test_unknown_devices_are_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"expected 'auto', 'cpu', 'cuda'|expected 'cpu'"):
+        _kernels.device_named(name)
