@@ -269,7 +269,7 @@ def _camera(arguments: argparse.Namespace, saved: SavedFit, *, square: bool) -> 
 def _export(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from napari_gaussfit.io.formats import read_fit, write_fit, write_volume, writer_of
+    from napari_gaussfit.io.formats import read_fit, rendered, write_fit, write_volume, writer_of
     from napari_gaussfit.output import fit_path
 
     writer_of(arguments.out)
@@ -285,7 +285,7 @@ def _export(arguments: argparse.Namespace) -> int:
             f"--stack {arguments.stack} has shape {stack.shape} and spacing {stack.spacing}, "
             f"that of the fit {saved.shape} and {saved.spacing}; give that stack"
         )
-    volume = saved.field.voxelise(saved.shape, saved.spacing).numpy()
+    volume = rendered(saved)
     write_volume(arguments.out, np.asarray(stack.voxels, np.float32) - volume, saved)
     return DONE
 

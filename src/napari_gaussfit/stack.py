@@ -173,6 +173,36 @@ class Stack:
             notes=layout.axis_notes + (() if given else layout.spacing_notes) + fill_notes,
         )
 
+    @classmethod
+    def open_channels(
+        cls,
+        path: str | os.PathLike[str],
+        channels: Sequence[int] | None = None,
+        *,
+        time: int | None = None,
+        spacing: Sequence[float] | None = None,
+        fill_nan: float | None = None,
+    ) -> tuple[Stack, ...]:
+        """Read several channels of a file, a stack each, all of one shape and spacing.
+
+        Parameters
+        ----------
+        path, time, spacing, fill_nan
+            As for `open`.
+        channels : sequence of int, optional
+            Which ones; all by default.
+
+        Raises
+        ------
+        StackError, StackNotFoundError, SettingsError
+            As for `open`.
+        """
+        chosen = range(read_layout(path).channels) if channels is None else channels
+        return tuple(
+            cls.open(path, channel=channel, time=time, spacing=spacing, fill_nan=fill_nan)
+            for channel in chosen
+        )
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """The number of voxels along z, y and x."""

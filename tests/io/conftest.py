@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from napari_gaussfit.errors import StackError
 from napari_gaussfit.field import GaussianField
@@ -33,6 +35,18 @@ def saved() -> SavedFit:
         background=99.25,
     )
     return SavedFit(field, "dendrite µ", (14, 30, 28), (0.3, 0.13, 0.14), "micrometer")
+
+
+@pytest.fixture
+def in_channels(saved: SavedFit) -> SavedFit:
+    """The same Gaussians in three channels."""
+    rng = np.random.default_rng(1)
+    brightness = torch.from_numpy(rng.lognormal(4, 1, (2, len(saved.field))).astype(np.float32))
+    others = tuple(
+        replace(saved.field, amplitudes=amplitudes, background=level)
+        for amplitudes, level in zip(brightness, (10.0, 20.0), strict=True)
+    )
+    return replace(saved, others=others)
 
 
 @pytest.fixture

@@ -174,14 +174,18 @@ def test_the_intensities_of_0_and_1_can_be_given(
     np.testing.assert_allclose(field.amplitudes, 2 * amplitudes, rtol=1e-5)
 
 
-def test_a_channel_of_the_features_is_chosen(
+def test_features_are_channels_of_which_one_may_be_chosen(
     tmp_path: Path, stack: Stack, rng: np.random.Generator
 ) -> None:
     state, _, _ = models(rng)["splatting"]
     torch.save(state, tmp_path / "model.pt")
-    second = read_checkpoint(tmp_path / "model.pt", stack, channel=1).field
-    expected = torch.relu(state["features"][:, 1]) * (HIGH - LOW)
-    torch.testing.assert_close(second.amplitudes, expected)
+    expected = torch.relu(state["features"]) * (HIGH - LOW)
+    both = read_checkpoint(tmp_path / "model.pt", stack).channels
+    for found, amplitudes in zip(both, expected.unbind(1), strict=True):
+        torch.testing.assert_close(found.amplitudes, amplitudes)
+    second = read_checkpoint(tmp_path / "model.pt", stack, channel=1)
+    assert len(second.channels) == 1
+    assert torch.equal(second.field.amplitudes, both[1].amplitudes)
     with pytest.raises(SettingsError, match=r"channel=2: .* has 2, from 0"):
         read_checkpoint(tmp_path / "model.pt", stack, channel=2)
 

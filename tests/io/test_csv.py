@@ -12,12 +12,14 @@ import torch
 
 from napari_gaussfit.errors import FormatError, OutputError
 from napari_gaussfit.field import GaussianField
-from napari_gaussfit.io.csv import measurements, read_csv, write_csv
+from napari_gaussfit.io.csv import measurements, read_channels, read_csv, write_csv
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from napari_gaussfit.io.native import SavedFit
 
 SPACING = (0.3, 0.1, 0.11)
 
@@ -250,3 +252,24 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     assert "is no CSV table" in refusal(path)
     path.write_bytes(b"\x89PNG\r\n\xff\xfe\x00" * 9)
     assert "is no CSV table" in refusal(path)
+
+
+def test_channels_have_amplitudes_in_columns_of_their_own(
+    tmp_path: Path, in_channels: SavedFit
+) -> None:
+    path = tmp_path / "gaussians.csv"
+    write_csv(path, in_channels.field, SPACING, in_channels.others)
+    table = pd.read_csv(path)
+    for n, channel in enumerate(in_channels.channels):
+        np.testing.assert_array_equal(table[f"amplitude_{n}"], channel.amplitudes.double())
+        np.testing.assert_allclose(
+            table[f"integrated_intensity_{n}"], channel.integrated_intensities(), rtol=1e-5
+        )
+    np.testing.assert_array_equal(table["amplitude"], table["amplitude_0"])
+    backgrounds = [channel.background for channel in in_channels.channels]
+    read = read_channels(path, backgrounds=backgrounds)
+    for found, expected in zip(read, in_channels.channels, strict=True):
+        assert torch.equal(found.amplitudes, expected.amplitudes)
+        assert found.background == expected.background
+    table.drop(columns="amplitude_1").to_csv(path, index=False)
+    assert "lacks the columns amplitude_1" in refusal(path)

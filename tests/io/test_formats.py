@@ -15,22 +15,16 @@ from napari_gaussfit.io.formats import (
     FIT_WRITERS,
     VOLUME_SUFFIXES,
     read_fit,
+    rendered,
     write_fit,
     write_volume,
 )
 from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from napari_gaussfit.io.native import SavedFit
 
 GAUSSIANS = sorted(set(FIT_WRITERS) & set(FIT_READERS))
-
-
-def rendered(saved: SavedFit) -> NDArray[np.float32]:
-    volume: NDArray[np.float32] = saved.field.voxelise(saved.shape, saved.spacing).numpy()
-    return volume
 
 
 @pytest.fixture
@@ -52,6 +46,40 @@ def test_a_field_renders_the_same_volume_after_any_format(
     assert off < 1e-5, f"{suffix}: off by {off:.1e} of the range"
     facts = ("stack", "shape", "spacing", "unit")
     assert [getattr(again, name) for name in facts] == [getattr(saved, name) for name in facts]
+
+
+@pytest.mark.parametrize("suffix", GAUSSIANS)
+def test_every_channel_renders_the_same_volume_after_any_format(
+    tmp_path: Path, in_channels: SavedFit, stack: Stack, suffix: str
+) -> None:
+    path = tmp_path / f"fit{suffix}"
+    write_fit(path, in_channels)
+    again = read_fit(path, stack)
+    assert len(again.channels) == 3
+    for n, (found, expected) in enumerate(zip(again.channels, in_channels.channels, strict=True)):
+        level = found.background if suffix != ".csv" else expected.background
+        volumes = [
+            replace(one, background=level).voxelise(stack.shape, stack.spacing).numpy()
+            for one in (found, expected)
+        ]
+        off = np.abs(volumes[0] - volumes[1]).max() / np.ptp(volumes[1])
+        assert off < 1e-5, f"{suffix}, channel {n}: off by {off:.1e} of the range"
+        assert level == expected.background
+
+
+@pytest.mark.parametrize("suffix", VOLUME_SUFFIXES)
+def test_the_channels_of_a_volume_are_stacks_of_their_own(
+    tmp_path: Path, in_channels: SavedFit, suffix: str
+) -> None:
+    path = tmp_path / f"volume.ome{suffix}"
+    write_fit(path, in_channels)
+    stacks = Stack.open_channels(path)
+    assert [stack.channel for stack in stacks] == [0, 1, 2]
+    for stack, volume in zip(stacks, rendered(in_channels), strict=True):
+        np.testing.assert_array_equal(stack.voxels, volume)
+        assert stack.spacing == in_channels.spacing
+    [second] = Stack.open_channels(path, [1])
+    np.testing.assert_array_equal(second.voxels, stacks[1].voxels)
 
 
 @pytest.mark.parametrize("suffix", VOLUME_SUFFIXES)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from napari_gaussfit.errors import FormatError, OutputError, SettingsError
@@ -157,7 +158,7 @@ def test_the_metadata_names_version_axes_unit_spacing_background_and_history(
     path = tmp_path / "fit.safetensors"
     save_fit(path, saved)
     metadata = json_of(path)
-    assert metadata["version"] == VERSION
+    assert metadata["version"] == 1
     assert metadata["axes"] == "zyx"
     assert metadata["unit"] == "micrometer"
     assert metadata["spacing"] == list(saved.spacing)
@@ -304,3 +305,22 @@ def test_tensors_whose_shapes_do_not_belong_together_are_refused(
         amplitudes=field.amplitudes,
     )
     assert "cholesky has shape (9, 6), expected (50, 6)" in refusal(path)
+
+
+def test_channels_come_back_to_the_bit(tmp_path: Path, in_channels: SavedFit) -> None:
+    path = tmp_path / "fit.safetensors"
+    save_fit(path, in_channels)
+    again = load_fit(path)
+    for found, expected in zip(again.channels, in_channels.channels, strict=True):
+        assert torch.equal(found.amplitudes, expected.amplitudes)
+        assert torch.equal(found.means, expected.means)
+        assert found.background == expected.background
+    with safe_open(path, "pt") as file:
+        assert tuple(file.get_tensor("amplitudes").shape) == (len(in_channels.field), 3)
+        assert json.loads(file.metadata()[FORMAT])["version"] == 2
+
+
+def test_channels_of_different_gaussians_are_refused(in_channels: SavedFit) -> None:
+    moved = replace(in_channels.others[0], means=in_channels.field.means + 1)
+    with pytest.raises(SettingsError, match="channel 1 has other Gaussians than channel 0"):
+        replace(in_channels, others=(moved,))

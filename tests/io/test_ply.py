@@ -210,3 +210,18 @@ def test_a_failed_write_leaves_the_old_file(
         write_ply(path, replace(saved, field=GaussianField.from_covariances([], [], [])))
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_channels_have_properties_of_their_own_and_are_red_green_and_blue(
+    tmp_path: Path, in_channels: SavedFit
+) -> None:
+    path = tmp_path / "field.ply"
+    write_ply(path, in_channels)
+    vertices = PlyData.read(path)["vertex"]
+    scene = splatting_reader(path)
+    for n, channel in enumerate(in_channels.channels):
+        amplitudes = channel.amplitudes.numpy()
+        np.testing.assert_array_equal(vertices[f"amplitude_{n}"], amplitudes)
+        expected = 0.99 * amplitudes / amplitudes.max()
+        np.testing.assert_allclose(scene["colour"][:, n], expected, atol=2e-6)
+    np.testing.assert_allclose(scene["opacity"], scene["colour"].max(axis=1), rtol=1e-5)

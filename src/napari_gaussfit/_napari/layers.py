@@ -73,7 +73,7 @@ def points_layer(fit: SavedFit, placement: Placement, *, name: str) -> LayerData
     Coloured by amplitude. As wide as the geometric mean of the Gaussian's sigmas: at the full width
     at half maximum, a few broad ones hide the rest.
     """
-    table = measurements(fit.field, tuple(placement.spacing))
+    table = measurements(fit.field, tuple(placement.spacing), fit.others)
     # napari holds the positions already, and takes more columns of these names for axes.
     features = table.drop(columns=["axis-0", "axis-1", "axis-2"])
     widths = fit.field.principal()[0].detach().cpu().double().log().mean(dim=-1).exp().numpy()

@@ -8,7 +8,7 @@ stack's, and their brightness is in parts of the stack's range above its smalles
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +113,7 @@ def read_checkpoint(
     *,
     box: ArrayLike | None = None,
     value_range: tuple[float, float] | None = None,
-    channel: int = 0,
+    channel: int | None = None,
 ) -> SavedFit:
     """Read a field from a checkpoint of the notebook.
 
@@ -130,8 +130,8 @@ def read_checkpoint(
     value_range : tuple of float, optional
         The raw intensities that the checkpoint has as 0 and 1: its background, and that and an
         amplitude of 1. The stack's smallest and largest by default.
-    channel : int
-        Which of the features to take for amplitudes.
+    channel : int, optional
+        Which of the features to take for amplitudes; all by default, each a channel.
 
     Returns
     -------
@@ -155,19 +155,23 @@ def read_checkpoint(
     means, *_, brightness = (tensors[name] for name in layout.shapes)
     low, high = stack.value_range if value_range is None else value_range
     amplitudes = layout.brightness(brightness.double()).reshape(len(means), -1)
-    if not 0 <= channel < amplitudes.shape[1]:
+    if channel is not None and not 0 <= channel < amplitudes.shape[1]:
         raise SettingsError(f"channel={channel}: {source} has {amplitudes.shape[1]}, from 0")
+    chosen = amplitudes if channel is None else amplitudes[:, channel : channel + 1]
     try:
         field = GaussianField.from_covariances(
             (means.double().numpy()[:, ::-1] - own) * stretch - spacing / 2,
             covariances_in_zyx(layout.covariances(tensors)) * np.outer(stretch, stretch),
-            amplitudes[:, channel].numpy() * (high - low),
+            chosen[:, 0],
             background=low,
             unit=stack.unit,
         )
     except ValueError as error:
         raise FormatError(f"{source}: {error}") from error
-    return SavedFit(field, stack.name, stack.shape, stack.spacing, stack.unit)
+    first, *others = (
+        replace(field, amplitudes=(high - low) * one.float()) for one in chosen.unbind(1)
+    )
+    return SavedFit(first, stack.name, stack.shape, stack.spacing, stack.unit, others=tuple(others))
 
 
 def _loaded(path: Path) -> dict[str, Any]:

@@ -6,11 +6,14 @@ The background is no Gaussian and has no row; it is in ``report.json`` and in th
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.field import GaussianField
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["measurements", "read_csv", "write_csv"]
+__all__ = ["measurements", "read_channels", "read_csv", "write_csv"]
 
 _AXES = ("z", "y", "x")
 
@@ -35,11 +38,16 @@ _COVARIANCES = {
     "cov_xx": (2, 2),
 }
 
+_CHANNEL = "amplitude_"
+"""What the columns of the amplitudes of several channels begin with; their numbers follow."""
+
 _NEEDED = (*_AXES, "amplitude", *_COVARIANCES, "unit")
 """The columns that make a field; the others follow from them."""
 
 
-def measurements(field: GaussianField, spacing: Sequence[float]) -> pd.DataFrame:
+def measurements(
+    field: GaussianField, spacing: Sequence[float], others: Sequence[GaussianField] = ()
+) -> pd.DataFrame:
     """Return what there is to know of each Gaussian, a row each.
 
     Parameters
@@ -48,6 +56,8 @@ def measurements(field: GaussianField, spacing: Sequence[float]) -> pd.DataFrame
         K Gaussians.
     spacing : sequence of float
         (dz, dy, dx) of the stack, in the field's unit.
+    others : sequence of GaussianField
+        Of several channels, those after the first, which is `field`.
 
     Returns
     -------
@@ -56,7 +66,9 @@ def measurements(field: GaussianField, spacing: Sequence[float]) -> pd.DataFrame
         amplitude (raw intensity); cov_zz, cov_zy, cov_zx, cov_yy, cov_yx, cov_xx (`unit`
         squared); sigma_1..3 and fwhm_1..3 (along the principal axes, descending, in `unit`);
         axis_1_z, axis_1_y, axis_1_x, .. axis_3_x (these axes' unit vectors, in either direction);
-        integrated_intensity (raw intensity times `unit` cubed); unit. In float64.
+        integrated_intensity (raw intensity times `unit` cubed); where there are several
+        channels, amplitude_0, integrated_intensity_0, amplitude_1, .. of each, beside those of
+        the first under the names above; unit. In float64.
     """
     exact = field.in_float64()
     means, covariances = exact.means.numpy(), exact.covariances.numpy()
@@ -73,10 +85,19 @@ def measurements(field: GaussianField, spacing: Sequence[float]) -> pd.DataFrame
         f"axis_{n + 1}_{axis}": axes[:, n, i] for n in range(3) for i, axis in enumerate(_AXES)
     }
     columns["integrated_intensity"] = exact.integrated_intensities().numpy()
+    for n, channel in enumerate((field, *others) if others else ()):
+        columns[f"{_CHANNEL}{n}"] = channel.in_float64().amplitudes.numpy()
+        intensities = channel.in_float64().integrated_intensities()
+        columns[f"integrated_intensity_{n}"] = intensities.numpy()
     return pd.DataFrame(columns).assign(unit=field.unit)
 
 
-def write_csv(path: str | os.PathLike[str], field: GaussianField, spacing: Sequence[float]) -> None:
+def write_csv(
+    path: str | os.PathLike[str],
+    field: GaussianField,
+    spacing: Sequence[float],
+    others: Sequence[GaussianField] = (),
+) -> None:
     """Write the `measurements` of a field, with all the digits that float64 has.
 
     Parameters
@@ -87,13 +108,15 @@ def write_csv(path: str | os.PathLike[str], field: GaussianField, spacing: Seque
         What to write; its background has no column.
     spacing : sequence of float
         (dz, dy, dx) of the stack, in the field's unit.
+    others : sequence of GaussianField
+        Of several channels, those after the first, which is `field`.
 
     Raises
     ------
     OutputError
         If the folder does not exist.
     """
-    table = measurements(field, spacing)
+    table = measurements(field, spacing, others)
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
@@ -119,6 +142,31 @@ def read_csv(path: str | os.PathLike[str], *, background: float = 0.0) -> Gaussi
         If there is no such file, it is no CSV, lacks a column or a number, has no row or several
         units, or a covariance is not positive definite.
     """
+    return read_channels(path, backgrounds=[background])[0]
+
+
+def read_channels(
+    path: str | os.PathLike[str], *, backgrounds: Sequence[float] = (0.0,)
+) -> tuple[GaussianField, ...]:
+    """Read the field of each channel from a table that has amplitude_0, amplitude_1, ..
+
+    Parameters
+    ----------
+    path : path-like
+        As for `read_csv`.
+    backgrounds : sequence of float
+        Of the channels, in raw intensity; the last of them counts for all that follow.
+
+    Returns
+    -------
+    tuple of GaussianField
+        A table with the column amplitude alone has one channel.
+
+    Raises
+    ------
+    FormatError
+        As for `read_csv`.
+    """
     source = Path(path)
     try:
         table = pd.read_csv(source)
@@ -133,25 +181,36 @@ def read_csv(path: str | os.PathLike[str], *, background: float = 0.0) -> Gaussi
             f"{source}: lacks the columns {', '.join(missing)}; it has "
             f"{', '.join(map(str, table.columns))}, expected {', '.join(_NEEDED)}"
         )
-    numbers = _checked_numbers(source, table)
+    found = [name for name in table if re.fullmatch(_CHANNEL + "[0-9]+", str(name))]
+    brightness = [f"{_CHANNEL}{n}" for n in range(len(found))] or ["amplitude"]
+    numbers = _checked_numbers(source, table, brightness)
     covariances = np.empty((len(table), 3, 3))
     for name, (i, j) in _COVARIANCES.items():
         covariances[:, i, j] = covariances[:, j, i] = numbers[name]
     try:
-        return GaussianField.from_covariances(
+        field = GaussianField.from_covariances(
             numbers[list(_AXES)].to_numpy(),
             covariances,
-            numbers["amplitude"].to_numpy(),
-            background=background,
+            numbers[brightness[0]].to_numpy(),
+            background=backgrounds[0],
             unit=_checked_unit(source, table),
         )
     except SettingsError as error:
         raise FormatError(f"{source}: {error}") from error
+    levels = [*backgrounds, *[backgrounds[-1]] * len(brightness)]
+    amplitudes = torch.as_tensor(numbers[brightness].to_numpy(np.float32).T.copy())
+    return tuple(
+        replace(field, amplitudes=one, background=level)
+        for one, level in zip(amplitudes, levels, strict=False)
+    )
 
 
-def _checked_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of numbers, all of them finite."""
-    numbers: pd.DataFrame = table[[name for name in _NEEDED if name != "unit"]].apply(
+def _checked_numbers(path: Path, table: pd.DataFrame, brightness: list[str]) -> pd.DataFrame:
+    """Return the columns of numbers, all of them there and finite."""
+    missing = [name for name in brightness if name not in table]
+    if missing:
+        raise FormatError(f"{path}: lacks the columns {', '.join(missing)} between its channels")
+    numbers: pd.DataFrame = table[[*_AXES, *_COVARIANCES, *brightness]].apply(
         pd.to_numeric, errors="coerce"
     )
     bad = ~np.isfinite(numbers.to_numpy(dtype=np.float64))

@@ -26,6 +26,7 @@ __all__ = [
     "FIT_WRITERS",
     "VOLUME_SUFFIXES",
     "read_fit",
+    "rendered",
     "write_fit",
     "write_volume",
     "writer_of",
@@ -44,7 +45,7 @@ def _write_native(path: Pathlike, saved: SavedFit) -> None:
 def _write_table(path: Pathlike, saved: SavedFit) -> None:
     from napari_gaussfit.io.csv import write_csv
 
-    write_csv(path, saved.field, saved.spacing)
+    write_csv(path, saved.field, saved.spacing, saved.others)
 
 
 def _write_ply(path: Pathlike, saved: SavedFit) -> None:
@@ -54,7 +55,15 @@ def _write_ply(path: Pathlike, saved: SavedFit) -> None:
 
 
 def _write_rendered(path: Pathlike, saved: SavedFit) -> None:
-    write_volume(path, saved.field.voxelise(saved.shape, saved.spacing).numpy(), saved)
+    write_volume(path, rendered(saved), saved)
+
+
+def rendered(saved: SavedFit) -> NDArray[np.float32]:
+    """Return the voxels of a fit [Z, Y, X], of several channels [C, Z, Y, X]."""
+    import numpy as np
+
+    volumes = [one.voxelise(saved.shape, saved.spacing).numpy() for one in saved.channels]
+    return np.stack(volumes) if len(volumes) > 1 else volumes[0]
 
 
 FIT_WRITERS: dict[str, tuple[str, Writer]] = {
@@ -81,12 +90,12 @@ def _read_ply(path: Pathlike, _: StackFacts | None) -> SavedFit:
 
 
 def _read_table(path: Pathlike, stack: StackFacts | None) -> SavedFit:
-    from napari_gaussfit.io.csv import read_csv
+    from napari_gaussfit.io.csv import read_channels
     from napari_gaussfit.io.native import SavedFit
 
     known = _needed(path, stack)
-    field = read_csv(path, background=known.value_range[0])
-    return SavedFit(field, known.name, known.shape, known.spacing, known.unit)
+    field, *others = read_channels(path, backgrounds=known.value_range[:1])
+    return SavedFit(field, known.name, known.shape, known.spacing, known.unit, others=tuple(others))
 
 
 def _read_checkpoint(path: Pathlike, stack: StackFacts | None) -> SavedFit:
@@ -155,7 +164,7 @@ def read_fit(path: Pathlike, stack: StackFacts | None = None) -> SavedFit:
 
 
 def write_volume(path: Pathlike, volume: NDArray[np.float32], saved: SavedFit) -> None:
-    """Write voxels [Z, Y, X] of a fit's stack, as OME-TIFF or OME-Zarr by the name's suffix.
+    """Write voxels [Z, Y, X] or [C, Z, Y, X] of a fit's stack, as OME-TIFF or OME-Zarr.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """The native format: a fit in one safetensors file, with its metadata as JSON.
 
-The file's tensors are ``means`` [K, 3], ``cholesky`` [K, 6] and ``amplitudes`` [K] of the field,
-and any number of ``state.*`` by which a fit goes on. Its metadata has one entry, named after this
-package, that holds all the rest as JSON. Nothing is unpickled.
+The file's tensors are ``means`` [K, 3], ``cholesky`` [K, 6] and ``amplitudes`` of the field, [K] or
+of several channels [K, C], and any number of ``state.*`` by which a fit goes on. Its metadata has
+one entry, named after this package, that holds all the rest as JSON. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -32,8 +33,9 @@ __all__ = ["FORMAT", "VERSION", "SavedFit", "StackFacts", "load_fit", "save_fit"
 FORMAT = "napari-gaussfit"
 """The metadata entry that says whose file it is, and holds the JSON."""
 
-VERSION = 1
-"""Counts up when a reader of the version before could not read the file rightly."""
+VERSION = 2
+"""Counts up when a reader of the version before could not read the file rightly. Fits of one
+channel, which version 1 knew alone, are still written as such."""
 
 _AXES = "zyx"
 
@@ -106,11 +108,15 @@ class SavedFit:
         What the fit found about itself, None before its end.
     state : dict of Tensor
         Optimiser moments, iteration, random state: what it takes to go on. May be empty.
+    others : tuple of GaussianField
+        Of a fit of several channels, those after the first, which is `field`: the same means and
+        covariances, with amplitudes and a background of their own.
 
     Raises
     ------
     SettingsError
-        If the field is in another unit than the stack.
+        If the field is in another unit than the stack, or the channels' Gaussians differ in more
+        than brightness.
     """
 
     field: GaussianField
@@ -122,14 +128,26 @@ class SavedFit:
     history: dict[str, list[float]] = default(default_factory=dict)
     report: dict[str, Any] | None = None
     state: dict[str, Tensor] = default(default_factory=dict)
+    others: tuple[GaussianField, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a field and a stack in different units."""
+        """Refuse a field and a stack in different units, and channels of different Gaussians."""
         if self.field.unit != self.unit:
             raise SettingsError(
                 f"unit={self.unit!r} of the stack is not the field's, {self.field.unit!r}; "
                 "give both in one unit"
             )
+        for n, other in enumerate(self.others, 1):
+            if not _same_shapes(self.field, other):
+                raise SettingsError(
+                    f"channel {n} has other Gaussians than channel 0; expected the same means and "
+                    "covariances, with amplitudes of its own"
+                )
+
+    @property
+    def channels(self) -> tuple[GaussianField, ...]:
+        """The field of each channel."""
+        return self.field, *self.others
 
     @property
     def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -154,6 +172,8 @@ def save_fit(path: str | os.PathLike[str], saved: SavedFit) -> None:
         If the folder does not exist.
     """
     tensors = {name: getattr(saved.field, name) for name in _FIELD_TENSORS}
+    if saved.others:
+        tensors["amplitudes"] = torch.stack([one.amplitudes for one in saved.channels], dim=1)
     tensors |= {_STATE_PREFIX + name: tensor for name, tensor in saved.state.items()}
     # The format takes no two tensors of one memory, and none that has gaps.
     separate = {
@@ -197,15 +217,24 @@ def load_fit(path: str | os.PathLike[str]) -> SavedFit:
         raise FormatError(f"{source}: its contents do not belong together: {error}") from error
 
 
+def _same_shapes(field: GaussianField, other: GaussianField) -> bool:
+    return (
+        field.unit == other.unit
+        and torch.equal(field.means, other.means)
+        and torch.equal(field.cholesky, other.cholesky)
+    )
+
+
 def _metadata(saved: SavedFit) -> dict[str, Any]:
+    backgrounds = [float(one.background) for one in saved.channels]
     return {
-        "version": VERSION,
+        "version": VERSION if saved.others else 1,
         "axes": _AXES,
         "unit": saved.unit,
         "spacing": [float(distance) for distance in saved.spacing],
         "shape": [int(length) for length in saved.shape],
         "stack": saved.stack,
-        "background": float(saved.field.background),
+        "background": backgrounds if saved.others else backgrounds[0],
         "settings": saved.settings,
         "history": saved.history,
         "report": saved.report,
@@ -266,10 +295,15 @@ def _fit_of(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SavedFit:
     dz, dy, dx = (float(distance) for distance in metadata["spacing"])
     settings = dict(metadata["settings"])
     full = bool(settings.get("full_covariance", True))
+    background = metadata["background"]
+    backgrounds = background if isinstance(background, list) else [background]
+    brightness = amplitudes[:, None] if amplitudes.ndim == 1 else amplitudes
+    field, *others = (
+        GaussianField(means, cholesky, one.contiguous(), float(level), unit, full)
+        for one, level in zip(brightness.unbind(1), backgrounds, strict=True)
+    )
     return SavedFit(
-        field=GaussianField(
-            means, cholesky, amplitudes, float(metadata["background"]), unit, full_covariance=full
-        ),
+        field=field,
         stack=str(metadata["stack"]),
         shape=(nz, ny, nx),
         spacing=(dz, dy, dx),
@@ -282,6 +316,7 @@ def _fit_of(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SavedFit:
             for name, tensor in tensors.items()
             if name.startswith(_STATE_PREFIX)
         },
+        others=tuple(others),
     )
 
 

@@ -144,7 +144,7 @@ def write_ome_zarr(
     path : path-like
         The folder to write, by convention named ``*.ome.zarr``; an OME-Zarr of that name is
         replaced only once all is written.
-    volume : array, shape [Z, Y, X]
+    volume : array, shape [Z, Y, X], or of several channels [C, Z, Y, X]
         Intensities.
     spacing : sequence of float
         (dz, dy, dx) in `unit`.
@@ -165,10 +165,12 @@ def write_ome_zarr(
     if target.exists() and not any((target / file).is_file() for file in _GROUP_FILES):
         raise OutputError(f"{target}: is there and is no Zarr group; give another name")
     of_space = None if unit == "pixel" else unit
-    scale = v05.ScaleTransformation(scale=[float(step) for step in spacing])
+    channels = [v05.ChannelAxis(name="c")] if volume.ndim == 4 else []
+    steps = [*[1.0] * len(channels), *map(float, spacing)]
+    scale = v05.ScaleTransformation(scale=steps)
     multiscale = v05.Multiscale(
         name=name,
-        axes=[v05.SpaceAxis(name=axis, unit=of_space) for axis in "zyx"],
+        axes=[*channels, *(v05.SpaceAxis(name=axis, unit=of_space) for axis in "zyx")],
         datasets=[v05.Dataset(path="0", coordinateTransformations=[scale])],
     )
     image = v05.Image(multiscales=[multiscale])

@@ -3,17 +3,20 @@
 It is for interchange, and says so in its comments: those programs blend Gaussians by opacity where
 a field adds them up. x, y, z, log-scales, quaternion (w, x, y, z), logit opacity and grey stand
 under the names and in the order of Kerbl et al.'s own program (2023). What they have no
-place for is beside them: each Gaussian's ``amplitude``, and in a comment the unit, the stack's
-spacing and shape, and the background, so that a field comes back as it was, to float32.
+place for is beside them: each Gaussian's ``amplitude`` (of several channels ``amplitude_0``,
+``amplitude_1``, ..; the first three are also red, green and blue), and in a comment the unit, the
+stack's spacing and shape, and the background, so that a field comes back as it was, to float32.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from napari_gaussfit.errors import FormatError
 from napari_gaussfit.field import GaussianField
@@ -41,16 +44,16 @@ _NOTICE = f"{_MARK} interchange: a sum of Gaussians over a background; not made 
 
 _POSITIONS = ("x", "y", "z")
 _SCALES = ("scale_0", "scale_1", "scale_2")
+_COLOURS = ("f_dc_0", "f_dc_1", "f_dc_2")
 _QUATERNION = ("rot_0", "rot_1", "rot_2", "rot_3")
 _NEEDED = (*_POSITIONS, "opacity", *_SCALES, *_QUATERNION)
 _PROPERTIES = (
     *_POSITIONS,
     *("nx", "ny", "nz"),
-    *("f_dc_0", "f_dc_1", "f_dc_2"),
+    *_COLOURS,
     "opacity",
     *_SCALES,
     *_QUATERNION,
-    "amplitude",
 )
 
 _OPACITIES = (1e-6, 0.99)
@@ -78,22 +81,25 @@ def write_ply(path: str | os.PathLike[str], saved: SavedFit) -> None:
     from plyfile import PlyData, PlyElement
 
     field = saved.field.in_float64()
-    amplitudes = field.amplitudes.numpy()
-    scale = float(np.abs(amplitudes).max(initial=0.0)) / _OPACITIES[1] or 1.0
-    opacities = np.clip(amplitudes / scale, *_OPACITIES)
-    rows = np.zeros(len(field), [(name, "<f4") for name in _PROPERTIES])
+    amplitudes = np.stack([one.in_float64().amplitudes.numpy() for one in saved.channels], axis=1)
+    scales = np.abs(amplitudes).max(axis=0, initial=0.0) / _OPACITIES[1]
+    scales[scales == 0] = 1.0
+    relative = np.clip(amplitudes / scales, *_OPACITIES)
+    opacities = relative.max(axis=1)
+    names = _amplitude_names(len(saved.channels))
+    rows = np.zeros(len(field), [(name, "<f4") for name in (*_PROPERTIES, *names)])
     covariances = covariances_in_zyx(field.covariances.numpy())
     log_scales, quaternions = scales_and_quaternions(covariances)
     columns = {
         _POSITIONS: field.means.numpy()[:, ::-1],
-        ("f_dc_0", "f_dc_1", "f_dc_2"): ((opacities - 0.5) / _HARMONIC)[:, None].repeat(3, 1),
+        _COLOURS: (_colours(relative) - 0.5) / _HARMONIC,
         ("opacity",): np.log(opacities / (1 - opacities))[:, None],
         _SCALES: log_scales,
         _QUATERNION: quaternions,
-        ("amplitude",): amplitudes[:, None],
+        names: amplitudes,
     }
-    for names, values in columns.items():
-        for name, column in zip(names, values.T, strict=True):
+    for of, values in columns.items():
+        for name, column in zip(of, values.T, strict=True):
             rows[name] = column
     metadata = {
         "version": VERSION,
@@ -101,8 +107,8 @@ def write_ply(path: str | os.PathLike[str], saved: SavedFit) -> None:
         "spacing_zyx": list(saved.spacing),
         "shape_zyx": list(saved.shape),
         "stack": saved.stack,
-        "background": field.background,
-        "amplitude_scale": scale,
+        "backgrounds": [one.background for one in saved.channels],
+        "amplitude_scale": float(scales[0]),
     }
     comments = [_NOTICE, f"{_MARK} {json.dumps(metadata)}"]
     data = PlyData([PlyElement.describe(rows, "vertex")], byte_order="<", comments=comments)
@@ -138,11 +144,12 @@ def read_ply(path: str | os.PathLike[str]) -> SavedFit:
         return np.stack([np.asarray(rows[name], np.float64) for name in names], axis=1)
 
     means = columns(*_POSITIONS)[:, ::-1]
-    if "amplitude" in (rows.dtype.names or ()):
-        amplitudes = columns("amplitude")[:, 0]
+    names = _amplitude_names_in(rows)
+    if names:
+        amplitudes = columns(*names)
     else:
         scale = float(metadata.get("amplitude_scale", 1.0))
-        amplitudes = scale / (1 + np.exp(-columns("opacity")[:, 0]))
+        amplitudes = scale / (1 + np.exp(-columns("opacity")))
     reach = np.ceil(means.max(axis=0, initial=1.0)).astype(int) + 1
     unit = str(metadata.get("unit", "pixel"))
     nz, ny, nx = (int(n) for n in metadata.get("shape_zyx", reach))
@@ -151,14 +158,38 @@ def read_ply(path: str | os.PathLike[str]) -> SavedFit:
         field = GaussianField.from_covariances(
             means,
             covariances_in_zyx(covariances_of(columns(*_SCALES), columns(*_QUATERNION))),
-            amplitudes,
-            background=float(metadata.get("background", 0.0)),
+            amplitudes[:, 0],
             unit=unit,
+        )
+        backgrounds = metadata.get("backgrounds", [0.0] * amplitudes.shape[1])
+        first, *others = (
+            replace(field, amplitudes=one, background=float(level))
+            for one, level in zip(
+                torch.as_tensor(amplitudes.T, dtype=torch.float32), backgrounds, strict=True
+            )
         )
     except ValueError as error:
         raise FormatError(f"{source}: {error}") from error
     name = str(metadata.get("stack", source.stem))
-    return SavedFit(field, name, (nz, ny, nx), (dz, dy, dx), unit)
+    return SavedFit(first, name, (nz, ny, nx), (dz, dy, dx), unit, others=tuple(others))
+
+
+def _colours(relative: Floats) -> Floats:
+    """Return red, green and blue [K, 3] of brightness [K, C]: grey if it is of one channel."""
+    colours = np.zeros((len(relative), 3))
+    shown = relative.repeat(3, axis=1) if relative.shape[1] == 1 else relative[:, :3]
+    colours[:, : shown.shape[1]] = shown
+    return colours
+
+
+def _amplitude_names(channels: int) -> tuple[str, ...]:
+    return ("amplitude",) if channels == 1 else tuple(f"amplitude_{n}" for n in range(channels))
+
+
+def _amplitude_names_in(rows: NDArray[Any]) -> tuple[str, ...]:
+    """Return the properties that hold amplitudes, one a channel; none in another program's file."""
+    found = {name for name in rows.dtype.names or () if name.startswith("amplitude")}
+    return _amplitude_names(len(found)) if found else ()
 
 
 def _parsed(path: Path) -> PlyData:
@@ -189,7 +220,7 @@ def _checked_rows(path: Path, ply: PlyData) -> NDArray[Any]:
             f"{path}: lacks the properties {', '.join(missing)}; it has {', '.join(names)}, "
             f"expected those of 3D Gaussian splatting: {', '.join(_NEEDED)}"
         )
-    for name in (*_NEEDED, *({"amplitude"} & set(names))):
+    for name in (*_NEEDED, *(name for name in names if name.startswith("amplitude"))):
         bad = np.flatnonzero(~np.isfinite(rows[name]))
         if len(bad):
             raise FormatError(

@@ -139,7 +139,7 @@ def write_ome_tiff(
     ----------
     path : path-like
         The file to write; replaced only once all is written.
-    volume : array, shape [Z, Y, X]
+    volume : array, shape [Z, Y, X], or of several channels [C, Z, Y, X]
         Intensities.
     spacing : sequence of float
         (dz, dy, dx) in `unit`.
@@ -153,7 +153,7 @@ def write_ome_tiff(
     OutputError
         If the folder does not exist.
     """
-    metadata: dict[str, Any] = {"axes": "ZYX", "Name": name}
+    metadata: dict[str, Any] = {"axes": "CZYX"[-volume.ndim :], "Name": name}
     for axis, size in zip("ZYX", spacing, strict=True):
         metadata[f"PhysicalSize{axis}"] = float(size)
         metadata[f"PhysicalSize{axis}Unit"] = _OME_UNITS[unit]
