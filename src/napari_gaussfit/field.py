@@ -159,6 +159,20 @@ class GaussianField:
         return self.means.device
 
     @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Means [K, 3], Cholesky parameters [K, 6] and amplitudes [K]: what can be learnt."""
+        return self.means, self.cholesky, self.amplitudes
+
+    def to(self, device: torch.device | str) -> GaussianField:
+        """Return the field with its tensors on a device; those there already are shared."""
+        return replace(
+            self,
+            means=self.means.to(device),
+            cholesky=self.cholesky.to(device),
+            amplitudes=self.amplitudes.to(device),
+        )
+
+    @property
     def factors(self) -> Tensor:
         """L, shape [K, 3, 3], in `unit`."""
         return factors(self.cholesky)

@@ -21,6 +21,10 @@ DARKEST_RATE = 1e-3
 """A Poisson rate below this part of the range counts as this: its logarithm must exist."""
 
 
+WINDOW = 7
+"""Pixels a side of the windows over which SSIM is taken."""
+
+
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the mean of (prediction - target)^2 over all elements."""
     difference = (prediction - target).reshape(-1)
@@ -86,13 +90,14 @@ def voxel_loss(
     return total
 
 
-def dissimilarity(prediction: Tensor, target: Tensor) -> Tensor:
+def dissimilarity(prediction: Tensor, target: Tensor, shares: Tensor | None = None) -> Tensor:
     """Return 1 - SSIM of two images [H, W] with range 1.
 
     The structural similarity of Wang et al. (2004) with a uniform 7 x 7 window and sample
-    covariances, as scikit-image computes it, differentiable.
+    covariances, as scikit-image computes it, differentiable. `shares` [H - 6, W - 6] add up to 1
+    and say what each window counts; without them all count the same.
     """
-    window, k1, k2 = 7, 0.01**2, 0.03**2
+    window, k1, k2 = WINDOW, 0.01**2, 0.03**2
 
     def local_mean(image: Tensor) -> Tensor:
         return torch.nn.functional.avg_pool2d(image[None, None], window, stride=1)[0, 0]
@@ -104,7 +109,7 @@ def dissimilarity(prediction: Tensor, target: Tensor) -> Tensor:
     vy = sample * (local_mean(y * y) - my * my)
     vxy = sample * (local_mean(x * y) - mx * my)
     similarity = ((2 * mx * my + k1) * (2 * vxy + k2)) / ((mx * mx + my * my + k1) * (vx + vy + k2))
-    return 1 - similarity.mean()
+    return 1 - (similarity.mean() if shares is None else (similarity * shares).sum())
 
 
 LOSSES = {"squared": squared_error, "poisson": poisson_deviance}

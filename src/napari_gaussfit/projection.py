@@ -88,7 +88,7 @@ def render(
     else:
         from napari_gaussfit._kernels import cpu
 
-        lengths = torch.from_numpy(cpu.lengths(rays))
+        lengths = torch.from_numpy(cpu.lengths(rays)).to(field.device)
         return _kernels.line_integral(*tensors, rays, cutoff=cutoff) + field.background * lengths
     return image + field.background
 
@@ -101,9 +101,9 @@ def search_step(field: GaussianField, camera: Camera, box: Box) -> float:
     """
     if not len(field):
         return float(np.linalg.norm(np.subtract(*box[::-1])))
-    forward = torch.as_tensor(camera.rotation[2], dtype=torch.float32).reshape(1, 3, 1)
+    forward = torch.as_tensor(camera.rotation[2], dtype=torch.float32, device=field.device)
     whitened = torch.linalg.solve_triangular(
-        field.factors.detach(), forward.expand(len(field), 3, 1), upper=False
+        field.factors.detach(), forward.reshape(1, 3, 1).expand(len(field), 3, 1), upper=False
     )
     widths = 1.0 / whitened.squeeze(-1).norm(dim=-1)
     return float(torch.quantile(widths[: 2**24], 0.01))

@@ -123,10 +123,11 @@ def make_report(
     """
     from importlib.metadata import version
 
-    from napari_gaussfit._kernels import backend_name
+    from napari_gaussfit._kernels import backend_name, device_named
     from napari_gaussfit.stack import Stack
 
-    volume = field.voxelise(stack.shape, stack.spacing).numpy()
+    field = field.to(device_named(settings.device))
+    volume = field.voxelise(stack.shape, stack.spacing).cpu().numpy()
     again = StackProjector(Stack(volume, stack.spacing, stack.unit, "the field's own voxels"))
     sample = views.training[:: max(1, len(views.training) // TRAINING_VIEWS_REPORTED)]
     held_out = [_compare(field, stack, views, camera) for camera in views.held_out]
@@ -168,7 +169,7 @@ def make_report(
 def _image(
     field: GaussianField, stack: Stack, views: Views, camera: Camera
 ) -> np.ndarray[Any, Any]:
-    image = render(field, camera, stack.box).numpy()
+    image = render(field, camera, stack.box).cpu().numpy()
     return np.where(views.view(camera).hit.numpy(), image, 0.0)
 
 

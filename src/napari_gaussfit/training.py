@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_gaussfit.camera import Camera
+    from napari_gaussfit.captured import CapturedSteps
+    from napari_gaussfit.views import View
 
     Leaves = tuple[Tensor, Tensor, Tensor]
 
@@ -163,6 +165,12 @@ class Trainer:
         self._age = torch.zeros(count)
         self._cutoff = math.sqrt(math.prod(CUTOFFS))
         self.iteration = 0
+        self.device = _kernels.device_named(settings.device)
+        self._captured: CapturedSteps | None = None
+        nothing = float("nan")
+        self._found = StepValues(nothing, nothing, nothing, (nothing, nothing, nothing))
+        if _kernels.backend_name(self.device) == "numba-cuda":
+            self._captured = self._on_device()
 
     def _seeds(self, points: NDArray[np.float64] | None) -> GaussianField:
         voxels = np.asarray(self.stack.voxels, np.float32)
@@ -182,12 +190,14 @@ class Trainer:
 
     @property
     def field(self) -> GaussianField:
-        """A copy of the field as it stands, in raw intensity."""
+        """A copy of the field as it stands, in raw intensity, on the CPU."""
+        if self._captured is not None:
+            self._read_back(self._captured)
         return replace(
             self._scaled_field(),
-            means=self._means.clone(),
-            cholesky=self._cholesky.clone(),
-            amplitudes=self._amplitudes * self.range,
+            means=self._means.to("cpu", copy=True),
+            cholesky=self._cholesky.to("cpu", copy=True),
+            amplitudes=self._amplitudes.cpu() * self.range,
             background=self.background * self.range,
         )
 
@@ -196,11 +206,103 @@ class Trainer:
             self._means, self._cholesky, self._amplitudes, self.background, self.stack.unit
         )
 
-    @_in_one_torch_thread()
+    def _on_device(self) -> CapturedSteps:
+        """Move what steps change to the device, and what they look at."""
+        from napari_gaussfit.captured import Bricks, CapturedSteps, Pixels, Rules, State
+
+        settings, device = self.settings, self.device
+        state = State(
+            self._means.to(device),
+            self._cholesky.to(device),
+            self._amplitudes.to(device),
+            self._first.to(device),
+            self._second.to(device),
+            self._age.to(device),
+            torch.full((1,), self.background, device=device),
+            torch.full((1,), self._cutoff, device=device),
+        )
+        self._means, self._cholesky = state.means, state.cholesky
+        self._amplitudes = state.amplitudes
+        self._first, self._second, self._age = state.first, state.second, state.age
+        rules = Rules(
+            settings.loss,
+            settings.ssim_weight,
+            settings.full_covariance,
+            BACKGROUND_RATE if settings.background is None else 0.0,
+            CUTOFF_PER_ERROR,
+            CUTOFFS,
+        )
+        bricks = pixels = None
+        if "voxels" in settings.objective:
+            bricks = Bricks(self.stack, self._bricks, self.range, device)
+        if "mip" in settings.objective:
+            views = [self.views.view(camera) for camera in self.views.training]
+            weights = [self._pixel_weight(view) for view in views]
+            pixels = Pixels(views, self.range, self._search_step(), weights, device)
+        self._spacing = torch.tensor(self.stack.spacing, dtype=torch.float32, device=device)
+        return CapturedSteps(rules, state, bricks, pixels)
+
+    def _read_back(self, steps: CapturedSteps) -> None:
+        """Fetch what a captured step changes beside the Gaussians; waits for the device."""
+        self.background = float(steps.state.background)
+        self._cutoff = float(steps.state.cutoff)
+
+    def _captured_step(self, steps: CapturedSteps, progress: float) -> StepValues:
+        """Take one step on the device; what it found is read back every `HISTORY_EVERY` steps."""
+        objective = self.settings.objective
+        count = self._bricks_per_step if "voxels" in objective else 0
+        bricks = self._brick_order.draw(count)
+        views = self._order.draw(1 if "mip" in objective else 0)
+        rate, search = RATE * (RATE_AT_END / RATE) ** progress, self._searches()
+        steps.step(bricks.tolist(), views.tolist(), rate=rate, search=search)
+        last = progress + 1 / self.settings.steps >= 1
+        if self.iteration % WIDEN_EVERY == 0 or last:
+            steps.widen(self._spacing, NARROWEST)
+        self.iteration += 1
+        if self._relocates(progress):
+            self._relocate()
+        unknown = float("nan")
+        if self.iteration % HISTORY_EVERY and not last:
+            return replace(self._found, train_psnr=unknown, voxel_psnr=unknown)
+        found = steps.numbers()
+        self._read_back(steps)
+        self._found = StepValues(
+            found.loss,
+            _decibels(found.pixel_error),
+            _decibels(found.voxel_error),
+            found.gradient_norms,
+        )
+        return self._found
+
+    def _searches(self) -> bool:
+        """Whether this step searches for rays' maxima."""
+        return self.settings.objective == "mip" or self.iteration % SEARCH_EVERY == 0
+
+    def _search_step(self) -> float:
+        return SEARCH_STEP * min(self.stack.spacing)
+
+    def _relocates(self, progress: float) -> bool:
+        """Whether Gaussians are relocated after this step."""
+        return (
+            "voxels" in self.settings.objective
+            and self.iteration % RELOCATE_EVERY == 0
+            and progress < RELOCATE_UNTIL
+        )
+
+    def _pixel_weight(self, view: View) -> float:
+        """Weight of a view's loss beside that of the voxels."""
+        if self.settings.objective == "mip":
+            return 1.0
+        return PIXEL_WEIGHT * int(view.hit.sum()) * len(self.views.training) / self._voxels.numel()
+
     def step(self, progress: float) -> StepValues:
         """Take one step; `progress` from 0 to 1 sets its size."""
-        from napari_gaussfit._kernels import cpu
+        if self._captured is not None:
+            return self._captured_step(self._captured, progress)
+        return self._step(progress)
 
+    @_in_one_torch_thread()
+    def _step(self, progress: float) -> StepValues:
         leaves = (_leaf(self._means), _leaf(self._cholesky), _leaf(self._amplitudes))
         objective = self.settings.objective
         loss, train_psnr, voxel_psnr = 0.0, float("nan"), float("nan")
@@ -214,7 +316,7 @@ class Trainer:
         if not self.settings.full_covariance:
             gradients[1][:, [1, 3, 4]] = 0.0
         rate = RATE * (RATE_AT_END / RATE) ** progress
-        cpu.adam_step(
+        _kernels.adam_step(
             (self._means, self._cholesky, self._amplitudes),
             gradients,
             (self._first, self._second, self._age),
@@ -225,11 +327,7 @@ class Trainer:
         error = 10 ** (-(train_psnr if math.isnan(voxel_psnr) else voxel_psnr) / 20)
         self._cutoff = min(max(CUTOFF_PER_ERROR * error, CUTOFFS[0]), CUTOFFS[1])
         self.iteration += 1
-        if (
-            "voxels" in objective
-            and self.iteration % RELOCATE_EVERY == 0
-            and progress < RELOCATE_UNTIL
-        ):
+        if self._relocates(progress):
             self._relocate()
         d_means, d_cholesky, d_amplitudes = (float(g.norm()) for g in gradients)
         return StepValues(loss, train_psnr, voxel_psnr, (d_means, d_cholesky, d_amplitudes))
@@ -262,15 +360,12 @@ class Trainer:
     def _mip_term(self, leaves: Leaves) -> tuple[float, float]:
         """Add the gradient of one view's loss."""
         view = self.views.view(self.views.training[int(self._order.draw(1)[0])])
-        alone = self.settings.objective == "mip"
-        pixels = int(view.hit.sum()) * len(self.views.training)
-        weight = 1.0 if alone else PIXEL_WEIGHT * pixels / self._voxels.numel()
-        search = alone or self.iteration % SEARCH_EVERY == 0
+        weight, search = self._pixel_weight(view), self._searches()
         image = _kernels.mip(
             *leaves,
             view.rays,
             cutoff=self._cutoff,
-            bin_step=SEARCH_STEP * min(self.stack.spacing),
+            bin_step=self._search_step(),
             start=None if search else view.depth,
         )
         target = view.target / self.range - self.background
@@ -285,10 +380,16 @@ class Trainer:
         return weight * loss.item(), _decibels(error)
 
     def _relocate(self) -> None:
+        if self._captured is not None:
+            self._read_back(self._captured)
         field = self._scaled_field()
         prediction = field.voxelise(self.stack.shape, self.stack.spacing, tolerance=1e-3)
-        residual = (self._voxels - prediction).numpy()
-        moved = relocate(field, residual, self.stack.spacing, RELOCATED_FRACTION, self.rng)
+        residual = (self._voxels - prediction.cpu()).numpy()
+        host = field.to("cpu")
+        moved = relocate(host, residual, self.stack.spacing, RELOCATED_FRACTION, self.rng)
+        for here, there in zip(host.tensors, field.tensors, strict=True):
+            there.copy_(here)
+        moved = moved.to(self.device)
         for moments in (self._first, self._second, self._age):
             moments[moved] = 0.0
 
@@ -306,22 +407,22 @@ class Trainer:
         """Return the PSNR of a field's MIP (raw intensity) for a camera, in dB."""
         view = self.views.view(camera)
         image = _kernels.mip(
-            field.means,
-            field.cholesky,
-            field.amplitudes,
+            *field.to(self.device).tensors,
             view.rays,
             cutoff=self._cutoff * self.range,
-            bin_step=SEARCH_STEP * min(self.stack.spacing),
+            bin_step=self._search_step(),
         )
         return psnr(
             view.target.numpy(),
-            (image + field.background).numpy(),
+            (image.cpu() + field.background).numpy(),
             self.stack.value_range,
             view.hit.numpy(),
         )
 
     def state(self) -> dict[str, Tensor]:
         """Return what `restore` needs, beside the field, to go on as if nothing had been."""
+        if self._captured is not None:
+            self._read_back(self._captured)
         words = {
             "iteration": self.iteration,
             "rng": self.rng.bit_generator.state,
@@ -333,23 +434,27 @@ class Trainer:
         }
         packed = np.frombuffer(json.dumps(words).encode(), np.uint8).copy()
         return {
-            "first": self._first,
-            "second": self._second,
-            "age": self._age,
-            "amplitudes": self._amplitudes,
+            "first": self._first.cpu(),
+            "second": self._second.cpu(),
+            "age": self._age.cpu(),
+            "amplitudes": self._amplitudes.cpu(),
             "words": torch.from_numpy(packed),
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take up the state of an earlier trainer of the same stack, settings and field."""
         words: dict[str, Any] = json.loads(state["words"].numpy().tobytes().decode())
-        self._first, self._second = state["first"].clone(), state["second"].clone()
-        self._age, self._amplitudes = state["age"].clone(), state["amplitudes"].clone()
+        # Into the memory that captured steps know.
+        for name in ("first", "second", "age", "amplitudes"):
+            getattr(self, f"_{name}").copy_(state[name])
         self.iteration, self.background = words["iteration"], words["background"]
         self._cutoff = words["cutoff"]
         self.rng.bit_generator.state = words["rng"]
         self._order.left, self._brick_order.left = words["views_left"], words["bricks_left"]
         self._held_out_psnr = {int(n): value for n, value in words["held_out_psnr"].items()}
+        if self._captured is not None:
+            self._captured.state.background.fill_(self.background)
+            self._captured.state.cutoff.fill_(self._cutoff)
 
 
 def _leaf(parameters: Tensor) -> Tensor:

@@ -29,9 +29,18 @@ from napari_gaussfit._kernels import (
     cuda_sums,
     cuda_views,
     cuda_voxels,
+    cuda_widen,
 )
 
-KERNELS = (cuda_adam, cuda_device, cuda_points, cuda_projections, cuda_rays, cuda_voxels)
+KERNELS = (
+    cuda_adam,
+    cuda_device,
+    cuda_points,
+    cuda_projections,
+    cuda_rays,
+    cuda_voxels,
+    cuda_widen,
+)
 LAUNCHING = (cuda_gaussians, cuda_sums, cuda_views)
 Signatures = dict[Any, tuple[Any, ...]]
 
@@ -91,6 +100,7 @@ def launched_types() -> Signatures:
     count = len(field.means)
     state = (torch.zeros(count, 10), torch.zeros(count, 10), torch.zeros(count))
     backend.adam_step(leaves, leaves, state, torch.ones(10))
+    backend.widen(field.cholesky, torch.ones(3), 0.7)
     return found
 
 

@@ -26,7 +26,7 @@ from scenes import (
 )
 from torch import Tensor
 
-from napari_gaussfit import _kernels
+from napari_gaussfit import _kernels, training
 from napari_gaussfit._kernels import (
     Rays,
     adam,
@@ -41,11 +41,25 @@ from napari_gaussfit._kernels import (
     cuda_sums,
     cuda_views,
     cuda_voxels,
+    cuda_widen,
     reference,
 )
 from napari_gaussfit._kernels.cuda_launch import launch
+from napari_gaussfit.density import widen
+from napari_gaussfit.metrics import psnr
+from napari_gaussfit.phantoms import beads
+from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.training import Trainer
 
-KERNELS = (cuda_adam, cuda_device, cuda_points, cuda_projections, cuda_rays, cuda_voxels)
+KERNELS = (
+    cuda_adam,
+    cuda_device,
+    cuda_points,
+    cuda_projections,
+    cuda_rays,
+    cuda_voxels,
+    cuda_widen,
+)
 LAUNCHING = (cuda_gaussians, cuda_sums, cuda_views)
 SMALL = {"overlapping": 10, "elongated": 8, "tiny": 12, "outside": 10, "one": 1}
 OF_PEAK = 1e-4
@@ -312,3 +326,84 @@ def test_lists_hold_just_the_gaussians_that_reach_each_cell() -> None:
                 count = int(lists.counts[0, number])
                 assert lists.lists[0, number, :count].tolist() == np.flatnonzero(met).tolist()
                 number += 1
+
+
+def test_widening_is_that_of_density() -> None:
+    """Also of Gaussians that are narrow in one direction between the axes."""
+    spacing = (2.0, 0.5, 1.0)
+    fields = [few(kind) for kind in ("tiny", "elongated", "overlapping")]
+    cholesky = torch.cat([field.cholesky for field in fields])
+    found, true = cholesky.clone(), cholesky.clone()
+    cuda.widen(found, torch.tensor(spacing), 0.7)
+    widen(true, spacing, 0.7)
+    assert not torch.equal(true, cholesky)
+    torch.testing.assert_close(found, true, rtol=1e-3, atol=1e-3)
+
+
+SHAPE = (6, 12, 14)
+SAME_DECIBELS = 0.1
+
+
+def trained(monkeypatch: pytest.MonkeyPatch, backend: str, steps: int, **settings: Any) -> Trainer:
+    """A trainer after some steps, whose tensors are the CPU's and whose backend is as told."""
+    with monkeypatch.context() as patch:
+        homes = {"numba": ("cpu", "cpu_projections"), "numba-cuda": ("cuda",)}
+        patch.setattr(_kernels, "_HOMES", homes)
+        patch.setattr(_kernels, "backend_name", lambda _: backend)
+        _kernels._part.cache_clear()
+        few = {"gaussians": 4, "iterations": 20, "views": 4, "held_out": 1, "device": "cpu"}
+        trainer = Trainer(beads(count=3, shape=SHAPE).stack, FitSettings(**few | settings))
+        assert (trainer._captured is None) == (backend == "numba")
+        for n in range(steps):
+            trainer.step(n / steps)
+        return trainer
+
+
+def test_a_fit_ends_where_the_cpus_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same seed, within a tenth of a decibel."""
+    found = []
+    for backend in ("numba", "numba-cuda"):
+        trainer = trained(monkeypatch, backend, 10)
+        stack, volume = trainer.stack, trainer.field.voxelise(SHAPE, trainer.stack.spacing)
+        found.append(psnr(stack.voxels, volume.numpy(), stack.value_range))
+    before = trained(monkeypatch, "numba", 0).field.voxelise(SHAPE, trainer.stack.spacing).numpy()
+    gained = found[0] - psnr(stack.voxels, before, stack.value_range)
+    assert gained > 2 * SAME_DECIBELS, f"ten steps gained {gained:.2f} dB only"
+    apart = abs(found[1] - found[0])
+    assert apart < SAME_DECIBELS, f"{found[0]:.2f} dB and {found[1]:.2f} dB"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective": "voxels", "loss": "poisson", "full_covariance": False},
+        {"objective": "mip", "ssim_weight": 0.5},
+        {"background": 90.0},
+    ],
+    ids=["voxels", "mip", "both"],
+)
+def test_steps_of_every_kind_are_the_cpus(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """On bricks of uneven sizes, several at once: the background follows after all of them."""
+    monkeypatch.setattr(training, "VOXELS_PER_STEP", 500)
+    monkeypatch.setattr(training, "BRICK", (6, 8, 8))
+    own, found = (trained(monkeypatch, name, 1, **settings) for name in ("numba", "numba-cuda"))
+    assert len(own._bricks) == 4
+    apart = float((found._first - own._first).norm() / own._first.norm())
+    assert apart < 3e-3, f"gradients, in each Gaussian's own frame, are {apart:.1e} apart"
+    assert found.background == pytest.approx(own.background, rel=1e-3)
+
+
+def test_a_captured_fit_goes_on_from_its_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = trained(monkeypatch, "numba-cuda", 2)
+    first = trained(monkeypatch, "numba-cuda", 1)
+    # `trained` spreads progress over its steps; here only what is restored is compared.
+    again = trained(monkeypatch, "numba-cuda", 0)
+    again.restore(first.state())
+    assert again.iteration == 1 < whole.iteration
+    assert again._captured is not None
+    for name in ("first", "second", "age", "amplitudes"):
+        known, restored = getattr(first, f"_{name}"), getattr(again._captured.state, name)
+        assert torch.equal(known, restored), name
+    assert again.background == pytest.approx(first.background)

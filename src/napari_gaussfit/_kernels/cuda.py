@@ -5,7 +5,8 @@ several channels (amplitudes [C, K]), in one launch. A voxel, a pixel and a Gaus
 each are summed by one block in an order of its own: no atomics, the same result every time.
 """
 
-from napari_gaussfit._kernels.cuda_gaussians import adam_step, pack, unpack_gradient
+from napari_gaussfit._kernels.cuda_device import MOMENTS
+from napari_gaussfit._kernels.cuda_gaussians import adam_step, pack, unpack_gradient, widen
 from napari_gaussfit._kernels.cuda_sums import GridEvaluation, Grids, PointEvaluation
 from napari_gaussfit._kernels.cuda_views import (
     LineIntegralEvaluation,
@@ -15,6 +16,7 @@ from napari_gaussfit._kernels.cuda_views import (
 )
 
 __all__ = [
+    "MOMENTS",
     "GridEvaluation",
     "Grids",
     "LineIntegralEvaluation",
@@ -25,4 +27,5 @@ __all__ = [
     "adam_step",
     "pack",
     "unpack_gradient",
+    "widen",
 ]

@@ -6,11 +6,12 @@ import functools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from numba.core import config
 from torch import Tensor
 
-from napari_gaussfit._kernels import cuda_adam, cuda_device
+from napari_gaussfit._kernels import cuda_adam, cuda_device, cuda_widen
 from napari_gaussfit._kernels.arithmetic import PACKED
 from napari_gaussfit._kernels.cuda_launch import launch
 
@@ -93,6 +94,15 @@ def adam_step(
         *moments,
         rates,
     )
+
+
+def widen(cholesky: Tensor, spacing: Tensor, narrowest: float) -> None:
+    """Widen Gaussians that are narrower than voxels, in place; see `density.widen`.
+
+    `spacing` is (dz, dy, dx) on the device, `narrowest` the least sigma in voxels.
+    """
+    blocks = (blocks_of(len(cholesky), THREADS),)
+    launch(cuda_widen.widen, blocks, THREADS, cholesky, spacing, np.float32(narrowest))
 
 
 class Lists:

@@ -1,0 +1,363 @@
+"""Steps of a fit on a CUDA device: captured in a graph once, then replayed; nobody waits.
+
+The twin of what `training` does on the CPU, on buffers that stay where they are as long as the
+number of Gaussians does. Which views and bricks a step looks at are indices in device memory;
+losses and norms stay there until they are asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_gaussfit._kernels import cuda
+from napari_gaussfit._kernels.geometry import Grid
+from napari_gaussfit.losses import LOSSES, WINDOW, dissimilarity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.views import View
+
+OFF_DIAGONAL = (1, 3, 4)
+"""Cholesky parameters that are 0 where axes are kept along z, y, x."""
+
+BLANK = 1.0
+"""Prediction and target where there is neither voxel nor ray: they agree, and no loss is 0 / 0."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What steps do; the numbers are `training`'s.
+
+    Parameters
+    ----------
+    loss : str
+        A name in `losses.LOSSES`.
+    ssim_weight : float
+        Weight of 1 - SSIM of the projections beside the loss.
+    full_covariance : bool
+        False keeps the Gaussians' axes along z, y, x.
+    background_rate : float
+        How fast the background follows the mean residual; 0 keeps it.
+    cutoff_per_error : float
+        A Gaussian is left out where it adds less than this part of the field's own error.
+    cutoffs : tuple of float
+        The smallest and the largest cutoff.
+    """
+
+    loss: str
+    ssim_weight: float
+    full_covariance: bool
+    background_rate: float
+    cutoff_per_error: float
+    cutoffs: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What steps change, in place: contiguous float32 tensors on the device.
+
+    Parameters
+    ----------
+    means, cholesky, amplitudes : Tensor, shape [K, 3], [K, 6], [K]
+        The Gaussians, in scaled intensity.
+    first, second, age : Tensor, shape [K, 10], [K, 10], [K]
+        The optimiser's moments, and the steps that each Gaussian has taken.
+    background, cutoff : Tensor, shape [1]
+        In scaled intensity.
+    """
+
+    means: Tensor
+    cholesky: Tensor
+    amplitudes: Tensor
+    first: Tensor
+    second: Tensor
+    age: Tensor
+    background: Tensor
+    cutoff: Tensor
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What the last step found, in scaled intensity; NaN where it did not look.
+
+    Parameters
+    ----------
+    loss : float
+        Of the whole objective.
+    voxel_error, pixel_error : float
+        Mean squared errors of its bricks and views.
+    gradient_norms : tuple of float
+        Of means, Cholesky parameters and amplitudes.
+    """
+
+    loss: float
+    voxel_error: float
+    pixel_error: float
+    gradient_norms: tuple[float, float, float]
+
+
+class Bricks:
+    """The stack's bricks on a device, padded to the largest.
+
+    Parameters
+    ----------
+    stack : Stack
+        What is fitted.
+    bricks : sequence of slices
+        Which voxels each holds.
+    scale : float
+        Intensity that counts as 1.
+    device : torch.device
+        Where to put them.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        bricks: Sequence[tuple[slice, slice, slice]],
+        scale: float,
+        device: torch.device,
+    ) -> None:
+        spacing = np.asarray(stack.spacing, np.float32)
+        grids = []
+        for brick in bricks:
+            origin = np.asarray([s.start for s in brick], np.float32) * spacing
+            z, y, x = (s.stop - s.start for s in brick)
+            grids.append(Grid(origin, spacing, (z, y, x)))
+        self.grids = cuda.Grids.of(grids, device)
+        targets = np.zeros((len(bricks), *self.grids.shape), np.float32)
+        inside = np.zeros(targets.shape, bool)
+        for n, (brick, grid) in enumerate(zip(bricks, grids, strict=True)):
+            z, y, x = grid.shape
+            targets[n, :z, :y, :x] = np.asarray(stack.voxels[brick], np.float32) / scale
+            inside[n, :z, :y, :x] = True
+        self.targets = torch.from_numpy(targets).to(device)
+        self.inside = torch.from_numpy(inside).to(device)
+
+
+class Pixels:
+    """All training views on a device, padded to the largest.
+
+    Parameters
+    ----------
+    views : sequence of View
+        What is trained on.
+    scale : float
+        Intensity that counts as 1.
+    bin_step : float
+        Distance in t of the places where the search for a ray's maximum looks.
+    weights : sequence of float
+        Of each view's loss.
+    device : torch.device
+        Where to put them.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[View],
+        scale: float,
+        bin_step: float,
+        weights: Sequence[float],
+        device: torch.device,
+    ) -> None:
+        self.tables = cuda.Views.of([view.rays for view in views], bin_step, device)
+        shape = self.tables.shape
+
+        def padded(name: str, dtype: torch.dtype) -> Tensor:
+            all_views = torch.zeros(shape, dtype=dtype)
+            for n, view in enumerate(views):
+                rows, width = view.rays.shape
+                all_views[n, :rows, :width] = getattr(view, name)
+            return all_views.to(device)
+
+        self.hit = padded("hit", torch.bool)
+        self.targets = padded("target", torch.float32) / scale
+        self.starts = padded("depth", torch.float32)
+        self.weights = torch.tensor(weights, dtype=torch.float32, device=device)
+        self.windows = torch.stack([_windows(view.rays.shape, shape[1:]) for view in views]).to(
+            device
+        )
+
+
+def _windows(own: tuple[int, int], padded: tuple[int, int]) -> Tensor:
+    """Return what each of SSIM's windows counts in a padded view: its own alone, all alike."""
+    rows, width = (max(0, size - WINDOW + 1) for size in own)
+    shares = torch.zeros([max(1, size - WINDOW + 1) for size in padded])
+    if rows and width:
+        shares[:rows, :width] = 1.0 / (rows * width)
+    return shares
+
+
+class CapturedSteps:
+    """Takes steps on what `state` holds.
+
+    On a CUDA device the first step of its kind runs as it is, the second is captured in a graph,
+    and all further ones are replays. On the CPU, in the simulator, each runs as it is.
+
+    Parameters
+    ----------
+    rules : Rules
+        What a step does.
+    state : State
+        What it changes.
+    bricks, pixels : Bricks and Pixels, optional
+        What it looks at: at least one of them.
+    """
+
+    def __init__(
+        self, rules: Rules, state: State, bricks: Bricks | None, pixels: Pixels | None
+    ) -> None:
+        self.rules, self.state = rules, state
+        self._bricks, self._pixels = bricks, pixels
+        device = state.means.device
+        self._rates = torch.zeros(10, device=device)
+        self._numbers = torch.full((6,), math.nan, device=device)
+        self._chosen: dict[str, Tensor] = {}
+        self._kinds: dict[tuple[bool, int, int], torch.cuda.CUDAGraph | None] = {}
+        self._free = torch.ones(6, device=device)
+        if not rules.full_covariance:
+            self._free[list(OFF_DIAGONAL)] = 0.0
+
+    def step(
+        self, bricks: Sequence[int], views: Sequence[int], *, rate: float, search: bool
+    ) -> None:
+        """Take one step; returns when it is on its way.
+
+        Parameters
+        ----------
+        bricks, views : sequence of int
+            Which ones it looks at.
+        rate : float
+            The optimiser's step size.
+        search : bool
+            Whether rays' maxima are searched for, or climbed to from where the stack's are.
+        """
+        self._rates.fill_(rate)
+        self._choose("bricks", bricks)
+        self._choose("views", views)
+        kind = (search, len(bricks), len(views))
+        if self._rates.device.type != "cuda" or kind not in self._kinds:
+            self._kinds[kind] = None
+            self._take(search=search)
+            return
+        graph = self._kinds[kind]
+        if graph is None:
+            graph = self._kinds[kind] = self._captured(search=search)
+        graph.replay()
+
+    def _choose(self, name: str, which: Sequence[int]) -> None:
+        """Put indices where the captured step reads them."""
+        key, device = f"{name} {len(which)}", self._rates.device
+        if key not in self._chosen:
+            self._chosen[key] = torch.zeros(len(which), dtype=torch.int64, device=device)
+        self._chosen[name] = self._chosen[key]
+        # Each travels with its launch: no host memory that must stay as it is, no wait.
+        for place, index in zip(self._chosen[key], which, strict=True):
+            place.fill_(int(index))
+
+    def _captured(self, *, search: bool) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        # Other threads (a viewer's, say) may allocate meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._take(search=search)
+        return graph
+
+    def _take(self, *, search: bool) -> None:
+        """Take a step by operations on the device alone."""
+        state, rules, numbers = self.state, self.rules, self._numbers
+        packed = cuda.pack(state.means, state.cholesky, state.amplitudes, state.cutoff)
+        moments = torch.zeros(
+            (1, len(state.means), cuda.MOMENTS), dtype=torch.float32, device=packed.device
+        )
+        loss, errors = torch.zeros((), device=packed.device), []
+        if self._bricks is not None and len(self._chosen["bricks"]):
+            value, error = self._add_voxels(self._bricks, packed, moments)
+            loss, errors = loss + value, [error]
+            numbers[1].copy_(error)
+        if self._pixels is not None and len(self._chosen["views"]):
+            value, error = self._add_pixels(self._pixels, packed, moments, search=search)
+            loss, errors = loss + value, [*errors, error]
+            numbers[2].copy_(error)
+        d_means, d_cholesky, d_amplitudes = cuda.unpack_gradient(moments, packed)
+        d_cholesky = d_cholesky * self._free
+        gradients = (d_means, d_cholesky, d_amplitudes[0])
+        cuda.adam_step(
+            (state.means, state.cholesky, state.amplitudes),
+            gradients,
+            (state.first, state.second, state.age),
+            self._rates,
+        )
+        state.cutoff.copy_((rules.cutoff_per_error * errors[0].sqrt()).clamp(*rules.cutoffs))
+        numbers[0].copy_(loss)
+        for n, gradient in enumerate(gradients):
+            numbers[3 + n].copy_(torch.linalg.vector_norm(gradient))
+
+    def _add_voxels(self, bricks: Bricks, packed: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
+        """Add to `moments` those of the voxels' loss; return it and the mean squared error."""
+        which = self._chosen["bricks"]
+        evaluation = cuda.GridEvaluation(bricks.grids.select(which))
+        prediction = evaluation.forward(packed).requires_grad_()
+        inside = bricks.inside.index_select(0, which)
+        target = bricks.targets.index_select(0, which) - self.state.background
+        shares = 1.0 / inside.flatten(1).sum(1)
+        loss = self._mean_loss(prediction, target, inside, shares / len(which))
+        (weights,) = torch.autograd.grad(loss, prediction)
+        moments += evaluation.backward(packed, weights)
+        difference = torch.where(inside, target - prediction.detach(), 0.0).flatten(1)
+        if self.rules.background_rate:
+            mean = (difference.sum(1) * shares).mean()
+            self.state.background.add_(self.rules.background_rate * mean)
+        return loss.detach(), (difference.square().sum(1) * shares).mean()
+
+    def _add_pixels(
+        self, pixels: Pixels, packed: Tensor, moments: Tensor, *, search: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Add to `moments` those of the views' loss; return it and the mean squared error."""
+        which, share = self._chosen["views"], self.rules.ssim_weight
+        start = None if search else pixels.starts.index_select(0, which)
+        evaluation = cuda.MipEvaluation(pixels.tables.select(which), start=start)
+        image = evaluation.forward(packed).requires_grad_()
+        hit = pixels.hit.index_select(0, which)
+        target = pixels.targets.index_select(0, which) - self.state.background
+        weights = pixels.weights.index_select(0, which) / len(which)
+        each = 1.0 / hit.flatten(1).sum(1)
+        loss = (1 - share) * self._mean_loss(image, target, hit, each * weights)
+        if share:
+            blank = torch.where(hit, target, 0.0)
+            for n in range(len(which)):
+                shares = pixels.windows.index_select(0, which[n : n + 1])[0]
+                loss = loss + share * weights[n] * dissimilarity(image[n], blank[n], shares)
+        (derivative,) = torch.autograd.grad(loss, image)
+        moments += evaluation.backward(packed, torch.where(hit, derivative, 0.0))
+        difference = torch.where(hit, target - image.detach(), 0.0).flatten(1)
+        return loss.detach(), (difference.square().sum(1) * each).mean()
+
+    def _mean_loss(
+        self, prediction: Tensor, target: Tensor, inside: Tensor, weights: Tensor
+    ) -> Tensor:
+        """Return the sum over n of weights[n] times the sum of the loss of part n inside."""
+        total = torch.zeros((), device=prediction.device)
+        for n in range(len(prediction)):
+            seen = torch.where(inside[n], prediction[n], BLANK)
+            known = torch.where(inside[n], target[n], BLANK)
+            mean = LOSSES[self.rules.loss](seen, known)
+            total = total + weights[n] * inside[n].numel() * mean
+        return total
+
+    def widen(self, spacing: Tensor, narrowest: float) -> None:
+        """Widen Gaussians that are narrower than voxels; see `density.widen`."""
+        cuda.widen(self.state.cholesky, spacing, narrowest)
+
+    def numbers(self) -> Numbers:
+        """Return what the last step found; waits for it."""
+        loss, voxels, pixels, *norms = self._numbers.tolist()
+        return Numbers(loss, voxels, pixels, (norms[0], norms[1], norms[2]))
