@@ -392,7 +392,7 @@ def test_steps_of_every_kind_are_the_cpus(
     assert len(own._bricks) == 4
     apart = float((found._first - own._first).norm() / own._first.norm())
     assert apart < 3e-3, f"gradients, in each Gaussian's own frame, are {apart:.1e} apart"
-    assert found.background == pytest.approx(own.background, rel=1e-3)
+    assert found.field.background == pytest.approx(own.field.background, rel=1e-4)
 
 
 def test_a_captured_fit_goes_on_from_its_state(monkeypatch: pytest.MonkeyPatch) -> None:
