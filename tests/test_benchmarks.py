@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -183,3 +184,43 @@ def test_ways_are_taken_in_turns_after_one_call_each(load: Load) -> None:
     assert calls == ["a", "b"] * 4
     assert min(found.values()) >= timing.LEAST_SECONDS
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.slow
+def test_the_script_for_a_gpu_runs_in_the_simulator(checkout: Path, tmp_path: Path) -> None:
+    """Checks and timings, on a few voxels: all that a GPU would run."""
+    out = tmp_path / "gpu.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--small", "--json", str(out)],
+        capture_output=True,
+        text=True,
+        cwd=checkout,
+        env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = json.loads(out.read_text())
+    assert found["passed"]
+    assert found["device"].startswith("numba's simulator")
+    tables = {table["title"]: table["rows"] for table in found["tables"]}
+    assert len(tables["Checks"]) >= 12
+    assert {"cuda_rays.climb", "cuda_voxels.voxelise", "cuda_points.gather_dense"} <= {
+        row["kernel"] for row in tables["Kernels and their floors"]
+    }
+    assert list(tables)[-1] == "What a GPU is promised for", "the last table is the answer"
+
+
+def test_without_a_gpu_its_script_says_why(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
+    gpu = load("gpu")
+    if gpu.why_not() is None:
+        pytest.skip("there is a GPU")
+    assert gpu.main(["--small"]) == 2
+    assert "no GPU to measure on: " in capsys.readouterr().err
+
+
+def test_floors_are_the_longest_of_bytes_and_operations(load: Load) -> None:
+    floors = load("gpu_floors")
+    device = floors.Device("thing", 2, 1e9, 1e9)
+    assert floors.Work(256e9, 0.0, 1e9).seconds(device) == (1.0, "arithmetic")
+    assert floors.Work(256e9, 64e9, 1e9).seconds(device) == (2.0, "exponentials")
+    assert floors.Work(256e9, 0.0, 3e9).seconds(device) == (3.0, "bytes")

@@ -1,0 +1,409 @@
+"""CUDA kernels: checked, then timed against their floors: ``python -m benchmarks.gpu``.
+
+Every kernel is held against the reference on fresh random inputs; then what the project promises
+for a GPU is timed, by events on the device, and each kernel stands beside the least time that its
+bytes and operations take. ``--floors`` prints such least times for known devices, on any
+machine. ``--small`` runs all of it on a few voxels, also in numba's simulator
+(NUMBA_ENABLE_CUDASIM=1): no figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import statistics
+import sys
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from benchmarks import gpu_floors, points
+from benchmarks.fields import random_field
+from benchmarks.gpu_checks import Checks, views_of
+from benchmarks.machine import describe
+from benchmarks.page import write_tables
+from benchmarks.stacks import DENDRITE, DataMissingError, open_stack
+from benchmarks.tables import Cell, Table
+from napari_gaussfit._kernels import (
+    cuda,
+    cuda_gaussians,
+    cuda_launch,
+    cuda_sums,
+    cuda_views,
+    why_not,
+)
+from napari_gaussfit._kernels.cuda_device import SIMULATED
+from napari_gaussfit._kernels.geometry import Grid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from benchmarks.fields import Parameters
+    from benchmarks.gpu_floors import Device, Work
+
+RESULTS = Path(__file__).parent / "results" / "gpu.json"
+CUTOFF, SIGMA, BIN_STEP = 1e-3, 1.5, 1.5
+"""Of a fit on its way: where a Gaussian is cut off, its width and the search's step in voxels."""
+
+TARGET_PSNR, SAME_PSNR = 54.5, 0.1
+PROMISES = {
+    "voxelise, forward and backward": 3e-3,
+    "MIPs, forward and backward": 15e-3,
+    "dendrite to 54.5 dB": 1.5,
+}
+"""Seconds on a device like the H200."""
+
+LEAST_SPEEDUP = 20.0
+"""Of the dense field against the batched solve."""
+
+Row = tuple[Cell, ...]
+
+
+class Bench:
+    """Times calls on one device, and each kernel that they launch."""
+
+    def __init__(self, device: torch.device, turns: int) -> None:
+        self.device, self.turns = device, turns
+        self.kernels: dict[str, float] = {}
+
+    def seconds(self, call: Callable[[], object]) -> float:
+        """Median seconds of a call, the first two not counted; kernels' own times are kept."""
+        for _ in range(2):
+            call()
+        taken = [self._once(call) for _ in range(self.turns)]
+        with self._watched() as seen:
+            for _ in range(self.turns):
+                call()
+        self._keep(seen)
+        return statistics.median(taken)
+
+    def _once(self, call: Callable[[], object]) -> float:
+        began = self._mark()
+        call()
+        return self._between(began, self._mark())
+
+    def _mark(self) -> Any:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def _between(self, began: Any, ended: Any) -> float:
+        if self.device.type != "cuda":
+            return float(ended - began)
+        ended.synchronize()
+        return float(began.elapsed_time(ended)) / 1e3
+
+    @contextmanager
+    def _watched(self) -> Iterator[list[tuple[str, Any, Any]]]:
+        """Put events around every launch."""
+        seen: list[tuple[str, Any, Any]] = []
+
+        def timed(kernel: Any, *given: Any) -> None:
+            began = self._mark()
+            cuda_launch.launch(kernel, *given)
+            seen.append((name_of(kernel), began, self._mark()))
+
+        modules = (cuda_gaussians, cuda_sums, cuda_views)
+        for module in modules:
+            module.launch = timed
+        try:
+            yield seen
+        finally:
+            for module in modules:
+                module.launch = cuda_launch.launch
+
+    def _keep(self, seen: Sequence[tuple[str, Any, Any]]) -> None:
+        taken: dict[str, list[float]] = {}
+        for name, began, ended in seen:
+            taken.setdefault(name, []).append(self._between(began, ended))
+        self.kernels |= {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def name_of(kernel: Any) -> str:
+    """The module and name of a kernel."""
+    function = kernel.fn if SIMULATED else kernel.py_func
+    return f"{function.__module__.rsplit('.', 1)[1]}.{function.__name__}"
+
+
+class Sizes:
+    """How large the inputs are."""
+
+    def __init__(self, *, small: bool) -> None:
+        self.gaussians = 20 if small else 50_000
+        self.side = 8 if small else 256
+        self.views, self.image = (2, 12) if small else (50, 512)
+        self.field, self.points = (12, 20) if small else (1_000, 500)
+        self.shape = (self.side,) * 3
+
+    def parameters(self) -> Parameters:
+        """Random Gaussians in a box of voxels of size 1."""
+        return random_field(self.gaussians, self.shape, SIGMA)
+
+    def rays(self) -> list[Any]:
+        """Views of that box; their frames are as large as was asked for."""
+        return views_of(self.views, (self.image, self.image), self.shape)
+
+    def work(self) -> dict[str, Work]:
+        """What each kernel must do."""
+        parameters, rays = self.parameters(), self.rays()
+        # A footprint's pixels are smaller than voxels: its search goes on in steps of the latter.
+        return {
+            **gpu_floors.of_grid(parameters, CUTOFF, self.side**3, 1.0),
+            **gpu_floors.of_views(parameters, CUTOFF, rays, BIN_STEP),
+            **gpu_floors.of_points(self.field, self.points),
+            **gpu_floors.of_adam(self.gaussians),
+        }
+
+
+def time_grid(bench: Bench, sizes: Sizes) -> Row:
+    """Voxelise, and gather the gradients of all Gaussians."""
+    import numpy as np
+
+    parameters = [p.to(bench.device) for p in sizes.parameters()]
+    grid = Grid(np.zeros(3, np.float32), np.ones(3, np.float32), sizes.shape)
+    evaluation = cuda.GridEvaluation(cuda.Grids.of([grid], bench.device))
+    weights = torch.ones((1, *sizes.shape), device=bench.device)
+
+    def call() -> None:
+        packed = cuda.pack(*parameters, CUTOFF)
+        evaluation.forward(packed)
+        cuda.unpack_gradient(evaluation.backward(packed, weights), packed)
+
+    what = "voxelise, forward and backward"
+    return _judged(what, f"{sizes.side}^3, {sizes.gaussians:,} Gaussians", bench.seconds(call))
+
+
+def time_views(bench: Bench, sizes: Sizes) -> Row:
+    """Search, climb, and gather the gradients of all Gaussians, in all views at once."""
+    parameters = [p.to(bench.device) for p in sizes.parameters()]
+    evaluation = cuda.MipEvaluation(cuda.Views.of(sizes.rays(), BIN_STEP, bench.device))
+
+    def call() -> None:
+        packed = cuda.pack(*parameters, CUTOFF)
+        images = evaluation.forward(packed)
+        cuda.unpack_gradient(evaluation.backward(packed, images), packed)
+
+    seconds = bench.seconds(call)
+    _, rows, width = evaluation.views.shape
+    size = f"{sizes.views} views of {rows} x {width}, {sizes.gaussians:,} Gaussians"
+    return _judged("MIPs, forward and backward", size, seconds)
+
+
+def time_points(bench: Bench, sizes: Sizes) -> Row:
+    """The dense field against the batched solve, on the same device."""
+    field = random_field(sizes.field, (1.0, 1.0, 1.0), points.SIGMAS["wide"])
+    means, cholesky, amplitudes = (p.to(bench.device) for p in field)
+    places = torch.rand(sizes.points, 3, generator=torch.Generator().manual_seed(4))
+    places = places.to(bench.device)
+    evaluation, weights = cuda.PointEvaluation(places), torch.ones(len(places)).to(bench.device)
+
+    def ours() -> None:
+        packed = cuda.pack(means, cholesky, amplitudes, points.CUTOFF)
+        evaluation.forward(packed)
+        cuda.unpack_gradient(evaluation.backward(packed, weights), packed)
+
+    def theirs() -> None:
+        points.forward_and_backward(points.batched_solve, (means, cholesky, amplitudes), places)
+
+    seconds = bench.seconds(replayed(ours, bench.device))
+    bench.seconds(ours)  # for the kernels' own times: a graph's are not seen one by one
+    ratio = bench.seconds(theirs) / seconds
+    fine = "-" if SIMULATED else "yes" if ratio >= LEAST_SPEEDUP else "NO"
+    size = f"{sizes.field:,} Gaussians at {sizes.points} points; batched solve {ratio:.0f} times"
+    return ("dense field, forward and backward", size, 1e3 * seconds, None, fine)
+
+
+def replayed(call: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """The call as a graph: what a fit does, and what leaves launching out of the time."""
+    if device.type != "cuda":
+        return call
+    for _ in range(2):
+        call()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def time_adam(bench: Bench, sizes: Sizes) -> Row:
+    """One step of the optimiser."""
+    parameters = [p.to(bench.device, copy=True) for p in sizes.parameters()]
+    count = len(parameters[0])
+    shapes = ((count, 10), (count, 10), (count,))
+    state = [torch.zeros(shape, device=bench.device) for shape in shapes]
+    gradients, rates = [torch.ones_like(p) for p in parameters], torch.full((10,), 1e-3)
+    rates = rates.to(bench.device)
+
+    def call() -> None:
+        cuda.adam_step(
+            (parameters[0], parameters[1], parameters[2]),
+            (gradients[0], gradients[1], gradients[2]),
+            (state[0], state[1], state[2]),
+            rates,
+        )
+
+    return ("a step of Adam", f"{count:,} Gaussians", 1e3 * bench.seconds(call), None, "")
+
+
+def time_fit(device: torch.device, *, small: bool) -> list[Row]:
+    """The dendrite: on the device to the promised quality, and on the CPU from the same seed."""
+    from benchmarks.quality import Judge, first_at, run_fit
+    from napari_gaussfit import FitSettings
+    from napari_gaussfit.views import Views
+
+    stack = open_stack(DENDRITE, small=small)
+    ends, rows = [], []
+    for name in dict.fromkeys([device.type, "cpu"]):
+        settings = FitSettings(
+            gaussians=10 if small else DENDRITE.gaussians,
+            iterations=10 if small else None,
+            device=name,
+        )
+        judge = Judge(stack, Views(stack, settings.views, settings.held_out))
+        run_fit(stack, settings, judge)  # kernels are compiled, and the device is awake
+        moments = run_fit(stack, settings, judge)
+        ends.append(moments[-1].psnr)
+        seconds = first_at(moments, TARGET_PSNR)
+        size = f"on {name}, ends at {ends[-1]:.2f} dB after {moments[-1].seconds:.2f} s"
+        what = "dendrite to 54.5 dB"
+        if name == "cuda":
+            rows.append(_judged(what, size, seconds))
+        else:
+            rows.append((what, size, None if seconds is None else 1e3 * seconds, None, ""))
+    if len(ends) > 1:
+        apart = max(ends) - min(ends)
+        fine = "yes" if apart < SAME_PSNR else "NO"
+        rows.append(("the same on both", f"{apart:.3f} dB apart at the end", None, None, fine))
+    return rows
+
+
+def _judged(what: str, size: str, seconds: float | None) -> Row:
+    promised = PROMISES[what]
+    kept = "NO" if seconds is None or seconds > promised else "yes"
+    if SIMULATED:
+        kept = "-"  # the simulator's time says nothing
+    return (what, size, None if seconds is None else 1e3 * seconds, 1e3 * promised, kept)
+
+
+def kernels_table(bench: Bench, work: dict[str, Work], device: Device | None) -> Table:
+    """Each kernel's time beside its floor."""
+    rows: list[Row] = []
+    for name, seconds in sorted(bench.kernels.items()):
+        if device is None or name not in work:
+            rows.append((name, 1e3 * seconds, None, None, "-"))
+            continue
+        floor, by = work[name].seconds(device)
+        rows.append((name, 1e3 * seconds, 1e3 * floor, seconds / floor, by))
+    header = ("kernel", "ms", "floor, ms", "times its floor", "floor set by")
+    note = "Events around single launches: below about 0.01 ms they time the launch itself."
+    return Table("Kernels and their floors", header, tuple(rows), (note,))
+
+
+def floors_table(sizes: Sizes) -> Table:
+    """Least times on known devices, by bytes and operations."""
+    rows: list[Row] = []
+    for name, work in sizes.work().items():
+        least = [work.seconds(device) for device in gpu_floors.KNOWN]
+        rows.append((name, *(1e3 * seconds for seconds, _ in least), least[0][1]))
+    header = (
+        "kernel",
+        *(f"{d.name}, ms" for d in gpu_floors.KNOWN),
+        f"on {gpu_floors.KNOWN[0].name} by",
+    )
+    note = (
+        f"{sizes.gaussians:,} Gaussians of sigma {SIGMA:g} in {sizes.side}^3 voxels and in "
+        f"{sizes.views} views; the field at points with {sizes.field:,} of them at "
+        f"{sizes.points}. From data sheets: nothing here was measured."
+    )
+    return Table("Floors of the CUDA kernels", header, tuple(rows), (note,))
+
+
+def device_at_hand(device: torch.device) -> Device | None:
+    """What the device can do: its clock and multiprocessors as it says, its bandwidth measured."""
+    if device.type != "cuda":
+        return None
+    from numba import cuda as numba_cuda
+
+    with numba_cuda.gpus[device.index or 0]:
+        processors = numba_cuda.get_current_device().MULTIPROCESSOR_COUNT
+        clock = 1e3 * numba_cuda.get_current_device().CLOCK_RATE
+    data = torch.empty(2**28, device=device)
+    target = torch.empty_like(data)
+    seconds = Bench(device, 5).seconds(lambda: target.copy_(data))
+    name = torch.cuda.get_device_name(device)
+    return gpu_floors.Device(name, processors, clock, 2 * data.nbytes / seconds)
+
+
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser("python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--small", action="store_true", help="tiny sizes: no figures")
+    parser.add_argument("--floors", action="store_true", help="least times only, on any machine")
+    parser.add_argument("--turns", type=int, default=15, help="turns for a median")
+    parser.add_argument("--seed", type=int, help="of the checks; a new one every time by default")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where to write JSON")
+    parser.add_argument("--markdown", type=Path, help="page whose marked part gets the tables")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Check, time, print a table last, write JSON; 1 if a check failed, 2 without a GPU."""
+    chosen = arguments(words)
+    sizes = Sizes(small=chosen.small)
+    command = " ".join(["python -m benchmarks.gpu", *(sys.argv[1:] if words is None else words)])
+    if chosen.floors:
+        table = floors_table(sizes)
+        print(table.text())
+        if chosen.markdown:
+            write_tables(chosen.markdown, [table], command)
+        return 0
+    reason = None if SIMULATED else why_not()
+    if reason is not None:
+        print(f"no GPU to measure on: {reason}", file=sys.stderr)
+        return 2
+    device = torch.device("cpu") if SIMULATED else torch.device("cuda", torch.cuda.current_device())
+    name = "numba's simulator, on the CPU" if SIMULATED else torch.cuda.get_device_name(device)
+    seed = secrets.randbelow(2**31) if chosen.seed is None else chosen.seed
+    tables = [describe()]
+    checks = Checks(device, small=chosen.small, seed=seed)
+    tables.append(checks.run())
+    print("\n".join(table.text() for table in tables), flush=True)
+    bench = Bench(device, 1 if chosen.small else chosen.turns)
+    rows = [
+        time_grid(bench, sizes),
+        time_views(bench, sizes),
+        time_points(bench, sizes),
+        time_adam(bench, sizes),
+    ]
+    notes = [f"Device: {name}. Medians of {bench.turns}, by events on the device."]
+    try:
+        rows += time_fit(device, small=chosen.small)
+    except DataMissingError as error:
+        notes.append(str(error))
+    tables.append(kernels_table(bench, sizes.work(), device_at_hand(device)))
+    header = ("what", "size", "ms", "promised, ms", "kept")
+    tables.append(Table("What a GPU is promised for", header, tuple(rows), tuple(notes)))
+    print("\n".join(table.text() for table in tables[2:]))
+    results = {
+        "device": name,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": seed,
+        "passed": checks.passed,
+        "tables": [table.to_dict() for table in tables],
+    }
+    chosen.json.parent.mkdir(parents=True, exist_ok=True)
+    chosen.json.write_text(json.dumps(results, indent=2), encoding="utf-8")
+    if chosen.markdown:
+        write_tables(chosen.markdown, tables, command)
+    return 0 if checks.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""Every CUDA kernel against the float64 reference and the CPU backend, on fresh random inputs."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from benchmarks.fields import random_field
+from benchmarks.tables import Cell, Table
+from napari_gaussfit._kernels import adam, cpu, cuda, reference
+from napari_gaussfit._kernels.geometry import Grid
+from napari_gaussfit.camera import orbit
+from napari_gaussfit.density import widen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.fields import Parameters
+    from napari_gaussfit._kernels.geometry import Rays
+
+CUTOFF = 1e-7
+LARGEST_VALUE_ERROR, LARGEST_GRADIENT_ERROR = 3e-5, 1e-4
+SIDES = (24.0, 20.0, 28.0)
+TEMPERATURE = 0.1
+OF_CPU = 1e-4
+"""How far a MIP and its gradients may be from the CPU's, in parts of the largest: both search."""
+
+Row = tuple[Cell, ...]
+
+
+class Checks:
+    """Compares what a device computes, and remembers how far it was off."""
+
+    def __init__(self, device: torch.device, *, small: bool, seed: int) -> None:
+        self.device, self.seed = device, seed
+        self._count = 10 if small else 300
+        self._places = 40 if small else 9_000
+        self._shape = (3, 9, 17) if small else (33, 45, 67)
+        self._image = (9, 10) if small else (60, 75)
+        self._rows: list[Row] = []
+        self.passed = True
+
+    def run(self) -> Table:
+        """Check all, and return what was found."""
+        parameters = random_field(self._count, SIDES, 2.0, seed=self.seed)
+        self._check_sums(parameters)
+        self._check_projections(parameters)
+        self._check_batches(parameters)
+        self._check_steps(parameters)
+        header = ("what", "against", "value off by", "gradients off by", "")
+        note = f"{self._count:,} random Gaussians, seed {self.seed}; in relative norm."
+        return Table("Checks", header, tuple(self._rows), (note,))
+
+    def _note(self, what: str, against: str, errors: tuple[float, float], limit: float) -> None:
+        value, gradient = errors
+        fine = value < limit and gradient < max(limit, LARGEST_GRADIENT_ERROR)
+        self.passed &= fine
+        verdict = "ok" if fine else "FAILED"
+        self._rows.append((what, against, f"{value:.0e}", f"{gradient:.0e}", verdict))
+
+    def _compare(
+        self, what: str, parameters: Parameters, evaluation: object, oracle: Callable[..., object]
+    ) -> None:
+        """Hold value and gradients of an evaluation against the reference in float64."""
+        found, gradients, weights = self._found(parameters, evaluation)
+        leaves = [p.double().requires_grad_() for p in parameters]
+        true = oracle(*leaves)
+        assert isinstance(true, torch.Tensor)
+        right = torch.autograd.grad((true * weights.double()).sum(), leaves)
+        true = true.detach()
+        errors = float((found - true).abs().max() / true.abs().max()), apart(gradients, right)
+        self._note(what, "reference", errors, LARGEST_VALUE_ERROR)
+
+    def _found(
+        self, parameters: Parameters, evaluation: object
+    ) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+        """Value and gradients on the device, and the random weights that the latter are for."""
+        packed = cuda.pack(*(p.to(self.device) for p in parameters), CUTOFF)
+        assert hasattr(evaluation, "forward")
+        assert hasattr(evaluation, "backward")
+        value = evaluation.forward(packed)
+        weights = torch.randn(value.shape, generator=torch.Generator().manual_seed(self.seed))
+        moments = evaluation.backward(packed, weights.to(self.device))
+        gradients = [g.cpu() for g in cuda.unpack_gradient(moments, packed)]
+        return value.cpu(), [gradients[0], gradients[1], gradients[2][0]], weights
+
+    def _check_sums(self, parameters: Parameters) -> None:
+        source = torch.Generator().manual_seed(self.seed + 1)
+        points = torch.rand(self._places, 3, generator=source) * torch.tensor(SIDES)
+        for name, some in (("dense", points[: self._places // 4]), ("culled", points)):
+            evaluation = cuda.PointEvaluation(some.to(self.device))
+            evaluation.dense = name == "dense"
+            self._compare(
+                f"f at points, {name}",
+                parameters,
+                evaluation,
+                lambda *p, some=some: reference.evaluate(*p, some.double()),
+            )
+        grid = grid_of(self._shape)
+        self._compare(
+            "f on a grid",
+            parameters,
+            cuda.GridEvaluation(grid),
+            lambda *p: reference.voxelise(*p, grid),
+        )
+
+    def _check_projections(self, parameters: Parameters) -> None:
+        for rays in views_of(2, self._image):
+            self._compare(
+                "soft MIP",
+                parameters,
+                cuda.SoftMipEvaluation(rays, TEMPERATURE),
+                lambda *p, rays=rays: reference.soft_mip(*p, rays, TEMPERATURE),
+            )
+            self._compare(
+                "line integral",
+                parameters,
+                cuda.LineIntegralEvaluation(rays),
+                lambda *p, rays=rays: reference.line_integral(*p, rays),
+            )
+            self._compare_mip(parameters, rays)
+
+    def _compare_mip(self, parameters: Parameters, rays: Rays) -> None:
+        """Hold a MIP against the CPU's, and its gradient against the reference's of f there."""
+        evaluation = cuda.MipEvaluation(rays, 1.0)
+        found, gradients, weights = self._found(parameters, evaluation)
+        own = cpu.MipEvaluation(rays, 1.0).forward(cpu.pack(*parameters, CUTOFF))
+        leaves = [p.double().requires_grad_() for p in parameters]
+        o, d = reference.origins_and_directions(rays, torch.float64)
+        near, far = reference.clip(rays, torch.float64)
+        depth = evaluation.depth[0].cpu().double()
+        points = (o + depth[..., None] * d).reshape(-1, 3)
+        f = torch.cat([reference.evaluate(*leaves, some) for some in points.split(500)])
+        f = torch.where(near < far, f.reshape(rays.shape), 0.0)
+        right = torch.autograd.grad((f * weights.double()).sum(), leaves)
+        errors = float((found - own).abs().max() / own.max()), apart(gradients, right)
+        self._note("exact MIP", "CPU, reference", errors, OF_CPU)
+
+    def _check_batches(self, parameters: Parameters) -> None:
+        """Two channels in several views at once, each against the image by itself."""
+        means, cholesky, amplitudes = (p.to(self.device) for p in parameters)
+        channels = torch.stack([amplitudes, amplitudes.flip(0)])
+        views = views_of(2, self._image)
+        table = cuda.Views.of(views, 1.0, self.device)
+        images = cuda.MipEvaluation(table).forward(cuda.pack(means, cholesky, channels, CUTOFF))
+        worst = 0.0
+        for n, image in enumerate(images):
+            packed = cuda.pack(means, cholesky, channels[n // len(views)], CUTOFF)
+            alone = cuda.MipEvaluation(views[n % len(views)], 1.0).forward(packed)
+            rows, width = alone.shape
+            worst = max(worst, float((image[:rows, :width] - alone).abs().max() / alone.max()))
+        self._note("views and channels at once", "one by one", (worst, 0.0), OF_CPU)
+
+    def _check_steps(self, parameters: Parameters) -> None:
+        source = torch.Generator().manual_seed(self.seed + 2)
+        gradients = [torch.randn(p.shape, generator=source) for p in parameters]
+        count, rates = len(parameters[0]), torch.linspace(0.01, 0.1, 10)
+        shapes = ((count, 10), (count, 10), (count,))
+        found = [p.to(self.device, copy=True) for p in parameters]
+        true = [p.double() for p in parameters]
+        cuda.adam_step(
+            (found[0], found[1], found[2]),
+            (*(g.to(self.device) for g in gradients),),
+            (*(torch.zeros(shape, device=self.device) for shape in shapes),),
+            rates.to(self.device),
+        )
+        reference.adam_step(
+            (true[0], true[1], true[2]),
+            (*(g.double() for g in gradients),),
+            (*(torch.zeros(shape, dtype=torch.float64) for shape in shapes),),
+            rates.double(),
+            decays=(float(adam.FIRST_DECAY), float(adam.SECOND_DECAY)),
+            longest_step=float(adam.LONGEST_LOG_STEP),
+        )
+        off = apart([p.cpu() for p in found], true)
+        self._note("a step of Adam", "reference", (off, 0.0), LARGEST_GRADIENT_ERROR)
+        spacing, narrow = (1.0, 0.5, 0.25), parameters[1] - 2.0
+        wide = narrow.clone()
+        widen(wide, spacing, 0.7)
+        here = narrow.to(self.device, copy=True)
+        cuda.widen(here, torch.tensor(spacing, device=self.device), 0.7)
+        self._note("widening", "float64", (apart([here.cpu()], [wide]), 0.0), 10 * OF_CPU)
+
+
+def apart(found: Sequence[torch.Tensor], true: Sequence[torch.Tensor]) -> float:
+    """The largest relative norm of a difference; NaN is as far as can be."""
+    errors = [float((a - b).norm() / b.norm()) for a, b in zip(found, true, strict=True)]
+    return math.inf if any(map(math.isnan, errors)) else max(errors)
+
+
+def grid_of(shape: tuple[int, int, int]) -> Grid:
+    """A grid over the box."""
+    spacing = np.asarray(SIDES, np.float32) / np.asarray(shape, np.float32)
+    return Grid(spacing / 2, spacing, shape)
+
+
+def views_of(count: int, shape: tuple[int, int], sides: Sequence[float] = SIDES) -> list[Rays]:
+    """Orthographic views from around a box, of about `shape` pixels each."""
+    box = np.zeros(3), np.asarray(sides, np.float64)
+    pixel = float(np.linalg.norm(sides)) / max(shape)
+    cameras = orbit(box, pixel, views=count, largest_side=max(shape))
+    return [camera.rays(box) for camera in cameras]
