@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -32,7 +33,7 @@ from napari_gaussfit._kernels.footprint import FOOTPRINT
 from napari_gaussfit._kernels.geometry import Grid, Rays
 
 MOMENTS = 10
-# Tasks a thread: a few, so that uneven ones even out, each still far above a task's 30 us.
+# Tasks a thread: a few, so that uneven ones even out, each still far above what handing it out takes.
 TASKS_PER_THREAD = 4
 STRIP_ROWS = 8  # rows of pixels whose depth bins stay in the second-level cache
 CLIPPED_ROWS = 64  # rows of pixels clipped to the box in less time than a task takes to hand over
@@ -54,14 +55,29 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
 
 def run_pieces(task: Callable[[int, int], object], total: int, size: int) -> None:
-    """Call ``task(first, end)`` on pieces of range(total), over all threads."""
-    pieces = [(first, min(first + size, total)) for first in range(0, total, size)]
-    if len(pieces) == 1:
-        task(*pieces[0])
-        return
-    futures = [_pool(os.getpid()).submit(task, *piece) for piece in pieces]
-    for future in futures:
-        future.result()
+    """Call ``task(first, end)`` on pieces of range(total), over all threads.
+
+    This thread works like the others, each of which takes the next piece when it is free.
+    """
+    pieces = deque(range(0, total, size))
+
+    def work() -> None:
+        while True:
+            try:
+                first = pieces.popleft()
+            except IndexError:
+                return
+            task(first, min(first + size, total))
+
+    helpers = min(thread_count(), len(pieces)) - 1
+    futures = [_pool(os.getpid()).submit(work) for _ in range(helpers)]
+    try:
+        work()
+    finally:
+        # One that has not begun is not waited for: there is nothing left to do.
+        for future in futures:
+            if not future.cancel():
+                future.result()
 
 
 def piece_size(total: int) -> int:
@@ -196,12 +212,11 @@ class PointEvaluation:
     def backward(self, packed: Array, weights: Tensor) -> Array:
         padded = np.zeros(self.points.shape[1], np.float32)
         padded[: self.count] = weights.numpy()
-        moments = np.zeros((len(packed), MOMENTS), np.float32)
+        moments = np.empty((len(packed), MOMENTS), np.float32)
 
         def gather(first: int, end: int) -> None:
-            lanes = np.empty((MOMENTS, cpu_points.BLOCK), np.float32)
             cpu_points.gather_moments(
-                packed, self.points, self.bounds, padded, moments, lanes, first, end
+                packed, self.points, self.bounds, padded, moments, first, end
             )
 
         run_pieces(gather, len(packed), piece_size(len(packed)))

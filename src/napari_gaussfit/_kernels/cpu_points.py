@@ -87,47 +87,59 @@ def gather_moments(
     bounds: Array,
     weights: Array,
     moments: Array,
-    lanes: Array,
     first: int,
     end: int,
 ) -> None:
-    """Add to rows [first, end) of `moments` the sums that `unpack_gradient` wants.
+    """Set rows [first, end) of `moments` to the sums that `unpack_gradient` wants.
 
     weights : [B], the derivative of the loss by each value.
-    lanes : [10, BLOCK], working memory: sums stay vectors until a Gaussian is done.
     """
+    blocks = bounds.shape[0]
     for k in range(first, end):
+        moments[k] = ZERO
         if packed[k, RADIUS2] <= ZERO:
             continue
         mz, my, mx = packed[k, MEAN], packed[k, MEAN + 1], packed[k, MEAN + 2]
         w00, w10, w11 = packed[k, FACTOR], packed[k, FACTOR + 1], packed[k, FACTOR + 2]
         w20, w21, w22 = packed[k, FACTOR + 3], packed[k, FACTOR + 4], packed[k, FACTOR + 5]
-        lanes[:] = ZERO
-        for b in range(bounds.shape[0]):
+        b = 0
+        while b < blocks:
             if _beyond(packed, k, bounds, b):
+                b += 1
                 continue
-            z, y, x = (
-                points[0, b * BLOCK : (b + 1) * BLOCK],
-                points[1, b * BLOCK : (b + 1) * BLOCK],
-                points[2, b * BLOCK : (b + 1) * BLOCK],
-            )
-            weight = weights[b * BLOCK : (b + 1) * BLOCK]
-            for n in range(BLOCK):
+            start = b
+            while b < blocks and not _beyond(packed, k, bounds, b):
+                b += 1
+            # All blocks in a row at once: the ten sums stay in vectors, added up once.
+            run = slice(start * BLOCK, b * BLOCK)
+            z, y, x, weight = points[0, run], points[1, run], points[2, run], weights[run]
+            s = ZERO
+            s0, s1, s2 = ZERO, ZERO, ZERO
+            s00, s10, s11, s20, s21, s22 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
+            for n in range((b - start) * BLOCK):
                 dz, dy, dx = z[n] - mz, y[n] - my, x[n] - mx
                 u0 = w00 * dz
                 u1 = w10 * dz + w11 * dy
                 u2 = w20 * dz + w21 * dy + w22 * dx
                 we = weight[n] * exp2_negative(-(u0 * u0 + u1 * u1 + u2 * u2))
                 we0, we1, we2 = we * u0, we * u1, we * u2
-                lanes[0, n] += we
-                lanes[1, n] += we0
-                lanes[2, n] += we1
-                lanes[3, n] += we2
-                lanes[4, n] += we0 * u0
-                lanes[5, n] += we1 * u0
-                lanes[6, n] += we1 * u1
-                lanes[7, n] += we2 * u0
-                lanes[8, n] += we2 * u1
-                lanes[9, n] += we2 * u2
-        for m in range(lanes.shape[0]):
-            moments[k, m] += lanes[m].sum()
+                s += we
+                s0 += we0
+                s1 += we1
+                s2 += we2
+                s00 += we0 * u0
+                s10 += we1 * u0
+                s11 += we1 * u1
+                s20 += we2 * u0
+                s21 += we2 * u1
+                s22 += we2 * u2
+            moments[k, 0] += s
+            moments[k, 1] += s0
+            moments[k, 2] += s1
+            moments[k, 3] += s2
+            moments[k, 4] += s00
+            moments[k, 5] += s10
+            moments[k, 6] += s11
+            moments[k, 7] += s20
+            moments[k, 8] += s21
+            moments[k, 9] += s22
