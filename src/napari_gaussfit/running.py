@@ -116,8 +116,8 @@ def kernels_are_compiled() -> bool:
     from napari_gaussfit._kernels import cpu_rays
 
     source = Path(cpu_rays.__file__)
-    cache = Path(str(cpu_rays.search_strip.stats.cache_path))
-    newest = max((f.stat().st_mtime for f in cache.glob("cpu_rays.search_strip-*.nbi")), default=0)
+    cache = Path(str(cpu_rays.find_modes.stats.cache_path))
+    newest = max((f.stat().st_mtime for f in cache.glob("cpu_rays.find_modes-*.nbi")), default=0)
     return newest > source.stat().st_mtime
 
 

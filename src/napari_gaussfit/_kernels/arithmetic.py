@@ -44,6 +44,19 @@ def exp2_negative(x: F) -> F:
     return value
 
 
+@register_jitable(inline="always")
+def first_index(position: F, least: int) -> int:
+    """Smallest whole number neither below `position` nor below `least` >= 0; no library call."""
+    whole = int(position)
+    return max(least, whole + int(F(whole) < position))
+
+
+@register_jitable(inline="always")
+def last_index(position: F, most: int) -> int:
+    """Largest whole number not above `position` or `most`; negative where there is none."""
+    return min(most, int(position + ONE) - 1)
+
+
 @register_jitable
 def log2_ratio(a: F, b: F) -> F:
     """log2(a / b) of two positive numbers."""

@@ -33,12 +33,14 @@ from napari_gaussfit._kernels.footprint import FOOTPRINT
 from napari_gaussfit._kernels.geometry import Grid, Rays
 
 MOMENTS = 10
-# Tasks a thread: a few, so that uneven ones even out, each still far above what handing it out takes.
+# Tasks a thread: a few, so that uneven ones even out, each still far above what starting it takes.
 TASKS_PER_THREAD = 4
-STRIP_ROWS = 8  # rows of pixels whose depth bins stay in the second-level cache
+STRIP_ROWS = 4  # rows of pixels of a task
 CLIPPED_ROWS = 64  # rows of pixels clipped to the box in less time than a task takes to hand over
 LARGEST_BIN_COUNT = 256
-EVALUATIONS = 4  # of f on the climb from a bin's centre to the mode
+# Of f on the climb to the mode: from where the stack is largest, and from where a search found
+# it to within a bin (there one step already leaves 3e-4 at most, -100 dB on the whole).
+EVALUATIONS, EVALUATIONS_AFTER_SEARCH = 4, 2
 
 
 def thread_count() -> int:
@@ -215,9 +217,7 @@ class PointEvaluation:
         moments = np.empty((len(packed), MOMENTS), np.float32)
 
         def gather(first: int, end: int) -> None:
-            cpu_points.gather_moments(
-                packed, self.points, self.bounds, padded, moments, first, end
-            )
+            cpu_points.gather_moments(packed, self.points, self.bounds, padded, moments, first, end)
 
         run_pieces(gather, len(packed), piece_size(len(packed)))
         return moments
@@ -285,6 +285,18 @@ def lengths(rays: Rays) -> Array:
     return inside
 
 
+def _members(footprints: Array, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Return which Gaussians touch each strip of rows: see `cpu_rays.list_members`."""
+    starts = np.empty(-(-rows // STRIP_ROWS) + 1, np.int64)
+    nothing = np.empty(0, np.int32)
+    cpu_rays.list_members(footprints, STRIP_ROWS, starts, nothing)
+    if not starts[-1]:
+        return starts, nothing
+    members = np.empty(starts[-1], np.int32)
+    cpu_rays.list_members(footprints, STRIP_ROWS, starts, members)
+    return starts, members
+
+
 class MipEvaluation:
     """The exact MIP of f along `Rays`: where f is largest, then f there.
 
@@ -304,55 +316,41 @@ class MipEvaluation:
         self.depth = np.zeros((rays.shape[0], rays.shape[1] + cpu_rays.CHUNK), np.float32)
         self._start = start
 
-    def _search(self, footprints: Array, depth: Array) -> None:
+    def _bins(self) -> tuple[float, float, int]:
+        """Return the first bin's centre, the step and the number of bins; none without a search."""
         near, far = self.view.near, self.view.far
         hit = near < far
-        if not hit.any():
-            depth[:] = 0.0
-            return
+        if self._start is not None or not hit.any():
+            return 0.0, self.bin_step, 0
         start, stop = float(near[hit].min()), float(far[hit].max())
         count = int(min(LARGEST_BIN_COUNT, max(1, np.ceil((stop - start) / self.bin_step))))
         step = (stop - start) / count
-        rows, padded = depth.shape
-
-        def strip(first: int, end: int) -> None:
-            bins = np.empty((end - first, count, padded), np.float32)
-            scratch = np.empty((3, cpu_rays.CHUNK), np.float32)
-            cpu_rays.search_strip(
-                footprints,
-                first,
-                end,
-                near,
-                far,
-                np.float32(start + 0.5 * step),
-                np.float32(step),
-                bins,
-                depth,
-                scratch,
-            )
-
-        run_pieces(strip, rows, STRIP_ROWS)
+        return start + 0.5 * step, step, count
 
     def forward(self, packed: Array) -> Tensor:
         rows, width = self.rays.shape
         depth, near, far = self.depth, self.view.near, self.view.far
         self.footprints = footprints_of(packed, self.rays)
-        if self._start is None:
-            self._search(self.footprints, depth)
-        else:
+        if self._start is not None:
             depth[:, :width] = _array(self._start)
-        sums, value = np.empty((4, *depth.shape), np.float32), np.empty(depth.shape, np.float32)
+        value = np.empty(depth.shape, np.float32)
+        starts, members = _members(self.footprints, rows)
+        bin_start, bin_step, bin_count = self._bins()
+        evaluations = EVALUATIONS_AFTER_SEARCH if bin_count else EVALUATIONS
 
         def strip(first: int, end: int) -> None:
-            cpu_rays.climb_strip(
+            n = first // STRIP_ROWS
+            cpu_rays.find_modes(
                 self.footprints,
+                members[starts[n] : starts[n + 1]],
                 first,
                 end,
                 near,
                 far,
-                np.float32(self.bin_step),
-                EVALUATIONS,
-                sums,
+                np.float32(bin_start),
+                np.float32(bin_step),
+                bin_count,
+                evaluations,
                 depth,
                 value,
             )

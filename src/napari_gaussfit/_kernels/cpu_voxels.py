@@ -3,13 +3,15 @@
 A Gaussian meets the grid in rows along x, whose ends follow exactly from the cutoff. Rows are
 walked in chunks of `CHUNK` points: a constant trip count is what lets LLVM vectorise short
 rows (a variable one leaves most of a 20-point row to its scalar remainder). Volumes are
-therefore padded by one chunk along x.
+therefore padded by one chunk along x. Rows are so short that what is done once a row counts: no
+calls (`math.floor` is one), no slices (each counts references), unsigned indices.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import njit
 
 from napari_gaussfit._kernels.arithmetic import (
@@ -21,19 +23,11 @@ from napari_gaussfit._kernels.arithmetic import (
     Array,
     F,
     exp2_negative,
+    first_index,
+    last_index,
 )
 
 CHUNK = 16
-
-
-@njit(inline="always")
-def _first(bound: F, origin: F, inverse_spacing: F, least: int) -> int:
-    return max(least, int(math.ceil((bound - origin) * inverse_spacing)))
-
-
-@njit(inline="always")
-def _last(bound: F, origin: F, inverse_spacing: F, most: int) -> int:
-    return min(most, int(math.floor((bound - origin) * inverse_spacing)))
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -43,23 +37,25 @@ def add_slab(
     """Set planes [first_plane, end_plane) of `volume` to the sum of all Gaussians."""
     rows, width = volume.shape[1], volume.shape[2] - CHUNK
     volume[first_plane:end_plane] = ZERO
-    inverse = F(1.0) / spacing
+    oz, oy, ox = origin[0], origin[1], origin[2]
+    hz, hy, hx = spacing[0], spacing[1], spacing[2]
+    iz, iy, ix = F(1.0) / hz, F(1.0) / hy, F(1.0) / hx
     for k in range(packed.shape[0]):
         r2 = packed[k, RADIUS2]
         if r2 <= ZERO:
             continue
         amplitude = packed[k, AMPLITUDE]
-        mz, my, mx = packed[k, MEAN], packed[k, MEAN + 1], packed[k, MEAN + 2]
+        mz, my, mx = packed[k, MEAN] - oz, packed[k, MEAN + 1] - oy, packed[k, MEAN + 2] - ox
         w00, w10, w11 = packed[k, FACTOR], packed[k, FACTOR + 1], packed[k, FACTOR + 2]
         w20, w21, w22 = packed[k, FACTOR + 3], packed[k, FACTOR + 4], packed[k, FACTOR + 5]
         i11, i22 = F(1.0) / w11, F(1.0) / w22
-        step = w22 * spacing[2]
+        step = w22 * hx
         reach = math.sqrt(r2) / w00
         for z in range(
-            _first(mz - reach, origin[0], inverse[0], first_plane),
-            _last(mz + reach, origin[0], inverse[0], end_plane - 1) + 1,
+            first_index((mz - reach) * iz, first_plane),
+            last_index((mz + reach) * iz, end_plane - 1) + 1,
         ):
-            dz = origin[0] + F(z) * spacing[0] - mz
+            dz = F(z) * hz - mz
             u0 = w00 * dz
             left0 = r2 - u0 * u0
             if left0 <= ZERO:
@@ -68,25 +64,26 @@ def add_slab(
             reach_y = math.sqrt(left0) * i11
             centre_y = my - shift * i11
             for y in range(
-                _first(centre_y - reach_y, origin[1], inverse[1], 0),
-                _last(centre_y + reach_y, origin[1], inverse[1], rows - 1) + 1,
+                first_index((centre_y - reach_y) * iy, 0),
+                last_index((centre_y + reach_y) * iy, rows - 1) + 1,
             ):
-                dy = origin[1] + F(y) * spacing[1] - my
+                dy = F(y) * hy - my
                 u1 = shift + w11 * dy
                 left1 = left0 - u1 * u1
                 if left1 <= ZERO:
                     continue
                 reach_x = math.sqrt(left1) * i22
                 centre_x = mx - (w20 * dz + w21 * dy) * i22
-                x0 = _first(centre_x - reach_x, origin[2], inverse[2], 0)
-                x1 = _last(centre_x + reach_x, origin[2], inverse[2], width - 1)
-                height = amplitude * exp2_negative(-(u0 * u0 + u1 * u1))
+                x0 = first_index((centre_x - reach_x) * ix, 0)
+                x1 = last_index((centre_x + reach_x) * ix, width - 1)
+                rest = u0 * u0 + u1 * u1
                 for x in range(x0, x1 + 1, CHUNK):
-                    start = (origin[2] + F(x) * spacing[2] - centre_x) * w22
-                    chunk = volume[z, y, x : x + CHUNK]
+                    start = (F(x) * hx - centre_x) * w22
                     for i in range(CHUNK):
                         u2 = start + step * F(i)
-                        chunk[i] += height * exp2_negative(-u2 * u2)
+                        volume[np.uintp(z), np.uintp(y), np.uintp(x + i)] += (
+                            amplitude * exp2_negative(-rest - u2 * u2)
+                        )
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -99,30 +96,29 @@ def gather_moments(
     first: int,
     end: int,
 ) -> None:
-    """Add to rows [first, end) of `moments` the sums that `unpack_gradient` wants.
+    """Set rows [first, end) of `moments` to the sums that `unpack_gradient` wants.
 
     `weights` is the derivative of the loss by each voxel, padded with zeros like a volume.
     """
     planes, rows, width = weights.shape[0], weights.shape[1], weights.shape[2] - CHUNK
-    inverse = F(1.0) / spacing
+    oz, oy, ox = origin[0], origin[1], origin[2]
+    hz, hy, hx = spacing[0], spacing[1], spacing[2]
+    iz, iy, ix = F(1.0) / hz, F(1.0) / hy, F(1.0) / hx
     for k in range(first, end):
-        r2 = packed[k, RADIUS2]
-        if r2 <= ZERO:
-            continue
-        mz, my, mx = packed[k, MEAN], packed[k, MEAN + 1], packed[k, MEAN + 2]
-        w00, w10, w11 = packed[k, FACTOR], packed[k, FACTOR + 1], packed[k, FACTOR + 2]
-        w20, w21, w22 = packed[k, FACTOR + 3], packed[k, FACTOR + 4], packed[k, FACTOR + 5]
-        i11, i22 = F(1.0) / w11, F(1.0) / w22
-        step = w22 * spacing[2]
-        reach = math.sqrt(r2) / w00
         s = ZERO
         s0, s1, s2 = ZERO, ZERO, ZERO
         s00, s10, s11, s20, s21, s22 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
+        r2 = max(packed[k, RADIUS2], ZERO)
+        mz, my, mx = packed[k, MEAN] - oz, packed[k, MEAN + 1] - oy, packed[k, MEAN + 2] - ox
+        w00, w10, w11 = packed[k, FACTOR], packed[k, FACTOR + 1], packed[k, FACTOR + 2]
+        w20, w21, w22 = packed[k, FACTOR + 3], packed[k, FACTOR + 4], packed[k, FACTOR + 5]
+        i11, i22 = F(1.0) / w11, F(1.0) / w22
+        step = w22 * hx
+        reach = math.sqrt(r2) / w00
         for z in range(
-            _first(mz - reach, origin[0], inverse[0], 0),
-            _last(mz + reach, origin[0], inverse[0], planes - 1) + 1,
+            first_index((mz - reach) * iz, 0), last_index((mz + reach) * iz, planes - 1) + 1
         ):
-            dz = origin[0] + F(z) * spacing[0] - mz
+            dz = F(z) * hz - mz
             u0 = w00 * dz
             left0 = r2 - u0 * u0
             if left0 <= ZERO:
@@ -131,30 +127,30 @@ def gather_moments(
             reach_y = math.sqrt(left0) * i11
             centre_y = my - shift * i11
             for y in range(
-                _first(centre_y - reach_y, origin[1], inverse[1], 0),
-                _last(centre_y + reach_y, origin[1], inverse[1], rows - 1) + 1,
+                first_index((centre_y - reach_y) * iy, 0),
+                last_index((centre_y + reach_y) * iy, rows - 1) + 1,
             ):
-                dy = origin[1] + F(y) * spacing[1] - my
+                dy = F(y) * hy - my
                 u1 = shift + w11 * dy
                 left1 = left0 - u1 * u1
                 if left1 <= ZERO:
                     continue
                 reach_x = math.sqrt(left1) * i22
                 centre_x = mx - (w20 * dz + w21 * dy) * i22
-                x0 = _first(centre_x - reach_x, origin[2], inverse[2], 0)
-                x1 = _last(centre_x + reach_x, origin[2], inverse[2], width - 1)
+                x0 = first_index((centre_x - reach_x) * ix, 0)
+                x1 = last_index((centre_x + reach_x) * ix, width - 1)
+                rest = u0 * u0 + u1 * u1
                 row, row2, row22 = ZERO, ZERO, ZERO
                 for x in range(x0, x1 + 1, CHUNK):
-                    start = (origin[2] + F(x) * spacing[2] - centre_x) * w22
-                    chunk = weights[z, y, x : x + CHUNK]
+                    start = (F(x) * hx - centre_x) * w22
                     for i in range(CHUNK):
                         u2 = start + step * F(i)
-                        we = chunk[i] * exp2_negative(-u2 * u2)
+                        we = weights[np.uintp(z), np.uintp(y), np.uintp(x + i)] * exp2_negative(
+                            -rest - u2 * u2
+                        )
                         row += we
                         row2 += we * u2
                         row22 += we * u2 * u2
-                height = exp2_negative(-(u0 * u0 + u1 * u1))
-                row, row2, row22 = row * height, row2 * height, row22 * height
                 s += row
                 s0 += u0 * row
                 s1 += u1 * row
@@ -165,13 +161,13 @@ def gather_moments(
                 s20 += u0 * row2
                 s21 += u1 * row2
                 s22 += row22
-        moments[k, 0] += s
-        moments[k, 1] += s0
-        moments[k, 2] += s1
-        moments[k, 3] += s2
-        moments[k, 4] += s00
-        moments[k, 5] += s10
-        moments[k, 6] += s11
-        moments[k, 7] += s20
-        moments[k, 8] += s21
-        moments[k, 9] += s22
+        moments[k, 0] = s
+        moments[k, 1] = s0
+        moments[k, 2] = s1
+        moments[k, 3] = s2
+        moments[k, 4] = s00
+        moments[k, 5] = s10
+        moments[k, 6] = s11
+        moments[k, 7] = s20
+        moments[k, 8] = s21
+        moments[k, 9] = s22

@@ -21,6 +21,7 @@ from napari_gaussfit._kernels.arithmetic import (
     AMPLITUDE,
     FACTOR,
     HALF,
+    INT,
     MEAN,
     ONE,
     RADIUS2,
@@ -163,8 +164,11 @@ def column_ends(g: Array, k: int, p: F, width: int) -> tuple[F, F]:
         return ZERO, -ONE
     root = F(math.sqrt(root))
     j = g[k, COLUMN]
-    first, last = math.ceil(j + (-b - root) / quu), math.floor(j + (-b + root) / quu)
-    return max(ZERO, F(first)), min(F(width - 1), F(last))
+    # Rounded up and down by casts: `math.ceil` is a call.
+    low = min(max(j + (-b - root) / quu, ZERO), F(width))
+    high = min(max(j + (-b + root) / quu, -ONE), F(width - 1))
+    whole = F(INT(low))
+    return whole + F(whole < low), F(INT(high + ONE)) - ONE
 
 
 @register_jitable
