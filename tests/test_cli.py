@@ -287,6 +287,42 @@ def test_export_writes_what_the_fit_lacks(
     assert "give that stack" in refused(capsys, "export", fitted, "-o", out, "--residual", *other)
 
 
+def test_several_channels_share_their_gaussians_from_file_to_file(
+    tmp_path: Path, stack: Path, capsys: Capture
+) -> None:
+    one = Stack.open(stack)
+    colours, out = tmp_path / "colours.ome.tif", tmp_path / "out"
+    volume = np.stack([one.voxels, 2.0 * one.voxels + 5, one.voxels.max() - one.voxels])
+    write_ome_tiff(colours, volume, spacing=one.spacing, unit=one.unit, name="colours")
+    command = ["fit", str(colours), "-o", str(out), "--channel", "0", "1"]
+    assert main([*command, "--gaussians", "10", "--quality", "preview"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    saved = load_fit(out / "fit.safetensors")
+    assert len(saved.channels) == 2
+    ratio = saved.others[0].amplitudes / saved.field.amplitudes
+    assert float(ratio[saved.field.amplitudes > 300].median()) == pytest.approx(2.0, rel=0.05)
+    [other] = report_in(out)["other_channels"]  # type: ignore[misc]
+    assert other["voxel_psnr"] > 30
+    header = (out / "gaussians.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert "amplitude_0,integrated_intensity_0,amplitude_1,integrated_intensity_1" in header
+
+    capsys.readouterr()
+    assert main([*command, "--resume"]) == 0
+    assert "this fit is finished" in capsys.readouterr().out
+    other_two = ["fit", colours, "-o", out, "--channel", 0, 2, "--resume"]
+    assert "is the fit of other voxels" in refused(capsys, *other_two)
+
+    residual = tmp_path / "residual.ome.zarr"
+    export = ["export", str(out), "-o", str(residual), "--residual", "--stack", str(colours)]
+    assert main([*export, "--channel", "0", "1"]) == 0
+    for left, field, was in zip(
+        Stack.open_channels(residual), saved.channels, volume[:2], strict=True
+    ):
+        expected = was - field.voxelise(SHAPE, (0.3, 0.1, 0.1)).numpy()
+        np.testing.assert_allclose(left.voxels, expected, atol=1e-2)
+    assert "in 2 channel(s), and has 1" in refused(capsys, *export, "--channel", 0)
+
+
 def test_info_names_the_backend_and_why_no_other(capsys: Capture) -> None:
     assert main(["info"]) == 0
     said = capsys.readouterr().out

@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("stack", metavar="STACK", type=Path, help="a TIFF or OME-Zarr of z, y, x")
     fit.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write")
     _add_settings(fit)
-    _add_stack_options(fit)
+    _add_stack_options(fit, several=True)
     fit.add_argument("--resume", action="store_true", help="go on from the fit in OUT")
     fit.set_defaults(run=_fit)
 
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--residual", action="store_true", help="write the stack minus the fit, as a volume"
     )
-    _add_stack_options(export)
+    _add_stack_options(export, several=True)
     export.set_defaults(run=_export)
 
     info = commands.add_parser("info", help="say what this machine, a stack or a fit is")
@@ -137,8 +137,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-seconds", type=float, metavar="S", help="end after this time")
 
 
-def _add_stack_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--channel", type=int, metavar="C", help="which channel, from 0")
+def _add_stack_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    parser.add_argument(
+        "--channel", type=int, metavar="C", nargs="+" if several else 1,
+        help="which channel, from 0" + "; several share their Gaussians" * several,
+    )  # fmt: skip
     parser.add_argument("--time", type=int, metavar="T", help="which time point, from 0")
     parser.add_argument(
         "--spacing", type=float, nargs=3, metavar=("DZ", "DY", "DX"), help="micrometers a voxel"
@@ -148,15 +151,19 @@ def _add_stack_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _opened(arguments: argparse.Namespace, path: Path) -> Stack:
+def _opened(arguments: argparse.Namespace, path: Path) -> tuple[Stack, ...]:
+    """Return the channels that were chosen, or the one that there is."""
     from napari_gaussfit.stack import Stack
 
-    return Stack.open(
-        path,
-        channel=arguments.channel,
-        time=arguments.time,
-        spacing=arguments.spacing,
-        fill_nan=arguments.fill_nan,
+    return tuple(
+        Stack.open(
+            path,
+            channel=channel,
+            time=arguments.time,
+            spacing=arguments.spacing,
+            fill_nan=arguments.fill_nan,
+        )
+        for channel in arguments.channel or (None,)
     )
 
 
@@ -167,22 +174,22 @@ def _fit(arguments: argparse.Namespace) -> int:
     settings = FitSettings(**given)
     folder = checked_folder(arguments.out)
     _refuse_missing_device(settings)
-    _refuse_too_large(arguments.stack)
-    stack = _opened(arguments, arguments.stack)
-    for note in stack.notes:
+    _refuse_too_large(arguments.stack, len(arguments.channel or (0,)))
+    stacks = _opened(arguments, arguments.stack)
+    for note in dict.fromkeys(note for stack in stacks for note in stack.notes):
         _note(note)
-    return _fit_into(folder, stack, settings, given if arguments.resume else None)
+    return _fit_into(folder, stacks, settings, given if arguments.resume else None)
 
 
 def _fit_into(
-    path: Path, stack: Stack, settings: FitSettings, resume: dict[str, Any] | None
+    path: Path, stacks: tuple[Stack, ...], settings: FitSettings, resume: dict[str, Any] | None
 ) -> int:
-    """Fit a stack, or go on with `resume`, the settings that were given, and write the folder."""
+    """Fit channels, or go on with `resume`, the settings that were given, and write the folder."""
     from napari_gaussfit.fitting import Fit
     from napari_gaussfit.output import FitFolder, is_finished, resumed_settings
     from napari_gaussfit.running import run
 
-    folder = FitFolder(path, stack)
+    folder = FitFolder(path, stacks[0], stacks[1:])
     saved = None
     if resume is not None and folder.holds_fit:
         saved = folder.saved()
@@ -194,9 +201,9 @@ def _fit_into(
         _note(f"{path} holds no fit to go on from; a new one begins")
     elif folder.holds_fit:
         _note(f"{path} holds a fit; this one replaces it (--resume goes on from it)")
-    fit = Fit(stack, settings)
+    fit = Fit(stacks, settings)
     if saved is not None:
-        fit.restore(saved.state, saved.history, saved.field)
+        fit.restore(saved.state, saved.history, saved.channels)
     return DONE if run(fit, folder, resumed=saved is not None) else INTERRUPTED
 
 
@@ -206,13 +213,15 @@ def _refuse_missing_device(settings: FitSettings) -> None:
     device_named(settings.device)
 
 
-def _refuse_too_large(path: Path) -> None:
+def _refuse_too_large(path: Path, channels: int) -> None:
     """Refuse a stack whose fit has no room, before its voxels are read."""
     from napari_gaussfit.running import refuse_what_memory_cannot_hold
     from napari_gaussfit.stack import read_layout
 
     layout = read_layout(path)
-    refuse_what_memory_cannot_hold(str(path), layout.stack_shape, layout.stack_nbytes)
+    depth, rows, columns = layout.stack_shape
+    nbytes = channels * layout.stack_nbytes
+    refuse_what_memory_cannot_hold(str(path), (channels * depth, rows, columns), nbytes)
 
 
 def _loaded(path: Path) -> SavedFit:
@@ -273,20 +282,24 @@ def _export(arguments: argparse.Namespace) -> int:
     from napari_gaussfit.output import fit_path
 
     writer_of(arguments.out)
-    stack = None if arguments.stack is None else _opened(arguments, arguments.stack)
-    saved = read_fit(fit_path(arguments.fit), stack)
+    stacks = () if arguments.stack is None else _opened(arguments, arguments.stack)
+    saved = read_fit(fit_path(arguments.fit), stacks[0] if stacks else None)
     if not arguments.residual:
         write_fit(arguments.out, saved)
         return DONE
-    if stack is None:
-        raise SettingsError("--residual needs the stack that was fitted; give it too (--stack)")
-    if (stack.shape, stack.spacing) != (saved.shape, saved.spacing):
+    if len(stacks) != len(saved.channels):
         raise SettingsError(
-            f"--stack {arguments.stack} has shape {stack.shape} and spacing {stack.spacing}, "
-            f"that of the fit {saved.shape} and {saved.spacing}; give that stack"
+            f"--residual needs the stack that was fitted, in {len(saved.channels)} channel(s), "
+            f"and has {len(stacks)}; give it too (--stack, --channel)"
         )
-    volume = rendered(saved)
-    write_volume(arguments.out, np.asarray(stack.voxels, np.float32) - volume, saved)
+    if (stacks[0].shape, stacks[0].spacing) != (saved.shape, saved.spacing):
+        raise SettingsError(
+            f"--stack {arguments.stack} has shape {stacks[0].shape} and spacing "
+            f"{stacks[0].spacing}, that of the fit {saved.shape} and {saved.spacing}; "
+            "give that stack"
+        )
+    voxels = np.squeeze([np.asarray(stack.voxels, np.float32) for stack in stacks])
+    write_volume(arguments.out, voxels - rendered(saved), saved)
     return DONE
 
 
@@ -301,11 +314,12 @@ def _info(arguments: argparse.Namespace) -> int:
         lines = information.of_fit(_loaded(path))
     else:
         lines = information.of_layout(path)
-        choice = information.open_choice(path, arguments.channel, arguments.time)
+        [channel] = arguments.channel or [None]
+        choice = information.open_choice(path, channel, arguments.time)
         if choice:
             lines.append(("to choose", choice))
         else:
-            lines += information.of_stack(_opened(arguments, path))
+            lines += information.of_stack(*_opened(arguments, path))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name:<{width}}  {value}")
@@ -318,7 +332,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     folder = checked_folder(arguments.out)
     phantom, settings = demo.problem()
-    code = _fit_into(folder, phantom.stack, settings, None)
+    code = _fit_into(folder, (phantom.stack,), settings, None)
     if code == DONE:
         demo.compare(folder, phantom)
         demo.show(folder)

@@ -11,13 +11,13 @@ import threading
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from napari_gaussfit.training import StepValues, Trainer
 
 __all__ = ["FinishReason", "Fit", "FitResult", "FitState", "Snapshot", "fit"]
+
+T = TypeVar("T")
 
 SNAPSHOT_SECONDS = 0.1
 """A snapshot at least this long after the last one: 10 Hz is what a person can watch."""
@@ -130,28 +132,32 @@ class Fit:
 
     Parameters
     ----------
-    stack : Stack
-        What to fit.
+    stack : Stack or sequence of Stack
+        What to fit; or the channels of one recording, of which each has amplitudes and a background
+        of its own, and means and covariances are everybody's (`Stack.open_channels`).
     settings : FitSettings, optional
         How.
-    start : GaussianField, optional
-        Gaussians to go on from, in the stack's unit and raw intensity, instead of seeds.
+    start : GaussianField or sequence of GaussianField, optional
+        Gaussians to go on from, in the stack's unit and raw intensity, instead of seeds; of several
+        channels, one field each.
     points : ndarray, shape [P, 3], optional
         Positions (z, y, x in the stack's unit) that seeds must begin at.
     """
 
     def __init__(
         self,
-        stack: Stack,
+        stack: Stack | Sequence[Stack],
         settings: FitSettings | None = None,
         *,
-        start: GaussianField | None = None,
+        start: GaussianField | Sequence[GaussianField] | None = None,
         points: NDArray[np.float64] | None = None,
     ) -> None:
-        self.stack = stack
+        self.stacks = _listed(stack)
+        self.stack = self.stacks[0]
         self.settings = settings or FitSettings()
         self.history: dict[str, list[float]] = {key: [] for key in HISTORY_KEYS}
-        self._start, self._points = start, points
+        self._start = () if start is None else _listed(start)
+        self._points = points
         self._trainer: Trainer | None = None
         self._restored: dict[str, Tensor] | None = None
         self._state = FitState.IDLE
@@ -187,9 +193,14 @@ class Fit:
         self._may_run.set()
 
     def restore(
-        self, state: dict[str, Tensor], history: dict[str, list[float]], field: GaussianField
+        self,
+        state: dict[str, Tensor],
+        history: dict[str, list[float]],
+        field: GaussianField | Sequence[GaussianField],
     ) -> None:
         """Go on from what `checkpoint` gave, as if nothing had been, when iterated next.
+
+        Of several channels, `field` is that of each: the one and `other_fields`.
 
         Raises
         ------
@@ -199,7 +210,7 @@ class Fit:
         if self._state is not FitState.IDLE:
             message = f"this fit is {self._state}; only an idle one can be restored"
             raise FitError(message)
-        self._start, self._restored = field, state
+        self._start, self._restored = _listed(field), state
         self.history = {key: list(history.get(key, [])) for key in HISTORY_KEYS}
 
     def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, list[float]], GaussianField]:
@@ -214,6 +225,17 @@ class Fit:
         state = {name: tensor.clone() for name, tensor in trainer.state().items()}
         history = {key: list(values) for key, values in self.history.items()}
         return state, history, trainer.field
+
+    @property
+    def other_fields(self) -> tuple[GaussianField, ...]:
+        """Copies of the fields of all channels but the first. Between two snapshots only.
+
+        Raises
+        ------
+        FitError
+            If the fit has not begun.
+        """
+        return self._begun().other_fields
 
     def __iter__(self) -> Iterator[Snapshot]:
         """Run the fit, yielding a snapshot at the start, ten times a second, and at the end."""
@@ -237,7 +259,15 @@ class Fit:
         device_named(self.settings.device)
         compile_kernels()  # before the clock starts: a time limit is for the fit
         began = time.perf_counter()
-        trainer = Trainer(self.stack, self.settings, start=self._start, points=self._points)
+        if len(self.stacks) > 1:
+            from napari_gaussfit.channels import ChannelsTrainer
+
+            trainer: Trainer = ChannelsTrainer(
+                self.stacks, self.settings, start=self._start, points=self._points
+            )
+        else:
+            start = self._start[0] if self._start else None
+            trainer = Trainer(self.stack, self.settings, start=start, points=self._points)
         if self._restored is not None:
             trainer.restore(self._restored)
             self._seconds = self.history["seconds"][-1] if self.history["seconds"] else 0.0
@@ -346,16 +376,25 @@ class Fit:
         from napari_gaussfit.report import make_report
 
         trainer = self._begun()
-        field = trainer.field
-        report = make_report(
-            field,
+        reports = [
+            make_report(
+                field,
+                stack,
+                views,
+                self.settings,
+                seconds=self._seconds,
+                iterations=trainer.iteration,
+            )
+            for stack, views, field in trainer.channels()
+        ]
+        return FitResult(
+            trainer.field,
+            reports[0],
+            self.history,
             self.stack,
-            trainer.views,
-            self.settings,
-            seconds=self._seconds,
-            iterations=trainer.iteration,
+            trainer.other_fields,
+            tuple(reports[1:]),
         )
-        return FitResult(field, report, self.history, self.stack)
 
 
 @dataclass(frozen=True, eq=False)
@@ -371,31 +410,43 @@ class FitResult:
     history : dict of lists
         What was recorded along the way, `HISTORY_KEYS`.
     stack : Stack
-        What was fitted.
+        What was fitted; of several channels, the first.
+    others : tuple of GaussianField
+        Of several channels, those after the first: the same means and covariances, with amplitudes
+        and a background of their own.
+    other_reports : tuple of Report
+        How good these are.
     """
 
     field: GaussianField
     report: Report
     history: dict[str, list[float]]
     stack: Stack
+    others: tuple[GaussianField, ...] = ()
+    other_reports: tuple[Report, ...] = ()
+
+    @property
+    def channels(self) -> tuple[GaussianField, ...]:
+        """The field of each channel."""
+        return self.field, *self.others
 
 
 def fit(
-    stack: Stack,
+    stack: Stack | Sequence[Stack],
     settings: FitSettings | None = None,
     *,
-    start: GaussianField | None = None,
+    start: GaussianField | Sequence[GaussianField] | None = None,
     points: NDArray[np.float64] | None = None,
 ) -> FitResult:
     """Fit Gaussians to a stack and return them with a report.
 
     Parameters
     ----------
-    stack : Stack
-        What to fit.
+    stack : Stack or sequence of Stack
+        What to fit; or the channels of one recording, see `Fit`.
     settings : FitSettings, optional
         How.
-    start : GaussianField, optional
+    start : GaussianField or sequence of GaussianField, optional
         Gaussians to go on from.
     points : ndarray, shape [P, 3], optional
         Positions (z, y, x in the stack's unit) that seeds must begin at.
@@ -417,6 +468,13 @@ def fit(
     for _ in running:
         pass
     return running.result()
+
+
+def _listed(given: T | Sequence[T]) -> tuple[T, ...]:
+    """Return what may be one or several as several."""
+    if isinstance(given, (list, tuple)):
+        return tuple(given)
+    return (cast("T", given),)
 
 
 def _means_and_spreads(field: GaussianField) -> list[float]:

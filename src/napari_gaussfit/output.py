@@ -97,10 +97,13 @@ class FitFolder:
         The folder.
     stack : Stack
         What is fitted.
+    others : tuple of Stack
+        Of several channels, those after the first.
     """
 
     path: Path
     stack: Stack
+    others: tuple[Stack, ...] = ()
 
     @property
     def holds_fit(self) -> bool:
@@ -132,7 +135,8 @@ class FitFolder:
             settings=fit.settings.to_dict(),
             history=history,
             report=None if report is None else dict(report),
-            state=state | {_DIGEST: _digest(self.stack)},
+            state=state | {_DIGEST: self._digest()},
+            others=fit.other_fields,
         )
         save_fit(self.path / FIT_NAME, saved)
 
@@ -148,7 +152,7 @@ class FitFolder:
 
         self.save(fit)
         result = fit.result()
-        write_csv(self.path / TABLE_NAME, result.field, self.stack.spacing)
+        write_csv(self.path / TABLE_NAME, result.field, self.stack.spacing, result.others)
         _write_json(self.path / REPORT_NAME, report_of(result, fit.settings))
         self._picture(PICTURE_NAME, draw_projections(result, fit.settings))
         self._picture(HISTORY_NAME, draw_history(result.history, self.stack.unit))
@@ -156,6 +160,13 @@ class FitFolder:
         ended = fit.state is FitState.FINISHED
         self.save(fit, result.report.to_dict() if ended else None)
         return result
+
+    def _digest(self) -> torch.Tensor:
+        """Return a checksum of the voxels [16]: channels, time and fillings tell by it."""
+        digest = hashlib.blake2b(digest_size=16)
+        for stack in (self.stack, *self.others):
+            digest.update(stack.voxels.tobytes())
+        return torch.tensor(list(digest.digest()), dtype=torch.uint8)
 
     def _picture(self, name: str, figure: Figure) -> None:
         with replacing(self.path / name) as temporary:
@@ -183,7 +194,7 @@ class FitFolder:
                 )
         if _DIGEST not in saved.state:
             raise FormatError(f"{path}: holds no state to go on from; fit anew, without resuming")
-        if not torch.equal(saved.state[_DIGEST], _digest(stack)):
+        if not torch.equal(saved.state[_DIGEST], self._digest()):
             raise FormatError(
                 f"{path}: is the fit of other voxels, {saved.stack!r}; "
                 "give that stack (and channel, time) again, or another folder"
@@ -222,17 +233,13 @@ def is_finished(saved: SavedFit, settings: FitSettings) -> bool:
 
 
 def report_of(result: FitResult, settings: FitSettings) -> dict[str, Any]:
-    """Return what ``report.json`` holds: the report, the settings, and the history."""
-    return result.report.to_dict() | {
-        "settings": settings.to_dict(),
-        "history": result.history,
-    }
-
-
-def _digest(stack: Stack) -> torch.Tensor:
-    """Return a checksum of the voxels [16]: channel, time and fillings tell by it."""
-    digest = hashlib.blake2b(stack.voxels.tobytes(), digest_size=16).digest()
-    return torch.tensor(list(digest), dtype=torch.uint8)
+    """Return what ``report.json`` holds: report (of all channels), settings and history."""
+    of_others = [report.to_dict() for report in result.other_reports]
+    return (
+        result.report.to_dict()
+        | ({"other_channels": of_others} if of_others else {})
+        | {"settings": settings.to_dict(), "history": result.history}
+    )
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

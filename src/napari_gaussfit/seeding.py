@@ -5,6 +5,7 @@ Uniform random starts cost 10 to 15 dB at equal steps. Knows no optimiser.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -170,17 +171,33 @@ def seed_field(
     widths[summit] = np.minimum(widths[summit], peak_widths(calm, peaks) * step)
     widths = np.minimum(widths, np.array(signal.shape) * step / 4)  # a seed that stands alone
     widths = np.maximum(widths, NARROWEST * step)
-    nearest = tuple(np.clip(np.rint(sites), 0, np.array(signal.shape) - 1).astype(int).T)
-    goal = np.maximum(calm[nearest], DIMMEST * float(calm.max()))
     cholesky = np.zeros((count, 6), np.float32)
     cholesky[:, [0, 2, 5]] = np.log(widths)
     field = GaussianField(
         torch.as_tensor((sites * step).astype(np.float32)),
         torch.as_tensor(cholesky),
-        torch.as_tensor(goal.astype(np.float32)),
+        torch.zeros(count),
         unit=unit,
     )
-    return _scaled_to(field, goal)
+    return lit_by(field, calm, spacing)
+
+
+def lit_by(field: GaussianField, calm: Volume, spacing: Sequence[float]) -> GaussianField:
+    """Return a field's Gaussians, lit so that their sum meets a smoothed signal at their means.
+
+    Parameters
+    ----------
+    field : GaussianField
+        Its amplitudes do not count, and its background should be 0.
+    calm : ndarray, shape [Z, Y, X]
+        The signal, see `smoothed`; where it is next to nothing, amplitudes stay above 0.
+    spacing : sequence of float
+        (dz, dy, dx), in the field's unit.
+    """
+    sites = field.means.numpy() / np.asarray(spacing, np.float64)
+    nearest = tuple(np.clip(np.rint(sites), 0, np.array(calm.shape) - 1).astype(int).T)
+    goal = np.maximum(calm[nearest], DIMMEST * float(calm.max())).astype(np.float32)
+    return _scaled_to(replace(field, amplitudes=torch.from_numpy(goal.copy())), goal)
 
 
 def local_maxima(calm: Volume, threshold: float) -> NDArray[np.int64]:

@@ -194,14 +194,24 @@ class Trainer:
         if self._captured is not None:
             self._read_back(self._captured)
         return replace(
-            self._scaled_field(),
+            self.scaled_field(),
             means=self._means.to("cpu", copy=True),
             cholesky=self._cholesky.to("cpu", copy=True),
             amplitudes=self._amplitudes.cpu() * self.range,
             background=self.background * self.range,
         )
 
-    def _scaled_field(self) -> GaussianField:
+    @property
+    def other_fields(self) -> tuple[GaussianField, ...]:
+        """Of several channels, the fields after the first; none here."""
+        return ()
+
+    def channels(self) -> Iterator[tuple[Stack, Views, GaussianField]]:
+        """Yield each channel's stack, views and field."""
+        yield self.stack, self.views, self.field
+
+    def scaled_field(self) -> GaussianField:
+        """Return the field of the tensors themselves, in parts of the stack's range."""
         return GaussianField(
             self._means, self._cholesky, self._amplitudes, self.background, self.stack.unit
         )
@@ -304,6 +314,24 @@ class Trainer:
     @_in_one_torch_thread()
     def _step(self, progress: float) -> StepValues:
         leaves = (_leaf(self._means), _leaf(self._cholesky), _leaf(self._amplitudes))
+        loss, train_psnr, voxel_psnr = self.add_gradients(leaves)
+        gradients = (_gradient(leaves[0]), _gradient(leaves[1]), _gradient(leaves[2]))
+        if not self.settings.full_covariance:
+            gradients[1][:, [1, 3, 4]] = 0.0
+        self.move(gradients, RATE * (RATE_AT_END / RATE) ** progress)
+        if self.iteration % WIDEN_EVERY == 0 or progress + 1 / self.settings.steps >= 1:
+            widen(self._cholesky, self.stack.spacing, NARROWEST)
+        self.iteration += 1
+        if self._relocates(progress):
+            self._relocate()
+        d_means, d_cholesky, d_amplitudes = (float(g.norm()) for g in gradients)
+        return StepValues(loss, train_psnr, voxel_psnr, (d_means, d_cholesky, d_amplitudes))
+
+    def add_gradients(self, leaves: Leaves) -> tuple[float, float, float]:
+        """Add the gradients of this step's loss to means, Cholesky parameters and amplitudes.
+
+        Returns the loss and the PSNRs of the view and the bricks that it is of, NaN for none.
+        """
         objective = self.settings.objective
         loss, train_psnr, voxel_psnr = 0.0, float("nan"), float("nan")
         if "voxels" in objective:
@@ -312,25 +340,18 @@ class Trainer:
         if "mip" in objective:
             value, train_psnr = self._mip_term(leaves)
             loss += value
-        gradients = (_gradient(leaves[0]), _gradient(leaves[1]), _gradient(leaves[2]))
-        if not self.settings.full_covariance:
-            gradients[1][:, [1, 3, 4]] = 0.0
-        rate = RATE * (RATE_AT_END / RATE) ** progress
+        error = 10 ** (-(train_psnr if math.isnan(voxel_psnr) else voxel_psnr) / 20)
+        self._cutoff = min(max(CUTOFF_PER_ERROR * error, CUTOFFS[0]), CUTOFFS[1])
+        return loss, train_psnr, voxel_psnr
+
+    def move(self, gradients: Leaves, rate: float) -> None:
+        """Take a step of Adam against gradients."""
         _kernels.adam_step(
             (self._means, self._cholesky, self._amplitudes),
             gradients,
             (self._first, self._second, self._age),
             torch.full((10,), rate),
         )
-        if self.iteration % WIDEN_EVERY == 0 or progress + 1 / self.settings.steps >= 1:
-            widen(self._cholesky, self.stack.spacing, NARROWEST)
-        error = 10 ** (-(train_psnr if math.isnan(voxel_psnr) else voxel_psnr) / 20)
-        self._cutoff = min(max(CUTOFF_PER_ERROR * error, CUTOFFS[0]), CUTOFFS[1])
-        self.iteration += 1
-        if self._relocates(progress):
-            self._relocate()
-        d_means, d_cholesky, d_amplitudes = (float(g.norm()) for g in gradients)
-        return StepValues(loss, train_psnr, voxel_psnr, (d_means, d_cholesky, d_amplitudes))
 
     def _voxel_term(self, leaves: Leaves) -> tuple[float, float]:
         """Add the gradient of the voxels' loss on a few bricks."""
@@ -380,18 +401,31 @@ class Trainer:
         return weight * loss.item(), _decibels(error)
 
     def _relocate(self) -> None:
-        if self._captured is not None:
-            self._read_back(self._captured)
-        field = self._scaled_field()
-        prediction = field.voxelise(self.stack.shape, self.stack.spacing, tolerance=1e-3)
-        residual = (self._voxels - prediction.cpu()).numpy()
+        residual = self.residual()
+        field = self.scaled_field()
         host = field.to("cpu")
         moved = relocate(host, residual, self.stack.spacing, RELOCATED_FRACTION, self.rng)
         for here, there in zip(host.tensors, field.tensors, strict=True):
             there.copy_(here)
-        moved = moved.to(self.device)
+        self.forget(moved)
+
+    def residual(self) -> NDArray[np.float32]:
+        """Return stack minus field [Z, Y, X], in parts of the stack's range."""
+        if self._captured is not None:
+            self._read_back(self._captured)
+        shape, spacing = self.stack.shape, self.stack.spacing
+        prediction = self.scaled_field().voxelise(shape, spacing, tolerance=1e-3)
+        residual: NDArray[np.float32] = (self._voxels - prediction.cpu()).numpy()
+        return residual
+
+    def forget(self, moved: Tensor) -> None:
+        """Forget the moments of the Gaussians that were moved [M]."""
         for moments in (self._first, self._second, self._age):
-            moments[moved] = 0.0
+            moments[moved.to(self.device)] = 0.0
+
+    def share_shapes_of(self, field: GaussianField) -> None:
+        """Take a field's own means and Cholesky parameters, which whoever has them may move."""
+        self._means, self._cholesky = field.means, field.cholesky
 
     def held_out_psnr(self, field: GaussianField) -> float:
         """Return the mean PSNR of the held-out views, one of them looked at anew.

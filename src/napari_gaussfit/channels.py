@@ -1,0 +1,218 @@
+"""Several channels fitted as one: Gaussians that share means and covariances, an amplitude each.
+
+Each channel has a trainer of its own, with its own targets, background and amplitudes. The first
+one's means and covariances are everybody's, and move by the gradients of all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_gaussfit.density import RELOCATED_SHARE, relocate
+from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.seeding import (
+    DIMMEST,
+    estimate_background,
+    lit_by,
+    seed_field,
+    smoothed,
+    suggested_count,
+)
+from napari_gaussfit.training import RELOCATED_FRACTION, Trainer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.settings import FitSettings
+    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.views import Views
+
+    Leaves = tuple[Tensor, Tensor, Tensor]
+
+__all__ = ["ChannelsTrainer", "checked_channels", "seed_channels"]
+
+
+def checked_channels(stacks: Sequence[Stack]) -> tuple[Stack, ...]:
+    """Return the channels of one recording.
+
+    Raises
+    ------
+    SettingsError
+        If there is none, or they differ in shape, spacing or unit.
+    """
+    if not stacks:
+        raise SettingsError("there is no stack to fit; give one, or several channels of one")
+    first = stacks[0]
+    for n, other in enumerate(stacks):
+        found, expected = (
+            f"{one.shape} voxels of {one.spacing} {one.unit}" for one in (other, first)
+        )
+        if found != expected:
+            raise SettingsError(
+                f"channel {n} has {found}, channel 0 has {expected}; give channels of one recording"
+            )
+    return tuple(stacks)
+
+
+def seed_channels(
+    stacks: Sequence[Stack],
+    settings: FitSettings,
+    *,
+    points: NDArray[np.float64] | None = None,
+) -> tuple[GaussianField, ...]:
+    """Return seeds drawn from all channels together, lit by each.
+
+    Each channel counts in parts of its own range above its background.
+
+    Parameters
+    ----------
+    stacks : sequence of Stack
+        The channels.
+    settings : FitSettings
+        Its number of Gaussians, background and seed.
+    points : ndarray, shape [P, 3], optional
+        Positions (z, y, x in the stacks' unit) that seeds must begin at.
+
+    Returns
+    -------
+    tuple of GaussianField
+        One for each channel, in its raw intensity, with its background.
+    """
+    signals, backgrounds, variance = [], [], 0.0
+    for stack in stacks:
+        background, noise = estimate_background(stack.voxels)
+        if settings.background is not None:
+            background = settings.background
+        low, high = stack.value_range
+        signals.append((np.asarray(stack.voxels, np.float32) - background) / (high - low))
+        backgrounds.append(background)
+        variance += (noise / (high - low)) ** 2
+    together = np.asarray(sum(signals), np.float32)
+    seeds = seed_field(
+        together,
+        stacks[0].spacing,
+        settings.gaussians or suggested_count(together),
+        np.random.default_rng(settings.seed),
+        noise=float(np.sqrt(variance)),
+        points=points,
+        unit=stacks[0].unit,
+    )
+    fields = []
+    for stack, signal, background in zip(stacks, signals, backgrounds, strict=True):
+        low, high = stack.value_range
+        lit = lit_by(seeds, smoothed(signal), stack.spacing)
+        fields.append(replace(lit, amplitudes=lit.amplitudes * (high - low), background=background))
+    return tuple(fields)
+
+
+class ChannelsTrainer(Trainer):
+    """Fits one set of Gaussians to several channels.
+
+    Parameters
+    ----------
+    stacks : sequence of Stack
+        The channels, of one shape and spacing.
+    settings : FitSettings
+        How.
+    start : sequence of GaussianField, optional
+        A field a channel to go on from, of the same means and covariances.
+    points : ndarray, shape [P, 3], optional
+        Positions (z, y, x in the stacks' unit) that seeds must begin at.
+    """
+
+    def __init__(
+        self,
+        stacks: Sequence[Stack],
+        settings: FitSettings,
+        *,
+        start: Sequence[GaussianField] = (),
+        points: NDArray[np.float64] | None = None,
+    ) -> None:
+        if settings.device == "cuda":
+            message = "device='cuda': several channels are fitted on the CPU; use device='cpu'"
+            raise SettingsError(message)
+        settings = replace(settings, device="cpu")
+        first, *others = checked_channels(stacks)
+        own, *of_others = start or seed_channels(stacks, settings, points=points)
+        super().__init__(first, settings, start=own)
+        self.others = [
+            Trainer(stack, settings, start=field)
+            for stack, field in zip(others, of_others, strict=True)
+        ]
+        for other in self.others:
+            other.share_shapes_of(self.scaled_field())
+        self._of_others: list[Tensor] = []
+
+    @property
+    def other_fields(self) -> tuple[GaussianField, ...]:
+        """Copies of the fields of all channels but the first."""
+        return tuple(other.field for other in self.others)
+
+    def channels(self) -> Iterator[tuple[Stack, Views, GaussianField]]:
+        """Yield each channel's stack, views and field."""
+        yield from super().channels()
+        for other in self.others:
+            yield from other.channels()
+
+    def add_gradients(self, leaves: Leaves) -> tuple[float, float, float]:
+        """Add the gradients of all channels' losses; PSNRs are means over the channels."""
+        found = [super().add_gradients(leaves)]
+        self._of_others = []
+        for other in self.others:
+            other.iteration = self.iteration
+            amplitudes = other.scaled_field().amplitudes.detach().requires_grad_()
+            found.append(other.add_gradients((leaves[0], leaves[1], amplitudes)))
+            gradient = amplitudes.grad
+            self._of_others.append(torch.zeros_like(amplitudes) if gradient is None else gradient)
+        losses, *psnrs = zip(*found, strict=True)
+        train_psnr, voxel_psnr = (float(np.mean(values)) for values in psnrs)
+        return sum(losses), train_psnr, voxel_psnr
+
+    def move(self, gradients: Leaves, rate: float) -> None:
+        """Move shared shapes and the first channel's amplitudes, then the others' amplitudes."""
+        super().move(gradients, rate)
+        still = torch.zeros_like(gradients[0]), torch.zeros_like(gradients[1])
+        for other, gradient in zip(self.others, self._of_others, strict=True):
+            # By the same optimiser: without a gradient, it leaves means and covariances alone.
+            other.move((*still, gradient), rate)
+
+    def _relocate(self) -> None:
+        trainers = [self, *self.others]
+        residuals = [trainer.residual() for trainer in trainers]
+        amplitudes = torch.stack([trainer.scaled_field().amplitudes for trainer in trainers])
+        together = replace(self.scaled_field(), amplitudes=amplitudes.norm(dim=0))
+        total = np.asarray(sum(residuals), np.float32)
+        spacing = self.stack.spacing
+        moved = relocate(together, total, spacing, RELOCATED_FRACTION, self.rng)
+        places = together.means[moved].numpy() / np.asarray(spacing, np.float64)
+        nearest = np.clip(np.rint(places), 0, np.array(total.shape) - 1).astype(int)
+        least = DIMMEST * together.amplitudes[moved]
+        for trainer, residual in zip(trainers, residuals, strict=True):
+            height = RELOCATED_SHARE * smoothed(residual)[tuple(nearest.T)]
+            lit = torch.maximum(torch.from_numpy(height), least)
+            trainer.scaled_field().amplitudes[moved] = lit
+            trainer.forget(moved)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what `restore` needs, of all channels."""
+        state = super().state()
+        for n, other in enumerate(self.others, 1):
+            state |= {f"{n}.{name}": tensor for name, tensor in other.state().items()}
+        return state
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take up the state of an earlier trainer of the same stacks, settings and fields."""
+        super().restore(state)
+        for n, other in enumerate(self.others, 1):
+            own = f"{n}."
+            other.restore(
+                {name.removeprefix(own): t for name, t in state.items() if name.startswith(own)}
+            )
