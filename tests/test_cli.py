@@ -306,7 +306,8 @@ def test_several_channels_share_their_gaussians_from_file_to_file(
     header = (out / "gaussians.csv").read_text(encoding="utf-8").splitlines()[0]
     assert "amplitude_0,integrated_intensity_0,amplitude_1,integrated_intensity_1" in header
 
-    capsys.readouterr()
+    assert main(["info", str(out)]) == 0
+    assert "2, an amplitude in each" in capsys.readouterr().out
     assert main([*command, "--resume"]) == 0
     assert "this fit is finished" in capsys.readouterr().out
     other_two = ["fit", colours, "-o", out, "--channel", 0, 2, "--resume"]

@@ -108,7 +108,7 @@ def test_a_fit_of_projections_alone_learns_and_keeps_its_losses(clean: Stack) ->
     assert (result.field.amplitudes > 0).all(), "no darkness is added"
 
 
-@pytest.mark.notebook("mip-splatting-model", api="training.Trainer")
+@pytest.mark.notebook("mip-splatting-model", api="fit")
 def test_steps_shrink_as_a_fit_goes_on(clean: Stack) -> None:
     def first_step(progress: float) -> float:
         trainer = Trainer(clean, settings(objective="mip"))
@@ -159,7 +159,7 @@ def test_every_brick_of_a_large_stack_is_looked_at(monkeypatch: pytest.MonkeyPat
     assert np.isfinite(values.loss)
 
 
-@pytest.mark.notebook("gradient-monitoring", api="training.StepValues")
+@pytest.mark.notebook("gradient-monitoring", api="FitResult.history")
 def test_gradients_of_all_three_tensors_are_recorded(stack: Stack) -> None:
     values = Trainer(stack, settings()).step(0.0)
     assert len(values.gradient_norms) == 3

@@ -29,7 +29,7 @@ def elevation(camera: Camera) -> float:
     return round(float(np.degrees(np.arcsin(camera.rotation[2, 1]))), 6) + 0.0
 
 
-@pytest.mark.notebook("mip-views", api="views.Views")
+@pytest.mark.notebook("mip-views", api="FitSettings.held_out")
 @pytest.mark.parametrize(("orbit", "held_out"), COUNTS)
 def test_as_many_views_are_held_out_as_asked_for(stack: Stack, orbit: int, held_out: int) -> None:
     views = Views(stack, orbit, held_out)

@@ -91,8 +91,10 @@ def of_fit(saved: SavedFit) -> Lines:
         ("shape", f"{' x '.join(map(str, saved.shape))} voxels (z, y, x)"),
         ("spacing", f"{' x '.join(f'{d:g}' for d in saved.spacing)} {saved.unit}"),
         ("gaussians", f"{len(saved.field):,}"),
-        ("background", f"{saved.field.background:.6g}"),
+        ("background", ", ".join(f"{one.background:.6g}" for one in saved.channels)),
     ]
+    if saved.others:
+        lines.append(("channels", f"{len(saved.channels)}, an amplitude in each"))
     if saved.report is None:
         steps = saved.history.get("iteration") or [0]
         return [*lines, ("unfinished", f"after step {steps[-1]:.0f} or more; --resume goes on")]

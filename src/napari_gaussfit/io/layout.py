@@ -144,7 +144,7 @@ class StackLayout:
         if open_choices:
             has = " and ".join(found for found, _ in open_choices)
             options = " and ".join(option for _, option in open_choices)
-            raise StackError(f"{self.path}: has {has}, a fit takes one; choose {options}")
+            raise StackError(f"{self.path}: has {has}; choose {options}")
         return self._chosen("channel", channel), self._chosen("time", time)
 
     def _count(self, name: str) -> int:
