@@ -200,7 +200,14 @@ class Fit:
     ) -> None:
         """Go on from what `checkpoint` gave, as if nothing had been, when iterated next.
 
-        Of several channels, `field` is that of each: the one and `other_fields`.
+        Parameters
+        ----------
+        state : dict of Tensor
+            As `checkpoint` gave it.
+        history : dict of lists
+            As `checkpoint` gave it.
+        field : GaussianField or sequence of GaussianField
+            As `checkpoint` gave it; of several channels, followed by `other_fields`.
 
         Raises
         ------

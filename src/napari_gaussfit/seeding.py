@@ -193,6 +193,11 @@ def lit_by(field: GaussianField, calm: Volume, spacing: Sequence[float]) -> Gaus
         The signal, see `smoothed`; where it is next to nothing, amplitudes stay above 0.
     spacing : sequence of float
         (dz, dy, dx), in the field's unit.
+
+    Returns
+    -------
+    GaussianField
+        The same Gaussians, with other amplitudes.
     """
     sites = field.means.numpy() / np.asarray(spacing, np.float64)
     nearest = tuple(np.clip(np.rint(sites), 0, np.array(calm.shape) - 1).astype(int).T)

@@ -187,10 +187,21 @@ class Stack:
 
         Parameters
         ----------
-        path, time, spacing, fill_nan
+        path : path-like
             As for `open`.
         channels : sequence of int, optional
             Which ones; all by default.
+        time : int, optional
+            Which one; must be given where the file has several.
+        spacing : sequence of float, optional
+            (dz, dy, dx) in micrometres, in place of what the file says.
+        fill_nan : float, optional
+            The value to put in place of NaN and infinities.
+
+        Returns
+        -------
+        tuple of Stack
+            In the order asked for.
 
         Raises
         ------
@@ -253,7 +264,19 @@ def read_layout(path: str | os.PathLike[str]) -> StackLayout:
 def read_voxels(
     layout: StackLayout, *, channel: int | None = None, time: int | None = None
 ) -> NDArray[Any]:
-    """Read one channel at one time [Z, Y, X] of what `read_layout` found.
+    """Read one channel at one time.
+
+    Parameters
+    ----------
+    layout : StackLayout
+        What `read_layout` found.
+    channel, time : int, optional
+        Which one; must be given where the file has several.
+
+    Returns
+    -------
+    ndarray, shape [Z, Y, X]
+        The voxels, in the file's type.
 
     Raises
     ------

@@ -59,7 +59,18 @@ def _write_rendered(path: Pathlike, saved: SavedFit) -> None:
 
 
 def rendered(saved: SavedFit) -> NDArray[np.float32]:
-    """Return the voxels of a fit [Z, Y, X], of several channels [C, Z, Y, X]."""
+    """Return the voxels of a fit.
+
+    Parameters
+    ----------
+    saved : SavedFit
+        The fit, with its stack's shape and spacing.
+
+    Returns
+    -------
+    ndarray, shape [Z, Y, X], or of several channels [C, Z, Y, X]
+        In raw intensity.
+    """
     import numpy as np
 
     volumes = [one.voxelise(saved.shape, saved.spacing).numpy() for one in saved.channels]
