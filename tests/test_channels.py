@@ -151,6 +151,11 @@ def test_a_trainer_that_is_one_of_several_moves_amplitudes_alone(stacks: tuple[S
     assert (trainer.field.amplitudes < before.amplitudes).all()
 
 
+def test_channels_are_fitted_on_the_cpu(stacks: tuple[Stack, ...]) -> None:
+    with pytest.raises(SettingsError, match="device='cuda': several channels are fitted on the"):
+        ChannelsTrainer(stacks, settings(device="cuda"))
+
+
 def test_channels_that_do_not_belong_together_are_refused(stacks: tuple[Stack, ...]) -> None:
     other = Stack.from_array(stacks[0].voxels, spacing=(0.3, 0.1, 0.2))
     with pytest.raises(SettingsError, match=r"channel 1 has .* give channels of one recording"):
