@@ -78,6 +78,16 @@ class Camera:
         """Return the rays of all pixels clipped to a box (lower corner, upper corner).
 
         t is the distance along d from `centre` (from the box's middle for an orthographic one).
+
+        Parameters
+        ----------
+        box : tuple of ndarray
+            Lower and upper corner (z, y, x).
+
+        Returns
+        -------
+        Rays
+            One for each pixel [H, W].
         """
         from napari_gaussfit._kernels.geometry import Rays
 
@@ -97,12 +107,34 @@ class Camera:
         return Rays(np.stack(frame).astype(np.float32), self.shape, lower, upper, near)
 
     def to_camera(self, points: ArrayLike) -> Array:
-        """Return points [..., 3] (z, y, x) as (v, u, d) relative to `centre`."""
+        """Return points [..., 3] (z, y, x) as (v, u, d) relative to `centre`.
+
+        Parameters
+        ----------
+        points : array-like, shape [..., 3]
+            World positions z, y, x.
+
+        Returns
+        -------
+        ndarray, shape [..., 3]
+            In the unit of the world.
+        """
         moved: Array = (np.asarray(points, np.float64) - self.centre) @ self.rotation.T
         return moved
 
     def covariances_to_camera(self, covariances: ArrayLike) -> Array:
-        """Return covariances [..., 3, 3] in the camera's axes: S' = R S R^T."""
+        """Return covariances [..., 3, 3] in the camera's axes: S' = R S R^T.
+
+        Parameters
+        ----------
+        covariances : array-like, shape [..., 3, 3]
+            In world axes z, y, x.
+
+        Returns
+        -------
+        ndarray, shape [..., 3, 3]
+            In axes v, u, d.
+        """
         turned: Array = self.rotation @ np.asarray(covariances, np.float64) @ self.rotation.T
         return turned
 
@@ -132,6 +164,18 @@ class Camera:
         Exact for an orthographic camera. For a pinhole camera the usual linearisation
         J S' J^T (Zwicker et al., EWA splatting, 2001) with J the Jacobian of the projection at
         each mean; the renderers do not use it.
+
+        Parameters
+        ----------
+        points : array-like, shape [..., 3]
+            Means, world positions z, y, x.
+        covariances : array-like, shape [..., 3, 3]
+            In world axes.
+
+        Returns
+        -------
+        ndarray, shape [..., 2, 2]
+            In pixels squared, axis order row, column.
         """
         seen = self.to_camera(points)
         jacobian = np.zeros((*seen.shape[:-1], 2, 3))
@@ -175,6 +219,11 @@ def orbit_view(
         Size of a pixel; larger where `largest_side` pixels would not hold the box.
     largest_side : int
         Pixels a side at most.
+
+    Returns
+    -------
+    Camera
+        Orthographic.
     """
     a, e = np.radians([azimuth, elevation])
     forward = np.array([np.cos(e) * np.cos(a), np.sin(e), np.cos(e) * np.sin(a)])
@@ -190,6 +239,22 @@ def orbit(
     """Return `views` orthographic cameras around the box, in rings of `ORBIT_ELEVATIONS`.
 
     Rings are turned against each other, so that no two views share an azimuth.
+
+    Parameters
+    ----------
+    box : tuple of ndarray
+        Lower and upper corner (z, y, x).
+    pixel : float
+        Size of a pixel; larger where `largest_side` pixels would not hold the box.
+    views : int
+        How many.
+    largest_side : int
+        Pixels a side at most.
+
+    Returns
+    -------
+    list of Camera
+        In the order of their azimuths.
     """
     rings = len(ORBIT_ELEVATIONS)
     return [
@@ -215,6 +280,11 @@ def axis_view(shape: Sequence[int], spacing: Sequence[float], axis: int) -> Came
         Of the stack, z, y, x.
     axis : int
         0, 1 or 2.
+
+    Returns
+    -------
+    Camera
+        Orthographic.
     """
     if axis not in _ROWS_DOWN_COLUMNS:
         message = f"axis={axis}: expected 0 (z), 1 (y) or 2 (x)"
@@ -251,6 +321,11 @@ def look_at(
         Angle that the image's height subtends, in degrees.
     down : sequence of 3
         Direction that points down in the image; must not be the direction of the view.
+
+    Returns
+    -------
+    Camera
+        With perspective.
     """
     eye = np.asarray(position, np.float64)
     forward = np.asarray(target, np.float64) - eye

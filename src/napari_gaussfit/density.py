@@ -39,7 +39,18 @@ SPREAD = 0.5
 
 
 def energies(field: GaussianField) -> Tensor:
-    """Return a^2 sqrt(det Sigma) [K], in proportion to the integral of each Gaussian squared."""
+    """Return a^2 sqrt(det Sigma) [K], in proportion to the integral of each Gaussian squared.
+
+    Parameters
+    ----------
+    field : GaussianField
+        K Gaussians.
+
+    Returns
+    -------
+    Tensor, shape [K]
+        In raw intensity squared times the field's unit cubed.
+    """
     return field.amplitudes**2 * field.cholesky[:, [0, 2, 5]].sum(-1).exp()
 
 
@@ -138,7 +149,18 @@ class Rows:
     fresh: Tensor
 
     def carried(self, moments: Tensor) -> Tensor:
-        """Return an optimiser's moments [K', ...] for the new rows [K, ...], 0 for fresh ones."""
+        """Return an optimiser's moments [K', ...] for the new rows [K, ...], 0 for fresh ones.
+
+        Parameters
+        ----------
+        moments : Tensor, shape [K', ...]
+            A row for each Gaussian of the field before.
+
+        Returns
+        -------
+        Tensor, shape [K, ...]
+            A row for each Gaussian of the resized field.
+        """
         kept = moments[self.source]
         return torch.where(self.fresh.reshape(-1, *[1] * (kept.ndim - 1)), 0, kept)
 

@@ -88,6 +88,21 @@ class GaussianField:
 
         Without `full_covariance`, only the covariances' diagonals count.
 
+        Parameters
+        ----------
+        means : array-like, shape [K, 3]
+            In `unit`, axis order z, y, x.
+        covariances : array-like, shape [K, 3, 3]
+            In `unit` squared.
+        amplitudes : array-like, shape [K]
+            In raw intensity.
+        background : float
+            In raw intensity.
+        unit : str
+            Of lengths: "micrometer" or "pixel".
+        full_covariance : bool
+            Whether more than the diagonals counts.
+
         Raises
         ------
         SettingsError
@@ -124,6 +139,16 @@ class GaussianField:
         unit: str = "micrometer",
     ) -> GaussianField:
         """Make a field of a list of Gaussians, each (mean [3], covariance [3, 3], amplitude).
+
+        Parameters
+        ----------
+        gaussians : iterable of tuple
+            Mean [3] in `unit` (z, y, x), covariance [3, 3] in `unit` squared, amplitude in raw
+            intensity.
+        background : float
+            In raw intensity.
+        unit : str
+            Of lengths: "micrometer" or "pixel".
 
         Raises
         ------
@@ -213,6 +238,18 @@ class GaussianField:
         Differentiable by the field's tensors. Contributions below `tolerance` times the largest
         amplitude may be left out.
 
+        Parameters
+        ----------
+        points : Tensor, shape [3] or [B, 3]
+            Where, in `unit`, axis order z, y, x.
+        tolerance : float
+            In parts of the largest amplitude.
+
+        Returns
+        -------
+        Tensor, shape [] or [B]
+            In raw intensity.
+
         Raises
         ------
         SettingsError
@@ -241,6 +278,22 @@ class GaussianField:
         """Return f [Z, Y, X] at voxel centres ``origin + (i, j, k) * spacing``, in `unit`.
 
         Differentiable by the field's tensors.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Voxels along z, y and x.
+        spacing : sequence of float
+            (dz, dy, dx) in `unit`.
+        origin : sequence of float
+            The first voxel's centre (z, y, x) in `unit`.
+        tolerance : float
+            Contributions below this part of the largest amplitude may be left out.
+
+        Returns
+        -------
+        Tensor, shape [Z, Y, X]
+            In raw intensity.
         """
         nz, ny, nx = shape
         grid = Grid(np.asarray(origin, np.float32), np.asarray(spacing, np.float32), (nz, ny, nx))
@@ -249,12 +302,34 @@ class GaussianField:
         )
 
     def cutoff(self, tolerance: float) -> float:
-        """Return the contribution below which a Gaussian is left out, in raw intensity."""
+        """Return the contribution below which a Gaussian is left out, in raw intensity.
+
+        Parameters
+        ----------
+        tolerance : float
+            In parts of the largest amplitude.
+
+        Returns
+        -------
+        float
+            More than 0.
+        """
         largest = float(self.amplitudes.detach().abs().max()) if len(self) else 0.0
         return max(tolerance * largest, torch.finfo(torch.float32).tiny)
 
     def select(self, which: Tensor) -> GaussianField:
-        """Return the Gaussians that a mask [K] or indices choose."""
+        """Return the Gaussians that a mask [K] or indices choose.
+
+        Parameters
+        ----------
+        which : Tensor
+            A mask [K], or indices.
+
+        Returns
+        -------
+        GaussianField
+            With the same background and unit.
+        """
         return replace(
             self,
             means=self.means[which],

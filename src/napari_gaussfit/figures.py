@@ -81,6 +81,11 @@ def comparisons(result: FitResult, settings: FitSettings) -> list[Comparison]:
         What was fitted.
     settings : FitSettings
         How: which views were held out follows from it.
+
+    Returns
+    -------
+    list of Comparison
+        In the order of the rows of ``projections.png``.
     """
     stack = result.stack
     views = Views(stack, settings.views, settings.held_out)
@@ -113,6 +118,18 @@ def draw_projections(result: FitResult, settings: FitSettings) -> Figure:
     """Draw data, fit and residual of `comparisons`, a row each; ``savefig`` writes it.
 
     Lengths are true to scale in both directions of every picture, whatever the spacing.
+
+    Parameters
+    ----------
+    result : FitResult
+        What was fitted.
+    settings : FitSettings
+        How: which views were held out follows from it.
+
+    Returns
+    -------
+    Figure
+        Its ``savefig`` writes it.
     """
     rows = comparisons(result, settings)
     unit = UNIT_SYMBOLS[result.stack.unit]
@@ -182,7 +199,18 @@ def _draw_image(
 
 
 def scale_bar_length(width: float) -> float:
-    """Return the largest of 1, 2, 5, 10, ... that takes no more than its part of a width."""
+    """Return the largest of 1, 2, 5, 10, ... that takes no more than its part of a width.
+
+    Parameters
+    ----------
+    width : float
+        Of the picture, in any unit.
+
+    Returns
+    -------
+    float
+        In the same unit.
+    """
     most = SCALE_BAR_PART * width
     decade = 10.0 ** np.floor(np.log10(most))
     return float(max(step for step in (1.0, 2.0, 5.0) if step * decade <= most) * decade)

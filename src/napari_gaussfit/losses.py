@@ -26,7 +26,20 @@ WINDOW = 7
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the mean of (prediction - target)^2 over all elements."""
+    """Return the mean of (prediction - target)^2 over all elements.
+
+    Parameters
+    ----------
+    prediction : Tensor
+        Any shape; in parts of the stack's range.
+    target : Tensor
+        Of the same shape.
+
+    Returns
+    -------
+    Tensor
+        A number.
+    """
     difference = (prediction - target).reshape(-1)
     return torch.dot(difference, difference) / difference.numel()
 
@@ -37,6 +50,18 @@ def poisson_deviance(prediction: Tensor, target: Tensor) -> Tensor:
     Half of it differs from the negative log-likelihood by a constant (McCullagh and Nelder,
     Generalized Linear Models, 1989, section 2.3); photons are proportional to intensity above
     the camera's offset, so pass intensities without it.
+
+    Parameters
+    ----------
+    prediction : Tensor
+        Any shape; in parts of the stack's range.
+    target : Tensor
+        Of the same shape.
+
+    Returns
+    -------
+    Tensor
+        A number.
     """
     rate = prediction.clamp(min=DARKEST_RATE)
     counts = target.clamp(min=0.0)
@@ -70,6 +95,11 @@ def voxel_loss(
     loss : str
         One of `LOSSES`.
 
+    Returns
+    -------
+    Tensor
+        A number.
+
     Examples
     --------
     >>> import torch
@@ -94,8 +124,19 @@ def dissimilarity(prediction: Tensor, target: Tensor, shares: Tensor | None = No
     """Return 1 - SSIM of two images [H, W] with range 1.
 
     The structural similarity of Wang et al. (2004) with a uniform 7 x 7 window and sample
-    covariances, as scikit-image computes it, differentiable. `shares` [H - 6, W - 6] add up to 1
-    and say what each window counts; without them all count the same.
+    covariances, as scikit-image computes it, differentiable.
+
+    Parameters
+    ----------
+    prediction, target : Tensor, shape [H, W]
+        In parts of the stack's range.
+    shares : Tensor, shape [H - 6, W - 6], optional
+        What each window counts, 1 in all; without them all count the same.
+
+    Returns
+    -------
+    Tensor
+        A number, 0 where both are the same.
     """
     window, k1, k2 = WINDOW, 0.01**2, 0.03**2
 

@@ -142,7 +142,9 @@ def beads(
     diameter : float
         Of a bead, in micrometres. Its sigma along each axis is that of a solid ball,
         diameter / sqrt(20), and the point spread function's, added in squares.
-    photons, shape, spacing
+    photons : float or None
+        As for `neurite`.
+    shape, spacing : tuple
         As for `neurite`.
 
     Returns
@@ -180,7 +182,9 @@ def nuclei(
         Of the places, sizes, textures and the noise.
     count : int
         How many nuclei.
-    photons, shape, spacing
+    photons : float or None
+        As for `neurite`.
+    shape, spacing : tuple
         As for `neurite`.
 
     Returns
@@ -219,8 +223,10 @@ def separated(
         Of all that is random.
     count : int
         How many Gaussians.
-    photons, shape, spacing
+    photons : float or None
         As for `neurite`, but without noise unless asked for.
+    shape, spacing : tuple
+        As for `neurite`.
 
     Returns
     -------

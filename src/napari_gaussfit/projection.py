@@ -30,7 +30,20 @@ Mode = Literal["mip", "soft-mip", "sum"]
 
 
 def hits(camera: Camera, box: Box) -> NDArray[np.bool_]:
-    """Return which pixels' rays cross the box [H, W]."""
+    """Return which pixels' rays cross the box [H, W].
+
+    Parameters
+    ----------
+    camera : Camera
+        From where.
+    box : tuple of ndarray
+        Lower and upper corner (z, y, x).
+
+    Returns
+    -------
+    ndarray of bool, shape [H, W]
+        True where the ray crosses the box.
+    """
     from napari_gaussfit._kernels import cpu
 
     mask: NDArray[np.bool_] = cpu.hits(camera.rays(box))
@@ -64,6 +77,11 @@ def render(
     tolerance : float
         A Gaussian is left out where it adds less than this part of the largest amplitude.
 
+    Returns
+    -------
+    Tensor, shape [H, W]
+        In raw intensity; a sum in raw intensity times the field's unit.
+
     Raises
     ------
     SettingsError
@@ -96,8 +114,22 @@ def render(
 def search_step(field: GaussianField, camera: Camera, box: Box) -> float:
     """Return how far apart along a ray the search for its maximum looks.
 
-    Along d a Gaussian's profile has the width 1 / |L^-1 d|. Steps of the narrowest hundredth's
+    Along d a Gaussian's profile has the width ``1 / |L^-1 d|``. Steps of the narrowest hundredth's
     width see every peak that matters; what is narrower still is widened in the search.
+
+    Parameters
+    ----------
+    field : GaussianField
+        What is looked at.
+    camera : Camera
+        From where.
+    box : tuple of ndarray
+        Lower and upper corner (z, y, x).
+
+    Returns
+    -------
+    float
+        In the field's unit.
     """
     if not len(field):
         return float(np.linalg.norm(np.subtract(*box[::-1])))
@@ -110,7 +142,13 @@ def search_step(field: GaussianField, camera: Camera, box: Box) -> float:
 
 
 class StackProjector:
-    """Projects one stack many times: its spline is made once."""
+    """Projects one stack many times: its spline is made once.
+
+    Parameters
+    ----------
+    stack : Stack
+        What to project.
+    """
 
     def __init__(self, stack: Stack) -> None:
         from napari_gaussfit._kernels.cpu_stacks import SplineVolume
@@ -129,6 +167,18 @@ class StackProjector:
         Rays are clipped to the stack's box and sampled twice a voxel, with cubic B-spline
         interpolation. The axis-aligned MIPs are the voxels' own. A ray that misses the box has
         the stack's smallest value (in a sum: 0).
+
+        Parameters
+        ----------
+        camera : Camera
+            From where.
+        mode : {"mip", "sum"}
+            The largest value on each ray, or the integral over its length in the box.
+
+        Returns
+        -------
+        ndarray, shape [H, W]
+            In raw intensity; a sum in raw intensity times the stack's unit.
         """
         if mode == "sum":
             return self._spline.integral(camera.rays(self.stack.box))
@@ -138,12 +188,40 @@ class StackProjector:
         return self.maximum(camera)[0]
 
     def maximum(self, camera: Camera) -> tuple[Image, Image]:
-        """Return the MIP [H, W] of the stack's spline, and where on each ray (t) it is reached."""
+        """Return the MIP [H, W] of the stack's spline, and where on each ray (t) it is reached.
+
+        Parameters
+        ----------
+        camera : Camera
+            From where.
+
+        Returns
+        -------
+        image : ndarray, shape [H, W]
+            In raw intensity.
+        depth : ndarray, shape [H, W]
+            In the stack's unit, as `Camera.rays` counts it.
+        """
         image, depth = self._spline.mip(camera.rays(self.stack.box))
         image[~hits(camera, self.stack.box)] = self._floor
         return image, depth
 
 
 def project_stack(stack: Stack, camera: Camera, *, mode: Literal["mip", "sum"] = "mip") -> Image:
-    """Return one projection [H, W] of a stack; see `StackProjector` for several."""
+    """Return one projection [H, W] of a stack; see `StackProjector` for several.
+
+    Parameters
+    ----------
+    stack : Stack
+        What to look at.
+    camera : Camera
+        From where.
+    mode : {"mip", "sum"}
+        The largest value on each ray, or the integral over its length in the box.
+
+    Returns
+    -------
+    ndarray, shape [H, W]
+        In raw intensity; a sum in raw intensity times the stack's unit.
+    """
     return StackProjector(stack).project(camera, mode=mode)

@@ -120,6 +120,11 @@ def make_report(
         What was asked for.
     seconds, iterations : float, int
         What it took.
+
+    Returns
+    -------
+    Report
+        Of this field.
     """
     from importlib.metadata import version
 

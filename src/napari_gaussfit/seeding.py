@@ -53,7 +53,18 @@ SUGGESTION_LIMITS = (50, 20_000)
 
 
 def smoothed(signal: Volume) -> Volume:
-    """Return a volume [Z, Y, X] smoothed by about a voxel, against noise."""
+    """Return a volume [Z, Y, X] smoothed by about a voxel, against noise.
+
+    Parameters
+    ----------
+    signal : ndarray, shape [Z, Y, X]
+        Any intensities.
+
+    Returns
+    -------
+    ndarray, shape [Z, Y, X]
+        In float32.
+    """
     from scipy.ndimage import gaussian_filter
 
     result: Volume = gaussian_filter(signal, SMOOTHING, output=np.float32)
@@ -65,6 +76,18 @@ def estimate_background(voxels: ArrayLike) -> tuple[float, float]:
 
     The background is the mode of the smoothed stack, by half-samples (Bickel and Fruehwirth,
     2006); the noise, of the smoothed stack too, the robust deviation of what lies below it.
+
+    Parameters
+    ----------
+    voxels : array-like, shape [Z, Y, X]
+        In raw intensity.
+
+    Returns
+    -------
+    background : float
+        The mode.
+    noise : float
+        Its standard deviation.
     """
     calm = smoothed(np.asarray(voxels, np.float32)).reshape(-1)
     values = np.sort(calm[:: max(1, calm.size // SAMPLES)]).astype(np.float64)
@@ -84,6 +107,16 @@ def suggested_count(voxels: ArrayLike) -> int:
 
     Counts voxels above the background by five sigmas of the noise and by a twentieth of the
     brightest thousandth.
+
+    Parameters
+    ----------
+    voxels : array-like, shape [Z, Y, X]
+        In raw intensity.
+
+    Returns
+    -------
+    int
+        Within `SUGGESTION_LIMITS`.
     """
     background, noise = estimate_background(voxels)
     signal = smoothed(np.asarray(voxels, np.float32)) - background
@@ -97,6 +130,20 @@ def draw_sites(weights: Volume, count: int, rng: np.random.Generator) -> NDArray
     """Return `count` positions [count, 3] in voxels, drawn by weight, jittered within a voxel.
 
     No voxel is drawn twice while others have weight.
+
+    Parameters
+    ----------
+    weights : ndarray, shape [Z, Y, X]
+        Not negative.
+    count : int
+        How many positions.
+    rng : numpy.random.Generator
+        Source of the draw.
+
+    Returns
+    -------
+    ndarray, shape [count, 3]
+        Axis order z, y, x.
     """
     if not count:
         return np.empty((0, 3))
@@ -206,7 +253,20 @@ def lit_by(field: GaussianField, calm: Volume, spacing: Sequence[float]) -> Gaus
 
 
 def local_maxima(calm: Volume, threshold: float) -> NDArray[np.int64]:
-    """Return local maxima [P, 3] of a smoothed volume in voxels, the brightest first."""
+    """Return local maxima [P, 3] of a smoothed volume in voxels, the brightest first.
+
+    Parameters
+    ----------
+    calm : ndarray, shape [Z, Y, X]
+        Smoothed, see `smoothed`.
+    threshold : float
+        What a maximum must exceed.
+
+    Returns
+    -------
+    ndarray of int, shape [P, 3]
+        Axis order z, y, x.
+    """
     from scipy.ndimage import maximum_filter
 
     top = (calm == maximum_filter(calm, size=(3, 5, 5))) & (calm > threshold)
@@ -220,6 +280,18 @@ def peak_widths(calm: Volume, peaks: NDArray[np.int64]) -> NDArray[np.float64]:
 
     Along an axis the logarithm of a Gaussian is a parabola of curvature -1 / sigma^2; the
     smoothing's own variance is taken off.
+
+    Parameters
+    ----------
+    calm : ndarray, shape [Z, Y, X]
+        Smoothed, see `smoothed`.
+    peaks : ndarray of int, shape [P, 3]
+        Its local maxima.
+
+    Returns
+    -------
+    ndarray, shape [P, 3]
+        Along z, y, x, before the smoothing.
     """
     floor = 1e-6 * float(calm.max())
     middle = np.log(np.maximum(calm[tuple(peaks.T)], floor))

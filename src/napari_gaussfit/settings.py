@@ -102,6 +102,16 @@ class FitSettings:
     def from_dict(cls, values: dict[str, Any]) -> FitSettings:
         """Return settings from `to_dict`.
 
+        Parameters
+        ----------
+        values : dict
+            By name; those left out have their defaults.
+
+        Returns
+        -------
+        FitSettings
+            Checked.
+
         Raises
         ------
         SettingsError

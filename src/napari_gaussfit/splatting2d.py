@@ -51,7 +51,22 @@ class Gaussians2D:
     def from_covariances(
         cls, means: ArrayLike, covariances: ArrayLike, amplitudes: ArrayLike
     ) -> Gaussians2D:
-        """Make Gaussians of means [K, 2], covariances [K, 2, 2] and amplitudes [K], in float64."""
+        """Make Gaussians of means [K, 2], covariances [K, 2, 2] and amplitudes [K], in float64.
+
+        Parameters
+        ----------
+        means : array-like, shape [K, 2]
+            Row and column.
+        covariances : array-like, shape [K, 2, 2]
+            In pixels squared.
+        amplitudes : array-like, shape [K]
+            Any unit.
+
+        Returns
+        -------
+        Gaussians2D
+            As given.
+        """
         lower = np.linalg.cholesky(np.asarray(covariances, np.float64))
         diagonal = np.log(lower[:, [0, 1], [0, 1]])
         cholesky = np.stack([diagonal[:, 0], lower[:, 1, 0], diagonal[:, 1]], axis=1)
@@ -70,7 +85,18 @@ class Gaussians2D:
         return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
     def evaluate(self, points: Tensor) -> Tensor:
-        """Return g [B] at points [B, 2]; differentiable."""
+        """Return g [B] at points [B, 2]; differentiable.
+
+        Parameters
+        ----------
+        points : Tensor, shape [B, 2]
+            Row and column.
+
+        Returns
+        -------
+        Tensor, shape [B]
+            In the unit of the amplitudes.
+        """
         a, b, c = self.cholesky.unbind(-1)
         offset = points[:, None] - self.means
         u = offset[..., 0] / a.exp()
@@ -78,13 +104,37 @@ class Gaussians2D:
         return torch.exp(-0.5 * (u * u + v * v)) @ self.amplitudes
 
     def image(self, shape: Sequence[int]) -> Tensor:
-        """Return g [H, W] at the centres of an image's pixels; differentiable."""
+        """Return g [H, W] at the centres of an image's pixels; differentiable.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Rows and columns.
+
+        Returns
+        -------
+        Tensor, shape [H, W]
+            In the unit of the amplitudes.
+        """
         axes = [torch.arange(n, dtype=self.means.dtype) for n in shape]
         return self.evaluate(torch.cartesian_prod(*axes)).reshape(*shape)
 
 
 def splatting_loss(gaussians: Gaussians2D, target: Tensor) -> Tensor:
-    """Return the mean squared difference between Gaussians and an image [H, W]; differentiable."""
+    """Return the mean squared difference between Gaussians and an image [H, W]; differentiable.
+
+    Parameters
+    ----------
+    gaussians : Gaussians2D
+        What to draw.
+    target : Tensor, shape [H, W]
+        What it should look like.
+
+    Returns
+    -------
+    Tensor
+        A number.
+    """
     return squared_error(gaussians.image(target.shape), target)
 
 

@@ -250,6 +250,11 @@ def read_layout(path: str | os.PathLike[str]) -> StackLayout:
     path : path-like
         A file that `Stack.open` reads.
 
+    Returns
+    -------
+    StackLayout
+        What `Stack.open` goes by.
+
     Raises
     ------
     StackNotFoundError

@@ -128,6 +128,16 @@ FIT_READERS: dict[str, tuple[str, Reader]] = {
 def writer_of(path: Pathlike) -> Writer:
     """Return what writes a fit under a name.
 
+    Parameters
+    ----------
+    path : path-like
+        The name.
+
+    Returns
+    -------
+    callable
+        Takes a path and a `SavedFit`.
+
     Raises
     ------
     OutputError
@@ -141,6 +151,13 @@ def writer_of(path: Pathlike) -> Writer:
 
 def write_fit(path: Pathlike, saved: SavedFit) -> None:
     """Write a fit in the format that the name's suffix asks for.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write or to replace.
+    saved : SavedFit
+        What to write.
 
     Raises
     ------
@@ -161,6 +178,11 @@ def read_fit(path: Pathlike, stack: StackFacts | None = None) -> SavedFit:
         The stack that was fitted; needed by formats that do not tell: CSV (which lacks the
         background too; it has the stack's smallest intensity for it) and checkpoints.
 
+    Returns
+    -------
+    SavedFit
+        With what the format tells; the rest is empty.
+
     Raises
     ------
     FormatError
@@ -176,6 +198,15 @@ def read_fit(path: Pathlike, stack: StackFacts | None = None) -> SavedFit:
 
 def write_volume(path: Pathlike, volume: NDArray[np.float32], saved: SavedFit) -> None:
     """Write voxels [Z, Y, X] or [C, Z, Y, X] of a fit's stack, as OME-TIFF or OME-Zarr.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write or to replace.
+    volume : ndarray, shape [Z, Y, X]
+        In raw intensity.
+    saved : SavedFit
+        Whose spacing, unit and name go with it.
 
     Raises
     ------

@@ -23,6 +23,16 @@ IMAGE_SUFFIXES = (".tif", ".tiff", ".png")
 def checked_image_path(path: str | os.PathLike[str]) -> Path:
     """Return a path under which an image can be written.
 
+    Parameters
+    ----------
+    path : path-like
+        The name of an image.
+
+    Returns
+    -------
+    Path
+        The same.
+
     Raises
     ------
     OutputError

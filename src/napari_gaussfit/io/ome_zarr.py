@@ -59,6 +59,11 @@ def read_layout(path: Path) -> StackLayout:
     path : Path
         The folder.
 
+    Returns
+    -------
+    StackLayout
+        Axes, sizes, spacing, unit, channels and times.
+
     Raises
     ------
     StackNotFoundError

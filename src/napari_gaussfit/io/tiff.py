@@ -57,6 +57,11 @@ def read_layout(path: Path) -> StackLayout:
     path : Path
         The file. Of several images in it, the first with a z axis is taken.
 
+    Returns
+    -------
+    StackLayout
+        Axes, sizes, spacing, unit, channels and times.
+
     Raises
     ------
     StackNotFoundError
