@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= dev,pyqt6
+EXTRAS ?= dev,docs,pyqt6
 DEMO_OUTPUT ?= demo-output
 
 # With an NVIDIA GPU, pip's own choice of torch. Without one, the release that has a CPU build
@@ -20,7 +20,11 @@ HAS_SCREEN := $(DISPLAY)$(WAYLAND_DISPLAY)
 ON_SCREEN := $(if $(HAS_SCREEN),,xvfb-run -a -s "-screen 0 1280x1024x24")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench screenshots clean window-packages screen-packages
+DOCS := docs/_build
+NOTEBOOK_TABLE := $(DOCS)/notebook-table.md
+TESTED := $(shell find src tests -name '*.py' 2>/dev/null) pyproject.toml
+
+.PHONY: help demo test lint docs bench screenshots clean window-packages screen-packages
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,13 +32,17 @@ help: ## List the targets
 demo: $(READY) $(if $(HAS_SCREEN),window-packages) ## Fit a phantom with known Gaussians: report, files, a picture; opens napari on a screen
 	$(BIN)/napari-gaussfit demo -o $(DEMO_OUTPUT)
 
-test: lint screen-packages ## Run all that CI runs: lint, then every test
-	$(ON_SCREEN) $(BIN)/python -m pytest
+test: lint screen-packages ## Run all that CI runs: lint, then every test, then the documentation
+	$(ON_SCREEN) $(BIN)/python -m pytest --notebook-table $(NOTEBOOK_TABLE)
+	$(MAKE) docs
 
 lint: $(READY) ## Check rules, layout, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY) $(NOTEBOOK_TABLE) ## Build the documentation, its pages executed: docs/_build/html/index.html
+	$(BIN)/python -m sphinx -W --keep-going -b html -d $(DOCS)/doctrees docs $(DOCS)/html
 
 bench: $(READY) ## Time the kernels and the fit; prints a table and writes JSON
 	$(BIN)/python -m benchmarks
@@ -43,8 +51,13 @@ screenshots: $(READY) screen-packages ## Make the pictures of the README and doc
 	$(ON_SCREEN) $(BIN)/python docs/screenshots.py
 
 clean: ## Remove the environment and all that was built, cached or written by the demo
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache $(DEMO_OUTPUT)
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache $(DEMO_OUTPUT) $(DOCS) docs/api/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The documentation shows which test proves what, and how it ended: a run of `make test` wrote it,
+# or the tests that it names are run now.
+$(NOTEBOOK_TABLE): $(TESTED) | $(READY) screen-packages
+	$(ON_SCREEN) $(BIN)/python -m pytest -q -m notebook --notebook-table $@
 
 window-packages:
 	@.ci/system-packages $(WINDOW_PACKAGES)

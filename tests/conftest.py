@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from notebook_rows import NotebookTable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -18,8 +20,20 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 _scratch_config = pytest.StashKey[str]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--notebook-table",
+        type=Path,
+        metavar="FILE",
+        help="write the table of what the notebook has and which test of this run proves it",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Keep napari's and Qt's settings out of the user's, before anything reads them."""
+    table = config.getoption("--notebook-table")
+    if table is not None:
+        config.pluginmanager.register(NotebookTable(table), "notebook-table")
     folder = tempfile.mkdtemp(prefix="gaussfit-config-")
     config.stash[_scratch_config] = folder
     os.environ["XDG_CONFIG_HOME"] = folder

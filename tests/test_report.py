@@ -65,7 +65,7 @@ def test_voxel_psnr_is_that_of_the_formula(report: Report, phantom: Phantom) -> 
     assert report.voxel_psnr == pytest.approx(expected, abs=0.01)
 
 
-@pytest.mark.notebook("psnr-gap", api="Report.heldout_mip_psnr")
+@pytest.mark.notebook("psnr-gap", api="report.Report.heldout_mip_psnr")
 def test_held_out_psnr_is_the_mean_over_held_out_views(
     report: Report, phantom: Phantom, views: Views
 ) -> None:
@@ -82,7 +82,7 @@ def test_held_out_psnr_is_the_mean_over_held_out_views(
     assert report.heldout_mip_psnr == pytest.approx(np.mean(found), abs=1e-3)
 
 
-@pytest.mark.notebook("psnr-gap", api="Report.mip_psnr_gap")
+@pytest.mark.notebook("psnr-gap", api="report.Report.mip_psnr_gap")
 def test_the_gap_is_between_views_trained_on_and_held_out(
     report: Report, phantom: Phantom, views: Views
 ) -> None:

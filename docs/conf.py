@@ -1,0 +1,103 @@
+"""How `make docs` builds these pages: Sphinx, with pages that are executed as they are built."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+HERE = Path(__file__).parent
+CHECKOUT = HERE.parent
+BUILT = HERE / "_build"
+
+sys.path.insert(0, str(CHECKOUT))
+from benchmarks.stacks import data_folder  # noqa: E402
+
+project = "napari-gaussfit"
+author = "napari-gaussfit contributors"
+project_copyright = author
+version = release = installed_version(project)
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx-mathjax-offline",
+]
+templates_path = ["_templates"]
+exclude_patterns = ["_build"]
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"{project} {release}"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_sourcelink_suffix = ""
+html_theme_options = {
+    "logo": {"text": project},
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "navigation_with_keys": False,
+    "show_prev_next": True,
+    "header_links_before_dropdown": 6,
+}
+
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # numpydoc's sections give types with shapes and units
+autosummary_generate = True
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+copybutton_exclude = ".linenos, .gp, .go"
+
+nb_execution_mode = "cache"
+nb_execution_timeout = 240  # seconds a cell, on a busy machine
+nb_execution_raise_on_error = False  # all pages are tried; a warning is an error at the end
+nb_execution_show_tb = True
+nb_merge_streams = True
+
+# Pages import what draws for them from here, and the benchmarks' list of real stacks.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(CHECKOUT)])
+
+# Kernels with no settings but these, and without their warning about local sockets.
+os.environ["IPYTHONDIR"] = str(BUILT / "ipython")
+_profile = BUILT / "ipython" / "profile_default"
+_profile.mkdir(parents=True, exist_ok=True)
+(_profile / "ipython_kernel_config.py").write_text(
+    "c.IPKernelApp.log_level = 40\nc.IPKernelApp.matplotlib = 'inline'\n"
+)
+
+
+def _digest() -> str:
+    """Return a name for all that decides what a page prints, the page itself aside."""
+    digest = hashlib.blake2b(digest_size=8)
+    sources = [*(CHECKOUT / "src").rglob("*.py"), HERE / "drawing.py", HERE / "gallery.py"]
+    for path in sorted(sources):
+        digest.update(path.relative_to(CHECKOUT).as_posix().encode() + path.read_bytes())
+    digest.update(repr((sys.version, data_folder().is_dir())).encode())
+    return digest.hexdigest()
+
+
+nb_execution_cache_path = str(BUILT / "executed" / _digest())
+
+
+def setup(app: Sphinx) -> None:
+    """Execute pages anew when the code that they show has changed."""
+    app.add_config_value("sources", _digest(), "env")
+    kept = Path(nb_execution_cache_path)
+    for old in kept.parent.glob("*"):
+        if old != kept:
+            shutil.rmtree(old)
