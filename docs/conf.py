@@ -41,7 +41,11 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"{project} {release}"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
-html_sourcelink_suffix = ""
+html_show_sourcelink = False
+SINGLE = (
+    "index start results formats troubleshooting theory gallery performance architecture notebook"
+)
+html_sidebars = {page: [] for page in [*SINGLE.split(), "changelog"]}
 html_theme_options = {
     "logo": {"text": project},
     "secondary_sidebar_items": ["page-toc"],
@@ -49,7 +53,7 @@ html_theme_options = {
     "footer_end": [],
     "navigation_with_keys": False,
     "show_prev_next": True,
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
 }
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]

@@ -189,7 +189,18 @@ class GaussianField:
         return self.means, self.cholesky, self.amplitudes
 
     def to(self, device: torch.device | str) -> GaussianField:
-        """Return the field with its tensors on a device; those there already are shared."""
+        """Return the field with its tensors on a device; those there already are shared.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Such as "cpu" or "cuda".
+
+        Returns
+        -------
+        GaussianField
+            With the same values.
+        """
         return replace(
             self,
             means=self.means.to(device),
