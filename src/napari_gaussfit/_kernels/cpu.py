@@ -38,9 +38,8 @@ TASKS_PER_THREAD = 4
 STRIP_ROWS = 4  # rows of pixels of a task
 CLIPPED_ROWS = 64  # rows of pixels clipped to the box in less time than a task takes to hand over
 LARGEST_BIN_COUNT = 256
-# Of f on the climb to the mode: from where the stack is largest, and from where a search found
-# it to within a bin (there one step already leaves 3e-4 at most, -100 dB on the whole).
-EVALUATIONS, EVALUATIONS_AFTER_SEARCH = 4, 2
+# Of f on the climb to the mode, as many as on CUDA; after a search two leave 3e-4 at most.
+EVALUATIONS = 4
 
 
 def thread_count() -> int:
@@ -336,7 +335,6 @@ class MipEvaluation:
         value = np.empty(depth.shape, np.float32)
         starts, members = _members(self.footprints, rows)
         bin_start, bin_step, bin_count = self._bins()
-        evaluations = EVALUATIONS_AFTER_SEARCH if bin_count else EVALUATIONS
 
         def strip(first: int, end: int) -> None:
             n = first // STRIP_ROWS
@@ -350,7 +348,7 @@ class MipEvaluation:
                 np.float32(bin_start),
                 np.float32(bin_step),
                 bin_count,
-                evaluations,
+                EVALUATIONS,
                 depth,
                 value,
             )
