@@ -43,7 +43,7 @@ html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_show_sourcelink = False
 SINGLE = (
-    "index start results formats troubleshooting theory gallery performance architecture notebook"
+    "index start results formats troubleshooting theory gallery performance gpu architecture notebook"
 )
 html_sidebars = {page: [] for page in [*SINGLE.split(), "changelog"]}
 html_theme_options = {
