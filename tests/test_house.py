@@ -185,6 +185,13 @@ def test_wheel_ships_every_module_its_types_and_its_licence(wheel: Wheel, source
     assert any(name.endswith("licenses/LICENSE") for name in wheel.files)
 
 
+def test_nothing_that_is_built_is_kept(checkout: Path) -> None:
+    if not (checkout / ".git").exists():
+        pytest.skip("needs a git checkout")
+    kept = run("git", "-C", checkout, "ls-files", "--cached", "--ignored", "--exclude-standard")
+    assert not kept, f"git has what .gitignore names: {kept.split()[:5]}"
+
+
 def test_only_the_napari_layer_imports_napari_or_qt(source: Path) -> None:
     offences = [
         f"{path.relative_to(source)} imports {name}"
