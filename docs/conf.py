@@ -43,9 +43,12 @@ html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_show_sourcelink = False
 SINGLE = (
-    "index start results formats troubleshooting theory gallery performance gpu architecture notebook"
+    *("index", "start", "results", "formats", "troubleshooting", "theory", "gallery"),
+    *("performance", "gpu", "architecture", "notebook", "changelog"),
 )
-html_sidebars = {page: [] for page in [*SINGLE.split(), "changelog"]}
+"""Pages without a list of sections beside them."""
+
+html_sidebars = {page: [] for page in SINGLE}
 html_theme_options = {
     "logo": {"text": project},
     "secondary_sidebar_items": ["page-toc"],
