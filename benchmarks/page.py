@@ -10,28 +10,28 @@ if TYPE_CHECKING:
 
     from benchmarks.tables import Table
 
-BEGIN = "<!-- benchmarks: begin -->"
-END = "<!-- benchmarks: end -->"
-
 
 class PageError(Exception):
     """A page has no place for figures."""
 
 
-def write_tables(page: Path, tables: Sequence[Table], command: str) -> None:
-    """Put tables in place of what lies between the markers of a page.
+def write_tables(
+    page: Path, tables: Sequence[Table], command: str, *, part: str = "benchmarks"
+) -> None:
+    """Put tables in place of what lies between a part's markers of a page.
 
     Raises
     ------
     PageError
         If the page does not hold each marker once, in order.
     """
+    begin_mark, end_mark = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
     text = page.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in after:
-        message = f"{page}: expected {BEGIN} and after it {END}, each once"
+    before, begin, rest = text.partition(begin_mark)
+    _, end, after = rest.partition(end_mark)
+    if not begin or not end or begin_mark in rest or end_mark in after:
+        message = f"{page}: expected {begin_mark} and after it {end_mark}, each once"
         raise PageError(message)
     parts = [f"Written by `{command}`.", *(table.markdown() for table in tables)]
-    middle = "\n\n".join(part.strip() for part in parts)
-    page.write_text(f"{before}{BEGIN}\n\n{middle}\n\n{END}{after}", encoding="utf-8")
+    middle = "\n\n".join(one.strip() for one in parts)
+    page.write_text(f"{before}{begin_mark}\n\n{middle}\n\n{end_mark}{after}", encoding="utf-8")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_gaussfit._napari.jobs import FitTask, ProcessJob, ThreadJob
+from napari_gaussfit._napari.jobs import FitTask, ThreadJob
 from napari_gaussfit._napari.mips import ViewChoice
+from napari_gaussfit._napari.process_job import ProcessJob
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting import FinishReason, FitState
 from napari_gaussfit.settings import FitSettings

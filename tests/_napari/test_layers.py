@@ -59,11 +59,6 @@ def points_of(fit: SavedFit) -> Points:
     return made(layers.points_layer(fit, PLACEMENT, name="centres"))
 
 
-def fit_now(points: Points) -> SavedFit:
-    data, keywords, _ = points.as_layer_data_tuple()
-    return layers.fit_of_points(data, keywords)
-
-
 def test_points_are_at_the_means_with_all_measurements() -> None:
     fit = some_fit()
     points = points_of(fit)
@@ -199,104 +194,6 @@ LAYERS: dict[str, Callable[[SavedFit, Placement], Any]] = {
 )
 def test_a_field_of_none_or_one_has_layers_too(kind: str, count: int) -> None:
     assert made(LAYERS[kind](some_fit(count), PLACEMENT)).name == "l"
-
-
-def test_points_that_nobody_touched_are_the_fit_itself() -> None:
-    fit = some_fit()
-    assert fit_now(points_of(fit)) is fit
-
-
-def test_a_deleted_point_takes_its_gaussian_along_and_leaves_the_others_as_they_were() -> None:
-    fit = some_fit()
-    points = points_of(fit)
-    points.selected_data = {3, 7}
-    points.remove_selected()
-    edited = fit_now(points)
-    kept = [k for k in range(40) if k not in (3, 7)]
-    assert len(edited.field) == 38
-    torch.testing.assert_close(edited.field.means, fit.field.means[kept])
-    torch.testing.assert_close(edited.field.covariances, fit.field.covariances[kept])
-    torch.testing.assert_close(edited.field.amplitudes, fit.field.amplitudes[kept])
-    assert edited.field.background == fit.field.background
-    assert edited.field.unit == fit.field.unit
-
-
-def test_a_moved_point_keeps_its_shape_and_brightness() -> None:
-    fit = some_fit()
-    points = points_of(fit)
-    data = points.data.copy()
-    data[5] += (1.0, -2.0, 0.5)
-    points.data = data
-    field = fit_now(points).field
-    moved = field.means[5] - fit.field.means[5]
-    np.testing.assert_allclose(moved, np.multiply((1.0, -2.0, 0.5), SPACING), atol=1e-6)
-    torch.testing.assert_close(field.covariances, fit.field.covariances)
-    torch.testing.assert_close(field.amplitudes, fit.field.amplitudes)
-
-
-def test_an_added_point_becomes_a_gaussian() -> None:
-    points = points_of(some_fit())
-    points.add([4.0, 5.0, 6.0])
-    field = fit_now(points).field
-    assert len(field) == 41
-    np.testing.assert_allclose(field.means[40], np.multiply((4, 5, 6), SPACING), rtol=1e-6)
-    assert torch.linalg.eigvalsh(field.covariances[40]).min() > 0
-    assert field.amplitudes[40] > 0
-
-
-def test_a_point_without_measurements_gets_the_median_of_the_others() -> None:
-    fit = some_fit()
-    points = points_of(fit)
-    features = points.features.copy()
-    features.loc[0, ["amplitude", "cov_zz"]] = np.nan
-    points.features = features
-    field = fit_now(points).field
-    assert float(field.amplitudes[0]) == pytest.approx(
-        float(fit.field.amplitudes[1:].quantile(0.5))
-    )
-
-
-def test_an_edited_amplitude_counts() -> None:
-    points = points_of(some_fit())
-    features = points.features.copy()
-    features.loc[2, "amplitude"] = 4321.0
-    points.features = features
-    assert float(fit_now(points).field.amplitudes[2]) == pytest.approx(4321.0)
-
-
-def test_report_and_optimiser_state_go_with_the_points_that_they_were_of() -> None:
-    fit = some_fit()
-    points = points_of(fit)
-    points.selected_data = {0}
-    points.remove_selected()
-    edited = fit_now(points)
-    assert (edited.report, edited.state) == (None, {})
-    assert (edited.settings, edited.stack, edited.spacing) == (
-        fit.settings,
-        fit.stack,
-        fit.spacing,
-    )
-
-
-def test_other_points_are_refused_by_name() -> None:
-    strangers = Points(np.zeros((3, 3)), name="cells")
-    with pytest.raises(SettingsError, match="'cells' carries no fit"):
-        fit_now(strangers)
-
-
-def test_points_that_lost_their_features_are_refused_with_what_they_lack() -> None:
-    fit = some_fit()
-    points = points_of(fit)
-    features = points.features.drop(columns=["cov_zz", "amplitude"])
-    with pytest.raises(SettingsError, match="amplitude, cov_zz"):
-        layers.field_of_points(points.data, features, fit)
-
-
-def test_points_without_any_measurement_are_refused() -> None:
-    points = points_of(some_fit())
-    points.features = points.features.assign(amplitude=np.nan)
-    with pytest.raises(SettingsError, match="no point has an amplitude"):
-        fit_now(points)
 
 
 @pytest.mark.gui

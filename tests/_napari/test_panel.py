@@ -17,9 +17,9 @@ from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QLabel
 
-from napari_gaussfit._napari.jobs import ProcessJob
 from napari_gaussfit._napari.layers import METADATA
 from napari_gaussfit._napari.panel import GaussianFitPanel
+from napari_gaussfit._napari.process_job import ProcessJob
 from napari_gaussfit._napari.results_part import KINDS
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.io.native import load_fit

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_gaussfit import phantoms
-from napari_gaussfit._napari.layers import fit_of_points
+from napari_gaussfit._napari.edited import fit_of_points
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_gaussfit._napari.layers import fit_of_points
+from napari_gaussfit._napari.edited import fit_of_points
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.io.csv import read_csv

@@ -1,7 +1,7 @@
 """The process that fits: a stack comes in, snapshots go out, requests are heeded.
 
-Run as ``python -m napari_gaussfit._napari.child`` by `jobs.ProcessJob`. Knows neither napari nor
-Qt. When napari is gone its pipe closes, and the process ends with it.
+Run as ``python -m napari_gaussfit._napari.child`` by `process_job.ProcessJob`. Knows neither napari
+nor Qt. When napari is gone its pipe closes, and the process ends with it.
 """
 
 from __future__ import annotations

@@ -168,19 +168,15 @@ class DataPart(QWidget):
 
     def start(self, source: Source) -> tuple[GaussianField | None, NDArray[Any] | None]:
         """Return Gaussians or positions to start from, each None where not chosen."""
-        from napari_gaussfit._napari.layers import METADATA, fit_of_points
+        from napari_gaussfit._napari.edited import fit_of_layer
+        from napari_gaussfit._napari.layers import METADATA
 
         points, layer = self._points.value, self.layer
         if points is None or layer is None:
             return None, None
         if points.metadata.get(METADATA, {}).get("fit") is None:
             return None, sources.positions_of(points, layer, source)
-        keywords = {
-            "metadata": points.metadata,
-            "features": points.features,
-            "name": points.name,
-        }
-        return fit_of_points(points.data, keywords).field, None
+        return fit_of_layer(points).field, None
 
     def show_preview(self, preview: Preview | None) -> None:
         """Show the intensities of the chosen stack, or none."""

@@ -1,17 +1,13 @@
-"""Fits as jobs that a thread waits for: in a process of their own, or in that very thread.
+"""Fits as jobs that a thread waits for; here the one that runs in that very thread.
 
-A job holds the latest of everything, for whoever looks. Knows neither napari nor Qt.
+`process_job` has the one in a process of its own. A job holds the latest of everything, for
+whoever looks. Knows neither napari nor Qt.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
-import threading
 from dataclasses import dataclass, field, replace
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from napari_gaussfit._napari.mips import MipPair, MipThread, ViewChoice
 from napari_gaussfit.errors import FitError
@@ -24,18 +20,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_gaussfit._napari.messages import Message
     from napari_gaussfit.field import GaussianField
     from napari_gaussfit.fitting import Fit
     from napari_gaussfit.stack import Stack
 
-__all__ = ["FitTask", "Job", "News", "ProcessJob", "ThreadJob"]
-
-STOP_GRACE = 0.5
-"""Seconds that a process has to end by itself once asked to; then it is ended."""
-
-ERROR_TAIL = 2000
-"""Bytes of what a process wrote before it died that are looked at."""
+__all__ = ["FitTask", "Job", "News", "ThreadJob", "described", "mark_end"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +94,7 @@ class ThreadJob:
         from napari_gaussfit.fitting import Fit
 
         self.news = News()
-        self._name = _description(task)
+        self._name = described(task)
         self._fit: Fit = Fit(task.stack, task.settings, start=task.start, points=task.points)
         self._mips = MipThread(task.stack, self.news.take_mips)
         self._mips.look(task.view)
@@ -125,7 +114,7 @@ class ThreadJob:
             if fit.state is FitState.FINISHED:
                 self.news.report = fit.result().report.to_dict()
         except Exception as error:
-            _mark(self.news, FitState.FAILED, FinishReason.ERROR)
+            mark_end(self.news, FitState.FAILED, FinishReason.ERROR)
             message = f"{type(error).__name__}: {error}"
             raise FitError(message) from error
         finally:
@@ -153,215 +142,12 @@ class ThreadJob:
         self._fit.cancel()
 
 
-class ProcessJob:
-    """A fit in a process of its own, which ends with the job, or with napari."""
-
-    def __init__(self, task: FitTask) -> None:
-        self.news = News()
-        self._name = _description(task)
-        self._task: FitTask | None = task
-        self._process: subprocess.Popen[bytes] | None = None
-        self._send_lock = threading.Lock()
-        self._ended = self._cancelled = self._closed = False
-        self._failure = ""
-
-    def __str__(self) -> str:
-        """Say what is done, for napari's list of tasks."""
-        return self._name
-
-    @property
-    def pid(self) -> int | None:
-        """The process's number, None before it is started."""
-        return self._process.pid if self._process else None
-
-    def __call__(self) -> None:
-        """Run until the end; see `Job`."""
-        with tempfile.TemporaryFile() as errors:
-            self._start(errors)
-            try:
-                self._listen()
-            finally:
-                code = self._reap()
-            if self._cancelled or self._closed:
-                _mark(self.news, FitState.CANCELLED, FinishReason.CANCELLED)
-            elif self._failure or not self._ended:
-                _mark(self.news, FitState.FAILED, FinishReason.ERROR)
-                raise FitError(self._failure or _obituary(self.news, code, errors))
-
-    def _start(self, errors: IO[bytes]) -> None:
-        with self._send_lock:
-            if self._closed:
-                return
-            # Not multiprocessing's spawn: that runs the user's script anew, viewer and all,
-            # where it has no `if __name__ == "__main__"`.
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "napari_gaussfit._napari.child"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
-        if self._task is not None:
-            self._send(_task_message(self._task))
-            self._task = None
-
-    def _listen(self) -> None:
-        from napari_gaussfit._napari.messages import receive
-
-        if self._process is None or self._process.stdout is None:
-            return
-        while not self._ended:
-            try:
-                self._take(receive(self._process.stdout))
-            except (EOFError, OSError):
-                return
-
-    def _take(self, message: Message) -> None:
-        from napari_gaussfit._napari.child import field_from
-
-        if message.kind == "snapshot":
-            words = message.words["snapshot"]
-            state, reason = FitState(words.pop("state")), words.pop("reason")
-            found = field_from(message)
-            if found is not None:
-                for key, values in message.words["history"].items():
-                    self.news.history[key].extend(values)
-                self.news.snapshot = Snapshot(
-                    state=state,
-                    field=found,
-                    reason=FinishReason(reason) if reason else None,
-                    **words,
-                )
-        elif message.kind == "mips":
-            down, along = message.words["pixel"]
-            view = ViewChoice(**message.words["view"])
-            arrays = message.arrays
-            self.news.take_mips(MipPair(view, (down, along), arrays["data"], arrays["fit"]))
-        elif message.kind == "report":
-            self.news.report = message.words
-        elif message.kind == "notice":
-            self.news.notice = message.words["text"]
-        elif message.kind == "error":
-            self._failure = message.words["message"]
-        elif message.kind == "end":
-            self._ended = True
-
-    def _reap(self) -> int:
-        """Wait for the process's end, helping it along where it takes its time."""
-        process = self._process
-        if process is None:
-            return 0
-        try:
-            code = process.wait(STOP_GRACE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = process.wait()
-        with self._send_lock:
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    _close_quietly(stream)
-        return code
-
-    def _send(self, message: Message) -> None:
-        from napari_gaussfit._napari.messages import send
-
-        with self._send_lock:
-            if self._process is None or self._process.stdin is None or self._process.stdin.closed:
-                return
-            try:
-                send(self._process.stdin, message)
-            except OSError:
-                return  # It is dead; who listens to it finds out and says so.
-
-    def _ask(self, kind: str, words: dict[str, Any] | None = None) -> None:
-        from napari_gaussfit._napari.messages import Message
-
-        self._send(Message(kind, words or {}))
-
-    def pause(self) -> None:
-        """Ask to stand still."""
-        self._ask("pause")
-
-    def resume(self) -> None:
-        """Ask to go on."""
-        self._ask("resume")
-
-    def cancel(self) -> None:
-        """Ask to end with the Gaussians as they are; after a short grace, see to it."""
-        self._cancelled = True
-        self._ask("cancel")
-        grace = threading.Timer(STOP_GRACE, self._kill)
-        grace.daemon = True
-        grace.start()
-
-    def look(self, view: ViewChoice) -> None:
-        """Ask for projections of another view."""
-        self._ask("look", view.to_dict())
-
-    def close(self) -> None:
-        """End the process at once."""
-        self._closed = True
-        self._kill()
-
-    def _kill(self) -> None:
-        process = self._process
-        if process is not None and process.poll() is None:
-            process.kill()
-
-
-def _task_message(task: FitTask) -> Message:
-    from napari_gaussfit._napari.child import field_arrays, field_words
-    from napari_gaussfit._napari.messages import Message
-
-    words: dict[str, Any] = {
-        "settings": task.settings.to_dict(),
-        "spacing": task.stack.spacing,
-        "unit": task.stack.unit,
-        "name": task.stack.name,
-        "view": task.view.to_dict(),
-    }
-    arrays: dict[str, NDArray[Any]] = {"voxels": task.stack.voxels}
-    if task.start is not None:
-        words["start.field"] = field_words(task.start)
-        arrays |= field_arrays(task.start, "start.")
-    if task.points is not None:
-        arrays["points"] = task.points
-    return Message("fit", words, arrays)
-
-
-def _description(task: FitTask) -> str:
+def described(task: FitTask) -> str:
+    """Say what is done, for napari's list of tasks."""
     return f"Gaussian fit of {task.stack.name}"
 
 
-def _mark(news: News, state: FitState, reason: FinishReason) -> None:
+def mark_end(news: News, state: FitState, reason: FinishReason) -> None:
     """Give the last snapshot the state that the fit ended in."""
     if news.snapshot is not None and news.snapshot.reason is None:
         news.snapshot = replace(news.snapshot, state=state, reason=reason, seconds_left=0.0)
-
-
-def _obituary(news: News, code: int, errors: IO[bytes]) -> str:
-    """Say how a process died, with the last line that it wrote."""
-    if code == -9:
-        how = "was killed, perhaps because memory ran out"
-    elif code < 0:
-        how = f"crashed (signal {-code})"
-    else:
-        how = f"ended unexpectedly (code {code})"
-    errors.seek(0, os.SEEK_END)
-    errors.seek(max(0, errors.tell() - ERROR_TAIL))
-    lines = errors.read().decode(errors="replace").strip().splitlines()
-    said = f': "{lines[-1].strip()}"' if lines else ""
-    kept = (
-        "nothing was found yet; try again, with a smaller region if memory is short"
-        if news.snapshot is None
-        else "the last Gaussians are kept, and Refine goes on from them"
-    )
-    return f"the process of the fit {how}{said}; {kept}"
-
-
-def _close_quietly(stream: IO[bytes]) -> None:
-    try:
-        stream.close()
-    except OSError:
-        return  # What was not yet sent has no reader any more.

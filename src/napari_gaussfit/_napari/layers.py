@@ -1,4 +1,4 @@
-"""A field of Gaussians as napari layers, and an edited Points layer as a field again.
+"""A field of Gaussians as napari layers; `edited` makes a field of them again.
 
 Makes layer data tuples ``(data, keywords, type)`` and knows no viewer. All layers keep to one
 convention: their data are in voxels of the stack that was fitted (position / spacing), and their
@@ -13,26 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.field import GaussianField
 from napari_gaussfit.io.csv import measurements
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import pandas as pd
     from numpy.typing import NDArray
 
     from napari_gaussfit._napari.placement import Placement
+    from napari_gaussfit.field import GaussianField
     from napari_gaussfit.io.native import SavedFit
 
     Floats = NDArray[np.float64]
     LayerData = tuple[Any, dict[str, Any], str]
 
 __all__ = [
+    "FAINTEST",
     "METADATA",
     "ellipsoids",
-    "field_of_points",
-    "fit_of_points",
     "labels_layer",
     "points_layer",
     "residual_layer",
@@ -50,6 +46,10 @@ MOST_FACES = 1_000_000
 FINEST_SUBDIVISION = 2
 """Of an icosahedron: 320 faces, round to the eye at any size that one among many has."""
 
+FAINTEST = 0.1
+"""Of the amplitudes that are shown as ellipsoids where nobody chooses, in parts of the brightest's:
+without it, the dendrite stands in a cloud of what makes up its background."""
+
 _COLORMAP = "plasma"
 """Its dark end is still seen on black."""
 
@@ -61,10 +61,6 @@ _RESIDUAL_COLOURS = ((0.2, 0.7, 1.0), (0.0, 0.0, 0.0), (1.0, 0.6, 0.1))
 
 _RESIDUAL_PERCENTILE = 99.9
 """Of the absolute residual: where its colours end, so that single voxels do not decide."""
-
-_SHAPE_COLUMNS = ("cov_zz", "cov_zy", "cov_zx", "cov_yy", "cov_yx", "cov_xx")
-_MATRIX_OF_COLUMNS = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
-"""Which of the columns stands where in a covariance."""
 
 
 def points_layer(fit: SavedFit, placement: Placement, *, name: str) -> LayerData:
@@ -124,16 +120,33 @@ def vectors_layer(field: GaussianField, placement: Placement, *, name: str) -> L
 
 
 def surface_layer(
-    field: GaussianField, placement: Placement, *, name: str, at_sigma: float = 1.0
+    field: GaussianField,
+    placement: Placement,
+    *,
+    name: str,
+    at_sigma: float = 1.0,
+    faintest: float = 0.0,
 ) -> LayerData:
-    """Return all ellipsoids of `at_sigma` standard deviations as one Surface, by amplitude."""
+    """Return the ellipsoids of `at_sigma` standard deviations as one Surface, by amplitude.
+
+    Gaussians fainter than `faintest`, a part of where the colours end, are left out: faint ones
+    are wide, and hide the others.
+    """
+    low, high = _limits(_amplitudes(field))
+    shown = field.amplitudes >= faintest * high
+    if 0 < int(shown.sum()) < len(field):
+        field = replace(
+            field,
+            means=field.means[shown],
+            cholesky=field.cholesky[shown],
+            amplitudes=field.amplitudes[shown],
+        )
     vertices, faces = ellipsoids(field, at_sigma)
-    amplitudes = _amplitudes(field)
-    values = np.repeat(amplitudes, len(vertices) // max(1, len(field)))
+    values = np.repeat(_amplitudes(field), len(vertices) // max(1, len(field)))
     keywords = {
         "name": name,
         "colormap": _COLORMAP,
-        "contrast_limits": _limits(amplitudes),
+        "contrast_limits": (low, high),
         "shading": "smooth",
         **placement.keywords(),
     }
@@ -249,89 +262,6 @@ def labels_layer(
     # napari looks a label up in the column of this name.
     features["index"] += 1
     return labels, {"name": name, "features": features, **placement.keywords()}, "labels"
-
-
-def field_of_points(
-    data: Floats, features: pd.DataFrame, fit: SavedFit, *, spacing: Sequence[float] | None = None
-) -> GaussianField:
-    """Return the field that an edited set of points stands for.
-
-    Parameters
-    ----------
-    data : ndarray, shape [P, 3]
-        The points, in voxels.
-    features : DataFrame, P rows
-        Of them ``amplitude`` and ``cov_*`` are read: a moved point keeps both, and an added one
-        has what napari copied to it, or the median where it copied nothing.
-    fit : SavedFit
-        What the points were made of; its own field is returned where nothing was edited.
-    spacing : sequence of float, optional
-        (dz, dy, dx) of a voxel, where it is not the fit's.
-
-    Raises
-    ------
-    SettingsError
-        If the features lack a column, or hold no covariance that is one.
-    """
-    wanted = ("amplitude", *_SHAPE_COLUMNS)
-    missing = [column for column in wanted if column not in features]
-    if missing:
-        message = f"the points lack the features {', '.join(missing)}; take a layer of fitted ones"
-        raise SettingsError(message)
-    voxel = np.asarray(fit.spacing if spacing is None else spacing, np.float64)
-    numbers = features[list(wanted)].astype(np.float64)
-    made_of = measurements(fit.field, tuple(voxel))
-    unedited = len(data) == len(made_of) and (
-        np.array_equal(data, made_of[["axis-0", "axis-1", "axis-2"]])
-        and np.array_equal(numbers, made_of[list(wanted)])
-    )
-    if unedited:
-        return fit.field
-    numbers = numbers.fillna(numbers.median()).dropna()
-    if len(numbers) < len(data):
-        message = "no point has an amplitude and a covariance; take a layer of fitted ones"
-        raise SettingsError(message)
-    covariances = numbers[list(_SHAPE_COLUMNS)].to_numpy()[:, _MATRIX_OF_COLUMNS]
-    return GaussianField.from_covariances(
-        np.asarray(data, np.float64) * voxel,
-        covariances,
-        numbers["amplitude"].to_numpy(),
-        background=fit.field.background,
-        unit=fit.field.unit,
-    )
-
-
-def fit_of_points(data: Floats, keywords: Mapping[str, Any]) -> SavedFit:
-    """Return the fit that a Points layer carries, as its points are now.
-
-    Parameters
-    ----------
-    data : ndarray, shape [P, 3]
-        The points, in voxels.
-    keywords : mapping
-        The layer's ``metadata``, ``features`` and ``name``, as in its layer data tuple.
-
-    Returns
-    -------
-    SavedFit
-        The very one that was put in if nothing was edited. Else without report and optimiser
-        state, which belong to the points as they were.
-
-    Raises
-    ------
-    SettingsError
-        If the layer carries no fit.
-    """
-    carried = keywords.get("metadata", {}).get(METADATA, {})
-    if "fit" not in carried:
-        message = (
-            f"layer {keywords.get('name')!r} carries no fit; "
-            "select the points that a fit made, or that a saved fit brought"
-        )
-        raise SettingsError(message)
-    fit: SavedFit = carried["fit"]
-    field = field_of_points(data, keywords["features"], fit)
-    return fit if field is fit.field else replace(fit, field=field, report=None, state={})
 
 
 def _means(field: GaussianField) -> Floats:

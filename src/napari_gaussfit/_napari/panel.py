@@ -173,17 +173,12 @@ class GaussianFitPanel(QWidget):
 
     def _edited(self) -> GaussianField | None:
         """Return the Gaussians of the last fit with what was done to its points since."""
-        from napari_gaussfit._napari.layers import fit_of_points
+        from napari_gaussfit._napari.edited import fit_of_layer
 
         centres = None if self.live is None else self.live.centres
         if centres is None:
             return None if self.fit is None else self.fit.field
-        keywords = {
-            "metadata": centres.metadata,
-            "features": centres.features,
-            "name": centres.name,
-        }
-        return fit_of_points(centres.data, keywords).field
+        return fit_of_layer(centres).field
 
     def _begin(self, task: FitTask) -> None:
         self.worker.in_process = self.model.in_process
@@ -200,9 +195,10 @@ class GaussianFitPanel(QWidget):
     def _show_news(self, news: News) -> None:
         if news.snapshot is None or self.live is None:
             return
-        self.live.show(news.snapshot.field)
+        made = self.live.show(news.snapshot.field)
         now = time.monotonic()
-        if now - self._written >= WRITE_SECONDS:
+        # What takes long comes one at a time, with the window's own turns between.
+        if not made and now - self._written >= WRITE_SECONDS:
             self._written = now
             self.run.show_snapshot(news.snapshot)
             self._draw_plots()

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["DetailPlots", "ProgressPlots"]
 
 BINS = 40
+SAMPLE = 5000
+"""Gaussians that a histogram is made of at most: to find the axes of 50,000 stalls the window."""
+
 TINIEST = 1e-12
 """Of what is drawn in powers of ten."""
 
@@ -136,7 +139,8 @@ class DetailPlots(QWidget):
         if not self.isVisible():
             return
         self._amplitudes.show_values(field.amplitudes.numpy())
-        self._scales.show_values(field.principal()[0].numpy().ravel())
+        factors = field.factors[:: -(-len(field) // SAMPLE) or 1].numpy()
+        self._scales.show_values(np.linalg.svd(factors, compute_uv=False).ravel())
         if history["iteration"]:
             for plot in self._curves:
                 plot.show_history(history)

@@ -55,6 +55,9 @@ def preview_of(stack: Stack) -> Preview:
     FitError
         If PyTorch cannot be loaded beside Qt, with what to do about it.
     """
+    # Imported here, beside the window, so that the first update of a fit has it at hand.
+    from napari_gaussfit._napari import edited, layers  # noqa: F401
+
     try:
         from napari_gaussfit.seeding import estimate_background, suggested_count
     except OSError as error:

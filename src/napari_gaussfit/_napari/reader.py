@@ -124,7 +124,12 @@ def open_fit(path: str | Sequence[str]) -> list[LayerData]:
     FormatError
         If the file is no fit, is damaged, or newer than this package.
     """
-    from napari_gaussfit._napari.layers import points_layer, surface_layer, vectors_layer
+    from napari_gaussfit._napari.layers import (
+        FAINTEST,
+        points_layer,
+        surface_layer,
+        vectors_layer,
+    )
     from napari_gaussfit._napari.placement import Placement
     from napari_gaussfit.io.formats import read_fit
 
@@ -132,7 +137,8 @@ def open_fit(path: str | Sequence[str]) -> list[LayerData]:
     placement = Placement.of_stack(fit.spacing, fit.unit)
     centres = points_layer(fit, placement, name=f"{fit.stack} centres")
     axes = vectors_layer(fit.field, placement, name=f"{fit.stack} axes")
-    surface = surface_layer(fit.field, placement, name=f"{fit.stack} ellipsoids")
+    title = f"{fit.stack} ellipsoids"
+    surface = surface_layer(fit.field, placement, name=title, faintest=FAINTEST)
     for _, keywords, _ in (axes, surface):
         keywords["visible"] = False
     return [surface, axes, centres] if len(fit.field) else [centres]

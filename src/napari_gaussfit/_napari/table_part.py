@@ -170,7 +170,9 @@ class TablePart(QWidget):
         self._follow(points)
         self._unit = fit.unit
         self._busy = True
-        self.model.show_measurements(measurements(fit.field, fit.spacing))
+        # The points of a fit at rest have them already.
+        table = measurements(fit.field, fit.spacing) if points is None else points.features
+        self.model.show_measurements(table)
         for slider, values in (
             (self._amplitude, self.model.column("amplitude")),
             (self._size, self._widths()),

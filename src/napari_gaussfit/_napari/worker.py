@@ -14,18 +14,23 @@ from typing import Any
 from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import FunctionWorker
 
-from napari_gaussfit._napari.jobs import FitTask, Job, News, ProcessJob, ThreadJob
+from napari_gaussfit._napari.collection import HeldCollection
+from napari_gaussfit._napari.jobs import FitTask, Job, News, ThreadJob
 from napari_gaussfit._napari.mips import MipDrawer, MipPair, ViewChoice
+from napari_gaussfit._napari.process_job import ProcessJob
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting import FitState
 
 __all__ = ["FitWorker", "Phase"]
 
 FASTEST_MS, SLOWEST_MS = 125, 2000
-"""Between two looks at the fit: 8 Hz, and less where drawing takes long."""
+"""From one look at the fit to the next: 8 Hz, and less where drawing takes long."""
 
-IDLE_PER_DRAWING = 3.0
-"""The window has three times as long for itself as an update takes to be drawn."""
+PERIOD_PER_DRAWING = 3.0
+"""The window has twice as long for itself as an update takes to be drawn."""
+
+AGAIN_MS = 25
+"""Until the next look, where there was nothing new: a look alone costs nothing."""
 
 
 class Phase(StrEnum):
@@ -110,6 +115,7 @@ class FitWorker(QObject):
         self._wanted: ViewChoice | None = None
         self._seen: tuple[Any, Any] = (None, None)
         self._drawing_since = 0.0
+        self._collection = HeldCollection()
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._pull)
 
@@ -144,6 +150,7 @@ class FitWorker(QObject):
         self._thread = thread
         self._enter(Phase.STARTING)
         self._timer.start(FASTEST_MS)
+        self._collection.hold()
         thread.start()
 
     def pause(self) -> None:
@@ -205,6 +212,7 @@ class FitWorker(QObject):
         if thread is not None:
             thread.quit()
         self._job = self._drawer = None
+        self._collection.release()
         self._phase = Phase.IDLE
 
     def _enter(self, phase: Phase) -> None:
@@ -218,6 +226,8 @@ class FitWorker(QObject):
         if self._news.notice and self._phase is Phase.STARTING:
             self.phase_changed.emit(Phase.STARTING)
         if (snapshot, mips) == self._seen:
+            if self._timer.isActive():
+                self._timer.start(AGAIN_MS)
             return
         old_snapshot, old_mips = self._seen
         self._seen = snapshot, mips
@@ -233,7 +243,8 @@ class FitWorker(QObject):
     def _rest(self) -> None:
         drawing = 1000 * (time.perf_counter() - self._drawing_since)
         if self._timer.isActive():
-            self._timer.start(int(min(max(FASTEST_MS, IDLE_PER_DRAWING * drawing), SLOWEST_MS)))
+            period = min(max(FASTEST_MS, PERIOD_PER_DRAWING * drawing), SLOWEST_MS)
+            self._timer.start(int(period - min(drawing, period)))
 
     def _follow(self, seen: Phase) -> None:
         """Take over the fit's own state, unless something else was asked for since."""
@@ -252,6 +263,7 @@ class FitWorker(QObject):
         if self._thread is None:
             return  # Closed before.
         self._timer.stop()
+        self._collection.release()
         self._pull()
         self.error = self._thread.error
         self._job = self._thread = None

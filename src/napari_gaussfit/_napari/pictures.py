@@ -1,0 +1,106 @@
+"""The pictures beside a stack: the projections of data and fit, their difference, and captions.
+
+Makes layer data tuples ``(data, keywords, type)`` and knows no viewer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari_gaussfit._napari.mips import MipPair
+    from napari_gaussfit._napari.source import Source
+    from napari_gaussfit.field import GaussianField
+
+    LayerData = tuple[Any, dict[str, Any], str]
+
+__all__ = ["amplitude_colours", "pictures_of"]
+
+GAP = 0.06
+"""Between pictures beside each other, in parts of the stack's larger side."""
+
+RESIDUAL_SHARE = 0.05
+"""Of the contrast: a difference as large as this has the fullest colour."""
+
+_DATA, _FIT, _RESIDUAL = "data MIP", "fit MIP", "residual MIP"
+_CAPTIONS = {
+    "": "stack, with the centres in it",
+    _RESIDUAL: f"residual MIP, ±{RESIDUAL_SHARE:.0%} of contrast",
+    _DATA: "data MIP",
+    _FIT: "fit MIP",
+}
+
+
+def pictures_of(mips: MipPair, source: Source) -> dict[str, LayerData]:
+    """Return the flat layers of a view by what they are: three pictures, and their captions."""
+    low, high = source.contrast_limits
+    end = RESIDUAL_SHARE * (high - low)
+    pictures: dict[str, LayerData] = {}
+    for role, picture, limits in (
+        (_DATA, mips.data, (low, high)),
+        (_FIT, mips.fit, (low, high)),
+        (_RESIDUAL, mips.data - mips.fit, (-end, end)),
+    ):
+        colormap = _residual_colours() if role == _RESIDUAL else "gray"
+        look = {"contrast_limits": limits, "colormap": colormap}
+        pictures[role] = picture, {**look, **_beside(role, mips, source)}, "image"
+    # In the world's own coordinates, where the corners are.
+    corners = [_beside(role, mips, source)["translate"] for role in _CAPTIONS]
+    place = pictures[_DATA][1]
+    words = {key: place[key] for key in ("units", "axis_labels", "affine")}
+    words |= {
+        "size": 0.0,
+        "face_color": "transparent",
+        "border_color": "transparent",
+        "features": {"picture": list(_CAPTIONS.values())},
+        "text": {"string": "{picture}", "anchor": "lower_left", "size": 9, "color": "#c8d0da"},
+    }
+    return {**pictures, "captions": (np.array(corners), words, "points")}
+
+
+def amplitude_colours(field: GaussianField) -> Any:
+    """Return colours [K, 4] by amplitude; faint Gaussians are transparent."""
+    from napari.utils.colormaps import ensure_colormap
+
+    amplitudes = field.amplitudes.numpy()
+    low, high = (float(amplitudes.min()), float(amplitudes.max())) if len(amplitudes) else (0, 1)
+    share = (amplitudes - low) / max(high - low, 1e-12)
+    colours = ensure_colormap("plasma").map(share)
+    colours[:, 3] = 0.2 + 0.8 * share
+    return colours
+
+
+def _beside(role: str, mips: MipPair, source: Source) -> dict[str, Any]:
+    """Return where a picture lies: residual right of the stack, data and fit below.
+
+    Pictures are flat: they lie in the plane of the source's last two axes and move with it.
+    """
+    place, stack = source.placement, source.stack
+    high, wide = (n * d for n, d in zip(stack.shape[1:], stack.spacing[1:], strict=True))
+    rows, columns = (n * d for n, d in zip(mips.data.shape, mips.pixel, strict=True))
+    gap = GAP * max(high, wide)
+    right, below = max(wide, columns) + gap, max(high, rows) + gap
+    corners = {_RESIDUAL: (0.0, right), _DATA: (below, 0.0), _FIT: (below, right)}
+    corner = np.asarray(corners.get(role, (0.0, 0.0)))
+    # From the corner of the first pixel to its middle, and from the fit's unit to the layer's.
+    half = (np.asarray(mips.pixel) - np.asarray(stack.spacing[1:])) / 2
+    ratio = place.scale[1:] / place.spacing[1:]
+    turn = place.rotate[1:, 1:] @ place.shear[1:, 1:]
+    return {
+        "scale": np.asarray(mips.pixel) * np.abs(ratio),
+        "translate": place.translate[1:] + turn @ ((corner + half) * ratio),
+        "rotate": place.rotate[1:, 1:],
+        "shear": place.shear[1:, 1:],
+        "affine": place.affine[1:, 1:],
+        "units": place.units[1:],
+        "axis_labels": place.axis_labels[1:],
+    }
+
+
+def _residual_colours() -> Any:
+    """Return colours for a difference: blue where the fit is brighter, orange where the data is."""
+    from napari.utils.colormaps import Colormap
+
+    return Colormap([[0.3, 0.7, 1.0], [0.0, 0.0, 0.0], [1.0, 0.6, 0.2]], name="residual")
