@@ -9,6 +9,9 @@ DEMO_OUTPUT ?= demo-output
 # where CI runs: the range in pyproject.toml is satisfied then and brings no CUDA libraries.
 TORCH ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo torch || echo torch==2.13.0)
 
+# CI runs all tests with PyQt6, and the smoke test with PySide6, in an environment of its own.
+OTHER_QT_VENV := .venv-pyside6
+
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -24,7 +27,7 @@ DOCS := docs/_build
 NOTEBOOK_TABLE := $(DOCS)/notebook-table.md
 TESTED := $(shell find src tests -name '*.py' 2>/dev/null) pyproject.toml
 
-.PHONY: help demo test lint docs bench screenshots clean window-packages screen-packages
+.PHONY: help demo test smoke lint docs bench screenshots clean window-packages screen-packages
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +37,11 @@ demo: $(READY) $(if $(HAS_SCREEN),window-packages) ## Fit a phantom with known G
 
 test: lint screen-packages ## Run all that CI runs: lint, then every test, then the documentation
 	$(ON_SCREEN) $(BIN)/python -m pytest --notebook-table $(NOTEBOOK_TABLE)
+	$(MAKE) smoke VENV=$(OTHER_QT_VENV) EXTRAS=test,pyside6
 	$(MAKE) docs
+
+smoke: $(READY) screen-packages ## Run the smoke test of the windows with the Qt of EXTRAS
+	$(ON_SCREEN) $(BIN)/python -m pytest -m smoke
 
 lint: $(READY) ## Check rules, layout, types
 	$(BIN)/ruff check .
@@ -51,7 +58,8 @@ screenshots: $(READY) screen-packages ## Make the pictures of the README and doc
 	$(ON_SCREEN) $(BIN)/python docs/screenshots.py
 
 clean: ## Remove the environment and all that was built, cached or written by the demo
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache $(DEMO_OUTPUT) $(DOCS) docs/api/generated
+	rm -rf $(VENV) $(OTHER_QT_VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(DEMO_OUTPUT) $(DOCS) docs/api/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The documentation shows which test proves what, and how it ended: a run of `make test` wrote it,

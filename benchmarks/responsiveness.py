@@ -35,8 +35,11 @@ if TYPE_CHECKING:
 
 SIZE = 1200, 900
 TICK_MS = 10
-FROM_STEP, TO_STEP = 100, 500
+FROM_STEP, TO_STEP = 100, 600
 """The steps that are timed: the views are all made by then."""
+
+LONGEST = "fine"
+"""The quality with the most steps, so that a fit goes on for as long as it is watched."""
 
 FEW, MANY = 2000, 50_000
 
@@ -77,7 +80,7 @@ def settings(gaussians: int) -> FitSettings:
     """A fit that goes on for as long as it is watched."""
     from napari_gaussfit import FitSettings
 
-    return FitSettings(gaussians=gaussians, iterations=1_000_000)
+    return FitSettings(gaussians=gaussians, quality=LONGEST)
 
 
 def speed(seconds: list[float]) -> float:

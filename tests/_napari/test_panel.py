@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -12,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 import pytest
-from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
-from qtpy.QtGui import QDropEvent
+from napari.settings import get_settings
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QLabel
+from qtpy.QtWidgets import QApplication, QLabel, QMainWindow, QWidget
 
 from napari_gaussfit._napari.layers import METADATA
 from napari_gaussfit._napari.panel import GaussianFitPanel
@@ -37,8 +40,8 @@ pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
 
 PLUGIN = "napari-gaussfit"
 LONG = FitSettings(gaussians=40, quality="fine")
-LATENCY = 2.0
-"""Seconds: one on a machine of its own; where tests share it, another for the neighbours."""
+LATENCY = 1.0
+"""Seconds that a process may outlive what it worked for."""
 
 SHORT = FitSettings(gaussians=20, quality="preview")
 
@@ -70,17 +73,23 @@ def open_from_menu(viewer: Any) -> GaussianFitPanel:
 
 
 def drop(widget: Any, path: Path) -> None:
-    """Drop a file on a widget: the event that a file manager sends."""
+    """Drop a file on a widget: the events that a file manager has Qt send."""
     data = QMimeData()
     data.setUrls([QUrl.fromLocalFile(str(path))])
-    event = QDropEvent(
-        QPointF(10, 10),
-        Qt.DropAction.CopyAction,
-        data,
-        Qt.MouseButton.LeftButton,
-        Qt.KeyboardModifier.NoModifier,
+    button, no_key = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    entered = QDragEnterEvent(QPoint(9, 9), Qt.DropAction.CopyAction, data, button, no_key)
+    QApplication.sendEvent(widget, entered)
+    assert entered.isAccepted(), f"{widget} takes no files"
+    dropped = QDropEvent(QPointF(9, 9), Qt.DropAction.CopyAction, data, button, no_key)
+    QApplication.sendEvent(widget, dropped)
+
+
+def canvas_of_the_window() -> QWidget:
+    """Return what lies in the middle of napari's window, where a user drops files."""
+    [window] = [w for w in QApplication.topLevelWidgets() if isinstance(w, QMainWindow)]
+    return window.findChild(QWidget, "canvas") or next(
+        w for w in window.findChildren(QWidget) if "Canvas" in type(w).__name__
     )
-    widget.dropEvent(event)
 
 
 def press(panel: GaussianFitPanel, name: str) -> None:
@@ -121,6 +130,7 @@ def layer_named(viewer: Any, end: str) -> Any:
     return layer
 
 
+@pytest.mark.smoke
 def test_a_user_drops_a_stack_fits_pauses_edits_refines_and_saves(
     make_napari_viewer_proxy: Any,
     stack_path: Callable[[str], Path],
@@ -129,12 +139,13 @@ def test_a_user_drops_a_stack_fits_pauses_edits_refines_and_saves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     viewer = make_napari_viewer_proxy()
-    panel = open_from_menu(viewer)
-    assert enabled(panel) == set()
-    drop(panel, stack_path("neurites/dendrite_spines_spotspine.tif"))
-    wait_until(lambda: "Fit" in enabled(panel))
-    source = viewer.layers[0]
+    # As a user has answered napari's question, once.
+    get_settings().plugins.extension2reader = {"*.tif": PLUGIN}
+    drop(canvas_of_the_window(), stack_path("neurites/dendrite_spines_spotspine.tif"))
+    [source] = viewer.layers
     np.testing.assert_allclose(source.scale, (0.21, 0.06, 0.06))
+    panel = open_from_menu(viewer)
+    wait_until(lambda: "Fit" in enabled(panel))
     panel.model.settings = LONG
 
     press(panel, "Fit")
@@ -156,16 +167,14 @@ def test_a_user_drops_a_stack_fits_pauses_edits_refines_and_saves(
     asked = time.monotonic()
     press(panel, "Stop")
     wait_until(lambda: panel.worker.phase is Phase.CANCELLED)
-    assert time.monotonic() - asked < 1.5
+    took = time.monotonic() - asked
+    assert took < LATENCY, f"the fit goes on for {took:.2f} s after Stop"
     assert enabled(panel) == {"Fit", "Refine"}
 
     for layer in viewer.layers:
         assert [str(u) for u in layer.units] == [str(u) for u in source.units[-layer.ndim :]]
         assert layer.axis_labels == source.axis_labels[-layer.ndim :]
-    before = len(viewer.layers)
-    panel.results.kinds = set(KINDS)
-    panel.results.add_layers()
-    wait_until(lambda: len(viewer.layers) == before + len(KINDS))
+    export_every_kind(panel, wait_until)
 
     centres = panel.live.centres
     removed = 7
@@ -187,6 +196,26 @@ def test_a_user_drops_a_stack_fits_pauses_edits_refines_and_saves(
     assert len(load_fit(tmp_path / "dendrite.safetensors").field) == 40 - removed
     viewer.open(str(tmp_path / "dendrite.safetensors"), plugin=PLUGIN)
     assert len(layer_named(viewer, "ellipsoids [1]").data[0]) > 0
+    viewer.close()
+
+
+def test_a_file_dropped_on_the_panel_opens_without_a_question(
+    make_napari_viewer_proxy: Any, stack_path: Callable[[str], Path], wait_until: Wait
+) -> None:
+    viewer = make_napari_viewer_proxy()
+    panel = open_from_menu(viewer)
+    assert enabled(panel) == set()
+    drop(panel, stack_path("neurites/dendrite_spines_spotspine.tif"))
+    np.testing.assert_allclose(viewer.layers[0].scale, (0.21, 0.06, 0.06))
+    wait_until(lambda: enabled(panel) == {"Fit"})
+
+
+def export_every_kind(panel: GaussianFitPanel, wait_until: Wait) -> None:
+    layers = panel.viewer.layers
+    before = len(layers)
+    panel.results.kinds = set(KINDS)
+    panel.results.add_layers()
+    wait_until(lambda: len(layers) == before + len(KINDS))
 
 
 def see_points_move(panel: GaussianFitPanel, wait_until: Wait, times: int) -> None:
@@ -228,6 +257,7 @@ def test_a_layer_that_is_deleted_during_the_fit_is_not_forced_back(
     assert panel.worker.phase is Phase.RUNNING
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("closed", ["layer", "panel", "window"])
 def test_closing_ends_the_fit_within_a_second(panel: Any, wait_until: Wait, closed: str) -> None:
     viewer = panel.viewer
@@ -360,23 +390,29 @@ def tips(widget: Any) -> list[str]:
     return found
 
 
-def test_the_panel_opens_in_half_a_second(
-    make_napari_viewer_proxy: Any, small_beads: Phantom
-) -> None:
-    import torch
+OPENING = """
+import time
+import napari, torch
+from qtpy.QtWidgets import QApplication
+viewer = napari.Viewer(show=False)
+viewer.add_image(__import__("numpy").zeros((12, 40, 40)))
+QApplication.processEvents()
+began, worked = time.perf_counter(), time.thread_time()
+viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
+QApplication.processEvents()
+print("opened in", time.perf_counter() - began, time.thread_time() - worked)
+viewer.close()
+"""
 
-    assert torch is not None
-    viewer = make_napari_viewer_proxy()
-    viewer.add_image(small_beads.stack.voxels)
-    opened = []
-    for _ in range(3):
-        began = time.thread_time()
-        dock, _ = viewer.window.add_plugin_dock_widget(PLUGIN, "Gaussian fit")
-        QApplication.processEvents()
-        opened.append(time.thread_time() - began)
-        viewer.window.remove_dock_widget(dock)
-        QTest.qWait(50)
-    assert min(opened) < 0.5, f"the panel takes {opened} s to open"
+
+@pytest.mark.smoke
+def test_the_panel_opens_in_half_a_second_beyond_the_imports_of_napari_and_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OPENING], capture_output=True, text=True, check=True
+    )
+    waited, worked = map(float, done.stdout.partition("opened in")[2].split()[:2])
+    # The thread's own time: what it waits for the neighbours of a test is not the panel's.
+    assert worked < 0.5, f"the panel takes {worked:.2f} s of work to open, {waited:.2f} s in all"
 
 
 def test_a_fit_begins_at_the_gaussians_of_chosen_points(

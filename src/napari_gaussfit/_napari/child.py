@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting import Fit, Snapshot
     from napari_gaussfit.stack import Stack
 
-POLITENESS = 5
-"""Niceness: where cores are few, the window comes first."""
-
 FIELD_ARRAYS = ("means", "cholesky", "amplitudes")
 
 
@@ -46,8 +43,6 @@ class Outbox:
 def main() -> None:
     """Fit what is asked for on the standard input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "nice"):
-        os.nice(POLITENESS)
     inbox = os.fdopen(os.dup(0), "rb", buffering=0)
     outbox = Outbox(os.fdopen(os.dup(1), "wb"))
     # What libraries print goes to the errors, not among the messages.

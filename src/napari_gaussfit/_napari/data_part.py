@@ -12,11 +12,13 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_gaussfit._napari import source as sources
+from napari_gaussfit._napari.arranging import LABELS, Form, native_of
 from napari_gaussfit._napari.histogram import Histogram
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class DataPart(QWidget):
             tooltip="The layer to fit: an image with axes z, y, x. Others are not listed.",
         )
         self._places: Container[SpinBox] = Container(labels=True)
-        self._places.margins = (0, 0, 0, 0)
+        self._places.margins = (4, 0, 4, 0)
         self._sizes = [
             FloatSpinBox(
                 name=axis, min=1e-6, max=1e6, step=0.01, tooltip=f"Distance of voxels along {axis}."
@@ -100,36 +102,41 @@ class DataPart(QWidget):
         for emitter in self._layer_events:
             emitter.connect(self.reset_choices)
         self.reset_choices()
+        self._choose()
 
     def _lay_out(self) -> None:
-        spacing = Container(
-            label="Spacing", layout="horizontal", labels=False, widgets=[*self._sizes, self._unit]
-        )
-        spacing.margins = (0, 0, 0, 0)
+        spacing = QHBoxLayout()
+        label = QLabel("Spacing")
+        label.setToolTip("Distances of voxels along z, y and x, and their unit.")
+        label.setFixedWidth(LABELS)
+        spacing.addWidget(label)
+        for control in (*self._sizes, self._unit):
+            spacing.addWidget(native_of(control), 1)
+        spacing.setContentsMargins(4, 0, 4, 0)
+        spacing.setSpacing(4)
         for size in self._sizes:
-            size.native.setMinimumWidth(56)
+            size.native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             size.native.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
-        self._unit.native.setMinimumWidth(62)
-        form = Container(widgets=[self._layer, self._places, spacing], labels=True)
-        more = Container(widgets=[self._region, self._points], labels=True)
+        self._unit.native.setMinimumWidth(68)
+        form, more = Form(self._layer), Form(self._region, self._points)
         notice = QHBoxLayout()
         notice.addWidget(self._warning, 1)
         notice.addWidget(self.offer, 0, Qt.AlignmentFlag.AlignTop)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(2)
-        for container in (form, more):
-            container.margins = (4, 0, 4, 0)
         for choice in (self._layer, self._region, self._points):
             # Names of layers are long; the panel is not.
             choice.native.setMinimumContentsLength(8)
             choice.native.setSizeAdjustPolicy(
                 QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
             )
-        box.addWidget(form.native)
+        box.addWidget(form)
+        box.addWidget(native_of(self._places))
+        box.addLayout(spacing)
         box.addLayout(notice)
         box.addWidget(self._histogram)
-        box.addWidget(more.native)
+        box.addWidget(more)
 
     @property
     def layer(self) -> Image | None:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     LayerData = tuple[Any, dict[str, Any], str]
 
 __all__ = [
-    "FAINTEST",
     "METADATA",
     "ellipsoids",
     "labels_layer",
@@ -45,10 +44,6 @@ MOST_FACES = 1_000_000
 
 FINEST_SUBDIVISION = 2
 """Of an icosahedron: 320 faces, round to the eye at any size that one among many has."""
-
-FAINTEST = 0.1
-"""Of the amplitudes that are shown as ellipsoids where nobody chooses, in parts of the brightest's:
-without it, the dendrite stands in a cloud of what makes up its background."""
 
 _COLORMAP = "plasma"
 """Its dark end is still seen on black."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QTimer
 
-from napari_gaussfit._napari.pictures import amplitude_colours, pictures_of
+from napari_gaussfit._napari.pictures import CAPTIONS, WORDS, amplitude_colours, pictures_of
 
 if TYPE_CHECKING:
     from napari.layers import Layer, Points
@@ -56,6 +56,7 @@ class LiveLayers:
         self._mips: MipPair | None = None
         self._coloured = 0.0
         self._framed: ViewChoice | None = None
+        self._captioned = 0
         self._making = QTimer()
         self._making.setSingleShot(True)
         self._making.timeout.connect(self._make_another)
@@ -77,9 +78,14 @@ class LiveLayers:
         self._deleted.clear()
         self._field = self._mips = None
 
+    def make_no_more(self) -> None:
+        """Make no layer that is still missing: their stack is gone."""
+        self._making.stop()
+        self._field = self._mips = None
+
     def close(self) -> None:
         """Follow no more; the layers stay."""
-        self._making.stop()
+        self.make_no_more()
         self._viewer.layers.events.removed.disconnect(self._forget)
         for layer in self._layers.values():
             layer.events.visible.disconnect(self._catch_up)
@@ -149,12 +155,26 @@ class LiveLayers:
         for role, layer_data in pictures_of(self._mips, self.source).items():
             if role not in self._layers and role not in self._deleted:
                 self._add(role, layer_data)
+                if role == CAPTIONS:
+                    self._captioned = 0
                 return True
+        if self._caption_next():
+            return True
         if self._framed != self._mips.view:
             self._framed = self._mips.view
             if self._viewer.dims.ndisplay == 2:
                 self._viewer.reset_view()
         return False
+
+    def _caption_next(self) -> bool:
+        """Show one more caption, and say whether there was one: new letters take long to draw."""
+        layer = self._layers.get(CAPTIONS)
+        if layer is None or self._captioned == len(WORDS):
+            return False
+        self._captioned += 1
+        shown = [words if n < self._captioned else "" for n, words in enumerate(WORDS)]
+        layer.features = {"picture": shown}
+        return True
 
     def _points(self, field: GaussianField) -> LayerData:
         """Return the centres alone: measurements come when they change no more."""
@@ -180,7 +200,8 @@ class LiveLayers:
         return np.exp(log_sigmas) / self.source.placement.spacing[-1]
 
     def _move(self, layer: Points, field: GaussianField) -> None:
-        with layer.events.data.blocker():
+        # What the list of layers hears of has it painted anew, which costs more than the points.
+        with layer.events.data.blocker(), self._viewer.layers.events.blocker_all():
             layer.data = self.source.placement.in_voxels(field.means.numpy())
         now = time.perf_counter()
         if now - self._coloured > COLOUR_SECONDS:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MipDrawer", "MipPair", "MipThread", "ViewChoice"]
 
-REST_PER_WORK = 20.0
+REST_PER_WORK = 40.0
 """Times as long as it drew, the thread rests: drawing costs the fit at most a twentieth."""
 
 SHORTEST_REST = 0.25

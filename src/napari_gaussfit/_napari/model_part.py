@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import get_args
 
-from magicgui.widgets import CheckBox, ComboBox, Container, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, SpinBox
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
+from napari_gaussfit._napari.arranging import Form
 from napari_gaussfit.settings import ITERATIONS, Device, FitSettings, Loss, Objective, Quality
 
 __all__ = ["ModelPart"]
@@ -66,15 +67,10 @@ class ModelPart(QWidget):
         )
         self._facts = QLabel()
         self._facts.setWordWrap(True)
-        form = Container(
-            widgets=[self._count, self._quality, self._objective, self._loss, self._device],
-            labels=True,
-        )
-        form.margins = (4, 0, 4, 0)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(2)
-        box.addWidget(form.native)
+        box.addWidget(Form(self._count, self._quality, self._objective, self._loss, self._device))
         box.addWidget(self._own_process.native)
         box.addWidget(self._facts)
         self._facts.setContentsMargins(4, 0, 4, 0)

@@ -39,7 +39,7 @@ __all__ = ["GaussianFitPanel"]
 SIZE = 390, 720
 """Width and height that the panel would like to have, in pixels."""
 
-WRITE_SECONDS = 1.0
+WRITE_SECONDS = 1.5
 """Between two updates of figures and plots, which nobody reads faster."""
 
 SETTLE_MS = 150
@@ -248,6 +248,8 @@ class GaussianFitPanel(QWidget):
     def _layer_removed(self, event: Event) -> None:
         if self._layer is not None and event.value == self._layer:
             self.worker.abort()
+            if self.live is not None:
+                self.live.make_no_more()
 
     # The panel itself
 

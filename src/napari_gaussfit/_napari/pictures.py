@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     LayerData = tuple[Any, dict[str, Any], str]
 
-__all__ = ["amplitude_colours", "pictures_of"]
+__all__ = ["CAPTIONS", "FAINTEST", "WORDS", "amplitude_colours", "pictures_of"]
 
 GAP = 0.06
 """Between pictures beside each other, in parts of the stack's larger side."""
@@ -24,17 +24,25 @@ GAP = 0.06
 RESIDUAL_SHARE = 0.05
 """Of the contrast: a difference as large as this has the fullest colour."""
 
+FAINTEST = 0.1
+"""Of the amplitudes that are shown as ellipsoids where nobody chooses, in parts of the brightest's:
+without it, the dendrite stands in a cloud of what makes up its background."""
+
 _DATA, _FIT, _RESIDUAL = "data MIP", "fit MIP", "residual MIP"
-_CAPTIONS = {
+_CAPTIONED = {
     "": "stack, with the centres in it",
     _RESIDUAL: f"residual MIP, ±{RESIDUAL_SHARE:.0%} of contrast",
     _DATA: "data MIP",
     _FIT: "fit MIP",
 }
 
+CAPTIONS = "captions"
+WORDS = tuple(_CAPTIONED.values())
+"""What the captions say, in the order of their points."""
+
 
 def pictures_of(mips: MipPair, source: Source) -> dict[str, LayerData]:
-    """Return the flat layers of a view by what they are: three pictures, and their captions."""
+    """Return the flat layers of a view by what they are: three pictures, and blank captions."""
     low, high = source.contrast_limits
     end = RESIDUAL_SHARE * (high - low)
     pictures: dict[str, LayerData] = {}
@@ -47,17 +55,17 @@ def pictures_of(mips: MipPair, source: Source) -> dict[str, LayerData]:
         look = {"contrast_limits": limits, "colormap": colormap}
         pictures[role] = picture, {**look, **_beside(role, mips, source)}, "image"
     # In the world's own coordinates, where the corners are.
-    corners = [_beside(role, mips, source)["translate"] for role in _CAPTIONS]
+    corners = [_beside(role, mips, source)["translate"] for role in _CAPTIONED]
     place = pictures[_DATA][1]
     words = {key: place[key] for key in ("units", "axis_labels", "affine")}
     words |= {
         "size": 0.0,
         "face_color": "transparent",
         "border_color": "transparent",
-        "features": {"picture": list(_CAPTIONS.values())},
+        "features": {"picture": [""] * len(WORDS)},
         "text": {"string": "{picture}", "anchor": "lower_left", "size": 9, "color": "#c8d0da"},
     }
-    return {**pictures, "captions": (np.array(corners), words, "points")}
+    return {**pictures, CAPTIONS: (np.array(corners), words, "points")}
 
 
 def amplitude_colours(field: GaussianField) -> Any:

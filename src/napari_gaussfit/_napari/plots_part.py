@@ -40,6 +40,7 @@ class Curves(QWidget):
         self._logarithmic, self._from_zero = logarithmic, from_zero
         self._plot = bare_plot(f"{title}, powers of ten" if logarithmic else title)
         self._plot.setMinimumHeight(90)
+        self._plot.disableAutoRange()
         if len(columns) > 1:
             legend = self._plot.addLegend(
                 offset=(-4, 2 if logarithmic else -4), labelTextSize="8pt", colCount=3
@@ -58,14 +59,20 @@ class Curves(QWidget):
     def show_history(self, history: Mapping[str, list[float]]) -> None:
         """Draw what was recorded so far."""
         steps = np.asarray(history["iteration"])
+        seen: list[np.ndarray] = []
         for column, curve in self._curves.items():
             values = np.asarray(history[column], float)[: len(steps)]
             if self._logarithmic:
                 values = np.log10(np.maximum(values, TINIEST))
             known = np.isfinite(values)
             curve.setData(steps[: len(values)][known], values[known])
-        if self._from_zero:
-            self._plot.setYRange(0, 1.15 * max(history[next(iter(self._curves))]))
+            seen.append(values[known])
+        shown = np.concatenate(seen)
+        if len(shown):
+            low, high = float(shown.min()), float(shown.max())
+            low, high = (0.0, 1.15 * high) if self._from_zero else (low, max(high, low + 1e-3))
+            # pyqtgraph's own ranging has everything painted twice.
+            self._plot.setRange(xRange=(steps[0], max(steps[-1], steps[0] + 1)), yRange=(low, high))
 
 
 class Bars(QWidget):

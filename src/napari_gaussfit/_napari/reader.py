@@ -124,12 +124,8 @@ def open_fit(path: str | Sequence[str]) -> list[LayerData]:
     FormatError
         If the file is no fit, is damaged, or newer than this package.
     """
-    from napari_gaussfit._napari.layers import (
-        FAINTEST,
-        points_layer,
-        surface_layer,
-        vectors_layer,
-    )
+    from napari_gaussfit._napari.layers import points_layer, surface_layer, vectors_layer
+    from napari_gaussfit._napari.pictures import FAINTEST
     from napari_gaussfit._napari.placement import Placement
     from napari_gaussfit.io.formats import read_fit
 

@@ -8,6 +8,10 @@ import numpy as np
 from magicgui.widgets import CheckBox, Container, FloatSpinBox
 from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_gaussfit._napari.arranging import Form
+from napari_gaussfit._napari.pictures import FAINTEST
+from napari_gaussfit.io.formats import FIT_WRITERS
+
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
@@ -30,7 +34,13 @@ KINDS = {
 
 
 def result_layers(
-    fit: SavedFit, source: Source, kinds: set[str], *, at_sigma: float, threshold: float
+    fit: SavedFit,
+    source: Source,
+    kinds: set[str],
+    *,
+    at_sigma: float,
+    faintest: float,
+    threshold: float,
 ) -> list[LayerData]:
     """Return layers of a fit.
 
@@ -44,6 +54,8 @@ def result_layers(
         Some of `KINDS`.
     at_sigma : float
         The ellipsoids' distance from their centres, in standard deviations.
+    faintest : float
+        Amplitude below which a Gaussian gets no ellipsoid, in parts of the brightest's.
     threshold : float
         Of the labels, in raw intensity.
     """
@@ -65,7 +77,8 @@ def result_layers(
         made.append(layers.labels_layer(field, volume, place, threshold=threshold, name=title))
     if "surface" in kinds:
         title = f"{name} ellipsoids"
-        made.append(layers.surface_layer(field, place, name=title, at_sigma=at_sigma))
+        look = {"at_sigma": at_sigma, "faintest": faintest}
+        made.append(layers.surface_layer(field, place, name=title, **look))
     if "vectors" in kinds:
         made.append(layers.vectors_layer(field, place, name=f"{name} axes"))
     if "points" in kinds:
@@ -92,15 +105,24 @@ class ResultsPart(QWidget):
             for kind, (text, tip) in KINDS.items()
         }
         self._sigma = FloatSpinBox(
-            label="Ellipsoids at (sigma)",
+            label="Ellipsoids at (sigmas)",
             value=1.0,
             min=0.1,
             max=5.0,
             step=0.1,
             tooltip="How far out the ellipsoids lie, in standard deviations.",
         )
+        self._faintest = FloatSpinBox(
+            label="Leave out ellipsoids below (%)",
+            value=100 * FAINTEST,
+            min=0.0,
+            max=100.0,
+            step=5.0,
+            tooltip="Gaussians fainter than this part of the brightest get no ellipsoid: "
+            "faint ones are wide, and hide the others. 0 shows all.",
+        )
         self._threshold = FloatSpinBox(
-            label="Labels above",
+            label="Labels above (intensity)",
             value=0.0,
             min=-1e9,
             max=1e9,
@@ -109,13 +131,15 @@ class ResultsPart(QWidget):
         self.add = QPushButton("Add layers")
         self.add.setToolTip("Add the ticked layers to the viewer.")
         self.save = QPushButton("Save…")
-        self.save.setToolTip("Save the fit to go on with, or its measurements as a table (CSV).")
+        self.save.setToolTip(
+            "Save the fit to go on with, its measurements as a table, or what it renders."
+        )
         self._words = QLabel("No fit yet.")
         self._words.setWordWrap(True)
         boxes = Container(widgets=list(self._kinds.values()), labels=False)
-        form = Container(widgets=[self._sigma, self._threshold], labels=True)
+        form = Form(self._sigma, self._faintest, self._threshold, labels=160)
         box = QVBoxLayout(self)
-        for widget in (boxes.native, form.native, self.add, self.save, self._words):
+        for widget in (boxes.native, form, self.add, self.save, self._words):
             box.addWidget(widget)
         box.addStretch(1)
         self.add.clicked.connect(self.add_layers)
@@ -156,6 +180,7 @@ class ResultsPart(QWidget):
             self._live.source,
             self.kinds,
             at_sigma=float(self._sigma.value),
+            faintest=float(self._faintest.value) / 100,
             threshold=float(self._threshold.value),
             _start_thread=False,
         )
@@ -170,18 +195,16 @@ class ResultsPart(QWidget):
             self._viewer.add_layer(Layer.create(*layer_data))
 
     def _ask_where(self) -> None:
-        from napari_gaussfit.io.formats import FIT_WRITERS
-
         name = self._fit.stack if self._fit is not None else "fit"
         kinds = (f"{what[0].upper()}{what[1:]} (*{end})" for end, (what, _) in FIT_WRITERS.items())
-        path, _ = QFileDialog.getSaveFileName(
+        path, kind = QFileDialog.getSaveFileName(
             self,
             "Save the fit",
             f"{name}.safetensors",
             ";;".join(kinds),
         )
         if path:
-            self.save_to(path)
+            self.save_to(_with_suffix(path, kind))
 
     def save_to(self, path: str) -> None:
         """Save the fit through napari, with the writer for the path's suffix."""
@@ -195,6 +218,15 @@ class ResultsPart(QWidget):
         there = self._fit is not None
         self.add.setEnabled(there and bool(self.kinds))
         self.save.setEnabled(there)
+
+
+def _with_suffix(path: str, kind: str) -> str:
+    """Return a path with the suffix of the kind of file that was chosen, as "A table (*.csv)"."""
+    wanted = kind.rpartition("*")[2].rstrip(")")
+    stem, dot, end = path.rpartition(".")
+    if not wanted or path.lower().endswith(wanted):
+        return path
+    return (stem if dot + end in FIT_WRITERS else path) + wanted
 
 
 def _summary(fit: SavedFit) -> str:

@@ -108,12 +108,15 @@ class RunPart(QWidget):
             self._bar.setFormat("no fit yet")
             self._figures.setText("PSNR: held-out –, training –, voxels –\nGaussians: –")
             return
+        # A bar paints itself, and the window with it, at every call: once is enough.
+        self._bar.setUpdatesEnabled(False)
         self._bar.setRange(0, snapshot.iterations)
         self._bar.setValue(snapshot.iteration)
         self._bar.setFormat(
             f"step %v of %m, {_duration(snapshot.seconds)}"
             + (f", {_duration(snapshot.seconds_left)} left" if snapshot.seconds_left > 0 else "")
         )
+        self._bar.setUpdatesEnabled(True)
         self._figures.setText(
             f"PSNR: held-out {_decibels(snapshot.held_out_psnr)}, "
             f"training {_decibels(snapshot.train_psnr)}, voxels {_decibels(snapshot.voxel_psnr)}\n"

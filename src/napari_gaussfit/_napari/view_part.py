@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from magicgui.widgets import ComboBox, Container, FloatSlider
+from magicgui.widgets import ComboBox, FloatSlider
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_gaussfit._napari.arranging import Form
 from napari_gaussfit._napari.mips import ViewChoice
 
 __all__ = ["ViewPart"]
@@ -48,11 +49,10 @@ class ViewPart(QWidget):
             value=20,
             tooltip="Degrees above the stack's equator.",
         )
-        form = Container(widgets=[self._way, self._azimuth, self._elevation], labels=True)
-        form.margins = (4, 0, 4, 0)
+        self._form = Form(self._way, self._azimuth, self._elevation)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
-        box.addWidget(form.native)
+        box.addWidget(self._form)
         for control in (self._way, self._azimuth, self._elevation):
             control.changed.connect(self._announce)
         for slider in (self._azimuth, self._elevation):
@@ -80,4 +80,5 @@ class ViewPart(QWidget):
 
     def _show_angles(self) -> None:
         on_orbit = self._way.value == _ORBIT
-        self._azimuth.visible = self._elevation.visible = on_orbit
+        for slider in (self._azimuth, self._elevation):
+            self._form.show_row(slider, shown=on_orbit)

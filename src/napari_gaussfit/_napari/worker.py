@@ -23,7 +23,7 @@ from napari_gaussfit.fitting import FitState
 
 __all__ = ["FitWorker", "Phase"]
 
-FASTEST_MS, SLOWEST_MS = 125, 2000
+FASTEST_MS, SLOWEST_MS = 160, 2000
 """From one look at the fit to the next: 8 Hz, and less where drawing takes long."""
 
 PERIOD_PER_DRAWING = 3.0
