@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -148,4 +150,44 @@ def test_points_without_any_measurement_are_refused() -> None:
     points = points_of(some_fit())
     points.features = points.features.assign(amplitude=np.nan)
     with pytest.raises(SettingsError, match="no point has an amplitude"):
+        fit_now(points)
+
+
+def in_two_channels() -> SavedFit:
+    fit = some_fit()
+    brightness = torch.linspace(10, 20, len(fit.field))
+    return replace(fit, others=(replace(fit.field, amplitudes=brightness, background=3.0),))
+
+
+def test_channels_that_nobody_touched_are_the_fit_itself() -> None:
+    fit = in_two_channels()
+    points = points_of(fit)
+    np.testing.assert_allclose(points.features["amplitude_1"], fit.others[0].amplitudes)
+    assert fit_now(points) is fit
+
+
+def test_every_channel_follows_the_edited_points() -> None:
+    fit = in_two_channels()
+    points = points_of(fit)
+    points.selected_data = {0, 1}
+    points.remove_selected()
+    edited = fit_now(points)
+    first, second = edited.channels
+    assert torch.equal(first.means, second.means)
+    torch.testing.assert_close(second.amplitudes, fit.others[0].amplitudes[2:])
+    assert (first.background, second.background) == (12.5, 3.0)
+    assert edited.report is None
+
+
+def test_a_channel_that_was_changed_alone_counts() -> None:
+    fit = in_two_channels()
+    points = points_of(fit)
+    features = points.features
+    features.loc[4, "amplitude_1"] = 99.0
+    points.features = features
+    edited = fit_now(points)
+    assert float(edited.others[0].amplitudes[4]) == 99.0
+    assert torch.equal(edited.field.amplitudes, fit.field.amplitudes)
+    points.features = features.drop(columns="amplitude_1")
+    with pytest.raises(SettingsError, match="lack the features amplitude_1"):
         fit_now(points)

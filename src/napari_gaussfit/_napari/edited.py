@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from napari_gaussfit._napari.layers import METADATA
 from napari_gaussfit.errors import SettingsError
@@ -110,7 +111,31 @@ def fit_of_points(data: Floats, keywords: Mapping[str, Any]) -> SavedFit:
         raise SettingsError(message)
     fit: SavedFit = carried["fit"]
     field = field_of_points(data, keywords["features"], fit)
-    return fit if field is fit.field else replace(fit, field=field, report=None, state={})
+    others = _other_channels(field, keywords["features"], fit)
+    unedited = field is fit.field and all(
+        torch.equal(found.amplitudes, known.amplitudes)
+        for found, known in zip(others, fit.others, strict=True)
+    )
+    return fit if unedited else replace(fit, field=field, others=others, report=None, state={})
+
+
+def _other_channels(
+    field: GaussianField, features: pd.DataFrame, fit: SavedFit
+) -> tuple[GaussianField, ...]:
+    """Return the channels after the first of an edited field, lit by ``amplitude_1``, and so on."""
+    if not fit.others:
+        return ()
+    names = [f"amplitude_{n}" for n in range(1, len(fit.channels))]
+    missing = [name for name in names if name not in features]
+    if missing:
+        message = f"the points lack the features {', '.join(missing)}; take a layer of fitted ones"
+        raise SettingsError(message)
+    numbers = features[names].astype(np.float64)
+    brightness = numbers.fillna(numbers.median()).to_numpy(np.float32)
+    return tuple(
+        replace(field, amplitudes=torch.from_numpy(lit.copy()), background=known.background)
+        for lit, known in zip(brightness.T, fit.others, strict=True)
+    )
 
 
 def fit_of_layer(points: Points) -> SavedFit:
