@@ -25,8 +25,9 @@ CUTOFF = 1e-7
 LARGEST_VALUE_ERROR, LARGEST_GRADIENT_ERROR = 3e-5, 1e-4
 SIDES = (24.0, 20.0, 28.0)
 TEMPERATURE = 0.1
-OF_CPU = 1e-4
-"""How far a MIP and its gradients may be from the CPU's, in parts of the largest: both search."""
+OF_CPU = 1e-3
+"""How far a MIP may be from the CPU's, in parts of the largest: on a flat top, four evaluations do
+not reach the mode."""
 
 Row = tuple[Cell, ...]
 
@@ -182,7 +183,7 @@ class Checks:
         widen(wide, spacing, 0.7)
         here = narrow.to(self.device, copy=True)
         cuda.widen(here, torch.tensor(spacing, device=self.device), 0.7)
-        self._note("widening", "float64", (apart([here.cpu()], [wide]), 0.0), 10 * OF_CPU)
+        self._note("widening", "float64", (apart([here.cpu()], [wide]), 0.0), OF_CPU)
 
 
 def apart(found: Sequence[torch.Tensor], true: Sequence[torch.Tensor]) -> float:

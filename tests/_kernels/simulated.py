@@ -62,7 +62,8 @@ KERNELS = (
 )
 LAUNCHING = (cuda_gaussians, cuda_sums, cuda_views)
 SMALL = {"overlapping": 10, "elongated": 8, "tiny": 12, "outside": 10, "one": 1}
-OF_PEAK = 1e-4
+OF_PEAK = 1e-3
+"""How far a MIP may be from the CPU's: on a flat top, four evaluations do not reach the mode."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -223,6 +224,36 @@ def test_crowded_tiles_take_their_gaussians_in_pieces(monkeypatch: pytest.Monkey
     own = cpu.MipEvaluation(rays, 2.0).forward(cpu.pack(*leaves, CUTOFF))
     worst = float((found - own).abs().max().detach() / own.max())
     assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
+
+
+def test_tiles_work_on_a_few_records_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, image: Rays
+) -> None:
+    """More Gaussians at a tile than are copied to shared memory at once."""
+    for module in (cuda_device, cuda_points, cuda_projections, cuda_rays, cuda_voxels):
+        monkeypatch.setattr(module, "RECORDS", 4)
+    monkeypatch.setattr(cuda_sums, "DENSE_POINTS", 0)
+    field, points, grid = few("overlapping"), some_points(20), make_grid((3, 4, 5))
+    assert_agrees(
+        field,
+        lambda *p: _kernels.evaluate(*p, points, cutoff=CUTOFF),
+        lambda *p: reference.evaluate(*p, points.double()),
+    )
+    assert_agrees(
+        field,
+        lambda *p: _kernels.voxelise(*p, grid, cutoff=CUTOFF),
+        lambda *p: reference.voxelise(*p, grid),
+    )
+    assert_agrees(
+        field,
+        lambda *p: _kernels.soft_mip(*p, image, cutoff=CUTOFF, temperature=0.1),
+        lambda *p: reference.soft_mip(*p, image, 0.1),
+    )
+    assert_agrees(
+        field,
+        lambda *p: _kernels.line_integral(*p, image, cutoff=CUTOFF),
+        lambda *p: reference.line_integral(*p, image),
+    )
 
 
 def test_views_and_channels_go_in_one_launch() -> None:

@@ -7,6 +7,7 @@ all. No atomics and no shuffles, so that sums have one order and the simulator r
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from numba.core import config
 from numba.extending import overload
 
 from napari_gaussfit._kernels import arithmetic
-from napari_gaussfit._kernels.arithmetic import INT, ZERO, Array, F
+from napari_gaussfit._kernels.arithmetic import INT, PACKED, ZERO, Array, F
+from napari_gaussfit._kernels.footprint import FOOTPRINT
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 """Whether kernels run in numba's simulator, on the CPU, as tests have it."""
@@ -26,6 +28,10 @@ device = cuda.jit(device=True, fastmath=True)
 GROUP = 16  # threads whose counts are added up by one of them
 SHARE = 4  # candidates that a thread looks at in one go
 CAPACITY = 1024  # Gaussians that a tile keeps in shared memory; more of them come in pieces
+RECORDS = 32  # of Gaussians, that a tile works on at a time
+STAGED = (RECORDS, FOOTPRINT)  # footprints in shared memory, see `stage`
+STAGED_PACKED = (RECORDS, PACKED + 1)  # packed Gaussians: a column more makes them `WIDE`
+WIDE = 16  # bytes that one load from shared memory takes, where they are aligned so
 LISTING_THREADS = 256
 LISTING_SCAN = LISTING_THREADS + LISTING_THREADS // GROUP  # see `places`
 GATHERING = 8  # threads by threads that gather one Gaussian's gradient: rows by columns
@@ -38,7 +44,17 @@ Counts = np.ndarray
 Moments = tuple[F, F, F, F, F, F, F, F, F, F]
 NO_MOMENTS = (ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO)
 
-if not SIMULATED:
+if SIMULATED:
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    def _shared_array(self: Any, shape: Any, dtype: Any, _alignment: int | None = None) -> Any:
+        """Return the block's array for a line of code; the simulator's own refuses alignment."""
+        line = sys._getframe(1)  # noqa: SLF001
+        key = line.f_code.co_filename, line.f_lineno
+        return self._allocations.setdefault(key, np.empty(shape, dtype))
+
+    FakeCUDAShared.array = _shared_array
+else:
     # One instruction, where the CPU has a polynomial so that its loops vectorise.
     @overload(arithmetic.exp2_negative, target="cuda")
     def _exp2_negative(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
@@ -119,6 +135,31 @@ def collect(
         start += INT(SHARE * threads)
     cuda.syncthreads()
     return held, start
+
+
+@device
+def stage(
+    source: Array,
+    found: Counts,
+    first: int,
+    number: int,
+    records: Array,
+    width: int,
+    thread: int,
+    threads: int,
+) -> int:
+    """Copy rows found[first], found[first + 1], ... of `source` to `records` in shared memory.
+
+    Returns how many there are, `RECORDS` at most. A loop over Gaussians that read each number
+    of theirs from global memory would wait for loads longer than it computes.
+    """
+    count = min(number - first, RECORDS)
+    cuda.syncthreads()
+    for n in range(thread, count * width, threads):
+        m = n // width
+        records[m, n - m * width] = source[found[first + m], n - m * width]
+    cuda.syncthreads()
+    return count
 
 
 @kernel

@@ -19,6 +19,7 @@ from napari_gaussfit._kernels.arithmetic import (
     INT,
     MEAN,
     ONE,
+    PACKED,
     RADIUS2,
     ZERO,
     Array,
@@ -32,7 +33,10 @@ from napari_gaussfit._kernels.cuda_device import (
     GROUP,
     MOMENTS,
     NO_MOMENTS,
+    RECORDS,
+    STAGED_PACKED,
     SUMS,
+    WIDE,
     Counts,
     add_up,
     added,
@@ -40,11 +44,14 @@ from napari_gaussfit._kernels.cuda_device import (
     device,
     kernel,
     overlap,
+    stage,
 )
 
 SIDE = 16  # of a dense block
 BLOCK = GATHERING_THREADS  # points that are culled together
 SCAN = BLOCK + BLOCK // GROUP
+DENSE = 4 * SIDE  # Gaussians that a dense block has in shared memory
+DENSE_STAGED = (DENSE, PACKED + 1)
 DENSE_SUMS, DENSE_MOMENTS = (SIDE, SIDE + 1), (MOMENTS, SIDE, SIDE + 1)
 NOWHERE = F(1e30)
 
@@ -62,20 +69,29 @@ def at_point(packed: Array, k: int, z: F, y: F, x: F) -> Vector:
 
 @kernel
 def evaluate_dense(packed: Array, points: Array, parts: Array) -> None:
-    """Set `parts` [P, B] to sums over every P-th group of Gaussians at `points` [B, 3].
+    """Set `parts` [P, B] to sums over every P-th `DENSE` Gaussians at `points` [B, 3].
 
-    A thread's column is its point, its row the first of its Gaussians.
+    A thread's column is its point, its row says which of the Gaussians are its.
     """
     sums = cuda.shared.array(DENSE_SUMS, np.float32)
+    records = cuda.shared.array(DENSE_STAGED, np.float32, WIDE)
     column, row = cuda.threadIdx.x, cuda.threadIdx.y
-    b = cuda.blockIdx.x * SIDE + column
-    total = ZERO
+    b, thread = cuda.blockIdx.x * SIDE + column, row * SIDE + column
+    z, y, x = ZERO, ZERO, ZERO
     if b < points.shape[0]:
         z, y, x = points[b, 0], points[b, 1], points[b, 2]
-        for k in range(cuda.blockIdx.y * SIDE + row, packed.shape[0], SIDE * cuda.gridDim.y):
-            u = at_point(packed, k, z, y, x)
-            value = packed[k, AMPLITUDE] * exp2(-(u[0] * u[0] + u[1] * u[1] + u[2] * u[2]))
-            if packed[k, RADIUS2] > ZERO:
+    total = ZERO
+    for first in range(cuda.blockIdx.y * DENSE, packed.shape[0], DENSE * cuda.gridDim.y):
+        staged = min(DENSE, packed.shape[0] - first)
+        cuda.syncthreads()
+        for n in range(thread, staged * PACKED, SIDE * SIDE):
+            m = n // PACKED
+            records[m, n - m * PACKED] = packed[first + m, n - m * PACKED]
+        cuda.syncthreads()
+        for m in range(row, staged, SIDE):
+            u = at_point(records, m, z, y, x)
+            value = records[m, AMPLITUDE] * exp2(-(u[0] * u[0] + u[1] * u[1] + u[2] * u[2]))
+            if records[m, RADIUS2] > ZERO:
                 total += value
     sums[row, column] = total
     cuda.syncthreads()
@@ -165,6 +181,7 @@ def evaluate_culled(
     """Set `values` [B] to f at `points` [B, 3]; `everyone` [K] holds 0 to K - 1."""
     scan = cuda.shared.array(SCAN, np.int32)
     found = cuda.shared.array(CAPACITY, np.uint32)
+    records = cuda.shared.array(STAGED_PACKED, np.float32, WIDE)
     block, thread = cuda.blockIdx.x, cuda.threadIdx.x
     b = block * BLOCK + thread
     held = b < points.shape[0]
@@ -184,12 +201,13 @@ def evaluate_culled(
         number, start = collect(
             boxes, 0, tile, everyone, packed.shape[0], start, found, scan, thread, BLOCK
         )
-        for m in range(number):
-            k = found[m]
-            u = at_point(packed, k, z, y, x)
-            square = u[0] * u[0] + u[1] * u[1] + u[2] * u[2]
-            if square < packed[k, RADIUS2]:
-                total += packed[k, AMPLITUDE] * exp2(-square)
+        for part in range(0, number, RECORDS):
+            staged = stage(packed, found, part, number, records, PACKED, thread, BLOCK)
+            for m in range(staged):
+                u = at_point(records, m, z, y, x)
+                square = u[0] * u[0] + u[1] * u[1] + u[2] * u[2]
+                if square < records[m, RADIUS2]:
+                    total += records[m, AMPLITUDE] * exp2(-square)
     if held:
         values[b] = total
 

@@ -16,7 +16,10 @@ from napari_gaussfit._kernels.cuda_device import (
     CAPACITY,
     GATHERING,
     NO_MOMENTS,
+    RECORDS,
+    STAGED,
     SUMS,
+    WIDE,
     Counts,
     Moments,
     add_up,
@@ -24,6 +27,7 @@ from napari_gaussfit._kernels.cuda_device import (
     collect,
     device,
     kernel,
+    stage,
 )
 from napari_gaussfit._kernels.cuda_rays import (
     FARTHEST,
@@ -34,7 +38,7 @@ from napari_gaussfit._kernels.cuda_rays import (
     WIDTH,
     cell_of_tile,
 )
-from napari_gaussfit._kernels.footprint import HEIGHT, ROW, column_ends, dot
+from napari_gaussfit._kernels.footprint import FOOTPRINT, HEIGHT, ROW, column_ends, dot
 from napari_gaussfit._kernels.profiles import (
     blend_slope,
     blended,
@@ -72,6 +76,7 @@ def blend(
     """
     scan = cuda.shared.array(SCAN, np.int32)
     found = cuda.shared.array(CAPACITY, np.uint32)
+    records = cuda.shared.array(STAGED, np.float32, WIDE)
     n, thread = cuda.blockIdx.z, cuda.threadIdx.x
     v, row, column = n % near.shape[0], cuda.blockIdx.y * TILE, cuda.blockIdx.x * TILE
     width = views[v, WIDTH]
@@ -89,12 +94,13 @@ def blend(
         number, start = collect(
             boxes, n, tile, candidates, count, start, found, scan, thread, THREADS
         )
-        if on:
-            for m in range(number):
-                k = found[m]
-                if touches(g, k, i, j, width):
-                    e, _ = highest(g, k, i, j, near[v, i, j], far[v, i, j])
-                    mix = blended(mix, g[k, HEIGHT] * e, ONE, sharpness)
+        for part in range(0, number, RECORDS):
+            staged = stage(g, found, part, number, records, FOOTPRINT, thread, THREADS)
+            if on:
+                for m in range(staged):
+                    if touches(records, m, i, j, width):
+                        e, _ = highest(records, m, i, j, near[v, i, j], far[v, i, j])
+                        mix = blended(mix, records[m, HEIGHT] * e, ONE, sharpness)
     if not held:
         return
     rest = F(g.shape[0]) - mix[3]
@@ -155,6 +161,7 @@ def integrate(
     """Set `values` [N, H, W] to the integral of f over t."""
     scan = cuda.shared.array(SCAN, np.int32)
     found = cuda.shared.array(CAPACITY, np.uint32)
+    records = cuda.shared.array(STAGED, np.float32, WIDE)
     n, thread = cuda.blockIdx.z, cuda.threadIdx.x
     v, row, column = n % near.shape[0], cuda.blockIdx.y * TILE, cuda.blockIdx.x * TILE
     width = views[v, WIDTH]
@@ -171,14 +178,15 @@ def integrate(
         number, start = collect(
             boxes, n, tile, candidates, count, start, found, scan, thread, THREADS
         )
-        if on:
-            for m in range(number):
-                k = found[m]
-                if touches(g, k, i, j, width):
-                    c, _, a, peak = profile(g, k, i, j)
-                    low, high = near[v, i, j] - peak, far[v, i, j] - peak
-                    integral, _, _ = line_moments(dot(c, c), a, low, high)
-                    total += g[k, HEIGHT] * integral
+        for part in range(0, number, RECORDS):
+            staged = stage(g, found, part, number, records, FOOTPRINT, thread, THREADS)
+            if on:
+                for m in range(staged):
+                    if touches(records, m, i, j, width):
+                        c, _, a, peak = profile(records, m, i, j)
+                        low, high = near[v, i, j] - peak, far[v, i, j] - peak
+                        integral, _, _ = line_moments(dot(c, c), a, low, high)
+                        total += records[m, HEIGHT] * integral
     if held:
         values[n, i, j] = total
 

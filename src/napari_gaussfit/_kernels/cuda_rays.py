@@ -19,7 +19,10 @@ from napari_gaussfit._kernels.cuda_device import (
     GATHERING,
     GROUP,
     NO_MOMENTS,
+    RECORDS,
+    STAGED,
     SUMS,
+    WIDE,
     Counts,
     add_up,
     added,
@@ -28,11 +31,13 @@ from napari_gaussfit._kernels.cuda_device import (
     device,
     floor_int,
     kernel,
+    stage,
 )
 from napari_gaussfit._kernels.footprint import (
     DEPTH,
     FAINTEST,
     FIRST_ROW,
+    FOOTPRINT,
     HEIGHT,
     LAST_ROW,
     LN2,
@@ -154,6 +159,7 @@ def search(
     """
     scan = cuda.shared.array(SCAN, np.int32)
     found = cuda.shared.array(CAPACITY, np.uint32)
+    records = cuda.shared.array(STAGED, np.float32, WIDE)
     bins = cuda.shared.array(SEARCHED, np.float32)
     n, thread = cuda.blockIdx.z, cuda.threadIdx.x
     v, row, column = n % near.shape[0], cuda.blockIdx.y * TILE, cuda.blockIdx.x * TILE
@@ -191,9 +197,13 @@ def search(
             number, start = collect(
                 boxes, n, tile, candidates, count, start, found, scan, thread, THREADS
             )
-            if on:
-                for m in range(number):
-                    add_profile(g, found[m], i, j, first, step, widest, begin, size, bins, thread)
+            for part in range(0, number, RECORDS):
+                staged = stage(g, found, part, number, records, FOOTPRINT, thread, THREADS)
+                if on:
+                    for m in range(staged):
+                        add_profile(
+                            records, m, i, j, first, step, widest, begin, size, bins, thread
+                        )
         for b in range(size):
             after = bins[b, thread]
             if begin + b == 0:
@@ -269,6 +279,7 @@ def climb(
     """
     scan = cuda.shared.array(SCAN, np.int32)
     found = cuda.shared.array(CAPACITY, np.uint32)
+    records = cuda.shared.array(STAGED, np.float32, WIDE)
     n, thread = cuda.blockIdx.z, cuda.threadIdx.x
     v, row, column = n % near.shape[0], cuda.blockIdx.y * TILE, cuda.blockIdx.x * TILE
     if row >= views[v, ROWS] or column >= views[v, WIDTH]:
@@ -289,17 +300,18 @@ def climb(
         value, slope, curvature = ZERO, ZERO, ZERO
         going = True
         while going:
-            if on:
-                for m in range(number):
-                    k = found[m]
-                    u, d = on_ray(g, k, i, j, trial - g[k, DEPTH])
-                    square = dot(u, u)
-                    if square < g[k, REACH2]:
-                        e = g[k, HEIGHT] * exp2(-square)
-                        ud = dot(u, d)
-                        value += e
-                        slope -= e * ud
-                        curvature += e * (TWO * LN2 * ud * ud - dot(d, d))
+            for part in range(0, number, RECORDS):
+                staged = stage(g, found, part, number, records, FOOTPRINT, thread, THREADS)
+                if on:
+                    for m in range(staged):
+                        u, d = on_ray(records, m, i, j, trial - records[m, DEPTH])
+                        square = dot(u, u)
+                        if square < records[m, REACH2]:
+                            e = records[m, HEIGHT] * exp2(-square)
+                            ud = dot(u, d)
+                            value += e
+                            slope -= e * ud
+                            curvature += e * (TWO * LN2 * ud * ud - dot(d, d))
             going = not whole and at < count
             if not whole:
                 if not going:

@@ -18,6 +18,7 @@ from napari_gaussfit._kernels.arithmetic import (
     INT,
     MEAN,
     ONE,
+    PACKED,
     RADIUS2,
     ZERO,
     Array,
@@ -29,7 +30,10 @@ from napari_gaussfit._kernels.cuda_device import (
     GATHERING,
     GROUP,
     NO_MOMENTS,
+    RECORDS,
+    STAGED_PACKED,
     SUMS,
+    WIDE,
     Counts,
     add_up,
     added,
@@ -37,6 +41,7 @@ from napari_gaussfit._kernels.cuda_device import (
     collect,
     floor_int,
     kernel,
+    stage,
 )
 
 TILE = (4, 8, 16)
@@ -98,6 +103,7 @@ def voxelise(
     """Set `volumes` [N, Z, Y, X] to the sum of all Gaussians; a block has one tile."""
     scan = cuda.shared.array(SCAN, np.int32)
     found = cuda.shared.array(CAPACITY, np.uint32)
+    records = cuda.shared.array(STAGED_PACKED, np.float32, WIDE)
     thread = cuda.threadIdx.x
     layers = (volumes.shape[1] + TILE[0] - 1) // TILE[0]
     n, plane = cuda.blockIdx.z // layers, (cuda.blockIdx.z % layers) * TILE[0]
@@ -115,7 +121,7 @@ def voxelise(
     spacing = grids[b, SPACING + 2]
     rows, columns = (volumes.shape[2] + CELL - 1) // CELL, (volumes.shape[3] + CELL - 1) // CELL
     cell = ((plane // CELL) * rows + row // CELL) * columns + column // CELL
-    candidates, count, records = lists[n, cell], counts[n, cell], packed[channel]
+    candidates, count = lists[n, cell], counts[n, cell]
     tile = (
         plane,
         plane + TILE[0] - 1,
@@ -130,30 +136,31 @@ def voxelise(
         number, start = collect(
             boxes, n, tile, candidates, count, start, found, scan, thread, THREADS
         )
-        for m in range(number):
-            k = found[m]
-            dz, dy = at_z - records[k, MEAN], at_y - records[k, MEAN + 1]
-            u0 = records[k, FACTOR] * dz
-            u1 = records[k, FACTOR + 1] * dz + records[k, FACTOR + 2] * dy
-            square = u0 * u0 + u1 * u1
-            left = records[k, RADIUS2] - square
-            if left > ZERO:
-                w22 = records[k, FACTOR + 5]
-                u2 = records[k, FACTOR + 3] * dz + records[k, FACTOR + 4] * dy
-                u2 += w22 * (at_x - records[k, MEAN + 2])
-                step = w22 * spacing
-                height = records[k, AMPLITUDE] * exp2(-square)
-                if u2 * u2 < left:
-                    v0 += height * exp2(-u2 * u2)
-                u2 += step
-                if u2 * u2 < left:
-                    v1 += height * exp2(-u2 * u2)
-                u2 += step
-                if u2 * u2 < left:
-                    v2 += height * exp2(-u2 * u2)
-                u2 += step
-                if u2 * u2 < left:
-                    v3 += height * exp2(-u2 * u2)
+        for part in range(0, number, RECORDS):
+            staged = stage(packed[channel], found, part, number, records, PACKED, thread, THREADS)
+            for m in range(staged):
+                dz, dy = at_z - records[m, MEAN], at_y - records[m, MEAN + 1]
+                u0 = records[m, FACTOR] * dz
+                u1 = records[m, FACTOR + 1] * dz + records[m, FACTOR + 2] * dy
+                square = u0 * u0 + u1 * u1
+                left = records[m, RADIUS2] - square
+                if left > ZERO:
+                    w22 = records[m, FACTOR + 5]
+                    u2 = records[m, FACTOR + 3] * dz + records[m, FACTOR + 4] * dy
+                    u2 += w22 * (at_x - records[m, MEAN + 2])
+                    step = w22 * spacing
+                    height = records[m, AMPLITUDE] * exp2(-square)
+                    if u2 * u2 < left:
+                        v0 += height * exp2(-u2 * u2)
+                    u2 += step
+                    if u2 * u2 < left:
+                        v1 += height * exp2(-u2 * u2)
+                    u2 += step
+                    if u2 * u2 < left:
+                        v2 += height * exp2(-u2 * u2)
+                    u2 += step
+                    if u2 * u2 < left:
+                        v3 += height * exp2(-u2 * u2)
     if z < shapes[b, 0] and y < shapes[b, 1]:
         width = shapes[b, 2]
         if x < width:
