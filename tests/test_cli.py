@@ -272,6 +272,22 @@ def test_export_writes_gaussians_and_volumes_that_open_again(
     assert Stack.open(zarr).spacing == (0.3, 0.1, 0.1)
 
 
+def test_gaussians_from_other_programs_are_described_and_rendered(
+    fitted: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    ply, image = tmp_path / "g.ply", tmp_path / "mip.tif"
+    assert main(["export", str(fitted), "-o", str(ply)]) == 0
+    assert main(["info", str(ply)]) == 0
+    said = capsys.readouterr().out
+    assert "16 x 40 x 36 voxels" in said
+    assert "unfinished" not in said
+    assert main(["render", str(ply), "-o", str(image)]) == 0
+    assert main(["render", str(fitted), "-o", str(tmp_path / "own.tif")]) == 0
+    expected = tifffile.imread(tmp_path / "own.tif")
+    off = np.abs(tifffile.imread(image) - expected).max() / np.ptp(expected)
+    assert off < 1e-5, f"off by {off:.1e} of the range"
+
+
 def test_export_writes_what_the_fit_lacks(
     fitted: Path, stack: Path, tmp_path: Path, capsys: Capture
 ) -> None:

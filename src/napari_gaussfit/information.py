@@ -95,6 +95,8 @@ def of_fit(saved: SavedFit) -> Lines:
     ]
     if saved.others:
         lines.append(("channels", f"{len(saved.channels)}, an amplitude in each"))
+    if not saved.settings:  # from a format that has the Gaussians alone
+        return lines
     if saved.report is None:
         steps = saved.history.get("iteration") or [0]
         return [*lines, ("unfinished", f"after step {steps[-1]:.0f} or more; --resume goes on")]
