@@ -219,6 +219,7 @@ class CapturedSteps:
         self.rules, self.state = rules, state
         self._bricks, self._pixels = bricks, pixels
         device = state.means.device
+        self._graphs = device.type == "cuda"
         self._rates = torch.zeros(10, device=device)
         self._numbers = torch.full((6,), math.nan, device=device)
         self._chosen: dict[str, Tensor] = {}
@@ -245,7 +246,7 @@ class CapturedSteps:
         self._choose("bricks", bricks)
         self._choose("views", views)
         kind = (search, len(bricks), len(views))
-        if self._rates.device.type != "cuda" or kind not in self._kinds:
+        if not self._graphs or kind not in self._kinds:
             self._kinds[kind] = None
             self._take(search=search)
             return

@@ -1,0 +1,105 @@
+"""Which steps run as they are, which are captured, which are replays; the rest needs a device.
+
+What a step computes is tested in the simulator: `_kernels/simulated.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from napari_gaussfit.captured import CapturedSteps, Rules, State
+
+
+class Log:
+    """Stands for CUDA's graphs: writes down what happens to them."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.capturing = False
+
+    def graph(self) -> Any:
+        log = self
+
+        class Graph:
+            def replay(self) -> None:
+                log.events.append("replay")
+
+        return Graph()
+
+    @contextlib.contextmanager
+    def capture(self, _graph: Any, *, capture_error_mode: str) -> Iterator[None]:
+        assert capture_error_mode == "thread_local", "other threads may use the device meanwhile"
+        self.capturing = True
+        yield
+        self.capturing = False
+
+    def take(self, *, search: bool) -> None:
+        how = "capture" if self.capturing else "run"
+        self.events.append(f"{how} with{'' if search else 'out'} search")
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Log:
+    log = Log()
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", log.graph)
+    monkeypatch.setattr(torch.cuda, "graph", log.capture)
+    return log
+
+
+def steps_of(log: Log, monkeypatch: pytest.MonkeyPatch, *, graphs: bool) -> CapturedSteps:
+    count = 3
+    state = State(
+        torch.zeros(count, 3),
+        torch.zeros(count, 6),
+        torch.ones(count),
+        *(torch.zeros(count, 10) for _ in range(2)),
+        torch.zeros(count),
+        *(torch.zeros(1) for _ in range(2)),
+    )
+    rules = Rules("squared", 0.0, True, 0.01, 0.02, (1e-5, 1e-3))
+    steps = CapturedSteps(rules, state, None, None)
+    monkeypatch.setattr(steps, "_take", log.take)
+    monkeypatch.setattr(steps, "_graphs", graphs)
+    return steps
+
+
+def test_each_kind_of_step_runs_once_and_is_captured_once(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = steps_of(log, monkeypatch, graphs=True)
+    for search in (True, False, True, False, True):
+        steps.step([0], [1], rate=0.1, search=search)
+    assert log.events == [
+        "run with search",
+        "run without search",
+        "capture with search",
+        "replay",
+        "capture without search",
+        "replay",
+        "replay",
+    ]
+
+
+def test_without_a_device_every_step_runs(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = steps_of(log, monkeypatch, graphs=False)
+    for _ in range(3):
+        steps.step([0], [1], rate=0.1, search=True)
+    assert log.events == ["run with search"] * 3
+
+
+def test_what_a_step_looks_at_is_written_where_its_graph_reads(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = steps_of(log, monkeypatch, graphs=True)
+    places = []
+    for bricks in ([2, 5], [4, 1]):
+        steps.step(bricks, [3], rate=0.25, search=True)
+        places.append(steps._chosen["bricks"].data_ptr())
+        assert steps._chosen["bricks"].tolist() == bricks
+    assert places[0] == places[1], "a graph would read the old place"
+    assert steps._rates.tolist() == [0.25] * 10
