@@ -20,6 +20,7 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QLabel, QMainWindow, QWidget
 
+from napari_gaussfit._napari.edited import fit_of_layer
 from napari_gaussfit._napari.layers import METADATA
 from napari_gaussfit._napari.panel import GaussianFitPanel
 from napari_gaussfit._napari.process_job import ProcessJob
@@ -339,6 +340,30 @@ def test_rows_and_points_are_selected_together_and_filtered(panel: Any, wait_unt
     middle = float(np.median(amplitudes))
     table.show_only(amplitude=(middle, float(amplitudes.max())))
     assert table.model.rowCount() == int((amplitudes >= middle * (1 - 1e-5)).sum())
+
+
+def test_the_table_follows_edits_which_can_be_undone(panel: Any, wait_until: Wait) -> None:
+    panel.model.settings = SHORT
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+    table, centres = panel.table, panel.live.centres
+    amplitudes = panel.fit.field.amplitudes.numpy()
+    before, brightest = centres.data.copy(), int(np.argmax(amplitudes))
+    assert not table.undo.isEnabled()
+
+    centres.selected_data = {brightest}
+    centres.remove_selected()
+    assert table.model.rowCount() == len(amplitudes) - 1
+    table.view.selectRow(0)
+    [chosen] = centres.selected_data
+    second = np.delete(amplitudes, brightest).max()
+    np.testing.assert_allclose(centres.features["amplitude"][chosen], second, rtol=1e-6)
+
+    QTest.mouseClick(table.undo, Qt.MouseButton.LeftButton)
+    np.testing.assert_array_equal(centres.data, before)
+    assert table.model.rowCount() == len(amplitudes)
+    assert not table.undo.isEnabled()
+    assert fit_of_layer(centres).field is panel.fit.field
 
 
 def test_an_unknown_spacing_is_warned_of_and_taken_from_the_file(

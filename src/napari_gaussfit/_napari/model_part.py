@@ -117,7 +117,7 @@ class ModelPart(QWidget):
     def show_facts(self, device: str, needed: int, free: int) -> None:
         """Say what will be used, and how much memory a fit takes of what is there."""
         warning = needed > free
-        text = f"Runs on {device}. Takes about {needed / 1e9:.2g} GB of {free / 1e9:.2g} GB free."
+        text = f"{device} Takes about {needed / 1e9:.2g} GB of {free / 1e9:.2g} GB free."
         if self._suggested is not None:
             text = f"Suggested for this stack: {self._suggested:,} Gaussians. {text}"
         if warning:

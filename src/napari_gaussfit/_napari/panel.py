@@ -14,7 +14,7 @@ from napari_gaussfit._napari.jobs import FitTask
 from napari_gaussfit._napari.live import LiveLayers
 from napari_gaussfit._napari.model_part import ModelPart
 from napari_gaussfit._napari.plots_part import DetailPlots, ProgressPlots
-from napari_gaussfit._napari.preview import Preview, device_name, memory_of_fit, preview_of
+from napari_gaussfit._napari.preview import Preview, memory_of_fit, preview_of
 from napari_gaussfit._napari.results_part import ResultsPart
 from napari_gaussfit._napari.run_part import RunPart
 from napari_gaussfit._napari.table_part import TablePart
@@ -107,6 +107,7 @@ class GaussianFitPanel(QWidget):
         self.worker.mips_changed.connect(self._show_mips)
         self.worker.ended.connect(self._settle)
         self.tabs.currentChanged.connect(self._draw_plots)
+        self.table.undo_asked.connect(self._undo_edits)
         self.viewer.layers.events.removed.connect(self._layer_removed)
 
     # What is to be fitted
@@ -130,8 +131,8 @@ class GaussianFitPanel(QWidget):
             return
         if not self.worker.phase.active:
             self.run.show_phase(self.worker.phase)
-        self.model.show_facts(device_name(), *memory_of_fit(self._ready.stack))
-        worker = create_worker(preview_of, self._ready.stack, _start_thread=False)
+        device = self.model.settings.device
+        worker = create_worker(preview_of, self._ready.stack, device, _start_thread=False)
         worker.returned.connect(self._show_preview)
         worker.start()
 
@@ -139,7 +140,7 @@ class GaussianFitPanel(QWidget):
         if self._ready is not None and preview.stack is self._ready.stack:
             self.data.show_preview(preview)
             self.model.suggest(preview.suggested)
-            self.model.show_facts(device_name(), *memory_of_fit(self._ready.stack))
+            self.model.show_facts(preview.device, *memory_of_fit(self._ready.stack))
 
     def _allow(self) -> None:
         self.run.allow(fit=self._ready is not None, refine=self.fit is not None)
@@ -183,6 +184,7 @@ class GaussianFitPanel(QWidget):
     def _begin(self, task: FitTask) -> None:
         self.worker.in_process = self.model.in_process
         self.run.show_snapshot(None)
+        self.table.show_nothing()
         self.worker.start(task)
         self.tabs.setCurrentIndex(1)
 
@@ -244,6 +246,12 @@ class GaussianFitPanel(QWidget):
         self.table.show_fit(self.fit, self.live.centres)
         self.results.show_fit(self.fit, self.live)
         self._draw_plots()
+
+    def _undo_edits(self) -> None:
+        """Show the Gaussians as the fit left them."""
+        if self.fit is not None and self.live is not None and not self.worker.phase.active:
+            self.live.settle(self.fit)
+            self.table.show_fit(self.fit, self.live.centres)
 
     def _layer_removed(self, event: Event) -> None:
         if self._layer is not None and event.value == self._layer:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_gaussfit.errors import FitError
+from napari_gaussfit.errors import FitError, SettingsError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.stack import Stack
 
-__all__ = ["Preview", "device_name", "memory_of_fit", "preview_of"]
+__all__ = ["Preview", "device_words", "memory_of_fit", "preview_of"]
 
 BINS = 100
 
@@ -38,6 +38,8 @@ class Preview:
         Voxels in each bin of intensity.
     edges : ndarray, shape [B + 1]
         Of the bins.
+    device : str
+        In words, what a fit will really run on, or why it cannot.
     """
 
     stack: Stack
@@ -45,10 +47,11 @@ class Preview:
     suggested: int
     counts: NDArray[np.int64]
     edges: NDArray[np.float64]
+    device: str
 
 
-def preview_of(stack: Stack) -> Preview:
-    """Return what there is to know of a stack's intensities.
+def preview_of(stack: Stack, device: str) -> Preview:
+    """Return what there is to know of a stack's intensities, and of the device of that name.
 
     Raises
     ------
@@ -68,9 +71,8 @@ def preview_of(stack: Stack) -> Preview:
         )
         raise FitError(message) from error
     counts, edges = np.histogram(stack.voxels, bins=BINS)
-    return Preview(
-        stack, estimate_background(stack.voxels)[0], suggested_count(stack.voxels), counts, edges
-    )
+    background, suggested = estimate_background(stack.voxels)[0], suggested_count(stack.voxels)
+    return Preview(stack, background, suggested, counts, edges, device_words(device))
 
 
 def memory_of_fit(stack: Stack) -> tuple[int, int]:
@@ -83,10 +85,20 @@ def memory_of_fit(stack: Stack) -> tuple[int, int]:
     return int(needed), int(psutil.virtual_memory().available)
 
 
-def device_name() -> str:
-    """Name what computes."""
+def device_words(name: str) -> str:
+    """Say what the device of a name ("auto", "cpu", "cuda") really is, or why it cannot serve."""
     import torch
 
-    from napari_gaussfit._kernels import backend_name
+    from napari_gaussfit._kernels import backend_name, device_named
 
-    return f"the CPU ({backend_name(torch.device('cpu'))})"
+    try:
+        device = device_named(name)
+    except SettingsError as error:
+        return f"⚠ {error}"
+    if device.type == "cpu":
+        return f"Runs on the CPU ({backend_name(device)})."
+    free, _ = torch.cuda.mem_get_info(device)
+    return (
+        f"Runs on {torch.cuda.get_device_name(device)} ({backend_name(device)}), "
+        f"{free / 1e9:.2g} GB of it free."
+    )

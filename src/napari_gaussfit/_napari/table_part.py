@@ -11,11 +11,13 @@ from qtpy.QtCore import (
     QItemSelectionModel,
     QModelIndex,
     Qt,
+    Signal,
 )
 from qtpy.QtWidgets import (
     QFormLayout,
     QHeaderView,
     QLabel,
+    QPushButton,
     QSizePolicy,
     QTableView,
     QVBoxLayout,
@@ -42,6 +44,7 @@ COLUMNS = (
     "y",
     "x",
 )
+NOTHING = "No fit at rest: the table comes when one ends or pauses."
 _ROOT = QModelIndex()
 _slider_class: Any = QDoubleRangeSlider
 _DISPLAY, _HORIZONTAL = Qt.ItemDataRole.DisplayRole, Qt.Orientation.Horizontal
@@ -57,10 +60,13 @@ class GaussianTable(QAbstractTableModel):
         self._order = np.zeros(0, int)
         self._sorted_by: tuple[int, bool] | None = None
 
-    def show_measurements(self, measurements: pd.DataFrame) -> None:
-        """Show these rows, all of them."""
+    def show_measurements(self, measurements: pd.DataFrame | None) -> None:
+        """Show these rows, all of them, or none."""
         self.beginResetModel()
-        self._values = measurements[list(COLUMNS)].to_numpy(float)
+        if measurements is None:
+            self._values = np.zeros((0, len(COLUMNS)))
+        else:
+            self._values = measurements[list(COLUMNS)].to_numpy(float)
         self._allowed = np.ones(len(self._values), bool)
         self._arrange()
         self.endResetModel()
@@ -127,6 +133,9 @@ class GaussianTable(QAbstractTableModel):
 class TablePart(QWidget):
     """A table of a fit's Gaussians beside their Points layer, with filters."""
 
+    undo_asked = Signal()
+    """The Gaussians as the fit left them, without what was deleted, moved or added since."""
+
     def __init__(self) -> None:
         super().__init__()
         self.model = GaussianTable()
@@ -148,7 +157,13 @@ class TablePart(QWidget):
         self.view.sortByColumn(COLUMNS.index("amplitude"), Qt.SortOrder.DescendingOrder)
         self._amplitude = _range_slider("Show only Gaussians of these amplitudes.")
         self._size = _range_slider("Show only Gaussians whose mean width (FWHM) is in this range.")
-        self._words = QLabel("No fit yet.")
+        self._words = QLabel(NOTHING)
+        self.undo = QPushButton("Undo edits")
+        self.undo.setToolTip(
+            "Take back what was deleted, moved or added in the points since the fit stood still."
+        )
+        self.undo.setEnabled(False)
+        self.undo.clicked.connect(self.undo_asked)
         form = QFormLayout()
         form.addRow("Amplitude", self._amplitude)
         form.addRow("Width", self._size)
@@ -156,9 +171,11 @@ class TablePart(QWidget):
         box.addLayout(form)
         box.addWidget(self._words)
         box.addWidget(self.view, 1)
+        box.addWidget(self.undo)
         self._points: Points | None = None
         self._busy = False
         self._unit = "pixel"
+        self._spacing = np.ones(3)
         self._amplitude.valueChanged.connect(self._filter)
         self._size.valueChanged.connect(self._filter)
         self.selection.selectionChanged.connect(self._select_points)
@@ -168,10 +185,22 @@ class TablePart(QWidget):
         from napari_gaussfit.io.csv import measurements
 
         self._follow(points)
-        self._unit = fit.unit
-        self._busy = True
+        self._unit, self._spacing = fit.unit, np.asarray(fit.spacing)
+        self.undo.setEnabled(False)
         # The points of a fit at rest have them already.
-        table = measurements(fit.field, fit.spacing) if points is None else points.features
+        self._show(measurements(fit.field, fit.spacing) if points is None else points.features)
+
+    def show_nothing(self) -> None:
+        """Show no Gaussian: those of a fit that runs change all the time."""
+        self._follow(None)
+        self._busy = True
+        self.model.show_measurements(None)
+        self._busy = False
+        self.undo.setEnabled(False)
+        self._words.setText(NOTHING)
+
+    def _show(self, table: pd.DataFrame) -> None:
+        self._busy = True
         self.model.show_measurements(table)
         for slider, values in (
             (self._amplitude, self.model.column("amplitude")),
@@ -184,6 +213,16 @@ class TablePart(QWidget):
         self._busy = False
         self._count()
 
+    def _show_edited(self, _event: object = None) -> None:
+        """Follow what the user does to the points: their rows are theirs."""
+        if self._points is None:
+            return
+        table = self._points.features.copy()
+        if len(table) == len(self._points.data):
+            table[["z", "y", "x"]] = np.asarray(self._points.data)[:, -3:] * self._spacing
+            self.undo.setEnabled(True)
+            self._show(table)
+
     def show_only(self, amplitude: tuple[float, float]) -> None:
         """Show only Gaussians with an amplitude in this range."""
         self._amplitude.setValue(amplitude)
@@ -195,9 +234,11 @@ class TablePart(QWidget):
     def _follow(self, points: Points | None) -> None:
         if self._points is not None:
             self._points.selected_data.events.items_changed.disconnect(self._select_rows)
+            self._points.events.features.disconnect(self._show_edited)
         self._points = points
         if points is not None:
             points.selected_data.events.items_changed.connect(self._select_rows)
+            points.events.features.connect(self._show_edited)
 
     def _widths(self) -> np.ndarray:
         columns = [self.model.column(f"fwhm_{n}") for n in (1, 2, 3)]
