@@ -199,7 +199,21 @@ def measure(seconds: float) -> list[Table]:
         f"{SIZE[0]} x {SIZE[1]}, software GL where the machine has no other. The panel's time is "
         "that of its first opening, beyond the imports of napari and torch."
     )
-    return [Table("Responsiveness", ("what", "measured", "aimed at", "holds"), rows, (note,))]
+    return [
+        Table(
+            "Responsiveness", ("what", "measured", "aimed at", "holds"), rows, (note, *_priority())
+        )
+    ]
+
+
+def _priority() -> tuple[str, ...]:
+    """Say where this session goes before (or after) the machine's other work."""
+    group = Path("/proc/self/autogroup")
+    nice = int(group.read_text().split()[-1]) if group.exists() else 0
+    if nice == 0:
+        return ()
+    order = "before" if nice < 0 else "after"
+    return (f"The session went {order} the machine's other work (autogroup nice {nice}).",)
 
 
 def _row(

@@ -61,7 +61,7 @@ class Shots:
         panel = self.panel
         wait_for(panel.run.buttons["Fit"].isEnabled)
         self.take("setup", SETUP)
-        panel.model.settings = FitSettings(gaussians=gaussians, quality="balanced")
+        panel.model.settings = FitSettings(gaussians=gaussians, quality="fine")
         panel.start_fit()
         wait_for(lambda: self.step() >= 80)
         self.take("running-2d", PROGRESS)

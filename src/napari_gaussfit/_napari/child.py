@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting import Fit, Snapshot
     from napari_gaussfit.stack import Stack
 
+SWITCH_SECONDS = 0.001
+"""After which a Python thread hands over to another that waits."""
+
 FIELD_ARRAYS = ("means", "cholesky", "amplitudes")
 
 
@@ -43,6 +46,8 @@ class Outbox:
 def main() -> None:
     """Fit what is asked for on the standard input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The thread that draws must not keep the one that fits waiting for long.
+    sys.setswitchinterval(SWITCH_SECONDS)
     inbox = os.fdopen(os.dup(0), "rb", buffering=0)
     outbox = Outbox(os.fdopen(os.dup(1), "wb"))
     # What libraries print goes to the errors, not among the messages.

@@ -210,11 +210,15 @@ class LiveLayers:
             layer.face_color = amplitude_colours(field)
 
     def _redraw(self, layer: Layer, data: Any, keywords: dict[str, Any]) -> None:
-        same_view = layer.data.shape == data.shape
-        if not same_view or not np.array_equal(layer.data, data):
+        where = keywords.get("translate")
+        if where is None:  # captions: their places are their data
+            if not np.array_equal(layer.data, data):
+                layer.data = data
+        elif layer.data.shape == data.shape and np.allclose(layer.translate, where):
+            with self._viewer.layers.events.blocker_all():
+                layer.data = data
+        else:
             layer.data = data
-        where = keywords.get("translate", layer.translate)
-        if not same_view or not np.allclose(layer.translate, where):
             layer.scale, layer.translate = keywords["scale"], where
 
     def _add(self, role: str, layer_data: LayerData) -> None:

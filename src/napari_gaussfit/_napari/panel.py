@@ -39,7 +39,7 @@ __all__ = ["GaussianFitPanel"]
 SIZE = 390, 720
 """Width and height that the panel would like to have, in pixels."""
 
-WRITE_SECONDS = 1.5
+WRITE_SECONDS = 2.0
 """Between two updates of figures and plots, which nobody reads faster."""
 
 SETTLE_MS = 150

@@ -30,8 +30,8 @@ without it, the dendrite stands in a cloud of what makes up its background."""
 
 _DATA, _FIT, _RESIDUAL = "data MIP", "fit MIP", "residual MIP"
 _CAPTIONED = {
-    "": "stack, with the centres in it",
-    _RESIDUAL: f"residual MIP, ±{RESIDUAL_SHARE:.0%} of contrast",
+    "": "stack, centres",
+    _RESIDUAL: f"residual MIP, ±{RESIDUAL_SHARE:.0%}",
     _DATA: "data MIP",
     _FIT: "fit MIP",
 }

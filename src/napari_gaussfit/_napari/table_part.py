@@ -150,7 +150,7 @@ class TablePart(QWidget):
         rows.hide()
         rows.setDefaultSectionSize(22)
         columns.setSectionsClickable(True)
-        columns.setDefaultSectionSize(66)
+        columns.setDefaultSectionSize(78)
         self.view.setVerticalHeader(rows)
         self.view.setHorizontalHeader(columns)
         self.view.setSortingEnabled(True)

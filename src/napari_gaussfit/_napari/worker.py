@@ -23,8 +23,8 @@ from napari_gaussfit.fitting import FitState
 
 __all__ = ["FitWorker", "Phase"]
 
-FASTEST_MS, SLOWEST_MS = 160, 2000
-"""From one look at the fit to the next: 8 Hz, and less where drawing takes long."""
+FASTEST_MS, SLOWEST_MS = 165, 2000
+"""From one look at the fit to the next: 6 Hz, and less where drawing takes long."""
 
 PERIOD_PER_DRAWING = 3.0
 """The window has twice as long for itself as an update takes to be drawn."""
@@ -92,7 +92,7 @@ class FitWorker(QObject):
     """The new `Phase`."""
 
     updated = Signal(object)
-    """The `News`, where there is a new snapshot, at most eight times a second."""
+    """The `News`, where there is a new snapshot, at most six times a second."""
 
     mips_changed = Signal(object)
     """A new `MipPair`."""
