@@ -264,7 +264,8 @@ class Fit:
 
         self._state = FitState.RUNNING
         device_named(self.settings.device)
-        compile_kernels()  # before the clock starts: a time limit is for the fit
+        # Before the clock starts: a time limit is for the fit.
+        compile_kernels(self.settings.device)
         began = time.perf_counter()
         if len(self.stacks) > 1:
             from napari_gaussfit.channels import ChannelsTrainer

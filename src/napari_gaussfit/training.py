@@ -24,7 +24,7 @@ from napari_gaussfit.field import GaussianField
 from napari_gaussfit.losses import LOSSES, dissimilarity
 from napari_gaussfit.metrics import psnr
 from napari_gaussfit.seeding import estimate_background, seed_field, suggested_count
-from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.settings import Device, FitSettings
 from napari_gaussfit.stack import Stack
 from napari_gaussfit.views import EndlessShuffle, Views
 
@@ -111,10 +111,10 @@ class StepValues:
 
 
 @cache
-def compile_kernels() -> None:
-    """Compile every kernel of a fit, or load it, by a step on a stack of a few voxels."""
+def compile_kernels(device: Device) -> None:
+    """Compile every kernel of a fit on a device, or load it, by a step on a few voxels."""
     ramp = np.arange(5 * 6 * 7, dtype=np.float32).reshape(5, 6, 7)
-    settings = FitSettings(gaussians=2, views=2, held_out=1)
+    settings = FitSettings(gaussians=2, views=2, held_out=1, device=device)
     trainer = Trainer(Stack.from_array(ramp), settings)
     trainer.step(0.0)
     trainer.held_out_psnr(trainer.field)
