@@ -13,6 +13,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from napari_gaussfit._kernels import (
     arithmetic,
+    compiled,
     cpu_adam,
     cpu_clip,
     cpu_points,
@@ -31,6 +33,8 @@ from napari_gaussfit._kernels import (
 from napari_gaussfit._kernels.arithmetic import Array
 from napari_gaussfit._kernels.footprint import FOOTPRINT
 from napari_gaussfit._kernels.geometry import Grid, Rays
+
+compiled.forget_stale(Path(str(cpu_rays.find_modes.stats.cache_path)))
 
 MOMENTS = 10
 # Tasks a thread: a few, so that uneven ones even out, each still far above what starting it takes.
