@@ -56,7 +56,7 @@ html_theme_options = {
     "footer_end": [],
     "navigation_with_keys": False,
     "show_prev_next": True,
-    "header_links_before_dropdown": 5,
+    "header_links_before_dropdown": 6,
 }
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]

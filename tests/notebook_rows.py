@@ -6,10 +6,13 @@ A test says with ``@pytest.mark.notebook(row, api=...)`` which row it proves, by
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+PACKAGE = "napari_gaussfit"
 
 ROWS = {
     "field": "LearnableGaussianField: means, Cholesky factors, amplitudes; values at points; "
@@ -85,7 +88,7 @@ class NotebookTable:
         for row, text in ROWS.items():
             what = [f"`{row}`", text.replace("|", "\\|")]
             for proof in self.proofs[row].values():
-                named = f"{{py:obj}}`{proof.api}`"
+                named = f"{{py:obj}}`{proof.api} <{full_name(proof.api)}>`"
                 table.append(
                     f"| {' | '.join([*what, named, f'`{proof.place}`'])} | {proof.outcome()} |"
                 )
@@ -93,6 +96,16 @@ class NotebookTable:
             if not self.proofs[row]:
                 table.append(f"| {' | '.join(what)} | – | no test in this run | – |")
         return table
+
+
+def full_name(api: str) -> str:
+    """Return a public name with its module, by which the reference knows it."""
+    package = importlib.import_module(PACKAGE)
+    first, _, rest = api.partition(".")
+    if first in package.__all__:
+        home = getattr(package, first).__module__
+        return f"{home}.{api}"
+    return api if first in {PACKAGE, "benchmarks"} or not rest else f"{PACKAGE}.{api}"
 
 
 def marks_of(item: pytest.Item) -> list[tuple[str, str]]:

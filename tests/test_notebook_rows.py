@@ -14,7 +14,7 @@ import pytest
 from notebook_rows import ROWS
 
 LINE = re.compile(
-    r"\| (?:`(?P<row>[\w-]+)`|) \| .* \| \{py:obj\}`(?P<api>[\w.]+)` \| `(?P<test>.+)`"
+    r"\| (?:`(?P<row>[\w-]+)`|) \| .* \| \{py:obj\}`(?P<api>[\w.]+) <[\w.]+>` \| `(?P<test>.+)`"
 )
 
 
