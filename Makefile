@@ -36,7 +36,7 @@ demo: $(READY) $(if $(HAS_SCREEN),window-packages) ## Fit a phantom with known G
 	$(BIN)/napari-gaussfit demo -o $(DEMO_OUTPUT)
 
 test: lint screen-packages ## Run all that CI runs: lint, then every test, then the documentation
-	$(ON_SCREEN) $(BIN)/python -m pytest --notebook-table $(NOTEBOOK_TABLE)
+	$(ON_SCREEN) $(BIN)/python -m pytest --notebook-table=$(NOTEBOOK_TABLE)
 	$(MAKE) smoke VENV=$(OTHER_QT_VENV) EXTRAS=test,pyside6
 	$(MAKE) docs
 
@@ -65,7 +65,7 @@ clean: ## Remove the environment and all that was built, cached or written by th
 # The documentation shows which test proves what, and how it ended: a run of `make test` wrote it,
 # or the tests that it names are run now.
 $(NOTEBOOK_TABLE): $(TESTED) | $(READY) screen-packages
-	$(ON_SCREEN) $(BIN)/python -m pytest -q -m notebook --notebook-table $@
+	$(ON_SCREEN) $(BIN)/python -m pytest -q -m notebook --notebook-table=$@
 
 window-packages:
 	@.ci/system-packages $(WINDOW_PACKAGES)
