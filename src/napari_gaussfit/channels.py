@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_gaussfit.density import RELOCATED_SHARE, relocate
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.relocation import relocate
 from napari_gaussfit.seeding import (
     DIMMEST,
     estimate_background,
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     Leaves = tuple[Tensor, Tensor, Tensor]
 
 __all__ = ["ChannelsTrainer", "checked_channels", "seed_channels"]
+
+RELOCATED_SHARE = 0.5
+"""Part of a channel's residual at its new place that a relocated Gaussian begins with."""
 
 
 def checked_channels(stacks: Sequence[Stack]) -> tuple[Stack, ...]:
@@ -191,7 +194,7 @@ class ChannelsTrainer(Trainer):
         together = replace(self.scaled_field(), amplitudes=amplitudes.norm(dim=0))
         total = np.asarray(sum(residuals), np.float32)
         spacing = self.stack.spacing
-        moved = relocate(together, total, spacing, RELOCATED_FRACTION, self.rng)
+        moved = relocate(together, total, spacing, RELOCATED_FRACTION)
         places = together.means[moved].numpy() / np.asarray(spacing, np.float64)
         nearest = np.clip(np.rint(places), 0, np.array(total.shape) - 1).astype(int)
         least = DIMMEST * together.amplitudes[moved]

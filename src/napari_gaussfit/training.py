@@ -19,10 +19,11 @@ import torch
 
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels.geometry import Grid
-from napari_gaussfit.density import relocate, widen
+from napari_gaussfit.density import confine, widen
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.losses import LOSSES, dissimilarity
 from napari_gaussfit.metrics import psnr
+from napari_gaussfit.relocation import relocate, removal_costs
 from napari_gaussfit.seeding import estimate_background, seed_field, suggested_count
 from napari_gaussfit.settings import Device, FitSettings
 from napari_gaussfit.stack import Stack
@@ -62,8 +63,8 @@ are left out while fitting come back in the end, and 0.1 costs the beads 2 dB.""
 CUTOFFS = (1e-5, 1e-3)
 """The smallest and the largest cutoff, in parts of the range; a fit begins between."""
 
-RELOCATE_EVERY, RELOCATED_FRACTION, RELOCATE_UNTIL = 50, 0.05, 0.8
-WIDEN_EVERY, NARROWEST = 10, 0.7
+RELOCATE_EVERY, RELOCATED_FRACTION, RELOCATE_UNTIL = 25, 0.05, 0.85
+WIDEN_EVERY, NARROWEST = 10, 0.5
 """Least sigma in voxels, in any direction: a narrower Gaussian hides between samples."""
 
 BRICK = (32, 128, 128)
@@ -118,6 +119,7 @@ def compile_kernels(device: Device) -> None:
     trainer = Trainer(Stack.from_array(ramp), settings)
     trainer.step(0.0)
     trainer.held_out_psnr(trainer.field)
+    removal_costs(trainer.field)
 
 
 class Trainer:
@@ -265,6 +267,7 @@ class Trainer:
         views = self._order.draw(1 if "mip" in objective else 0)
         rate, search = RATE * (RATE_AT_END / RATE) ** progress, self._searches()
         steps.step(bricks.tolist(), views.tolist(), rate=rate, search=search)
+        confine(self._means, self.stack.shape, self.stack.spacing)
         last = progress + 1 / self.settings.steps >= 1
         if self.iteration % WIDEN_EVERY == 0 or last:
             steps.widen(self._spacing, NARROWEST)
@@ -352,6 +355,7 @@ class Trainer:
             (self._first, self._second, self._age),
             torch.full((10,), rate),
         )
+        confine(self._means, self.stack.shape, self.stack.spacing)
 
     def _voxel_term(self, leaves: Leaves) -> tuple[float, float]:
         """Add the gradient of the voxels' loss on a few bricks."""
@@ -404,7 +408,7 @@ class Trainer:
         residual = self.residual()
         field = self.scaled_field()
         host = field.to("cpu")
-        moved = relocate(host, residual, self.stack.spacing, RELOCATED_FRACTION, self.rng)
+        moved = relocate(host, residual, self.stack.spacing, RELOCATED_FRACTION)
         for here, there in zip(host.tensors, field.tensors, strict=True):
             there.copy_(here)
         self.forget(moved)

@@ -1,0 +1,200 @@
+"""Relocation: Gaussians that are hardly missed go to where most is missing.
+
+Both sides are counted in the same coin, the squared residual summed over the voxels: what taking a
+Gaussian away costs once its neighbours have made up for it, and what one more Gaussian would win.
+Changes a field in place; the optimiser forgets the moments of the rows that moved, and no others'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_gaussfit.field import GaussianField
+
+NEIGHBOURS = 24
+"""Nearest Gaussians that make up for one that is taken away."""
+
+SHAPES = ((0.8, 0.8, 0.8), (1.0, 1.5, 1.5), (1.6, 2.4, 2.4), (2.5, 4.0, 4.0))
+"""Sigmas in voxels (z, y, x) that a Gaussian may be put down with."""
+
+APART = (3, 5, 5)
+"""Voxels (z, y, x) in which only the best place counts."""
+
+CLOSE = 0.1
+"""Of two Gaussians that would make up for each other by more than this share, one goes at a time:
+the second's cost is another once the first is gone."""
+
+DIMMEST = 1e-6
+"""Amplitude of what makes up for others at least, in parts of the brightest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sites:
+    """Places that lack a Gaussian, those that win most first.
+
+    Parameters
+    ----------
+    voxels : ndarray, shape [N, 3]
+        Positions in voxels.
+    sigmas : ndarray, shape [N, 3]
+        Widths (z, y, x) in voxels that fit best.
+    amplitudes : ndarray, shape [N]
+        Heights that fit best.
+    gains : ndarray, shape [N]
+        By how much the squared residual, summed over voxels, would fall.
+    """
+
+    voxels: NDArray[np.int64]
+    sigmas: NDArray[np.float64]
+    amplitudes: NDArray[np.float32]
+    gains: NDArray[np.float32]
+
+
+def removal_costs(field: GaussianField) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what it costs to take each Gaussian away.
+
+    The optimal brain surgeon (Hassibi and Stork, 1993) on the amplitudes of the nearest
+    Gaussians: exact for them, an upper bound for all.
+
+    Parameters
+    ----------
+    field : GaussianField
+        K Gaussians.
+
+    Returns
+    -------
+    costs : Tensor, shape [K]
+        Integral of the squared change of the field, in squared intensity times `unit` cubed.
+    neighbours : Tensor, shape [K, M]
+        Indices of the nearest.
+    shares : Tensor, shape [K, M]
+        What each takes over, in parts of the lost Gaussian's amplitude.
+    """
+    from scipy.spatial import KDTree
+
+    from napari_gaussfit._kernels import cpu, cpu_overlaps
+
+    count = len(field)
+    mu = field.means.double().numpy()
+    lower = field.factors.double()
+    sigma = (lower @ lower.transpose(-1, -2))[:, *torch.tril_indices(3, 3)].contiguous().numpy()
+    volume = torch.diagonal(lower, dim1=-2, dim2=-1).prod(-1).contiguous().numpy()
+    near = min(NEIGHBOURS, count - 1)
+    found = KDTree(mu).query(mu, k=range(1, near + 2))[1]
+    # Of two at the same place either may come first.
+    itself = found == np.arange(count)[:, None]
+    itself[~itself.any(1), -1] = True
+    neighbours = np.ascontiguousarray(found[~itself].reshape(count, near), np.int64)
+    costs, shares = np.empty(count), np.empty((count, near))
+
+    def task(first: int, end: int) -> None:
+        cpu_overlaps.removal_costs(mu, sigma, volume, neighbours, costs, shares, first, end)
+
+    cpu.run_pieces(task, count, cpu.piece_size(count))
+    weight = (2 * np.pi) ** 1.5 * field.amplitudes.double() ** 2
+    return weight * torch.from_numpy(costs), torch.from_numpy(neighbours), torch.from_numpy(shares)
+
+
+def sites(residual: NDArray[np.float32], most: int) -> Sites:
+    """Return where one more Gaussian would take most off a squared residual.
+
+    A matched filter: of unit Gaussians g of a few shapes, the one with the largest
+    <r, g>^2 / <g, g>; its best amplitude is <r, g> / <g, g>. Only positive ones count.
+
+    Parameters
+    ----------
+    residual : ndarray, shape [Z, Y, X]
+        Stack minus field.
+    most : int
+        How many places at most.
+    """
+    from scipy.ndimage import gaussian_filter, maximum_filter
+
+    gains = np.zeros(residual.shape, np.float32)
+    heights = np.zeros(residual.shape, np.float32)
+    shapes = np.zeros(residual.shape, np.uint8)
+    for n, shape in enumerate(SHAPES):
+        # <r, g> is the filtered residual times (2 pi)^(3/2) |sigma|, and <g, g> pi^(3/2) |sigma|.
+        filtered = gaussian_filter(residual, shape, mode="constant", truncate=3.0)
+        np.maximum(filtered, 0.0, out=filtered)
+        gain = filtered**2
+        gain *= np.float32((4 * np.pi) ** 1.5 * np.prod(shape))
+        better = gain > gains
+        gains[better] = gain[better]
+        heights[better] = 2**1.5 * filtered[better]
+        shapes[better] = n
+    top = (gains == maximum_filter(gains, size=APART)) & (gains > 0)
+    places = np.argwhere(top)
+    gain = gains[top]
+    best = np.argsort(-gain, kind="stable")[:most]
+    places, gain = places[best], gain[best]
+    at = tuple(places.T)
+    return Sites(places, np.asarray(SHAPES)[shapes[at]], heights[at], gain)
+
+
+def relocate(
+    field: GaussianField,
+    residual: NDArray[np.float32],
+    spacing: Sequence[float],
+    fraction: float,
+) -> Tensor:
+    """Move Gaussians from where they are hardly missed to where most is missing, in place.
+
+    The cheapest goes to the place that wins most, the next to the next, as long as more is won
+    than given up. Neighbours take over from those that leave.
+
+    Parameters
+    ----------
+    field : GaussianField
+        Changed in place; all its intensities in the residual's unit.
+    residual : ndarray, shape [Z, Y, X]
+        Stack minus field.
+    spacing : sequence of float
+        (dz, dy, dx).
+    fraction : float
+        Part of the Gaussians to move at most.
+
+    Returns
+    -------
+    Tensor
+        Indices [M] of the Gaussians moved.
+    """
+    most = round(fraction * len(field))
+    if not most or len(field) < 2:
+        return torch.zeros(0, dtype=torch.int64)
+    step = np.asarray(spacing, np.float64)
+    found = sites(residual, most)
+    costs, neighbours, shares = removal_costs(field)
+    costs /= step.prod()
+    stays = torch.zeros(len(field), dtype=torch.bool)
+    leaving: list[int] = []
+    for k in torch.argsort(costs, stable=True).tolist():
+        if len(leaving) == len(found.gains) or costs[k] >= found.gains[len(leaving)]:
+            break
+        if stays[k]:
+            continue
+        leaving.append(k)
+        field.amplitudes[neighbours[k]] += (shares[k] * field.amplitudes[k]).float()
+        stays[neighbours[k][shares[k].abs() > CLOSE]] = True
+        stays[k] = True
+    moved = torch.tensor(leaving, dtype=torch.int64)
+    if not leaving:
+        return moved
+    field.amplitudes.clamp_(min=DIMMEST * float(field.amplitudes.max()))
+    n = len(leaving)
+    cholesky = np.zeros((n, 6), np.float32)
+    cholesky[:, [0, 2, 5]] = np.log(found.sigmas[:n] * step)
+    field.means[moved] = torch.as_tensor((found.voxels[:n] * step).astype(np.float32))
+    field.cholesky[moved] = torch.as_tensor(cholesky)
+    field.amplitudes[moved] = torch.as_tensor(found.amplitudes[:n])
+    return moved
