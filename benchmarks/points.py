@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import torch
 
 from benchmarks.fields import Parameters, difference, gradients_of, leaves_of, random_field
+from benchmarks.plain import inverse_factors
 from benchmarks.tables import Cell, Table
 from benchmarks.timing import medians, with_kernels, with_torch
 from napari_gaussfit import _kernels
@@ -83,10 +86,50 @@ def forward_and_backward(
     return gradients_of(leaves)
 
 
+def keops(
+    means: torch.Tensor, cholesky: torch.Tensor, amplitudes: torch.Tensor, points: torch.Tensor
+) -> torch.Tensor:
+    """f [B] as a reduction of KeOps, which compiles the sum and its gradients to C++."""
+    from pykeops.torch import LazyTensor
+
+    inverse = LazyTensor(inverse_factors(cholesky).reshape(1, -1, 9))
+    u = inverse.matvecmult(LazyTensor(points[:, None]) - LazyTensor(means[None]))
+    values = LazyTensor(amplitudes[None, :, None]) * (-0.5 * (u * u).sum(-1)).exp()
+    total: torch.Tensor = values.sum(1)[:, 0]
+    return total
+
+
 def measure(options: Options) -> list[Table]:
-    """Time all ways for narrow and for wide Gaussians."""
+    """Time all ways for narrow and for wide Gaussians, and KeOps on many."""
     count, places = options.pick((1_000, 500), (20, 30))
-    return [_measured(width, count, places, options) for width in SIGMAS]
+    tables = [_measured(width, count, places, options) for width in SIGMAS]
+    return [*tables, _against_keops(options.pick(20_000, 40), options)]
+
+
+def _against_keops(count: int, options: Options) -> Table:
+    title = f"Field at points: {count:,} Gaussians at {count:,} points"
+    header = ("way", "ms", "times the kernels", "gradients differ by")
+    parameters = random_field(count, (1.0, 1.0, 1.0), SIGMAS["wide"])
+    points = torch.rand(count, 3, generator=torch.Generator().manual_seed(4))
+
+    def call(evaluate: Evaluate) -> Parameters:
+        return forward_and_backward(evaluate, parameters, points)
+
+    ours = with_kernels("kernels", lambda: call(kernel))
+    turns = options.pick(min(3, options.turns), 1)
+    if options.small or importlib.util.find_spec("pykeops") is None:
+        row = ("kernels", 1e3 * medians([ours], turns=turns)["kernels"], None, None)
+        note = "KeOps was not there to compare with: `pip install pykeops` (it needs a compiler)."
+        return Table(title, header, (row,), (note,))
+    taken = medians([ours, with_torch("KeOps", lambda: call(keops))], turns=turns)
+    off = difference(call(kernel), call(keops))
+    ratio = taken["KeOps"] / taken["kernels"]
+    rows = (
+        ("kernels", 1e3 * taken["kernels"], None, None),
+        (f"KeOps {version('pykeops')}", 1e3 * taken["KeOps"], ratio, f"{off:.0e}"),
+    )
+    note = "Wide Gaussians, forward and backward; KeOps compiled beforehand, on all its threads."
+    return Table(title, header, rows, (note,))
 
 
 def _measured(width: str, count: int, places: int, options: Options) -> Table:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from benchmarks.fields import Parameters, gradients_of, leaves_of, pairs_per_volume, random_field
+from benchmarks.floors import ray_pairs
+from benchmarks.plots import draw_growth
 from benchmarks.tables import Cell, Table
 from benchmarks.timing import exponent, medians, with_kernels
 from napari_gaussfit import _kernels
+from napari_gaussfit._kernels import cpu
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.camera import orbit_view
 
@@ -26,14 +30,18 @@ SIDE = 128.0
 
 SIGMA = 2.0
 CUTOFF = 1e-4
+LARGEST_COUNT, LARGEST_SIDE = 100_000, 512
+"""Gaussians and voxels a side of the largest stack; smaller ones are as dense."""
+
+PLOT = Path(__file__).resolve().parents[1] / "docs" / "images" / "cost.png"
 SLAB = 32
 """Planes evaluated at a time, so that no volume is held whole, as in a fit's bricks."""
 
 
-def volume_step(parameters: Parameters, side: int) -> Parameters:
-    """Voxelise the box with side^3 voxels, forward and backward."""
+def volume_step(parameters: Parameters, side: int, step: float) -> Parameters:
+    """Voxelise a box with side^3 voxels, `step` apart, forward and backward."""
     leaves = leaves_of(parameters)
-    spacing = np.full(3, SIDE / side, np.float32)
+    spacing = np.full(3, step, np.float32)
     for first in range(0, side, SLAB):
         planes = min(SLAB, side - first)
         origin = np.asarray([first * spacing[0], 0.0, 0.0], np.float32)
@@ -57,10 +65,49 @@ def view_step(parameters: Parameters, rays: Rays) -> Parameters:
     return gradients_of(leaves)
 
 
+def whole_step(parameters: Parameters, side: int, rays: Rays) -> None:
+    """Voxelise a stack of spacing 1 and view it from aslant, forward and backward."""
+    volume_step(parameters, side, 1.0)
+    view_step(parameters, rays)
+
+
+def grown_stack(options: Options) -> Table:
+    """Time a step as a stack grows with its Gaussians, and draw it."""
+    sides = options.pick([32, 64, 128, 256, 512], [16, 32])
+    pairs, counts, ways = [], [], []
+    for side in sides:
+        count = max(10, round(LARGEST_COUNT * (side / LARGEST_SIDE) ** 3))
+        parameters = random_field(count, (side,) * 3, SIGMA)
+        box = np.zeros(3), np.full(3, float(side))
+        rays = orbit_view(box, 30.0, 20.0, 2.0, largest_side=side).rays(box)
+        packed = cpu.pack(*parameters, CUTOFF)
+        seen, _ = ray_pairs(packed, rays, 0.75 * SIGMA)
+        pairs.append(pairs_per_volume(parameters[1], parameters[2], CUTOFF) + seen)
+        counts.append(count)
+        ways.append(partial(whole_step, parameters, side, rays))
+    seconds = _times(ways, options.pick(min(2, options.turns), 1))
+    slope = exponent(pairs, seconds)
+    rows: list[tuple[Cell, ...]] = [
+        (f"{side}^3", count, n / 1e6, 1e3 * taken, 1e9 * taken / n)
+        for side, count, n, taken in zip(sides, counts, pairs, seconds, strict=True)
+    ]
+    notes = [
+        (
+            f"Voxelise the whole stack and one oblique view, its maxima searched, forward and "
+            f"backward. Time grows with exponent {slope:.2f} in the number of pairs."
+        )
+    ]
+    if not options.small:
+        draw_growth(pairs, seconds, slope, PLOT)
+        notes.append(f"![Time of a step against pairs](images/{PLOT.name})")
+    header = ("stack", "Gaussians", "million pairs", "ms", "ns a pair")
+    return Table("Cost of a step as the stack grows", header, tuple(rows), tuple(notes))
+
+
 def measure(options: Options) -> list[Table]:
-    """Time what grows along one size at a time."""
+    """Time what grows along one size at a time, and then all together."""
     counts = options.pick([1_000, 3_000, 10_000, 30_000, 100_000], [50, 100])
-    sides = options.pick([64, 128, 256, 512], [16, 32])
+    sides = options.pick([64, 128, 256], [16, 32])
     view_sides = options.pick([64, 128, 256, 512], [16, 32])
     turns = options.pick(min(3, options.turns), 1)
     side, view_side = options.pick((128, 256), (24, 24))
@@ -79,7 +126,7 @@ def measure(options: Options) -> list[Table]:
             "Gaussians",
             counts,
             in_volume,
-            _times([partial(volume_step, fields[n], side) for n in counts], turns),
+            _times([partial(volume_step, fields[n], side, SIDE / side) for n in counts], turns),
         ),
         _grown(
             f"Cost as the Gaussians grow: a view of {view_side} pixels a side",
@@ -93,7 +140,7 @@ def measure(options: Options) -> list[Table]:
             "voxels",
             [n**3 for n in sides],
             [_volume_pairs(one, n) for n in sides],
-            _times([partial(volume_step, one, n) for n in sides], turns),
+            _times([partial(volume_step, one, n, SIDE / n) for n in sides], turns),
         ),
         _grown(
             f"Cost as the pixels grow: the same {len(one[0]):,} Gaussians, seen more finely",
@@ -102,6 +149,7 @@ def measure(options: Options) -> list[Table]:
             None,
             _times([partial(view_step, one, r) for r in views], turns),
         ),
+        grown_stack(options),
     ]
 
 

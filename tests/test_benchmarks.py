@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     Load = Callable[[str], Any]
 
-SECTIONS = {"kernels", "scaling", "points", "volumes", "threads", "imports", "quality", "fits"}
+SECTIONS = {"kernels", "scaling", "points", "volumes", "threads", "imports", "quality", "fits"} | {
+    "floors",
+    "memory",
+}
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 
@@ -112,6 +115,31 @@ def test_every_way_of_evaluating_at_points_gives_the_kernels_gradients(load: Loa
     for name, way in points.TORCH_WAYS.items():
         off = fields.difference(ours, points.forward_and_backward(way, parameters, places))
         assert off < 1e-4, f"{name} is off by {off:.1e}"
+
+
+def test_keops_gives_the_kernels_gradients(load: Load) -> None:
+    pytest.importorskip("pykeops", reason="KeOps is optional: pip install pykeops")
+    points, fields = load("points"), load("fields")
+    parameters = fields.random_field(20, (1.0, 1.0, 1.0), 0.3)
+    places = torch.rand(40, 3, generator=torch.Generator().manual_seed(1))
+    ours = points.forward_and_backward(points.kernel, parameters, places)
+    off = fields.difference(ours, points.forward_and_backward(points.keops, parameters, places))
+    assert off < 1e-4, f"KeOps is off by {off:.1e}"
+
+
+def test_pairs_of_a_view_are_those_that_the_footprints_hold(load: Load) -> None:
+    from napari_gaussfit._kernels import cpu
+    from napari_gaussfit.camera import orbit_view
+
+    parameters = load("fields").random_field(5, (8.0, 8.0, 8.0), 1.0)
+    box = np.zeros(3), np.full(3, 8.0)
+    rays = orbit_view(box, 40.0, 20.0, 0.25).rays(box)
+    pairs, bins = load("floors").ray_pairs(cpu.pack(*parameters, 1e-3), rays, 0.5)
+    sigmas = parameters[1][:, [0, 2, 5]].exp().mean()
+    reach = float(sigmas) * np.sqrt(2 * np.log(float(parameters[2].mean()) / 1e-3))
+    disc = 5 * np.pi * (reach / 0.25) ** 2
+    assert 0.3 * disc < pairs < 1.5 * disc, f"{pairs:.0f} pairs where about {disc:.0f} are"
+    assert pairs < bins < 2 * reach / 0.5 * pairs
 
 
 def test_the_scatter_voxelises_as_the_kernels_do(load: Load) -> None:

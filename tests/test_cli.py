@@ -18,7 +18,9 @@ import tifffile
 from napari_gaussfit.cli import main
 from napari_gaussfit.io.native import load_fit
 from napari_gaussfit.io.tiff import write_ome_tiff
+from napari_gaussfit.memory import PROCESS, predict_memory
 from napari_gaussfit.phantoms import beads
+from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
@@ -200,7 +202,8 @@ def test_a_stack_too_large_for_memory_is_refused_with_figures(
     memory = psutil.virtual_memory()._replace(available=1_000_000)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     line = refused(capsys, "fit", stack, "-o", tmp_path / "out")
-    assert "its 23,040 voxels (16 x 40 x 36) need about 0.00194 GB" in line
+    needed = predict_memory(23_040, 4 * 23_040, FitSettings()) - PROCESS
+    assert f"its 23,040 voxels (16 x 40 x 36) need about {needed / 1e9:.3g} GB" in line
     assert "0.001 GB are free" in line
 
 

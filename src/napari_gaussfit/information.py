@@ -72,14 +72,18 @@ def open_choice(path: Path, channel: int | None, time: int | None) -> str | None
 
 def of_stack(stack: Stack) -> Lines:
     """Return shape, spacing, intensities, what was assumed, and a count of Gaussians for it."""
+    from napari_gaussfit.memory import predict_memory
     from napari_gaussfit.seeding import suggested_count
+    from napari_gaussfit.settings import FitSettings
 
     lowest, highest = stack.value_range
+    needed = predict_memory(stack.voxels.size, stack.nbytes, FitSettings())
     lines = [
         ("shape", f"{' x '.join(map(str, stack.shape))} voxels (z, y, x)"),
         ("spacing", f"{' x '.join(f'{d:g}' for d in stack.spacing)} {stack.unit}"),
         ("intensity", f"{lowest:g} to {highest:g}"),
         ("gaussians", f"{suggested_count(stack.voxels):,} suggested"),
+        ("memory", f"a fit takes about {needed / 1e9:.2g} GB"),
     ]
     return lines + [("note", note) for note in stack.notes]
 

@@ -21,6 +21,9 @@ __all__ = ["psnr", "ssim"]
 _SSIM_WINDOW = 7
 """Pixels a side of the window that SSIM compares; scikit-image's default."""
 
+_AT_ONCE = 2**20
+"""Elements that are compared together."""
+
 
 def psnr(
     reference: ArrayLike,
@@ -51,12 +54,21 @@ def psnr(
     SettingsError
         If nothing counts, or the shapes differ.
     """
-    known, found = _checked(reference, estimate)
-    squares = np.square(found - known)
-    counted = squares if where is None else squares[where]
-    if not counted.size:
+    known, found = np.atleast_1d(reference), np.atleast_1d(estimate)
+    _check_shapes(known, found)
+    counts = (
+        np.broadcast_to(np.ones((), bool), known.shape) if where is None else np.atleast_1d(where)
+    )
+    total, count = 0.0, int(np.count_nonzero(counts))
+    if not count:
         raise SettingsError("where chooses no pixel; a PSNR needs one or more")
-    error = float(counted.mean())
+    # Piece by piece: of a large stack, a copy in float64 would be the largest thing in memory.
+    planes = max(1, _AT_ONCE // max(1, known[0].size))
+    for first in range(0, len(known), planes):
+        some = slice(first, first + planes)
+        difference = found[some].astype(np.float64) - known[some]
+        total += float(np.square(difference)[counts[some]].sum())
+    error = total / count
     if error == 0:
         return float("inf")
     lowest, highest = value_range
@@ -106,8 +118,12 @@ def _checked(
     """Return both in float64, in which differences of unsigned integers are right."""
     known = np.asarray(reference, dtype=np.float64)
     found = np.asarray(estimate, dtype=np.float64)
+    _check_shapes(known, found)
+    return known, found
+
+
+def _check_shapes(known: NDArray[Any], found: NDArray[Any]) -> None:
     if known.shape != found.shape:
         raise SettingsError(
             f"estimate has shape {found.shape}, expected that of the reference, {known.shape}"
         )
-    return known, found

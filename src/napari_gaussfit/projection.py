@@ -154,11 +154,9 @@ class StackProjector:
         from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 
         self.stack = stack
-        self._voxels = np.asarray(stack.voxels, np.float32)
-        self._floor = float(self._voxels.min())
+        self._floor = float(stack.voxels.min())
         self._spline = SplineVolume(
-            self._voxels,
-            np.asarray(stack.spacing, np.float32),
+            np.asarray(stack.voxels, np.float32), np.asarray(stack.spacing, np.float32)
         )
 
     def project(self, camera: Camera, *, mode: Literal["mip", "sum"] = "mip") -> Image:
@@ -183,7 +181,7 @@ class StackProjector:
         if mode == "sum":
             return self._spline.integral(camera.rays(self.stack.box))
         if camera.axis is not None:
-            image: Image = self._voxels.max(axis=camera.axis)
+            image: Image = self.stack.voxels.max(axis=camera.axis).astype(np.float32)
             return image.T if camera.axis == 2 else image
         return self.maximum(camera)[0]
 

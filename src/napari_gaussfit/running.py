@@ -26,9 +26,6 @@ __all__ = ["kernels_are_compiled", "refuse_what_memory_cannot_hold", "run"]
 SAVE_SECONDS = 10.0
 """Time between two savings: what a kill costs at most."""
 
-BYTES_PER_VOXEL = 80
-"""Memory of a fit and its report for each voxel, beside the stack: 57 and 80 on 256^3 voxels."""
-
 BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
@@ -140,8 +137,11 @@ def refuse_what_memory_cannot_hold(label: str, shape: tuple[int, int, int], nbyt
     """
     import psutil
 
+    from napari_gaussfit.memory import PROCESS, predict_memory
+    from napari_gaussfit.settings import FitSettings
+
     voxels = math.prod(shape)
-    needed = nbytes + BYTES_PER_VOXEL * voxels
+    needed = predict_memory(voxels, nbytes, FitSettings()) - PROCESS  # which is there already
     available = int(psutil.virtual_memory().available)
     if needed > available:
         raise StackError(

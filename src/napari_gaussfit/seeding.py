@@ -46,6 +46,9 @@ WIDEST_PEAK = 4.0
 SAMPLES = 200_000
 """Voxels that statistics of a large stack are taken from."""
 
+SAMPLED_AT_ONCE = 2**20
+"""Voxels that a draw looks at together."""
+
 SUGGESTION_VOXELS = 25.0
 """Voxels with signal for each Gaussian that `suggested_count` allows."""
 
@@ -147,8 +150,8 @@ def draw_sites(weights: Volume, count: int, rng: np.random.Generator) -> NDArray
     """
     if not count:
         return np.empty((0, 3))
-    flat = weights.reshape(-1).astype(np.float64)
-    if flat.sum() <= 0:
+    flat = weights.reshape(-1)
+    if not flat.any():
         flat = np.ones_like(flat)
     available = int(np.count_nonzero(flat))
     sites = _weighted_sample(flat, min(count, available), rng)
@@ -158,13 +161,22 @@ def draw_sites(weights: Volume, count: int, rng: np.random.Generator) -> NDArray
     return voxels + rng.uniform(-0.5, 0.5, voxels.shape)
 
 
-def _weighted_sample(
-    weights: NDArray[np.float64], count: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Draw without replacement by exponential keys (Efraimidis and Spirakis, 2006)."""
-    with np.errstate(divide="ignore"):
-        keys = rng.standard_exponential(weights.size) / weights
-    return np.argpartition(keys, count - 1)[:count]
+def _weighted_sample(weights: Volume, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw without replacement by exponential keys (Efraimidis and Spirakis, 2006).
+
+    Piece by piece, so that the keys of a large stack take no memory to speak of.
+    """
+    keys, sites = np.empty(0), np.empty(0, np.int64)
+    for first in range(0, weights.size, SAMPLED_AT_ONCE):
+        some = weights[first : first + SAMPLED_AT_ONCE].astype(np.float64)
+        with np.errstate(divide="ignore"):
+            keys = np.append(keys, rng.standard_exponential(some.size) / some)
+        sites = np.append(sites, np.arange(first, first + some.size))
+        if keys.size > count:
+            kept = np.argpartition(keys, count - 1)[:count]
+            keys, sites = keys[kept], sites[kept]
+    drawn: NDArray[np.int64] = sites[np.argsort(keys, kind="stable")]
+    return drawn
 
 
 def seed_field(
@@ -210,7 +222,8 @@ def seed_field(
     # Where there are more than the field can hold, most are texture: leave it to the draw.
     room = count - len(sites)
     peaks = peaks[: room if len(peaks) <= room else max(min(1, room), room // 2)]
-    weights = (calm - NOISE_SIGMAS * noise).clip(min=0.0)
+    weights = calm - np.float32(NOISE_SIGMAS * noise)
+    np.clip(weights, 0.0, None, out=weights)
     drawn = draw_sites(weights, room - len(peaks), rng)
     sites = np.clip(np.concatenate([sites, peaks, drawn]), -0.5, np.array(signal.shape) - 0.5)
     widths = _mean_distance(sites * step)[:, None] * WIDTH_PER_DISTANCE * np.ones(3)

@@ -179,10 +179,13 @@ class Trainer:
         background, noise = estimate_background(voxels)
         if self.settings.background is not None:
             background = self.settings.background
+        count = self.settings.gaussians or suggested_count(voxels)
+        signal = voxels - background
+        del voxels  # of a large stack, memory that the seeds need
         seeds = seed_field(
-            voxels - background,
+            signal,
             self.stack.spacing,
-            self.settings.gaussians or suggested_count(voxels),
+            count,
             self.rng,
             noise=noise,
             points=points,

@@ -18,9 +18,6 @@ __all__ = ["Preview", "device_words", "memory_of_fit", "preview_of"]
 
 BINS = 100
 
-PROCESS_BYTES = 450_000_000
-"""What a process takes with Python, PyTorch and compiled kernels alone (measured)."""
-
 
 @dataclass(frozen=True, eq=False)
 class Preview:
@@ -79,10 +76,11 @@ def memory_of_fit(stack: Stack) -> tuple[int, int]:
     """Return the bytes that the fit of a stack is expected to take, and those that are free."""
     import psutil
 
-    from napari_gaussfit.running import BYTES_PER_VOXEL
+    from napari_gaussfit.memory import predict_memory
+    from napari_gaussfit.settings import FitSettings
 
-    needed = PROCESS_BYTES + stack.nbytes + BYTES_PER_VOXEL * stack.voxels.size
-    return int(needed), int(psutil.virtual_memory().available)
+    needed = predict_memory(stack.voxels.size, stack.nbytes, FitSettings())
+    return needed, int(psutil.virtual_memory().available)
 
 
 def device_words(name: str) -> str:
