@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+pytest.importorskip("numba_cuda", reason="numba-cuda is for Linux and Windows")
+
 from napari_gaussfit.captured import CapturedSteps, Rules, State
 
 

@@ -27,6 +27,12 @@ def run(*command: str, **environment: str) -> str:
     return done.stdout
 
 
+where_numba_cuda_is = pytest.mark.skipif(
+    sys.platform == "darwin", reason="numba-cuda and NVVM are for Linux and Windows"
+)
+
+
+@where_numba_cuda_is
 @pytest.mark.slow
 def test_every_kernel_agrees_with_the_reference_in_the_simulator() -> None:
     """All of `simulated.py`; what fails there is printed here."""
@@ -36,7 +42,7 @@ def test_every_kernel_agrees_with_the_reference_in_the_simulator() -> None:
     assert "skipped" not in said, said
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="NVVM is for Linux and Windows")
+@where_numba_cuda_is
 @pytest.mark.parametrize("capability", ["7.5", "9.0"])
 def test_every_kernel_compiles_to_ptx_without_f64(capability: str) -> None:
     """On no GPU at all; `ptx.py` says which kernel has what it should not have."""
@@ -64,7 +70,7 @@ class TestWhyNot:
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Thing 1")
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
 
-    def test_torch_without_cuda(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_torch_where_numba_cuda_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.version, "cuda", None)
         with pytest.raises(SettingsError, match=r"built without CUDA; install a CUDA build"):
             _kernels.device_named("cuda")
@@ -88,6 +94,7 @@ class TestWhyNot:
         with pytest.raises(SettingsError, match=r"install napari-gaussfit\[cuda12\]"):
             _kernels.device_named("cuda")
 
+    @where_numba_cuda_is
     def test_a_kernel_that_does_not_run(self) -> None:
         """As here, where the GPU is only pretended."""
         with pytest.raises(SettingsError, match=r"a first kernel did not run on Thing 1 \("):
