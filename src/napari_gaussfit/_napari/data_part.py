@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import ComboBox, Container, FloatSpinBox, SpinBox
-from qtpy.QtCore import Qt, Signal
+from magicgui.widgets import ComboBox, FloatSpinBox, SpinBox
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QComboBox,
@@ -60,8 +60,8 @@ class DataPart(QWidget):
             nullable=True,
             tooltip="The layer to fit: an image with axes z, y, x. Others are not listed.",
         )
-        self._places: Container[SpinBox] = Container(labels=True)
-        self._places.margins = (4, 0, 4, 0)
+        self._places: list[SpinBox] = []
+        self._place_form = Form()
         self._sizes = [
             FloatSpinBox(
                 name=axis, min=1e-6, max=1e6, step=0.01, tooltip=f"Distance of voxels along {axis}."
@@ -86,6 +86,7 @@ class DataPart(QWidget):
         self._warning = QLabel()
         self._warning.setObjectName("spacing_warning")
         self._warning.setWordWrap(True)
+        self._warning.setContentsMargins(4, 0, 4, 0)
         self.offer = QPushButton()
         self.offer.setToolTip("Give the layer the spacing that its file says it has.")
         self.offer.clicked.connect(self._take_offer)
@@ -119,10 +120,7 @@ class DataPart(QWidget):
             size.native.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
         self._unit.native.setMinimumWidth(68)
         form, more = Form(self._layer), Form(self._region, self._points)
-        notice = QHBoxLayout()
-        notice.addWidget(self._warning, 1)
-        notice.addWidget(self.offer, 0, Qt.AlignmentFlag.AlignTop)
-        box = QVBoxLayout(self)
+        self._box = box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(2)
         for choice in (self._layer, self._region, self._points):
@@ -132,9 +130,10 @@ class DataPart(QWidget):
                 QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
             )
         box.addWidget(form)
-        box.addWidget(native_of(self._places))
+        box.addWidget(self._place_form)
         box.addLayout(spacing)
-        box.addLayout(notice)
+        box.addWidget(self._warning)
+        box.addWidget(self.offer)
         box.addWidget(self._histogram)
         box.addWidget(more)
 
@@ -227,12 +226,11 @@ class DataPart(QWidget):
     def _choose(self, _value: object = None) -> None:
         layer = self.layer
         self._watch(layer)
-        self._places.clear()
-        if layer is not None:
-            before = layer.data.ndim - 3
-            for n in range(before):
-                self._places.append(self._place(layer, n))
-        self._places.visible = len(self._places) > 0
+        before = 0 if layer is None else layer.data.ndim - 3
+        self._places = [self._place(layer, n) for n in range(before) if layer is not None]
+        old, self._place_form = self._place_form, Form(*self._places)
+        self._box.replaceWidget(old, self._place_form)
+        old.deleteLater()
         self._show_spacing()
 
     def _place(self, layer: Image, axis: int) -> SpinBox:
@@ -276,7 +274,7 @@ class DataPart(QWidget):
         )
         self._warning.setVisible(unknown)
         if self._offered is not None:
-            self.offer.setText("Use {:g} × {:g} × {:g} µm".format(*self._offered))
+            self.offer.setText("Use its file's {:g} × {:g} × {:g} µm".format(*self._offered))
         self.offer.setVisible(self._offered is not None)
         self._announce()
 
