@@ -23,7 +23,7 @@ class Options:
     """
 
     turns: int = 5
-    plain_seconds: float = 120.0
+    plain_seconds: float = 60.0
     small: bool = False
 
     def pick(self, full: Choice, small: Choice) -> Choice:

@@ -116,7 +116,7 @@ def _against_keops(count: int, options: Options) -> Table:
         return forward_and_backward(evaluate, parameters, points)
 
     ours = with_kernels("kernels", lambda: call(kernel))
-    turns = options.pick(min(3, options.turns), 1)
+    turns = 1  # a call of KeOps takes ten seconds on two cores
     if options.small or importlib.util.find_spec("pykeops") is None:
         row = ("kernels", 1e3 * medians([ours], turns=turns)["kernels"], None, None)
         note = "KeOps was not there to compare with: `pip install pykeops` (it needs a compiler)."
