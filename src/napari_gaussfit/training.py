@@ -375,17 +375,28 @@ class Trainer:
                 np.asarray(self.stack.spacing, np.float32),
                 (depth, rows, columns),
             )
-            target = self._voxels[brick] - self.background
-            prediction = _kernels.voxelise(*leaves, grid, cutoff=self._cutoff)
-            loss = LOSSES[self.settings.loss](prediction, target) / len(drawn)
-            torch.autograd.backward(loss)
-            with torch.no_grad():
-                difference = target - prediction
-                squares += float(difference.square().mean()) / len(drawn)
-                if self.settings.background is None:
-                    self.background += BACKGROUND_RATE * float(difference.mean()) / len(drawn)
-            total += loss.item()
+            loss, square, mean = self._brick_error(leaves, grid, self._voxels[brick])
+            torch.autograd.backward(loss / len(drawn))
+            squares += square / len(drawn)
+            if self.settings.background is None:
+                self.background -= BACKGROUND_RATE * mean / len(drawn)
+            total += loss.item() / len(drawn)
         return total, _decibels(squares)
+
+    def _brick_error(
+        self, leaves: Leaves, grid: Grid, target: Tensor
+    ) -> tuple[Tensor, float, float]:
+        """Return the loss of a brick, and the means of (f - target)^2 and of f - target."""
+        if self.settings.loss == "squared":
+            loss, mean = _kernels.squared_residual(
+                *leaves, grid, target, offset=self.background, cutoff=self._cutoff
+            )
+            return loss, loss.item(), mean
+        above = target - self.background
+        prediction = _kernels.voxelise(*leaves, grid, cutoff=self._cutoff)
+        residual = prediction.detach() - above
+        loss = LOSSES[self.settings.loss](prediction, above)
+        return loss, float(residual.square().mean()), float(residual.mean())
 
     def _mip_term(self, leaves: Leaves) -> tuple[float, float]:
         """Add the gradient of one view's loss."""

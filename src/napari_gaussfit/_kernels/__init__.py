@@ -29,6 +29,7 @@ __all__ = [
     "line_integral",
     "mip",
     "soft_mip",
+    "squared_residual",
     "voxelise",
     "why_not",
 ]
@@ -153,6 +154,26 @@ def voxelise(
     """Return the sum of the Gaussians [Z, Y, X] on a grid."""
     evaluation = _part(means.device, "GridEvaluation")(grid)
     return _sum(means, cholesky, amplitudes, cutoff, evaluation)
+
+
+def squared_residual(
+    means: Tensor,
+    cholesky: Tensor,
+    amplitudes: Tensor,
+    grid: Grid,
+    target: Tensor,
+    *,
+    offset: float,
+    cutoff: float,
+) -> tuple[Tensor, float]:
+    """Return the mean of (f + offset - target)^2 on a grid, and the mean of its root.
+
+    `voxelise` and a squared error in one: a step of a fit passes over its voxels once less for
+    each operation that torch would do. On the CPU; a step on CUDA has its own way (`captured`).
+    """
+    evaluation = _part(means.device, "GridResidual")(grid, target, offset)
+    squares = _sum(means, cholesky, amplitudes, cutoff, evaluation)
+    return squares, evaluation.mean
 
 
 def mip(

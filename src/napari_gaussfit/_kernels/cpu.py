@@ -178,7 +178,9 @@ class GridEvaluation:
         return torch.from_numpy(volume)[:, :, : grid.shape[2]]
 
     def backward(self, packed: Array, weights: Tensor) -> Array:
-        padded = self._padded(weights.numpy())
+        return self._gathered(packed, self._padded(weights.numpy()))
+
+    def _gathered(self, packed: Array, padded: Array) -> Array:
         moments = np.zeros((len(packed), MOMENTS), np.float32)
         grid = self.grid
 
@@ -189,6 +191,41 @@ class GridEvaluation:
 
         run_pieces(gather, len(packed), piece_size(len(packed)))
         return moments
+
+
+class GridResidual(GridEvaluation):
+    """The mean of (f + offset - target)^2 on a `Grid`, in one pass over its voxels.
+
+    Parameters
+    ----------
+    grid : Grid
+        Where.
+    target : Tensor, shape [Z, Y, X]
+        What f should be there.
+    offset : float
+        Is added to f.
+    """
+
+    def __init__(self, grid: Grid, target: Tensor, offset: float) -> None:
+        super().__init__(grid)
+        self._target, self._offset = _array(target), np.float32(offset)
+        self.mean = 0.0
+
+    def forward(self, packed: Array) -> Tensor:
+        self._residual = self._padded()
+        grid, sums = self.grid, np.empty((self.grid.shape[0], 2))
+
+        def slab(first: int, end: int) -> None:
+            cpu_voxels.add_slab(packed, grid.origin, grid.spacing, self._residual, first, end)
+            cpu_voxels.subtract_slab(self._residual, self._target, self._offset, sums, first, end)
+
+        run_pieces(slab, grid.shape[0], piece_size(grid.shape[0]))
+        squares, self.mean = (sums.sum(0) / self._target.size).tolist()
+        return torch.tensor(squares, dtype=torch.float32)
+
+    def backward(self, packed: Array, weights: Tensor) -> Array:
+        slope = np.float32(2.0 * float(weights) / self._target.size)
+        return slope * self._gathered(packed, self._residual)
 
 
 class PointEvaluation:

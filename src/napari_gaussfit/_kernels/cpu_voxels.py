@@ -13,6 +13,7 @@ import math
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.arithmetic import (
     AMPLITUDE,
@@ -84,6 +85,36 @@ def add_slab(
                         volume[np.uintp(z), np.uintp(y), np.uintp(x + i)] += (
                             amplitude * exp2_negative(-rest - u2 * u2)
                         )
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def subtract_slab(
+    volume: Array,
+    target: Array,
+    offset: F,
+    sums: NDArray[np.float64],
+    first_plane: int,
+    end_plane: int,
+) -> None:
+    """Turn planes of `volume` into ``volume + offset - target``, its padding into zeros.
+
+    sums : [Z, 2], each plane's sum of squares and sum, to be set.
+    """
+    width = target.shape[2]
+    for z in range(first_plane, end_plane):
+        squares, total = 0.0, 0.0
+        for y in range(target.shape[1]):
+            row_squares, row_total = ZERO, ZERO
+            for x in range(width):
+                difference = volume[z, y, x] + offset - target[z, y, x]
+                volume[z, y, x] = difference
+                row_squares += difference * difference
+                row_total += difference
+            for x in range(width, width + CHUNK):
+                volume[z, y, x] = ZERO
+            squares += float(row_squares)
+            total += float(row_total)
+        sums[z, 0], sums[z, 1] = squares, total
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
