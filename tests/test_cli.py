@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,6 +93,22 @@ def test_progress_is_silent_where_stderr_is_no_terminal(
     settings = report_in(tmp_path / "out")["settings"]
     assert isinstance(settings, dict)
     assert (settings["objective"], settings["seed"]) == ("mip", 3)
+
+
+def test_a_terminal_is_told_what_memory_a_fit_takes_and_how_far_it_is(
+    stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    arguments = ["--gaussians", "10", "--max-seconds", "0.1"]
+    assert main(["fit", str(stack), "-o", str(tmp_path / "out"), *arguments]) == 0
+    said = terminal.getvalue()
+    assert re.search(r"takes about [\d.]+ GB of memory; [\d.]+ GB are free", said), said
+    assert "10 Gaussians" in said
 
 
 def test_resuming_a_finished_fit_says_so(fitted: Path, stack: Path, capsys: Capture) -> None:

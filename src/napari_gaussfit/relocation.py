@@ -117,6 +117,11 @@ def sites(residual: NDArray[np.float32], most: int) -> Sites:
         Stack minus field.
     most : int
         How many places at most.
+
+    Returns
+    -------
+    Sites
+        Local maxima of what is won, the largest first.
     """
     from scipy.ndimage import gaussian_filter, maximum_filter
 

@@ -50,6 +50,8 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> bool:
         If the folder cannot be made.
     """
     folder.make()
+    if sys.stderr.isatty():
+        sys.stderr.write(_memory_line(fit))
     if not kernels_are_compiled():
         sys.stderr.write("compiling the kernels, once: this takes about half a minute\n")
     with _signals_cancel(fit):
@@ -71,6 +73,17 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> bool:
         + ("\n" if ended else "; interrupted, --resume goes on\n")
     )
     return ended
+
+
+def _memory_line(fit: Fit) -> str:
+    import psutil
+
+    from napari_gaussfit.memory import predict_memory
+
+    voxels = sum(stack.voxels.size for stack in fit.stacks)
+    needed = predict_memory(voxels, sum(stack.nbytes for stack in fit.stacks), fit.settings)
+    available = psutil.virtual_memory().available
+    return f"takes about {needed / 1e9:.2g} GB of memory; {available / 1e9:.2g} GB are free\n"
 
 
 @contextmanager
