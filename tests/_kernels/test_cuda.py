@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -13,6 +14,9 @@ import torch
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels import cuda_launch
 from napari_gaussfit.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 
@@ -51,8 +55,10 @@ def test_every_kernel_compiles_to_ptx_without_f64(capability: str) -> None:
 
 
 @pytest.fixture
-def fresh() -> None:
-    """Reasons are kept between calls: ask anew."""
+def fresh() -> Iterator[None]:
+    """Reasons are kept between calls: ask anew, and let nobody else believe what is pretended."""
+    cuda_launch.why_not.cache_clear()
+    yield
     cuda_launch.why_not.cache_clear()
 
 
