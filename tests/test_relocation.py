@@ -92,6 +92,12 @@ def test_the_least_missed_go_to_where_the_residual_is() -> None:
     assert len(field) == len(before)
 
 
+def test_a_slab_of_a_stack_lies_where_its_planes_do() -> None:
+    field = make_field()
+    moved = relocate(field, blob((6, 20, 11))[3:10], SPACING, 0.1, first_plane=3)
+    assert field.means[moved[0]].numpy() / SPACING == pytest.approx((6, 20, 11), abs=1e-3)
+
+
 @pytest.mark.parametrize("fraction", [0.1, 0.3, 0.6])
 def test_moving_lowers_the_squared_residual(fraction: float) -> None:
     field = make_field(20)

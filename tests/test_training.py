@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from napari_gaussfit import training
 from napari_gaussfit.fitting import fit
 from napari_gaussfit.metrics import psnr
-from napari_gaussfit.phantoms import beads
+from napari_gaussfit.phantoms import beads, neurite
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.training import (
     BRICK,
@@ -174,3 +175,18 @@ def test_fits_in_micrometres_and_in_pixels_are_the_same(stack: Stack) -> None:
     larger = AnyStack.from_array(stack.voxels, spacing=spacing, name="larger")
     small, large = (fit(s, settings()).report.voxel_psnr for s in (stack, larger))
     assert small == pytest.approx(large, abs=0.5), "the unit decides nothing"
+
+
+def test_relocation_looks_at_a_slab_of_a_large_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = neurite(shape=(20, 24, 24)).stack
+    monkeypatch.setattr(training, "RELOCATION_VOXELS", 5 * 24 * 24 + 7)
+    trainer = Trainer(stack, FitSettings(gaussians=40, objective="voxels"))
+    slabs = {trainer._slab() for _ in range(200)}
+    assert {end - first for first, end in slabs} == {5}
+    assert {first for first, _ in slabs} == set(range(16))
+    whole = trainer.residual(0, 20)
+    np.testing.assert_allclose(trainer.residual(7, 12), whole[7:12], atol=1e-5)
+    before = float(np.square(whole).sum())
+    for _ in range(2 * training.RELOCATE_EVERY):
+        trainer.step(0.2)
+    assert float(np.square(trainer.residual(0, 20)).sum()) < before

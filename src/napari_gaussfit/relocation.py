@@ -152,6 +152,8 @@ def relocate(
     residual: NDArray[np.float32],
     spacing: Sequence[float],
     fraction: float,
+    *,
+    first_plane: int = 0,
 ) -> Tensor:
     """Move Gaussians from where they are hardly missed to where most is missing, in place.
 
@@ -168,6 +170,8 @@ def relocate(
         (dz, dy, dx).
     fraction : float
         Part of the Gaussians to move at most.
+    first_plane : int
+        Of the stack, where `residual` begins.
 
     Returns
     -------
@@ -199,7 +203,8 @@ def relocate(
     n = len(leaving)
     cholesky = np.zeros((n, 6), np.float32)
     cholesky[:, [0, 2, 5]] = np.log(found.sigmas[:n] * step)
-    field.means[moved] = torch.as_tensor((found.voxels[:n] * step).astype(np.float32))
+    places = (found.voxels[:n] + np.array([first_plane, 0, 0])) * step
+    field.means[moved] = torch.as_tensor(places.astype(np.float32))
     field.cholesky[moved] = torch.as_tensor(cholesky)
     field.amplitudes[moved] = torch.as_tensor(found.amplitudes[:n])
     return moved

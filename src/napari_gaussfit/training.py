@@ -64,6 +64,10 @@ CUTOFFS = (1e-5, 1e-3)
 """The smallest and the largest cutoff, in parts of the range; a fit begins between."""
 
 RELOCATE_EVERY, RELOCATED_FRACTION, RELOCATE_UNTIL = 25, 0.05, 0.85
+RELOCATION_VOXELS = 8_000_000
+"""Relocation looks at a slab of about as many voxels, however large the stack: its time and memory
+stay what they are on a small one."""
+
 WIDEN_EVERY, NARROWEST = 10, 0.5
 """Least sigma in voxels, in any direction: a narrower Gaussian hides between samples. With means
 confined to the voxels' centres 0.5 is wide enough: consistency stays 10 dB above the fit's own
@@ -421,21 +425,35 @@ class Trainer:
         return weight * loss.item(), _decibels(error)
 
     def _relocate(self) -> None:
-        residual = self.residual()
+        first, end = self._slab()
+        share = RELOCATED_FRACTION * (end - first) / self.stack.shape[0]
+        residual = self.residual(first, end)
         field = self.scaled_field()
         host = field.to("cpu")
-        moved = relocate(host, residual, self.stack.spacing, RELOCATED_FRACTION)
+        moved = relocate(host, residual, self.stack.spacing, share, first_plane=first)
         for here, there in zip(host.tensors, field.tensors, strict=True):
             there.copy_(here)
         self.forget(moved)
 
-    def residual(self) -> NDArray[np.float32]:
-        """Return stack minus field [Z, Y, X], in parts of the stack's range."""
+    def _slab(self) -> tuple[int, int]:
+        """Draw the planes that a relocation looks at: all, but of a large stack."""
+        depth, rows, columns = self.stack.shape
+        planes = min(depth, max(1, RELOCATION_VOXELS // (rows * columns)))
+        first = int(self.rng.integers(depth - planes + 1)) if planes < depth else 0
+        return first, first + planes
+
+    def residual(self, first: int, end: int) -> NDArray[np.float32]:
+        """Return stack minus field on planes [first, end), in parts of the stack's range."""
         if self._captured is not None:
             self._read_back(self._captured)
-        shape, spacing = self.stack.shape, self.stack.spacing
-        prediction = self.scaled_field().voxelise(shape, spacing, tolerance=1e-3)
-        residual: NDArray[np.float32] = (self._voxels - prediction.cpu()).numpy()
+        _, rows, columns = self.stack.shape
+        prediction = self.scaled_field().voxelise(
+            (end - first, rows, columns),
+            self.stack.spacing,
+            origin=(first * self.stack.spacing[0], 0.0, 0.0),
+            tolerance=1e-3,
+        )
+        residual: NDArray[np.float32] = (self._voxels[first:end] - prediction.cpu()).numpy()
         return residual
 
     def forget(self, moved: Tensor) -> None:
