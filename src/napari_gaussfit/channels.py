@@ -22,7 +22,7 @@ from napari_gaussfit.seeding import (
     smoothed,
     suggested_count,
 )
-from napari_gaussfit.training import RELOCATED_FRACTION, Trainer
+from napari_gaussfit.training import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -190,13 +190,12 @@ class ChannelsTrainer(Trainer):
     def _relocate(self) -> None:
         trainers = [self, *self.others]
         first, end = self._slab()
-        share = RELOCATED_FRACTION * (end - first) / self.stack.shape[0]
         residuals = [trainer.residual(first, end) for trainer in trainers]
         amplitudes = torch.stack([trainer.scaled_field().amplitudes for trainer in trainers])
         together = replace(self.scaled_field(), amplitudes=amplitudes.norm(dim=0))
         total = np.asarray(sum(residuals), np.float32)
         spacing = self.stack.spacing
-        moved = relocate(together, total, spacing, share, first_plane=first)
+        moved = relocate(together, total, spacing, self._share(first, end), first_plane=first)
         places = together.means[moved].numpy() / np.asarray(spacing, np.float64) - (first, 0, 0)
         nearest = np.clip(np.rint(places), 0, np.array(total.shape) - 1).astype(int)
         least = DIMMEST * together.amplitudes[moved]

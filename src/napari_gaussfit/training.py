@@ -426,11 +426,12 @@ class Trainer:
 
     def _relocate(self) -> None:
         first, end = self._slab()
-        share = RELOCATED_FRACTION * (end - first) / self.stack.shape[0]
         residual = self.residual(first, end)
         field = self.scaled_field()
         host = field.to("cpu")
-        moved = relocate(host, residual, self.stack.spacing, share, first_plane=first)
+        moved = relocate(
+            host, residual, self.stack.spacing, self._share(first, end), first_plane=first
+        )
         for here, there in zip(host.tensors, field.tensors, strict=True):
             there.copy_(here)
         self.forget(moved)
@@ -441,6 +442,10 @@ class Trainer:
         planes = min(depth, max(1, RELOCATION_VOXELS // (rows * columns)))
         first = int(self.rng.integers(depth - planes + 1)) if planes < depth else 0
         return first, first + planes
+
+    def _share(self, first: int, end: int) -> float:
+        """Return which part of the Gaussians planes [first, end) may draw to themselves."""
+        return RELOCATED_FRACTION * (end - first) / self.stack.shape[0]
 
     def residual(self, first: int, end: int) -> NDArray[np.float32]:
         """Return stack minus field on planes [first, end), in parts of the stack's range."""
