@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
+from napari_gaussfit import metrics, phantoms
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.metrics import psnr, ssim
+from napari_gaussfit.metrics import noise_psnr, psnr, ssim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_psnr_is_of_the_raw_range_and_the_mean_square_error() -> None:
@@ -62,3 +68,34 @@ def test_what_cannot_be_compared_is_refused() -> None:
         psnr(np.zeros(3), np.ones(4), (0, 1))
     with pytest.raises(SettingsError, match="chooses no pixel"):
         psnr(np.zeros(3), np.ones(3), (0, 1), np.zeros(3, dtype=bool))
+
+
+@pytest.mark.parametrize("shape", [(40, 50, 60), (1, 200, 300), (2, 3, 40_000), (30_000, 2, 3)])
+def test_noise_alone_has_the_psnr_of_its_deviation(shape: tuple[int, int, int]) -> None:
+    noise = np.random.default_rng(3).normal(1000.0, 4.0, shape)
+    expected = 20 * np.log10(500 / 4.0)
+    assert noise_psnr(noise, (0, 500)) == pytest.approx(expected, abs=0.15)
+
+
+@pytest.mark.parametrize("make", [phantoms.neurite, phantoms.beads, phantoms.nuclei])
+@pytest.mark.parametrize("photons", [30, 300])
+def test_noise_is_told_from_structure(
+    make: Callable[..., phantoms.Phantom], photons: float
+) -> None:
+    phantom = make(photons=photons)
+    stack = phantom.stack
+    clean = phantom.truth.voxelise(stack.shape, stack.spacing)
+    true = psnr(clean, stack.voxels, stack.value_range)
+    assert noise_psnr(stack.voxels, stack.value_range) == pytest.approx(true, abs=0.2)
+
+
+def test_noise_is_the_same_looked_at_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    voxels = np.random.default_rng(4).integers(0, 255, (23, 20, 30), dtype=np.uint8)
+    whole = noise_psnr(voxels, (0, 255))
+    monkeypatch.setattr(metrics, "_AT_ONCE", 4 * 20 * 30)
+    assert noise_psnr(voxels, (0, 255)) == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(10, 10, 10), (1, 2, 2)])
+def test_a_stack_without_noise_leaves_everything_to_reach(shape: tuple[int, int, int]) -> None:
+    assert noise_psnr(np.full(shape, 7.0), (0, 10)) == np.inf

@@ -78,7 +78,7 @@ def test_balanced_fit_of_a_real_stack_stays_as_good_as_it_is(
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="asked for and not reached: what is left of both is their noise, voxel by voxel",
+    reason="asked for and not reached: the noise leaves the beads 50.9 dB and the nuclei 37.2",
 )
 @pytest.mark.parametrize(
     ("name", "gaussians", "voxels"),

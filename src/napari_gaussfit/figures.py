@@ -151,7 +151,7 @@ def draw_projections(result: FitResult, settings: FitSettings) -> Figure:
     figure.suptitle(
         f"{_shortened(report.stack)}: maximum intensity projections of {report.gaussians:,} "
         f"Gaussians\nheld-out views {report.heldout_mip_psnr:.1f} dB, "
-        f"voxels {report.voxel_psnr:.1f} dB",
+        f"voxels {report.voxel_psnr:.1f} dB (noise leaves {report.noise_psnr:.1f})",
         fontsize=12,
     )
     return figure

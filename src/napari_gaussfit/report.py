@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit.metrics import psnr, ssim
+from napari_gaussfit.metrics import noise_psnr, psnr, ssim
 from napari_gaussfit.projection import StackProjector, render
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ class Report:
         the views can tell apart.
     voxel_psnr : float
         Of the field on the stack's own voxels; dB.
+    noise_psnr : float
+        What the stack's noise leaves to reach, as `metrics.noise_psnr` estimates it; dB. A voxel
+        PSNR well above it says that Gaussians describe noise.
     consistency_psnr : float
         Of the field's MIPs against the MIPs of its own voxels, over the held-out views; dB.
     compression : float
@@ -82,6 +85,7 @@ class Report:
     train_mip_psnr: float
     mip_psnr_gap: float
     voxel_psnr: float
+    noise_psnr: float
     consistency_psnr: float
     compression: float
     seconds: float
@@ -159,6 +163,7 @@ def make_report(
         train_mip_psnr=train_mip_psnr,
         mip_psnr_gap=train_mip_psnr - heldout_mip_psnr,
         voxel_psnr=psnr(stack.voxels, volume, stack.value_range),
+        noise_psnr=noise_psnr(stack.voxels, stack.value_range),
         consistency_psnr=_mean(consistency),
         compression=stack.nbytes / max(1, len(field) * NUMBERS_PER_GAUSSIAN * BYTES_PER_NUMBER),
         seconds=seconds,

@@ -69,7 +69,8 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> bool:
     sys.stdout.write(
         f"{folder.path}: {report.gaussians:,} Gaussians, "
         f"held-out projections {report.heldout_mip_psnr:.2f} dB, "
-        f"voxels {report.voxel_psnr:.2f} dB, {report.iterations} steps in {report.seconds:.1f} s"
+        f"voxels {report.voxel_psnr:.2f} dB (noise leaves {report.noise_psnr:.2f}), "
+        f"{report.iterations} steps in {report.seconds:.1f} s"
         + ("\n" if ended else "; interrupted, --resume goes on\n")
     )
     return ended

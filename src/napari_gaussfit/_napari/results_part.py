@@ -235,8 +235,10 @@ def _summary(fit: SavedFit) -> str:
     if fit.report is None:
         return text + " No report: the fit did not come to its end."
     report = fit.report
+    noise = report.get("noise_psnr")  # older files have none
+    limit = f" (noise leaves {noise:.1f})" if noise is not None else ""
     return (
         f"{text}\nHeld-out projections {report['heldout_mip_psnr']:.1f} dB "
-        f"(SSIM {report['heldout_mip_ssim']:.3f}), voxels {report['voxel_psnr']:.1f} dB, "
+        f"(SSIM {report['heldout_mip_ssim']:.3f}), voxels {report['voxel_psnr']:.1f} dB{limit}, "
         f"{report['compression']:.0f} times smaller than the stack."
     )
