@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from napari_gaussfit import projection
 from napari_gaussfit._kernels import reference
 from napari_gaussfit.camera import Camera, axis_view, look_at, orbit_view
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.field import GaussianField
-from napari_gaussfit.projection import hits, project_stack, render
+from napari_gaussfit.projection import hits, project_stack, render, voxel_mip
 from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
@@ -227,3 +228,18 @@ def test_what_cannot_be_rendered_is_refused(field: GaussianField, camera: Camera
     for temperature in (0.0, -1.0, float("nan")):
         with pytest.raises(SettingsError, match="expected a positive intensity"):
             render(field, camera, BOX, mode="soft-mip", temperature=temperature)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("at_once", [2**23, 3 * 9 * 13])
+def test_mip_of_a_fields_voxels_is_that_of_a_stack_of_them(
+    field: GaussianField, axis: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape, spacing = (11, 9, 13), (1.0, 1.1, 1.05)
+    volume = Stack(field.voxelise(shape, spacing).numpy(), spacing, "pixel", "voxels")
+    monkeypatch.setattr(projection, "_VOXELS_AT_ONCE", at_once)
+    found = voxel_mip(field, shape, spacing, axis)
+    true = project_stack(volume, axis_view(shape, spacing, axis))
+    np.testing.assert_allclose(found, true, rtol=1e-6)
+    exact = render(field, axis_view(shape, spacing, axis), volume.box)
+    assert bool((exact >= found * 0.99).all()), "no voxel is above the largest value on its ray"

@@ -17,6 +17,8 @@ from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.field import DEFAULT_TOLERANCE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     Image = NDArray[np.float32]
 
 Mode = Literal["mip", "soft-mip", "sum"]
+
+_VOXELS_AT_ONCE = 2**23
+"""Voxels of a field that are held together: those of a large stack would fill the memory."""
 
 
 def hits(camera: Camera, box: Box) -> NDArray[np.bool_]:
@@ -109,6 +114,52 @@ def render(
         lengths = torch.from_numpy(cpu.lengths(rays)).to(field.device)
         return _kernels.line_integral(*tensors, rays, cutoff=cutoff) + field.background * lengths
     return image + field.background
+
+
+def voxel_mip(
+    field: GaussianField,
+    shape: tuple[int, int, int],
+    spacing: Sequence[float],
+    axis: int,
+    *,
+    tolerance: float = DEFAULT_TOLERANCE,
+) -> Tensor:
+    """Return the MIP [H, W] of a field's own voxels along an axis.
+
+    What `StackProjector.project` is to a stack for an axis view: the largest of the values at the
+    voxels' centres, which lies below the exact MIP where a peak is between two planes.
+
+    Parameters
+    ----------
+    field : GaussianField
+        What to look at.
+    shape : tuple of int
+        Voxels along z, y and x.
+    spacing : sequence of float
+        (dz, dy, dx) in the field's unit.
+    axis : int
+        0, 1 or 2: along z, y or x.
+    tolerance : float
+        Contributions below this part of the largest amplitude may be left out.
+
+    Returns
+    -------
+    Tensor, shape [H, W]
+        In raw intensity, in the pixels of `camera.axis_view`.
+    """
+    depth, rows, columns = shape
+    planes = max(1, _VOXELS_AT_ONCE // (rows * columns))
+    images = [
+        field.voxelise(
+            (min(planes, depth - first), rows, columns),
+            spacing,
+            origin=(first * spacing[0], 0.0, 0.0),
+            tolerance=tolerance,
+        ).amax(axis)
+        for first in range(0, depth, planes)
+    ]
+    image = torch.stack(images).amax(0) if axis == 0 else torch.cat(images)
+    return image.T if axis == 2 else image
 
 
 def search_step(field: GaussianField, camera: Camera, box: Box) -> float:

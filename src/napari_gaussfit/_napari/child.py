@@ -62,10 +62,14 @@ def main() -> None:
 
 
 def _fit(inbox: IO[bytes], outbox: Outbox) -> None:
+    import torch
+
     from napari_gaussfit.fitting import Fit, FitState
     from napari_gaussfit.running import kernels_are_compiled
     from napari_gaussfit.settings import FitSettings
 
+    # In the thread that draws, too: torch's own threads spin where the kernels' want the cores.
+    torch.set_num_threads(1)
     asked = receive(inbox)
     if not kernels_are_compiled():
         outbox.send(Message("notice", {"text": "compiling, once: this takes half a minute"}))

@@ -211,11 +211,13 @@ class LiveLayers:
 
     def _redraw(self, layer: Layer, data: Any, keywords: dict[str, Any]) -> None:
         where = keywords.get("translate")
-        if where is None:  # captions: their places are their data
-            if not np.array_equal(layer.data, data):
-                layer.data = data
-        elif layer.data.shape == data.shape and np.allclose(layer.translate, where):
-            with self._viewer.layers.events.blocker_all():
+        stays = where is None or np.allclose(layer.translate, where)
+        if stays and np.array_equal(layer.data, data):
+            return  # The stack's own picture, and captions, whose places are their data.
+        if where is None:
+            layer.data = data
+        elif stays and layer.data.shape == data.shape:
+            with layer.events.data.blocker(), self._viewer.layers.events.blocker_all():
                 layer.data = data
         else:
             layer.data = data

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from napari_gaussfit.camera import Camera
     from napari_gaussfit.field import GaussianField
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MipDrawer", "MipPair", "MipThread", "ViewChoice"]
 
-REST_PER_WORK = 40.0
-"""Times as long as it drew, the thread rests: drawing costs the fit at most a twentieth."""
+REST_PER_WORK = 25.0
+"""Times as long as it drew, the thread rests: drawing costs the fit at most a twenty-fifth."""
 
 SHORTEST_REST = 0.25
 """Seconds: pictures change less from one to the next than centres do."""
@@ -92,11 +93,18 @@ class MipDrawer:
 
     def draw(self, field: GaussianField, view: ViewChoice) -> MipPair:
         """Return the projections of the stack and of a field."""
-        from napari_gaussfit.projection import render
-
         camera = view.camera(self._stack)
-        fit = render(field, camera, self._stack.box, tolerance=TOLERANCE).numpy()
+        fit = self._fit_mip(field, view, camera).cpu().numpy()
         return MipPair(view, camera.pixel, self._data_mip(view, camera), fit)
+
+    def _fit_mip(self, field: GaussianField, view: ViewChoice, camera: Camera) -> Tensor:
+        """Return the field's MIP, looked at as the stack is: at its voxels in an axis view."""
+        from napari_gaussfit.projection import render, voxel_mip
+
+        stack = self._stack
+        if view.axis is None:
+            return render(field, camera, stack.box, tolerance=TOLERANCE)
+        return voxel_mip(field, stack.shape, stack.spacing, view.axis, tolerance=TOLERANCE)
 
     def _data_mip(self, view: ViewChoice, camera: Camera) -> NDArray[np.float32]:
         """Return the stack's own MIP; of the last view it is kept."""

@@ -26,8 +26,8 @@ __all__ = ["FitWorker", "Phase"]
 FASTEST_MS, SLOWEST_MS = 175, 2000
 """From one look at the fit to the next: 6 Hz, and less where drawing takes long."""
 
-PERIOD_PER_DRAWING = 2.0
-"""The window has as long for itself as an update takes to be drawn."""
+PERIOD_PER_DRAWING = 1.8
+"""The window has nearly as long for itself as an update takes to be drawn."""
 
 AGAIN_MS = 25
 """Until the next look, where there was nothing new: a look alone costs nothing."""
