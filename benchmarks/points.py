@@ -28,10 +28,26 @@ SIGMAS = {"narrow": 0.05, "wide": 0.5}
 """In sides of the box. Of wide Gaussians every pair counts: none can be left out."""
 
 
-def loop_over_gaussians(
+def loop_over_parameters(
     means: torch.Tensor, cholesky: torch.Tensor, amplitudes: torch.Tensor, points: torch.Tensor
 ) -> torch.Tensor:
-    """f [B], one Gaussian after another, each with its covariance solved for."""
+    """f [B], one Gaussian after another, its covariance built from its own parameters."""
+    total = torch.zeros(len(points))
+    for k in range(len(means)):
+        z, zy, y, zx, yx, x = cholesky[k]
+        factor = torch.zeros(3, 3)
+        factor[0, 0], factor[1, 1], factor[2, 2] = z.exp(), y.exp(), x.exp()
+        factor[1, 0], factor[2, 0], factor[2, 1] = zy, zx, yx
+        offset = points - means[k]
+        solved = torch.linalg.solve(factor @ factor.T, offset.T)
+        total = total + amplitudes[k] * torch.exp(-0.5 * (offset * solved.T).sum(-1))
+    return total
+
+
+def loop_over_covariances(
+    means: torch.Tensor, cholesky: torch.Tensor, amplitudes: torch.Tensor, points: torch.Tensor
+) -> torch.Tensor:
+    """f [B], one Gaussian after another, all factors built beforehand."""
     lower = factors(cholesky)
     total = torch.zeros(len(points))
     for mean, factor, amplitude in zip(means, lower, amplitudes, strict=True):
@@ -41,10 +57,21 @@ def loop_over_gaussians(
     return total
 
 
+def solve_for_pairs(
+    means: torch.Tensor, cholesky: torch.Tensor, amplitudes: torch.Tensor, points: torch.Tensor
+) -> torch.Tensor:
+    """f [B] by one `linalg.solve` that takes each pair for a system of its own."""
+    lower = factors(cholesky)
+    covariances = (lower @ lower.transpose(-1, -2)).expand(len(points), -1, -1, -1)
+    offsets = points[:, None] - means  # [B, K, 3]
+    solved = torch.linalg.solve(covariances, offsets)
+    return (amplitudes * torch.exp(-0.5 * (offsets * solved).sum(-1))).sum(-1)
+
+
 def batched_solve(
     means: torch.Tensor, cholesky: torch.Tensor, amplitudes: torch.Tensor, points: torch.Tensor
 ) -> torch.Tensor:
-    """f [B] by one `linalg.solve` of all covariances."""
+    """f [B] by one `linalg.solve` with each covariance factorised once."""
     lower = factors(cholesky)
     covariances = lower @ lower.transpose(-1, -2)
     offsets = points - means[:, None]  # [K, B, 3]
@@ -70,8 +97,10 @@ def kernel(
 
 
 TORCH_WAYS: dict[str, Evaluate] = {
-    "loop over Gaussians": loop_over_gaussians,
-    "batched linalg.solve": batched_solve,
+    "loop over Gaussians, each covariance built in turn": loop_over_parameters,
+    "loop over Gaussians, all factors built beforehand": loop_over_covariances,
+    "batched linalg.solve, a system for each pair": solve_for_pairs,
+    "batched linalg.solve, a system for each Gaussian": batched_solve,
     "triangular solve": triangular_solve,
 }
 
