@@ -70,4 +70,4 @@ def trainer_after(stack: Stack, gaussians: int, steps: int) -> Trainer:
 def scaled(trainer: Trainer) -> Parameters:
     """A trainer's Gaussians, amplitudes in parts of the stack's range, as its steps see them."""
     field = trainer.field
-    return field.means, field.cholesky, field.amplitudes / trainer.range
+    return field.means, field.cholesky, field.amplitudes / trainer.objective.range

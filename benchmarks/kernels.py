@@ -97,7 +97,8 @@ def step_of(options: Options) -> Step:
     """The dendrite's step with its Gaussians as they are after 50 steps of a fit."""
     stack = open_stack(DENDRITE, small=options.small)
     trainer = trainer_after(stack, options.pick(DENDRITE.gaussians, 30), options.pick(50, 2))
-    view = trainer.views.view(trainer.views.training[0])
+    views = trainer.objective.views
+    view = views.view(views.training[0])
     spacing = np.asarray(stack.spacing, np.float32)
     source = torch.Generator().manual_seed(1)
     return Step(

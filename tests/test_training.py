@@ -8,20 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from napari_gaussfit import training
+from napari_gaussfit import objective, training
 from napari_gaussfit.fitting import fit
 from napari_gaussfit.metrics import psnr
+from napari_gaussfit.objective import BRICK, VOXELS_PER_STEP, _bricks
 from napari_gaussfit.phantoms import beads, neurite
 from napari_gaussfit.settings import FitSettings
-from napari_gaussfit.training import (
-    BRICK,
-    NARROWEST,
-    RATE,
-    RATE_AT_END,
-    VOXELS_PER_STEP,
-    Trainer,
-    _bricks,
-)
+from napari_gaussfit.training import NARROWEST, RATE, RATE_AT_END, Trainer
 
 if TYPE_CHECKING:
     from napari_gaussfit.stack import Stack
@@ -134,27 +127,26 @@ def test_the_count_never_changes(stack: Stack) -> None:
 def test_held_out_views_are_not_trained_on(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(stack, settings(objective="mip"))
     asked = []
-    make = trainer.views.view
-    monkeypatch.setattr(trainer.views, "view", lambda camera: asked.append(camera) or make(camera))
-    for _ in range(2 * len(trainer.views.training)):
+    views = trainer.objective.views
+    make = views.view
+    monkeypatch.setattr(views, "view", lambda camera: asked.append(camera) or make(camera))
+    for _ in range(2 * len(views.training)):
         trainer.step(0.0)
-    assert set(asked) == set(trainer.views.training)
-    assert not set(asked) & set(trainer.views.held_out)
+    assert set(asked) == set(views.training)
+    assert not set(asked) & set(views.held_out)
 
 
 def test_every_brick_of_a_large_stack_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_gaussfit import training
-
-    monkeypatch.setattr(training, "VOXELS_PER_STEP", 6000)
-    monkeypatch.setattr(training, "BRICK", (8, 16, 16))
+    monkeypatch.setattr(objective, "VOXELS_PER_STEP", 6000)
+    monkeypatch.setattr(objective, "BRICK", (8, 16, 16))
     stack = beads(count=5, shape=(16, 40, 40)).stack
     trainer = Trainer(stack, settings(objective="voxels"))
-    count = len(trainer._bricks)
+    count = len(trainer.objective.bricks)
     assert count == 2 * 3 * 3
-    a_step = trainer._bricks_per_step
+    a_step = trainer.objective.bricks_per_step
     assert 1 <= a_step < count
-    drawn = [trainer._brick_order.draw(a_step) for _ in range(-(-count // a_step))]
-    assert set(itertools.chain(*(d.tolist() for d in drawn))) == set(range(count))
+    drawn = [trainer.objective.draw()[0] for _ in range(-(-count // a_step))]
+    assert set(itertools.chain(*drawn)) == set(range(count))
     for _ in range(60):
         values = trainer.step(0.0)
     assert np.isfinite(values.loss)

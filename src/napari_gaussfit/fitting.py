@@ -320,7 +320,8 @@ class Fit:
         return min(1.0, max(self._begun().iteration / self.settings.steps, by_time))
 
     def _step(self, trainer: Trainer) -> None:
-        from napari_gaussfit.training import HELD_OUT_EVERY, HISTORY_EVERY
+        from napari_gaussfit.objective import HELD_OUT_EVERY
+        from napari_gaussfit.training import HISTORY_EVERY
 
         values = trainer.step(self._progress())
         self._last = values
