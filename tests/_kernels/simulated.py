@@ -26,7 +26,7 @@ from scenes import (
 )
 from torch import Tensor
 
-from napari_gaussfit import _kernels, training
+from napari_gaussfit import _kernels, objective
 from napari_gaussfit._kernels import (
     Rays,
     adam,
@@ -419,10 +419,10 @@ def test_steps_of_every_kind_are_the_cpus(
     monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
     """On bricks of uneven sizes, several at once: the background follows after all of them."""
-    monkeypatch.setattr(training, "VOXELS_PER_STEP", 500)
-    monkeypatch.setattr(training, "BRICK", (6, 8, 8))
+    monkeypatch.setattr(objective, "VOXELS_PER_STEP", 500)
+    monkeypatch.setattr(objective, "BRICK", (6, 8, 8))
     own, found = (trained(monkeypatch, name, 1, **settings) for name in ("numba", "numba-cuda"))
-    assert len(own._bricks) == 4
+    assert len(own.objective.bricks) == 4
     apart = float((found._first - own._first).norm() / own._first.norm())
     assert apart < 3e-3, f"gradients, in each Gaussian's own frame, are {apart:.1e} apart"
     assert found.field.background == pytest.approx(own.field.background, rel=1e-4)
@@ -439,4 +439,4 @@ def test_a_captured_fit_goes_on_from_its_state(monkeypatch: pytest.MonkeyPatch) 
     for name in ("first", "second", "age", "amplitudes"):
         known, restored = getattr(first, f"_{name}"), getattr(again._captured.state, name)
         assert torch.equal(known, restored), name
-    assert again.background == pytest.approx(first.background)
+    assert again.objective.background == pytest.approx(first.objective.background)
