@@ -9,7 +9,7 @@ from unittest.mock import patch
 from benchmarks.kernels import Step, step_of
 from benchmarks.tables import Cell, Table
 from benchmarks.timing import medians, with_kernels
-from napari_gaussfit._kernels import cpu
+from napari_gaussfit._kernels import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,18 +17,9 @@ if TYPE_CHECKING:
     from benchmarks.options import Options
 
 
-def run_pieces_here(task: Callable[[int, int], object], total: int, size: int) -> None:
-    """Do what `cpu.run_pieces` does, in this thread."""
-    for first in range(0, total, size):
-        task(first, min(first + size, total))
-
-
 def in_one_thread(call: Callable[[], object]) -> None:
     """Call with the kernels kept to this thread."""
-    with (
-        patch.object(cpu, "thread_count", return_value=1),
-        patch.object(cpu, "run_pieces", run_pieces_here),
-    ):
+    with patch.object(threads, "thread_count", return_value=1):
         call()
 
 
@@ -61,6 +52,6 @@ def measure(options: Options) -> list[Table]:
     for name in (*parts, "the step (voxels, and the view searched)"):
         one, every = taken[f"{name} 1"], taken[f"{name} all"]
         rows.append((name, 1e3 * one, 1e3 * every, one / every))
-    threads = cpu.thread_count()
-    header = ("part", "1 thread, ms", f"{threads} threads, ms", "ratio")
-    return [Table(f"One thread against {threads}", header, tuple(rows))]
+    count = threads.thread_count()
+    header = ("part", "1 thread, ms", f"{count} threads, ms", "ratio")
+    return [Table(f"One thread against {count}", header, tuple(rows))]

@@ -82,7 +82,7 @@ def removal_costs(field: GaussianField) -> tuple[Tensor, Tensor, Tensor]:
     """
     from scipy.spatial import KDTree
 
-    from napari_gaussfit._kernels import cpu, cpu_overlaps
+    from napari_gaussfit._kernels import cpu_overlaps, threads
 
     count = len(field)
     mu = field.means.double().numpy()
@@ -100,7 +100,7 @@ def removal_costs(field: GaussianField) -> tuple[Tensor, Tensor, Tensor]:
     def task(first: int, end: int) -> None:
         cpu_overlaps.removal_costs(mu, sigma, volume, neighbours, costs, shares, first, end)
 
-    cpu.run_pieces(task, count, cpu.piece_size(count))
+    threads.run_pieces(task, count, threads.piece_size(count))
     weight = (2 * np.pi) ** 1.5 * field.amplitudes.double() ** 2
     return weight * torch.from_numpy(costs), torch.from_numpy(neighbours), torch.from_numpy(shares)
 

@@ -10,7 +10,7 @@ from scenes import CUTOFF, SIZE, Field, Operation, make_grid
 from torch import Tensor
 
 from napari_gaussfit import _kernels
-from napari_gaussfit._kernels import Rays, cpu
+from napari_gaussfit._kernels import Rays, threads
 
 OnThreads = Callable[[int], list[Tensor]]
 
@@ -42,12 +42,12 @@ def on_threads(
     """Run every operation with its work shared out over so many threads."""
 
     def run(count: int) -> list[Tensor]:
-        monkeypatch.setattr(cpu, "thread_count", lambda: count)
-        cpu._pool.cache_clear()
+        monkeypatch.setattr(threads, "thread_count", lambda: count)
+        threads._pool.cache_clear()
         return every_operation(overlapping, many_rays)
 
     yield run
-    cpu._pool.cache_clear()
+    threads._pool.cache_clear()
 
 
 @pytest.mark.parametrize("count", [2, 3, 16])

@@ -1,18 +1,13 @@
 """The CPU backend: Numba kernels over all cores, on torch's memory, without the GIL.
 
-Numba's own threading is not used: `parallel=True` aborts the process on some platforms when
-two Python threads enter it. Work is split so that results do not depend on the number of
-threads: a voxel or pixel is summed by one task in the order of the Gaussians, and a Gaussian's
-gradient by one task in the order of its voxels or pixels.
+Work is split so that results do not depend on the number of threads: a voxel or pixel is summed
+by one task in the order of the Gaussians, and a Gaussian's gradient by one task in the order of
+its voxels or pixels.
 """
 
 from __future__ import annotations
 
 import functools
-import os
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -33,61 +28,16 @@ from napari_gaussfit._kernels import (
 from napari_gaussfit._kernels.arithmetic import Array
 from napari_gaussfit._kernels.footprint import FOOTPRINT
 from napari_gaussfit._kernels.geometry import Grid, Rays
+from napari_gaussfit._kernels.threads import piece_size, run_pieces
 
 compiled.forget_stale(Path(str(cpu_rays.find_modes.stats.cache_path)))
 
 MOMENTS = 10
-# Tasks a thread: a few, so that uneven ones even out, each still far above what starting it takes.
-TASKS_PER_THREAD = 4
 STRIP_ROWS = 4  # rows of pixels of a task
 CLIPPED_ROWS = 64  # rows of pixels clipped to the box in less time than a task takes to hand over
 LARGEST_BIN_COUNT = 256
 # Of f on the climb to the mode, as many as on CUDA; after a search two leave 3e-4 at most.
 EVALUATIONS = 4
-
-
-def thread_count() -> int:
-    """Return the number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@functools.cache
-def _pool(process: int) -> ThreadPoolExecutor:
-    """Worker threads of this process (a forked child must not use its parent's)."""
-    return ThreadPoolExecutor(thread_count(), thread_name_prefix=f"gaussfit-{process}")
-
-
-def run_pieces(task: Callable[[int, int], object], total: int, size: int) -> None:
-    """Call ``task(first, end)`` on pieces of range(total), over all threads.
-
-    This thread works like the others, each of which takes the next piece when it is free.
-    """
-    pieces = deque(range(0, total, size))
-
-    def work() -> None:
-        while True:
-            try:
-                first = pieces.popleft()
-            except IndexError:
-                return
-            task(first, min(first + size, total))
-
-    helpers = min(thread_count(), len(pieces)) - 1
-    futures = [_pool(os.getpid()).submit(work) for _ in range(helpers)]
-    try:
-        work()
-    finally:
-        # One that has not begun is not waited for: there is nothing left to do.
-        for future in futures:
-            if not future.cancel():
-                future.result()
-
-
-def piece_size(total: int) -> int:
-    """Size of the pieces that give every thread a few tasks."""
-    return max(1, -(-total // (TASKS_PER_THREAD * thread_count())))
 
 
 def _array(tensor: Tensor) -> Array:

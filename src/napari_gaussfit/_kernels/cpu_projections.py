@@ -16,12 +16,11 @@ from napari_gaussfit._kernels.arithmetic import Array
 from napari_gaussfit._kernels.cpu import (
     MOMENTS,
     footprints_of,
-    piece_size,
-    run_pieces,
     speeds,
     view_of,
 )
 from napari_gaussfit._kernels.geometry import Rays
+from napari_gaussfit._kernels.threads import piece_size, run_pieces
 
 
 class SoftMipEvaluation:

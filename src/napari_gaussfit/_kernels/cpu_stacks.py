@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_gaussfit._kernels import cpu_bounds, cpu_march
-from napari_gaussfit._kernels.cpu import lengths, piece_size, run_pieces, view_of
+from napari_gaussfit._kernels.cpu import lengths, view_of
 from napari_gaussfit._kernels.geometry import Rays
+from napari_gaussfit._kernels.threads import piece_size, run_pieces
 
 Array = NDArray[np.float32]
 

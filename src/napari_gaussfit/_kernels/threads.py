@@ -1,0 +1,60 @@
+"""Work split over all cores, in a pool of Python threads: the kernels release the GIL.
+
+Numba's own threading is not used: `parallel=True` aborts the process on some platforms when
+two Python threads enter it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+# Tasks a thread: a few, so that uneven ones even out, each still far above what starting it takes.
+TASKS_PER_THREAD = 4
+
+
+def thread_count() -> int:
+    """Return the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Worker threads of this process (a forked child must not use its parent's)."""
+    return ThreadPoolExecutor(thread_count(), thread_name_prefix=f"gaussfit-{process}")
+
+
+def run_pieces(task: Callable[[int, int], object], total: int, size: int) -> None:
+    """Call ``task(first, end)`` on pieces of range(total), over all threads.
+
+    This thread works like the others, each of which takes the next piece when it is free.
+    """
+    pieces = deque(range(0, total, size))
+
+    def work() -> None:
+        while True:
+            try:
+                first = pieces.popleft()
+            except IndexError:
+                return
+            task(first, min(first + size, total))
+
+    helpers = min(thread_count(), len(pieces)) - 1
+    futures = [_pool(os.getpid()).submit(work) for _ in range(helpers)]
+    try:
+        work()
+    finally:
+        # One that has not begun is not waited for: there is nothing left to do.
+        for future in futures:
+            if not future.cancel():
+                future.result()
+
+
+def piece_size(total: int) -> int:
+    """Size of the pieces that give every thread a few tasks."""
+    return max(1, -(-total // (TASKS_PER_THREAD * thread_count())))
