@@ -8,6 +8,7 @@ Changes a field in place; the optimiser forgets the moments of the rows that mov
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,14 +22,17 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.field import GaussianField
 
+    Filter = NDArray[np.float32]
+    Triple = tuple[float, float, float]
+
 NEIGHBOURS = 24
 """Nearest Gaussians that make up for one that is taken away."""
 
 SHAPES = ((0.8, 0.8, 0.8), (1.0, 1.5, 1.5), (1.6, 2.4, 2.4), (2.5, 4.0, 4.0))
 """Sigmas in voxels (z, y, x) that a Gaussian may be put down with."""
 
-APART = (3, 5, 5)
-"""Voxels (z, y, x) in which only the best place counts."""
+APART = (1, 2, 2)
+"""Voxels (z, y, x) to either side in which only the best place counts."""
 
 CLOSE = 0.1
 """Of two Gaussians that would make up for each other by more than this share, one goes at a time:
@@ -123,28 +127,42 @@ def sites(residual: NDArray[np.float32], most: int) -> Sites:
     Sites
         Local maxima of what is won, the largest first.
     """
-    from scipy.ndimage import gaussian_filter, maximum_filter
+    from napari_gaussfit._kernels import cpu_matches, threads
 
+    residual = np.ascontiguousarray(residual, np.float32)
     gains = np.zeros(residual.shape, np.float32)
-    heights = np.zeros(residual.shape, np.float32)
-    shapes = np.zeros(residual.shape, np.uint8)
-    for n, shape in enumerate(SHAPES):
-        # <r, g> is the filtered residual times (2 pi)^(3/2) |sigma|, and <g, g> pi^(3/2) |sigma|.
-        filtered = gaussian_filter(residual, shape, mode="constant", truncate=3.0)
-        np.maximum(filtered, 0.0, out=filtered)
-        gain = filtered**2
-        gain *= np.float32((4 * np.pi) ** 1.5 * np.prod(shape))
-        better = gain > gains
-        gains[better] = gain[better]
-        heights[better] = 2**1.5 * filtered[better]
-        shapes[better] = n
-    top = (gains == maximum_filter(gains, size=APART)) & (gains > 0)
-    places = np.argwhere(top)
-    gain = gains[top]
+    which = np.zeros(residual.shape, np.uint8)
+    top = np.empty(residual.shape, np.bool_)
+    tasks = [
+        partial(cpu_matches.match_planes, residual, _filters(shape), _worth(shape), n, gains, which)
+        for n, shape in enumerate(SHAPES)
+    ]
+    for task in (*tasks, partial(cpu_matches.mark_maxima, gains, APART, top)):
+        threads.run_pieces(task, len(residual), threads.piece_size(len(residual)))
+    places, gain = np.argwhere(top), gains[top]
     best = np.argsort(-gain, kind="stable")[:most]
     places, gain = places[best], gain[best]
-    at = tuple(places.T)
-    return Sites(places, np.asarray(SHAPES)[shapes[at]], heights[at], gain)
+    chosen = which[tuple(places.T)]
+    worths = np.array([_worth(shape) for shape in SHAPES])[chosen]
+    return Sites(places, np.asarray(SHAPES)[chosen], 2**1.5 * np.sqrt(gain / worths), gain)
+
+
+def _filters(shape: Triple) -> tuple[Filter, Filter, Filter]:
+    """Return Gaussians of sum 1 along z, y and x, out to three sigmas."""
+    made = []
+    for sigma in shape:
+        reach = int(3 * sigma + 0.5)
+        values = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+        made.append((values / values.sum()).astype(np.float32))
+    return made[0], made[1], made[2]
+
+
+def _worth(shape: Triple) -> np.float32:
+    """Return what the square of a residual filtered by a Gaussian of this shape counts.
+
+    <r, g> is the filtered residual times (2 pi)^(3/2) |sigma|, and <g, g> pi^(3/2) |sigma|.
+    """
+    return np.float32((4 * np.pi) ** 1.5 * np.prod(shape))
 
 
 def relocate(

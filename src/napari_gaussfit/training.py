@@ -19,7 +19,7 @@ from napari_gaussfit import _kernels
 from napari_gaussfit.density import confine, widen
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.objective import CUTOFF_PER_ERROR, CUTOFFS, Objective, decibels
-from napari_gaussfit.relocation import relocate, removal_costs
+from napari_gaussfit.relocation import relocate, removal_costs, sites
 from napari_gaussfit.seeding import estimate_background, seed_field, suggested_count
 from napari_gaussfit.settings import Device, FitSettings
 from napari_gaussfit.stack import Stack
@@ -97,6 +97,7 @@ def compile_kernels(device: Device) -> None:
     trainer.step(0.0)
     trainer.held_out_psnr(trainer.field)
     removal_costs(trainer.field)
+    sites(ramp, 1)
 
 
 class Trainer:
