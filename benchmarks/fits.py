@@ -29,6 +29,7 @@ class Outcome:
 
     heldout_mip_psnr: float
     voxel_psnr: float
+    noise_psnr: float
     consistency_psnr: float
     seconds: float
     imports_mb: float
@@ -72,6 +73,7 @@ def fit_once(task: Task, objective: Objective, options: Options) -> Outcome:
     return Outcome(
         report.heldout_mip_psnr,
         report.voxel_psnr,
+        report.noise_psnr,
         report.consistency_psnr,
         seconds,
         imports,
@@ -92,6 +94,7 @@ def measure(options: Options) -> list[Table]:
                     options.pick(task.gaussians, 30),
                     f"{o.heldout_mip_psnr:.2f}",
                     f"{o.voxel_psnr:.2f}",
+                    f"{o.noise_psnr:.2f}",
                     f"{o.consistency_psnr:.2f}",
                     o.seconds,
                     o.peak_mb,
@@ -103,6 +106,7 @@ def measure(options: Options) -> list[Table]:
         "Gaussians",
         "held-out, dB",
         "voxels, dB",
+        "noise leaves, dB",
         "consistency, dB",
         "wall, s",
         "peak, MB",
