@@ -28,6 +28,15 @@ SIGMAS = {"narrow": 0.05, "wide": 0.5}
 """In sides of the box. Of wide Gaussians every pair counts: none can be left out."""
 
 
+def one_gaussian(
+    points: torch.Tensor, mean: torch.Tensor, factor: torch.Tensor, amplitude: torch.Tensor
+) -> torch.Tensor:
+    """What one Gaussian adds [B] at points, its covariance solved for."""
+    offset = points - mean
+    solved = torch.linalg.solve(factor @ factor.T, offset.T)
+    return amplitude * torch.exp(-0.5 * (offset * solved.T).sum(-1))
+
+
 def loop_over_parameters(
     means: torch.Tensor, cholesky: torch.Tensor, amplitudes: torch.Tensor, points: torch.Tensor
 ) -> torch.Tensor:
@@ -38,9 +47,7 @@ def loop_over_parameters(
         factor = torch.zeros(3, 3)
         factor[0, 0], factor[1, 1], factor[2, 2] = z.exp(), y.exp(), x.exp()
         factor[1, 0], factor[2, 0], factor[2, 1] = zy, zx, yx
-        offset = points - means[k]
-        solved = torch.linalg.solve(factor @ factor.T, offset.T)
-        total = total + amplitudes[k] * torch.exp(-0.5 * (offset * solved.T).sum(-1))
+        total = total + one_gaussian(points, means[k], factor, amplitudes[k])
     return total
 
 
@@ -51,9 +58,7 @@ def loop_over_covariances(
     lower = factors(cholesky)
     total = torch.zeros(len(points))
     for mean, factor, amplitude in zip(means, lower, amplitudes, strict=True):
-        offset = points - mean
-        solved = torch.linalg.solve(factor @ factor.T, offset.T)
-        total = total + amplitude * torch.exp(-0.5 * (offset * solved.T).sum(-1))
+        total = total + one_gaussian(points, mean, factor, amplitude)
     return total
 
 

@@ -13,12 +13,7 @@ from torch import Tensor
 
 from napari_gaussfit._kernels import cpu_profiles
 from napari_gaussfit._kernels.arithmetic import Array
-from napari_gaussfit._kernels.cpu import (
-    MOMENTS,
-    footprints_of,
-    speeds,
-    view_of,
-)
+from napari_gaussfit._kernels.cpu import MOMENTS, footprints_of, speeds, view_of
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.threads import piece_size, run_pieces
 
