@@ -312,6 +312,41 @@ class GaussianField:
             self.means, self.cholesky, self.amplitudes, grid, cutoff=self.cutoff(tolerance)
         )
 
+    def voxelise_planes(
+        self,
+        first: int,
+        end: int,
+        shape: Sequence[int],
+        spacing: Sequence[float],
+        *,
+        tolerance: float = DEFAULT_TOLERANCE,
+    ) -> Tensor:
+        """Return planes [first, end) of what `voxelise` returns for the whole shape.
+
+        Parameters
+        ----------
+        first, end : int
+            Along z; the end may lie beyond the last plane.
+        shape : sequence of int
+            Voxels of the whole along z, y and x.
+        spacing : sequence of float
+            (dz, dy, dx) in `unit`.
+        tolerance : float
+            Contributions below this part of the largest amplitude may be left out.
+
+        Returns
+        -------
+        Tensor, shape [end - first, Y, X]
+            In raw intensity.
+        """
+        depth, rows, columns = shape
+        return self.voxelise(
+            (min(end, depth) - first, rows, columns),
+            spacing,
+            origin=(first * spacing[0], 0.0, 0.0),
+            tolerance=tolerance,
+        )
+
     def cutoff(self, tolerance: float) -> float:
         """Return the contribution below which a Gaussian is left out, in raw intensity.
 

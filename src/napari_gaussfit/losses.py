@@ -108,14 +108,12 @@ def voxel_loss(
     >>> float(voxel_loss(field, field.voxelise((3, 3, 3), (1, 1, 1)), (1, 1, 1), planes=2))
     0.0
     """
-    depth, rows, columns = voxels.shape
+    depth = len(voxels)
     step = planes or depth
     total = voxels.new_zeros(())
     for first in range(0, depth, step):
         batch = voxels[first : first + step]
-        prediction = field.voxelise(
-            (len(batch), rows, columns), spacing, origin=(first * spacing[0], 0.0, 0.0)
-        )
+        prediction = field.voxelise_planes(first, first + step, voxels.shape, spacing)
         total = total + LOSSES[loss](prediction, batch) * (len(batch) / depth)
     return total
 

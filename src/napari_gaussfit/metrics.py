@@ -66,7 +66,7 @@ def psnr(
     if not count:
         raise SettingsError("where chooses no pixel; a PSNR needs one or more")
     # Piece by piece: of a large stack, a copy in float64 would be the largest thing in memory.
-    planes = max(1, _AT_ONCE // max(1, known[0].size))
+    planes = _planes_at_once(known)
     for first in range(0, len(known), planes):
         some = slice(first, first + planes)
         difference = found[some].astype(np.float64) - known[some]
@@ -98,7 +98,7 @@ def noise_psnr(voxels: ArrayLike, value_range: tuple[float, float]) -> float:
     """
     known = np.asarray(voxels)
     axes = [axis for axis, length in enumerate(known.shape) if length >= _MASK]
-    planes = max(1, _AT_ONCE // max(1, known[0].size))
+    planes = _planes_at_once(known)
     overlap = _MASK - 1 if 0 in axes else 0
     total, count = 0.0, 0
     for first in range(0, len(known) - overlap, planes):
@@ -145,6 +145,11 @@ def ssim(reference: ArrayLike, estimate: ArrayLike, value_range: tuple[float, fl
             data_range=highest - lowest,
         )
     )
+
+
+def _planes_at_once(known: NDArray[Any]) -> int:
+    """Return how many of an array's planes hold about `_AT_ONCE` elements."""
+    return max(1, _AT_ONCE // max(1, int(known[0].size)))
 
 
 def _decibels(error: float, value_range: tuple[float, float]) -> float:

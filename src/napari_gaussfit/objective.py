@@ -215,13 +215,8 @@ class Objective:
 
     def residual(self, field: GaussianField, first: int, end: int) -> NDArray[np.float32]:
         """Return stack minus a scaled field on planes [first, end), in scaled intensity."""
-        _, rows, columns = self.stack.shape
-        prediction = field.voxelise(
-            (end - first, rows, columns),
-            self.stack.spacing,
-            origin=(first * self.stack.spacing[0], 0.0, 0.0),
-            tolerance=1e-3,
-        )
+        shape, spacing = self.stack.shape, self.stack.spacing
+        prediction = field.voxelise_planes(first, end, shape, spacing, tolerance=1e-3)
         residual: NDArray[np.float32] = (self._voxels[first:end] - prediction.cpu()).numpy()
         return residual
 

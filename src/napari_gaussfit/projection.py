@@ -150,12 +150,7 @@ def voxel_mip(
     depth, rows, columns = shape
     planes = max(1, _VOXELS_AT_ONCE // (rows * columns))
     images = [
-        field.voxelise(
-            (min(planes, depth - first), rows, columns),
-            spacing,
-            origin=(first * spacing[0], 0.0, 0.0),
-            tolerance=tolerance,
-        ).amax(axis)
+        field.voxelise_planes(first, first + planes, shape, spacing, tolerance=tolerance).amax(axis)
         for first in range(0, depth, planes)
     ]
     image = torch.stack(images).amax(0) if axis == 0 else torch.cat(images)
