@@ -34,7 +34,9 @@ compiled.forget_stale(Path(str(cpu_rays.find_modes.stats.cache_path)))
 
 MOMENTS = 10
 STRIP_ROWS = 4  # rows of pixels of a task
-CLIPPED_ROWS = 64  # rows of pixels clipped to the box in less time than a task takes to hand over
+# What takes as long as to wake a thread: rows clipped to the box, footprints, and pairs of a
+# Gaussian and a point.
+CLIPPED_ROWS, FOOTPRINTS, EVALUATED_PAIRS, GATHERED_PAIRS = 64, 4096, 300_000, 150_000
 LARGEST_BIN_COUNT = 256
 # Of f on the climb to the mode, as many as on CUDA; after a search two leave 3e-4 at most.
 EVALUATIONS = 4
@@ -194,11 +196,16 @@ class PointEvaluation:
 
     def forward(self, packed: Array) -> Tensor:
         values = np.empty(self.points.shape[1], np.float32)
+        self.reaches = np.empty((len(packed), 6), np.float32)
+        cpu_points.bounds_of_gaussians(packed, self.reaches)
 
         def blocks(first: int, end: int) -> None:
-            cpu_points.evaluate_blocks(packed, self.points, self.bounds, values, first, end)
+            cpu_points.evaluate_blocks(
+                packed, self.reaches, self.points, self.bounds, values, first, end
+            )
 
-        run_pieces(blocks, len(self.bounds), piece_size(len(self.bounds)))
+        least = -(-EVALUATED_PAIRS // (cpu_points.BLOCK * max(1, len(packed))))
+        run_pieces(blocks, len(self.bounds), piece_size(len(self.bounds), least))
         return torch.from_numpy(values)[: self.count]
 
     def backward(self, packed: Array, weights: Tensor) -> Array:
@@ -207,9 +214,12 @@ class PointEvaluation:
         moments = np.empty((len(packed), MOMENTS), np.float32)
 
         def gather(first: int, end: int) -> None:
-            cpu_points.gather_moments(packed, self.points, self.bounds, padded, moments, first, end)
+            cpu_points.gather_moments(
+                packed, self.reaches, self.points, self.bounds, padded, moments, first, end
+            )
 
-        run_pieces(gather, len(packed), piece_size(len(packed)))
+        least = -(-GATHERED_PAIRS // max(1, self.count))
+        run_pieces(gather, len(packed), piece_size(len(packed), least))
         return moments
 
 
@@ -228,7 +238,7 @@ class View:
                 frame, rays.lower, rays.upper, rays.near, self.near, self.far, first, end
             )
 
-        run_pieces(clip, rows, max(CLIPPED_ROWS, piece_size(rows)))
+        run_pieces(clip, rows, piece_size(rows, CLIPPED_ROWS))
         missed = self.near >= self.far
         self.hit = torch.from_numpy(~missed[:, :width])
         self.near[missed] = self.far[missed] = 0.0
@@ -250,7 +260,7 @@ def footprints_of(packed: Array, rays: Rays) -> Array:
             packed, rays.frame, solve, rays.perspective, rays.shape[0], out, first, end
         )
 
-    run_pieces(project, len(packed), max(4096, piece_size(len(packed))))
+    run_pieces(project, len(packed), piece_size(len(packed), FOOTPRINTS))
     return out
 
 

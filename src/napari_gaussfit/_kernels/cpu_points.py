@@ -22,6 +22,7 @@ from napari_gaussfit._kernels.arithmetic import (
 )
 
 BLOCK = 128
+NOWHERE = F(1e30)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -34,25 +35,55 @@ def bounds_of_blocks(points: Array, bounds: Array) -> None:
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def _beyond(packed: Array, k: int, bounds: Array, b: int) -> bool:
-    """Whether the block's box lies beyond the Gaussian's reach, by what z and y alone say."""
-    r = math.sqrt(packed[k, RADIUS2])
-    half_z = r / packed[k, FACTOR]
-    z = packed[k, MEAN]
-    if z + half_z < bounds[b, 0] or z - half_z > bounds[b, 3]:
-        return True
-    slope = packed[k, FACTOR + 1] / packed[k, FACTOR]
-    half_y = r * math.sqrt(F(1.0) + slope * slope) / packed[k, FACTOR + 2]
-    y = packed[k, MEAN + 1]
-    beyond: bool = y + half_y < bounds[b, 1] or y - half_y > bounds[b, 4]
-    return beyond
+def bounds_of_gaussians(packed: Array, bounds: Array) -> None:
+    """Set `bounds` [K, 6] to the lower and upper corner of the box that each cutoff fits into.
+
+    One below the cutoff everywhere has its corners beyond each other: no box meets it.
+    """
+    for k in range(packed.shape[0]):
+        r = math.sqrt(packed[k, RADIUS2]) if packed[k, RADIUS2] > ZERO else -NOWHERE
+        # Rows of W^-1, whose lengths are the half sides of the ellipsoid |u| <= 1.
+        i00, i11, i22 = (
+            F(1.0) / packed[k, FACTOR],
+            F(1.0) / packed[k, FACTOR + 2],
+            F(1.0) / packed[k, FACTOR + 5],
+        )
+        i10 = -packed[k, FACTOR + 1] * i00 * i11
+        i21 = -packed[k, FACTOR + 4] * i11 * i22
+        i20 = -(packed[k, FACTOR + 3] * i00 + packed[k, FACTOR + 4] * i10) * i22
+        halves = (
+            r * i00,
+            r * math.sqrt(i10 * i10 + i11 * i11),
+            r * math.sqrt(i20 * i20 + i21 * i21 + i22 * i22),
+        )
+        for axis in range(3):
+            bounds[k, axis] = packed[k, MEAN + axis] - halves[axis]
+            bounds[k, 3 + axis] = packed[k, MEAN + axis] + halves[axis]
+
+
+@njit(inline="always")
+def _apart(a: Array, k: int, b: Array, n: int) -> bool:
+    """Whether box k of `a` and box n of `b` have no point in common."""
+    apart = False
+    for axis in range(3):
+        apart |= a[k, axis] > b[n, 3 + axis] or a[k, 3 + axis] < b[n, axis]
+    return apart
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def evaluate_blocks(
-    packed: Array, points: Array, bounds: Array, values: Array, first: int, end: int
+    packed: Array,
+    reaches: Array,
+    points: Array,
+    bounds: Array,
+    values: Array,
+    first: int,
+    end: int,
 ) -> None:
-    """Set `values` [B] on blocks [first, end) to f at `points` [3, B]."""
+    """Set `values` [B] on blocks [first, end) to f at `points` [3, B].
+
+    reaches, bounds : the boxes of Gaussians and of blocks.
+    """
     for b in range(first, end):
         z, y, x = (
             points[0, b * BLOCK : (b + 1) * BLOCK],
@@ -62,7 +93,7 @@ def evaluate_blocks(
         value = values[b * BLOCK : (b + 1) * BLOCK]
         value[:] = ZERO
         for k in range(packed.shape[0]):
-            if packed[k, RADIUS2] <= ZERO or _beyond(packed, k, bounds, b):
+            if _apart(reaches, k, bounds, b):
                 continue
             a, mz, my, mx = (
                 packed[k, AMPLITUDE],
@@ -83,6 +114,7 @@ def evaluate_blocks(
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def gather_moments(
     packed: Array,
+    reaches: Array,
     points: Array,
     bounds: Array,
     weights: Array,
@@ -97,18 +129,16 @@ def gather_moments(
     blocks = bounds.shape[0]
     for k in range(first, end):
         moments[k] = ZERO
-        if packed[k, RADIUS2] <= ZERO:
-            continue
         mz, my, mx = packed[k, MEAN], packed[k, MEAN + 1], packed[k, MEAN + 2]
         w00, w10, w11 = packed[k, FACTOR], packed[k, FACTOR + 1], packed[k, FACTOR + 2]
         w20, w21, w22 = packed[k, FACTOR + 3], packed[k, FACTOR + 4], packed[k, FACTOR + 5]
         b = 0
         while b < blocks:
-            if _beyond(packed, k, bounds, b):
+            if _apart(reaches, k, bounds, b):
                 b += 1
                 continue
             start = b
-            while b < blocks and not _beyond(packed, k, bounds, b):
+            while b < blocks and not _apart(reaches, k, bounds, b):
                 b += 1
             # All blocks in a row at once: the ten sums stay in vectors, added up once.
             run = slice(start * BLOCK, b * BLOCK)

@@ -55,6 +55,10 @@ def run_pieces(task: Callable[[int, int], object], total: int, size: int) -> Non
                 future.result()
 
 
-def piece_size(total: int) -> int:
-    """Size of the pieces that give every thread a few tasks."""
-    return max(1, -(-total // (TASKS_PER_THREAD * thread_count())))
+def piece_size(total: int, least: int = 1) -> int:
+    """Size of the pieces that give every thread a few tasks, each of `least` or more.
+
+    So much should take no less time than another thread does to wake: about 50 microseconds.
+    """
+    pieces = min(TASKS_PER_THREAD * thread_count(), max(1, total // least))
+    return max(1, -(-total // pieces))
