@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmarks.fields import pairs_per_volume
-from napari_gaussfit._kernels.arithmetic import PACKED
-from napari_gaussfit._kernels.cuda_device import MOMENTS
+from napari_gaussfit._kernels.arithmetic import MOMENTS, PACKED
 from napari_gaussfit._kernels.footprint import FOOTPRINT
 from napari_gaussfit._kernels.reference import factors
 

@@ -23,6 +23,7 @@ SCALE = F(math.sqrt(0.5 / math.log(2.0)))  # c above
 
 # One packed Gaussian: amplitude, mean (3), W (00, 10, 11, 20, 21, 22), |u|^2 at the cutoff.
 AMPLITUDE, MEAN, FACTOR, RADIUS2, PACKED = 0, 1, 4, 10, 11
+MOMENTS = 10  # of one Gaussian, see `unpack_gradient`
 
 ZERO, HALF, ONE, TWO = F(0.0), F(0.5), F(1.0), F(2.0)
 # Far above the denormals, whose arithmetic is a hundred times slower, and far below a cutoff.
@@ -31,6 +32,10 @@ LOWEST_EXPONENT = F(-60.0)
 # Degree-5 fit of 2^f on [0, 1), exact at 0; relative error below 1.5e-7 (tests/_kernels).
 C1, C2, C3 = F(0.6931513), F(0.24016444), F(0.055799913)
 C4, C5 = F(0.00901703), F(0.0018671303)
+
+# log2(1 + f) = f + f (1 - f) q(f) on [0, 1), exact at both ends; q is a fit, error below 3e-6.
+Q0, Q1, Q2 = F(0.44254494), F(-0.2756003), F(0.18194889)
+Q3, Q4 = F(-0.09595646), F(0.02584145)
 
 
 @register_jitable(inline="always")
@@ -41,6 +46,16 @@ def exp2_negative(x: F) -> F:
     f = x - whole
     p = ((((C5 * f + C4) * f + C3) * f + C2) * f + C1) * f + ONE
     value: F = p * INT((INT(whole) + INT(127)) << INT(23)).view(np.float32)
+    return value
+
+
+@register_jitable(inline="always")
+def log2_positive(x: F) -> F:
+    """log2(x) for normal x > 0 without a library call, so that loops over it vectorise."""
+    bits = F(x).view(np.int32)
+    f = INT((bits & INT(0x7FFFFF)) | INT(0x3F800000)).view(np.float32) - ONE
+    q = (((Q4 * f + Q3) * f + Q2) * f + Q1) * f + Q0
+    value: F = F(INT(bits >> INT(23)) - INT(127)) + f + f * (ONE - f) * q
     return value
 
 

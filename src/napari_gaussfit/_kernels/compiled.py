@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 from pathlib import Path
 
-SHARED = ("arithmetic.py", "footprint.py", "profiles.py", "adam.py")
+SHARED = ("arithmetic.py", "footprint.py", "profiles.py", "adam.py", "lanes.py")
 """Sources of functions that kernels of other files compile in."""
 
 STAMP = "shared-kernel-code.sha256"

@@ -25,14 +25,14 @@ from napari_gaussfit._kernels import (
     cpu_rays,
     cpu_voxels,
 )
-from napari_gaussfit._kernels.arithmetic import Array
+from napari_gaussfit._kernels.arithmetic import MOMENTS, Array
 from napari_gaussfit._kernels.footprint import FOOTPRINT
 from napari_gaussfit._kernels.geometry import Grid, Rays
+from napari_gaussfit._kernels.lanes import CHUNK
 from napari_gaussfit._kernels.threads import piece_size, run_pieces
 
 compiled.forget_stale(Path(str(cpu_rays.find_modes.stats.cache_path)))
 
-MOMENTS = 10
 STRIP_ROWS = 4  # rows of pixels of a task
 # What takes as long as to wake a thread: rows clipped to the box, footprints, and pairs of a
 # Gaussian and a point.
@@ -114,8 +114,8 @@ class GridEvaluation:
     def _padded(self, volume: Array | None = None) -> Array:
         nz, ny, nx = self.grid.shape
         if volume is None:
-            return np.empty((nz, ny, nx + cpu_voxels.CHUNK), np.float32)
-        padded = np.zeros((nz, ny, nx + cpu_voxels.CHUNK), np.float32)
+            return np.empty((nz, ny, nx + CHUNK), np.float32)
+        padded = np.zeros((nz, ny, nx + CHUNK), np.float32)
         padded[:, :, :nx] = volume
         return padded
 
@@ -231,7 +231,7 @@ class View:
         columns = frame[[4, 5, 3]] if rays.perspective else frame[[1, 2, 3]]
         self.solve = np.ascontiguousarray(np.linalg.inv(columns.T), np.float32)
         rows, width = rays.shape
-        self.near, self.far = np.empty((2, rows, width + cpu_rays.CHUNK), np.float32)
+        self.near, self.far = np.empty((2, rows, width + CHUNK), np.float32)
 
         def clip(first: int, end: int) -> None:
             cpu_clip.clip_rows(
@@ -313,7 +313,7 @@ class MipEvaluation:
     def __init__(self, rays: Rays, bin_step: float, start: Tensor | None = None) -> None:
         self.rays, self.bin_step = rays, bin_step
         self.view = view_of(rays)
-        self.depth = np.zeros((rays.shape[0], rays.shape[1] + cpu_rays.CHUNK), np.float32)
+        self.depth = np.zeros((rays.shape[0], rays.shape[1] + CHUNK), np.float32)
         self._start = start
 
     def _bins(self) -> tuple[float, float, int]:
@@ -359,13 +359,12 @@ class MipEvaluation:
 
     def backward(self, packed: Array, weights: Tensor) -> Array:
         rows, width = self.rays.shape
-        padded = np.zeros((rows, width + cpu_rays.CHUNK), np.float32)
+        padded = np.zeros((rows, width + CHUNK), np.float32)
         padded[:, :width] = torch.where(self.view.hit, weights, 0.0).numpy()
         moments = np.zeros((len(packed), MOMENTS), np.float32)
 
         def gather(first: int, end: int) -> None:
-            lanes = np.empty((MOMENTS, cpu_rays.CHUNK), np.float32)
-            cpu_rays.gather_moments(self.footprints, self.depth, padded, moments, lanes, first, end)
+            cpu_rays.gather_moments(self.footprints, self.depth, padded, moments, first, end)
 
         run_pieces(gather, len(packed), piece_size(len(packed)))
         return moments

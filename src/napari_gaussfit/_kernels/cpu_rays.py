@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.arithmetic import (
     HALF,
-    ONE,
+    MOMENTS,
     TWO,
     ZERO,
     Array,
@@ -22,6 +22,7 @@ from napari_gaussfit._kernels.arithmetic import (
     exp2_negative,
     first_index,
     last_index,
+    log2_positive,
 )
 from napari_gaussfit._kernels.footprint import (
     COLUMN,
@@ -44,14 +45,17 @@ from napari_gaussfit._kernels.footprint import (
     mode_near_bin,
     newton_step,
 )
+from napari_gaussfit._kernels.lanes import CHUNK, add_lanes, lanes
 
-CHUNK = 16
 # What the climb sums on each ray: f, f' and f'' (see `newton_step`), at the place on trial.
 VALUE, SLOPE, CURVATURE, TRIAL = 0, 1, 2, 3
 # A Gaussian on one row of pixels: first and last column, then what its footprint says there, so
 # that u = B + q A + s (D + q E) at column MIDDLE + q and depth AT + s.
 FIRST, LAST, MIDDLE, TOP, AT, WITHIN2 = 0, 1, 2, 3, 4, 5
 B, A, D, E, LINE = 6, 9, 12, 15, 18
+
+NOWHERE = F(1e30)
+NOTHING = F(-99.0)  # log2 of less than any bin holds that something adds to
 
 Members = NDArray[np.int32]
 Counts = NDArray[np.int64]
@@ -144,7 +148,7 @@ def _unpack_row(g: Array, members: Members, i: int, width: int, lines: Array) ->
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def _highest_modes(
-    bins: Array, near: Array, far: Array, bin_start: F, bin_step: F, depth: Array, lanes: Array
+    bins: Array, near: Array, far: Array, bin_start: F, bin_step: F, depth: Array
 ) -> None:
     """Set `depth` to the highest mode on each ray, by parabolas through the logs of three bins.
 
@@ -152,50 +156,36 @@ def _highest_modes(
     what they hold beyond the ends of a ray must not count.
     """
     count, padded = bins.shape
-    lows, highs, tops, best = lanes[0], lanes[1], lanes[2], lanes[3]
     inverse = F(1.0) / bin_step
-    for j in range(padded):
-        lows[j] = max(ZERO, np.floor((near[j] - bin_start) * inverse))
-        highs[j] = min(F(count - 1), np.ceil((far[j] - bin_start) * inverse))
-        tops[j], best[j] = FAINTEST, -F(1e30)
-        depth[j] = HALF * (near[j] + far[j])
-    # What bins between the ends of a ray hold is surely reached on it: the rest must beat that.
-    for b in range(count):
-        at = bin_start + F(b) * bin_step
-        for j in range(padded):
-            inside = (near[j] <= at) & (at <= far[j])
-            tops[j] = max(tops[j], bins[np.uintp(b), np.uintp(j)] if inside else ZERO)
-    for b in range(count):
-        here = np.uintp(b)
-        previous, following = np.uintp(max(b - 1, 0)), np.uintp(min(b + 1, count - 1))
-        for c in range(0, padded - CHUNK, CHUNK):
-            some = ZERO
+    state = lanes(8)
+    start, stop, low, high = state[0], state[1], state[2], state[3]  # in bins
+    before, middle, best, place = state[4], state[5], state[6], state[7]
+    for c in range(0, padded - CHUNK, CHUNK):
+        for n in range(CHUNK):
+            lane = np.uintp(c + n)
+            start[n] = (near[lane] - bin_start) * inverse
+            stop[n] = (far[lane] - bin_start) * inverse
+            low[n], high[n] = max(ZERO, np.floor(start[n])), min(F(count - 1), np.ceil(stop[n]))
+            middle[n] = log2_positive(max(bins[0, lane], FAINTEST))
+            before[n], best[n], place[n] = middle[n], NOTHING, HALF * (start[n] + stop[n])
+        for b in range(count):
+            following, at = np.uintp(min(b + 1, count - 1)), F(b)
             for n in range(CHUNK):
-                lane = np.uintp(c + n)
-                value, before, after = bins[here, lane], bins[previous, lane], bins[following, lane]
-                # No profile in the bins is narrower than one: a top is 2^(1/4) higher at most.
-                high = max(F(1.2) * value, before, after) >= tops[lane]
-                inside = (lows[lane] <= F(b)) & (F(b) <= highs[lane]) & (value > FAINTEST)
-                some = max(some, ONE if high & inside else ZERO)
-            if some == ZERO:
-                continue
-            for j in range(c, c + CHUNK):
-                low, high = int(lows[j]), int(highs[j])
-                if b < low or b > high:
-                    continue
-                value, before, after = bins[b, j], bins[previous, j], bins[following, j]
-                peak = value >= before and value >= after
-                if not (peak or b in (low, high)):
-                    continue
-                if max(F(1.2) * value, before, after) < tops[j] or value <= FAINTEST:
-                    continue
-                at = bin_start + F(b) * bin_step
-                least, most = (near[j] - at) * inverse, (far[j] - at) * inverse
-                estimate, move = mode_near_bin(before, value, after, least, most, peak)
-                if estimate > best[j]:
-                    best[j], depth[j] = estimate, at + move * bin_step
-    for j in range(padded):
-        depth[j] = min(max(depth[j], near[j]), far[j])
+                after = log2_positive(max(bins[following, np.uintp(c + n)], FAINTEST))
+                peak = (middle[n] >= before[n]) & (middle[n] >= after)
+                estimate, move = mode_near_bin(
+                    before[n], middle[n], after, start[n] - at, stop[n] - at, peak
+                )
+                end = (at == low[n]) | (at == high[n])
+                inside = (low[n] <= at) & (at <= high[n])
+                better = (peak | end) & inside & (middle[n] > NOTHING) & (estimate > best[n])
+                best[n] = estimate if better else best[n]
+                place[n] = at + move if better else place[n]
+                before[n], middle[n] = middle[n], after
+        for n in range(CHUNK):
+            lane = np.uintp(c + n)
+            at = bin_start + place[n] * bin_step
+            depth[lane] = min(max(at, near[lane]), far[lane])
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -209,8 +199,14 @@ def _search_row(
     """
     count = bins.shape[0]
     bins[:] = ZERO
-    lanes = np.empty((4, bins.shape[1]), np.float32)
-    beside, place, sharpness = lanes[0, :CHUNK], lanes[1, :CHUNK], lanes[2, :CHUNK]
+    profile = lanes(5)
+    beside, place, sharpness, begin, end = (
+        profile[0],
+        profile[1],
+        profile[2],
+        profile[3],
+        profile[4],
+    )
     widest = F(1.0) / (bin_step * bin_step)
     inverse = F(1.0) / bin_step
     for k in range(lines.shape[0]):
@@ -222,7 +218,7 @@ def _search_row(
         j1 = int(lines[k, LAST])
         for j in range(int(lines[k, FIRST]), j1 + 1, CHUNK):
             q0 = F(j) - lines[k, MIDDLE]
-            earliest, latest = F(1e30), -F(1e30)
+            inside = F(j1 - j)
             for n in range(CHUNK):
                 q = q0 + F(n)
                 x0, x1, x2 = b0 + q * a0, b1 + q * a1, b2 + q * a2
@@ -231,12 +227,13 @@ def _search_row(
                 s = -(x0 * y0 + x1 * y1 + x2 * y2) / a
                 m = max(x0 * x0 + x1 * x1 + x2 * x2 - a * s * s, ZERO)
                 a = min(a, widest)
-                inside = j + n <= j1
-                beside[n], place[n] = m, t + s
-                sharpness[n] = a
+                beside[n], place[n], sharpness[n] = m, t + s, a
                 reach = math.sqrt(max(r2 - m, ZERO) / a)
-                earliest = min(earliest, t + s - reach if inside else F(1e30))
-                latest = max(latest, t + s + reach if inside else -F(1e30))
+                begin[n] = t + s - reach if F(n) <= inside else NOWHERE
+                end[n] = t + s + reach if F(n) <= inside else -NOWHERE
+            earliest, latest = NOWHERE, -NOWHERE
+            for n in range(CHUNK):
+                earliest, latest = min(earliest, begin[n]), max(latest, end[n])
             low = first_index((earliest - bin_start) * inverse, 0)
             high = last_index((latest - bin_start) * inverse, count - 1)
             for b in range(low, high + 1):
@@ -246,7 +243,7 @@ def _search_row(
                     bins[np.uintp(b), np.uintp(j + n)] += height * exp2_negative(
                         -(beside[n] + sharpness[n] * s * s)
                     )
-    _highest_modes(bins, near, far, bin_start, bin_step, depth, lanes)
+    _highest_modes(bins, near, far, bin_start, bin_step, depth)
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -265,6 +262,7 @@ def _climb_row(
     By steps of `newton_step`; one that led downhill is taken back by three quarters.
     sums : [4, W], working memory.
     """
+    added = lanes(3)
     for j in range(depth.size):
         sums[TRIAL, j], peak[j] = depth[j], ZERO
     for _ in range(evaluations):
@@ -287,17 +285,18 @@ def _climb_row(
                     e = height * exp2_negative(-(u0 * u0 + u1 * u1 + u2 * u2))
                     uy = u0 * y0 + u1 * y1 + u2 * y2
                     bend = TWO * LN2 * uy * uy - (y0 * y0 + y1 * y1 + y2 * y2)
-                    sums[VALUE, np.uintp(j + n)] += e
-                    sums[SLOPE, np.uintp(j + n)] -= e * uy
-                    sums[CURVATURE, np.uintp(j + n)] += e * bend
+                    added[VALUE, n], added[SLOPE, n] = e, -e * uy
+                    added[CURVATURE, n] = e * bend
+                for m in range(3):
+                    add_lanes(sums, m, j, added, m)
         for j in range(depth.size - CHUNK):
-            height = sums[VALUE, j]
-            if height <= peak[j]:
-                sums[TRIAL, j] = depth[j] + QUARTER * (sums[TRIAL, j] - depth[j])
-                continue
-            peak[j], depth[j] = height, sums[TRIAL, j]
+            height, trial = sums[VALUE, j], sums[TRIAL, j]
+            higher = height > peak[j]
             step = newton_step(height, sums[SLOPE, j], sums[CURVATURE, j], longest_step)
-            sums[TRIAL, j] = min(max(depth[j] + step, near[j]), far[j])
+            ahead = min(max(trial + step, near[j]), far[j])
+            back = depth[j] + QUARTER * (trial - depth[j])
+            sums[TRIAL, j] = ahead if higher else back
+            peak[j], depth[j] = max(peak[j], height), trial if higher else depth[j]
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -333,16 +332,16 @@ def find_modes(
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def gather_moments(
-    g: Array, depth: Array, weights: Array, moments: Array, lanes: Array, first: int, end: int
+    g: Array, depth: Array, weights: Array, moments: Array, first: int, end: int
 ) -> None:
-    """Add to rows [first, end) of `moments` the sums that `unpack_gradient` wants.
+    """Set rows [first, end) of `moments` to the sums that `unpack_gradient` wants.
 
     weights : [H, width + CHUNK], derivative of the loss by each pixel, padded with zeros.
-    lanes : [10, CHUNK], working memory: sums stay vectors until a Gaussian is done.
     """
     width = depth.shape[1] - CHUNK
+    total = lanes(MOMENTS)
     for k in range(first, end):
-        lanes[:] = ZERO
+        total[:] = ZERO
         a0, a1, a2 = _three(g, k, PIXEL_U)
         c0, c1, c2 = _three(g, k, RAY)
         e0, e1, e2 = _three(g, k, RAY_U)
@@ -363,15 +362,15 @@ def gather_moments(
                     e = exp2_negative(-(u0 * u0 + u1 * u1 + u2 * u2))
                     we = weights[np.uintp(i), np.uintp(j + n)] * e
                     we0, we1, we2 = we * u0, we * u1, we * u2
-                    lanes[0, n] += we
-                    lanes[1, n] += we0
-                    lanes[2, n] += we1
-                    lanes[3, n] += we2
-                    lanes[4, n] += we0 * u0
-                    lanes[5, n] += we1 * u0
-                    lanes[6, n] += we1 * u1
-                    lanes[7, n] += we2 * u0
-                    lanes[8, n] += we2 * u1
-                    lanes[9, n] += we2 * u2
-        for m in range(lanes.shape[0]):
-            moments[k, m] += lanes[m].sum()
+                    total[0, n] += we
+                    total[1, n] += we0
+                    total[2, n] += we1
+                    total[3, n] += we2
+                    total[4, n] += we0 * u0
+                    total[5, n] += we1 * u0
+                    total[6, n] += we1 * u1
+                    total[7, n] += we2 * u0
+                    total[8, n] += we2 * u1
+                    total[9, n] += we2 * u2
+        for m in range(MOMENTS):
+            moments[k, m] = total[m].sum()

@@ -1,10 +1,11 @@
 """Numba kernels on a regular grid: add Gaussians to it, and gather their gradients from it.
 
-A Gaussian meets the grid in rows along x, whose ends follow exactly from the cutoff. Rows are
-walked in chunks of `CHUNK` points: a constant trip count is what lets LLVM vectorise short
-rows (a variable one leaves most of a 20-point row to its scalar remainder). Volumes are
-therefore padded by one chunk along x. Rows are so short that what is done once a row counts: no
-calls (`math.floor` is one), no slices (each counts references), unsigned indices.
+A Gaussian meets the grid in rows along x. Rows are walked in chunks of `CHUNK` points: a constant
+trip count is what lets LLVM vectorise short rows (a variable one leaves most of a 20-point row to
+its scalar remainder). Volumes are therefore padded by one chunk along x. Where a plane's rows fit
+into one chunk they all begin at the same column; in wider ones the ends of each row follow exactly
+from the cutoff. Rows are so short that what is done once a row counts: no calls (`math.floor` is
+one), no slices (each counts references), unsigned indices, no division.
 """
 
 from __future__ import annotations
@@ -19,16 +20,76 @@ from napari_gaussfit._kernels.arithmetic import (
     AMPLITUDE,
     FACTOR,
     MEAN,
+    MOMENTS,
+    ONE,
     RADIUS2,
     ZERO,
     Array,
     F,
+    Vector,
     exp2_negative,
     first_index,
     last_index,
 )
+from napari_gaussfit._kernels.lanes import CHUNK, lanes
 
-CHUNK = 16
+Factor = tuple[F, F, F, F, F, F]
+PLANE_MOMENTS = 6  # those without u_0, which is the same all over a plane
+
+
+@njit(inline="always")
+def _in_voxels(packed: Array, k: int, origin: Array, spacing: Array) -> tuple[Vector, Factor]:
+    """Mean and W of Gaussian k, in voxels of the grid."""
+    hz, hy, hx = spacing[0], spacing[1], spacing[2]
+    mean = (
+        (packed[k, MEAN] - origin[0]) / hz,
+        (packed[k, MEAN + 1] - origin[1]) / hy,
+        (packed[k, MEAN + 2] - origin[2]) / hx,
+    )
+    factor = (
+        packed[k, FACTOR] * hz,
+        packed[k, FACTOR + 1] * hz,
+        packed[k, FACTOR + 2] * hy,
+        packed[k, FACTOR + 3] * hz,
+        packed[k, FACTOR + 4] * hy,
+        packed[k, FACTOR + 5] * hx,
+    )
+    return mean, factor
+
+
+@njit(inline="always")
+def _planes(mean: Vector, factor: Factor, r2: F, first: int, end: int) -> tuple[int, int]:
+    """First and last plane of [first, end) that a Gaussian touches (last < first when none)."""
+    reach = math.sqrt(r2) / factor[0]
+    return first_index(mean[0] - reach, first), last_index(mean[0] + reach, end - 1)
+
+
+@njit(inline="always")
+def _plane(
+    mean: Vector, factor: Factor, r2: F, z: int, rows: int, width: int
+) -> tuple[F, F, int, int, int, int]:
+    """Return what a Gaussian is on a plane.
+
+    That is u_0, what it leaves of r^2, first and last row, and the first and the last column that
+    any of the rows touches.
+    """
+    dz = F(z) - mean[0]
+    u0 = factor[0] * dz
+    left = max(r2 - u0 * u0, ZERO)
+    reach = math.sqrt(left)
+    i11, i22 = ONE / factor[2], ONE / factor[5]
+    dy = -factor[1] * dz * i11
+    middle_x = mean[2] - (factor[3] * dz + factor[4] * dy) * i22
+    slant = factor[4] * i11
+    half_y, half_x = reach * i11, reach * i22 * math.sqrt(ONE + slant * slant)
+    return (
+        u0,
+        left,
+        first_index(mean[1] + dy - half_y, 0),
+        last_index(mean[1] + dy + half_y, rows - 1),
+        first_index(middle_x - half_x, 0),
+        last_index(middle_x + half_x, width - 1),
+    )
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -38,48 +99,29 @@ def add_slab(
     """Set planes [first_plane, end_plane) of `volume` to the sum of all Gaussians."""
     rows, width = volume.shape[1], volume.shape[2] - CHUNK
     volume[first_plane:end_plane] = ZERO
-    oz, oy, ox = origin[0], origin[1], origin[2]
-    hz, hy, hx = spacing[0], spacing[1], spacing[2]
-    iz, iy, ix = F(1.0) / hz, F(1.0) / hy, F(1.0) / hx
     for k in range(packed.shape[0]):
         r2 = packed[k, RADIUS2]
         if r2 <= ZERO:
             continue
         amplitude = packed[k, AMPLITUDE]
-        mz, my, mx = packed[k, MEAN] - oz, packed[k, MEAN + 1] - oy, packed[k, MEAN + 2] - ox
-        w00, w10, w11 = packed[k, FACTOR], packed[k, FACTOR + 1], packed[k, FACTOR + 2]
-        w20, w21, w22 = packed[k, FACTOR + 3], packed[k, FACTOR + 4], packed[k, FACTOR + 5]
-        i11, i22 = F(1.0) / w11, F(1.0) / w22
-        step = w22 * hx
-        reach = math.sqrt(r2) / w00
-        for z in range(
-            first_index((mz - reach) * iz, first_plane),
-            last_index((mz + reach) * iz, end_plane - 1) + 1,
-        ):
-            dz = F(z) * hz - mz
-            u0 = w00 * dz
-            left0 = r2 - u0 * u0
-            if left0 <= ZERO:
-                continue
-            shift = w10 * dz
-            reach_y = math.sqrt(left0) * i11
-            centre_y = my - shift * i11
-            for y in range(
-                first_index((centre_y - reach_y) * iy, 0),
-                last_index((centre_y + reach_y) * iy, rows - 1) + 1,
-            ):
-                dy = F(y) * hy - my
-                u1 = shift + w11 * dy
-                left1 = left0 - u1 * u1
-                if left1 <= ZERO:
-                    continue
-                reach_x = math.sqrt(left1) * i22
-                centre_x = mx - (w20 * dz + w21 * dy) * i22
-                x0 = first_index((centre_x - reach_x) * ix, 0)
-                x1 = last_index((centre_x + reach_x) * ix, width - 1)
+        mean, factor = _in_voxels(packed, k, origin, spacing)
+        step, i22 = factor[5], ONE / factor[5]
+        low, high = _planes(mean, factor, r2, first_plane, end_plane)
+        for z in range(low, high + 1):
+            u0, left, y0, y1, x0, x1 = _plane(mean, factor, r2, z, rows, width)
+            wide = x1 - x0 >= CHUNK
+            dz = F(z) - mean[0]
+            for y in range(y0, y1 + 1):
+                dy = F(y) - mean[1]
+                u1 = factor[1] * dz + factor[2] * dy
+                centre = mean[2] - (factor[3] * dz + factor[4] * dy) * i22
                 rest = u0 * u0 + u1 * u1
+                if wide:
+                    reach = math.sqrt(max(left - u1 * u1, ZERO)) * i22
+                    x0 = first_index(centre - reach, 0)
+                    x1 = last_index(centre + reach, width - 1)
                 for x in range(x0, x1 + 1, CHUNK):
-                    start = (F(x) * hx - centre_x) * w22
+                    start = (F(x) - centre) * step
                     for i in range(CHUNK):
                         u2 = start + step * F(i)
                         volume[np.uintp(z), np.uintp(y), np.uintp(x + i)] += (
@@ -132,73 +174,52 @@ def gather_moments(
     `weights` is the derivative of the loss by each voxel, padded with zeros like a volume.
     """
     planes, rows, width = weights.shape[0], weights.shape[1], weights.shape[2] - CHUNK
-    oz, oy, ox = origin[0], origin[1], origin[2]
-    hz, hy, hx = spacing[0], spacing[1], spacing[2]
-    iz, iy, ix = F(1.0) / hz, F(1.0) / hy, F(1.0) / hx
+    plane, total = lanes(PLANE_MOMENTS), lanes(MOMENTS)
     for k in range(first, end):
-        s = ZERO
-        s0, s1, s2 = ZERO, ZERO, ZERO
-        s00, s10, s11, s20, s21, s22 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
+        total[:] = ZERO
         r2 = max(packed[k, RADIUS2], ZERO)
-        mz, my, mx = packed[k, MEAN] - oz, packed[k, MEAN + 1] - oy, packed[k, MEAN + 2] - ox
-        w00, w10, w11 = packed[k, FACTOR], packed[k, FACTOR + 1], packed[k, FACTOR + 2]
-        w20, w21, w22 = packed[k, FACTOR + 3], packed[k, FACTOR + 4], packed[k, FACTOR + 5]
-        i11, i22 = F(1.0) / w11, F(1.0) / w22
-        step = w22 * hx
-        reach = math.sqrt(r2) / w00
-        for z in range(
-            first_index((mz - reach) * iz, 0), last_index((mz + reach) * iz, planes - 1) + 1
-        ):
-            dz = F(z) * hz - mz
-            u0 = w00 * dz
-            left0 = r2 - u0 * u0
-            if left0 <= ZERO:
-                continue
-            shift = w10 * dz
-            reach_y = math.sqrt(left0) * i11
-            centre_y = my - shift * i11
-            for y in range(
-                first_index((centre_y - reach_y) * iy, 0),
-                last_index((centre_y + reach_y) * iy, rows - 1) + 1,
-            ):
-                dy = F(y) * hy - my
-                u1 = shift + w11 * dy
-                left1 = left0 - u1 * u1
-                if left1 <= ZERO:
-                    continue
-                reach_x = math.sqrt(left1) * i22
-                centre_x = mx - (w20 * dz + w21 * dy) * i22
-                x0 = first_index((centre_x - reach_x) * ix, 0)
-                x1 = last_index((centre_x + reach_x) * ix, width - 1)
+        mean, factor = _in_voxels(packed, k, origin, spacing)
+        step, i22 = factor[5], ONE / factor[5]
+        low, high = _planes(mean, factor, r2, 0, planes)
+        for z in range(low, high + 1):
+            u0, left, y0, y1, x0, x1 = _plane(mean, factor, r2, z, rows, width)
+            wide = x1 - x0 >= CHUNK
+            dz = F(z) - mean[0]
+            plane[:] = ZERO
+            for y in range(y0, y1 + 1):
+                dy = F(y) - mean[1]
+                u1 = factor[1] * dz + factor[2] * dy
+                centre = mean[2] - (factor[3] * dz + factor[4] * dy) * i22
                 rest = u0 * u0 + u1 * u1
-                row, row2, row22 = ZERO, ZERO, ZERO
+                if wide:
+                    reach = math.sqrt(max(left - u1 * u1, ZERO)) * i22
+                    x0 = first_index(centre - reach, 0)
+                    x1 = last_index(centre + reach, width - 1)
                 for x in range(x0, x1 + 1, CHUNK):
-                    start = (F(x) * hx - centre_x) * w22
+                    start = (F(x) - centre) * step
                     for i in range(CHUNK):
                         u2 = start + step * F(i)
                         we = weights[np.uintp(z), np.uintp(y), np.uintp(x + i)] * exp2_negative(
                             -rest - u2 * u2
                         )
-                        row += we
-                        row2 += we * u2
-                        row22 += we * u2 * u2
-                s += row
-                s0 += u0 * row
-                s1 += u1 * row
-                s2 += row2
-                s00 += u0 * u0 * row
-                s10 += u1 * u0 * row
-                s11 += u1 * u1 * row
-                s20 += u0 * row2
-                s21 += u1 * row2
-                s22 += row22
-        moments[k, 0] = s
-        moments[k, 1] = s0
-        moments[k, 2] = s1
-        moments[k, 3] = s2
-        moments[k, 4] = s00
-        moments[k, 5] = s10
-        moments[k, 6] = s11
-        moments[k, 7] = s20
-        moments[k, 8] = s21
-        moments[k, 9] = s22
+                        we1, we2 = we * u1, we * u2
+                        plane[0, i] += we
+                        plane[1, i] += we1
+                        plane[2, i] += we2
+                        plane[3, i] += we1 * u1
+                        plane[4, i] += we2 * u1
+                        plane[5, i] += we2 * u2
+            for i in range(CHUNK):
+                s, s1, s2 = plane[0, i], plane[1, i], plane[2, i]
+                total[0, i] += s
+                total[1, i] += u0 * s
+                total[2, i] += s1
+                total[3, i] += s2
+                total[4, i] += u0 * u0 * s
+                total[5, i] += u0 * s1
+                total[6, i] += plane[3, i]
+                total[7, i] += u0 * s2
+                total[8, i] += plane[4, i]
+                total[9, i] += plane[5, i]
+        for n in range(MOMENTS):
+            moments[k, n] = total[n].sum()

@@ -5,7 +5,7 @@ several channels (amplitudes [C, K]), in one launch. A voxel, a pixel and a Gaus
 each are summed by one block in an order of its own: no atomics, the same result every time.
 """
 
-from napari_gaussfit._kernels.cuda_device import MOMENTS
+from napari_gaussfit._kernels.arithmetic import MOMENTS
 from napari_gaussfit._kernels.cuda_gaussians import adam_step, pack, unpack_gradient, widen
 from napari_gaussfit._kernels.cuda_sums import GridEvaluation, Grids, PointEvaluation
 from napari_gaussfit._kernels.cuda_views import (

@@ -16,7 +16,7 @@ from numba.core import config
 from numba.extending import overload
 
 from napari_gaussfit._kernels import arithmetic
-from napari_gaussfit._kernels.arithmetic import INT, PACKED, ZERO, Array, F
+from napari_gaussfit._kernels.arithmetic import INT, MOMENTS, PACKED, ZERO, Array, F
 from napari_gaussfit._kernels.footprint import FOOTPRINT
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
@@ -37,7 +37,6 @@ LISTING_SCAN = LISTING_THREADS + LISTING_THREADS // GROUP  # see `places`
 GATHERING = 8  # threads by threads that gather one Gaussian's gradient: rows by columns
 GATHERING_THREADS = GATHERING * GATHERING
 PARTS = 4  # into which each of the ten sums of a block is cut
-MOMENTS = 10
 SUMS = (MOMENTS + 1, GATHERING_THREADS + 1)  # see `add_up`; a column more spares bank conflicts
 
 Counts = np.ndarray

@@ -135,7 +135,8 @@ def consider(
         return best
     at = first + F(b) * step
     least, most = (start - at) / step, (stop - at) / step
-    estimate, move = mode_near_bin(before, value, after, least, most, peak)
+    left, right = math.log2(max(before, FAINTEST)), math.log2(max(after, FAINTEST))
+    estimate, move = mode_near_bin(F(left), F(math.log2(value)), F(right), least, most, peak)
     if estimate <= best[0]:
         return best
     return estimate, at + move * step, F(math.pow(TWO, estimate))

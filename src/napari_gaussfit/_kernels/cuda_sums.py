@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from napari_gaussfit._kernels import cuda_device, cuda_points, cuda_voxels
-from napari_gaussfit._kernels.cuda_device import MOMENTS
+from napari_gaussfit._kernels.arithmetic import MOMENTS
 from napari_gaussfit._kernels.cuda_gaussians import (
     THREADS,
     Lists,

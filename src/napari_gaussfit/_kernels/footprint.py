@@ -208,16 +208,14 @@ def on_ray(g: Array, k: int, i: int, j: int, s: F) -> tuple[Vector, Vector]:
 
 
 @register_jitable
-def mode_near_bin(before: F, value: F, after: F, least: F, most: F, top: Any) -> tuple[F, F]:
-    """Return the log2 of the mode by the parabola through three bins' logs, and where it is.
+def mode_near_bin(before: F, middle: F, after: F, least: F, most: F, top: Any) -> tuple[F, F]:
+    """Return the log2 of the mode by the parabola through the log2 of three bins, and where it is.
 
     The place is in bins from the middle one, between `least` and `most`. `top` says that the
     middle one is the highest: no profile in the bins is narrower than one, so that the mode is
     2^(1/4) higher at most.
     """
-    middle = F(math.log2(value))
-    left = F(math.log2(max(before, FAINTEST))) - middle
-    right = F(math.log2(max(after, FAINTEST))) - middle
+    left, right = before - middle, after - middle
     slope, bend = HALF * (right - left), left + right
     move = min(max(-slope / min(bend, -F(1e-6)), -ONE), ONE)
     move = min(max(move, least), most)
