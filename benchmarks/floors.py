@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from benchmarks.options import Options
     from napari_gaussfit._kernels.geometry import Rays
 
-# Vector instructions of a pair (or a sample), multiply-add counted as one, exp2 as 13 of them: what
+# Vector instructions of a pair (or a sample), multiply-add counted as one, exp2 as 12 of them: what
 # the loops below the kernels' rows hold, as their machine code shows.
-EXP2 = 13
+EXP2 = 12
 OPERATIONS = {
     "add_slab": EXP2 + 5,
     "voxel gather": EXP2 + 8,

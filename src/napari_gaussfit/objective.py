@@ -39,7 +39,7 @@ wins projections and loses voxels: on the beads 0.4 gives 47.6 and 50.5 dB, 0.7 
 SEARCH_STEP = 1.5
 """How far apart the search for a ray's maximum looks, in finest spacings."""
 
-SEARCH_EVERY = 4
+SEARCH_EVERY = 2
 """Every so many steps a ray's maximum is searched for. Between, with the voxels' term to hold
 the field to the stack, the climb begins where the stack itself is largest: a third of the time."""
 
