@@ -94,7 +94,7 @@ def removal_costs(field: GaussianField) -> tuple[Tensor, Tensor, Tensor]:
     sigma = (lower @ lower.transpose(-1, -2))[:, *torch.tril_indices(3, 3)].contiguous().numpy()
     volume = torch.diagonal(lower, dim1=-2, dim2=-1).prod(-1).contiguous().numpy()
     near = min(NEIGHBOURS, count - 1)
-    found = KDTree(mu).query(mu, k=range(1, near + 2))[1]
+    found = KDTree(mu).query(mu, k=range(1, near + 2), workers=threads.thread_count())[1]
     # Of two at the same place either may come first.
     itself = found == np.arange(count)[:, None]
     itself[~itself.any(1), -1] = True
@@ -104,7 +104,7 @@ def removal_costs(field: GaussianField) -> tuple[Tensor, Tensor, Tensor]:
     def task(first: int, end: int) -> None:
         cpu_overlaps.removal_costs(mu, sigma, volume, neighbours, costs, shares, first, end)
 
-    threads.run_pieces(task, count, threads.piece_size(count))
+    threads.run_pieces(task, count)
     weight = (2 * np.pi) ** 1.5 * field.amplitudes.double() ** 2
     return weight * torch.from_numpy(costs), torch.from_numpy(neighbours), torch.from_numpy(shares)
 
@@ -138,7 +138,7 @@ def sites(residual: NDArray[np.float32], most: int) -> Sites:
         for n, shape in enumerate(SHAPES)
     ]
     for task in (*tasks, partial(cpu_matches.mark_maxima, gains, APART, top)):
-        threads.run_pieces(task, len(residual), threads.piece_size(len(residual)))
+        threads.run_pieces(task, len(residual))
     places, gain = np.argwhere(top), gains[top]
     best = np.argsort(-gain, kind="stable")[:most]
     places, gain = places[best], gain[best]

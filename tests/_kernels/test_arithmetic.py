@@ -91,3 +91,20 @@ def test_moments_along_a_line_agree_with_quadrature(low: float, high: float) -> 
     true = [np.trapezoid(e * x**n, x) for n in range(3)]
     found = njit(profiles.line_moments)(*map(np.float32, (m, a, low, high)))
     np.testing.assert_allclose(found, true, rtol=1e-5, atol=1e-6 * true[0])
+
+
+def test_log2_is_right_to_three_parts_in_a_million() -> None:
+    @njit(fastmath=True, error_model="numpy")
+    def over(values: Array, results: Array) -> None:
+        for n in range(values.size):
+            results[n] = arithmetic.log2_positive(values[n])
+
+    x = np.geomspace(1e-30, 1e30, 1_000_001).astype(np.float32)
+    found = np.empty_like(x)
+    over(x, found)
+    # Beside the fit's own error, what float32 resolves of a logarithm near 100.
+    np.testing.assert_allclose(found, np.log2(x.astype(np.float64)), rtol=0, atol=3e-6 + 8e-6)
+    whole = np.exp2(np.arange(-90.0, 90.0)).astype(np.float32)
+    logs = np.empty_like(whole)
+    over(whole, logs)
+    np.testing.assert_array_equal(logs, np.arange(-90.0, 90.0))

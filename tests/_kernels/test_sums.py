@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from scenes import CUTOFF, assert_agrees
 
 from napari_gaussfit import _kernels
-from napari_gaussfit._kernels import reference
+from napari_gaussfit._kernels import Grid, reference
 
 if TYPE_CHECKING:
     from scenes import Field
-
-    from napari_gaussfit._kernels import Grid
 
 
 def test_f_at_points_agrees_with_the_reference(field: Field) -> None:
@@ -74,3 +73,27 @@ def test_what_a_gaussian_adds_below_the_cutoff_is_all_that_is_left_out(overlappi
     whole = _kernels.evaluate(*leaves, points, cutoff=1e-9)
     cut = _kernels.evaluate(*leaves, points, cutoff=1e-2)
     assert float((whole - cut).detach().abs().max()) <= 1e-2 * len(overlapping.means)
+
+
+@pytest.mark.parametrize("first", [0, 18, 500])
+def test_a_brick_that_few_gaussians_touch_is_a_part_of_the_whole(
+    overlapping: Field, first: int
+) -> None:
+    spacing = np.ones(3, np.float32)
+    whole = Grid(np.zeros(3, np.float32), spacing, (24, 20, 28))
+    brick = Grid(np.array([first, 0, 0], np.float32), spacing, (4, 6, 5))
+    weights = torch.linspace(-1, 1, 120).reshape(brick.shape)
+    leaves, others = overlapping.leaves(torch.float32), overlapping.leaves(torch.float32)
+    found = _kernels.voxelise(*leaves, brick, cutoff=CUTOFF)
+    gradients = torch.autograd.grad(found, leaves, weights)
+    everywhere = _kernels.voxelise(*others, whole, cutoff=CUTOFF)
+    expected = torch.zeros(brick.shape)
+    if first < 24:
+        expected = everywhere[first : first + 4, :6, :5]
+        for one, other in zip(
+            gradients, torch.autograd.grad(expected, others, weights), strict=True
+        ):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    else:
+        assert all(not gradient.any() for gradient in gradients)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

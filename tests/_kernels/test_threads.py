@@ -17,7 +17,7 @@ OnThreads = Callable[[int], list[Tensor]]
 
 def every_operation(field: Field, rays: Rays) -> list[Tensor]:
     """Run every operation, forward and backward, and return all that comes out."""
-    points = torch.rand(3000, 3, generator=torch.Generator().manual_seed(2)) * torch.tensor(SIZE)
+    points = torch.rand(60_000, 3, generator=torch.Generator().manual_seed(2)) * torch.tensor(SIZE)
     grid = make_grid((24, 20, 28))
     operations: list[Operation] = [
         lambda *p: _kernels.evaluate(*p, points, cutoff=CUTOFF),

@@ -20,6 +20,7 @@ from napari_gaussfit._kernels import (
     arithmetic,
     compiled,
     cpu_adam,
+    cpu_boxes,
     cpu_clip,
     cpu_points,
     cpu_rays,
@@ -29,14 +30,20 @@ from napari_gaussfit._kernels.arithmetic import MOMENTS, Array
 from napari_gaussfit._kernels.footprint import FOOTPRINT
 from napari_gaussfit._kernels.geometry import Grid, Rays
 from napari_gaussfit._kernels.lanes import CHUNK
-from napari_gaussfit._kernels.threads import piece_size, run_pieces
+from napari_gaussfit._kernels.threads import run_pieces
 
 compiled.forget_stale(Path(str(cpu_rays.find_modes.stats.cache_path)))
 
-STRIP_ROWS = 4  # rows of pixels of a task
-# What takes as long as to wake a thread: rows clipped to the box, footprints, and pairs of a
-# Gaussian and a point.
-CLIPPED_ROWS, FOOTPRINTS, EVALUATED_PAIRS, GATHERED_PAIRS = 64, 4096, 300_000, 150_000
+STRIP_ROWS = 4  # rows of pixels that have a list of Gaussians in common
+# What takes as long as to wake a thread: rows clipped to the box, footprints, Gaussians that take
+# a step, and pairs of a Gaussian and a point.
+CLIPPED_ROWS, FOOTPRINTS, STEPPED, EVALUATED_PAIRS, GATHERED_PAIRS = (
+    64,
+    1000,
+    1000,
+    300_000,
+    150_000,
+)
 LARGEST_BIN_COUNT = 256
 # Of f on the climb to the mode, as many as on CUDA; after a search two leave 3e-4 at most.
 EVALUATIONS = 4
@@ -91,18 +98,30 @@ def adam_step(
     means, cholesky, amplitudes, first, second, age = changed
     read = (*gradients, rates)
     d_means, d_cholesky, d_amplitudes, steps = (_array(tensor) for tensor in read)
-    cpu_adam.adam_step(
-        means,
-        cholesky,
-        amplitudes,
-        d_means,
-        d_cholesky,
-        d_amplitudes,
-        first,
-        second,
-        age,
-        steps,
-    )
+
+    def step(begin: int, end: int) -> None:
+        cpu_adam.adam_step(
+            means,
+            cholesky,
+            amplitudes,
+            d_means,
+            d_cholesky,
+            d_amplitudes,
+            first,
+            second,
+            age,
+            steps,
+            begin,
+            end,
+        )
+
+    run_pieces(step, len(means), STEPPED)
+
+
+def _boxes(packed: Array) -> Array:
+    boxes = np.empty((len(packed), 6), np.float32)
+    cpu_boxes.boxes_of(packed, boxes)
+    return boxes
 
 
 class GridEvaluation:
@@ -111,37 +130,50 @@ class GridEvaluation:
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
 
-    def _padded(self, volume: Array | None = None) -> Array:
+    def _empty(self) -> Array:
         nz, ny, nx = self.grid.shape
-        if volume is None:
-            return np.empty((nz, ny, nx + CHUNK), np.float32)
-        padded = np.zeros((nz, ny, nx + CHUNK), np.float32)
-        padded[:, :, :nx] = volume
-        return padded
+        return np.empty((nz, ny, nx + CHUNK), np.float32)
+
+    def _find(self, packed: Array) -> None:
+        """Find the Gaussians that touch the grid: few, where it is a brick of a large stack."""
+        grid = self.grid
+        end = grid.origin + (np.asarray(grid.shape) - 1) * grid.spacing
+        box = np.concatenate([grid.origin, end]).astype(np.float32)[None]
+        some = np.empty(len(packed), np.int64)
+        count = cpu_boxes.list_meeting(_boxes(packed), box, some)
+        self._some = some[:count]
+        self._packed = packed if count == len(packed) else packed[self._some]
 
     def forward(self, packed: Array) -> Tensor:
-        volume = self._padded()
-        grid = self.grid
+        self._find(packed)
+        volume, grid = self._empty(), self.grid
 
         def slab(first: int, end: int) -> None:
-            cpu_voxels.add_slab(packed, grid.origin, grid.spacing, volume, first, end)
+            cpu_voxels.add_slab(self._packed, grid.origin, grid.spacing, volume, first, end)
 
-        run_pieces(slab, grid.shape[0], piece_size(grid.shape[0]))
+        run_pieces(slab, grid.shape[0])
         return torch.from_numpy(volume)[:, :, : grid.shape[2]]
 
     def backward(self, packed: Array, weights: Tensor) -> Array:
-        return self._gathered(packed, self._padded(weights.numpy()))
+        padded, width = self._empty(), self.grid.shape[2]
+        padded[:, :, :width] = weights.numpy()
+        padded[:, :, width:] = 0.0
+        return self._gathered(len(packed), padded)
 
-    def _gathered(self, packed: Array, padded: Array) -> Array:
-        moments = np.zeros((len(packed), MOMENTS), np.float32)
+    def _gathered(self, count: int, padded: Array) -> Array:
+        gathered = np.empty((len(self._packed), MOMENTS), np.float32)
         grid = self.grid
 
         def gather(first: int, end: int) -> None:
             cpu_voxels.gather_moments(
-                packed, grid.origin, grid.spacing, padded, moments, first, end
+                self._packed, grid.origin, grid.spacing, padded, gathered, first, end
             )
 
-        run_pieces(gather, len(packed), piece_size(len(packed)))
+        run_pieces(gather, len(gathered))
+        if len(gathered) == count:
+            return gathered
+        moments = np.zeros((count, MOMENTS), np.float32)
+        moments[self._some] = gathered
         return moments
 
 
@@ -160,24 +192,28 @@ class GridResidual(GridEvaluation):
 
     def __init__(self, grid: Grid, target: Tensor, offset: float) -> None:
         super().__init__(grid)
-        self._target, self._offset = _array(target), np.float32(offset)
+        self._target, self._offset = target.numpy(), np.float32(offset)
         self.mean = 0.0
 
     def forward(self, packed: Array) -> Tensor:
-        self._residual = self._padded()
-        grid, sums = self.grid, np.empty((self.grid.shape[0], 2))
+        self._find(packed)
+        residual, grid = self._empty(), self.grid
+        sums = np.empty((grid.shape[0], 2))
 
         def slab(first: int, end: int) -> None:
-            cpu_voxels.add_slab(packed, grid.origin, grid.spacing, self._residual, first, end)
-            cpu_voxels.subtract_slab(self._residual, self._target, self._offset, sums, first, end)
+            cpu_voxels.add_slab(self._packed, grid.origin, grid.spacing, residual, first, end)
+            # A brick of a stack lies scattered in its memory: each slab is brought together here.
+            target = np.ascontiguousarray(self._target[first:end])
+            cpu_voxels.subtract(residual[first:end], target, self._offset, sums[first:end])
 
-        run_pieces(slab, grid.shape[0], piece_size(grid.shape[0]))
+        run_pieces(slab, grid.shape[0])
+        self._residual = residual
         squares, self.mean = (sums.sum(0) / self._target.size).tolist()
         return torch.tensor(squares, dtype=torch.float32)
 
     def backward(self, packed: Array, weights: Tensor) -> Array:
         slope = np.float32(2.0 * float(weights) / self._target.size)
-        return slope * self._gathered(packed, self._residual)
+        return slope * self._gathered(len(packed), self._residual)
 
 
 class PointEvaluation:
@@ -196,8 +232,7 @@ class PointEvaluation:
 
     def forward(self, packed: Array) -> Tensor:
         values = np.empty(self.points.shape[1], np.float32)
-        self.reaches = np.empty((len(packed), 6), np.float32)
-        cpu_points.bounds_of_gaussians(packed, self.reaches)
+        self.reaches = _boxes(packed)
 
         def blocks(first: int, end: int) -> None:
             cpu_points.evaluate_blocks(
@@ -205,7 +240,7 @@ class PointEvaluation:
             )
 
         least = -(-EVALUATED_PAIRS // (cpu_points.BLOCK * max(1, len(packed))))
-        run_pieces(blocks, len(self.bounds), piece_size(len(self.bounds), least))
+        run_pieces(blocks, len(self.bounds), least)
         return torch.from_numpy(values)[: self.count]
 
     def backward(self, packed: Array, weights: Tensor) -> Array:
@@ -219,7 +254,7 @@ class PointEvaluation:
             )
 
         least = -(-GATHERED_PAIRS // max(1, self.count))
-        run_pieces(gather, len(packed), piece_size(len(packed), least))
+        run_pieces(gather, len(packed), least)
         return moments
 
 
@@ -238,7 +273,7 @@ class View:
                 frame, rays.lower, rays.upper, rays.near, self.near, self.far, first, end
             )
 
-        run_pieces(clip, rows, piece_size(rows, CLIPPED_ROWS))
+        run_pieces(clip, rows, CLIPPED_ROWS)
         missed = self.near >= self.far
         self.hit = torch.from_numpy(~missed[:, :width])
         self.near[missed] = self.far[missed] = 0.0
@@ -260,7 +295,7 @@ def footprints_of(packed: Array, rays: Rays) -> Array:
             packed, rays.frame, solve, rays.perspective, rays.shape[0], out, first, end
         )
 
-    run_pieces(project, len(packed), piece_size(len(packed), FOOTPRINTS))
+    run_pieces(project, len(packed), FOOTPRINTS)
     return out
 
 
@@ -337,13 +372,12 @@ class MipEvaluation:
         starts, members = _members(self.footprints, rows)
         bin_start, bin_step, bin_count = self._bins()
 
-        def strip(first: int, end: int) -> None:
-            n = first // STRIP_ROWS
+        def strips(first: int, end: int) -> None:
             cpu_rays.find_modes(
                 self.footprints,
-                members[starts[n] : starts[n + 1]],
-                first,
-                end,
+                starts,
+                members,
+                STRIP_ROWS,
                 near,
                 far,
                 np.float32(bin_start),
@@ -352,9 +386,12 @@ class MipEvaluation:
                 EVALUATIONS,
                 depth,
                 value,
+                first,
+                end,
             )
 
-        run_pieces(strip, rows, STRIP_ROWS)
+        count = len(starts) - 1
+        run_pieces(strips, count)
         return torch.where(self.view.hit, torch.from_numpy(value[:, :width]), 0.0)
 
     def backward(self, packed: Array, weights: Tensor) -> Array:
@@ -366,5 +403,5 @@ class MipEvaluation:
         def gather(first: int, end: int) -> None:
             cpu_rays.gather_moments(self.footprints, self.depth, padded, moments, first, end)
 
-        run_pieces(gather, len(packed), piece_size(len(packed)))
+        run_pieces(gather, len(packed))
         return moments

@@ -21,10 +21,12 @@ def adam_step(
     second: Array,
     age: Array,
     rates: Array,
+    begin: int,
+    end: int,
 ) -> None:
-    """Take one step in place; see `reference.adam_step`, whose twin this is."""
+    """Take one step of Gaussians [begin, end) in place, see `reference.adam_step`, its twin."""
     g = np.empty(COORDINATES, np.float32)
-    for k in range(means.shape[0]):
+    for k in range(begin, end):
         adam_update(
             k,
             means,

@@ -6,23 +6,19 @@ so that points ordered in space cost little more than the pairs that matter.
 
 from __future__ import annotations
 
-import math
-
 from numba import njit
 
 from napari_gaussfit._kernels.arithmetic import (
     AMPLITUDE,
     FACTOR,
     MEAN,
-    RADIUS2,
     ZERO,
     Array,
-    F,
     exp2_negative,
 )
+from napari_gaussfit._kernels.cpu_boxes import apart
 
 BLOCK = 128
-NOWHERE = F(1e30)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -32,42 +28,6 @@ def bounds_of_blocks(points: Array, bounds: Array) -> None:
         for axis in range(3):
             block = points[axis, b * BLOCK : (b + 1) * BLOCK]
             bounds[b, axis], bounds[b, 3 + axis] = block.min(), block.max()
-
-
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def bounds_of_gaussians(packed: Array, bounds: Array) -> None:
-    """Set `bounds` [K, 6] to the lower and upper corner of the box that each cutoff fits into.
-
-    One below the cutoff everywhere has its corners beyond each other: no box meets it.
-    """
-    for k in range(packed.shape[0]):
-        r = math.sqrt(packed[k, RADIUS2]) if packed[k, RADIUS2] > ZERO else -NOWHERE
-        # Rows of W^-1, whose lengths are the half sides of the ellipsoid |u| <= 1.
-        i00, i11, i22 = (
-            F(1.0) / packed[k, FACTOR],
-            F(1.0) / packed[k, FACTOR + 2],
-            F(1.0) / packed[k, FACTOR + 5],
-        )
-        i10 = -packed[k, FACTOR + 1] * i00 * i11
-        i21 = -packed[k, FACTOR + 4] * i11 * i22
-        i20 = -(packed[k, FACTOR + 3] * i00 + packed[k, FACTOR + 4] * i10) * i22
-        halves = (
-            r * i00,
-            r * math.sqrt(i10 * i10 + i11 * i11),
-            r * math.sqrt(i20 * i20 + i21 * i21 + i22 * i22),
-        )
-        for axis in range(3):
-            bounds[k, axis] = packed[k, MEAN + axis] - halves[axis]
-            bounds[k, 3 + axis] = packed[k, MEAN + axis] + halves[axis]
-
-
-@njit(inline="always")
-def _apart(a: Array, k: int, b: Array, n: int) -> bool:
-    """Whether box k of `a` and box n of `b` have no point in common."""
-    apart = False
-    for axis in range(3):
-        apart |= a[k, axis] > b[n, 3 + axis] or a[k, 3 + axis] < b[n, axis]
-    return apart
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -93,7 +53,7 @@ def evaluate_blocks(
         value = values[b * BLOCK : (b + 1) * BLOCK]
         value[:] = ZERO
         for k in range(packed.shape[0]):
-            if _apart(reaches, k, bounds, b):
+            if apart(reaches, k, bounds, b):
                 continue
             a, mz, my, mx = (
                 packed[k, AMPLITUDE],
@@ -134,11 +94,11 @@ def gather_moments(
         w20, w21, w22 = packed[k, FACTOR + 3], packed[k, FACTOR + 4], packed[k, FACTOR + 5]
         b = 0
         while b < blocks:
-            if _apart(reaches, k, bounds, b):
+            if apart(reaches, k, bounds, b):
                 b += 1
                 continue
             start = b
-            while b < blocks and not _apart(reaches, k, bounds, b):
+            while b < blocks and not apart(reaches, k, bounds, b):
                 b += 1
             # All blocks in a row at once: the ten sums stay in vectors, added up once.
             run = slice(start * BLOCK, b * BLOCK)

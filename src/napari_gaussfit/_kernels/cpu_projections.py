@@ -15,7 +15,7 @@ from napari_gaussfit._kernels import cpu_profiles
 from napari_gaussfit._kernels.arithmetic import MOMENTS, Array
 from napari_gaussfit._kernels.cpu import footprints_of, speeds, view_of
 from napari_gaussfit._kernels.geometry import Rays
-from napari_gaussfit._kernels.threads import piece_size, run_pieces
+from napari_gaussfit._kernels.threads import run_pieces
 
 
 class SoftMipEvaluation:
@@ -41,7 +41,7 @@ class SoftMipEvaluation:
                 self.blend,
             )
 
-        run_pieces(strip, rows, piece_size(rows))
+        run_pieces(strip, rows)
         value = torch.from_numpy(self.blend[cpu_profiles.VALUE])
         return torch.where(self.view.hit, value, 0.0)
 
@@ -62,7 +62,7 @@ class SoftMipEvaluation:
                 end,
             )
 
-        run_pieces(gather, len(packed), piece_size(len(packed)))
+        run_pieces(gather, len(packed))
         return moments
 
 
@@ -84,7 +84,7 @@ class LineIntegralEvaluation:
                 self.footprints, first, end, self.view.near, self.view.far, values
             )
 
-        run_pieces(strip, rows, piece_size(rows))
+        run_pieces(strip, rows)
         return torch.from_numpy(values) * self.speed
 
     def backward(self, packed: Array, weights: Tensor) -> Array:
@@ -96,5 +96,5 @@ class LineIntegralEvaluation:
                 self.footprints, self.view.near, self.view.far, scaled, moments, first, end
             )
 
-        run_pieces(gather, len(packed), piece_size(len(packed)))
+        run_pieces(gather, len(packed))
         return moments

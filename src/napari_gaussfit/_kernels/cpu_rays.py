@@ -302,9 +302,9 @@ def _climb_row(
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def find_modes(
     g: Array,
+    starts: Counts,
     members: Members,
-    first_row: int,
-    end_row: int,
+    strip_rows: int,
     near: Array,
     far: Array,
     bin_start: F,
@@ -313,21 +313,26 @@ def find_modes(
     evaluations: int,
     depth: Array,
     peak: Array,
+    first: int,
+    end: int,
 ) -> None:
-    """Set `depth` to the highest mode of f on rays [first_row, end_row) and `peak` to f there.
+    """Set `depth` to the highest mode of f on rays and `peak` to f there, on strips [first, end).
 
     With no bins there is no search: the climb to the mode begins where `depth` says.
+    starts, members : see `list_members`.
     near, far, depth, peak : [H, width + CHUNK].
     """
-    padded = depth.shape[1]
-    lines = np.empty((members.size, LINE), np.float32)
+    rows, padded = depth.shape
     bins = np.empty((bin_count, padded), np.float32)
     sums = np.empty((4, padded), np.float32)
-    for i in range(first_row, end_row):
-        touching = lines[: _unpack_row(g, members, i, padded - CHUNK, lines)]
-        if bin_count > 0:
-            _search_row(touching, bins, near[i], far[i], bin_start, bin_step, depth[i])
-        _climb_row(touching, near[i], far[i], bin_step, evaluations, sums, depth[i], peak[i])
+    for n in range(first, end):
+        some = members[starts[n] : starts[n + 1]]
+        lines = np.empty((some.size, LINE), np.float32)
+        for i in range(n * strip_rows, min((n + 1) * strip_rows, rows)):
+            touching = lines[: _unpack_row(g, some, i, padded - CHUNK, lines)]
+            if bin_count > 0:
+                _search_row(touching, bins, near[i], far[i], bin_start, bin_step, depth[i])
+            _climb_row(touching, near[i], far[i], bin_step, evaluations, sums, depth[i], peak[i])
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from napari_gaussfit._kernels import cpu_bounds, cpu_march
 from napari_gaussfit._kernels.cpu import lengths, view_of
 from napari_gaussfit._kernels.geometry import Rays
-from napari_gaussfit._kernels.threads import piece_size, run_pieces
+from napari_gaussfit._kernels.threads import run_pieces
 
 Array = NDArray[np.float32]
 
@@ -79,7 +79,7 @@ class SplineVolume:
         def bound(first: int, end: int) -> None:
             cpu_bounds.bound_planes(coefficients, low, scale, table, self._codes, first, end)
 
-        run_pieces(bound, cells[0], piece_size(cells[0]))
+        run_pieces(bound, cells[0])
 
     def mip(self, rays: Rays) -> tuple[Array, Array]:
         """Return the largest value [H, W] on each ray and its t; 0 where a ray misses the box."""
@@ -104,7 +104,7 @@ class SplineVolume:
                 end,
             )
 
-        run_pieces(march, rays.shape[0], piece_size(rays.shape[0]))
+        run_pieces(march, rays.shape[0])
         return image, depth
 
     def integral(self, rays: Rays) -> Array:

@@ -58,10 +58,13 @@ def _in_voxels(packed: Array, k: int, origin: Array, spacing: Array) -> tuple[Ve
 
 
 @njit(inline="always")
-def _planes(mean: Vector, factor: Factor, r2: F, first: int, end: int) -> tuple[int, int]:
-    """First and last plane of [first, end) that a Gaussian touches (last < first when none)."""
-    reach = math.sqrt(r2) / factor[0]
-    return first_index(mean[0] - reach, first), last_index(mean[0] + reach, end - 1)
+def _planes(
+    packed: Array, k: int, origin: Array, spacing: Array, first: int, end: int
+) -> tuple[int, int]:
+    """First and last plane of [first, end) that Gaussian k touches (last < first when none)."""
+    z = (packed[k, MEAN] - origin[0]) / spacing[0]
+    reach = math.sqrt(max(packed[k, RADIUS2], ZERO)) / (packed[k, FACTOR] * spacing[0])
+    return first_index(z - reach, first), last_index(z + reach, end - 1)
 
 
 @njit(inline="always")
@@ -100,13 +103,12 @@ def add_slab(
     rows, width = volume.shape[1], volume.shape[2] - CHUNK
     volume[first_plane:end_plane] = ZERO
     for k in range(packed.shape[0]):
-        r2 = packed[k, RADIUS2]
-        if r2 <= ZERO:
+        low, high = _planes(packed, k, origin, spacing, first_plane, end_plane)
+        if low > high:
             continue
-        amplitude = packed[k, AMPLITUDE]
+        amplitude, r2 = packed[k, AMPLITUDE], packed[k, RADIUS2]
         mean, factor = _in_voxels(packed, k, origin, spacing)
         step, i22 = factor[5], ONE / factor[5]
-        low, high = _planes(mean, factor, r2, first_plane, end_plane)
         for z in range(low, high + 1):
             u0, left, y0, y1, x0, x1 = _plane(mean, factor, r2, z, rows, width)
             wide = x1 - x0 >= CHUNK
@@ -130,20 +132,13 @@ def add_slab(
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def subtract_slab(
-    volume: Array,
-    target: Array,
-    offset: F,
-    sums: NDArray[np.float64],
-    first_plane: int,
-    end_plane: int,
-) -> None:
-    """Turn planes of `volume` into ``volume + offset - target``, its padding into zeros.
+def subtract(volume: Array, target: Array, offset: F, sums: NDArray[np.float64]) -> None:
+    """Turn `volume` into ``volume + offset - target``, its padding into zeros.
 
     sums : [Z, 2], each plane's sum of squares and sum, to be set.
     """
     width = target.shape[2]
-    for z in range(first_plane, end_plane):
+    for z in range(target.shape[0]):
         squares, total = 0.0, 0.0
         for y in range(target.shape[1]):
             row_squares, row_total = ZERO, ZERO
@@ -177,10 +172,10 @@ def gather_moments(
     plane, total = lanes(PLANE_MOMENTS), lanes(MOMENTS)
     for k in range(first, end):
         total[:] = ZERO
-        r2 = max(packed[k, RADIUS2], ZERO)
+        low, high = _planes(packed, k, origin, spacing, 0, planes)
+        r2 = packed[k, RADIUS2]
         mean, factor = _in_voxels(packed, k, origin, spacing)
         step, i22 = factor[5], ONE / factor[5]
-        low, high = _planes(mean, factor, r2, 0, planes)
         for z in range(low, high + 1):
             u0, left, y0, y1, x0, x1 = _plane(mean, factor, r2, z, rows, width)
             wide = x1 - x0 >= CHUNK

@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
-# Tasks a thread: a few, so that uneven ones even out, each still far above what starting it takes.
-TASKS_PER_THREAD = 4
+PIECES_PER_THREAD = 4
+"""A few, so that uneven ones even out, each still far above what starting it takes."""
 
 
 def thread_count() -> int:
@@ -29,20 +30,22 @@ def _pool(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_count(), thread_name_prefix=f"gaussfit-{process}")
 
 
-def run_pieces(task: Callable[[int, int], object], total: int, size: int) -> None:
+def run_pieces(task: Callable[[int, int], object], total: int, least: int = 1) -> None:
     """Call ``task(first, end)`` on pieces of range(total), over all threads.
 
-    This thread works like the others, each of which takes the next piece when it is free.
+    This thread works like the others, each of which takes the next piece when it is free. A piece
+    holds `least` or more, which should take no less time than another thread does to wake: about
+    50 microseconds.
     """
-    pieces = deque(range(0, total, size))
+    pieces = deque(_pieces(total, least))
 
     def work() -> None:
         while True:
             try:
-                first = pieces.popleft()
+                piece = pieces.popleft()
             except IndexError:
                 return
-            task(first, min(first + size, total))
+            task(*piece)
 
     helpers = min(thread_count(), len(pieces)) - 1
     futures = [_pool(os.getpid()).submit(work) for _ in range(helpers)]
@@ -55,10 +58,9 @@ def run_pieces(task: Callable[[int, int], object], total: int, size: int) -> Non
                 future.result()
 
 
-def piece_size(total: int, least: int = 1) -> int:
-    """Size of the pieces that give every thread a few tasks, each of `least` or more.
-
-    So much should take no less time than another thread does to wake: about 50 microseconds.
-    """
-    pieces = min(TASKS_PER_THREAD * thread_count(), max(1, total // least))
-    return max(1, -(-total // pieces))
+def _pieces(total: int, least: int) -> Iterator[tuple[int, int]]:
+    """Cut range(total) into even pieces, a few for each thread."""
+    threads = thread_count()
+    count = min(PIECES_PER_THREAD * threads, max(1, total // least)) if threads > 1 else 1
+    edges = [n * total // count for n in range(count + 1)]
+    return (piece for piece in pairwise(edges) if piece[0] < piece[1])

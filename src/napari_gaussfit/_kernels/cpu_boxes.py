@@ -1,0 +1,59 @@
+"""Numba kernels of the boxes that Gaussians fit into, which tell who can be left out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from napari_gaussfit._kernels.arithmetic import FACTOR, MEAN, ONE, RADIUS2, ZERO, Array, F
+
+NOWHERE = F(1e30)
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def boxes_of(packed: Array, boxes: Array) -> None:
+    """Set `boxes` [K, 6] to the lower and upper corner of the box that each cutoff fits into.
+
+    One below the cutoff everywhere has its corners beyond each other: no box meets it.
+    """
+    for k in range(packed.shape[0]):
+        r = math.sqrt(packed[k, RADIUS2]) if packed[k, RADIUS2] > ZERO else -NOWHERE
+        # Rows of W^-1, whose lengths are the half sides of the ellipsoid |u| <= 1.
+        i00, i11, i22 = (
+            ONE / packed[k, FACTOR],
+            ONE / packed[k, FACTOR + 2],
+            ONE / packed[k, FACTOR + 5],
+        )
+        i10 = -packed[k, FACTOR + 1] * i00 * i11
+        i21 = -packed[k, FACTOR + 4] * i11 * i22
+        i20 = -(packed[k, FACTOR + 3] * i00 + packed[k, FACTOR + 4] * i10) * i22
+        halves = (
+            r * i00,
+            r * math.sqrt(i10 * i10 + i11 * i11),
+            r * math.sqrt(i20 * i20 + i21 * i21 + i22 * i22),
+        )
+        for axis in range(3):
+            boxes[k, axis] = packed[k, MEAN + axis] - halves[axis]
+            boxes[k, 3 + axis] = packed[k, MEAN + axis] + halves[axis]
+
+
+@njit(inline="always")
+def apart(a: Array, k: int, b: Array, n: int) -> bool:
+    """Whether box k of `a` and box n of `b` have no point in common."""
+    beyond = False
+    for axis in range(3):
+        beyond |= a[k, axis] > b[n, 3 + axis] or a[k, 3 + axis] < b[n, axis]
+    return beyond
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def list_meeting(boxes: Array, box: Array, some: NDArray[np.int64]) -> int:
+    """Write to `some` [K] which boxes meet the only one of `box` [1, 6]; return how many."""
+    count = 0
+    for k in range(boxes.shape[0]):
+        some[count] = k
+        count += not apart(boxes, k, box, 0)
+    return count
