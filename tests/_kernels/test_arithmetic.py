@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,22 +22,31 @@ if TYPE_CHECKING:
     from napari_gaussfit._kernels.arithmetic import Array
 
 
-@pytest.fixture(scope="module")
-def exp2() -> Callable[..., Array]:
-    """`exp2_negative` over an array, compiled as the kernels compile it."""
+def over_arrays(function: Callable[[Any], Any]) -> Callable[[ArrayLike], Array]:
+    """Return a function over an array, compiled as the kernels compile it."""
 
     @njit(fastmath=True, error_model="numpy")
     def over(values: Array, results: Array) -> None:
         for n in range(values.size):
-            results[n] = arithmetic.exp2_negative(values[n])
+            results[n] = function(values[n])
 
     def run(values: ArrayLike) -> Array:
-        exponents = np.asarray(values, np.float32)
-        results = np.empty_like(exponents)
-        over(exponents, results)
+        arguments = np.asarray(values, np.float32)
+        results = np.empty_like(arguments)
+        over(arguments, results)
         return results
 
     return run
+
+
+@pytest.fixture(scope="module")
+def exp2() -> Callable[[ArrayLike], Array]:
+    return over_arrays(arithmetic.exp2_negative)
+
+
+@pytest.fixture(scope="module")
+def log2() -> Callable[[ArrayLike], Array]:
+    return over_arrays(arithmetic.log2_positive)
 
 
 def test_exp2_is_right_to_two_parts_in_ten_million(exp2: Callable[..., Array]) -> None:
@@ -93,18 +102,12 @@ def test_moments_along_a_line_agree_with_quadrature(low: float, high: float) -> 
     np.testing.assert_allclose(found, true, rtol=1e-5, atol=1e-6 * true[0])
 
 
-def test_log2_is_right_to_three_parts_in_a_million() -> None:
-    @njit(fastmath=True, error_model="numpy")
-    def over(values: Array, results: Array) -> None:
-        for n in range(values.size):
-            results[n] = arithmetic.log2_positive(values[n])
-
+def test_log2_is_right_to_three_parts_in_a_million(log2: Callable[..., Array]) -> None:
     x = np.geomspace(1e-30, 1e30, 1_000_001).astype(np.float32)
-    found = np.empty_like(x)
-    over(x, found)
     # Beside the fit's own error, what float32 resolves of a logarithm near 100.
-    np.testing.assert_allclose(found, np.log2(x.astype(np.float64)), rtol=0, atol=3e-6 + 8e-6)
-    whole = np.exp2(np.arange(-90.0, 90.0)).astype(np.float32)
-    logs = np.empty_like(whole)
-    over(whole, logs)
-    np.testing.assert_array_equal(logs, np.arange(-90.0, 90.0))
+    np.testing.assert_allclose(log2(x), np.log2(x.astype(np.float64)), rtol=0, atol=3e-6 + 8e-6)
+
+
+def test_log2_is_exact_at_powers_of_two(log2: Callable[..., Array]) -> None:
+    whole = np.arange(-90.0, 90.0)
+    np.testing.assert_array_equal(log2(np.exp2(whole)), whole)

@@ -26,6 +26,7 @@ AMPLITUDE, MEAN, FACTOR, RADIUS2, PACKED = 0, 1, 4, 10, 11
 MOMENTS = 10  # of one Gaussian, see `unpack_gradient`
 
 ZERO, HALF, ONE, TWO = F(0.0), F(0.5), F(1.0), F(2.0)
+NOWHERE = F(1e30)  # where nothing is
 # Far above the denormals, whose arithmetic is a hundred times slower, and far below a cutoff.
 LOWEST_EXPONENT = F(-60.0)
 
@@ -101,6 +102,25 @@ def pack(
     packed[k, FACTOR + 5] = SCALE / l22
     height = abs(amplitude)
     packed[k, RADIUS2] = log2_ratio(height, cutoff) if height > cutoff else -ONE
+
+
+@register_jitable
+def half_sides(packed: Array, k: int, r: F) -> Vector:
+    """Half the sides of the box that the ellipsoid |u| <= r of Gaussian k fits into.
+
+    They are r times the lengths of the rows of W^-1.
+    """
+    i00 = ONE / packed[k, FACTOR]
+    i11 = ONE / packed[k, FACTOR + 2]
+    i22 = ONE / packed[k, FACTOR + 5]
+    i10 = -packed[k, FACTOR + 1] * i00 * i11
+    i21 = -packed[k, FACTOR + 4] * i11 * i22
+    i20 = -(packed[k, FACTOR + 3] * i00 + packed[k, FACTOR + 4] * i10) * i22
+    return (
+        r * i00,
+        r * F(math.sqrt(i10 * i10 + i11 * i11)),
+        r * F(math.sqrt(i20 * i20 + i21 * i21 + i22 * i22)),
+    )
 
 
 @register_jitable

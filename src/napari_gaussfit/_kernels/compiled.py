@@ -10,7 +10,15 @@ import contextlib
 import hashlib
 from pathlib import Path
 
-SHARED = ("arithmetic.py", "footprint.py", "profiles.py", "adam.py", "lanes.py")
+SHARED = (
+    "arithmetic.py",
+    "footprint.py",
+    "profiles.py",
+    "adam.py",
+    "lanes.py",
+    "cpu_boxes.py",
+    "cpu_rays.py",
+)
 """Sources of functions that kernels of other files compile in."""
 
 STAMP = "shared-kernel-code.sha256"

@@ -8,9 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.arithmetic import FACTOR, MEAN, ONE, RADIUS2, ZERO, Array, F
-
-NOWHERE = F(1e30)
+from napari_gaussfit._kernels.arithmetic import MEAN, NOWHERE, RADIUS2, ZERO, Array, F, half_sides
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -20,21 +18,8 @@ def boxes_of(packed: Array, boxes: Array) -> None:
     One below the cutoff everywhere has its corners beyond each other: no box meets it.
     """
     for k in range(packed.shape[0]):
-        r = math.sqrt(packed[k, RADIUS2]) if packed[k, RADIUS2] > ZERO else -NOWHERE
-        # Rows of W^-1, whose lengths are the half sides of the ellipsoid |u| <= 1.
-        i00, i11, i22 = (
-            ONE / packed[k, FACTOR],
-            ONE / packed[k, FACTOR + 2],
-            ONE / packed[k, FACTOR + 5],
-        )
-        i10 = -packed[k, FACTOR + 1] * i00 * i11
-        i21 = -packed[k, FACTOR + 4] * i11 * i22
-        i20 = -(packed[k, FACTOR + 3] * i00 + packed[k, FACTOR + 4] * i10) * i22
-        halves = (
-            r * i00,
-            r * math.sqrt(i10 * i10 + i11 * i11),
-            r * math.sqrt(i20 * i20 + i21 * i21 + i22 * i22),
-        )
+        r = F(math.sqrt(packed[k, RADIUS2])) if packed[k, RADIUS2] > ZERO else -NOWHERE
+        halves = half_sides(packed, k, r)
         for axis in range(3):
             boxes[k, axis] = packed[k, MEAN + axis] - halves[axis]
             boxes[k, 3 + axis] = packed[k, MEAN + axis] + halves[axis]

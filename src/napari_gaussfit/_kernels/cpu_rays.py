@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from napari_gaussfit._kernels.arithmetic import (
     HALF,
     MOMENTS,
+    NOWHERE,
     TWO,
     ZERO,
     Array,
@@ -54,7 +55,6 @@ VALUE, SLOPE, CURVATURE, TRIAL = 0, 1, 2, 3
 FIRST, LAST, MIDDLE, TOP, AT, WITHIN2 = 0, 1, 2, 3, 4, 5
 B, A, D, E, LINE = 6, 9, 12, 15, 18
 
-NOWHERE = F(1e30)
 NOTHING = F(-99.0)  # log2 of less than any bin holds that something adds to
 
 Members = NDArray[np.int32]

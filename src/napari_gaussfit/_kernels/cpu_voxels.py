@@ -34,6 +34,7 @@ from napari_gaussfit._kernels.arithmetic import (
 from napari_gaussfit._kernels.lanes import CHUNK, lanes
 
 Factor = tuple[F, F, F, F, F, F]
+Ends = tuple[int, int]
 PLANE_MOMENTS = 6  # those without u_0, which is the same all over a plane
 
 
@@ -70,7 +71,7 @@ def _planes(
 @njit(inline="always")
 def _plane(
     mean: Vector, factor: Factor, r2: F, z: int, rows: int, width: int
-) -> tuple[F, F, int, int, int, int]:
+) -> tuple[F, F, int, int, Ends]:
     """Return what a Gaussian is on a plane.
 
     That is u_0, what it leaves of r^2, first and last row, and the first and the last column that
@@ -90,9 +91,27 @@ def _plane(
         left,
         first_index(mean[1] + dy - half_y, 0),
         last_index(mean[1] + dy + half_y, rows - 1),
-        first_index(middle_x - half_x, 0),
-        last_index(middle_x + half_x, width - 1),
+        (first_index(middle_x - half_x, 0), last_index(middle_x + half_x, width - 1)),
     )
+
+
+@njit(inline="always")
+def _row(
+    mean: Vector, factor: Factor, left: F, z: int, y: int, ends: Ends, width: int
+) -> tuple[F, F, int, int]:
+    """Return what a Gaussian is on a row: u_1, where u_2 is 0, first and last column.
+
+    `left` of r^2 and the plane's columns, `ends`, are those of `_plane`.
+    """
+    dz, dy = F(z) - mean[0], F(y) - mean[1]
+    i22 = ONE / factor[5]
+    u1 = factor[1] * dz + factor[2] * dy
+    centre = mean[2] - (factor[3] * dz + factor[4] * dy) * i22
+    first, last = ends
+    if last - first >= CHUNK:
+        reach = math.sqrt(max(left - u1 * u1, ZERO)) * i22
+        first, last = first_index(centre - reach, 0), last_index(centre + reach, width - 1)
+    return u1, centre, first, last
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -108,20 +127,12 @@ def add_slab(
             continue
         amplitude, r2 = packed[k, AMPLITUDE], packed[k, RADIUS2]
         mean, factor = _in_voxels(packed, k, origin, spacing)
-        step, i22 = factor[5], ONE / factor[5]
+        step = factor[5]
         for z in range(low, high + 1):
-            u0, left, y0, y1, x0, x1 = _plane(mean, factor, r2, z, rows, width)
-            wide = x1 - x0 >= CHUNK
-            dz = F(z) - mean[0]
+            u0, left, y0, y1, ends = _plane(mean, factor, r2, z, rows, width)
             for y in range(y0, y1 + 1):
-                dy = F(y) - mean[1]
-                u1 = factor[1] * dz + factor[2] * dy
-                centre = mean[2] - (factor[3] * dz + factor[4] * dy) * i22
+                u1, centre, x0, x1 = _row(mean, factor, left, z, y, ends, width)
                 rest = u0 * u0 + u1 * u1
-                if wide:
-                    reach = math.sqrt(max(left - u1 * u1, ZERO)) * i22
-                    x0 = first_index(centre - reach, 0)
-                    x1 = last_index(centre + reach, width - 1)
                 for x in range(x0, x1 + 1, CHUNK):
                     start = (F(x) - centre) * step
                     for i in range(CHUNK):
@@ -175,21 +186,13 @@ def gather_moments(
         low, high = _planes(packed, k, origin, spacing, 0, planes)
         r2 = packed[k, RADIUS2]
         mean, factor = _in_voxels(packed, k, origin, spacing)
-        step, i22 = factor[5], ONE / factor[5]
+        step = factor[5]
         for z in range(low, high + 1):
-            u0, left, y0, y1, x0, x1 = _plane(mean, factor, r2, z, rows, width)
-            wide = x1 - x0 >= CHUNK
-            dz = F(z) - mean[0]
+            u0, left, y0, y1, ends = _plane(mean, factor, r2, z, rows, width)
             plane[:] = ZERO
             for y in range(y0, y1 + 1):
-                dy = F(y) - mean[1]
-                u1 = factor[1] * dz + factor[2] * dy
-                centre = mean[2] - (factor[3] * dz + factor[4] * dy) * i22
+                u1, centre, x0, x1 = _row(mean, factor, left, z, y, ends, width)
                 rest = u0 * u0 + u1 * u1
-                if wide:
-                    reach = math.sqrt(max(left - u1 * u1, ZERO)) * i22
-                    x0 = first_index(centre - reach, 0)
-                    x1 = last_index(centre + reach, width - 1)
                 for x in range(x0, x1 + 1, CHUNK):
                     start = (F(x) - centre) * step
                     for i in range(CHUNK):

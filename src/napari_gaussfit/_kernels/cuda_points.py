@@ -19,13 +19,14 @@ from napari_gaussfit._kernels.arithmetic import (
     INT,
     MEAN,
     MOMENTS,
-    ONE,
+    NOWHERE,
     PACKED,
     RADIUS2,
     ZERO,
     Array,
     F,
     Vector,
+    half_sides,
 )
 from napari_gaussfit._kernels.arithmetic import exp2_negative as exp2
 from napari_gaussfit._kernels.cuda_device import (
@@ -53,7 +54,6 @@ SCAN = BLOCK + BLOCK // GROUP
 DENSE = 4 * SIDE  # Gaussians that a dense block has in shared memory
 DENSE_STAGED = (DENSE, PACKED + 1)
 DENSE_SUMS, DENSE_MOMENTS = (SIDE, SIDE + 1), (MOMENTS, SIDE, SIDE + 1)
-NOWHERE = F(1e30)
 
 
 @device
@@ -143,21 +143,10 @@ def bound_gaussians(packed: Array, boxes: Array) -> None:
         for axis in range(3):
             boxes[0, 2 * axis, k], boxes[0, 2 * axis + 1, k] = NOWHERE, -NOWHERE
         return
-    r = math.sqrt(r2)
-    i00, i11, i22 = (
-        ONE / packed[k, FACTOR],
-        ONE / packed[k, FACTOR + 2],
-        ONE / packed[k, FACTOR + 5],
-    )
-    i10 = -packed[k, FACTOR + 1] * i00 * i11
-    i21 = -packed[k, FACTOR + 4] * i11 * i22
-    i20 = -(packed[k, FACTOR + 3] * i00 + packed[k, FACTOR + 4] * i10) * i22
-    reach = r * i00
-    boxes[0, 0, k], boxes[0, 1, k] = packed[k, MEAN] - reach, packed[k, MEAN] + reach
-    reach = r * math.sqrt(i10 * i10 + i11 * i11)
-    boxes[0, 2, k], boxes[0, 3, k] = packed[k, MEAN + 1] - reach, packed[k, MEAN + 1] + reach
-    reach = r * math.sqrt(i20 * i20 + i21 * i21 + i22 * i22)
-    boxes[0, 4, k], boxes[0, 5, k] = packed[k, MEAN + 2] - reach, packed[k, MEAN + 2] + reach
+    halves = half_sides(packed, k, F(math.sqrt(r2)))
+    for axis in range(3):
+        boxes[0, 2 * axis, k] = packed[k, MEAN + axis] - halves[axis]
+        boxes[0, 2 * axis + 1, k] = packed[k, MEAN + axis] + halves[axis]
 
 
 @kernel
