@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.objective import Found
 from napari_gaussfit.relocation import relocate
 from napari_gaussfit.seeding import (
     DIMMEST,
@@ -31,11 +32,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.objective import Tensors
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stack import Stack
     from napari_gaussfit.views import Views
-
-    Leaves = tuple[Tensor, Tensor, Tensor]
 
 __all__ = ["ChannelsTrainer", "checked_channels", "seed_channels"]
 
@@ -165,21 +165,21 @@ class ChannelsTrainer(Trainer):
         for other in self.others:
             yield from other.channels()
 
-    def add_gradients(self, leaves: Leaves) -> tuple[float, float, float]:
-        """Add the gradients of all channels' losses; PSNRs are means over the channels."""
-        found = [super().add_gradients(leaves)]
-        self._of_others = []
+    def gradients(self) -> tuple[Tensors, Found]:
+        """Return the gradients of all channels' losses; PSNRs are means over the channels."""
+        (d_means, d_cholesky, d_amplitudes), found = super().gradients()
+        all_found, self._of_others = [found], []
         for other in self.others:
             other.iteration = self.iteration
-            amplitudes = other.scaled_field().amplitudes.detach().requires_grad_()
-            found.append(other.add_gradients((leaves[0], leaves[1], amplitudes)))
-            gradient = amplitudes.grad
-            self._of_others.append(torch.zeros_like(amplitudes) if gradient is None else gradient)
-        losses, *psnrs = zip(*found, strict=True)
+            (means, cholesky, amplitudes), found = other.gradients()
+            d_means, d_cholesky = d_means + means, d_cholesky + cholesky
+            self._of_others.append(amplitudes)
+            all_found.append(found)
+        losses, *psnrs = zip(*all_found, strict=True)
         train_psnr, voxel_psnr = (float(np.mean(values)) for values in psnrs)
-        return sum(losses), train_psnr, voxel_psnr
+        return (d_means, d_cholesky, d_amplitudes), Found(sum(losses), train_psnr, voxel_psnr)
 
-    def move(self, gradients: Leaves, rate: float) -> None:
+    def move(self, gradients: Tensors, rate: float) -> None:
         """Move shared shapes and the first channel's amplitudes, then the others' amplitudes."""
         super().move(gradients, rate)
         still = torch.zeros_like(gradients[0]), torch.zeros_like(gradients[1])

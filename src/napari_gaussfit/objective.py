@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from napari_gaussfit._kernels import GradientSum
     from napari_gaussfit.camera import Camera
     from napari_gaussfit.field import GaussianField
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stack import Stack
     from napari_gaussfit.views import View
 
-    Leaves = tuple[Tensor, Tensor, Tensor]
+    Tensors = tuple[Tensor, Tensor, Tensor]
     Brick = tuple[slice, slice, slice]
 
 PIXEL_WEIGHT = 0.7
@@ -61,6 +62,14 @@ VOXELS_PER_STEP = 1_000_000
 
 HELD_OUT_EVERY = 10
 """Steps from one look at a held-out view to the next."""
+
+
+class Found(NamedTuple):
+    """Loss of a step, and PSNRs in dB of the views and bricks that it is of, NaN for none."""
+
+    loss: float
+    train_psnr: float
+    voxel_psnr: float
 
 
 class Objective:
@@ -135,7 +144,7 @@ class Objective:
         """Return the weight of a view's loss beside that of the voxels."""
         if not self.has_voxels:
             return 1.0
-        return PIXEL_WEIGHT * int(view.hit.sum()) * len(self.views.training) / self._voxels.numel()
+        return PIXEL_WEIGHT * view.pixels * len(self.views.training) / self._voxels.numel()
 
     def draw(self) -> tuple[list[int], list[int]]:
         """Return which bricks and which training views the next step looks at."""
@@ -143,75 +152,83 @@ class Objective:
         views = self._view_order.draw(1 if self.has_projections else 0)
         return bricks.tolist(), views.tolist()
 
-    def add_gradients(self, leaves: Leaves, iteration: int) -> tuple[float, float, float]:
-        """Add the gradients of a step's loss to means, Cholesky parameters and amplitudes.
-
-        Returns the loss and the PSNRs of the views and the bricks that it is of, NaN for none.
-        """
+    def gradients(self, tensors: Tensors, iteration: int) -> tuple[Tensors, Found]:
+        """Return the gradients of a step's loss by a scaled field's tensors, and what it found."""
         bricks, views = self.draw()
+        total = _kernels.GradientSum(*tensors, cutoff=self.cutoff)
         loss, train_psnr, voxel_psnr = 0.0, float("nan"), float("nan")
         if bricks:
-            value, voxel_psnr = self._add_voxels(leaves, bricks)
+            value, voxel_psnr = self._add_voxels(total, bricks)
             loss += value
         for n in views:
             view = self.views.view(self.views.training[n])
-            value, train_psnr = self._add_pixels(leaves, view, search=self.searches(iteration))
+            value, train_psnr = self._add_pixels(total, view, search=self.searches(iteration))
             loss += value
         error = 10 ** (-(train_psnr if math.isnan(voxel_psnr) else voxel_psnr) / 20)
         self.cutoff = min(max(CUTOFF_PER_ERROR * error, CUTOFFS[0]), CUTOFFS[1])
-        return loss, train_psnr, voxel_psnr
+        return total.gradients(), Found(loss, train_psnr, voxel_psnr)
 
-    def _add_voxels(self, leaves: Leaves, drawn: list[int]) -> tuple[float, float]:
-        """Add the gradient of the voxels' loss on a few bricks, and move the background."""
-        total, squares = 0.0, 0.0
+    def _add_voxels(self, total: GradientSum, drawn: list[int]) -> tuple[float, float]:
+        """Add the voxels' loss on a few bricks, and move the background."""
+        losses, squares = 0.0, 0.0
         spacing = np.asarray(self.stack.spacing, np.float32)
         for n in drawn:
             brick = self.bricks[n]
             origin = [s.start * d for s, d in zip(brick, self.stack.spacing, strict=True)]
             depth, rows, columns = (s.stop - s.start for s in brick)
             grid = Grid(np.asarray(origin, np.float32), spacing, (depth, rows, columns))
-            loss, square, mean = self._brick_error(leaves, grid, self._voxels[brick])
-            torch.autograd.backward(loss / len(drawn))
-            squares += square / len(drawn)
+            loss, square, mean = self._add_brick(total, grid, self._voxels[brick], 1 / len(drawn))
             self.background -= self.background_rate * mean / len(drawn)
-            total += loss.item() / len(drawn)
-        return total, decibels(squares)
+            losses += loss / len(drawn)
+            squares += square / len(drawn)
+        return losses, decibels(squares)
 
-    def _brick_error(
-        self, leaves: Leaves, grid: Grid, target: Tensor
-    ) -> tuple[Tensor, float, float]:
+    def _add_brick(
+        self, total: GradientSum, grid: Grid, target: Tensor, weight: float
+    ) -> tuple[float, float, float]:
         """Return the loss of a brick, and the means of (f - target)^2 and of f - target."""
         if self.settings.loss == "squared":
-            loss, mean = _kernels.squared_residual(
-                *leaves, grid, target, offset=self.background, cutoff=self.cutoff
+            square, mean = total.add_squared_residual(
+                grid, target, offset=self.background, weight=weight
             )
-            return loss, loss.item(), mean
+            return square, square, mean
         above = target - self.background
-        prediction = _kernels.voxelise(*leaves, grid, cutoff=self.cutoff)
-        residual = prediction.detach() - above
-        loss = LOSSES[self.settings.loss](prediction, above)
+        loss, prediction = total.add_loss_on_grid(
+            grid, lambda f: LOSSES[self.settings.loss](f, above), weight=weight
+        )
+        residual = prediction - above
         return loss, float(residual.square().mean()), float(residual.mean())
 
-    def _add_pixels(self, leaves: Leaves, view: View, *, search: bool) -> tuple[float, float]:
-        """Add the gradient of one view's loss."""
-        image = _kernels.mip(
-            *leaves,
+    def _add_pixels(self, total: GradientSum, view: View, *, search: bool) -> tuple[float, float]:
+        """Add the loss of one view."""
+        weight, start = self.pixel_weight(view), None if search else view.depth
+        target, step = view.target / self.range, self.search_step
+        if self.settings.loss == "squared" and not self.settings.ssim_weight:
+            square = total.add_squared_mip_residual(
+                view.rays,
+                target,
+                offset=self.background,
+                weight=weight,
+                bin_step=step,
+                start=start,
+            )
+            return weight * square, decibels(square)
+        above = target - self.background
+        loss, image = total.add_loss_of_mip(
             view.rays,
-            cutoff=self.cutoff,
-            bin_step=self.search_step,
-            start=None if search else view.depth,
+            lambda image: self._view_loss(image, above, view.hit),
+            weight=weight,
+            bin_step=step,
+            start=start,
         )
-        target = view.target / self.range - self.background
-        seen = image[view.hit], target[view.hit]
-        loss = LOSSES[self.settings.loss](*seen)
-        if self.settings.ssim_weight:
-            share = self.settings.ssim_weight
-            blank = torch.where(view.hit, target, 0.0)
-            loss = (1 - share) * loss + share * dissimilarity(image, blank)
-        weight = self.pixel_weight(view)
-        torch.autograd.backward(weight * loss)
-        error = float((seen[0].detach() - seen[1]).square().mean())
-        return weight * loss.item(), decibels(error)
+        error = float((image - above)[view.hit].square().mean())
+        return weight * loss, decibels(error)
+
+    def _view_loss(self, image: Tensor, target: Tensor, hit: Tensor) -> Tensor:
+        loss, share = LOSSES[self.settings.loss](image[hit], target[hit]), self.settings.ssim_weight
+        if not share:
+            return loss
+        return (1 - share) * loss + share * dissimilarity(image, torch.where(hit, target, 0.0))
 
     def residual(self, field: GaussianField, first: int, end: int) -> NDArray[np.float32]:
         """Return stack minus a scaled field on planes [first, end), in scaled intensity."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_gaussfit.captured import CapturedSteps
-    from napari_gaussfit.objective import Leaves
+    from napari_gaussfit.objective import Found, Tensors
     from napari_gaussfit.views import Views
 
 RATE, RATE_AT_END = 0.05, 0.008
@@ -271,9 +271,7 @@ class Trainer:
 
     @_in_one_torch_thread()
     def _step(self, progress: float) -> StepValues:
-        leaves = (_leaf(self._means), _leaf(self._cholesky), _leaf(self._amplitudes))
-        loss, train_psnr, voxel_psnr = self.add_gradients(leaves)
-        gradients = (_gradient(leaves[0]), _gradient(leaves[1]), _gradient(leaves[2]))
+        gradients, found = self.gradients()
         if not self.settings.full_covariance:
             gradients[1][:, [1, 3, 4]] = 0.0
         self.move(gradients, _rate(progress))
@@ -283,16 +281,13 @@ class Trainer:
         if self._relocates(progress):
             self._relocate()
         d_means, d_cholesky, d_amplitudes = (float(g.norm()) for g in gradients)
-        return StepValues(loss, train_psnr, voxel_psnr, (d_means, d_cholesky, d_amplitudes))
+        return StepValues(*found, (d_means, d_cholesky, d_amplitudes))
 
-    def add_gradients(self, leaves: Leaves) -> tuple[float, float, float]:
-        """Add the gradients of this step's loss to means, Cholesky parameters and amplitudes.
+    def gradients(self) -> tuple[Tensors, Found]:
+        """Return the gradients of this step's loss, and what it found."""
+        return self.objective.gradients(self.scaled_field().tensors, self.iteration)
 
-        Returns the loss and the PSNRs of the views and the bricks that it is of, NaN for none.
-        """
-        return self.objective.add_gradients(leaves, self.iteration)
-
-    def move(self, gradients: Leaves, rate: float) -> None:
+    def move(self, gradients: Tensors, rate: float) -> None:
         """Take a step of Adam against gradients."""
         _kernels.adam_step(
             (self._means, self._cholesky, self._amplitudes),
@@ -377,16 +372,6 @@ class Trainer:
         if self._captured is not None:
             self._captured.state.background.fill_(self.objective.background)
             self._captured.state.cutoff.fill_(self.objective.cutoff)
-
-
-def _leaf(parameters: Tensor) -> Tensor:
-    """Return a view of parameters that gathers a gradient of its own."""
-    return parameters.detach().requires_grad_()
-
-
-def _gradient(leaf: Tensor) -> Tensor:
-    """Return what a leaf has gathered."""
-    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
 def _rate(progress: float) -> float:

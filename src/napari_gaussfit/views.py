@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +53,11 @@ class View:
     hit: Tensor
     target: Tensor
     depth: Tensor
+
+    @cached_property
+    def pixels(self) -> int:
+        """How many rays cross the box."""
+        return int(self.hit.sum())
 
 
 class Views:

@@ -35,21 +35,6 @@ def test_f_on_a_grid_agrees_with_the_reference(field: Field, grid: Grid) -> None
     )
 
 
-def test_the_squared_residual_agrees_with_the_reference(field: Field, grid: Grid) -> None:
-    target = torch.rand(grid.shape, generator=torch.Generator().manual_seed(4))
-    offset = 0.25
-    assert_agrees(
-        field,
-        lambda *p: _kernels.squared_residual(*p, grid, target, offset=offset, cutoff=CUTOFF)[0],
-        lambda *p: (reference.voxelise(*p, grid) + offset - target).square().mean(),
-    )
-    _, mean = _kernels.squared_residual(
-        *field.leaves(torch.float32), grid, target, offset=offset, cutoff=CUTOFF
-    )
-    residual = reference.voxelise(*field.leaves(torch.float64), grid).detach() + offset - target
-    assert mean == pytest.approx(float(residual.mean()), rel=1e-4, abs=1e-6)
-
-
 @pytest.mark.parametrize("count", [0, 1, 127, 128, 129])
 def test_any_number_of_points_will_do(overlapping: Field, count: int) -> None:
     points = torch.rand(count, 3) * 20

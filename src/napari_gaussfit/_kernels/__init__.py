@@ -20,6 +20,7 @@ from napari_gaussfit._kernels.geometry import Grid, Rays
 from napari_gaussfit.errors import SettingsError
 
 __all__ = [
+    "GradientSum",
     "Grid",
     "Rays",
     "adam_step",
@@ -29,7 +30,6 @@ __all__ = [
     "line_integral",
     "mip",
     "soft_mip",
-    "squared_residual",
     "voxelise",
     "why_not",
 ]
@@ -156,26 +156,6 @@ def voxelise(
     return _sum(means, cholesky, amplitudes, cutoff, evaluation)
 
 
-def squared_residual(
-    means: Tensor,
-    cholesky: Tensor,
-    amplitudes: Tensor,
-    grid: Grid,
-    target: Tensor,
-    *,
-    offset: float,
-    cutoff: float,
-) -> tuple[Tensor, float]:
-    """Return the mean of (f + offset - target)^2 on a grid, and the mean of its root.
-
-    `voxelise` and a squared error in one: a step of a fit passes over its voxels once less for
-    each operation that torch would do. On the CPU; a step on CUDA has its own way (`captured`).
-    """
-    evaluation = _part(means.device, "GridResidual")(grid, target, offset)
-    squares = _sum(means, cholesky, amplitudes, cutoff, evaluation)
-    return squares, evaluation.mean
-
-
 def mip(
     means: Tensor,
     cholesky: Tensor,
@@ -221,3 +201,90 @@ def line_integral(
     """Return the integral [H, W] of the sum over each ray's length inside the box."""
     evaluation = _part(means.device, "LineIntegralEvaluation")(rays)
     return _sum(means, cholesky, amplitudes, cutoff, evaluation)
+
+
+class GradientSum:
+    """The gradient of a sum of losses, gathered term by term of Gaussians that are packed once.
+
+    What a fit's step does instead of autograd: the moments of a sum are the sum of its terms', and
+    squared residuals need no operation of torch's. A term's weight is what its loss counts in the
+    sum; what the methods return is without it.
+
+    Parameters
+    ----------
+    means : Tensor, shape [K, 3]
+        In the stack's unit, axis order z, y, x.
+    cholesky : Tensor, shape [K, 6]
+        Cholesky parameters.
+    amplitudes : Tensor, shape [K]
+        In the intensity of the targets.
+    cutoff : float
+        Contributions below it may be left out.
+    """
+
+    def __init__(
+        self, means: Tensor, cholesky: Tensor, amplitudes: Tensor, *, cutoff: float
+    ) -> None:
+        self._part = functools.partial(_part, means.device)
+        self._packed = self._part("pack")(means, cholesky, amplitudes, cutoff)
+        self._moments: Any = 0.0
+
+    def add_squared_residual(
+        self, grid: Grid, target: Tensor, *, offset: float, weight: float
+    ) -> tuple[float, float]:
+        """Add the mean of (f + offset - target)^2 on a grid; return it, and that of its root."""
+        residual = self._part("GridResidual")(grid, target, offset)
+        square, mean, moments = residual.gather(self._packed, weight)
+        self._moments += moments
+        return square, mean
+
+    def add_squared_mip_residual(
+        self,
+        rays: Rays,
+        target: Tensor,
+        *,
+        offset: float,
+        weight: float,
+        bin_step: float,
+        start: Tensor | None,
+    ) -> float:
+        """Add, and return, the mean of (MIP + offset - target)^2 over pixels that see the box."""
+        residual = self._part("MipResidual")(rays, bin_step, start, target, offset)
+        square: float
+        square, moments = residual.gather(self._packed, weight)
+        self._moments += moments
+        return square
+
+    def add_loss_on_grid(
+        self, grid: Grid, loss: Callable[[Tensor], Tensor], *, weight: float
+    ) -> tuple[float, Tensor]:
+        """Add the loss of f [Z, Y, X] on a grid; return it, and f."""
+        return self._add(self._part("GridEvaluation")(grid), loss, weight)
+
+    def add_loss_of_mip(
+        self,
+        rays: Rays,
+        loss: Callable[[Tensor], Tensor],
+        *,
+        weight: float,
+        bin_step: float,
+        start: Tensor | None,
+    ) -> tuple[float, Tensor]:
+        """Add the loss of the exact MIP [H, W]; return it, and the MIP. See `mip`."""
+        return self._add(self._part("MipEvaluation")(rays, bin_step, start), loss, weight)
+
+    def _add(
+        self, evaluation: Evaluation, loss: Callable[[Tensor], Tensor], weight: float
+    ) -> tuple[float, Tensor]:
+        prediction = evaluation.forward(self._packed).requires_grad_()
+        value = loss(prediction)
+        (weights,) = torch.autograd.grad(value, prediction)
+        self._moments += evaluation.backward(self._packed, weight * weights)
+        return value.item(), prediction.detach()
+
+    def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the derivatives by means [K, 3], Cholesky parameters [K, 6], amplitudes [K]."""
+        gradients: tuple[Tensor, Tensor, Tensor] = self._part("unpack_gradient")(
+            self._moments, self._packed
+        )
+        return gradients

@@ -8,6 +8,7 @@ its voxels or pixels.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -188,9 +189,9 @@ class GridResidual(GridEvaluation):
     def __init__(self, grid: Grid, target: Tensor, offset: float) -> None:
         super().__init__(grid)
         self._target, self._offset = target.numpy(), np.float32(offset)
-        self.mean = 0.0
 
-    def forward(self, packed: Array) -> Tensor:
+    def gather(self, packed: Array, weight: float) -> tuple[float, float, Array]:
+        """Return the mean, that of its root, and `weight` times the moments of its derivative."""
         self._find(packed)
         residual, grid = self._empty(), self.grid
         sums = np.empty((grid.shape[0], 2))
@@ -202,13 +203,10 @@ class GridResidual(GridEvaluation):
             cpu_voxels.subtract(residual[first:end], target, self._offset, sums[first:end])
 
         run_pieces(slab, grid.shape[0])
-        self._residual = residual
-        squares, self.mean = (sums.sum(0) / self._target.size).tolist()
-        return torch.tensor(squares, dtype=torch.float32)
-
-    def backward(self, packed: Array, weights: Tensor) -> Array:
-        slope = np.float32(2.0 * float(weights) / self._target.size)
-        return slope * self._gathered(len(packed), self._residual)
+        square, mean = (sums.sum(0) / self._target.size).tolist()
+        moments = self._gathered(len(packed), residual)
+        moments *= np.float32(2.0 * weight / self._target.size)
+        return square, mean, moments
 
 
 class PointEvaluation:
@@ -269,9 +267,14 @@ class View:
             )
 
         run_pieces(clip, rows, CLIPPED_ROWS)
-        missed = self.near >= self.far
-        self.hit = torch.from_numpy(~missed[:, :width])
-        self.near[missed] = self.far[missed] = 0.0
+        hit = self.near < self.far
+        self.near[~hit] = self.far[~hit] = 0.0
+        self.hit = torch.from_numpy(hit[:, :width])
+        self.count = int(self.hit.sum())
+        # Where the first ray enters the box and the last one leaves it.
+        self.span = (
+            (float(self.near[hit].min()), float(self.far[hit].max())) if self.count else (0.0, 0.0)
+        )
 
 
 @functools.lru_cache(maxsize=256)
@@ -348,16 +351,15 @@ class MipEvaluation:
 
     def _bins(self) -> tuple[float, float, int]:
         """Return the first bin's centre, the step and the number of bins; none without a search."""
-        near, far = self.view.near, self.view.far
-        hit = near < far
-        if self._start is not None or not hit.any():
+        if self._start is not None or not self.view.count:
             return 0.0, self.bin_step, 0
-        start, stop = float(near[hit].min()), float(far[hit].max())
+        start, stop = self.view.span
         count = int(min(LARGEST_BIN_COUNT, max(1, np.ceil((stop - start) / self.bin_step))))
         step = (stop - start) / count
         return start + 0.5 * step, step, count
 
-    def forward(self, packed: Array) -> Tensor:
+    def _find(self, packed: Array) -> tuple[Array, int, Callable[[int, int], None]]:
+        """Return where the values come, the number of strips, and what finds those of some."""
         rows, width = self.rays.shape
         depth, near, far = self.depth, self.view.near, self.view.far
         self.footprints = footprints_of(packed, self.rays)
@@ -385,18 +387,64 @@ class MipEvaluation:
                 end,
             )
 
-        count = len(starts) - 1
+        return value, len(starts) - 1, strips
+
+    def forward(self, packed: Array) -> Tensor:
+        value, count, strips = self._find(packed)
         run_pieces(strips, count)
-        return torch.where(self.view.hit, torch.from_numpy(value[:, :width]), 0.0)
+        found = torch.from_numpy(value[:, : self.rays.shape[1]])
+        return torch.where(self.view.hit, found, 0.0)
 
     def backward(self, packed: Array, weights: Tensor) -> Array:
         rows, width = self.rays.shape
         padded = np.zeros((rows, width + CHUNK), np.float32)
         padded[:, :width] = torch.where(self.view.hit, weights, 0.0).numpy()
-        moments = np.zeros((len(packed), MOMENTS), np.float32)
+        return self._gathered(len(packed), padded)
+
+    def _gathered(self, count: int, padded: Array) -> Array:
+        moments = np.empty((count, MOMENTS), np.float32)
 
         def gather(first: int, end: int) -> None:
             cpu_rays.gather_moments(self.footprints, self.depth, padded, moments, first, end)
 
-        run_pieces(gather, len(packed))
+        run_pieces(gather, count)
         return moments
+
+
+class MipResidual(MipEvaluation):
+    """The mean of (MIP + offset - target)^2 over the pixels whose rays cross the box.
+
+    Parameters
+    ----------
+    rays, bin_step, start
+        As of `MipEvaluation`.
+    target : Tensor, shape [H, W]
+        What the MIP should be.
+    offset : float
+        Is added to the MIP.
+    """
+
+    def __init__(
+        self, rays: Rays, bin_step: float, start: Tensor | None, target: Tensor, offset: float
+    ) -> None:
+        super().__init__(rays, bin_step, start)
+        self._target, self._offset = _array(target), np.float32(offset)
+        self._count = max(1, self.view.count)
+
+    def gather(self, packed: Array, weight: float) -> tuple[float, Array]:
+        """Return the mean, and `weight` times the moments of its derivative."""
+        residual, count, find = self._find(packed)
+        rows, view = len(residual), self.view
+        squares = np.empty(rows)
+
+        def strips(first: int, end: int) -> None:
+            find(first, end)
+            i0, i1 = STRIP_ROWS * first, min(STRIP_ROWS * end, rows)
+            cpu_rays.subtract(
+                residual, self._target, self._offset, view.near, view.far, squares, i0, i1
+            )
+
+        run_pieces(strips, count)
+        moments = self._gathered(len(packed), residual)
+        moments *= np.float32(2.0 * weight / self._count)
+        return float(squares.sum()) / self._count, moments

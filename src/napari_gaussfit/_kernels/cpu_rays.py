@@ -336,6 +336,33 @@ def find_modes(
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def subtract(
+    peak: Array,
+    target: Array,
+    offset: F,
+    near: Array,
+    far: Array,
+    squares: NDArray[np.float64],
+    first: int,
+    end: int,
+) -> None:
+    """Turn rows [first, end) of `peak` into ``peak + offset - target``, 0 where rays miss the box.
+
+    target : [H, width]; near, far, peak : [H, width + CHUNK].
+    squares : [H], each row's sum of squares, to be set.
+    """
+    width = target.shape[1]
+    for i in range(first, end):
+        total = ZERO
+        for j in range(width):
+            difference = peak[i, j] + offset - target[i, j]
+            peak[i, j] = difference if near[i, j] < far[i, j] else ZERO
+            total += peak[i, j] * peak[i, j]
+        peak[i, width:] = ZERO
+        squares[i] = total
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def gather_moments(
     g: Array, depth: Array, weights: Array, moments: Array, first: int, end: int
 ) -> None:
