@@ -10,9 +10,11 @@ on z alone and the second on z and y alone: along x only the third moves.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
+from numba import types
+from numba.extending import overload, register_jitable
 from numpy.typing import NDArray
 
 F = np.float32
@@ -39,6 +41,17 @@ Q0, Q1, Q2 = F(0.44254494), F(-0.2756003), F(0.18194889)
 Q3, Q4 = F(-0.09595646), F(0.02584145)
 
 
+def power_of_two(whole: F) -> F:
+    """2^whole of a whole number between -126 and 127."""
+    value: F = INT((INT(whole) + INT(127)) << INT(23)).view(np.float32)
+    return value
+
+
+@overload(power_of_two, inline="always", strict=False)
+def _of_number(whole: Any) -> Any:
+    return power_of_two if isinstance(whole, types.Number) else None
+
+
 @register_jitable(inline="always")
 def exp2_negative(x: F) -> F:
     """2^x for x <= 0 without a library call, so that loops over it vectorise."""
@@ -46,7 +59,7 @@ def exp2_negative(x: F) -> F:
     whole = np.floor(x)
     f = x - whole
     p = ((((C5 * f + C4) * f + C3) * f + C2) * f + C1) * f + ONE
-    value: F = p * INT((INT(whole) + INT(127)) << INT(23)).view(np.float32)
+    value: F = p * power_of_two(whole)
     return value
 
 

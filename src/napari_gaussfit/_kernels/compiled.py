@@ -16,6 +16,7 @@ SHARED = (
     "profiles.py",
     "adam.py",
     "lanes.py",
+    "vectors.py",
     "cpu_boxes.py",
     "cpu_rays.py",
 )

@@ -6,6 +6,7 @@ See `footprint` for how a Gaussian lies on the rays, and for the symbols.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -46,7 +47,18 @@ from napari_gaussfit._kernels.footprint import (
     mode_near_bin,
     newton_step,
 )
-from napari_gaussfit._kernels.lanes import CHUNK, add_lanes, lanes
+from napari_gaussfit._kernels.lanes import CHUNK, lanes
+from napari_gaussfit._kernels.vectors import (
+    WIDTH,
+    add_to,
+    filled,
+    highest,
+    load,
+    lowest,
+    ramp,
+    total,
+    up_to,
+)
 
 # What the climb sums on each ray: f, f' and f'' (see `newton_step`), at the place on trial.
 VALUE, SLOPE, CURVATURE, TRIAL = 0, 1, 2, 3
@@ -199,14 +211,6 @@ def _search_row(
     """
     count = bins.shape[0]
     bins[:] = ZERO
-    profile = lanes(5)
-    beside, place, sharpness, begin, end = (
-        profile[0],
-        profile[1],
-        profile[2],
-        profile[3],
-        profile[4],
-    )
     widest = F(1.0) / (bin_step * bin_step)
     inverse = F(1.0) / bin_step
     for k in range(lines.shape[0]):
@@ -216,33 +220,22 @@ def _search_row(
         e0, e1, e2 = _three(lines, k, E)
         height, t, r2 = lines[k, TOP], lines[k, AT], lines[k, WITHIN2]
         j1 = int(lines[k, LAST])
-        for j in range(int(lines[k, FIRST]), j1 + 1, CHUNK):
-            q0 = F(j) - lines[k, MIDDLE]
-            inside = F(j1 - j)
-            for n in range(CHUNK):
-                q = q0 + F(n)
-                x0, x1, x2 = b0 + q * a0, b1 + q * a1, b2 + q * a2
-                y0, y1, y2 = d0 + q * e0, d1 + q * e1, d2 + q * e2
-                a = y0 * y0 + y1 * y1 + y2 * y2
-                s = -(x0 * y0 + x1 * y1 + x2 * y2) / a
-                m = max(x0 * x0 + x1 * x1 + x2 * x2 - a * s * s, ZERO)
-                a = min(a, widest)
-                beside[n], place[n], sharpness[n] = m, t + s, a
-                reach = math.sqrt(max(r2 - m, ZERO) / a)
-                begin[n] = t + s - reach if F(n) <= inside else NOWHERE
-                end[n] = t + s + reach if F(n) <= inside else -NOWHERE
-            earliest, latest = NOWHERE, -NOWHERE
-            for n in range(CHUNK):
-                earliest, latest = min(earliest, begin[n]), max(latest, end[n])
-            low = first_index((earliest - bin_start) * inverse, 0)
-            high = last_index((latest - bin_start) * inverse, count - 1)
+        for j in range(int(lines[k, FIRST]), j1 + 1, WIDTH):
+            q = F(j) - lines[k, MIDDLE] + ramp()
+            x0, x1, x2 = b0 + q * a0, b1 + q * a1, b2 + q * a2
+            y0, y1, y2 = d0 + q * e0, d1 + q * e1, d2 + q * e2
+            a = y0 * y0 + y1 * y1 + y2 * y2
+            s = -(x0 * y0 + x1 * y1 + x2 * y2) / a
+            beside = max(x0 * x0 + x1 * x1 + x2 * x2 - a * s * s, ZERO)
+            a = min(a, widest)
+            place, reach = s + t, math.sqrt(max(r2 - beside, ZERO) / a)
+            begin = lowest(up_to(j1 - j, place - reach, NOWHERE))
+            end = highest(up_to(j1 - j, place + reach, -NOWHERE))
+            low = first_index((begin - bin_start) * inverse, 0)
+            high = last_index((end - bin_start) * inverse, count - 1)
             for b in range(low, high + 1):
-                at = bin_start + F(b) * bin_step
-                for n in range(CHUNK):
-                    s = at - place[n]
-                    bins[np.uintp(b), np.uintp(j + n)] += height * exp2_negative(
-                        -(beside[n] + sharpness[n] * s * s)
-                    )
+                s = (bin_start + F(b) * bin_step) - place
+                add_to(bins, (b, j), height * exp2_negative(-(beside + a * s * s)))
     _highest_modes(bins, near, far, bin_start, bin_step, depth)
 
 
@@ -262,7 +255,6 @@ def _climb_row(
     By steps of `newton_step`; one that led downhill is taken back by three quarters.
     sums : [4, W], working memory.
     """
-    added = lanes(3)
     for j in range(depth.size):
         sums[TRIAL, j], peak[j] = depth[j], ZERO
     for _ in range(evaluations):
@@ -273,22 +265,17 @@ def _climb_row(
             d0, d1, d2 = _three(lines, k, D)
             e0, e1, e2 = _three(lines, k, E)
             height, t = lines[k, TOP], lines[k, AT]
-            for j in range(int(lines[k, FIRST]), int(lines[k, LAST]) + 1, CHUNK):
-                q0 = F(j) - lines[k, MIDDLE]
-                for n in range(CHUNK):
-                    q = q0 + F(n)
-                    s = sums[TRIAL, np.uintp(j + n)] - t
-                    y0, y1, y2 = d0 + q * e0, d1 + q * e1, d2 + q * e2
-                    u0 = b0 + q * a0 + s * y0
-                    u1 = b1 + q * a1 + s * y1
-                    u2 = b2 + q * a2 + s * y2
-                    e = height * exp2_negative(-(u0 * u0 + u1 * u1 + u2 * u2))
-                    uy = u0 * y0 + u1 * y1 + u2 * y2
-                    bend = TWO * LN2 * uy * uy - (y0 * y0 + y1 * y1 + y2 * y2)
-                    added[VALUE, n], added[SLOPE, n] = e, -e * uy
-                    added[CURVATURE, n] = e * bend
-                for m in range(3):
-                    add_lanes(sums, m, j, added, m)
+            for j in range(int(lines[k, FIRST]), int(lines[k, LAST]) + 1, WIDTH):
+                q = F(j) - lines[k, MIDDLE] + ramp()
+                s = load(sums, (TRIAL, j)) - t
+                y0, y1, y2 = d0 + q * e0, d1 + q * e1, d2 + q * e2
+                u0, u1, u2 = b0 + q * a0 + s * y0, b1 + q * a1 + s * y1, b2 + q * a2 + s * y2
+                e = height * exp2_negative(-(u0 * u0 + u1 * u1 + u2 * u2))
+                uy = u0 * y0 + u1 * y1 + u2 * y2
+                bend = TWO * LN2 * uy * uy - (y0 * y0 + y1 * y1 + y2 * y2)
+                add_to(sums, (VALUE, j), e)
+                add_to(sums, (SLOPE, j), -(e * uy))
+                add_to(sums, (CURVATURE, j), e * bend)
         for j in range(depth.size - CHUNK):
             height, trial = sums[VALUE, j], sums[TRIAL, j]
             higher = height > peak[j]
@@ -362,6 +349,24 @@ def subtract(
         squares[i] = total
 
 
+@njit(inline="always")
+def _with_point(sums: Any, we: Any, u0: Any, u1: Any, u2: Any) -> Any:
+    """Add what is gathered at a point to a Gaussian's moments."""
+    we0, we1, we2 = we * u0, we * u1, we * u2
+    return (
+        sums[0] + we,
+        sums[1] + we0,
+        sums[2] + we1,
+        sums[3] + we2,
+        sums[4] + we0 * u0,
+        sums[5] + we1 * u0,
+        sums[6] + we1 * u1,
+        sums[7] + we2 * u0,
+        sums[8] + we2 * u1,
+        sums[9] + we2 * u2,
+    )
+
+
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def gather_moments(
     g: Array, depth: Array, weights: Array, moments: Array, first: int, end: int
@@ -371,9 +376,9 @@ def gather_moments(
     weights : [H, width + CHUNK], derivative of the loss by each pixel, padded with zeros.
     """
     width = depth.shape[1] - CHUNK
-    total = lanes(MOMENTS)
+    none = filled(ZERO)
     for k in range(first, end):
-        total[:] = ZERO
+        sums = (none, none, none, none, none, none, none, none, none, none)
         a0, a1, a2 = _three(g, k, PIXEL_U)
         c0, c1, c2 = _three(g, k, RAY)
         e0, e1, e2 = _three(g, k, RAY_U)
@@ -383,26 +388,13 @@ def gather_moments(
             j0, j1 = columns(g, k, p, width)
             b0, b1, b2 = _at_row(g, k, p, PIXEL_V, ZERO, ZERO, ZERO)
             d0, d1, d2 = _at_row(g, k, p, RAY_V, c0, c1, c2)
-            for j in range(j0, j1 + 1, CHUNK):
-                q0 = F(j) - g[k, COLUMN]
-                for n in range(CHUNK):
-                    q = q0 + F(n)
-                    along = depth[np.uintp(i), np.uintp(j + n)] - t
-                    u0 = b0 + q * a0 + along * (d0 + q * e0)
-                    u1 = b1 + q * a1 + along * (d1 + q * e1)
-                    u2 = b2 + q * a2 + along * (d2 + q * e2)
-                    e = exp2_negative(-(u0 * u0 + u1 * u1 + u2 * u2))
-                    we = weights[np.uintp(i), np.uintp(j + n)] * e
-                    we0, we1, we2 = we * u0, we * u1, we * u2
-                    total[0, n] += we
-                    total[1, n] += we0
-                    total[2, n] += we1
-                    total[3, n] += we2
-                    total[4, n] += we0 * u0
-                    total[5, n] += we1 * u0
-                    total[6, n] += we1 * u1
-                    total[7, n] += we2 * u0
-                    total[8, n] += we2 * u1
-                    total[9, n] += we2 * u2
+            for j in range(j0, j1 + 1, WIDTH):
+                q = F(j) - g[k, COLUMN] + ramp()
+                along = load(depth, (i, j)) - t
+                u0 = b0 + q * a0 + along * (d0 + q * e0)
+                u1 = b1 + q * a1 + along * (d1 + q * e1)
+                u2 = b2 + q * a2 + along * (d2 + q * e2)
+                e = exp2_negative(-(u0 * u0 + u1 * u1 + u2 * u2))
+                sums = _with_point(sums, load(weights, (i, j)) * e, u0, u1, u2)
         for m in range(MOMENTS):
-            moments[k, m] = total[m].sum()
+            moments[k, m] = total(sums[m])

@@ -1,16 +1,15 @@
 """Numba kernels on a regular grid: add Gaussians to it, and gather their gradients from it.
 
-A Gaussian meets the grid in rows along x. Rows are walked in chunks of `CHUNK` points: a constant
-trip count is what lets LLVM vectorise short rows (a variable one leaves most of a 20-point row to
-its scalar remainder). Volumes are therefore padded by one chunk along x. Where a plane's rows fit
-into one chunk they all begin at the same column; in wider ones the ends of each row follow exactly
-from the cutoff. Rows are so short that what is done once a row counts: no calls (`math.floor` is
-one), no slices (each counts references), unsigned indices, no division.
+A Gaussian meets a plane in an ellipse, which is walked in columns as wide as a vector: down one,
+u moves by the same from row to row, so that little is done but the exponential. Which rows of it
+the ellipse touches follows exactly from the cutoff. Volumes are padded by one chunk along x, where
+the last column may end. No calls (`math.floor` is one), no slices (each counts references).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -31,11 +30,10 @@ from napari_gaussfit._kernels.arithmetic import (
     first_index,
     last_index,
 )
-from napari_gaussfit._kernels.lanes import CHUNK, lanes
+from napari_gaussfit._kernels.lanes import CHUNK
+from napari_gaussfit._kernels.vectors import WIDTH, add_to, filled, load, ramp, total
 
 Factor = tuple[F, F, F, F, F, F]
-Ends = tuple[int, int]
-PLANE_MOMENTS = 6  # those without u_0, which is the same all over a plane
 
 
 @njit(inline="always")
@@ -69,49 +67,39 @@ def _planes(
 
 
 @njit(inline="always")
-def _plane(
-    mean: Vector, factor: Factor, r2: F, z: int, rows: int, width: int
-) -> tuple[F, F, int, int, Ends]:
-    """Return what a Gaussian is on a plane.
-
-    That is u_0, what it leaves of r^2, first and last row, and the first and the last column that
-    any of the rows touches.
-    """
+def _section(mean: Vector, factor: Factor, r2: F, z: int) -> tuple[F, F, F, F]:
+    """Return u_0 on plane z, the radius left there, and the y and x of the ellipse's centre."""
     dz = F(z) - mean[0]
     u0 = factor[0] * dz
-    left = max(r2 - u0 * u0, ZERO)
-    reach = math.sqrt(left)
     i11, i22 = ONE / factor[2], ONE / factor[5]
     dy = -factor[1] * dz * i11
-    middle_x = mean[2] - (factor[3] * dz + factor[4] * dy) * i22
-    slant = factor[4] * i11
-    half_y, half_x = reach * i11, reach * i22 * math.sqrt(ONE + slant * slant)
-    return (
-        u0,
-        left,
-        first_index(mean[1] + dy - half_y, 0),
-        last_index(mean[1] + dy + half_y, rows - 1),
-        (first_index(middle_x - half_x, 0), last_index(middle_x + half_x, width - 1)),
-    )
+    dx = -(factor[3] * dz + factor[4] * dy) * i22
+    return u0, F(math.sqrt(max(r2 - u0 * u0, ZERO))), mean[1] + dy, mean[2] + dx
 
 
 @njit(inline="always")
-def _row(
-    mean: Vector, factor: Factor, left: F, z: int, y: int, ends: Ends, width: int
-) -> tuple[F, F, int, int]:
-    """Return what a Gaussian is on a row: u_1, where u_2 is 0, first and last column.
+def _columns(factor: Factor, radius: F, x: F, width: int) -> tuple[int, int]:
+    """First and last column that an ellipse about x touches."""
+    slant = factor[4] / factor[2]
+    reach = radius * (math.sqrt(ONE + slant * slant) / factor[5])
+    return first_index(x - reach, 0), last_index(x + reach, width - 1)
 
-    `left` of r^2 and the plane's columns, `ends`, are those of `_plane`.
+
+@njit(inline="always")
+def _rows(factor: Factor, radius: F, y: F, begin: F, end: F, rows: int) -> tuple[int, int]:
+    """First and last row where an ellipse about y touches columns `begin` to `end` from its centre.
+
+    Its upper edge is highest in the column nearest to that of its top, the lower one likewise.
     """
-    dz, dy = F(z) - mean[0], F(y) - mean[1]
-    i22 = ONE / factor[5]
-    u1 = factor[1] * dz + factor[2] * dy
-    centre = mean[2] - (factor[3] * dz + factor[4] * dy) * i22
-    first, last = ends
-    if last - first >= CHUNK:
-        reach = math.sqrt(max(left - u1 * u1, ZERO)) * i22
-        first, last = first_index(centre - reach, 0), last_index(centre + reach, width - 1)
-    return u1, centre, first, last
+    f1, f12, f2 = factor[2], factor[4], factor[5]
+    inverse = ONE / (f1 * f1 + f12 * f12)
+    top = -radius * (f12 / (f1 * f2))
+    left = radius * radius * (f1 * f1 + f12 * f12)
+    dx = min(max(-top, begin), end)
+    low = (-f12 * f2 * dx - math.sqrt(max(left - (f1 * f2 * dx) ** 2, ZERO))) * inverse
+    dx = min(max(top, begin), end)
+    high = (-f12 * f2 * dx + math.sqrt(max(left - (f1 * f2 * dx) ** 2, ZERO))) * inverse
+    return first_index(y + low, 0), last_index(y + high, rows - 1)
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -127,19 +115,19 @@ def add_slab(
             continue
         amplitude, r2 = packed[k, AMPLITUDE], packed[k, RADIUS2]
         mean, factor = _in_voxels(packed, k, origin, spacing)
-        step = factor[5]
+        steps = factor[5] * ramp()
         for z in range(low, high + 1):
-            u0, left, y0, y1, ends = _plane(mean, factor, r2, z, rows, width)
-            for y in range(y0, y1 + 1):
-                u1, centre, x0, x1 = _row(mean, factor, left, z, y, ends, width)
-                rest = u0 * u0 + u1 * u1
-                for x in range(x0, x1 + 1, CHUNK):
-                    start = (F(x) - centre) * step
-                    for i in range(CHUNK):
-                        u2 = start + step * F(i)
-                        volume[np.uintp(z), np.uintp(y), np.uintp(x + i)] += (
-                            amplitude * exp2_negative(-rest - u2 * u2)
-                        )
+            u0, radius, cy, cx = _section(mean, factor, r2, z)
+            x0, x1 = _columns(factor, radius, cx, width)
+            for x in range(x0, x1 + 1, WIDTH):
+                dx = F(x) - cx
+                y0, y1 = _rows(factor, radius, cy, dx, dx + F(WIDTH - 1), rows)
+                dy = F(y0) - cy
+                u1, u2 = factor[2] * dy, factor[4] * dy + factor[5] * dx + steps
+                for y in range(y0, y1 + 1):
+                    e = exp2_negative(-(u0 * u0 + u1 * u1) - u2 * u2)
+                    add_to(volume, (z, y, x), amplitude * e)
+                    u1, u2 = u1 + factor[2], u2 + factor[4]
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -165,6 +153,38 @@ def subtract(volume: Array, target: Array, offset: F, sums: NDArray[np.float64])
         sums[z, 0], sums[z, 1] = squares, total
 
 
+@njit(inline="always")
+def _with_point(sums: Any, we: Any, u1: Any, u2: Any) -> Any:
+    """Add what is gathered at a point to a plane's moments: those without u_0, which is one."""
+    we1, we2 = we * u1, we * u2
+    return (
+        sums[0] + we,
+        sums[1] + we1,
+        sums[2] + we2,
+        sums[3] + we1 * u1,
+        sums[4] + we2 * u1,
+        sums[5] + we2 * u2,
+    )
+
+
+@njit(inline="always")
+def _with_plane(sums: Any, plane: Any, u0: F) -> Any:
+    """Add a plane's moments to all."""
+    s, s1, s2, s11, s21, s22 = plane
+    return (
+        sums[0] + s,
+        sums[1] + u0 * s,
+        sums[2] + s1,
+        sums[3] + s2,
+        sums[4] + u0 * u0 * s,
+        sums[5] + u0 * s1,
+        sums[6] + s11,
+        sums[7] + u0 * s2,
+        sums[8] + s21,
+        sums[9] + s22,
+    )
+
+
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def gather_moments(
     packed: Array,
@@ -180,44 +200,27 @@ def gather_moments(
     `weights` is the derivative of the loss by each voxel, padded with zeros like a volume.
     """
     planes, rows, width = weights.shape[0], weights.shape[1], weights.shape[2] - CHUNK
-    plane, total = lanes(PLANE_MOMENTS), lanes(MOMENTS)
+    none = filled(ZERO)
+    nothing = (none, none, none, none, none, none)
     for k in range(first, end):
-        total[:] = ZERO
+        sums = nothing + (none, none, none, none)  # noqa: RUF005 (numba has no stars)
         low, high = _planes(packed, k, origin, spacing, 0, planes)
         r2 = packed[k, RADIUS2]
         mean, factor = _in_voxels(packed, k, origin, spacing)
-        step = factor[5]
+        steps = factor[5] * ramp()
         for z in range(low, high + 1):
-            u0, left, y0, y1, ends = _plane(mean, factor, r2, z, rows, width)
-            plane[:] = ZERO
-            for y in range(y0, y1 + 1):
-                u1, centre, x0, x1 = _row(mean, factor, left, z, y, ends, width)
-                rest = u0 * u0 + u1 * u1
-                for x in range(x0, x1 + 1, CHUNK):
-                    start = (F(x) - centre) * step
-                    for i in range(CHUNK):
-                        u2 = start + step * F(i)
-                        we = weights[np.uintp(z), np.uintp(y), np.uintp(x + i)] * exp2_negative(
-                            -rest - u2 * u2
-                        )
-                        we1, we2 = we * u1, we * u2
-                        plane[0, i] += we
-                        plane[1, i] += we1
-                        plane[2, i] += we2
-                        plane[3, i] += we1 * u1
-                        plane[4, i] += we2 * u1
-                        plane[5, i] += we2 * u2
-            for i in range(CHUNK):
-                s, s1, s2 = plane[0, i], plane[1, i], plane[2, i]
-                total[0, i] += s
-                total[1, i] += u0 * s
-                total[2, i] += s1
-                total[3, i] += s2
-                total[4, i] += u0 * u0 * s
-                total[5, i] += u0 * s1
-                total[6, i] += plane[3, i]
-                total[7, i] += u0 * s2
-                total[8, i] += plane[4, i]
-                total[9, i] += plane[5, i]
+            u0, radius, cy, cx = _section(mean, factor, r2, z)
+            x0, x1 = _columns(factor, radius, cx, width)
+            plane = nothing
+            for x in range(x0, x1 + 1, WIDTH):
+                dx = F(x) - cx
+                y0, y1 = _rows(factor, radius, cy, dx, dx + F(WIDTH - 1), rows)
+                dy = F(y0) - cy
+                u1, u2 = factor[2] * dy, factor[4] * dy + factor[5] * dx + steps
+                for y in range(y0, y1 + 1):
+                    e = exp2_negative(-(u0 * u0 + u1 * u1) - u2 * u2)
+                    plane = _with_point(plane, load(weights, (z, y, x)) * e, u1, u2)
+                    u1, u2 = u1 + factor[2], u2 + factor[4]
+            sums = _with_plane(sums, plane, u0)
         for n in range(MOMENTS):
-            moments[k, n] = total[n].sum()
+            moments[k, n] = total(sums[n])

@@ -1,7 +1,8 @@
-"""Vectors that stay in a core's registers: rows of `CHUNK` sums, one for each lane.
+"""Rows of `CHUNK` numbers on the stack, for loops of as many turns that LLVM vectorises.
 
-What a loop of `CHUNK` turns adds to an array that Python made is written back to memory each time,
-lest another array overlap it. Of memory on the stack LLVM knows that none does.
+What such a loop adds to an array that Python made is written back to memory each time, lest another
+array overlap it. Of memory on the stack LLVM knows that none does. Loops without branches are
+shorter with `vectors`.
 """
 
 from __future__ import annotations
@@ -50,32 +51,3 @@ def _lanes(typing_context: Any, rows: Any) -> Any:  # noqa: ARG001
 
 
 lanes: Callable[[int], Array] = intrinsic(_lanes)
-
-
-def _add_lanes(typing_context: Any, target: Any, row: Any, first: Any, source: Any, n: Any) -> Any:  # noqa: ARG001
-    """Do ``target[row, first : first + CHUNK] += source[n]``, of arrays in C order.
-
-    Written as a loop beside others it is not vectorised: LLVM would ask each time whether the rows
-    overlap, and unrolls a loop that adds nothing but these.
-    """
-    vector = ir.VectorType(ir.FloatType(), CHUNK)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def pointer(array_type: Any, array: Any, indices: list[Any]) -> Any:
-            record = make_array(array_type)(context, builder, array)
-            item = cgutils.get_item_pointer(context, builder, array_type, record, indices)
-            return builder.bitcast(item, vector.as_pointer())
-
-        place = pointer(signature.args[0], arguments[0], list(arguments[1:3]))
-        zero = context.get_constant(types.intp, 0)
-        added = pointer(signature.args[3], arguments[3], [arguments[4], zero])
-        total = builder.fadd(
-            builder.load(place, align=FLOAT), builder.load(added, align=FLOAT), flags=("fast",)
-        )
-        builder.store(total, place, align=FLOAT)
-        return context.get_dummy_value()
-
-    return types.void(target, types.intp, types.intp, source, types.intp), generate
-
-
-add_lanes: Callable[[Array, int, int, Array, int], None] = intrinsic(_add_lanes)
