@@ -158,42 +158,71 @@ def _unpack_row(g: Array, members: Members, i: int, width: int, lines: Array) ->
     return count
 
 
+@njit(inline="always")
+def _note(spans: Counts, j: int, low: int, high: int) -> None:
+    """Widen the spans of bins that columns from j on have something in."""
+    for chunk in range(j // CHUNK, (j + WIDTH - 1) // CHUNK + 1):
+        spans[chunk, 0], spans[chunk, 1] = min(spans[chunk, 0], low), max(spans[chunk, 1], high)
+
+
+@njit(inline="always")
+def _may_peak(bins: Array, b: int, c: int) -> bool:
+    """Whether bin b holds something, and no less than both beside it, on any ray of a chunk."""
+    before, after = max(b - 1, 0), min(b + 1, bins.shape[0] - 1)
+    above = filled(-NOWHERE)
+    for j in range(c, c + CHUNK, WIDTH):
+        middle = load(bins, (b, j))
+        beside = max(load(bins, (before, j)), load(bins, (after, j)))
+        above = max(above, middle - max(beside, FAINTEST))
+    return highest(above) >= ZERO
+
+
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def _highest_modes(
-    bins: Array, near: Array, far: Array, bin_start: F, bin_step: F, depth: Array
+    bins: Array, spans: Counts, near: Array, far: Array, bin_start: F, bin_step: F, depth: Array
 ) -> None:
     """Set `depth` to the highest mode on each ray, by parabolas through the logs of three bins.
 
     The bins' values alone rank modes wrongly, by up to an eighth at a step of one sigma; and
-    what they hold beyond the ends of a ray must not count.
+    what they hold beyond the ends of a ray must not count. Bins and spans are left empty.
     """
     count, padded = bins.shape
     inverse = F(1.0) / bin_step
-    state = lanes(8)
+    state = lanes(6)
     start, stop, low, high = state[0], state[1], state[2], state[3]  # in bins
-    before, middle, best, place = state[4], state[5], state[6], state[7]
+    best, place = state[4], state[5]
     for c in range(0, padded - CHUNK, CHUNK):
+        first_start, last_start, first_stop, last_stop = NOWHERE, -NOWHERE, NOWHERE, -NOWHERE
         for n in range(CHUNK):
             lane = np.uintp(c + n)
             start[n] = (near[lane] - bin_start) * inverse
             stop[n] = (far[lane] - bin_start) * inverse
             low[n], high[n] = max(ZERO, np.floor(start[n])), min(F(count - 1), np.ceil(stop[n]))
-            middle[n] = log2_positive(max(bins[0, lane], FAINTEST))
-            before[n], best[n], place[n] = middle[n], NOTHING, HALF * (start[n] + stop[n])
-        for b in range(count):
-            following, at = np.uintp(min(b + 1, count - 1)), F(b)
+            best[n], place[n] = NOTHING, HALF * (start[n] + stop[n])
+            first_start, last_start = min(first_start, low[n]), max(last_start, low[n])
+            first_stop, last_stop = min(first_stop, high[n]), max(last_stop, high[n])
+        first, last = spans[c // CHUNK, 0], spans[c // CHUNK, 1]
+        for b in range(first, last + 1):
+            at, before, after = F(b), np.uintp(max(b - 1, 0)), np.uintp(min(b + 1, count - 1))
+            ends = first_start <= at <= last_start or first_stop <= at <= last_stop
+            if not (ends or _may_peak(bins, b, c)):
+                continue
             for n in range(CHUNK):
-                after = log2_positive(max(bins[following, np.uintp(c + n)], FAINTEST))
-                peak = (middle[n] >= before[n]) & (middle[n] >= after)
+                lane = np.uintp(c + n)
+                left = log2_positive(max(bins[before, lane], FAINTEST))
+                middle = log2_positive(max(bins[np.uintp(b), lane], FAINTEST))
+                right = log2_positive(max(bins[after, lane], FAINTEST))
+                peak = (middle >= left) & (middle >= right)
                 estimate, move = mode_near_bin(
-                    before[n], middle[n], after, start[n] - at, stop[n] - at, peak
+                    left, middle, right, start[n] - at, stop[n] - at, peak
                 )
                 end = (at == low[n]) | (at == high[n])
                 inside = (low[n] <= at) & (at <= high[n])
-                better = (peak | end) & inside & (middle[n] > NOTHING) & (estimate > best[n])
+                better = (peak | end) & inside & (middle > NOTHING) & (estimate > best[n])
                 best[n] = estimate if better else best[n]
                 place[n] = at + move if better else place[n]
-                before[n], middle[n] = middle[n], after
+        bins[first : last + 1, c : c + CHUNK] = ZERO
+        spans[c // CHUNK, 0], spans[c // CHUNK, 1] = count, -1
         for n in range(CHUNK):
             lane = np.uintp(c + n)
             at = bin_start + place[n] * bin_step
@@ -202,15 +231,21 @@ def _highest_modes(
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def _search_row(
-    lines: Array, bins: Array, near: Array, far: Array, bin_start: F, bin_step: F, depth: Array
+    lines: Array,
+    bins: Array,
+    spans: Counts,
+    near: Array,
+    far: Array,
+    bin_start: F,
+    bin_step: F,
+    depth: Array,
 ) -> None:
     """Set `depth` on the rays of a row to the mode that bins along them, [T, W], show highest.
 
     A profile is added up at the bins' centres; one narrower than a bin, which would hide between
-    them, is widened.
+    them, is widened. `spans` are the first and the last bin that a chunk of rays has anything in.
     """
     count = bins.shape[0]
-    bins[:] = ZERO
     widest = F(1.0) / (bin_step * bin_step)
     inverse = F(1.0) / bin_step
     for k in range(lines.shape[0]):
@@ -233,10 +268,12 @@ def _search_row(
             end = highest(up_to(j1 - j, place + reach, -NOWHERE))
             low = first_index((begin - bin_start) * inverse, 0)
             high = last_index((end - bin_start) * inverse, count - 1)
+            if low <= high:
+                _note(spans, j, low, high)
             for b in range(low, high + 1):
                 s = (bin_start + F(b) * bin_step) - place
                 add_to(bins, (b, j), height * exp2_negative(-(beside + a * s * s)))
-    _highest_modes(bins, near, far, bin_start, bin_step, depth)
+    _highest_modes(bins, spans, near, far, bin_start, bin_step, depth)
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -310,7 +347,9 @@ def find_modes(
     near, far, depth, peak : [H, width + CHUNK].
     """
     rows, padded = depth.shape
-    bins = np.empty((bin_count, padded), np.float32)
+    bins = np.zeros((bin_count, padded), np.float32)
+    spans = np.empty((padded // CHUNK + 1, 2), np.int64)
+    spans[:, 0], spans[:, 1] = bin_count, -1
     sums = np.empty((4, padded), np.float32)
     for n in range(first, end):
         some = members[starts[n] : starts[n + 1]]
@@ -318,7 +357,7 @@ def find_modes(
         for i in range(n * strip_rows, min((n + 1) * strip_rows, rows)):
             touching = lines[: _unpack_row(g, some, i, padded - CHUNK, lines)]
             if bin_count > 0:
-                _search_row(touching, bins, near[i], far[i], bin_start, bin_step, depth[i])
+                _search_row(touching, bins, spans, near[i], far[i], bin_start, bin_step, depth[i])
             _climb_row(touching, near[i], far[i], bin_step, evaluations, sums, depth[i], peak[i])
 
 
