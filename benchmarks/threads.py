@@ -1,4 +1,4 @@
-"""One thread against all cores: the dendrite's step."""
+"""One thread against all cores: the dendrite's step, and what the machine gives."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
+import numpy as np
+
+from benchmarks.fields import trainer_after
 from benchmarks.kernels import Step, step_of
+from benchmarks.stacks import DENDRITE, open_stack
 from benchmarks.tables import Cell, Table
 from benchmarks.timing import medians, with_kernels
-from napari_gaussfit._kernels import threads
+from napari_gaussfit._kernels import GradientSum, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import torch
 
     from benchmarks.options import Options
 
@@ -28,19 +34,51 @@ def _one() -> int:
     return 1
 
 
-def parts_of(step: Step) -> dict[str, Callable[[], object]]:
-    """What is timed by itself."""
-    return {
-        "all voxels": step.voxels,
-        "one view, maxima searched": lambda: step.view(None),
-        "one view, maxima from a start": lambda: step.view(step.depth),
-    }
+def voxels(step: Step) -> None:
+    """Gather the gradient of the squared error of all voxels, as a fit's step does."""
+    total = GradientSum(*step.parameters, cutoff=step.cutoff)
+    total.add_squared_residual(step.grid, step.voxel_weights, offset=0.0, weight=1.0)
+    total.gradients()
+
+
+def view(step: Step, start: torch.Tensor | None) -> None:
+    """Gather the gradient of the squared error of a view, as a fit's step does."""
+    total = GradientSum(*step.parameters, cutoff=step.cutoff)
+    total.add_squared_mip_residual(
+        step.rays,
+        step.pixel_weights,
+        offset=0.0,
+        weight=1.0,
+        bin_step=step.bin_step,
+        start=start,
+    )
+    total.gradients()
+
+
+def arithmetic(options: Options) -> Callable[[], None]:
+    """Return multiply-adds on numbers in registers, split like the kernels' work."""
+    from benchmarks.floors import ROUNDS, multiply_adds
+
+    run, rounds = multiply_adds(64), options.pick(80, 1) * ROUNDS
+
+    def some(first: int, end: int) -> None:
+        run(np.float32(0.5), end - first)
+
+    return lambda: threads.run_pieces(some, rounds)
 
 
 def measure(options: Options) -> list[Table]:
     """Time each part with one thread and with all, in turns."""
     step = step_of(options)
-    parts = parts_of(step)
+    stack = open_stack(DENDRITE, small=options.small)
+    trainer = trainer_after(stack, options.pick(DENDRITE.gaussians, 30), options.pick(50, 2))
+    parts = {
+        "all voxels": partial(voxels, step),
+        "one view, maxima searched": partial(view, step, None),
+        "one view, maxima from a start": partial(view, step, step.depth),
+        "a step of the fit, all in all": lambda: trainer.step(0.1),
+        "multiply-adds in registers": arithmetic(options),
+    }
     ways = []
     for name, call in parts.items():
         ways += [
@@ -48,15 +86,14 @@ def measure(options: Options) -> list[Table]:
             with_kernels(f"{name} all", call),
         ]
     taken = medians(ways, turns=options.pick(2 * options.turns, 1))
-    both = ("all voxels", "one view, maxima searched")
-    for many in ("1", "all"):
-        taken[f"the step (voxels, and the view searched) {many}"] = sum(
-            taken[f"{name} {many}"] for name in both
-        )
     rows: list[tuple[Cell, ...]] = []
-    for name in (*parts, "the step (voxels, and the view searched)"):
+    for name in parts:
         one, every = taken[f"{name} 1"], taken[f"{name} all"]
         rows.append((name, 1e3 * one, 1e3 * every, one / every))
     count = threads.thread_count()
     header = ("part", "1 thread, ms", f"{count} threads, ms", "ratio")
-    return [Table(f"One thread against {count}", header, tuple(rows))]
+    note = (
+        "Gradients of squared errors, as a fit gathers them. The last row is what the machine "
+        "gives: arithmetic that shares nothing, split like the kernels' work."
+    )
+    return [Table(f"One thread against {count}", header, tuple(rows), (note,))]

@@ -174,7 +174,7 @@ def _may_peak(bins: Array, b: int, c: int) -> bool:
         middle = load(bins, (b, j))
         beside = max(load(bins, (before, j)), load(bins, (after, j)))
         above = max(above, middle - max(beside, FAINTEST))
-    return highest(above) >= ZERO
+    return bool(highest(above) >= ZERO)
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
