@@ -38,7 +38,7 @@ compiled.forget_stale(Path(str(cpu_rays.find_modes.stats.cache_path)))
 STRIP_ROWS = 4  # rows of pixels that have a list of Gaussians in common
 # What takes as long as to wake a thread: rows clipped to the box, footprints, Gaussians that take
 # a step, and pairs of a Gaussian and a point.
-CLIPPED_ROWS, FOOTPRINTS, STEPPED = 64, 1000, 1000
+CLIPPED_ROWS, FOOTPRINTS, STEPPED = 64, 2000, 2000
 EVALUATED_PAIRS, GATHERED_PAIRS = 300_000, 150_000
 LARGEST_BIN_COUNT = 256
 # Of f on the climb to the mode, as many as on CUDA; after a search two leave 3e-4 at most.
