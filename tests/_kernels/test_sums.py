@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 import torch
-from scenes import CUTOFF, assert_agrees
+from scenes import CUTOFF, Field, assert_agrees
 
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels import Grid, reference
-
-if TYPE_CHECKING:
-    from scenes import Field
 
 
 def test_f_at_points_agrees_with_the_reference(field: Field) -> None:
@@ -58,6 +53,20 @@ def test_what_a_gaussian_adds_below_the_cutoff_is_all_that_is_left_out(overlappi
     whole = _kernels.evaluate(*leaves, points, cutoff=1e-9)
     cut = _kernels.evaluate(*leaves, points, cutoff=1e-2)
     assert float((whole - cut).detach().abs().max()) <= 1e-2 * len(overlapping.means)
+
+
+def test_rounding_does_not_add_up_over_a_gaussian_of_two_thousand_rows() -> None:
+    """Down a column of voxels u follows from row to row."""
+    tall = Field(
+        "tall",
+        torch.tensor([[1.3, 962.6, 12.1]]),
+        torch.tensor([[1.1, 68.0, 5.43, 0.2, 4.5, 1.8]]),
+        torch.ones(1),
+    )
+    grid = Grid(np.zeros(3, np.float32), np.ones(3, np.float32), (3, 2048, 24))
+    found = _kernels.voxelise(*tall.leaves(torch.float32), grid, cutoff=CUTOFF)
+    true = reference.voxelise(*tall.leaves(torch.float64), grid)
+    assert float((found - true).detach().abs().max()) < 2e-6
 
 
 @pytest.mark.parametrize("first", [0, 18, 500])
