@@ -11,7 +11,9 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_gaussfit._napari.plotting import COLOURS, INK, bare_plot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from qtpy.QtGui import QShowEvent
 
     from napari_gaussfit.field import GaussianField
 
@@ -96,11 +98,32 @@ class Bars(QWidget):
             self._bars.setData(edges, counts)
 
 
-class ProgressPlots(QWidget):
+class _Plots(QWidget):
+    """Plots below each other, made when first shown: the panel opens sooner without."""
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Make the plots, the first time."""
+        if self.layout() is None:
+            box = QVBoxLayout(self)
+            box.setContentsMargins(0, 0, 0, 0)
+            box.setSpacing(2)
+            for plot in self._make():
+                box.addWidget(plot)
+        super().showEvent(event)
+
+    def _make(self) -> Sequence[QWidget]:
+        raise NotImplementedError
+
+
+class ProgressPlots(_Plots):
     """Loss, PSNR and number of Gaussians over the iterations."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._plots: list[Curves] = []
+        self.setToolTip("Over the steps of the fit; held-out projections are never trained on.")
+
+    def _make(self) -> Sequence[QWidget]:
         self._plots = [
             Curves(
                 "PSNR (dB)",
@@ -109,8 +132,7 @@ class ProgressPlots(QWidget):
             Curves("Loss", {"loss": "loss"}, logarithmic=True),
             Curves("Gaussians", {"gaussians": "Gaussians"}, from_zero=True),
         ]
-        self.setToolTip("Over the steps of the fit; held-out projections are never trained on.")
-        _stack(self, self._plots)
+        return self._plots
 
     def show_history(self, history: Mapping[str, list[float]]) -> None:
         """Draw what was recorded so far, if anybody sees it."""
@@ -119,11 +141,14 @@ class ProgressPlots(QWidget):
                 plot.show_history(history)
 
 
-class DetailPlots(QWidget):
+class DetailPlots(_Plots):
     """Amplitudes, scales, spread of the means, and gradient norms."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.setToolTip("What the Gaussians are like, and how strongly the fit still pulls.")
+
+    def _make(self) -> Sequence[QWidget]:
         self._amplitudes = Bars("Amplitudes (raw intensity)")
         self._scales = Bars("Sigmas along principal axes")
         self._curves = [
@@ -138,8 +163,7 @@ class DetailPlots(QWidget):
                 logarithmic=True,
             ),
         ]
-        self.setToolTip("What the Gaussians are like, and how strongly the fit still pulls.")
-        _stack(self, [self._amplitudes, self._scales, *self._curves])
+        return [self._amplitudes, self._scales, *self._curves]
 
     def show_fit(self, field: GaussianField, history: Mapping[str, list[float]]) -> None:
         """Draw the Gaussians as they are and what was recorded, if anybody sees it."""
@@ -151,11 +175,3 @@ class DetailPlots(QWidget):
         if history["iteration"]:
             for plot in self._curves:
                 plot.show_history(history)
-
-
-def _stack(widget: QWidget, plots: list[QWidget] | list[Curves]) -> None:
-    box = QVBoxLayout(widget)
-    box.setContentsMargins(0, 0, 0, 0)
-    box.setSpacing(2)
-    for plot in plots:
-        box.addWidget(plot)
