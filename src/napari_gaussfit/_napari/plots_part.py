@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyqtgraph as pg
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_gaussfit._napari.plotting import COLOURS, INK, bare_plot
@@ -22,6 +23,9 @@ __all__ = ["DetailPlots", "ProgressPlots"]
 BINS = 40
 SAMPLE = 5000
 """Gaussians that a histogram is made of at most: to find the axes of 50,000 stalls the window."""
+
+MAKE_AFTER_MS = 400
+"""After the panel has opened, which is sooner without them; pressing Fit must not wait for them."""
 
 TINIEST = 1e-12
 """Of what is drawn in powers of ten."""
@@ -99,17 +103,27 @@ class Bars(QWidget):
 
 
 class _Plots(QWidget):
-    """Plots below each other, made when first shown: the panel opens sooner without."""
+    """Plots below each other, made once the panel is open, or when first shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        soon = QTimer(self)
+        soon.setSingleShot(True)
+        soon.timeout.connect(self._fill)
+        soon.start(MAKE_AFTER_MS)
 
     def showEvent(self, event: QShowEvent | None) -> None:
-        """Make the plots, the first time."""
+        """Make the plots if they are not there yet."""
+        self._fill()
+        super().showEvent(event)
+
+    def _fill(self) -> None:
         if self.layout() is None:
             box = QVBoxLayout(self)
             box.setContentsMargins(0, 0, 0, 0)
             box.setSpacing(2)
             for plot in self._make():
                 box.addWidget(plot)
-        super().showEvent(event)
 
     def _make(self) -> Sequence[QWidget]:
         raise NotImplementedError
