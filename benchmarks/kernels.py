@@ -26,6 +26,7 @@ from napari_gaussfit._kernels.geometry import Grid, Rays
 
 if TYPE_CHECKING:
     from benchmarks.options import Options
+    from napari_gaussfit.training import Trainer
 
 REFERENCE_PAIRS_AT_ONCE = 200_000
 """Points times Gaussians of one dense call: its fastest size; larger ones wait for memory."""
@@ -93,10 +94,20 @@ class Step:
         return (o + t[..., None] * d)[hit], self.pixel_weights[hit]
 
 
+def dendrite_trainer(options: Options) -> Trainer:
+    """The dendrite's fit after 50 steps."""
+    stack = open_stack(DENDRITE, small=options.small)
+    return trainer_after(stack, options.pick(DENDRITE.gaussians, 30), options.pick(50, 2))
+
+
 def step_of(options: Options) -> Step:
     """The dendrite's step with its Gaussians as they are after 50 steps of a fit."""
-    stack = open_stack(DENDRITE, small=options.small)
-    trainer = trainer_after(stack, options.pick(DENDRITE.gaussians, 30), options.pick(50, 2))
+    return next_step(dendrite_trainer(options))
+
+
+def next_step(trainer: Trainer) -> Step:
+    """What the next step of a fit evaluates."""
+    stack = trainer.stack
     views = trainer.objective.views
     view = views.view(views.training[0])
     spacing = np.asarray(stack.spacing, np.float32)

@@ -8,9 +8,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks.fields import trainer_after
-from benchmarks.kernels import Step, step_of
-from benchmarks.stacks import DENDRITE, open_stack
+from benchmarks.kernels import Step, dendrite_trainer, next_step
 from benchmarks.tables import Cell, Table
 from benchmarks.timing import medians, with_kernels
 from napari_gaussfit._kernels import GradientSum, threads
@@ -69,9 +67,8 @@ def arithmetic(options: Options) -> Callable[[], None]:
 
 def measure(options: Options) -> list[Table]:
     """Time each part with one thread and with all, in turns."""
-    step = step_of(options)
-    stack = open_stack(DENDRITE, small=options.small)
-    trainer = trainer_after(stack, options.pick(DENDRITE.gaussians, 30), options.pick(50, 2))
+    trainer = dendrite_trainer(options)
+    step = next_step(trainer)
     parts = {
         "all voxels": partial(voxels, step),
         "one view, maxima searched": partial(view, step, None),

@@ -137,6 +137,24 @@ def half_sides(packed: Array, k: int, r: F) -> Vector:
 
 
 @register_jitable
+def with_point(sums: Any, we: Any, u0: Any, u1: Any, u2: Any) -> Any:
+    """Return the ten sums that `unpack_gradient` wants, with a point (or a vector of such) more."""
+    we0, we1, we2 = we * u0, we * u1, we * u2
+    return (
+        sums[0] + we,
+        sums[1] + we0,
+        sums[2] + we1,
+        sums[3] + we2,
+        sums[4] + we0 * u0,
+        sums[5] + we1 * u0,
+        sums[6] + we1 * u1,
+        sums[7] + we2 * u0,
+        sums[8] + we2 * u1,
+        sums[9] + we2 * u2,
+    )
+
+
+@register_jitable
 def unpack_gradient(
     moments: Array, packed: Array, k: int, d_means: Array, d_cholesky: Array, d_amplitudes: Array
 ) -> None:

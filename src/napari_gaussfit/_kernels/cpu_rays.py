@@ -6,7 +6,6 @@ See `footprint` for how a Gaussian lies on the rays, and for the symbols.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -25,6 +24,7 @@ from napari_gaussfit._kernels.arithmetic import (
     first_index,
     last_index,
     log2_positive,
+    with_point,
 )
 from napari_gaussfit._kernels.footprint import (
     COLUMN,
@@ -388,24 +388,6 @@ def subtract(
         squares[i] = total
 
 
-@njit(inline="always")
-def _with_point(sums: Any, we: Any, u0: Any, u1: Any, u2: Any) -> Any:
-    """Add what is gathered at a point to a Gaussian's moments."""
-    we0, we1, we2 = we * u0, we * u1, we * u2
-    return (
-        sums[0] + we,
-        sums[1] + we0,
-        sums[2] + we1,
-        sums[3] + we2,
-        sums[4] + we0 * u0,
-        sums[5] + we1 * u0,
-        sums[6] + we1 * u1,
-        sums[7] + we2 * u0,
-        sums[8] + we2 * u1,
-        sums[9] + we2 * u2,
-    )
-
-
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def gather_moments(
     g: Array, depth: Array, weights: Array, moments: Array, first: int, end: int
@@ -434,6 +416,6 @@ def gather_moments(
                 u1 = b1 + q * a1 + along * (d1 + q * e1)
                 u2 = b2 + q * a2 + along * (d2 + q * e2)
                 e = exp2_negative(-(u0 * u0 + u1 * u1 + u2 * u2))
-                sums = _with_point(sums, load(weights, (i, j)) * e, u0, u1, u2)
+                sums = with_point(sums, load(weights, (i, j)) * e, u0, u1, u2)
         for m in range(MOMENTS):
             moments[k, m] = total(sums[m])

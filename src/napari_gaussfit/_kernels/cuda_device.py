@@ -197,24 +197,6 @@ def list_cells(boxes: Array, cell: Counts, shape: Counts, lists: Counts, counts:
 
 
 @device
-def added(s: Moments, we: F, u0: F, u1: F, u2: F) -> Moments:
-    """Return the sums that `unpack_gradient` wants, with one point more."""
-    we0, we1, we2 = we * u0, we * u1, we * u2
-    return (
-        s[0] + we,
-        s[1] + we0,
-        s[2] + we1,
-        s[3] + we2,
-        s[4] + we0 * u0,
-        s[5] + we1 * u0,
-        s[6] + we1 * u1,
-        s[7] + we2 * u0,
-        s[8] + we2 * u1,
-        s[9] + we2 * u2,
-    )
-
-
-@device
 def add_up(s: Moments, sums: Array, thread: int, moments: Array) -> None:
     """Set `moments` [10] to the sums of `s` over a block of `GATHERING_THREADS`.
 

@@ -27,6 +27,7 @@ from napari_gaussfit._kernels.arithmetic import (
     F,
     Vector,
     half_sides,
+    with_point,
 )
 from napari_gaussfit._kernels.arithmetic import exp2_negative as exp2
 from napari_gaussfit._kernels.cuda_device import (
@@ -40,7 +41,6 @@ from napari_gaussfit._kernels.cuda_device import (
     WIDE,
     Counts,
     add_up,
-    added,
     collect,
     device,
     kernel,
@@ -117,7 +117,7 @@ def gather_dense(packed: Array, points: Array, weights: Array, parts: Array) -> 
         for b in range(cuda.blockIdx.y * SIDE + row, points.shape[0], SIDE * cuda.gridDim.y):
             u = at_point(packed, k, points[b, 0], points[b, 1], points[b, 2])
             we = weights[b] * exp2(-(u[0] * u[0] + u[1] * u[1] + u[2] * u[2]))
-            s = added(s, we, u[0], u[1], u[2])
+            s = with_point(s, we, u[0], u[1], u[2])
     sums[0, row, column], sums[1, row, column] = s[0], s[1]
     sums[2, row, column], sums[3, row, column] = s[2], s[3]
     sums[4, row, column], sums[5, row, column] = s[4], s[5]
@@ -226,5 +226,5 @@ def gather_culled(
             u = at_point(packed, k, points[b, 0], points[b, 1], points[b, 2])
             square = u[0] * u[0] + u[1] * u[1] + u[2] * u[2]
             if square < packed[k, RADIUS2]:
-                s = added(s, weights[b] * exp2(-square), u[0], u[1], u[2])
+                s = with_point(s, weights[b] * exp2(-square), u[0], u[1], u[2])
     add_up(s, sums, thread, moments[k])

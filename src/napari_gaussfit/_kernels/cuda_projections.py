@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from napari_gaussfit._kernels.arithmetic import INT, ONE, ZERO, Array, F, Vector
+from napari_gaussfit._kernels.arithmetic import INT, ONE, ZERO, Array, F, Vector, with_point
 from napari_gaussfit._kernels.cuda_device import (
     CAPACITY,
     GATHERING,
@@ -23,7 +23,6 @@ from napari_gaussfit._kernels.cuda_device import (
     Counts,
     Moments,
     add_up,
-    added,
     collect,
     device,
     kernel,
@@ -143,7 +142,7 @@ def gather_blend_moments(
                         blends[n, VALUE, i, j],
                     )
                     slope = blend_slope(g[k, HEIGHT] * e, top, total, value, sharpness)
-                    s = added(s, weights[n, i, j] * slope * e, u[0], u[1], u[2])
+                    s = with_point(s, weights[n, i, j] * slope * e, u[0], u[1], u[2])
     add_up(s, sums, thread, moments[channel, k])
 
 

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import cuda
 
-from napari_gaussfit._kernels.arithmetic import HALF, INT, RADIUS2, TWO, ZERO, Array, F
+from napari_gaussfit._kernels.arithmetic import HALF, INT, RADIUS2, TWO, ZERO, Array, F, with_point
 from napari_gaussfit._kernels.arithmetic import exp2_negative as exp2
 from napari_gaussfit._kernels.cuda_device import (
     CAPACITY,
@@ -25,7 +25,6 @@ from napari_gaussfit._kernels.cuda_device import (
     WIDE,
     Counts,
     add_up,
-    added,
     ceil_int,
     collect,
     device,
@@ -359,5 +358,5 @@ def gather_moments(
                     square = dot(u, u)
                     if square < g[k, REACH2]:
                         we = weights[n, i, j] * exp2(-square)
-                        s = added(s, we, u[0], u[1], u[2])
+                        s = with_point(s, we, u[0], u[1], u[2])
     add_up(s, sums, thread, moments[channel, k])

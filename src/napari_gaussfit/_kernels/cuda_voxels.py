@@ -23,6 +23,7 @@ from napari_gaussfit._kernels.arithmetic import (
     ZERO,
     Array,
     F,
+    with_point,
 )
 from napari_gaussfit._kernels.arithmetic import exp2_negative as exp2
 from napari_gaussfit._kernels.cuda_device import (
@@ -36,7 +37,6 @@ from napari_gaussfit._kernels.cuda_device import (
     WIDE,
     Counts,
     add_up,
-    added,
     ceil_int,
     collect,
     floor_int,
@@ -211,5 +211,5 @@ def gather_moments(
                 for x in range(first + thread % GATHERING, last + 1, GATHERING):
                     u2 = shift + g[FACTOR + 5] * (offset + F(x) * spacing)
                     we = weights[n, z, y, x] * height * exp2(-u2 * u2)
-                    s = added(s, we, u0, u1, u2)
+                    s = with_point(s, we, u0, u1, u2)
     add_up(s, sums, thread, moments[channel, k])

@@ -60,6 +60,9 @@ def _constant(of: ir.VectorType, values: Any) -> ir.Constant:
     return ir.Constant(of, list(values))
 
 
+RAMP = _constant(FLOATS, map(float, range(WIDTH)))
+
+
 def _generator(emit: Callable[..., Any]) -> Callable[..., Any]:
     """Return what generates an operation on vectors, and numbers spread to such."""
 
@@ -154,7 +157,7 @@ def _add_to(_context: Any, array: Any, index: Any, vector: Any) -> Any:
 
 def _ramp(_context: Any) -> Any:
     """Return 0, 1, 2 and so on."""
-    return VECTOR(), lambda *_: _constant(FLOATS, map(float, range(WIDTH)))
+    return VECTOR(), lambda *_: RAMP
 
 
 def _filled(_context: Any, number: Any) -> Any:
@@ -166,8 +169,7 @@ def _up_to(_context: Any, last: Any, vector: Any, other: Any) -> Any:
     """Return a vector with a number instead, `other`, in the lanes after lane `last`."""
 
     def emit(builder: IRBuilder, last: Any, vector: Any, other: Any) -> Any:
-        lanes = _constant(FLOATS, map(float, range(WIDTH)))
-        return builder.select(builder.fcmp_ordered("<=", lanes, last), vector, other)
+        return builder.select(builder.fcmp_ordered("<=", RAMP, last), vector, other)
 
     return VECTOR(last, vector, other), _generator(emit)
 
