@@ -281,6 +281,42 @@ def test_closing_ends_the_fit_within_a_second(panel: Any, wait_until: Wait, clos
     assert watch.seconds < LATENCY, f"the process lives on for {watch.seconds:.2f} s"
 
 
+@pytest.mark.parametrize("closed", ["layer", "window"])
+def test_no_layer_is_made_for_a_stack_that_is_gone(
+    panel: Any, wait_until: Wait, qtbot: Any, closed: str
+) -> None:
+    viewer = panel.viewer
+    panel.model.settings = LONG
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.news.mips is not None)
+    if closed == "layer":
+        viewer.layers.remove(viewer.layers["beads"])
+    else:
+        viewer.close()
+    left = list(viewer.layers)
+    qtbot.wait(800)
+    assert list(viewer.layers) == left
+
+
+def test_no_layer_is_made_for_a_window_that_is_gone(
+    panel: Any, wait_until: Wait, qtbot: Any
+) -> None:
+    viewer = panel.viewer
+    panel.model.settings = SHORT
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED)
+    viewer.layers.clear()
+    panel.model.settings = LONG
+    press(panel, "Refine")
+    wait_until(lambda: panel.worker.news.mips is not None)
+    panel.live.show_mips(panel.worker.news.mips)
+    panel.live.settle(panel.fit)
+    viewer.close()
+    left = list(viewer.layers)
+    qtbot.wait(300)
+    assert list(viewer.layers) == left
+
+
 class Watch:
     """Takes the time until a process is gone."""
 

@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QTimer
 
-from napari_gaussfit._napari.pictures import CAPTIONS, WORDS, amplitude_colours, pictures_of
+from napari_gaussfit._napari.pictures import (
+    CAPTIONS,
+    PICTURES,
+    WORDS,
+    amplitude_colours,
+    pictures_of,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Layer, Points
     from napari.utils.events import Event
     from napari.viewer import Viewer
+    from qtpy.QtCore import QObject
 
     from napari_gaussfit._napari.mips import MipPair, ViewChoice
     from napari_gaussfit._napari.pictures import LayerData
@@ -45,9 +52,11 @@ class LiveLayers:
         Where they are.
     source : Source
         What is fitted: their names, transforms and contrast are its own.
+    keeper : QObject
+        With it ends the making of layers: napari destroys it with the window, unasked.
     """
 
-    def __init__(self, viewer: Viewer, source: Source) -> None:
+    def __init__(self, viewer: Viewer, source: Source, keeper: QObject) -> None:
         self.source = source
         self._viewer = viewer
         self._layers: dict[str, Layer] = {}
@@ -57,7 +66,7 @@ class LiveLayers:
         self._coloured = 0.0
         self._framed: ViewChoice | None = None
         self._captioned = 0
-        self._making = QTimer()
+        self._making = QTimer(keeper)
         self._making.setSingleShot(True)
         self._making.timeout.connect(self._make_another)
         viewer.layers.events.removed.connect(self._forget)
@@ -79,9 +88,10 @@ class LiveLayers:
         self._field = self._mips = None
 
     def make_no_more(self) -> None:
-        """Make no layer that is still missing: their stack is gone."""
+        """Make no layer that is still missing, whatever comes: their stack is gone."""
         self._making.stop()
         self._field = self._mips = None
+        self._deleted |= {_CENTRES, *PICTURES} - self._layers.keys()
 
     def close(self) -> None:
         """Follow no more; the layers stay."""

@@ -157,7 +157,7 @@ class GaussianFitPanel(QWidget):
         if self.live is None or self._layer != layer:
             if self.live is not None:
                 self.live.close()
-            self.live = LiveLayers(self.viewer, source)
+            self.live = LiveLayers(self.viewer, source, self)
         else:
             self.live.restart(source)
         self._layer = layer

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     LayerData = tuple[Any, dict[str, Any], str]
 
-__all__ = ["CAPTIONS", "FAINTEST", "WORDS", "amplitude_colours", "pictures_of"]
+__all__ = ["CAPTIONS", "FAINTEST", "PICTURES", "WORDS", "amplitude_colours", "pictures_of"]
 
 GAP = 0.06
 """Between pictures beside each other, in parts of the stack's larger side."""
@@ -39,6 +39,9 @@ _CAPTIONED = {
 CAPTIONS = "captions"
 WORDS = tuple(_CAPTIONED.values())
 """What the captions say, in the order of their points."""
+
+PICTURES = (_DATA, _FIT, _RESIDUAL, CAPTIONS)
+"""What layers of a view there are."""
 
 
 def pictures_of(mips: MipPair, source: Source) -> dict[str, LayerData]:
