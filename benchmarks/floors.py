@@ -16,7 +16,7 @@ from benchmarks.kernels import step_of
 from benchmarks.stacks import BEADS, open_stack
 from benchmarks.tables import Cell, Table
 from benchmarks.threads import in_one_thread
-from napari_gaussfit._kernels import cpu
+from napari_gaussfit._kernels import cpu, cpu_views
 from napari_gaussfit._kernels.cpu_stacks import STEP
 from napari_gaussfit._kernels.footprint import (
     FIRST_ROW,
@@ -120,14 +120,14 @@ def _count_pairs(g: NDArray[np.float32], width: int, step: np.float32) -> tuple[
 
 def ray_pairs(packed: NDArray[np.float32], rays: Rays, bin_step: float) -> tuple[float, float]:
     """Pairs of Gaussian and pixel of a view, and of Gaussian, pixel and bin that matters."""
-    g = cpu.footprints_of(packed, rays)
+    g = cpu_views.footprints_of(packed, rays)
     pairs, bins = _count_pairs(g, rays.shape[1], np.float32(bin_step))
     return pairs, bins
 
 
 def samples_of(rays: Rays, spacing: Sequence[float]) -> float:
     """Samples that a stack's projection looks at along orthographic rays, all together."""
-    view = cpu.view_of(rays)
+    view = cpu_views.view_of(rays)
     speed = np.abs(rays.frame[3] / np.asarray(spacing)).max()
     lengths = (view.far - view.near)[:, : rays.shape[1]] * speed
     return float((np.ceil(lengths / STEP) + 1)[lengths > 0].sum())
@@ -140,8 +140,8 @@ def works(step: Step, options: Options) -> list[Work]:
     voxels /= float(np.prod(step.grid.spacing))
     pixels, bins = ray_pairs(packed, step.rays, step.bin_step)
     grid = cpu.GridEvaluation(step.grid)
-    searched = cpu.MipEvaluation(step.rays, step.bin_step)
-    climbed = cpu.MipEvaluation(step.rays, step.bin_step, step.depth)
+    searched = cpu_views.MipEvaluation(step.rays, step.bin_step)
+    climbed = cpu_views.MipEvaluation(step.rays, step.bin_step, step.depth)
     searched.forward(packed)
     count, places = options.pick((1_000, 500), (20, 30))
     wide = cpu.pack(*random_field(count, (1.0, 1.0, 1.0), 0.5), 1e-6)
@@ -155,7 +155,7 @@ def works(step: Step, options: Options) -> list[Work]:
         Work("voxel gather", voxels, lambda: grid.backward(packed, step.voxel_weights)),
         Work(
             "climb (an evaluation)",
-            pixels * cpu.EVALUATIONS,
+            pixels * cpu_views.EVALUATIONS,
             lambda: climbed.forward(packed),
         ),
         Work("search (a bin)", bins, lambda: searched.forward(packed)),

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.fields import random_field
 from benchmarks.tables import Cell, Table
-from napari_gaussfit._kernels import adam, cpu, cuda, reference
+from napari_gaussfit._kernels import adam, cpu, cpu_views, cuda, reference
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.camera import orbit
 from napari_gaussfit.density import widen
@@ -128,7 +128,7 @@ class Checks:
         """Hold a MIP against the CPU's, and its gradient against the reference's of f there."""
         evaluation = cuda.MipEvaluation(rays, 1.0)
         found, gradients, weights = self._found(parameters, evaluation)
-        own = cpu.MipEvaluation(rays, 1.0).forward(cpu.pack(*parameters, CUTOFF))
+        own = cpu_views.MipEvaluation(rays, 1.0).forward(cpu.pack(*parameters, CUTOFF))
         leaves = [p.double().requires_grad_() for p in parameters]
         o, d = reference.origins_and_directions(rays, torch.float64)
         near, far = reference.clip(rays, torch.float64)

@@ -84,13 +84,13 @@ class Step:
 
     def pixel_points(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The maxima [B, 3] on rays that cross the box, as the kernels find them; weights [B]."""
-        from napari_gaussfit._kernels import cpu
+        from napari_gaussfit._kernels import cpu, cpu_views
 
-        evaluation = cpu.MipEvaluation(self.rays, self.bin_step)
+        evaluation = cpu_views.MipEvaluation(self.rays, self.bin_step)
         evaluation.forward(cpu.pack(*self.parameters, self.cutoff))
         t = torch.from_numpy(evaluation.depth[:, : self.rays.shape[1]])
         o, d = reference.origins_and_directions(self.rays, torch.float32)
-        hit = torch.from_numpy(cpu.hits(self.rays))
+        hit = torch.from_numpy(cpu_views.hits(self.rays))
         return (o + t[..., None] * d)[hit], self.pixel_weights[hit]
 
 

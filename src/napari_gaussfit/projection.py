@@ -49,9 +49,9 @@ def hits(camera: Camera, box: Box) -> NDArray[np.bool_]:
     ndarray of bool, shape [H, W]
         True where the ray crosses the box.
     """
-    from napari_gaussfit._kernels import cpu
+    from napari_gaussfit._kernels import cpu_views
 
-    mask: NDArray[np.bool_] = cpu.hits(camera.rays(box))
+    mask: NDArray[np.bool_] = cpu_views.hits(camera.rays(box))
     return mask
 
 
@@ -109,9 +109,9 @@ def render(
             raise SettingsError(message)
         image = _kernels.soft_mip(*tensors, rays, cutoff=cutoff, temperature=temperature)
     else:
-        from napari_gaussfit._kernels import cpu
+        from napari_gaussfit._kernels import cpu_views
 
-        lengths = torch.from_numpy(cpu.lengths(rays)).to(field.device)
+        lengths = torch.from_numpy(cpu_views.lengths(rays)).to(field.device)
         return _kernels.line_integral(*tensors, rays, cutoff=cutoff) + field.background * lengths
     return image + field.background
 

@@ -124,11 +124,11 @@ def _show(bar: tqdm[Any], snapshot: Snapshot) -> None:
 
 def kernels_are_compiled() -> bool:
     """Tell whether Numba's cache holds the kernel that takes longest, newer than its source."""
-    from napari_gaussfit._kernels import cpu_rays
+    from napari_gaussfit._kernels import cpu_modes
 
-    source = Path(cpu_rays.__file__)
-    cache = Path(str(cpu_rays.find_modes.stats.cache_path))
-    newest = max((f.stat().st_mtime for f in cache.glob("cpu_rays.find_modes-*.nbi")), default=0)
+    source = Path(cpu_modes.__file__)
+    cache = Path(str(cpu_modes.find_modes.stats.cache_path))
+    newest = max((f.stat().st_mtime for f in cache.glob("cpu_modes.find_modes-*.nbi")), default=0)
     return newest > source.stat().st_mtime
 
 

@@ -31,6 +31,7 @@ from napari_gaussfit._kernels import (
     Rays,
     adam,
     cpu,
+    cpu_views,
     cuda,
     cuda_adam,
     cuda_device,
@@ -180,7 +181,7 @@ def test_mip_is_the_cpu_backends_and_its_gradient_that_of_f_there(
     evaluation = cuda.MipEvaluation(image, small.narrowest)
     packed = cuda.pack(*single, CUTOFF)
     value = evaluation.forward(packed)
-    own = cpu.MipEvaluation(image, small.narrowest).forward(cpu.pack(*single, CUTOFF))
+    own = cpu_views.MipEvaluation(image, small.narrowest).forward(cpu.pack(*single, CUTOFF))
     worst = float((value - own).abs().max() / own.max())
     assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
     weights = torch.randn(value.shape, generator=torch.Generator().manual_seed(4))
@@ -209,7 +210,7 @@ def test_long_rays_are_searched_in_pieces(image: Rays) -> None:
     table = cuda.Views.of([image], 0.2, torch.device("cpu"))
     assert int(table.searches[0, cuda_rays.BIN_COUNT]) > 2 * cuda_rays.BINS
     found = _kernels.mip(*leaves, image, cutoff=CUTOFF, bin_step=0.2)
-    own = cpu.MipEvaluation(image, 0.2).forward(cpu.pack(*leaves, CUTOFF))
+    own = cpu_views.MipEvaluation(image, 0.2).forward(cpu.pack(*leaves, CUTOFF))
     worst = float((found - own).abs().max().detach() / own.max())
     assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
 
@@ -223,7 +224,7 @@ def test_crowded_tiles_take_their_gaussians_in_pieces(monkeypatch: pytest.Monkey
     assert len(leaves[0]) > cuda_rays.THREADS
     rays = make_rays("orthographic", (4, 4))
     found = _kernels.mip(*leaves, rays, cutoff=CUTOFF, bin_step=2.0)
-    own = cpu.MipEvaluation(rays, 2.0).forward(cpu.pack(*leaves, CUTOFF))
+    own = cpu_views.MipEvaluation(rays, 2.0).forward(cpu.pack(*leaves, CUTOFF))
     worst = float((found - own).abs().max().detach() / own.max())
     assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
 

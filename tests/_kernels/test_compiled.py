@@ -58,6 +58,6 @@ def test_a_folder_yet_to_be_made_is_no_error(tmp_path: Path, sources: Path) -> N
 
 
 def test_it_was_asked_when_the_kernels_were_imported() -> None:
-    folder = Path(str(cpu.cpu_rays.find_modes.stats.cache_path))
+    folder = Path(str(cpu.cpu_voxels.add_slab.stats.cache_path))
     assert (folder / compiled.STAMP).is_file()
     assert not compiled.forget_stale(folder)

@@ -11,7 +11,7 @@ from scenes import CUTOFF, assert_gradients_agree, make_rays
 
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels import GradientSum, Grid, Rays, reference
-from napari_gaussfit._kernels.cpu import hits
+from napari_gaussfit._kernels.cpu_views import hits
 
 if TYPE_CHECKING:
     from scenes import Field

@@ -87,7 +87,7 @@ def device_named(name: str) -> torch.device:
 
 
 # Where each backend's parts are.
-_HOMES = {"numba": ("cpu", "cpu_projections"), "numba-cuda": ("cuda",)}
+_HOMES = {"numba": ("cpu", "cpu_views", "cpu_projections"), "numba-cuda": ("cuda",)}
 
 
 @functools.cache

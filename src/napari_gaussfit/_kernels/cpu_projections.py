@@ -13,7 +13,7 @@ from torch import Tensor
 
 from napari_gaussfit._kernels import cpu_profiles
 from napari_gaussfit._kernels.arithmetic import MOMENTS, Array
-from napari_gaussfit._kernels.cpu import footprints_of, speeds, view_of
+from napari_gaussfit._kernels.cpu_views import footprints_of, speeds, view_of
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.threads import run_pieces
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_gaussfit._kernels import cpu_bounds, cpu_march
-from napari_gaussfit._kernels.cpu import lengths, view_of
+from napari_gaussfit._kernels.cpu_views import lengths, view_of
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.threads import run_pieces
 

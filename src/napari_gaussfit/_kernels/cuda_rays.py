@@ -1,8 +1,8 @@
 """CUDA kernels along the rays of views: footprints, the search for maxima, values, gradients.
 
-The twins of `cpu_rays`. An image is a view of one channel: image n shows channel n // V in view
-n % V. A block has one tile of an image, a thread one pixel; backward, a block has one Gaussian
-and gathers over its footprint in every view.
+The twins of `cpu_rays` and `cpu_modes`. An image is a view of one channel: image n shows channel
+n // V in view n % V. A block has one tile of an image, a thread one pixel; backward, a block has
+one Gaussian and gathers over its footprint in every view.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from napari_gaussfit._kernels import cuda_device, cuda_projections, cuda_rays
 from napari_gaussfit._kernels.arithmetic import MOMENTS
-from napari_gaussfit._kernels.cpu import LARGEST_BIN_COUNT, speeds, view_of
+from napari_gaussfit._kernels.cpu_views import LARGEST_BIN_COUNT, speeds, view_of
 from napari_gaussfit._kernels.cuda_gaussians import (
     THREADS,
     Lists,
