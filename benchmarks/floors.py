@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from numba import njit
 
 from benchmarks.fields import pairs_per_volume, random_field
 from benchmarks.kernels import step_of
+from benchmarks.peak import cpu_seconds, peak_operations
 from benchmarks.stacks import BEADS, open_stack
 from benchmarks.tables import Cell, Table
 from benchmarks.threads import in_one_thread
@@ -52,24 +52,6 @@ OPERATIONS = {
     "points backward": EXP2 + 31,
     "targets (a sample)": 9,
 }
-LANES = (64, 96, 128, 256)
-"""Numbers that multiply-adds are done on: the most that a machine's registers hold is its peak."""
-
-ROUNDS = 50_000
-
-
-def multiply_adds(lanes: int) -> Callable[[np.float32, int], float]:
-    """Return a kernel that does rounds of as many multiply-adds, each on its own number."""
-
-    @njit(nogil=True, fastmath=True)
-    def run(factor: np.float32, rounds: int) -> float:
-        values = np.zeros(lanes, np.float32)
-        for _ in range(rounds):
-            for n in range(lanes):
-                values[n] = values[n] * factor + factor
-        return values.sum()
-
-    return run
 
 
 @dataclass(frozen=True)
@@ -79,28 +61,6 @@ class Work:
     name: str
     pairs: float
     call: Callable[[], object]
-
-
-def cpu_seconds(call: Callable[[], object], turns: int) -> float:
-    """The least processor time of a call in this thread: what others do stays out of it."""
-    taken = []
-    call()
-    for _ in range(turns):
-        began = time.thread_time()
-        call()
-        taken.append(time.thread_time() - began)
-    return min(taken)
-
-
-def peak_operations(turns: int) -> float:
-    """Multiply-adds a second of one core, on values that stay in registers."""
-    factor = np.float32(0.5)
-    peaks = []
-    for lanes in LANES:
-        run = multiply_adds(lanes)
-        taken = cpu_seconds(lambda run=run: run(factor, ROUNDS), turns)
-        peaks.append(lanes * ROUNDS / taken)
-    return max(peaks)
 
 
 @njit(nogil=True)

@@ -9,6 +9,7 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks.kernels import Step, dendrite_trainer, next_step
+from benchmarks.peak import ROUNDS, multiply_adds
 from benchmarks.tables import Cell, Table
 from benchmarks.timing import medians, with_kernels
 from napari_gaussfit._kernels import GradientSum, threads
@@ -55,8 +56,6 @@ def view(step: Step, start: torch.Tensor | None) -> None:
 
 def arithmetic(options: Options) -> Callable[[], None]:
     """Return multiply-adds on numbers in registers, split like the kernels' work."""
-    from benchmarks.floors import ROUNDS, multiply_adds
-
     run, rounds = multiply_adds(64), options.pick(80, 1) * ROUNDS
 
     def some(first: int, end: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from napari_gaussfit import _kernels
-from napari_gaussfit._kernels import cuda_launch
+from napari_gaussfit._kernels import cuda_probe
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def test_every_kernel_compiles_to_ptx_without_f64(capability: str) -> None:
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """Reasons are kept between calls: ask anew, and let nobody else believe what is pretended."""
-    cuda_launch.why_not.cache_clear()
+    cuda_probe.why_not.cache_clear()
     yield
-    cuda_launch.why_not.cache_clear()
+    cuda_probe.why_not.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh")
@@ -96,7 +96,7 @@ class TestWhyNot:
             _kernels.device_named("cuda")
 
     def test_no_numba_cuda(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cuda_launch, "find_spec", lambda _: None)
+        monkeypatch.setattr(cuda_probe, "find_spec", lambda _: None)
         with pytest.raises(SettingsError, match=r"install napari-gaussfit\[cuda12\]"):
             _kernels.device_named("cuda")
 
@@ -110,7 +110,7 @@ class TestWhyNot:
         assert _kernels.device_named("auto") == torch.device("cpu")
 
     def test_auto_takes_cuda_once_a_kernel_has_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cuda_launch, "_try", lambda _: None)
+        monkeypatch.setattr(cuda_probe, "_try", lambda _: None)
         assert _kernels.device_named("auto") == torch.device("cuda")
         assert _kernels.backend_name(torch.device("cuda", 0)) == "numba-cuda"
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from napari_gaussfit._kernels.cuda_launch import why_not
+from napari_gaussfit._kernels.cuda_probe import why_not
 from napari_gaussfit._kernels.geometry import Grid, Rays
 from napari_gaussfit.errors import SettingsError
 
