@@ -9,6 +9,7 @@ its voxels or pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ compiled.forget_stale(Path(str(cpu_voxels.add_slab.stats.cache_path)))
 # What takes as long as to wake a thread: Gaussians that take a step, and pairs of a Gaussian and a
 # point.
 STEPPED, EVALUATED_PAIRS, GATHERED_PAIRS = 2000, 300_000, 150_000
+SLAB_VOXELS = 250_000  # 1 MB, what a core has of second-level cache or less
 
 
 def array_of(tensor: Tensor) -> Array:
@@ -128,9 +130,9 @@ class GridEvaluation:
         end = grid.origin + (np.asarray(grid.shape) - 1) * grid.spacing
         box = np.concatenate([grid.origin, end]).astype(np.float32)[None]
         some = np.empty(len(packed), np.int64)
-        count = cpu_boxes.list_meeting(_boxes(packed), box, some)
+        count = cpu_boxes.list_meeting(_boxes(packed), box, grid.shape[0], some)
         self._some = some[:count]
-        self._packed = packed if count == len(packed) else packed[self._some]
+        self._packed = packed.take(self._some, axis=0)
 
     def forward(self, packed: Array) -> Tensor:
         self._find(packed)
@@ -139,29 +141,35 @@ class GridEvaluation:
         def slab(first: int, end: int) -> None:
             cpu_voxels.add_slab(self._packed, grid.origin, grid.spacing, volume, first, end)
 
-        run_pieces(slab, grid.shape[0])
+        self._run_slabs(slab)
         return torch.from_numpy(volume)[:, :, : grid.shape[2]]
+
+    def _run_slabs(self, task: Callable[[int, int], object]) -> None:
+        """Call ``task(first, end)`` on planes of the grid that a core's cache has room for."""
+        planes, rows, columns = self.grid.shape
+        run_pieces(task, planes, most=max(1, SLAB_VOXELS // (rows * columns)))
 
     def backward(self, packed: Array, weights: Tensor) -> Array:
         padded, width = self._empty(), self.grid.shape[2]
-        padded[:, :, :width] = weights.numpy()
-        padded[:, :, width:] = 0.0
+        given = weights.numpy()
+
+        def pad(first: int, end: int) -> None:
+            padded[first:end, :, :width] = given[first:end]
+            padded[first:end, :, width:] = 0.0
+
+        self._run_slabs(pad)
         return self._gathered(len(packed), padded)
 
     def _gathered(self, count: int, padded: Array) -> Array:
-        gathered = np.empty((len(self._packed), MOMENTS), np.float32)
+        moments = np.zeros((count, MOMENTS), np.float32)
         grid = self.grid
 
         def gather(first: int, end: int) -> None:
             cpu_voxels.gather_moments(
-                self._packed, grid.origin, grid.spacing, padded, gathered, first, end
+                self._packed, grid.origin, grid.spacing, padded, self._some, moments, first, end
             )
 
-        run_pieces(gather, len(gathered))
-        if len(gathered) == count:
-            return gathered
-        moments = np.zeros((count, MOMENTS), np.float32)
-        moments[self._some] = gathered
+        run_pieces(gather, len(self._some))
         return moments
 
 
@@ -194,7 +202,7 @@ class GridResidual(GridEvaluation):
             target = np.ascontiguousarray(self._target[first:end])
             cpu_voxels.subtract(residual[first:end], target, self._offset, sums[first:end])
 
-        run_pieces(slab, grid.shape[0])
+        self._run_slabs(slab)
         square, mean = (sums.sum(0) / self._target.size).tolist()
         moments = self._gathered(len(packed), residual)
         moments *= np.float32(2.0 * weight / self._target.size)

@@ -8,7 +8,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.arithmetic import MEAN, NOWHERE, RADIUS2, ZERO, Array, F, half_sides
+from napari_gaussfit._kernels.arithmetic import (
+    MEAN,
+    NOWHERE,
+    ONE,
+    RADIUS2,
+    ZERO,
+    Array,
+    F,
+    half_sides,
+)
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -34,11 +43,29 @@ def apart(a: Array, k: int, b: Array, n: int) -> bool:
     return beyond
 
 
+@njit(inline="always")
+def _layer(boxes: Array, k: int, box: Array, layers: int) -> int:
+    """Return in which layer of `box` [1, 6] box k begins, or `layers` if it is apart."""
+    if apart(boxes, k, box, 0):
+        return layers
+    height = max(box[0, 3] - box[0, 0], ONE / NOWHERE)
+    return int(max(boxes[k, 0] - box[0, 0], ZERO) / height * F(layers - 1))
+
+
 @njit(nogil=True, error_model="numpy", cache=True)
-def list_meeting(boxes: Array, box: Array, some: NDArray[np.int64]) -> int:
-    """Write to `some` [K] which boxes meet the only one of `box` [1, 6]; return how many."""
-    count = 0
-    for k in range(boxes.shape[0]):
-        some[count] = k
-        count += not apart(boxes, k, box, 0)
+def list_meeting(boxes: Array, box: Array, layers: int, some: NDArray[np.int64]) -> int:
+    """Write to `some` [K] which boxes meet the only one of `box` [1, 6]; return how many.
+
+    Layer by layer along the first axis: those that follow each other see the same part of a grid.
+    """
+    starts = np.zeros(layers + 2, np.int64)
+    own = np.empty(boxes.shape[0], np.int64)
+    for k in range(own.size):
+        own[k] = _layer(boxes, k, box, layers)
+        starts[own[k] + 1] += 1
+    starts[:] = np.cumsum(starts)
+    count: int = starts[layers]
+    for k in range(own.size):
+        some[starts[own[k]]] = k
+        starts[own[k]] += 1
     return count

@@ -193,11 +193,12 @@ def gather_moments(
     origin: Array,
     spacing: Array,
     weights: Array,
+    places: NDArray[np.int64],
     moments: Array,
     first: int,
     end: int,
 ) -> None:
-    """Set rows [first, end) of `moments` to the sums that `unpack_gradient` wants.
+    """Set rows `places` [first, end) of `moments` to the sums that `unpack_gradient` wants.
 
     `weights` is the derivative of the loss by each voxel, padded with zeros like a volume.
     """
@@ -226,4 +227,4 @@ def gather_moments(
                         u1, u2 = u1 + factor[2], u2 + factor[4]
             sums = _with_plane(sums, plane, u0)
         for n in range(MOMENTS):
-            moments[k, n] = total(sums[n])
+            moments[places[k], n] = total(sums[n])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,14 +31,16 @@ def _pool(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_count(), thread_name_prefix=f"gaussfit-{process}")
 
 
-def run_pieces(task: Callable[[int, int], object], total: int, least: int = 1) -> None:
+def run_pieces(
+    task: Callable[[int, int], object], total: int, least: int = 1, most: int = sys.maxsize
+) -> None:
     """Call ``task(first, end)`` on pieces of range(total), over all threads.
 
     This thread works like the others, each of which takes the next piece when it is free. A piece
     holds `least` or more, which should take no less time than another thread does to wake: about
-    50 microseconds.
+    50 microseconds; and no more than `most`, where what it works on is to stay in the cache.
     """
-    pieces = deque(_pieces(total, least))
+    pieces = deque(_pieces(total, least, most))
 
     def work() -> None:
         while True:
@@ -58,9 +61,10 @@ def run_pieces(task: Callable[[int, int], object], total: int, least: int = 1) -
                 future.result()
 
 
-def _pieces(total: int, least: int) -> Iterator[tuple[int, int]]:
+def _pieces(total: int, least: int, most: int) -> Iterator[tuple[int, int]]:
     """Cut range(total) into even pieces, a few for each thread."""
     threads = thread_count()
     count = min(PIECES_PER_THREAD * threads, max(1, total // least)) if threads > 1 else 1
+    count = max(count, -(-total // most))
     edges = [n * total // count for n in range(count + 1)]
     return (piece for piece in pairwise(edges) if piece[0] < piece[1])
