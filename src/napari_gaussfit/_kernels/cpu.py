@@ -35,6 +35,8 @@ compiled.forget_stale(Path(str(cpu_voxels.add_slab.stats.cache_path)))
 # What takes as long as to wake a thread: Gaussians that take a step, and pairs of a Gaussian and a
 # point.
 STEPPED, EVALUATED_PAIRS, GATHERED_PAIRS = 2000, 300_000, 150_000
+# Gaussians are walked by tiles of so many voxels a side, planes in slabs of so many:
+TILE_SIDE = 16
 SLAB_VOXELS = 250_000  # 1 MB, what a core has of second-level cache or less
 
 
@@ -130,7 +132,8 @@ class GridEvaluation:
         end = grid.origin + (np.asarray(grid.shape) - 1) * grid.spacing
         box = np.concatenate([grid.origin, end]).astype(np.float32)[None]
         some = np.empty(len(packed), np.int64)
-        count = cpu_boxes.list_meeting(_boxes(packed), box, grid.shape[0], some)
+        planes, rows, columns = (-(-size // TILE_SIDE) for size in grid.shape)
+        count = cpu_boxes.list_meeting(_boxes(packed), box, (planes, rows, columns), some)
         self._some = some[:count]
         self._packed = packed.take(self._some, axis=0)
 

@@ -19,6 +19,8 @@ from napari_gaussfit._kernels.arithmetic import (
     half_sides,
 )
 
+Tiles = tuple[int, int, int]
+
 
 @njit(nogil=True, error_model="numpy", cache=True)
 def boxes_of(packed: Array, boxes: Array) -> None:
@@ -44,27 +46,31 @@ def apart(a: Array, k: int, b: Array, n: int) -> bool:
 
 
 @njit(inline="always")
-def _layer(boxes: Array, k: int, box: Array, layers: int) -> int:
-    """Return in which layer of `box` [1, 6] box k begins, or `layers` if it is apart."""
-    if apart(boxes, k, box, 0):
-        return layers
-    height = max(box[0, 3] - box[0, 0], ONE / NOWHERE)
-    return int(max(boxes[k, 0] - box[0, 0], ZERO) / height * F(layers - 1))
+def _tile(boxes: Array, k: int, box: Array, tiles: Tiles) -> int:
+    """Return in which tile of `box` [1, 6] box k begins, counted along the last axis first."""
+    tile = 0
+    for axis in range(3):
+        side = max(box[0, 3 + axis] - box[0, axis], ONE / NOWHERE)
+        share = max(boxes[k, axis] - box[0, axis], ZERO) / side
+        tile = tile * tiles[axis] + min(int(share * F(tiles[axis])), tiles[axis] - 1)
+    return tile
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def list_meeting(boxes: Array, box: Array, layers: int, some: NDArray[np.int64]) -> int:
+def list_meeting(boxes: Array, box: Array, tiles: Tiles, some: NDArray[np.int64]) -> int:
     """Write to `some` [K] which boxes meet the only one of `box` [1, 6]; return how many.
 
-    Layer by layer along the first axis: those that follow each other see the same part of a grid.
+    Tile by tile, of so many along each axis: those that follow each other see the same part of a
+    grid, which is in the cache then.
     """
-    starts = np.zeros(layers + 2, np.int64)
+    apart_from_all = tiles[0] * tiles[1] * tiles[2]
+    starts = np.zeros(apart_from_all + 2, np.int64)
     own = np.empty(boxes.shape[0], np.int64)
     for k in range(own.size):
-        own[k] = _layer(boxes, k, box, layers)
+        own[k] = apart_from_all if apart(boxes, k, box, 0) else _tile(boxes, k, box, tiles)
         starts[own[k] + 1] += 1
     starts[:] = np.cumsum(starts)
-    count: int = starts[layers]
+    count: int = starts[apart_from_all]
     for k in range(own.size):
         some[starts[own[k]]] = k
         starts[own[k]] += 1
