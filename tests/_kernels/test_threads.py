@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -59,3 +60,19 @@ def test_results_are_bitwise_those_of_one_thread(on_threads: OnThreads, count: i
 def test_results_are_bitwise_the_same_when_repeated(on_threads: OnThreads) -> None:
     for once, again in zip(on_threads(2), on_threads(2), strict=True):
         assert torch.equal(once, again)
+
+
+@pytest.mark.parametrize("count", [1, 2, 16])
+@pytest.mark.parametrize("total", [0, 1, 7, 100, 5_003])
+@pytest.mark.parametrize(("least", "most"), [(1, 10_000), (64, 10_000), (1, 9)])
+def test_pieces_cover_all_once_and_become_smaller(
+    monkeypatch: pytest.MonkeyPatch, count: int, total: int, least: int, most: int
+) -> None:
+    monkeypatch.setattr(threads, "thread_count", lambda: count)
+    pieces = list(threads._pieces(total, least, most))
+    assert [n for first, end in pieces for n in range(first, end)] == list(range(total))
+    sizes = [end - first for first, end in pieces]
+    assert all(min(least, total) <= size <= most for size in sizes)
+    assert all(after < before + least for before, after in pairwise(sizes))
+    if total >= 100 * count * least:
+        assert len(sizes) >= (4 * count if count > 1 else 1)
