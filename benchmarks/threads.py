@@ -1,4 +1,4 @@
-"""One thread against all cores: the dendrite's step, and what the machine gives."""
+"""One thread against all cores: steps of fits, and what the machine gives."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from unittest.mock import patch
 
 import numpy as np
 
+from benchmarks.fields import trainer_after
 from benchmarks.kernels import Step, dendrite_trainer, next_step
 from benchmarks.peak import ROUNDS, multiply_adds
+from benchmarks.stacks import NUCLEI, open_stack
 from benchmarks.tables import Cell, Table
 from benchmarks.timing import medians, with_kernels
+from benchmarks.volumes import CUTOFF, by_kernels, field_and_weights
 from napari_gaussfit._kernels import GradientSum, threads
 
 if TYPE_CHECKING:
@@ -66,13 +69,19 @@ def arithmetic(options: Options) -> Callable[[], None]:
 
 def measure(options: Options) -> list[Table]:
     """Time each part with one thread and with all, in turns."""
-    trainer = dendrite_trainer(options)
+    trainer, nuclei = dendrite_trainer(options), open_stack(NUCLEI, small=options.small)
     step = next_step(trainer)
+    other = trainer_after(nuclei, options.pick(NUCLEI.gaussians, 30), options.pick(50, 2))
+    field, weights = field_and_weights(options)
     parts = {
-        "all voxels": partial(voxels, step),
-        "one view, maxima searched": partial(view, step, None),
-        "one view, maxima from a start": partial(view, step, step.depth),
-        "a step of the fit, all in all": lambda: trainer.step(0.1),
+        f"voxelise {len(weights)}^3, {len(field[0]):,} Gaussians": partial(
+            by_kernels, field, weights, CUTOFF
+        ),
+        "dendrite: all voxels": partial(voxels, step),
+        "dendrite: a view, maxima searched": partial(view, step, None),
+        "dendrite: a view, maxima from a start": partial(view, step, step.depth),
+        "dendrite: a step of the fit, all in all": partial(trainer.step, 0.1),
+        "nuclei: a step of the fit, all in all": partial(other.step, 0.1),
         "multiply-adds in registers": arithmetic(options),
     }
     ways = []
@@ -89,7 +98,7 @@ def measure(options: Options) -> list[Table]:
     count = threads.thread_count()
     header = ("part", "1 thread, ms", f"{count} threads, ms", "ratio")
     note = (
-        "Gradients of squared errors, as a fit gathers them. The last row is what the machine "
-        "gives: arithmetic that shares nothing, split like the kernels' work."
+        "Forward and backward; gradients of squared errors, as a fit gathers them. The last row is "
+        "what the machine gives: arithmetic that shares nothing, split like the kernels' work."
     )
     return [Table(f"One thread against {count}", header, tuple(rows), (note,))]

@@ -77,11 +77,17 @@ def by_kernels(parameters: Parameters, weights: torch.Tensor, cutoff: float) -> 
     return gradients_of(leaves)
 
 
-def measure(options: Options) -> list[Table]:
-    """Time both on one field."""
+def field_and_weights(options: Options) -> tuple[Parameters, torch.Tensor]:
+    """What is voxelised, and the derivative of a loss by each voxel [Z, Y, X]."""
     count, side = options.pick((10_000, 128), (30, 16))
     parameters = random_field(count, (float(side),) * 3, SIGMA)
-    weights = torch.randn(side, side, side, generator=torch.Generator().manual_seed(5))
+    return parameters, torch.randn(side, side, side, generator=torch.Generator().manual_seed(5))
+
+
+def measure(options: Options) -> list[Table]:
+    """Time both on one field."""
+    parameters, weights = field_and_weights(options)
+    count, side = len(parameters[0]), len(weights)
     taken = medians(
         [
             with_kernels("kernels", lambda: by_kernels(parameters, weights, CUTOFF)),
