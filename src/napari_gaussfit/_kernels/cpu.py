@@ -3,7 +3,7 @@
 Here are Gaussians, grids and points; `cpu_views` has the MIP, `cpu_projections` what else rays see.
 
 Work is split so that results do not depend on the number of threads: a voxel or pixel is summed
-by one task in the order of the Gaussians, and a Gaussian's gradient by one task in the order of
+by one task in one order of the Gaussians, and a Gaussian's gradient by one task in the order of
 its voxels or pixels.
 """
 
