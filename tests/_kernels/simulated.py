@@ -376,13 +376,13 @@ def test_widening_is_that_of_density() -> None:
 
 SHAPE = (6, 12, 14)
 SAME_DECIBELS = 0.1
+HOMES = _kernels._HOMES
 
 
 def trained(monkeypatch: pytest.MonkeyPatch, backend: str, steps: int, **settings: Any) -> Trainer:
     """A trainer after some steps, whose tensors are the CPU's and whose backend is as told."""
     with monkeypatch.context() as patch:
-        homes = {"numba": ("cpu", "cpu_projections"), "numba-cuda": ("cuda",)}
-        patch.setattr(_kernels, "_HOMES", homes)
+        patch.setattr(_kernels, "_HOMES", HOMES)
         patch.setattr(_kernels, "backend_name", lambda _: backend)
         _kernels._part.cache_clear()
         few = {"gaussians": 4, "iterations": 20, "views": 4, "held_out": 1, "device": "cpu"}
