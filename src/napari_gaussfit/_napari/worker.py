@@ -11,6 +11,7 @@ import time
 from enum import StrEnum
 from typing import Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import FunctionWorker
 
@@ -241,6 +242,8 @@ class FitWorker(QObject):
         QTimer.singleShot(0, self._rest)
 
     def _rest(self) -> None:
+        if not isalive(self):
+            return  # The window has closed since, and PySide6 calls all the same.
         drawing = 1000 * (time.perf_counter() - self._drawing_since)
         if self._timer.isActive():
             period = min(max(FASTEST_MS, PERIOD_PER_DRAWING * drawing), SLOWEST_MS)
