@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyqtgraph as pg
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
@@ -42,6 +41,8 @@ class Curves(QWidget):
         logarithmic: bool = False,
         from_zero: bool = False,
     ) -> None:
+        import pyqtgraph as pg
+
         super().__init__()
         self._logarithmic, self._from_zero = logarithmic, from_zero
         self._plot = bare_plot(f"{title}, powers of ten" if logarithmic else title)

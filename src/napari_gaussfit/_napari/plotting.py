@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyqtgraph as pg
 from qtpy.QtWidgets import QSizePolicy
 
 __all__ = ["COLOURS", "INK", "bare_plot"]
@@ -19,6 +18,8 @@ INK = "#9aa4b1"
 
 def bare_plot(title: str = "", **labels: str) -> Any:
     """Return a PlotWidget that only shows: no menu, no dragging, transparent ground."""
+    import pyqtgraph as pg
+
     plot = pg.PlotWidget(background=_GROUND, enableMenu=False)
     plot.setMouseEnabled(x=False, y=False)
     plot.hideButtons()

@@ -242,7 +242,7 @@ class FitWorker(QObject):
         QTimer.singleShot(0, self._rest)
 
     def _rest(self) -> None:
-        if not isalive(self):
+        if not isalive(self):  # type: ignore[no-untyped-call]
             return  # The window has closed since, and PySide6 calls all the same.
         drawing = 1000 * (time.perf_counter() - self._drawing_since)
         if self._timer.isActive():
