@@ -46,6 +46,9 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="sections; all by default")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where to write JSON")
     parser.add_argument("--markdown", type=Path, help="page whose marked part gets the tables")
+    parser.add_argument(
+        "--part", default="benchmarks", metavar="NAME", help="which marked part of the page"
+    )
     parser.add_argument("--turns", type=int, default=Options.turns, help="turns for a median")
     parser.add_argument(
         "--plain-seconds",
@@ -86,7 +89,8 @@ def main(words: Sequence[str] | None = None) -> int:
             print(f"({name}: {time.perf_counter() - began:.0f} s)\n", flush=True)
         if chosen.markdown:
             given = sys.argv[1:] if words is None else words
-            write_tables(chosen.markdown, tables, " ".join(["python -m benchmarks", *given]))
+            command = " ".join(["python -m benchmarks", *given])
+            write_tables(chosen.markdown, tables, command, part=chosen.part)
     except (DataMissingError, PageError) as error:
         print(error, file=sys.stderr)
         return 2
