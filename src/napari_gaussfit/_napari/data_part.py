@@ -230,6 +230,7 @@ class DataPart(QWidget):
         self._places = [self._place(layer, n) for n in range(before) if layer is not None]
         old, self._place_form = self._place_form, Form(*self._places)
         self._box.replaceWidget(old, self._place_form)
+        old.hide()
         old.deleteLater()
         self._show_spacing()
 
