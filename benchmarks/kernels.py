@@ -26,6 +26,7 @@ from napari_gaussfit._kernels.geometry import Grid, Rays
 
 if TYPE_CHECKING:
     from benchmarks.options import Options
+    from benchmarks.stacks import Task
     from napari_gaussfit.training import Trainer
 
 REFERENCE_PAIRS_AT_ONCE = 200_000
@@ -94,15 +95,15 @@ class Step:
         return (o + t[..., None] * d)[hit], self.pixel_weights[hit]
 
 
-def dendrite_trainer(options: Options) -> Trainer:
-    """The dendrite's fit after 50 steps."""
-    stack = open_stack(DENDRITE, small=options.small)
-    return trainer_after(stack, options.pick(DENDRITE.gaussians, 30), options.pick(50, 2))
+def trainer_of(task: Task, options: Options) -> Trainer:
+    """The fit of a stack after 50 steps."""
+    stack = open_stack(task, small=options.small)
+    return trainer_after(stack, options.pick(task.gaussians, 30), options.pick(50, 2))
 
 
 def step_of(options: Options) -> Step:
     """The dendrite's step with its Gaussians as they are after 50 steps of a fit."""
-    return next_step(dendrite_trainer(options))
+    return next_step(trainer_of(DENDRITE, options))
 
 
 def next_step(trainer: Trainer) -> Step:

@@ -8,10 +8,9 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks.fields import trainer_after
-from benchmarks.kernels import Step, dendrite_trainer, next_step
+from benchmarks.kernels import Step, next_step, trainer_of
 from benchmarks.peak import ROUNDS, multiply_adds
-from benchmarks.stacks import NUCLEI, open_stack
+from benchmarks.stacks import DENDRITE, NUCLEI
 from benchmarks.tables import Cell, Table
 from benchmarks.timing import medians, with_kernels
 from benchmarks.volumes import CUTOFF, by_kernels, field_and_weights
@@ -69,9 +68,8 @@ def arithmetic(options: Options) -> Callable[[], None]:
 
 def measure(options: Options) -> list[Table]:
     """Time each part with one thread and with all, in turns."""
-    trainer, nuclei = dendrite_trainer(options), open_stack(NUCLEI, small=options.small)
+    trainer, other = trainer_of(DENDRITE, options), trainer_of(NUCLEI, options)
     step = next_step(trainer)
-    other = trainer_after(nuclei, options.pick(NUCLEI.gaussians, 30), options.pick(50, 2))
     field, weights = field_and_weights(options)
     parts = {
         f"voxelise {len(weights)}^3, {len(field[0]):,} Gaussians": partial(

@@ -37,7 +37,7 @@ compiled.forget_stale(Path(str(cpu_voxels.add_slab.stats.cache_path)))
 STEPPED, EVALUATED_PAIRS, GATHERED_PAIRS = 2000, 300_000, 150_000
 # Gaussians are walked by tiles of so many voxels a side, planes in slabs of so many:
 TILE_SIDE = 16
-SLAB_VOXELS = 250_000  # 1 MB, what a core has of second-level cache or less
+SLAB_VOXELS = 250_000  # 1 MB, about what a core's second-level cache holds
 
 
 def array_of(tensor: Tensor) -> Array:

@@ -43,10 +43,7 @@ from napari_gaussfit._kernels.footprint import (
     mode_near_bin,
     newton_step,
 )
-from napari_gaussfit._kernels.lanes import (
-    CHUNK,
-    lanes,
-)
+from napari_gaussfit._kernels.lanes import CHUNK, lanes
 from napari_gaussfit._kernels.vectors import (
     WIDTH,
     add_to,

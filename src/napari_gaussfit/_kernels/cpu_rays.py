@@ -32,16 +32,8 @@ from napari_gaussfit._kernels.footprint import (
     column_ends,
     footprint,
 )
-from napari_gaussfit._kernels.lanes import (
-    CHUNK,
-)
-from napari_gaussfit._kernels.vectors import (
-    WIDTH,
-    filled,
-    load,
-    ramp,
-    total,
-)
+from napari_gaussfit._kernels.lanes import CHUNK
+from napari_gaussfit._kernels.vectors import WIDTH, filled, load, ramp, total
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
