@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 
 from napari_gaussfit.errors import FitError, SettingsError
 from napari_gaussfit.fitting import FinishReason, Fit, FitState, fit
-from napari_gaussfit.phantoms import beads
+from napari_gaussfit.metrics import psnr
+from napari_gaussfit.phantoms import beads, neurite
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -225,6 +227,43 @@ def test_a_start_is_taken_up(stack: Stack) -> None:
     assert_same(first.field, field)
 
 
+def voxel_psnr(field: GaussianField, stack: Stack) -> float:
+    return psnr(stack.voxels, field.voxelise(stack.shape, stack.spacing), stack.value_range)
+
+
+def test_a_refinement_is_at_no_step_worse_than_the_fit_that_it_goes_on_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("napari_gaussfit.fitting.SNAPSHOT_SECONDS", 0.0)
+    stack = neurite(photons=None, shape=(16, 48, 48), spacing=(0.5, 0.2, 0.2)).stack
+    asked = settings(gaussians=150, iterations=150)
+    done = fit(stack, asked).field
+    was = voxel_psnr(done, stack)
+
+    def worst(asked: FitSettings) -> float:
+        snapshots = Fit(stack, asked, start=done)
+        return min(voxel_psnr(s.field, stack) for s in snapshots if s.iteration in {3, 10, 30, 60})
+
+    refined = worst(replace(asked, refine=True))
+    assert refined > was - 0.05, f"{was:.2f} dB fell to {refined:.2f}"
+    anew = worst(asked)
+    assert anew < was - 1, f"{was:.2f} dB, {anew:.2f}: as a start it would do as well"
+
+
+def test_a_refinement_relocates_nothing() -> None:
+    stack = neurite(photons=None, shape=(16, 48, 48), spacing=(0.5, 0.2, 0.2)).stack
+    seeds = fit(stack, settings(gaussians=150, iterations=1)).field
+    asked = settings(gaussians=150, iterations=60, refine=True)
+    moved = fit(stack, asked, start=seeds).field.means - seeds.means
+    # No step is longer than 0.008 of a Gaussian's widths; a relocated one crosses the stack.
+    assert float(moved.abs().max()) < 1.5
+
+
+def test_a_refinement_of_nothing_is_refused(stack: Stack) -> None:
+    with pytest.raises(SettingsError, match="refine=True: there is nothing to go on from"):
+        fit(stack, settings(refine=True))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "would_do"),
     [
@@ -240,6 +279,8 @@ def test_a_start_is_taken_up(stack: Stack) -> None:
         ("held_out", 60, "fewer than views=60"),
         ("seed", -1, "a whole number of at least 0"),
         ("background", math.inf, "a number from -inf to inf"),
+        ("refine", "yes", "True or False"),
+        ("full_covariance", 0, "True or False"),
     ],
 )
 def test_a_bad_setting_is_named_with_its_value_and_what_would_do(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from napari_gaussfit.errors import FitError
+from napari_gaussfit.errors import FitError, SettingsError
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -139,7 +139,8 @@ class Fit:
         How.
     start : GaussianField or sequence of GaussianField, optional
         Gaussians to go on from, in the stack's unit and raw intensity, instead of seeds; of several
-        channels, one field each.
+        channels, one field each. A fit that has ended goes on with ``FitSettings(refine=True)``;
+        else these are seeds like others, and the large steps at the beginning move them far.
     points : ndarray, shape [P, 3], optional
         Positions (z, y, x in the stack's unit) that seeds must begin at.
     """
@@ -262,6 +263,9 @@ class Fit:
         from napari_gaussfit._kernels import device_named
         from napari_gaussfit.training import Trainer, compile_kernels
 
+        if self.settings.refine and not self._start:
+            message = "refine=True: there is nothing to go on from; give Gaussians as `start`"
+            raise SettingsError(message)
         self._state = FitState.RUNNING
         device_named(self.settings.device)
         # Before the clock starts: a time limit is for the fit.

@@ -49,6 +49,10 @@ class FitSettings:
         Where to compute.
     seed : int
         Of all random choices: the same seed on the same device gives the same result.
+    refine : bool
+        Go on from the Gaussians that `Fit` is given as `start`, as their own fit would have: with
+        steps that begin at the size at which a whole fit ends, and none relocated. Without it a
+        start is worth no more than good seeds: the large first steps of a fit undo it.
 
     Raises
     ------
@@ -69,6 +73,7 @@ class FitSettings:
     background: float | None = None
     device: Device = "auto"
     seed: int = 0
+    refine: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -83,6 +88,8 @@ class FitSettings:
         self._whole("seed", 0)
         if self.held_out >= self.views:
             self._refuse("held_out", f"fewer than views={self.views}, so that some are trained on")
+        self._flag("full_covariance")
+        self._flag("refine")
         self._number("ssim_weight", 0.0, 1.0)
         if self.max_seconds is not None:
             self._number("max_seconds", 0.0, math.inf)
@@ -132,6 +139,10 @@ class FitSettings:
         choices = get_args(literal)
         if getattr(self, name) not in choices:
             self._refuse(name, "one of " + ", ".join(map(repr, choices)))
+
+    def _flag(self, name: str) -> None:
+        if not isinstance(getattr(self, name), bool):
+            self._refuse(name, "True or False")
 
     def _whole(self, name: str, least: int, *, optional: bool = False) -> None:
         value = getattr(self, name)

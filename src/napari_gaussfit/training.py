@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 RATE, RATE_AT_END = 0.05, 0.008
 """Steps of Adam in a Gaussian's own frame: parts of its brightness, widths and position."""
 
+REFINING_RATE_AT_END = 0.002
+"""Where the steps of a refinement end, which begin where those of a whole fit had."""
+
+REFINING_WARM_UP = 20
+"""Steps in which those of a refinement grow to their size: Adam's first steps know a gradient's
+sign alone, and at full size undo part of a fit."""
+
 RELOCATE_EVERY, RELOCATED_FRACTION, RELOCATE_UNTIL = 25, 0.05, 0.85
 """Steps between relocations, the part of the Gaussians that one may move, and the part of the fit
 in which they come."""
@@ -233,7 +240,7 @@ class Trainer:
     def _captured_step(self, steps: CapturedSteps, progress: float) -> StepValues:
         """Take one step on the device; what it found is read back every `HISTORY_EVERY` steps."""
         bricks, views = self.objective.draw()
-        rate, search = _rate(progress), self.objective.searches(self.iteration)
+        rate, search = self._rate(progress), self.objective.searches(self.iteration)
         steps.step(bricks, views, rate=rate, search=search)
         confine(self._means, self.stack.shape, self.stack.spacing)
         last = progress + 1 / self.settings.steps >= 1
@@ -259,9 +266,17 @@ class Trainer:
         """Whether Gaussians are relocated after this step."""
         return (
             self.objective.has_voxels
+            and not self.settings.refine
             and self.iteration % RELOCATE_EVERY == 0
             and progress < RELOCATE_UNTIL
         )
+
+    def _rate(self, progress: float) -> float:
+        """Return the optimiser's step size, which falls evenly by the logarithm."""
+        if not self.settings.refine:
+            return _between(RATE, RATE_AT_END, progress)
+        warm = min(1.0, (self.iteration + 1) / REFINING_WARM_UP)
+        return warm * _between(RATE_AT_END, REFINING_RATE_AT_END, progress)
 
     def step(self, progress: float) -> StepValues:
         """Take one step; `progress` from 0 to 1 sets its size."""
@@ -274,7 +289,7 @@ class Trainer:
         gradients, found = self.gradients()
         if not self.settings.full_covariance:
             gradients[1][:, [1, 3, 4]] = 0.0
-        self.move(gradients, _rate(progress))
+        self.move(gradients, self._rate(progress))
         if self.iteration % WIDEN_EVERY == 0 or progress + 1 / self.settings.steps >= 1:
             widen(self._cholesky, self.stack.spacing, NARROWEST)
         self.iteration += 1
@@ -374,7 +389,7 @@ class Trainer:
             self._captured.state.cutoff.fill_(self.objective.cutoff)
 
 
-def _rate(progress: float) -> float:
-    """Return the optimiser's step size, which falls evenly by the logarithm."""
-    rate: float = RATE * (RATE_AT_END / RATE) ** progress
-    return rate
+def _between(first: float, last: float, progress: float) -> float:
+    """Return a value on the way from the first to the last, even by the logarithm."""
+    value: float = first * (last / first) ** progress
+    return value
