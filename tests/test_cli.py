@@ -16,6 +16,8 @@ import numpy as np
 import psutil
 import pytest
 import tifffile
+import torch
+from plyfile import PlyData, PlyElement
 
 from napari_gaussfit.cli import main
 from napari_gaussfit.io.native import load_fit
@@ -307,6 +309,42 @@ def test_gaussians_from_other_programs_are_described_and_rendered(
     expected = tifffile.imread(tmp_path / "own.tif")
     off = np.abs(tifffile.imread(image) - expected).max() / np.ptp(expected)
     assert off < 1e-5, f"off by {off:.1e} of the range"
+
+
+def test_a_checkpoint_needs_no_stack_where_its_size_and_spacing_are_given(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    path, out = tmp_path / "model.pt", tmp_path / "fit.safetensors"
+    state = {"means": torch.full((2, 3), 0.5), "log_scales": torch.full((2, 3), -3.0)}
+    torch.save({**state, "weights": torch.zeros(2)}, path)
+    asked = refused(capsys, "export", path, "-o", out)
+    assert "--box Z Y X --spacing DZ DY DX" in asked
+    assert "--box needs --spacing" in refused(capsys, "export", path, "-o", out, "--box", 2, 4, 6)
+    assert "give it too (--stack)" in refused(capsys, "export", path, "-o", out, "--time", 0)
+    box = ["--box", "2", "4", "6", "--spacing", "0.5", "0.2", "0.2"]
+    assert main(["export", str(path), "-o", str(out), *box]) == 0
+    assert "in parts of its stack's range" in capsys.readouterr().err
+    fit = load_fit(out)
+    assert (fit.shape, fit.spacing, fit.unit) == ((4, 20, 30), (0.5, 0.2, 0.2), "micrometer")
+    np.testing.assert_allclose(fit.field.means, [[0.75, 1.9, 2.9]] * 2, atol=1e-6)
+
+
+def test_a_scene_about_the_origin_is_rendered_whole_with_a_note(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    names = ("x", "y", "z", "opacity", "scale_0", "scale_1", "scale_2")
+    turn = ("rot_0", "rot_1", "rot_2", "rot_3")
+    rows = np.zeros(2, [(name, "f4") for name in (*names, *turn)])
+    rows["rot_0"], rows["y"] = 1, 3
+    rows["x"], rows["z"] = [-6, 6], [-2, 2]
+    PlyData([PlyElement.describe(rows, "vertex")]).write(tmp_path / "scene.ply")
+    assert main(["render", str(tmp_path / "scene.ply"), "-o", str(tmp_path / "z.tif")]) == 0
+    assert "all were moved by 2 x 0 x 6" in capsys.readouterr().err
+    image = tifffile.imread(tmp_path / "z.tif")
+    assert image[3, 0] == pytest.approx(0.5, rel=1e-3)
+    assert image[3, 12] == pytest.approx(0.5, rel=1e-3)
+    assert main(["info", str(tmp_path / "scene.ply")]) == 0
+    assert "all were moved by 2 x 0 x 6" in capsys.readouterr().out
 
 
 def test_export_writes_what_the_fit_lacks(

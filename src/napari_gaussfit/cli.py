@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_gaussfit.camera import Camera
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.io.native import SavedFit, StackBox
     from napari_gaussfit.stack import Stack
 
 __all__ = ["main"]
@@ -104,13 +104,18 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write a fit in another format")
     export.add_argument(
         "fit", metavar="FIT", type=Path,
-        help="fit.safetensors, or its folder; or .ply; with its stack, .csv or .pt",
+        help="fit.safetensors, or its folder; or .ply; with its stack or box, .csv or .pt",
     )  # fmt: skip
     export.add_argument(
         "-o", "--out", metavar="FILE", type=Path, required=True,
         help=".csv (table), .ply (Gaussians), .ome.tif or .ome.zarr (volume), .safetensors",
     )  # fmt: skip
-    export.add_argument("--stack", metavar="STACK", type=Path, help="the stack that was fitted")
+    of = export.add_mutually_exclusive_group()
+    of.add_argument("--stack", metavar="STACK", type=Path, help="the stack that was fitted")
+    of.add_argument(
+        "--box", type=float, nargs=3, metavar=("Z", "Y", "X"),
+        help="in place of --stack, with --spacing: its size in micrometers",
+    )  # fmt: skip
     export.add_argument(
         "--residual", action="store_true", help="write the stack minus the fit, as a volume"
     )
@@ -231,6 +236,13 @@ def _loaded(path: Path) -> SavedFit:
     return read_fit(fit_path(path))
 
 
+def _note_all(saved: SavedFit) -> SavedFit:
+    """Say what was assumed as a fit was read, and return it."""
+    for note in saved.notes:
+        _note(note)
+    return saved
+
+
 def _render(arguments: argparse.Namespace) -> int:
     from napari_gaussfit.io.formats import VOLUME_SUFFIXES, write_fit
     from napari_gaussfit.io.image import checked_image_path, write_image
@@ -244,12 +256,12 @@ def _render(arguments: argparse.Namespace) -> int:
             raise SettingsError(
                 f"--volume {arguments.out}: expected a name that ends in .ome.tif or .ome.zarr"
             )
-        write_fit(arguments.out, _loaded(arguments.fit))
+        write_fit(arguments.out, _note_all(_loaded(arguments.fit)))
         return DONE
     if angles and arguments.view:
         raise SettingsError("--view and --azimuth, --elevation are two ways to say it; choose one")
     target = checked_image_path(arguments.out)
-    saved = _loaded(arguments.fit)
+    saved = _note_all(_loaded(arguments.fit))
     camera = _camera(arguments, saved, square=angles or target.suffix.lower() == ".png")
     image = render(saved.field, camera, saved.box, mode=arguments.mode or "mip").numpy()
     write_image(target, image, pixel=camera.pixel, unit=saved.unit)
@@ -283,7 +295,8 @@ def _export(arguments: argparse.Namespace) -> int:
 
     writer_of(arguments.out)
     stacks = () if arguments.stack is None else _opened(arguments, arguments.stack)
-    saved = read_fit(fit_path(arguments.fit), stacks[0] if stacks else None)
+    facts = stacks[0] if stacks else _given_box(arguments)
+    saved = _note_all(read_fit(fit_path(arguments.fit), facts))
     if not arguments.residual:
         write_fit(arguments.out, saved)
         return DONE
@@ -301,6 +314,21 @@ def _export(arguments: argparse.Namespace) -> int:
     voxels = np.squeeze([np.asarray(stack.voxels, np.float32) for stack in stacks])
     write_volume(arguments.out, voxels - rendered(saved), saved)
     return DONE
+
+
+def _given_box(arguments: argparse.Namespace) -> StackBox | None:
+    """Return the stack that --box and --spacing describe, for fits that do not tell theirs."""
+    from napari_gaussfit.io.native import StackBox
+
+    if arguments.box is None:
+        if (arguments.spacing, arguments.channel, arguments.time) != (None, None, None):
+            raise SettingsError(
+                "--spacing, --channel and --time are about a stack; give it too (--stack)"
+            )
+        return None
+    if arguments.spacing is None:
+        raise SettingsError("--box needs --spacing DZ DY DX too: they make the number of voxels")
+    return StackBox.of_size(arguments.fit.stem, arguments.box, arguments.spacing)
 
 
 def _info(arguments: argparse.Namespace) -> int:

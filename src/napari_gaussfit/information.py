@@ -99,6 +99,7 @@ def of_fit(saved: SavedFit) -> Lines:
     ]
     if saved.others:
         lines.append(("channels", f"{len(saved.channels)}, an amplitude in each"))
+    lines += [("note", note) for note in saved.notes]
     if not saved.settings:  # from a format that has the Gaussians alone
         return lines
     if saved.report is None:

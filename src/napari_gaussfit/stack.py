@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_gaussfit.errors import SettingsError, StackError, StackNotFoundError
 from napari_gaussfit.io.layout import PIXEL_SPACING, Spacing, StackLayout, checked_spacing
-from napari_gaussfit.io.units import micrometers_per
+from napari_gaussfit.io.units import standard_unit
 
 if TYPE_CHECKING:
     import os
@@ -108,17 +108,9 @@ class Stack:
                 "give spacing=(dz, dy, dx) in micrometers (--spacing DZ DY DX)"
             )
             return cls(checked, PIXEL_SPACING, "pixel", name, notes=(*notes, note))
-        if unit == "pixel":
-            return cls(checked, checked_spacing(spacing), unit, name, notes=notes)
-        micrometers = micrometers_per(unit)
-        if micrometers is None:
-            raise SettingsError(
-                f"unit={unit!r} is no length known here; "
-                "give 'micrometer', 'nanometer', 'millimeter' or 'pixel'"
-            )
+        known, factor = standard_unit(unit)
         dz, dy, dx = checked_spacing(spacing)
-        in_micrometers = (dz * micrometers, dy * micrometers, dx * micrometers)
-        return cls(checked, in_micrometers, "micrometer", name, notes=notes)
+        return cls(checked, (dz * factor, dy * factor, dx * factor), known, name, notes=notes)
 
     @classmethod
     def open(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from npe2 import PluginManifest
+from plyfile import PlyData, PlyElement
 
 from napari_gaussfit._napari.reader import FIT_SUFFIXES, get_reader
 from napari_gaussfit.errors import FormatError, StackError
@@ -197,6 +198,20 @@ def test_a_file_that_only_looks_like_a_fit_is_refused(
     with pytest.raises(FormatError, match="is no safetensors file"):
         viewer.open(path, plugin=PLUGIN)
     assert not viewer.layers
+
+
+def test_what_was_assumed_of_another_programs_scene_is_said(
+    viewer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("napari.utils.notifications.show_info", said.append)
+    names = ("x", "y", "z", "opacity", "scale_0", "scale_1", "scale_2")
+    rows = np.zeros(2, [(name, "f4") for name in (*names, "rot_0", "rot_1", "rot_2", "rot_3")])
+    rows["rot_0"], rows["x"] = 1, [-6, 6]
+    PlyData([PlyElement.describe(rows, "vertex")]).write(tmp_path / "scene.ply")
+    layers = viewer.open(tmp_path / "scene.ply", plugin=PLUGIN)
+    assert "all were moved by 0 x 0 x 6" in said[0]
+    np.testing.assert_allclose(layers[-1].data, [[0, 0, 0], [0, 0, 12]])
 
 
 @pytest.mark.parametrize("path", ["a.png", "a.n5", ["a.safetensors", "b.safetensors"]])

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.io.checkpoint import LAYOUTS, read_checkpoint
+from napari_gaussfit.io.native import StackBox
 from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
@@ -188,6 +189,28 @@ def test_features_are_channels_of_which_one_may_be_chosen(
     assert torch.equal(second.field.amplitudes, both[1].amplitudes)
     with pytest.raises(SettingsError, match=r"channel=2: .* has 2, from 0"):
         read_checkpoint(tmp_path / "model.pt", stack, channel=2)
+
+
+def test_a_size_and_a_spacing_stand_for_the_stack(
+    tmp_path: Path, stack: Stack, rng: np.random.Generator
+) -> None:
+    torch.save(models(rng)["field"][0], tmp_path / "model.pt")
+    known = StackBox.of_size("cell", np.multiply(SHAPE, SPACING).tolist(), SPACING)
+    assert (known.shape, known.spacing) == (SHAPE, SPACING)
+    given = read_checkpoint(tmp_path / "model.pt", known)
+    of_stack = read_checkpoint(tmp_path / "model.pt", stack, value_range=(0.0, 1.0))
+    assert torch.equal(given.field.means, of_stack.field.means)
+    assert torch.equal(given.field.cholesky, of_stack.field.cholesky)
+    assert torch.equal(given.field.amplitudes, of_stack.field.amplitudes)
+    assert given.field.background == 0
+    assert "in parts of its stack's range" in given.notes[0]
+    assert not of_stack.notes
+
+
+@pytest.mark.parametrize("size", [(4.0, 3.6, 0.0), (4.0, -3.6, 3.0), (4.0, 3.6, np.nan)])
+def test_a_size_without_a_voxel_is_refused(size: tuple[float, float, float]) -> None:
+    with pytest.raises(SettingsError, match="expected a voxel or more"):
+        StackBox.of_size("cell", size, SPACING)
 
 
 def refusal(path: Path, stack: Stack) -> str:

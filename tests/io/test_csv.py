@@ -273,3 +273,51 @@ def test_channels_have_amplitudes_in_columns_of_their_own(
         assert found.background == expected.background
     table.drop(columns="amplitude_1").to_csv(path, index=False)
     assert "lacks the columns amplitude_1" in refusal(path)
+
+
+def test_a_table_that_a_spreadsheet_saved_is_the_same_field(
+    written: Path, field: GaussianField
+) -> None:
+    text = written.read_text(encoding="utf-8")
+    german = text.replace(",", ";").replace(".", ",")
+    for name, saved in {
+        "with a byte order mark": text.encode("utf-8-sig"),
+        "of a country of decimal commas": german.encode("utf-8-sig"),
+        "with semicolons and decimal points": text.replace(",", ";").encode(),
+        "with tabs": text.replace(",", "\t").encode(),
+    }.items():
+        written.write_bytes(saved)
+        read = read_csv(written)
+        assert torch.equal(read.means, field.means), name
+        assert torch.equal(read.amplitudes, field.amplitudes), name
+
+
+def test_a_table_whose_numbers_cannot_be_told_is_refused_by_what_is_wrong(written: Path) -> None:
+    text = written.read_text(encoding="utf-8")
+    lines = text.replace(",", ";").splitlines()
+    written.write_text("\n".join([lines[0], lines[1], lines[2].replace(".", ","), *lines[3:]]))
+    assert "with decimal commas and with decimal points" in refusal(written)
+    written.write_text("\n".join([text.splitlines()[0], *text.replace(".", ",").splitlines()[1:]]))
+    assert "has more cells in a row than its 31 columns" in refusal(written)
+    written.write_bytes(text.encode("utf-16"))
+    assert "is no CSV table in UTF-8" in refusal(written)
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor", "known"),
+    [("um", 1.0, "micrometer"), ("\u00b5m", 1.0, "micrometer"), ("nm", 1e-3, "micrometer"),
+     ("px", 1.0, "pixel")],
+)  # fmt: skip
+def test_the_unit_of_a_table_is_read_in_any_spelling(
+    written: Path, field: GaussianField, unit: str, factor: float, known: str
+) -> None:
+    pd.read_csv(written).assign(unit=unit).to_csv(written, index=False)
+    read = read_csv(written)
+    assert read.unit == known
+    torch.testing.assert_close(read.means, field.means * factor)
+    torch.testing.assert_close(read.covariances, field.covariances * factor**2)
+
+
+def test_a_unit_that_is_none_is_refused(written: Path) -> None:
+    pd.read_csv(written).assign(unit="furlong").to_csv(written, index=False)
+    assert "unit='furlong' is no length known here" in refusal(written)

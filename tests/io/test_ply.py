@@ -148,6 +148,51 @@ def test_a_scene_of_another_program_is_read_in_pixels(tmp_path: Path) -> None:
         np.testing.assert_allclose(covariance, np.diag([1.0, 9.0, 4.0]), atol=1e-5)
 
 
+def centred_scene(path: Path, lowest: float) -> Floats:
+    """A scene of another program whose centres reach below the origin, and these (z, y, x)."""
+    rng = np.random.default_rng(0)
+    centres = rng.uniform(lowest, lowest + 9, (50, 3))
+    rows = np.zeros(50, [(name, "f4") for name in SPLATTING_ORDER])
+    for name, column in zip("zyx", centres.T, strict=True):
+        rows[name] = column
+    rows["rot_0"] = 1
+    PlyData([PlyElement.describe(rows, "vertex")]).write(path)
+    return centres
+
+
+@pytest.mark.parametrize("lowest", [-4.6, -50.0])
+def test_a_scene_about_the_origin_comes_in_a_stack_that_holds_all_of_it(
+    tmp_path: Path, lowest: float
+) -> None:
+    centres = centred_scene(tmp_path / "scene.ply", lowest)
+    fit = read_ply(tmp_path / "scene.ply")
+    means = fit.field.means.double().numpy()
+    lower, upper = fit.box
+    assert (lower <= means).all()
+    assert (means <= upper).all()
+    moved = means - centres
+    np.testing.assert_allclose(moved, np.round(moved[:1]).repeat(50, 0), atol=1e-5)
+    [note] = fit.notes
+    by = " x ".join(f"{n:.0f}" for n in moved[0])
+    assert f"all were moved by {by}" in note
+    assert max(fit.shape) <= 11, "the stack is no larger than what it holds"
+
+
+def test_every_gaussian_of_a_scene_about_the_origin_is_rendered(tmp_path: Path) -> None:
+    centred_scene(tmp_path / "scene.ply", -4.6)
+    fit = read_ply(tmp_path / "scene.ply")
+    volume = fit.field.voxelise(fit.shape, fit.spacing).numpy()
+    total = float(fit.field.integrated_intensities().sum())
+    assert volume.sum() > 0.7 * total, "the rest lies beyond the stack's sides"
+
+
+def test_a_unit_is_read_in_any_spelling(path: Path, saved: SavedFit) -> None:
+    path.write_bytes(path.read_bytes().replace(b'"unit": "micrometer"', b'"unit": "um"'))
+    again = read_ply(path)
+    assert (again.unit, again.spacing) == ("micrometer", saved.spacing)
+    assert torch.equal(again.field.means, saved.field.means)
+
+
 def refusal(path: Path) -> str:
     with pytest.raises(FormatError) as error:
         read_ply(path)

@@ -124,12 +124,16 @@ def open_fit(path: str | Sequence[str]) -> list[LayerData]:
     FormatError
         If the file is no fit, is damaged, or newer than this package.
     """
+    from napari.utils.notifications import show_info
+
     from napari_gaussfit._napari.layers import points_layer, surface_layer, vectors_layer
     from napari_gaussfit._napari.pictures import FAINTEST
     from napari_gaussfit._napari.placement import Placement
     from napari_gaussfit.io.formats import read_fit
 
     fit = read_fit(str(path))
+    for note in fit.notes:
+        show_info(f"{path}: {note}")
     placement = Placement.of_stack(fit.spacing, fit.unit)
     centres = points_layer(fit, placement, name=f"{fit.stack} centres")
     axes = vectors_layer(fit.field, placement, name=f"{fit.stack} axes")

@@ -18,7 +18,7 @@ import torch
 from napari_gaussfit._kernels.reference import factors
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.field import GaussianField
-from napari_gaussfit.io.native import SavedFit
+from napari_gaussfit.io.native import SavedFit, StackBox
 from napari_gaussfit.io.xyz import covariances_in_zyx, covariances_of
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ UNIT_CUBE = ((0.0, 1.0), (0.0, 1.0), (0.0, 1.0))
 
 REGULARISATION = 1e-6
 """What the notebook's field adds to the diagonal of its covariances, in squares of its own unit."""
+
+_RELATIVE = (
+    "a checkpoint has its brightness in parts of its stack's range; without the stack it stays so, "
+    "over a background of 0 (give --stack for raw intensity)"
+)
 
 _WRAPPERS = ("model_state_dict", "state_dict")
 """The entries of a checkpoint that may hold the parameters; else it holds them itself."""
@@ -123,7 +128,8 @@ def read_checkpoint(
         A ``.pt`` or ``.pth`` file in one of `LAYOUTS`, plain or wrapped in a dictionary as
         ``model_state_dict`` or ``state_dict``.
     stack : Stack
-        The stack that was fitted, onto whose box the checkpoint's is mapped.
+        The stack that was fitted, onto whose box the checkpoint's is mapped; or a `StackBox`,
+        with which intensities stay in parts of an unknown range, from 0 to 1, and a note says so.
     box : array-like, shape [3, 2], optional
         Lower and upper end of x, y and z in the checkpoint's own lengths; what the file says
         as ``aabb`` by default, else the unit cube.
@@ -171,7 +177,11 @@ def read_checkpoint(
     first, *others = (
         replace(field, amplitudes=(high - low) * one.float()) for one in chosen.unbind(1)
     )
-    return SavedFit(first, stack.name, stack.shape, stack.spacing, stack.unit, others=tuple(others))
+    notes = (_RELATIVE,) if isinstance(stack, StackBox) and value_range is None else ()
+    return SavedFit(
+        first, stack.name, stack.shape, stack.spacing, stack.unit,
+        others=tuple(others), notes=notes,
+    )  # fmt: skip
 
 
 def _loaded(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import torch
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.io.atomic import replacing
+from napari_gaussfit.io.units import standard_unit
 
 if TYPE_CHECKING:
     import os
@@ -40,6 +41,8 @@ _COVARIANCES = {
 
 _CHANNEL = "amplitude_"
 """What the columns of the amplitudes of several channels begin with; their numbers follow."""
+
+_SEPARATORS = (",", ";", "\t")
 
 _NEEDED = (*_AXES, "amplitude", *_COVARIANCES, "unit")
 """The columns that make a field; the others follow from them."""
@@ -127,7 +130,8 @@ def read_csv(path: str | os.PathLike[str], *, background: float = 0.0) -> Gaussi
     Parameters
     ----------
     path : path-like
-        A file that `write_csv` wrote, or one with these columns.
+        A file that `write_csv` wrote, or one with these columns, separated by commas, semicolons
+        or tabs, in a unit that `io.units` knows. Decimal commas are understood.
     background : float
         In raw intensity units; the file does not tell.
 
@@ -168,13 +172,7 @@ def read_channels(
         As for `read_csv`.
     """
     source = Path(path)
-    try:
-        table = pd.read_csv(source)
-    except OSError as error:
-        raise FormatError(f"{source}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise FormatError(f"{source}: is no CSV table: {reason}") from error
+    table = _parsed(source)
     missing = [name for name in _NEEDED if name not in table]
     if missing:
         raise FormatError(
@@ -188,12 +186,13 @@ def read_channels(
     for name, (i, j) in _COVARIANCES.items():
         covariances[:, i, j] = covariances[:, j, i] = numbers[name]
     try:
+        unit, factor = standard_unit(_checked_unit(source, table))
         field = GaussianField.from_covariances(
-            numbers[list(_AXES)].to_numpy(),
-            covariances,
+            numbers[list(_AXES)].to_numpy() * factor,
+            covariances * factor**2,
             numbers[brightness[0]].to_numpy(),
             background=backgrounds[0],
-            unit=_checked_unit(source, table),
+            unit=unit,
         )
     except SettingsError as error:
         raise FormatError(f"{source}: {error}") from error
@@ -205,14 +204,55 @@ def read_channels(
     )
 
 
+def _parsed(path: Path) -> pd.DataFrame:
+    """Return the cells as text: what separates them, and the mark of decimals, differ by country.
+
+    A spreadsheet in a country that writes 0,5 saves with semicolons.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            header = file.readline()
+        separator = max(_SEPARATORS, key=header.count)
+        table = pd.read_csv(path, sep=separator, dtype=str, encoding="utf-8-sig")
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(
+            f"{path}: is no CSV table in UTF-8 ({error.reason}); save it as CSV UTF-8"
+        ) from error
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise FormatError(f"{path}: is no CSV table: {reason}") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much for row names
+        raise FormatError(
+            f"{path}: has more cells in a row than its {len(table.columns)} columns; where numbers "
+            "are written 0,5, columns must be separated by semicolons"
+        )
+    return table
+
+
+def _with_points(path: Path, cells: pd.DataFrame) -> pd.DataFrame:
+    """Return numbers as text with decimal points, those of a file with decimal commas too."""
+    comma, point = (
+        any(bool(cells[name].str.contains(mark, regex=False, na=False).any()) for name in cells)
+        for mark in ",."
+    )
+    if comma and point:
+        raise FormatError(
+            f"{path}: has numbers with decimal commas and with decimal points, so that 1,234 may "
+            "be either; save it with one of the two and without separators of thousands"
+        )
+    pointed: pd.DataFrame = cells.apply(lambda column: column.str.replace(",", ".", regex=False))
+    return pointed
+
+
 def _checked_numbers(path: Path, table: pd.DataFrame, brightness: list[str]) -> pd.DataFrame:
     """Return the columns of numbers, all of them there and finite."""
     missing = [name for name in brightness if name not in table]
     if missing:
         raise FormatError(f"{path}: lacks the columns {', '.join(missing)} between its channels")
-    numbers: pd.DataFrame = table[[*_AXES, *_COVARIANCES, *brightness]].apply(
-        pd.to_numeric, errors="coerce"
-    )
+    cells = _with_points(path, table[[*_AXES, *_COVARIANCES, *brightness]])
+    numbers: pd.DataFrame = cells.apply(pd.to_numeric, errors="coerce")
     bad = ~np.isfinite(numbers.to_numpy(dtype=np.float64))
     if bad.any():
         row, column = (int(where[0]) for where in np.nonzero(bad))

@@ -105,8 +105,13 @@ def _read_table(path: Pathlike, stack: StackFacts | None) -> SavedFit:
     from napari_gaussfit.io.native import SavedFit
 
     known = _needed(path, stack)
-    field, *others = read_channels(path, backgrounds=known.value_range[:1])
-    return SavedFit(field, known.name, known.shape, known.spacing, known.unit, others=tuple(others))
+    level = known.value_range[0]
+    field, *others = read_channels(path, backgrounds=[level])
+    note = f"a table has no background; {level:g}, the smallest intensity of its stack, is taken"
+    return SavedFit(
+        field, known.name, known.shape, known.spacing, known.unit,
+        others=tuple(others), notes=(note,),
+    )  # fmt: skip
 
 
 def _read_checkpoint(path: Pathlike, stack: StackFacts | None) -> SavedFit:
@@ -175,8 +180,8 @@ def read_fit(path: Pathlike, stack: StackFacts | None = None) -> SavedFit:
     path : path-like
         The file.
     stack : Stack, optional
-        The stack that was fitted; needed by formats that do not tell: CSV (which lacks the
-        background too; it has the stack's smallest intensity for it) and checkpoints.
+        The stack that was fitted, or a `StackBox`; needed by formats that do not tell: CSV (which
+        lacks the background too; it has the stack's smallest intensity for it) and checkpoints.
 
     Returns
     -------
@@ -228,7 +233,9 @@ def write_volume(path: Pathlike, volume: NDArray[np.float32], saved: SavedFit) -
 def _needed(path: Pathlike, stack: StackFacts | None) -> StackFacts:
     if stack is None:
         raise FormatError(
-            f"{path}: does not tell which stack its Gaussians fit; give the stack too (--stack)"
+            f"{path}: does not tell which stack its Gaussians fit; give the stack too (--stack), "
+            "or its size and spacing in micrometers (--box Z Y X --spacing DZ DY DX): "
+            "napari-gaussfit export makes a .safetensors of both, which needs neither"
         )
     return stack
 

@@ -21,14 +21,16 @@ from safetensors.torch import save
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.io.atomic import replacing
+from napari_gaussfit.io.layout import checked_spacing
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["FORMAT", "VERSION", "SavedFit", "StackFacts", "load_fit", "save_fit"]
+__all__ = ["FORMAT", "VERSION", "SavedFit", "StackBox", "StackFacts", "load_fit", "save_fit"]
 
 FORMAT = "napari-gaussfit"
 """The metadata entry that says whose file it is, and holds the JSON."""
@@ -84,6 +86,37 @@ class StackFacts(Protocol):
         """The smallest and the largest intensity."""
 
 
+@dataclass(frozen=True)
+class StackBox:
+    """What is known of a stack that is not at hand: where its voxels are, see `StackFacts`."""
+
+    name: str
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    unit: str = "micrometer"
+    value_range: tuple[float, float] = (0.0, 1.0)
+
+    @classmethod
+    def of_size(cls, name: str, size: Sequence[float], spacing: Sequence[float]) -> StackBox:
+        """Return the stack of a size and a spacing, both z, y, x in micrometres.
+
+        Raises
+        ------
+        SettingsError
+            If the spacing is none, or the size is not of a voxel or more along each axis.
+        """
+        steps = checked_spacing(spacing)
+        counts = [length / step for length, step in zip(size, steps, strict=True)]
+        for axis, length, count in zip(_AXES, size, counts, strict=True):
+            if not 0.5 <= count < np.iinfo(np.int32).max:
+                raise SettingsError(
+                    f"box: its {axis} is {length:g} micrometers; expected a voxel or more of this "
+                    "spacing along each axis"
+                )
+        z, y, x = (round(count) for count in counts)
+        return cls(name, (z, y, x), steps)
+
+
 @dataclass(frozen=True, eq=False)
 class SavedFit:
     """What a fit leaves behind: its result, how it got there, and what it needs to go on.
@@ -111,6 +144,8 @@ class SavedFit:
     others : tuple of GaussianField
         Of a fit of several channels, those after the first, which is `field`: the same means and
         covariances, with amplitudes and a background of their own.
+    notes : tuple of str
+        What was assumed as another program's file was read; not saved.
 
     Raises
     ------
@@ -129,6 +164,7 @@ class SavedFit:
     report: dict[str, Any] | None = None
     state: dict[str, Tensor] = default(default_factory=dict)
     others: tuple[GaussianField, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a field and a stack in different units, and channels of different Gaussians."""

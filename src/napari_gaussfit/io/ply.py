@@ -22,6 +22,7 @@ from napari_gaussfit.errors import FormatError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.io.atomic import replacing
 from napari_gaussfit.io.native import SavedFit
+from napari_gaussfit.io.units import standard_unit
 from napari_gaussfit.io.xyz import covariances_in_zyx, covariances_of, scales_and_quaternions
 
 if TYPE_CHECKING:
@@ -127,8 +128,10 @@ def read_ply(path: str | os.PathLike[str]) -> SavedFit:
     Returns
     -------
     SavedFit
-        Of a file of another program: in pixels of a stack that reaches to the last centre, with the
-        opacities for amplitudes, and no background. Colours are left out.
+        Of a file of another program: in pixels of a stack that reaches from the origin to the last
+        centre, with the opacities for amplitudes, and no background. Colours are left out. Where
+        centres lie below the origin, all are moved so that the stack holds them, and a note says
+        by how much.
 
     Raises
     ------
@@ -143,7 +146,10 @@ def read_ply(path: str | os.PathLike[str]) -> SavedFit:
     def columns(*names: str) -> Floats:
         return np.stack([np.asarray(rows[name], np.float64) for name in names], axis=1)
 
+    notes: tuple[str, ...] = ()
     means = columns(*_POSITIONS)[:, ::-1]
+    if "shape_zyx" not in metadata:
+        means, notes = _moved_above_origin(means)
     names = _amplitude_names_in(rows)
     if names:
         amplitudes = columns(*names)
@@ -151,13 +157,15 @@ def read_ply(path: str | os.PathLike[str]) -> SavedFit:
         scale = float(metadata.get("amplitude_scale", 1.0))
         amplitudes = scale / (1 + np.exp(-columns("opacity")))
     reach = np.ceil(means.max(axis=0, initial=1.0)).astype(int) + 1
-    unit = str(metadata.get("unit", "pixel"))
     nz, ny, nx = (int(n) for n in metadata.get("shape_zyx", reach))
-    dz, dy, dx = (float(step) for step in metadata.get("spacing_zyx", (1.0, 1.0, 1.0)))
     try:
+        unit, factor = standard_unit(str(metadata.get("unit", "pixel")))
+        spacing = metadata.get("spacing_zyx", (1.0, 1.0, 1.0))
+        dz, dy, dx = (float(step) * factor for step in spacing)
+        covariances = covariances_of(columns(*_SCALES), columns(*_QUATERNION))
         field = GaussianField.from_covariances(
-            means,
-            covariances_in_zyx(covariances_of(columns(*_SCALES), columns(*_QUATERNION))),
+            means * factor,
+            covariances_in_zyx(covariances) * factor**2,
             amplitudes[:, 0],
             unit=unit,
         )
@@ -171,7 +179,28 @@ def read_ply(path: str | os.PathLike[str]) -> SavedFit:
     except ValueError as error:
         raise FormatError(f"{source}: {error}") from error
     name = str(metadata.get("stack", source.stem))
-    return SavedFit(first, name, (nz, ny, nx), (dz, dy, dx), unit, others=tuple(others))
+    return SavedFit(
+        first, name, (nz, ny, nx), (dz, dy, dx), unit, others=tuple(others), notes=notes
+    )
+
+
+def _moved_above_origin(means: Floats) -> tuple[Floats, tuple[str, ...]]:
+    """Return centres [K, 3] that a stack from the origin holds, and a note if they were moved.
+
+    By whole pixels, so that what lay on a voxel's centre still does.
+    """
+    shift = np.abs(np.floor(means.min(axis=0, initial=0.0) + 0.5))
+    if not shift.any():
+        return means, ()
+    lowest, highest = (
+        " x ".join(f"{n:.4g}" for n in ends(means, axis=0)) for ends in (np.min, np.max)
+    )
+    by = " x ".join(f"{n:g}" for n in shift)
+    note = (
+        f"its centres lie between {lowest} and {highest} (z, y, x), partly below the origin; all "
+        f"were moved by {by}, so that a stack that begins at the origin holds them"
+    )
+    return means + shift, (note,)
 
 
 def _colours(relative: Floats) -> Floats:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["MICROMETERS_PER_UNIT", "micrometers_per"]
+from napari_gaussfit.errors import SettingsError
+
+__all__ = ["MICROMETERS_PER_UNIT", "micrometers_per", "standard_unit"]
 
 MICROMETERS_PER_UNIT: dict[str, float] = {
     "pm": 1e-6,
@@ -30,6 +32,8 @@ _SYMBOLS = {
     "meter": "m",
 }
 
+_PIXELS = ("pixel", "pixels", "px", "voxel", "voxels")
+
 
 def micrometers_per(unit: str) -> float | None:
     r"""Return the length of one `unit` in micrometres, or None if it is no unit of length.
@@ -44,3 +48,34 @@ def micrometers_per(unit: str) -> float | None:
     if len(spelt) > 3:
         spelt = spelt.removesuffix("s")
     return MICROMETERS_PER_UNIT.get(_SYMBOLS.get(spelt, spelt))
+
+
+def standard_unit(unit: str) -> tuple[str, float]:
+    """Return the unit that lengths have here, and the length of one `unit` in it.
+
+    Parameters
+    ----------
+    unit : str
+        A unit of length in any of the spellings that `micrometers_per` knows, or "pixel".
+
+    Returns
+    -------
+    name : str
+        "micrometer" or "pixel".
+    factor : float
+        By which lengths in `unit` are multiplied to be in the unit of that name.
+
+    Raises
+    ------
+    SettingsError
+        If it is neither.
+    """
+    if unit.strip().casefold() in _PIXELS:
+        return "pixel", 1.0
+    micrometers = micrometers_per(unit)
+    if micrometers is None:
+        raise SettingsError(
+            f"unit={unit[:40]!r} is no length known here; "
+            "give 'micrometer', 'nanometer', 'millimeter' or 'pixel'"
+        )
+    return "micrometer", micrometers
