@@ -6,10 +6,12 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +21,7 @@ import tifffile
 import torch
 from plyfile import PlyData, PlyElement
 
+from napari_gaussfit import running
 from napari_gaussfit.cli import main
 from napari_gaussfit.io.native import load_fit
 from napari_gaussfit.io.tiff import write_ome_tiff
@@ -30,6 +33,8 @@ from napari_gaussfit.stack import Stack
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from napari_gaussfit.fitting import Fit
 
     Capture = pytest.CaptureFixture[str]
 
@@ -146,6 +151,149 @@ def test_what_is_assumed_of_a_stack_is_noted(tmp_path: Path, capsys: Capture) ->
     assert report_in(out)["unit"] == "pixel"
 
 
+# An option and what it sets, for each field of FitSettings; none of them is the default.
+SETTING_OPTIONS: dict[str, tuple[tuple[str, ...], object]] = {
+    "gaussians": (("--gaussians", "7"), 7),
+    "quality": (("--quality", "fine"), "fine"),
+    "objective": (("--objective", "voxels"), "voxels"),
+    "loss": (("--loss", "poisson"), "poisson"),
+    "ssim_weight": (("--ssim-weight", "0.25"), 0.25),
+    "iterations": (("--iterations", "30"), 30),
+    "max_seconds": (("--max-seconds", "9.5"), 9.5),
+    "views": (("--views", "70"), 70),
+    "held_out": (("--held-out", "3"), 3),
+    "full_covariance": (("--no-full-covariance",), False),
+    "background": (("--background", "-12.5"), -12.5),
+    "device": (("--device", "cpu"), "cpu"),
+    "seed": (("--seed", "5"), 5),
+    "refine": (("--refine", "FITTED"), True),
+}
+
+
+@pytest.mark.parametrize("name", [setting.name for setting in fields(FitSettings)])
+def test_every_setting_of_a_fit_has_its_option(
+    stack: Path, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    asked: list[FitSettings] = []
+
+    def take(fit: Fit, *_: object, **__: object) -> bool:
+        asked.append(fit.settings)
+        return True
+
+    monkeypatch.setattr(running, "run", take)
+    options, value = SETTING_OPTIONS[name]
+    options = tuple(str(fitted) if option == "FITTED" else option for option in options)
+    assert main(["fit", str(stack), "-o", str(tmp_path / "out"), *options]) == 0
+    assert asked == [FitSettings(**{name: value})]
+    assert asked != [FitSettings()], f"{options} sets what is the default"
+
+
+def test_covariances_are_full_on_request_too(stack: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    short = ["--gaussians", "4", "--iterations", "5"]
+    assert main(["fit", str(stack), "-o", str(out), "--no-full-covariance", *short]) == 0
+    line = refused(capsys, "fit", stack, "-o", out, "--resume", "--full-covariance")
+    assert "full_covariance=True: the saved fit has False" in line
+    assert main(["fit", str(stack), "-o", str(out), "--no-full-covariance", "--resume"]) == 0
+
+
+def test_a_fit_goes_on_by_its_own_settings(stack: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    fit = ["fit", str(stack), "-o", str(out)]
+    short = ["--gaussians", "4", "--iterations", "5", "--views", "90", "--held-out", "70"]
+    assert main([*fit, *short, "--loss", "poisson", "--background", "3"]) == 0
+    # 70 views of the usual 60 could not be held out: what is given is held against what is saved.
+    assert main([*fit, "--resume", "--held-out", "70", "--loss", "poisson"]) == 0
+    assert "this fit is finished, after 5 steps" in capsys.readouterr().out
+    for option, value, was in (
+        ("--loss", "squared", "'poisson'"),
+        ("--views", 60, 90),
+        ("--held-out", 10, 70),
+        ("--background", 2, 3.0),
+        ("--iterations", 6, 5),
+        ("--ssim-weight", 0.5, 0.0),
+    ):
+        line = refused(capsys, *fit, "--resume", option, value)
+        assert f"the saved fit has {was}; leave it out to go on" in line
+
+
+def test_a_fit_begins_at_points_and_goes_on_from_no_others(
+    stack: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out, points, others = tmp_path / "out", tmp_path / "points.csv", tmp_path / "others.csv"
+    points.write_text("index,axis-0,axis-1,axis-2\n0,4,20,18\n1,9,11.5,30\n")
+    others.write_text("z,y,x\n1.2,2,1.8\n")
+    fit = ["fit", str(stack), "-o", str(out)]
+    assert main([*fit, "--points", str(points), "--iterations", "5", "--gaussians", "4"]) == 0
+    began = load_fit(out / "fit.safetensors").state["points"]
+    np.testing.assert_allclose(began, [[1.2, 2.0, 1.8], [2.7, 1.15, 3.0]])
+    assert main([*fit, "--resume", "--points", str(points)]) == 0
+    line = refused(capsys, *fit, "--resume", "--points", others)
+    assert "the saved fit began at 2 points, others than these; leave --points out" in line
+    assert main([*fit, "--resume"]) == 0
+
+
+def test_a_fit_is_refined_in_a_folder_of_its_own(
+    stack: Path, fitted: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "better"
+    refine = ["fit", str(stack), "-o", str(out), "--refine", str(fitted)]
+    assert main([*refine, "--iterations", "20"]) == 0
+    began, ended = report_in(fitted), report_in(out)
+    assert ended["gaussians"] == began["gaussians"]
+    assert float(str(ended["voxel_psnr"])) >= float(str(began["voxel_psnr"]))
+    assert "leave one of them out" in refused(capsys, *refine, "--resume")
+    line = refused(capsys, *refine, "--spacing", 1, 1, 1)
+    assert "is the fit of a stack of spacing (0.3, 0.1, 0.1), this one's is (1.0" in line
+
+
+def test_points_that_are_none_of_the_stacks_cost_one_line(
+    stack: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    points = tmp_path / "points.csv"
+    for text, said in (
+        ("axis-0,axis-1,axis-2\n1,1,1\n2,3,90\n", "1 of 2 points lie outside of the stack"),
+        ("z,y,x\n0.3,nan,1\n", "expected a finite number"),
+        ("z,y\n0.3,1\n", "expected z, y, x (in the stack's unit) or axis-0, axis-1, axis-2"),
+        ("z,y,x,unit\n1,1,1,pixel\n", "has points in pixels, the stack 'beads' is in micro"),
+        ("z,y,x\n", "has no row"),
+    ):
+        points.write_text(text)
+        line = refused(capsys, "fit", stack, "-o", tmp_path / "out", "--points", points)
+        assert said in line
+        assert str(points) in line
+    assert "cannot be read" in refused(
+        capsys, "fit", stack, "-o", tmp_path / "out", "--points", tmp_path / "none.csv"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_in_any_script_is_printed_in_any_encoding(stack: Path, tmp_path: Path) -> None:
+    name = tmp_path / "細胞 α.tif"
+    name.write_bytes(stack.read_bytes())
+    out = tmp_path / "出力"
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252:strict"}
+    for *arguments, said in (
+        ("fit", name, "-o", out, "--iterations", "5", r"\u51fa\u529b: "),
+        ("info", name, r"\u7d30\u80de \u03b1.tif"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "napari_gaussfit.cli", *arguments],
+            capture_output=True, env=environment, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, b""), done
+        assert said in done.stdout.decode("cp1252")
+    assert sorted(path.name for path in out.iterdir()) == FILES
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell closes the streams")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_nobody_needs_to_listen(stack: Path, closed: str) -> None:
+    command = [sys.executable, "-m", "napari_gaussfit.cli", "info", str(stack)]
+    done = subprocess.run(f"{shlex.join(command)} {closed}", shell=True, check=False)
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -154,6 +302,11 @@ def test_what_is_assumed_of_a_stack_is_noted(tmp_path: Path, capsys: Capture) ->
         (("--seed", -1), "seed=-1: expected a whole number of at least 0"),
         (("--max-seconds", "nan"), "max_seconds=nan: expected a number"),
         (("--quality", "best"), "invalid choice: 'best'"),
+        (("--loss", "l1"), "invalid choice: 'l1'"),
+        (("--iterations", 0), "iterations=0: expected a whole number of at least 1"),
+        (("--held-out", 60), "held_out=60: expected fewer than views=60"),
+        (("--ssim-weight", 1.5), "ssim_weight=1.5: expected a number from 0 to 1"),
+        (("--background", "inf"), "background=inf: expected a number"),
         (("--device", "cuda"), "device=cuda cannot be used: "),
         (("--channel", 3), "channel=3 (--channel 3) is not in the file"),
         (("--spacing", 0, 1, 1), "spacing: dz is 0"),

@@ -7,6 +7,7 @@ so far saved. Heavy imports stand inside the functions, so that ``--help`` answe
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import sys
 from dataclasses import replace
@@ -14,14 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from napari_gaussfit.errors import GaussfitError, SettingsError
-from napari_gaussfit.settings import Device, FitSettings, Objective, Quality
+from napari_gaussfit.settings import Device, FitSettings, Loss, Objective, Quality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from napari_gaussfit.camera import Camera
+    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.fitting import Fit
     from napari_gaussfit.io.native import SavedFit, StackBox
+    from napari_gaussfit.output import FitFolder
     from napari_gaussfit.stack import Stack
+
+    Points = NDArray[np.float64] | None
 
 __all__ = ["main"]
 
@@ -31,8 +40,26 @@ DEMO_FOLDER = "napari-gaussfit-demo"
 LARGEST_PICTURE = 2048
 """Pixels a side, at most, of a view that is no axis's."""
 
-SETTINGS = ("gaussians", "quality", "objective", "device", "seed", "max_seconds")
-"""Settings of a fit that have an option of the same name."""
+SETTINGS: dict[str, dict[str, Any]] = {
+    "gaussians": {"type": int, "metavar": "N", "help": "how many at most"},
+    "quality": {"choices": get_args(Quality), "help": "how long to go on (balanced)"},
+    "iterations": {"type": int, "metavar": "N", "help": "steps, in place of the quality's"},
+    "max_seconds": {"type": float, "metavar": "S", "help": "end after this time"},
+    "objective": {"choices": get_args(Objective), "help": "what to reproduce (mip+voxels)"},
+    "loss": {"choices": get_args(Loss), "help": "squared error, or counts of photons (squared)"},
+    "ssim_weight": {"type": float, "metavar": "W", "help": "of structural similarity, 0 to 1 (0)"},
+    "views": {"type": int, "metavar": "N", "help": "of the orbit, held-out ones among them (60)"},
+    "held_out": {"type": int, "metavar": "N", "help": "views never trained on (10)"},
+    "full_covariance": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "Gaussians of any orientation, or along z, y, x (any)",
+    },
+    "background": {"type": float, "metavar": "LEVEL", "help": "raw intensity, else it is fitted"},
+    "device": {"choices": get_args(Device), "help": "where to compute (auto)"},
+    "seed": {"type": int, "metavar": "S", "help": "of all random choices (0)"},
+    "refine": {"type": Path, "metavar": "FIT", "help": "go on from the Gaussians of another fit"},
+}
+"""The option of each setting of a fit, which has its name."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         The arguments; the process's own by default.
     """
+    _print_whatever_it_is()
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
@@ -62,6 +90,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         _say("error: there is not enough memory; crop or bin the stack, or close other programs")
         return BAD_INPUT
+
+
+def _print_whatever_it_is() -> None:
+    """Have what a terminal's encoding lacks printed as escapes: names come in every script."""
+    # Both are None where they were closed, and in a program without a console on Windows.
+    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _say(line: str) -> None:
@@ -134,12 +171,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gaussians", type=int, metavar="N", help="how many at most")
-    parser.add_argument("--quality", choices=get_args(Quality), help="how long to go on (balanced)")
-    parser.add_argument("--objective", choices=get_args(Objective), help="(mip+voxels)")
-    parser.add_argument("--device", choices=get_args(Device), help="where to compute (auto)")
-    parser.add_argument("--seed", type=int, metavar="S", help="of all random choices (0)")
-    parser.add_argument("--max-seconds", type=float, metavar="S", help="end after this time")
+    for name, option in SETTINGS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, default=None, **option)
+    parser.add_argument(
+        "--points", metavar="FILE", type=Path,
+        help="a CSV of positions to begin at: napari's points, or gaussians.csv",
+    )  # fmt: skip
 
 
 def _add_stack_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -173,43 +210,87 @@ def _opened(arguments: argparse.Namespace, path: Path) -> tuple[Stack, ...]:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    from napari_gaussfit.output import checked_folder
+    from napari_gaussfit.fitting import Fit
+    from napari_gaussfit.output import FitFolder, checked_folder, holds_fit
 
     given = {name: value for name in SETTINGS if (value := getattr(arguments, name)) is not None}
-    settings = FitSettings(**given)
-    folder = checked_folder(arguments.out)
-    _refuse_missing_device(settings)
+    if "refine" in given:
+        given["refine"] = True
+    path = checked_folder(arguments.out)
+    goes_on = arguments.resume and holds_fit(path)
+    settings = FitSettings()
+    if not goes_on:  # which has its settings in the folder
+        settings = FitSettings(**given)
+        _refuse_missing_device(settings)
+    elif arguments.refine is not None:
+        raise SettingsError(
+            f"--refine begins a fit from {arguments.refine}, --resume goes on with the one in "
+            f"{path}; leave one of them out"
+        )
     _refuse_too_large(arguments.stack, len(arguments.channel or (0,)))
     stacks = _opened(arguments, arguments.stack)
     for note in dict.fromkeys(note for stack in stacks for note in stack.notes):
         _note(note)
-    return _fit_into(folder, stacks, settings, given if arguments.resume else None)
+    points = _points(arguments.points, stacks[0])
+    folder = FitFolder(path, stacks[0], stacks[1:])
+    if goes_on:
+        return _go_on(folder, given, points)
+    start = _start(arguments.refine, stacks)
+    if arguments.resume:
+        _note(f"{path} holds no fit to go on from; a new one begins")
+    elif holds_fit(path):
+        _note(f"{path} holds a fit; this one replaces it (--resume goes on from it)")
+    return _run(Fit(stacks, settings, start=start, points=points), folder)
 
 
-def _fit_into(
-    path: Path, stacks: tuple[Stack, ...], settings: FitSettings, resume: dict[str, Any] | None
-) -> int:
-    """Fit channels, or go on with `resume`, the settings that were given, and write the folder."""
+def _go_on(folder: FitFolder, given: dict[str, Any], points: Points) -> int:
+    """Go on with the fit in a folder, by its own settings, from its own points."""
     from napari_gaussfit.fitting import Fit
-    from napari_gaussfit.output import FitFolder, is_finished, resumed_settings
+    from napari_gaussfit.output import is_finished, resumed_points, resumed_settings
+
+    saved = folder.saved()
+    settings, points = resumed_settings(saved, given), resumed_points(saved, points)
+    if is_finished(saved, settings):
+        steps = (saved.report or {})["iterations"]
+        print(f"{folder.path}: this fit is finished, after {steps} steps")
+        return DONE
+    fit = Fit(folder.stacks, settings, points=points)
+    fit.restore(saved.state, saved.history, saved.channels)
+    return _run(fit, folder, resumed=True)
+
+
+def _run(fit: Fit, folder: FitFolder, *, resumed: bool = False) -> int:
     from napari_gaussfit.running import run
 
-    folder = FitFolder(path, stacks[0], stacks[1:])
-    saved = None
-    if resume is not None and folder.holds_fit:
-        saved = folder.saved()
-        settings = resumed_settings(saved, resume)
-        if is_finished(saved, settings):
-            print(f"{path}: this fit is finished, after {(saved.report or {})['iterations']} steps")
-            return DONE
-    elif resume is not None:
-        _note(f"{path} holds no fit to go on from; a new one begins")
-    elif folder.holds_fit:
-        _note(f"{path} holds a fit; this one replaces it (--resume goes on from it)")
-    fit = Fit(stacks, settings)
-    if saved is not None:
-        fit.restore(saved.state, saved.history, saved.channels)
-    return DONE if run(fit, folder, resumed=saved is not None) else INTERRUPTED
+    return DONE if run(fit, folder, resumed=resumed) else INTERRUPTED
+
+
+def _points(path: Path | None, stack: Stack) -> Points:
+    from napari_gaussfit.io.csv import read_points
+
+    return None if path is None else read_points(path, stack)
+
+
+def _start(path: Path | None, stacks: tuple[Stack, ...]) -> tuple[GaussianField, ...] | None:
+    """Return the Gaussians of a fit of such a stack as this one."""
+    from napari_gaussfit.io.formats import read_fit
+    from napari_gaussfit.output import fit_path
+
+    if path is None:
+        return None
+    saved, stack = _note_all(read_fit(fit_path(path), stacks[0])), stacks[0]
+    for what, found, wanted in (
+        ("shape", saved.shape, stack.shape),
+        ("spacing", saved.spacing, stack.spacing),
+        ("unit", saved.unit, stack.unit),
+        ("number of channels", len(saved.channels), len(stacks)),
+    ):
+        if found != wanted:
+            raise SettingsError(
+                f"--refine {path}: is the fit of a stack of {what} {found}, this one's is {wanted};"
+                " give a fit of this stack, or of one like it"
+            )
+    return saved.channels
 
 
 def _refuse_missing_device(settings: FitSettings) -> None:
@@ -356,11 +437,12 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     from napari_gaussfit import demo
-    from napari_gaussfit.output import checked_folder
+    from napari_gaussfit.fitting import Fit
+    from napari_gaussfit.output import FitFolder, checked_folder
 
     folder = checked_folder(arguments.out)
     phantom, settings = demo.problem()
-    code = _fit_into(folder, (phantom.stack,), settings, None)
+    code = _run(Fit(phantom.stack, settings), FitFolder(folder, phantom.stack))
     if code == DONE:
         demo.compare(folder, phantom)
         demo.show(folder)

@@ -158,7 +158,7 @@ class Fit:
         self.settings = settings or FitSettings()
         self.history: dict[str, list[float]] = {key: [] for key in HISTORY_KEYS}
         self._start = () if start is None else _listed(start)
-        self._points = points
+        self.points = points
         self._trainer: Trainer | None = None
         self._restored: dict[str, Tensor] | None = None
         self._state = FitState.IDLE
@@ -275,11 +275,11 @@ class Fit:
             from napari_gaussfit.channels import ChannelsTrainer
 
             trainer: Trainer = ChannelsTrainer(
-                self.stacks, self.settings, start=self._start, points=self._points
+                self.stacks, self.settings, start=self._start, points=self.points
             )
         else:
             start = self._start[0] if self._start else None
-            trainer = Trainer(self.stack, self.settings, start=start, points=self._points)
+            trainer = Trainer(self.stack, self.settings, start=start, points=self.points)
         if self._restored is not None:
             trainer.restore(self._restored)
             self._seconds = self.history["seconds"][-1] if self.history["seconds"] else 0.0

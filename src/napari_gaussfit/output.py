@@ -10,10 +10,12 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from napari_gaussfit.errors import FormatError, OutputError, SettingsError
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from napari_gaussfit.fitting import Fit, FitResult
     from napari_gaussfit.stack import Stack
@@ -41,8 +44,10 @@ __all__ = [
     "FitFolder",
     "checked_folder",
     "fit_path",
+    "holds_fit",
     "is_finished",
     "report_of",
+    "resumed_points",
     "resumed_settings",
 ]
 
@@ -58,6 +63,9 @@ MAY_CHANGE = ("device", "max_seconds")
 
 _DIGEST = "stack_digest"
 """The tensor in the saved state that tells whose fit it is."""
+
+_POINTS = "points"
+"""That of the points where it began, where there were any."""
 
 
 def checked_folder(path: str | os.PathLike[str]) -> Path:
@@ -87,6 +95,11 @@ def fit_path(path: str | os.PathLike[str]) -> Path:
     return given / FIT_NAME if given.is_dir() else given
 
 
+def holds_fit(path: Path) -> bool:
+    """Tell whether a folder has a fit to go on from, or to replace."""
+    return (path / FIT_NAME).is_file()
+
+
 @dataclass(frozen=True)
 class FitFolder:
     """The folder of one fit of one stack.
@@ -106,9 +119,9 @@ class FitFolder:
     others: tuple[Stack, ...] = ()
 
     @property
-    def holds_fit(self) -> bool:
-        """Whether there is a fit to go on from, or to replace."""
-        return (self.path / FIT_NAME).is_file()
+    def stacks(self) -> tuple[Stack, ...]:
+        """The stack of each channel."""
+        return self.stack, *self.others
 
     def make(self) -> None:
         """Make the folder where there is none.
@@ -126,6 +139,9 @@ class FitFolder:
     def save(self, fit: Fit, report: Mapping[str, Any] | None = None) -> None:
         """Write ``fit.safetensors``, from which the fit can go on. Between two snapshots only."""
         state, history, field = fit.checkpoint()
+        state[_DIGEST] = self._digest()
+        if fit.points is not None:
+            state[_POINTS] = torch.as_tensor(fit.points)
         saved = SavedFit(
             field=field,
             stack=self.stack.name,
@@ -135,7 +151,7 @@ class FitFolder:
             settings=fit.settings.to_dict(),
             history=history,
             report=None if report is None else dict(report),
-            state=state | {_DIGEST: self._digest()},
+            state=state,
             others=fit.other_fields,
         )
         save_fit(self.path / FIT_NAME, saved)
@@ -164,12 +180,14 @@ class FitFolder:
     def _digest(self) -> torch.Tensor:
         """Return a checksum of the voxels [16]: channels, time and fillings tell by it."""
         digest = hashlib.blake2b(digest_size=16)
-        for stack in (self.stack, *self.others):
+        for stack in self.stacks:
             digest.update(stack.voxels.tobytes())
         return torch.tensor(list(digest.digest()), dtype=torch.uint8)
 
     def _picture(self, name: str, figure: Figure) -> None:
-        with replacing(self.path / name) as temporary:
+        with replacing(self.path / name) as temporary, warnings.catch_warnings():
+            # A stack's name may be in a script that the font lacks; the title shows boxes then.
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
             figure.savefig(temporary)
 
     def saved(self) -> SavedFit:
@@ -221,6 +239,27 @@ def resumed_settings(saved: SavedFit, given: Mapping[str, Any]) -> FitSettings:
             )
     changed = {name: given[name] for name in MAY_CHANGE if name in given}
     return FitSettings.from_dict(saved.settings | changed)
+
+
+def resumed_points(
+    saved: SavedFit, given: NDArray[np.float64] | None
+) -> NDArray[np.float64] | None:
+    """Return the points where a saved fit began, those given checked against them.
+
+    Raises
+    ------
+    SettingsError
+        If it began elsewhere.
+    """
+    began = saved.state.get(_POINTS)
+    known = None if began is None else began.numpy()
+    if given is not None and (known is None or not np.array_equal(known, given)):
+        found = "no points" if known is None else f"{len(known)} points, others than these"
+        raise SettingsError(
+            f"points: the saved fit began at {found}; leave --points out to go on, "
+            "or fit anew, without resuming"
+        )
+    return known
 
 
 def is_finished(saved: SavedFit, settings: FitSettings) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv as standard_csv
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 
 from napari_gaussfit.errors import FormatError, OutputError
 from napari_gaussfit.field import GaussianField
-from napari_gaussfit.io.csv import measurements, read_channels, read_csv, write_csv
+from napari_gaussfit.io.csv import measurements, read_channels, read_csv, read_points, write_csv
+from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -321,3 +323,28 @@ def test_the_unit_of_a_table_is_read_in_any_spelling(
 def test_a_unit_that_is_none_is_refused(written: Path) -> None:
     pd.read_csv(written).assign(unit="furlong").to_csv(written, index=False)
     assert "unit='furlong' is no length known here" in refusal(written)
+
+
+def test_points_of_our_table_and_of_napari_are_the_same_places(
+    tmp_path: Path, saved: SavedFit
+) -> None:
+    from npe2.io_utils import write
+
+    table, layer = tmp_path / "gaussians.csv", tmp_path / "layer.csv"
+    stack = Stack.from_array(np.arange(2 * 3 * 4).reshape(2, 3, 4), spacing=SPACING)
+    inside = replace(saved.field, means=saved.field.means % torch.tensor(SPACING))
+    write_csv(table, inside, SPACING)
+    voxels = inside.means.numpy().astype(np.float64) / SPACING
+    write(str(layer), [(voxels, {"scale": SPACING}, "points")], plugin_name="napari")
+    expected = inside.means.numpy()
+    np.testing.assert_allclose(read_points(table, stack), expected, rtol=1e-12)
+    np.testing.assert_allclose(read_points(layer, stack), expected, rtol=1e-12)
+
+
+def test_points_beyond_the_stack_are_named(tmp_path: Path) -> None:
+    stack = Stack.from_array(np.arange(2 * 3 * 4).reshape(2, 3, 4), spacing=(0.5, 0.2, 0.1))
+    path = tmp_path / "points.csv"
+    path.write_text("z,y,x\n-0.25,0.5,0.35\n0,0,0\n0.2,0.51,0.1\n")
+    with pytest.raises(FormatError, match=r"1 of 3 points .* row 3 at 0.2, 0.51, 0.1") as error:
+        read_points(path, stack)
+    assert "\n" not in str(error.value)

@@ -26,9 +26,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["measurements", "read_channels", "read_csv", "write_csv"]
+    from napari_gaussfit.io.native import StackFacts
+
+__all__ = ["measurements", "read_channels", "read_csv", "read_points", "write_csv"]
 
 _AXES = ("z", "y", "x")
+
+_VOXEL_AXES = ("axis-0", "axis-1", "axis-2")
+"""The columns of napari's points files, here of the same positions in voxels."""
 
 _COVARIANCES = {
     "cov_zz": (0, 0),
@@ -78,7 +83,7 @@ def measurements(
     (sigmas, axes), fwhm = (found.numpy() for found in exact.principal()), exact.fwhm().numpy()
     pixels = means / np.asarray(spacing, dtype=np.float64)
     columns: dict[str, NDArray[np.generic]] = {"index": np.arange(len(field))}
-    columns |= {f"axis-{n}": pixels[:, n] for n in range(3)}
+    columns |= {axis: pixels[:, n] for n, axis in enumerate(_VOXEL_AXES)}
     columns |= {axis: means[:, n] for n, axis in enumerate(_AXES)}
     columns["amplitude"] = exact.amplitudes.numpy()
     columns |= {name: covariances[:, i, j] for name, (i, j) in _COVARIANCES.items()}
@@ -246,12 +251,70 @@ def _with_points(path: Path, cells: pd.DataFrame) -> pd.DataFrame:
     return pointed
 
 
+def read_points(path: str | os.PathLike[str], stack: StackFacts) -> NDArray[np.float64]:
+    """Read positions in a stack: from z, y, x in its unit, or axis-0, axis-1, axis-2 in voxels.
+
+    Parameters
+    ----------
+    path : path-like
+        A table that `write_csv` wrote, the file of a Points layer that napari saved, or any with
+        these columns; z, y, x go first where it has both, and others are ignored.
+    stack : Stack
+        In whose box the points must lie.
+
+    Returns
+    -------
+    ndarray, shape [P, 3]
+        z, y, x in the stack's unit.
+
+    Raises
+    ------
+    FormatError
+        If there is no such file, it is no CSV, has no such columns, no row, something that is no
+        number, lengths in another unit, or a point outside of the stack.
+    """
+    source = Path(path)
+    table = _parsed(source)
+    in_unit = set(_AXES) <= set(table)
+    columns = _AXES if in_unit else _VOXEL_AXES
+    if not set(columns) <= set(table) or (not in_unit and "axis-3" in table):
+        raise FormatError(
+            f"{source}: has the columns {', '.join(map(str, table.columns))}; expected z, y, x "
+            "(in the stack's unit) or axis-0, axis-1, axis-2 (in voxels) for its points"
+        )
+    if table.empty:
+        raise FormatError(f"{source}: has no row; expected a point in each")
+    if in_unit and "unit" in table and (unit := _checked_unit(source, table)) != stack.unit:
+        raise FormatError(
+            f"{source}: has points in {unit}s, the stack {stack.name!r} is in {stack.unit}s; "
+            "give both in one unit (--spacing DZ DY DX)"
+        )
+    found = _finite(source, table, [*columns]).to_numpy(np.float64)
+    spacing = np.asarray(stack.spacing, np.float64)
+    points: NDArray[np.float64] = found if in_unit else found * spacing
+    low, high = -0.5 * spacing, (np.asarray(stack.shape) - 0.5) * spacing
+    outside = np.nonzero(((points < low) | (points > high)).any(axis=1))[0]
+    if len(outside):
+        place, end = (", ".join(f"{n:.6g}" for n in at) for at in (points[outside[0]], high))
+        raise FormatError(
+            f"{source}: {len(outside)} of {len(points)} points lie outside of the stack "
+            f"{stack.name!r}, the first of them in row {outside[0] + 1} at {place}, where z, y, x "
+            f"end at {end} {stack.unit}s; check its unit, and that they are points of this stack"
+        )
+    return points
+
+
 def _checked_numbers(path: Path, table: pd.DataFrame, brightness: list[str]) -> pd.DataFrame:
     """Return the columns of numbers, all of them there and finite."""
     missing = [name for name in brightness if name not in table]
     if missing:
         raise FormatError(f"{path}: lacks the columns {', '.join(missing)} between its channels")
-    cells = _with_points(path, table[[*_AXES, *_COVARIANCES, *brightness]])
+    return _finite(path, table, [*_AXES, *_COVARIANCES, *brightness])
+
+
+def _finite(path: Path, table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Return some columns as numbers, all of them finite."""
+    cells = _with_points(path, table[columns])
     numbers: pd.DataFrame = cells.apply(pd.to_numeric, errors="coerce")
     bad = ~np.isfinite(numbers.to_numpy(dtype=np.float64))
     if bad.any():
