@@ -217,12 +217,42 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path: Path, name: str) -> None
 
 
 def test_a_file_of_another_kind_is_refused_with_the_suffixes_that_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "stack.czi"
+    path = tmp_path / "stack.h5"
+    path.write_bytes(b"\x89HDF")
+    with pytest.raises(StackError) as error:
+        Stack.open(path)
+    assert "'.h5'" in message_of(error)
+    assert ".tiff" in message_of(error)
+
+
+@pytest.mark.parametrize("suffix", [".czi", ".nd2", ".lif", ".ims", ".CZI"])
+def test_a_microscopes_own_format_says_where_it_can_be_opened(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"stack{suffix}"
     path.write_bytes(b"ZISRAWFILE")
     with pytest.raises(StackError) as error:
         Stack.open(path)
-    assert "'.czi'" in message_of(error)
-    assert ".tiff" in message_of(error)
+    assert repr(suffix) in message_of(error)
+    assert "open it in napari with a plugin that reads it and fit the layer" in message_of(error)
+    assert "OME-TIFF" in message_of(error)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "unit", "said"),
+    [
+        ((0.2, 0.1, 1e-5), "micrometer", "1e-05 micrometer is less than a nanometer"),
+        ((500, 130, 130), "millimeter", "5e+05 micrometer is more than a millimeter"),
+        ((500, 130, 130), "nm", None),
+        ((200, 1.5, 1.5), "um", "one side is 133 times another"),
+        ((100, 1, 1), "pixel", None),
+        ((101, 1, 1), "pixel", "one side is 101 times another"),
+        ((1e-9, 1e-9, 1e-9), "pixel", None),
+    ],
+)
+def test_a_spacing_that_no_voxel_has_is_taken_with_a_word(
+    spacing: Any, unit: str, said: str | None
+) -> None:
+    notes = Stack.from_array(RAMP, spacing=spacing, unit=unit).notes
+    assert [said in note for note in notes] == ([True] if said else [])
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:

@@ -185,6 +185,7 @@ def _add_stack_options(parser: argparse.ArgumentParser, *, several: bool = False
         help="which channel, from 0" + "; several share their Gaussians" * several,
     )  # fmt: skip
     parser.add_argument("--time", type=int, metavar="T", help="which time point, from 0")
+    parser.add_argument("--position", type=int, metavar="P", help="which image of several, from 0")
     parser.add_argument(
         "--spacing", type=float, nargs=3, metavar=("DZ", "DY", "DX"), help="micrometers a voxel"
     )
@@ -202,6 +203,7 @@ def _opened(arguments: argparse.Namespace, path: Path) -> tuple[Stack, ...]:
             path,
             channel=channel,
             time=arguments.time,
+            position=arguments.position,
             spacing=arguments.spacing,
             fill_nan=arguments.fill_nan,
         )
@@ -227,7 +229,7 @@ def _fit(arguments: argparse.Namespace) -> int:
             f"--refine begins a fit from {arguments.refine}, --resume goes on with the one in "
             f"{path}; leave one of them out"
         )
-    _refuse_too_large(arguments.stack, len(arguments.channel or (0,)))
+    _refuse_too_large(arguments.stack, len(arguments.channel or (0,)), arguments.position)
     stacks = _opened(arguments, arguments.stack)
     for note in dict.fromkeys(note for stack in stacks for note in stack.notes):
         _note(note)
@@ -299,12 +301,12 @@ def _refuse_missing_device(settings: FitSettings) -> None:
     device_named(settings.device)
 
 
-def _refuse_too_large(path: Path, channels: int) -> None:
+def _refuse_too_large(path: Path, channels: int, position: int | None) -> None:
     """Refuse a stack whose fit has no room, before its voxels are read."""
     from napari_gaussfit.running import refuse_what_memory_cannot_hold
     from napari_gaussfit.stack import read_layout
 
-    layout = read_layout(path)
+    layout = read_layout(path, position=position)
     depth, rows, columns = layout.stack_shape
     nbytes = channels * layout.stack_nbytes
     refuse_what_memory_cannot_hold(str(path), (channels * depth, rows, columns), nbytes)
@@ -415,6 +417,7 @@ def _given_box(arguments: argparse.Namespace) -> StackBox | None:
 def _info(arguments: argparse.Namespace) -> int:
     from napari_gaussfit import information
     from napari_gaussfit.io.formats import FIT_READERS
+    from napari_gaussfit.stack import read_layout
 
     path = arguments.path
     if path is None:
@@ -422,11 +425,12 @@ def _info(arguments: argparse.Namespace) -> int:
     elif path.suffix.lower() in FIT_READERS or (path.is_dir() and path.suffix != ".zarr"):
         lines = information.of_fit(_loaded(path))
     else:
-        lines = information.of_layout(path)
+        layout = read_layout(path, position=arguments.position)
+        lines = information.of_layout(layout)
         [channel] = arguments.channel or [None]
-        choice = information.open_choice(path, channel, arguments.time)
+        choice = information.open_choice(layout, channel, arguments.time)
         if choice:
-            lines.append(("to choose", choice))
+            lines += [("to choose", choice), *(("note", note) for note in layout.notes)]
         else:
             lines += information.of_stack(*_opened(arguments, path))
     width = max(len(name) for name, _ in lines)

@@ -6,13 +6,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.stack import read_layout
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from napari_gaussfit.io.native import SavedFit
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stack import Stack, StackLayout
 
 __all__ = ["of_fit", "of_layout", "of_machine", "of_stack", "open_choice"]
 
@@ -47,26 +44,24 @@ def of_machine() -> Lines:
     ]
 
 
-def of_layout(path: Path) -> Lines:
+def of_layout(layout: StackLayout) -> Lines:
     """Return what a stack's file says, without reading its voxels."""
-    layout = read_layout(path)
     sizes = ", ".join(f"{axis.lower()} {size}" for axis, size in layout.sizes.items())
     return [
-        ("stack", str(path)),
+        ("stack", str(layout.path)),
         ("format", f"{layout.container}, {sizes}, {layout.dtype}"),
     ]
 
 
-def open_choice(path: Path, channel: int | None, time: int | None) -> str | None:
+def open_choice(layout: StackLayout, channel: int | None, time: int | None) -> str | None:
     """Return which choice of channel or time is still to be made, None when none is."""
-    layout = read_layout(path)
     several = (layout.channels > 1 and channel is None) or (layout.times > 1 and time is None)
     if not several:
         return None
     try:
         layout.choose(channel, time)
     except StackError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return str(error).removeprefix(f"{layout.path}: ")
     return None
 
 

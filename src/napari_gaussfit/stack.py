@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from napari_gaussfit.errors import SettingsError, StackError, StackNotFoundError
-from napari_gaussfit.io.layout import PIXEL_SPACING, Spacing, StackLayout, checked_spacing
+from napari_gaussfit.io.layout import (
+    PIXEL_SPACING,
+    Spacing,
+    StackLayout,
+    checked_spacing,
+    spacing_doubt,
+)
 from napari_gaussfit.io.units import standard_unit
 
 if TYPE_CHECKING:
@@ -24,12 +30,24 @@ if TYPE_CHECKING:
 
 __all__ = ["STACK_SUFFIXES", "Stack", "StackLayout", "read_layout", "read_voxels"]
 
-_TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8")
+_TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8", ".stk", ".lsm")
 
 _ZARR_SUFFIX = ".zarr"
 
 STACK_SUFFIXES = (*_TIFF_SUFFIXES, _ZARR_SUFFIX)
 """The suffixes of files (and, of OME-Zarr, folders) that `Stack.open` reads."""
+
+_MICROSCOPES = {
+    ".czi": "Zeiss",
+    ".nd2": "Nikon",
+    ".lif": "Leica",
+    ".ims": "Imaris",
+    ".oib": "Olympus",
+    ".oir": "Olympus",
+    ".vsi": "Olympus",
+    ".dv": "DeltaVision",
+}
+"""Suffixes of files that other plugins of napari read."""
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -58,6 +76,8 @@ class Stack:
         Which channel and time of the file, None where the file has but one.
     notes : tuple of str
         What was assumed, each with the option that settles it.
+    position : int or None
+        Which image of the file, None where the file has but one.
     """
 
     voxels: NDArray[Any]
@@ -68,6 +88,7 @@ class Stack:
     channel: int | None = None
     time: int | None = None
     notes: tuple[str, ...] = ()
+    position: int | None = None
 
     @classmethod
     def from_array(
@@ -110,7 +131,8 @@ class Stack:
             return cls(checked, PIXEL_SPACING, "pixel", name, notes=(*notes, note))
         known, factor = standard_unit(unit)
         dz, dy, dx = checked_spacing(spacing)
-        return cls(checked, (dz * factor, dy * factor, dx * factor), known, name, notes=notes)
+        given = (dz * factor, dy * factor, dx * factor)
+        return cls(checked, given, known, name, notes=notes + _doubts(given, known))
 
     @classmethod
     def open(
@@ -119,6 +141,7 @@ class Stack:
         *,
         channel: int | None = None,
         time: int | None = None,
+        position: int | None = None,
         spacing: Sequence[float] | None = None,
         fill_nan: float | None = None,
     ) -> Stack:
@@ -130,6 +153,9 @@ class Stack:
             A TIFF, BigTIFF, ImageJ hyperstack or OME-TIFF, or the folder of an OME-Zarr.
         channel, time : int, optional
             Which one to read; must be given where the file has several.
+        position : int, optional
+            Which image to read of a file that holds several, such as positions of a stage. By
+            default the first with a z axis; a note says so.
         spacing : sequence of float, optional
             (dz, dy, dx) in micrometres, in place of what the file says.
         fill_nan : float, optional
@@ -148,21 +174,22 @@ class Stack:
         source = Path(path)
         given = None if spacing is None else checked_spacing(spacing)
         reader = _reader_of(source)
-        layout = reader.read_layout(source)
+        layout = reader.read_layout(source, position=position)
         channel, time = layout.choose(channel, time)
         voxels, fill_notes = _checked_voxels(
             reader.read_voxels(layout, channel=channel, time=time), str(source), fill_nan
         )
-        known = given or layout.spacing
+        spacing_notes = layout.spacing_notes if given is None else _doubts(given)
         return cls(
             voxels=voxels,
-            spacing=known or PIXEL_SPACING,
-            unit="micrometer" if known else "pixel",
+            spacing=given or layout.scale,
+            unit="micrometer" if given else layout.unit,
             name=_name_of(source),
             source=source,
             channel=channel,
             time=time,
-            notes=layout.axis_notes + (() if given else layout.spacing_notes) + fill_notes,
+            notes=layout.axis_notes + spacing_notes + fill_notes,
+            position=layout.image if len(layout.positions) > 1 else None,
         )
 
     @classmethod
@@ -172,6 +199,7 @@ class Stack:
         channels: Sequence[int] | None = None,
         *,
         time: int | None = None,
+        position: int | None = None,
         spacing: Sequence[float] | None = None,
         fill_nan: float | None = None,
     ) -> tuple[Stack, ...]:
@@ -185,6 +213,8 @@ class Stack:
             Which ones; all by default.
         time : int, optional
             Which one; must be given where the file has several.
+        position : int, optional
+            Which image of the file, as for `open`.
         spacing : sequence of float, optional
             (dz, dy, dx) in micrometres, in place of what the file says.
         fill_nan : float, optional
@@ -200,10 +230,17 @@ class Stack:
         StackError, StackNotFoundError, SettingsError
             As for `open`.
         """
-        chosen = range(read_layout(path).channels) if channels is None else channels
+        layout = read_layout(path, position=position)
         return tuple(
-            cls.open(path, channel=channel, time=time, spacing=spacing, fill_nan=fill_nan)
-            for channel in chosen
+            cls.open(
+                path,
+                channel=channel,
+                time=time,
+                position=position,
+                spacing=spacing,
+                fill_nan=fill_nan,
+            )
+            for channel in (range(layout.channels) if channels is None else channels)
         )
 
     @property
@@ -234,13 +271,15 @@ class Stack:
         return -0.5 * spacing, (np.asarray(self.shape) - 0.5) * spacing
 
 
-def read_layout(path: str | os.PathLike[str]) -> StackLayout:
+def read_layout(path: str | os.PathLike[str], *, position: int | None = None) -> StackLayout:
     """Read what a file says about its stack: axes, sizes, spacing, unit, channels; no voxels.
 
     Parameters
     ----------
     path : path-like
         A file that `Stack.open` reads.
+    position : int, optional
+        Which image of the file, as for `Stack.open`.
 
     Returns
     -------
@@ -255,7 +294,7 @@ def read_layout(path: str | os.PathLike[str]) -> StackLayout:
         If it holds no 3D stack.
     """
     source = Path(path)
-    return _reader_of(source).read_layout(source)
+    return _reader_of(source).read_layout(source, position=position)
 
 
 def read_voxels(
@@ -287,7 +326,7 @@ def read_voxels(
 class _StackReader(Protocol):
     """What a module of `io` that reads stacks offers."""
 
-    def read_layout(self, path: Path) -> StackLayout: ...
+    def read_layout(self, path: Path, *, position: int | None = None) -> StackLayout: ...
 
     def read_voxels(
         self, layout: StackLayout, *, channel: int | None = None, time: int | None = None
@@ -306,8 +345,21 @@ def _reader_of(path: Path) -> _StackReader:
         return ome_zarr
     if not path.exists():
         raise StackNotFoundError(f"{path}: there is no such file; check the path")
+    maker = _MICROSCOPES.get(path.suffix.lower())
+    if maker is not None:
+        raise StackError(
+            f"{path}: has the suffix {path.suffix!r}, a format of {maker} that is not read here; "
+            "open it in napari with a plugin that reads it and fit the layer in the panel, or save "
+            "it as OME-TIFF (.ome.tiff), e.g. in Fiji"
+        )
     kind = "is a folder" if path.is_dir() else f"has the suffix {path.suffix!r}"
     raise StackError(f"{path}: {kind}; expected a name that ends in {', '.join(STACK_SUFFIXES)}")
+
+
+def _doubts(spacing: Spacing, unit: str = "micrometer") -> tuple[str, ...]:
+    """Return a note where a spacing that was given can hardly be that of a voxel."""
+    doubt = spacing_doubt(spacing, unit)
+    return () if doubt is None else (f"the spacing given is doubtful: {doubt}; check its unit",)
 
 
 def _name_of(path: Path) -> str:

@@ -126,4 +126,4 @@ def test_of_several_images_the_first_with_z_is_taken_and_said(tmp_path: Path) ->
     assert stack.spacing == pytest.approx((0.3, 0.1, 0.1))
     assert stack.name == "overview"
     [note] = stack.notes
-    assert "number 2 (cell) is taken" in note
+    assert "position 1 (cell) is taken, the first with a z axis" in note

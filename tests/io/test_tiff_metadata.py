@@ -35,13 +35,11 @@ def test_imagej_spacing_becomes_micrometers(
     path = written(
         NOISE,
         imagej=True,
-        resolution=(5, 4),
-        metadata={"axes": "ZYX", "spacing": 0.5, "unit": unit},
+        resolution=(5 * micrometers, 4 * micrometers),
+        metadata={"axes": "ZYX", "spacing": 0.5 / micrometers, "unit": unit},
     )
     stack = Stack.open(path)
-    assert stack.spacing == pytest.approx(
-        (0.5 * micrometers, 0.25 * micrometers, 0.2 * micrometers)
-    )
+    assert stack.spacing == pytest.approx((0.5, 0.25, 0.2))
     assert (stack.unit, stack.notes) == ("micrometer", ())
 
 
@@ -71,13 +69,11 @@ def test_ome_spacing_becomes_micrometers(
 ) -> None:
     metadata: dict[str, Any] = {"axes": "ZYX"}
     for axis, size in (("Z", 0.5), ("Y", 0.25), ("X", 0.2)):
-        metadata[f"PhysicalSize{axis}"] = size
+        metadata[f"PhysicalSize{axis}"] = size / micrometers
         if unit is not None:
             metadata[f"PhysicalSize{axis}Unit"] = unit
     stack = Stack.open(written(NOISE, ome=True, metadata=metadata))
-    assert stack.spacing == pytest.approx(
-        (0.5 * micrometers, 0.25 * micrometers, 0.2 * micrometers)
-    )
+    assert stack.spacing == pytest.approx((0.5, 0.25, 0.2))
     assert (stack.unit, stack.notes) == ("micrometer", ())
 
 
@@ -104,22 +100,6 @@ def test_ome_spacing_becomes_micrometers(
         ),
         (
             {
-                "imagej": True,
-                "resolution": (5, 4),
-                "metadata": {"axes": "ZYX", "spacing": 2, "unit": "pixel"},
-            },
-            "no voxel size, so",
-        ),
-        (
-            {
-                "imagej": True,
-                "resolution": (5, 4),
-                "metadata": {"axes": "ZYX", "spacing": 2, "unit": "furlong"},
-            },
-            "its unit, 'furlong', is no length",
-        ),
-        (
-            {
                 "ome": True,
                 "metadata": {"axes": "ZYX", "PhysicalSizeX": 0.2, "PhysicalSizeY": 0.3},
             },
@@ -136,6 +116,115 @@ def test_a_spacing_not_wholly_known_is_none_and_the_note_says_what_settles_it(
     [note] = stack.notes
     assert said in note
     assert "--spacing" in note
+
+
+@pytest.mark.parametrize(
+    ("options", "proportions"),
+    [
+        ({"imagej": True, "metadata": {"axes": "ZYX", "spacing": 3.5}}, (3.5, 1, 1)),
+        (
+            {"imagej": True, "metadata": {"axes": "ZYX", "spacing": 3.5, "unit": "pixel"}},
+            (3.5, 1, 1),
+        ),
+        (
+            {
+                "imagej": True,
+                "resolution": (5, 4),
+                "metadata": {"axes": "ZYX", "spacing": 2, "unit": "furlong"},
+            },
+            (2, 0.25, 0.2),
+        ),
+        (
+            {
+                "ome": True,
+                "metadata": {
+                    "axes": "ZYX",
+                    **{f"PhysicalSize{axis}": n for axis, n in zip("ZYX", (4, 1, 2), strict=True)},
+                    **{f"PhysicalSize{axis}Unit": "reference frame" for axis in "ZYX"},
+                },
+            },
+            (4, 1, 2),
+        ),
+    ],
+    ids=["imagej", "imagej-pixel", "imagej-furlong", "ome-reference-frame"],
+)
+def test_proportions_without_a_unit_are_kept_and_offered_with_the_option_that_gives_one(
+    written: Callable[..., Path], options: dict[str, Any], proportions: tuple[float, float, float]
+) -> None:
+    path = written(NOISE, **options)
+    stack = Stack.open(path)
+    assert (stack.spacing, stack.unit) == (proportions, "pixel")
+    [note] = stack.notes
+    assert "--spacing {:g} {:g} {:g}".format(*proportions) in note
+    assert ("'furlong', is no length" in note) == ("furlong" in str(options))
+    given = Stack.open(path, spacing=proportions)
+    assert (given.unit, given.notes) == ("micrometer", ())
+
+
+@pytest.mark.parametrize("unit", ["um", "micron", "\\u00B5m", "nm"])
+@pytest.mark.parametrize("tag", ["CENTIMETER", "INCH", "NONE"])
+def test_resolution_tags_are_in_their_own_unit_where_the_description_has_another(
+    written: Callable[..., Path], unit: str, tag: str
+) -> None:
+    tagged = {"CENTIMETER": 1e4, "INCH": 25400, "NONE": 1e-3 if unit == "nm" else 1}[tag]
+    spacing = 500 if unit == "nm" else 0.5
+    stack = Stack.open(
+        written(
+            NOISE,
+            description=f"ImageJ=1.52a\nimages=5\nslices=5\nunit={unit}\nspacing={spacing}\n",
+            metadata=None,
+            resolution=(tagged / 0.13, tagged / 0.26),
+            resolutionunit=tag,
+        )
+    )
+    assert stack.spacing == pytest.approx((0.5, 0.26, 0.13), rel=1e-6)
+    # ImageJ itself does not look at inches, so that which of the two was taken is said.
+    assert [f"in {unit} by its description, in inch" in note for note in stack.notes] == [True] * (
+        tag == "INCH"
+    )
+
+
+def test_tags_that_only_claim_to_be_in_centimetres_are_in_the_descriptions_unit_with_a_note(
+    written: Callable[..., Path],
+) -> None:
+    stack = Stack.open(
+        written(
+            NOISE,
+            description="ImageJ=1.52a\nimages=5\nslices=5\nunit=um\nspacing=0.5\n",
+            metadata=None,
+            resolution=(1 / 0.13, 1 / 0.13),
+            resolutionunit="CENTIMETER",
+        )
+    )
+    assert stack.spacing == pytest.approx((0.5, 0.13, 0.13))
+    [note] = stack.notes
+    assert "in um by its description, in cm by its tags; um was taken" in note
+
+
+def test_imagej_takes_the_sign_off_a_spacing(written: Callable[..., Path]) -> None:
+    metadata = {"axes": "ZYX", "spacing": -0.5, "unit": "um"}
+    stack = Stack.open(written(NOISE, imagej=True, resolution=(5, 5), metadata=metadata))
+    assert stack.spacing == pytest.approx((0.5, 0.2, 0.2))
+    assert stack.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((0.5, 1.3e-5, 1.3e-5), "1.3e-05 micrometer is less than a nanometer"),
+        ((2000, 100, 100), "2e+03 micrometer is more than a millimeter"),
+        ((0.5, 0.13, 0.001), "one side is 500 times another"),
+    ],
+)
+def test_a_voxel_that_can_hardly_be_one_is_taken_with_a_word(
+    written: Callable[..., Path], sizes: tuple[float, float, float], said: str
+) -> None:
+    metadata = {f"PhysicalSize{axis}": size for axis, size in zip("ZYX", sizes, strict=True)}
+    stack = Stack.open(written(NOISE, ome=True, metadata={"axes": "ZYX", **metadata}))
+    assert stack.spacing == pytest.approx(sizes)
+    [note] = stack.notes
+    assert said in note
+    assert "--spacing DZ DY DX" in note
 
 
 def test_a_voxel_of_one_micrometer_is_believed_but_questioned(

@@ -71,7 +71,7 @@ def open_stack(layout: StackLayout) -> list[LayerData]:
     """
     from napari_gaussfit._napari.layers import METADATA
     from napari_gaussfit._napari.placement import AXIS_LABELS
-    from napari_gaussfit.io.layout import PIXEL_SPACING, refuse_what_memory_cannot_hold
+    from napari_gaussfit.io.layout import refuse_what_memory_cannot_hold
 
     count = layout.channels
     refuse_what_memory_cannot_hold(
@@ -84,7 +84,7 @@ def open_stack(layout: StackLayout) -> list[LayerData]:
             "or infinite; check how it was saved"
         )
     axes: dict[str, tuple[Any, ...]] = {
-        "scale": layout.spacing or PIXEL_SPACING,
+        "scale": layout.scale,
         "units": (layout.unit,) * 3,
         "axis_labels": AXIS_LABELS,
     }

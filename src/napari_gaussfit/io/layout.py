@@ -22,20 +22,34 @@ __all__ = [
     "PIXEL_SPACING",
     "Spacing",
     "StackLayout",
+    "VoxelSize",
     "checked_spacing",
     "interpret_axes",
+    "known_proportions",
     "refuse_what_memory_cannot_hold",
+    "spacing_doubt",
     "spacing_notes",
 ]
 
 Spacing = tuple[float, float, float]
 """(dz, dy, dx), the distances between the centres of neighbouring voxels."""
 
+VoxelSize = tuple[float | None, float | None, float | None]
+"""(dz, dy, dx), None for what is not known."""
+
 PIXEL_SPACING: Spacing = (1.0, 1.0, 1.0)
 """What the spacing is when none is known: lengths are then in pixels."""
 
 _UNNAMED = "QI"
 """Axis letters that say nothing about their meaning: tifffile's `other` and `image`."""
+
+_SMALLEST_VOXEL, _LARGEST_VOXEL = 1e-3, 1e3
+"""Micrometres. Beyond these a unit was mistaken more likely than a specimen was recorded: the
+finest localisations are sampled at a few nanometres, the coarsest mesoscopes at tens of
+micrometres."""
+
+_LARGEST_RATIO = 100
+"""Between the sides of a voxel. Light-sheet stacks reach 20, a mistaken unit makes 1,000."""
 
 _WORKING_ITEMSIZE = 4
 """Bytes a voxel of the float32 copy that a fit works on, beside the stack itself."""
@@ -69,6 +83,10 @@ class StackLayout:
         What was assumed about axes and images.
     spacing_notes : tuple of str
         What was assumed about the spacing, with the option that settles it.
+    proportions : tuple of float, optional
+        (dz, dy, dx) where the file gives them without a unit of length.
+    positions : tuple of int
+        The images of the file that are stacks, each of which can be asked for as `position`.
     """
 
     path: Path
@@ -78,10 +96,12 @@ class StackLayout:
     axes: str
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
-    voxel_size: tuple[float | None, float | None, float | None]
+    voxel_size: VoxelSize
     channel_names: tuple[str, ...]
     axis_notes: tuple[str, ...]
     spacing_notes: tuple[str, ...]
+    proportions: Spacing | None = None
+    positions: tuple[int, ...] = (0,)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -114,6 +134,11 @@ class StackLayout:
         """(dz, dy, dx) in micrometres, or None unless the file gives all three."""
         dz, dy, dx = self.voxel_size
         return None if dz is None or dy is None or dx is None else (dz, dy, dx)
+
+    @property
+    def scale(self) -> Spacing:
+        """(dz, dy, dx) in `unit`: the spacing, else the proportions, else 1, 1, 1."""
+        return self.spacing or self.proportions or PIXEL_SPACING
 
     @property
     def unit(self) -> str:
@@ -267,10 +292,47 @@ def checked_spacing(spacing: Sequence[float]) -> Spacing:
     return values
 
 
+def known_proportions(sizes: VoxelSize) -> Spacing | None:
+    """Return (dz, dy, dx) of an unknown unit, unless one is missing or all are 1.
+
+    Parameters
+    ----------
+    sizes : tuple of (float or None)
+        What the file gives as voxel size, without a unit of length.
+    """
+    dz, dy, dx = sizes
+    if dz is None or dy is None or dx is None or (dz, dy, dx) == PIXEL_SPACING:
+        return None
+    return dz, dy, dx
+
+
+def spacing_doubt(sizes: Sequence[float | None], unit: str = "micrometer") -> str | None:
+    """Say why sizes can hardly be those of a voxel, None where they can.
+
+    Parameters
+    ----------
+    sizes : sequence of (float or None)
+        Of a voxel's sides, those that are known.
+    unit : str
+        "micrometer", or "pixel", of which only the ratio of the sides is judged.
+    """
+    known = [size for size in sizes if size is not None]
+    if not known:
+        return None
+    smallest, largest = min(known), max(known)
+    if unit == "micrometer" and smallest < _SMALLEST_VOXEL:
+        return f"{smallest:.3g} micrometer is less than a nanometer"
+    if unit == "micrometer" and largest > _LARGEST_VOXEL:
+        return f"{largest:.3g} micrometer is more than a millimeter"
+    if largest > _LARGEST_RATIO * smallest:
+        return f"one side is {largest / smallest:,.0f} times another"
+    return None
+
+
 def spacing_notes(
-    voxel_size: tuple[float | None, float | None, float | None], *, hint: str = ""
+    voxel_size: VoxelSize, *, hint: str = "", proportions: Spacing | None = None
 ) -> tuple[str, ...]:
-    """Say what is not known about the spacing, and which option settles it.
+    """Say what is not known about the spacing or is doubtful, and which option settles it.
 
     Parameters
     ----------
@@ -278,35 +340,53 @@ def spacing_notes(
         (dz, dy, dx) in micrometres, None where the file gives none.
     hint : str
         What a reader knows about why something is missing.
+    proportions : tuple of float, optional
+        (dz, dy, dx) where the file gives them without a unit of length.
     """
     found = {
         name: size
         for name, size in zip(("dz", "dy", "dx"), voxel_size, strict=True)
         if size is not None
     }
-    if len(found) == 3:
-        if set(found.values()) == {1.0}:
-            note = (
-                "the file gives a voxel of 1 x 1 x 1 micrometer, which some programs write when "
-                "they know none; spacing=(dz, dy, dx) (--spacing DZ DY DX) overrides it"
-            )
-            return (note,)
-        return ()
+    notes = [] if len(found) == 3 else [_unknown_spacing(found, hint, proportions)]
+    if len(found) == 3 and set(found.values()) == {1.0}:
+        notes.append(
+            "the file gives a voxel of 1 x 1 x 1 micrometer, which some programs write when "
+            "they know none; spacing=(dz, dy, dx) (--spacing DZ DY DX) overrides it"
+        )
+    doubt = spacing_doubt(voxel_size)
+    if doubt is None and not found and proportions is not None:
+        doubt = spacing_doubt(proportions, "pixel")
+    if doubt:
+        notes.append(
+            f"the voxel size in the file is doubtful: {doubt}; check it, and give "
+            "spacing=(dz, dy, dx) in micrometers (--spacing DZ DY DX) if it is wrong"
+        )
+    return tuple(notes)
+
+
+def _unknown_spacing(found: dict[str, float], hint: str, proportions: Spacing | None) -> str:
+    """Say what is missing to a spacing of which some, or nothing, was found."""
     hint = f" ({hint})" if hint else ""
+    if not found and proportions is not None:
+        values = [f"{size:.6g}" for size in proportions]
+        return (
+            f"the file gives a voxel of {' x '.join(values)} without a unit of length{hint}; the "
+            "proportions are kept, and lengths are in pixels; if these are micrometers, give "
+            f"spacing=({', '.join(values)}) (--spacing {' '.join(values)})"
+        )
     if not found:
-        note = (
+        return (
             f"the file gives no voxel size{hint}, so lengths are in pixels; "
             "give spacing=(dz, dy, dx) in micrometers (--spacing DZ DY DX)"
         )
-        return (note,)
     known = ", ".join(f"{name}={size:.6g}" for name, size in found.items())
     missing = ", ".join(name for name in ("dz", "dy", "dx") if name not in found)
     values = [f"{found[name]:.6g}" if name in found else name for name in ("dz", "dy", "dx")]
-    note = (
+    return (
         f"the file gives {known} micrometer but no {missing}{hint}, so lengths are in pixels; "
         f"give spacing=({', '.join(values)}) (--spacing {' '.join(values).upper()})"
     )
-    return (note,)
 
 
 def refuse_what_memory_cannot_hold(label: str, nbytes_read: int, voxels: int) -> None:

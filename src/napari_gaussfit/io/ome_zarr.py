@@ -51,13 +51,15 @@ class _Image:
     notes: tuple[str, ...]
 
 
-def read_layout(path: Path) -> StackLayout:
+def read_layout(path: Path, *, position: int | None = None) -> StackLayout:
     """Read what an OME-Zarr says about its stack, without its voxels.
 
     Parameters
     ----------
     path : Path
         The folder.
+    position : int, optional
+        Only 0: of several images, each is a folder of its own.
 
     Returns
     -------
@@ -72,6 +74,11 @@ def read_layout(path: Path) -> StackLayout:
         If it is no OME-Zarr of an image, its metadata are not valid, or it is no 3D stack of real
         numbers.
     """
+    if position:
+        raise StackError(
+            f"{path}: position={position} (--position {position}) cannot be chosen in an OME-Zarr; "
+            "give the folder of that image"
+        )
     image = _opened(path)
     kept = [
         (axis, length)

@@ -1,6 +1,7 @@
-"""TIFF: stacks from plain files, BigTIFF, ImageJ hyperstacks and OME-TIFF; volumes to OME-TIFF.
+"""TIFF: stacks from plain files, BigTIFF, ImageJ hyperstacks, OME-TIFF and microscopes' own kinds.
 
-Knows how TIFF files say things, and checks that they are whole. What they mean is for `layout`.
+Opens files, chooses an image, checks that it is whole, and reads it; writes volumes as OME-TIFF.
+Which images there are is for `tiff_images`, their voxels' size for `tiff_metadata`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import logging
 import re
 import struct
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,14 @@ import tifffile
 
 from napari_gaussfit.errors import StackError, StackNotFoundError
 from napari_gaussfit.io.atomic import replacing
-from napari_gaussfit.io.layout import StackLayout, interpret_axes, refuse_what_memory_cannot_hold
+from napari_gaussfit.io.layout import (
+    StackLayout,
+    interpret_axes,
+    refuse_what_memory_cannot_hold,
+    spacing_notes,
+)
+from napari_gaussfit.io.ome_xml import xml_to_read_by
+from napari_gaussfit.io.tiff_images import TiffImage, images_of
 from napari_gaussfit.io.tiff_metadata import calibration, channel_names
 
 if TYPE_CHECKING:
@@ -32,7 +41,17 @@ __all__ = ["read_layout", "read_voxels", "write_ome_tiff"]
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First four bytes of a TIFF and of a BigTIFF, little- and big-endian."""
 
-_CONTAINERS = {"imagej": "ImageJ TIFF", "ome": "OME-TIFF"}
+_CONTAINERS = {
+    "imagej": "ImageJ TIFF",
+    "ome": "OME-TIFF",
+    "mmstack": "Micro-Manager TIFF",
+    "scanimage": "ScanImage TIFF",
+    "stk": "MetaMorph STK",
+    "lsm": "Zeiss LSM",
+}
+
+_FOLLOWS_OME = ("ome", "mmstack")
+"""Kinds of series whose axes are those that OME-XML gives."""
 
 _KINDS_WITHOUT_A_COUNT = ("generic", "uniform")
 """Kinds of series that say nowhere how many planes there should be."""
@@ -45,17 +64,35 @@ _CUT_SHORT = "the file was cut short when it was written or copied; copy or save
 _LOST_METADATA = re.compile("TiffTag (270|282|283) .*invalid value offset")
 """What it logs when the description or a resolution lies beyond the end of the file."""
 
+_MISSING_FILE = re.compile(r"OME series failed to read '([^']*)'")
+"""What it logs when a file of an OME-TIFF set is not there."""
+
 _OME_UNITS = {"micrometer": "µm", "pixel": "pixel"}
 """OME's symbols for the units that stacks have here."""
 
 
-def read_layout(path: Path) -> StackLayout:
+@dataclass(frozen=True)
+class _File:
+    """An open TIFF file."""
+
+    path: Path
+    tif: tifffile.TiffFile
+    log: list[str]
+    """What tifffile has said about it."""
+
+    notes: tuple[str, ...]
+    """What was done about its OME-XML."""
+
+
+def read_layout(path: Path, *, position: int | None = None) -> StackLayout:
     """Read what a TIFF file says about its stack, without its voxels.
 
     Parameters
     ----------
     path : Path
-        The file. Of several images in it, the first with a z axis is taken.
+        The file.
+    position : int, optional
+        Which image, where the file holds several; by default the first with a z axis.
 
     Returns
     -------
@@ -69,31 +106,38 @@ def read_layout(path: Path) -> StackLayout:
     StackError
         If it is no TIFF, is cut short, or holds no 3D stack of real numbers.
     """
-    with _opened(path) as (tif, log):
-        image, axes, notes = _first_stack(path, tif, log)
-        series = tif.series[image]
-        _refuse_cut_short(path, tif, series, log)
+    with _opened(path) as file:
+        images = _images(file)
+        place, positions, notes = _chosen(file, images, position)
+        image = images[place]
+        series = image.series
+        _refuse_cut_short(file, image)
+        notes = _refuse_ome_not_followed(file, image) + notes
+        stored_axes, shape = image.visible
+        axes, axis_notes = interpret_axes(str(path), stored_axes, shape)
         if series.dtype.kind not in "buif":
             raise StackError(
                 f"{path}: has voxels of type {series.dtype}; expected integers or real numbers; "
                 "convert it first, e.g. to its magnitude"
             )
-        stored_axes, shape = _stored(series)
-        voxel_size, size_notes = calibration(tif, image)
-        names = channel_names(tif, image)
+        voxel_size, proportions, size_notes, hint = calibration(file.tif, image)
+        names = channel_names(file.tif, image)
         container = _CONTAINERS.get(series.kind, "TIFF")
         return StackLayout(
             path=path,
-            container=container.replace("TIFF", "BigTIFF") if tif.is_bigtiff else container,
-            image=image,
+            container=container.replace("TIFF", "BigTIFF") if file.tif.is_bigtiff else container,
+            image=place,
             stored_axes=stored_axes,
             axes=axes,
             shape=shape,
             dtype=series.dtype,
             voxel_size=voxel_size,
             channel_names=names if ("C", len(names)) in zip(axes, shape, strict=True) else (),
-            axis_notes=notes,
-            spacing_notes=size_notes,
+            axis_notes=(*file.notes, *axis_notes, *image.notes, *notes),
+            spacing_notes=size_notes
+            + spacing_notes(voxel_size, hint=hint, proportions=proportions),
+            proportions=proportions,
+            positions=positions,
         )
 
 
@@ -121,11 +165,9 @@ def read_voxels(
         decoded.
     """
     channel, time = layout.choose(channel, time)
-    chosen = {"C": channel, "T": time}
-    selection = tuple(chosen.get(axis, slice(None)) for axis in layout.axes)
     remaining = [axis for axis in layout.axes if axis in "ZYX"]
-    with _opened(layout.path) as (tif, _):
-        voxels = _read_selection(layout, tif.series[layout.image], selection)
+    with _opened(layout.path) as file:
+        voxels = _read_selection(layout, _images(file)[layout.image], {"C": channel, "T": time})
     zyx = voxels.transpose([remaining.index(axis) for axis in "ZYX"])
     return np.ascontiguousarray(zyx, dtype=voxels.dtype.newbyteorder("="))
 
@@ -173,9 +215,10 @@ def write_ome_tiff(
 
 
 def _read_selection(
-    layout: StackLayout, series: tifffile.TiffPageSeries, selection: tuple[int | slice | None, ...]
+    layout: StackLayout, image: TiffImage, chosen: dict[str, int | None]
 ) -> NDArray[Any]:
     """Read as few pages as the selection allows."""
+    series, selection = image.series, image.selection(chosen)
     nbytes, voxels = layout.stack_nbytes, prod(layout.stack_shape)
     tif, page_shape = series.parent, series.keyframe.shape
     mappable = series.keyframe.is_memmappable and not series.is_multifile
@@ -183,22 +226,22 @@ def _read_selection(
         refuse_what_memory_cannot_hold(str(layout.path), nbytes, voxels)
         stored = np.dtype(series.dtype).newbyteorder(tif.byteorder)
         mapped = np.memmap(
-            layout.path, stored, mode="r", offset=series.dataoffset, shape=layout.shape
+            layout.path, stored, mode="r", offset=series.dataoffset, shape=image.shape
         )
         return np.array(mapped[selection])
-    outer = layout.shape[:-2]
-    if page_shape == layout.shape[-2:] and len(series) == prod(outer):
+    outer = image.shape[:-2]
+    if page_shape == image.shape[-2:] and len(series) == prod(outer):
         refuse_what_memory_cannot_hold(str(layout.path), nbytes, voxels)
         pages = np.arange(len(series)).reshape(outer)[selection[:-2]]
         return series.asarray(key=pages.ravel().tolist()).reshape(*pages.shape, *page_shape)
     refuse_what_memory_cannot_hold(
-        str(layout.path), prod(layout.shape) * layout.dtype.itemsize, voxels
+        str(layout.path), prod(image.shape) * layout.dtype.itemsize, voxels
     )
-    return series.asarray().reshape(layout.shape)[selection]
+    return series.asarray().reshape(image.shape)[selection]
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, list[str]]]:
+def _opened(path: Path) -> Iterator[_File]:
     """Open a TIFF file, with what tifffile logs about it kept off the terminal and handed over.
 
     Whatever goes wrong while it is open, in tifffile or in a codec, is raised as a StackError.
@@ -206,8 +249,12 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, list[str]]]:
     _refuse_what_is_no_tiff(path)
     with _captured_log() as log:
         try:
-            with tifffile.TiffFile(path) as tif:
-                yield tif, log
+            with ExitStack() as files:
+                tif = files.enter_context(tifffile.TiffFile(path))
+                xml, notes = xml_to_read_by(path, tif)
+                if xml is not None:
+                    tif = files.enter_context(tifffile.TiffFile(path, omexml=xml))
+                yield _File(path, tif, log, notes)
         except StackError:
             raise
         except MemoryError as error:
@@ -260,63 +307,96 @@ def _refuse_what_is_no_tiff(path: Path) -> None:
         )
 
 
-def _first_stack(
-    path: Path, tif: tifffile.TiffFile, log: list[str]
-) -> tuple[int, str, tuple[str, ...]]:
-    """Return which image is the first with a z axis, what its axes mean, and notes on that."""
-    if not len(tif.pages) or not tif.series:
-        size = tif.filehandle.size
+def _images(file: _File) -> list[TiffImage]:
+    """Return the images of a file, of which there is one at least."""
+    if not len(file.tif.pages) or not file.tif.series:
+        size = file.tif.filehandle.size
         raise StackError(
-            f"{path}: has a TIFF header but no image in its {size} bytes; {_CUT_SHORT}"
+            f"{file.path}: has a TIFF header but no image in its {size} bytes; {_CUT_SHORT}"
         )
-    refusals = []
-    for image, series in enumerate(tif.series):
+    return images_of(file.tif)
+
+
+def _chosen(
+    file: _File, images: list[TiffImage], position: int | None
+) -> tuple[int, tuple[int, ...], tuple[str, ...]]:
+    """Return which image to read, which others are stacks, and a note if none was asked for."""
+    count = len(images)
+    allowed = f"position=0..{count - 1} (--position 0..{count - 1})"
+    if position is not None and 0 <= position < count:
+        return position, tuple(range(count)), ()
+    if position is not None:
+        has = f"{count} images; choose {allowed}" if count > 1 else "one image; leave it out"
+        raise StackError(
+            f"{file.path}: position={position} (--position {position}) is not in the file, "
+            f"which has {has}"
+        )
+    refusals: list[StackError] = []
+    stacks = []
+    for place, image in enumerate(images):
         try:
-            axes, notes = interpret_axes(str(path), *_stored(series))
+            interpret_axes(str(file.path), *image.visible)
         except StackError as refusal:
             refusals.append(refusal)
-            continue
-        if len(tif.series) > 1:
-            name = f" ({series.name})" if series.name else ""
-            note = (
-                f"the file holds {len(tif.series)} images; number {image + 1}{name} is taken, "
-                "the first with a z axis; to fit another one, save it as a file of its own"
-            )
-            return image, axes, (*notes, note)
-        return image, axes, notes
-    # Cut short, a stack may look like a single plane: then that is what is wrong with it.
-    _refuse_cut_short(path, tif, tif.series[0], log)
-    raise refusals[0]
+        else:
+            stacks.append(place)
+    if not stacks:
+        # Cut short, a stack may look like a single plane: then that is what is wrong with it.
+        _refuse_cut_short(file, images[0])
+        if count == 1:
+            raise refusals[0]
+        said = str(refusals[0]).removeprefix(f"{file.path}: ")
+        raise StackError(f"{file.path}: holds {count} images and no stack; the first {said}")
+    if count == 1:
+        return 0, (0,), ()
+    own = [place for place in stacks if images[place].lies_in(file.tif.filename)]
+    place = (own or stacks)[0]
+    why = "the first with a z axis" if place == stacks[0] else "whose planes this file has"
+    called = images[place].series.name
+    name = f" ({called})" if called else ""
+    note = f"the file holds {count} images; position {place}{name} is taken, {why}"
+    if len(stacks) > 1:
+        note += f"; {allowed} chooses another"
+    return place, tuple(stacks), (note,)
 
 
-def _stored(series: tifffile.TiffPageSeries) -> tuple[str, tuple[int, ...]]:
-    """Return axes and shape without axes of length 1 other than y and x."""
-    kept = [
-        (axis, length)
-        for axis, length in zip(series.axes, series.shape, strict=True)
-        if length > 1 or axis in "YX"
-    ]
-    return "".join(axis for axis, _ in kept), tuple(length for _, length in kept)
+def _refuse_ome_not_followed(file: _File, image: TiffImage) -> tuple[str, ...]:
+    """Refuse pages that OME-XML describes in a way that cannot be followed.
+
+    Returns a note where ImageJ's description says as much.
+    """
+    if not file.tif.is_ome or image.series.kind in _FOLLOWS_OME:
+        return ()
+    said = next((message for message in file.log if "OME series" in message), "")
+    reason = " ".join(said.partition("> ")[2].split())[:160] or "it does not fit the pages"
+    if image.series.kind == "imagej":
+        return (f"its OME-XML cannot be followed ({reason}); ImageJ's description was read",)
+    raise StackError(
+        f"{file.path}: its OME-XML cannot be followed ({reason}), so which page is which channel, "
+        "time and plane is not known; mend it, or save the stack again with named axes"
+    )
 
 
-def _refuse_cut_short(
-    path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, log: list[str]
-) -> None:
+def _refuse_cut_short(file: _File, image: TiffImage) -> None:
     """Refuse a file that lacks data; tifffile leaves planes out, or fills them with zeros."""
+    path, tif, series, log = file.path, file.tif, image.series, file.log
     plane = series.keyframe
-    found = max(prod(series.shape) // prod(plane.shape), 1)
+    needed = None if _is_contiguous(tif, series) else image.pages()
+    found = max(prod(series.shape) // prod(plane.shape), 1) if needed is None else needed.size
     described = _planes_described(tif, series)
     promised = max(found, described)
-    held = _planes_held(tif, series)
+    held = _planes_held(tif, series, needed)
     uncounted = series.kind in _KINDS_WITHOUT_A_COUNT and not described
     if held < promised and uncounted:
         raise StackError(f"{path}: ends inside plane {held + 1}; {_CUT_SHORT}")
     if held < promised:
         size = " x ".join(map(str, plane.shape))
         author = "ImageJ metadata" if tif.is_imagej else "metadata"
+        missing = next(filter(None, map(_MISSING_FILE.search, log)), None)
+        remedy = f"{missing[1]} is missing; copy it beside this file" if missing else _CUT_SHORT
         raise StackError(
             f"{path}: its {author} promises {promised} planes of {size} {plane.dtype}, "
-            f"the file holds {held}; {_CUT_SHORT}"
+            f"the file holds {held}; {remedy}"
         )
     if any(_LOST_METADATA.search(message) for message in log):
         raise StackError(f"{path}: ends before its metadata; {_CUT_SHORT}")
@@ -324,13 +404,20 @@ def _refuse_cut_short(
         raise StackError(f"{path}: ends where plane {found + 1} was to begin; {_CUT_SHORT}")
 
 
-def _planes_held(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> int:
-    """Count the planes whose data lie wholly inside the file, without reading them."""
+def _is_contiguous(tif: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> bool:
+    """Tell whether all planes follow upon each other, as ImageJ and tifffile write them."""
+    return series.dataoffset is not None or (series.keyframe.is_final and len(tif.pages) == 1)
+
+
+def _planes_held(
+    tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, needed: NDArray[np.intp] | None
+) -> int:
+    """Count the planes, of those needed, whose data lie wholly inside a file; reads none."""
     plane = series.keyframe
-    if series.dataoffset is not None or (plane.is_final and len(tif.pages) == 1):
-        # All planes follow upon each other, as ImageJ and tifffile write them.
+    if _is_contiguous(tif, series):
         return max(tif.filehandle.size - plane.dataoffsets[0], 0) // plane.nbytes
-    return sum(page is not None and _is_whole(page) for page in series)
+    pages = series if needed is None else (series[int(page)] for page in needed.ravel())
+    return sum(page is not None and _is_whole(page) for page in pages)
 
 
 def _is_whole(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
