@@ -1,35 +1,34 @@
 """GaussianField: a sum of anisotropic 3D Gaussians over a background.
 
-Knows no camera, no stack and no optimiser.
+Knows no camera, no stack and no optimiser. Loads torch once a tensor is asked for: a field that is
+read from a file or a message can be counted, written and measured without it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from napari_gaussfit import _kernels
-from napari_gaussfit._kernels.geometry import Grid
-from napari_gaussfit._kernels.reference import cholesky_parameters, factors
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.gaussians import DIAGONAL, FWHM_PER_SIGMA, Gaussians, refuse_other_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import torch
     from numpy.typing import ArrayLike
     from torch import Tensor
 
-FWHM_PER_SIGMA = 2.0 * float(np.sqrt(2.0 * np.log(2.0)))
+__all__ = ["DEFAULT_TOLERANCE", "FWHM_PER_SIGMA", "GaussianField"]
 
 DEFAULT_TOLERANCE = 1e-6
 """A Gaussian is left out where it contributes less than this part of the largest amplitude."""
 
-
-_DIAGONAL = (1.0, 0.0, 1.0, 0.0, 0.0, 1.0)
-"""Which of the Cholesky parameters are on the diagonal of L."""
+_TENSORS = ("means", "cholesky", "amplitudes")
+_NUMBERS = "_numbers"
+"""Where a field keeps the arrays that it was made of, until a tensor is asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,15 +62,53 @@ class GaussianField:
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not belong together."""
-        count = len(self.means)
-        for name, shape in (("means", (3,)), ("cholesky", (6,)), ("amplitudes", ())):
-            found = tuple(getattr(self, name).shape)
-            if found != (count, *shape):
-                message = f"{name} has shape {found}, expected {(count, *shape)}"
-                raise SettingsError(message)
+        refuse_other_shapes(self.means, self.cholesky, self.amplitudes)
         if not self.full_covariance:
-            kept = self.cholesky.new_tensor(_DIAGONAL)
+            kept = self.cholesky.new_tensor(DIAGONAL)
             object.__setattr__(self, "cholesky", self.cholesky * kept)
+
+    @classmethod
+    def from_numpy(cls, gaussians: Gaussians) -> GaussianField:
+        """Make a field of arrays, on the CPU.
+
+        Its tensors are copies, made when one is first asked for; torch is not loaded before.
+
+        Parameters
+        ----------
+        gaussians : Gaussians
+            In float32.
+        """
+        field = object.__new__(cls)
+        for name in ("background", "unit", "full_covariance"):
+            object.__setattr__(field, name, getattr(gaussians, name))
+        object.__setattr__(field, _NUMBERS, gaussians)
+        return field
+
+    def __getattr__(self, name: str) -> Any:
+        """Make the tensors of a field that was made of arrays, which they replace."""
+        own = vars(self)
+        numbers = own.get(_NUMBERS)
+        if name in _TENSORS and numbers is not None:
+            import torch
+
+            for tensor in _TENSORS:
+                own.setdefault(tensor, torch.tensor(getattr(numbers, tensor)))
+            # From now on the tensors count, which may be learnt in place.
+            own.pop(_NUMBERS, None)
+        if name not in own:
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(message)
+        return own[name]
+
+    def numpy(self) -> Gaussians:
+        """Return the field's numbers as arrays, which may share its memory; without a graph."""
+        numbers: Gaussians | None = vars(self).get(_NUMBERS)
+        if numbers is not None:
+            return numbers
+        means, cholesky, amplitudes = (tensor.detach().cpu().numpy() for tensor in self.tensors)
+        return Gaussians(
+            means, cholesky, amplitudes, self.background, self.unit, self.full_covariance
+        )
 
     @classmethod
     def from_covariances(
@@ -108,26 +145,15 @@ class GaussianField:
         SettingsError
             If a covariance is not positive definite; the message gives its index.
         """
-        sigma = np.asarray(covariances, np.float64).reshape(-1, 3, 3)
-        if not full_covariance:
-            sigma = sigma * np.eye(3)
-        smallest = np.linalg.eigvalsh(sigma)[:, 0] if len(sigma) else np.zeros(0)
-        if (smallest <= 0).any():
-            k = int(np.argmin(smallest))
-            message = (
-                f"covariances[{k}] is not positive definite: its smallest eigenvalue is "
-                f"{smallest[k]:.3g}; expected more than 0"
+        return cls.from_numpy(
+            Gaussians.from_covariances(
+                means,
+                covariances,
+                amplitudes,
+                background=background,
+                unit=unit,
+                full_covariance=full_covariance,
             )
-            raise SettingsError(message)
-        lower = np.linalg.cholesky(sigma)
-        parameters = cholesky_parameters(torch.from_numpy(lower))
-        return cls(
-            torch.as_tensor(np.asarray(means, np.float32).reshape(-1, 3)),
-            parameters.float(),
-            torch.as_tensor(np.asarray(amplitudes, np.float32).reshape(-1)),
-            background,
-            unit,
-            full_covariance,
         )
 
     @classmethod
@@ -176,7 +202,8 @@ class GaussianField:
 
     def __len__(self) -> int:
         """Return the number of Gaussians."""
-        return len(self.means)
+        numbers: Gaussians | None = vars(self).get(_NUMBERS)
+        return len(self.means if numbers is None else numbers)
 
     @property
     def device(self) -> torch.device:
@@ -211,6 +238,8 @@ class GaussianField:
     @property
     def factors(self) -> Tensor:
         """L, shape [K, 3, 3], in `unit`."""
+        from napari_gaussfit._kernels.reference import factors
+
         return factors(self.cholesky)
 
     @property
@@ -229,19 +258,16 @@ class GaussianField:
         axes : Tensor, shape [K, 3, 3]
             ``axes[k, n]`` is the unit vector (z, y, x) of ``sigmas[k, n]``.
         """
-        values, vectors = torch.linalg.eigh(self.covariances.detach().double())
-        sigmas = values.clamp(min=0.0).sqrt().flip(-1)
-        axes = vectors.transpose(-1, -2).flip(-2)
-        return sigmas.to(self.means.dtype), axes.to(self.means.dtype)
+        sigmas, axes = self.numpy().principal()
+        return self.means.new_tensor(sigmas), self.means.new_tensor(axes)
 
     def fwhm(self) -> Tensor:
         """Return full widths at half maximum along the principal axes [K, 3], descending."""
-        return self.principal()[0] * FWHM_PER_SIGMA
+        return self.means.new_tensor(self.numpy().fwhm())
 
     def integrated_intensities(self) -> Tensor:
         """Return a (2 pi)^(3/2) sqrt(det Sigma) [K], raw intensity times `unit` cubed."""
-        log_determinant = self.cholesky[:, [0, 2, 5]].sum(-1)
-        return self.amplitudes * float((2 * np.pi) ** 1.5) * log_determinant.exp()
+        return self.means.new_tensor(self.numpy().integrated_intensities())
 
     def evaluate(self, points: Tensor, *, tolerance: float = DEFAULT_TOLERANCE) -> Tensor:
         """Return f at a point [3], a number, or at points [B, 3], [B]; points in `unit`.
@@ -269,6 +295,8 @@ class GaussianField:
         if points.ndim not in (1, 2) or points.shape[-1] != 3:
             message = f"points has shape {tuple(points.shape)}, expected (3,) or (B, 3)"
             raise SettingsError(message)
+        from napari_gaussfit import _kernels
+
         values = self.background + _kernels.evaluate(
             self.means,
             self.cholesky,
@@ -306,6 +334,9 @@ class GaussianField:
         Tensor, shape [Z, Y, X]
             In raw intensity.
         """
+        from napari_gaussfit import _kernels
+        from napari_gaussfit._kernels.geometry import Grid
+
         nz, ny, nx = shape
         grid = Grid(np.asarray(origin, np.float32), np.asarray(spacing, np.float32), (nz, ny, nx))
         return self.background + _kernels.voxelise(
@@ -361,7 +392,7 @@ class GaussianField:
             More than 0.
         """
         largest = float(self.amplitudes.detach().abs().max()) if len(self) else 0.0
-        return max(tolerance * largest, torch.finfo(torch.float32).tiny)
+        return max(tolerance * largest, float(np.finfo(np.float32).tiny))
 
     def select(self, which: Tensor) -> GaussianField:
         """Return the Gaussians that a mask [K] or indices choose.
@@ -381,15 +412,6 @@ class GaussianField:
             means=self.means[which],
             cholesky=self.cholesky[which],
             amplitudes=self.amplitudes[which],
-        )
-
-    def in_float64(self) -> GaussianField:
-        """Return a copy in float64 on the CPU, without a graph: for numbers, not for kernels."""
-        return replace(
-            self,
-            means=self.means.detach().cpu().double(),
-            cholesky=self.cholesky.detach().cpu().double(),
-            amplitudes=self.amplitudes.detach().cpu().double(),
         )
 
     def detached(self) -> GaussianField:

@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from napari_gaussfit.errors import FitError, SettingsError
 from napari_gaussfit.settings import FitSettings
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from napari_gaussfit.field import GaussianField
     from napari_gaussfit.report import Report
@@ -160,7 +159,7 @@ class Fit:
         self._start = () if start is None else _listed(start)
         self.points = points
         self._trainer: Trainer | None = None
-        self._restored: dict[str, Tensor] | None = None
+        self._restored: dict[str, NDArray[Any]] | None = None
         self._state = FitState.IDLE
         self._reason: FinishReason | None = None
         self._seconds = 0.0
@@ -195,7 +194,7 @@ class Fit:
 
     def restore(
         self,
-        state: dict[str, Tensor],
+        state: dict[str, NDArray[Any]],
         history: dict[str, list[float]],
         field: GaussianField | Sequence[GaussianField],
     ) -> None:
@@ -203,7 +202,7 @@ class Fit:
 
         Parameters
         ----------
-        state : dict of Tensor
+        state : dict of ndarray
             As `checkpoint` gave it.
         history : dict of lists
             As `checkpoint` gave it.
@@ -221,7 +220,7 @@ class Fit:
         self._start, self._restored = _listed(field), state
         self.history = {key: list(history.get(key, [])) for key in HISTORY_KEYS}
 
-    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, list[float]], GaussianField]:
+    def checkpoint(self) -> tuple[dict[str, NDArray[Any]], dict[str, list[float]], GaussianField]:
         """Return copies of all that `restore` takes. Between two snapshots only.
 
         Raises
@@ -230,7 +229,7 @@ class Fit:
             If the fit has not begun.
         """
         trainer = self._begun()
-        state = {name: tensor.clone() for name, tensor in trainer.state().items()}
+        state = {name: tensor.cpu().numpy().copy() for name, tensor in trainer.state().items()}
         history = {key: list(values) for key, values in self.history.items()}
         return state, history, trainer.field
 
@@ -260,6 +259,8 @@ class Fit:
             raise
 
     def _run(self) -> Iterator[Snapshot]:
+        import torch
+
         from napari_gaussfit._kernels import device_named
         from napari_gaussfit.training import Trainer, compile_kernels
 
@@ -281,7 +282,9 @@ class Fit:
             start = self._start[0] if self._start else None
             trainer = Trainer(self.stack, self.settings, start=start, points=self.points)
         if self._restored is not None:
-            trainer.restore(self._restored)
+            trainer.restore(
+                {name: torch.from_numpy(array) for name, array in self._restored.items()}
+            )
             self._seconds = self.history["seconds"][-1] if self.history["seconds"] else 0.0
         self._trainer = trainer
         self._seconds += time.perf_counter() - began

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from napari_gaussfit.errors import FormatError, OutputError, SettingsError
 from napari_gaussfit.fitting import FitState
@@ -62,7 +61,7 @@ MAY_CHANGE = ("device", "max_seconds")
 """Settings that a resumed fit may have otherwise: they limit a run, and leave the fit the same."""
 
 _DIGEST = "stack_digest"
-"""The tensor in the saved state that tells whose fit it is."""
+"""The array in the saved state that tells whose fit it is."""
 
 _POINTS = "points"
 """That of the points where it began, where there were any."""
@@ -141,7 +140,7 @@ class FitFolder:
         state, history, field = fit.checkpoint()
         state[_DIGEST] = self._digest()
         if fit.points is not None:
-            state[_POINTS] = torch.as_tensor(fit.points)
+            state[_POINTS] = np.asarray(fit.points)
         saved = SavedFit(
             field=field,
             stack=self.stack.name,
@@ -177,12 +176,12 @@ class FitFolder:
         self.save(fit, result.report.to_dict() if ended else None)
         return result
 
-    def _digest(self) -> torch.Tensor:
+    def _digest(self) -> NDArray[np.uint8]:
         """Return a checksum of the voxels [16]: channels, time and fillings tell by it."""
         digest = hashlib.blake2b(digest_size=16)
         for stack in self.stacks:
             digest.update(stack.voxels.tobytes())
-        return torch.tensor(list(digest.digest()), dtype=torch.uint8)
+        return np.frombuffer(digest.digest(), np.uint8)
 
     def _picture(self, name: str, figure: Figure) -> None:
         with replacing(self.path / name) as temporary, warnings.catch_warnings():
@@ -212,7 +211,7 @@ class FitFolder:
                 )
         if _DIGEST not in saved.state:
             raise FormatError(f"{path}: holds no state to go on from; fit anew, without resuming")
-        if not torch.equal(saved.state[_DIGEST], self._digest()):
+        if not np.array_equal(saved.state[_DIGEST], self._digest()):
             raise FormatError(
                 f"{path}: is the fit of other voxels, {saved.stack!r}; "
                 "give that stack (and channel, time) again, or another folder"
@@ -251,8 +250,7 @@ def resumed_points(
     SettingsError
         If it began elsewhere.
     """
-    began = saved.state.get(_POINTS)
-    known = None if began is None else began.numpy()
+    known = saved.state.get(_POINTS)
     if given is not None and (known is None or not np.array_equal(known, given)):
         found = "no points" if known is None else f"{len(known)} points, others than these"
         raise SettingsError(

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from napari_gaussfit.field import GaussianField
+from napari_gaussfit.gaussians import Gaussians
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -233,13 +233,9 @@ def seed_field(
     widths = np.maximum(widths, NARROWEST * step)
     cholesky = np.zeros((count, 6), np.float32)
     cholesky[:, [0, 2, 5]] = np.log(widths)
-    field = GaussianField(
-        torch.as_tensor((sites * step).astype(np.float32)),
-        torch.as_tensor(cholesky),
-        torch.zeros(count),
-        unit=unit,
-    )
-    return lit_by(field, calm, spacing)
+    means = (sites * step).astype(np.float32)
+    seeds = Gaussians(means, cholesky, np.zeros(count, np.float32), unit=unit)
+    return lit_by(GaussianField.from_numpy(seeds), calm, spacing)
 
 
 def lit_by(field: GaussianField, calm: Volume, spacing: Sequence[float]) -> GaussianField:
@@ -259,6 +255,8 @@ def lit_by(field: GaussianField, calm: Volume, spacing: Sequence[float]) -> Gaus
     GaussianField
         The same Gaussians, with other amplitudes.
     """
+    import torch
+
     sites = field.means.numpy() / np.asarray(spacing, np.float64)
     nearest = tuple(np.clip(np.rint(sites), 0, np.array(calm.shape) - 1).astype(int).T)
     goal = np.maximum(calm[nearest], DIMMEST * float(calm.max())).astype(np.float32)

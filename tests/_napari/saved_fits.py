@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from napari_gaussfit._napari.placement import Placement
 from napari_gaussfit.field import GaussianField
@@ -35,5 +34,5 @@ def some_fit(count: int = 40) -> SavedFit:
         "micrometer",
         settings={"quality": "fine"},
         report={"voxel_psnr": 50.0},
-        state={"step": torch.tensor(3)},
+        state={"step": np.array(3)},
     )

@@ -18,6 +18,7 @@ import torch
 from napari_gaussfit._kernels.reference import factors
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.field import GaussianField
+from napari_gaussfit.gaussians import Gaussians
 from napari_gaussfit.io.native import SavedFit, StackBox
 from napari_gaussfit.io.xyz import covariances_in_zyx, covariances_of
 
@@ -165,7 +166,7 @@ def read_checkpoint(
         raise SettingsError(f"channel={channel}: {source} has {amplitudes.shape[1]}, from 0")
     chosen = amplitudes if channel is None else amplitudes[:, channel : channel + 1]
     try:
-        field = GaussianField.from_covariances(
+        gaussians = Gaussians.from_covariances(
             (means.double().numpy()[:, ::-1] - own) * stretch - spacing / 2,
             covariances_in_zyx(layout.covariances(tensors)) * np.outer(stretch, stretch),
             chosen[:, 0],
@@ -175,7 +176,8 @@ def read_checkpoint(
     except ValueError as error:
         raise FormatError(f"{source}: {error}") from error
     first, *others = (
-        replace(field, amplitudes=(high - low) * one.float()) for one in chosen.unbind(1)
+        GaussianField.from_numpy(replace(gaussians, amplitudes=(high - low) * one.float().numpy()))
+        for one in chosen.unbind(1)
     )
     notes = (_RELATIVE,) if isinstance(stack, StackBox) and value_range is None else ()
     return SavedFit(

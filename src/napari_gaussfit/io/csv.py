@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.field import GaussianField
+from napari_gaussfit.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.io.atomic import replacing
 from napari_gaussfit.io.units import standard_unit
 
@@ -78,25 +78,24 @@ def measurements(
         channels, amplitude_0, integrated_intensity_0, amplitude_1, .. of each, beside those of
         the first under the names above; unit. In float64.
     """
-    exact = field.in_float64()
-    means, covariances = exact.means.numpy(), exact.covariances.numpy()
-    (sigmas, axes), fwhm = (found.numpy() for found in exact.principal()), exact.fwhm().numpy()
+    gaussians = field.numpy()
+    means, covariances = gaussians.means.astype(np.float64), gaussians.covariances
+    sigmas, axes = gaussians.principal()
     pixels = means / np.asarray(spacing, dtype=np.float64)
     columns: dict[str, NDArray[np.generic]] = {"index": np.arange(len(field))}
     columns |= {axis: pixels[:, n] for n, axis in enumerate(_VOXEL_AXES)}
     columns |= {axis: means[:, n] for n, axis in enumerate(_AXES)}
-    columns["amplitude"] = exact.amplitudes.numpy()
+    columns["amplitude"] = gaussians.amplitudes.astype(np.float64)
     columns |= {name: covariances[:, i, j] for name, (i, j) in _COVARIANCES.items()}
     columns |= {f"sigma_{n + 1}": sigmas[:, n] for n in range(3)}
-    columns |= {f"fwhm_{n + 1}": fwhm[:, n] for n in range(3)}
+    columns |= {f"fwhm_{n + 1}": FWHM_PER_SIGMA * sigmas[:, n] for n in range(3)}
     columns |= {
         f"axis_{n + 1}_{axis}": axes[:, n, i] for n in range(3) for i, axis in enumerate(_AXES)
     }
-    columns["integrated_intensity"] = exact.integrated_intensities().numpy()
+    columns["integrated_intensity"] = gaussians.integrated_intensities()
     for n, channel in enumerate((field, *others) if others else ()):
-        columns[f"{_CHANNEL}{n}"] = channel.in_float64().amplitudes.numpy()
-        intensities = channel.in_float64().integrated_intensities()
-        columns[f"integrated_intensity_{n}"] = intensities.numpy()
+        columns[f"{_CHANNEL}{n}"] = channel.numpy().amplitudes.astype(np.float64)
+        columns[f"integrated_intensity_{n}"] = channel.numpy().integrated_intensities()
     return pd.DataFrame(columns).assign(unit=field.unit)
 
 
@@ -192,7 +191,7 @@ def read_channels(
         covariances[:, i, j] = covariances[:, j, i] = numbers[name]
     try:
         unit, factor = standard_unit(_checked_unit(source, table))
-        field = GaussianField.from_covariances(
+        gaussians = Gaussians.from_covariances(
             numbers[list(_AXES)].to_numpy() * factor,
             covariances * factor**2,
             numbers[brightness[0]].to_numpy(),
@@ -202,9 +201,9 @@ def read_channels(
     except SettingsError as error:
         raise FormatError(f"{source}: {error}") from error
     levels = [*backgrounds, *[backgrounds[-1]] * len(brightness)]
-    amplitudes = torch.as_tensor(numbers[brightness].to_numpy(np.float32).T.copy())
+    amplitudes = numbers[brightness].to_numpy(np.float32).T.copy()
     return tuple(
-        replace(field, amplitudes=one, background=level)
+        GaussianField.from_numpy(replace(gaussians, amplitudes=one, background=level))
         for one, level in zip(amplitudes, levels, strict=False)
     )
 

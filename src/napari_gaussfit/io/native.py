@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.numpy import save
 
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.field import GaussianField
+from napari_gaussfit.gaussians import Gaussians
 from napari_gaussfit.io.atomic import replacing
 from napari_gaussfit.io.layout import checked_spacing
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from torch import Tensor
+
+    Arrays = dict[str, NDArray[Any]]
 
 __all__ = ["FORMAT", "VERSION", "SavedFit", "StackBox", "StackFacts", "load_fit", "save_fit"]
 
@@ -124,7 +125,7 @@ class SavedFit:
     Parameters
     ----------
     field : GaussianField
-        The result; loaded fields are float32 on the CPU.
+        The result; loaded fields are float32 on the CPU, and load torch when they need it.
     stack : str
         The name of the stack that was fitted.
     shape : tuple of int
@@ -139,7 +140,7 @@ class SavedFit:
         What was recorded along the way.
     report : dict or None
         What the fit found about itself, None before its end.
-    state : dict of Tensor
+    state : dict of ndarray
         Optimiser moments, iteration, random state: what it takes to go on. May be empty.
     others : tuple of GaussianField
         Of a fit of several channels, those after the first, which is `field`: the same means and
@@ -162,7 +163,7 @@ class SavedFit:
     settings: dict[str, Any] = default(default_factory=dict)
     history: dict[str, list[float]] = default(default_factory=dict)
     report: dict[str, Any] | None = None
-    state: dict[str, Tensor] = default(default_factory=dict)
+    state: Arrays = default(default_factory=dict)
     others: tuple[GaussianField, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -207,15 +208,14 @@ def save_fit(path: str | os.PathLike[str], saved: SavedFit) -> None:
     OutputError
         If the folder does not exist.
     """
-    tensors = {name: getattr(saved.field, name) for name in _FIELD_TENSORS}
+    fields = [one.numpy() for one in saved.channels]
+    arrays = {name: getattr(fields[0], name) for name in _FIELD_TENSORS}
     if saved.others:
-        tensors["amplitudes"] = torch.stack([one.amplitudes for one in saved.channels], dim=1)
-    tensors |= {_STATE_PREFIX + name: tensor for name, tensor in saved.state.items()}
-    # The format takes no two tensors of one memory, and none that has gaps.
-    separate = {
-        name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
-    }
-    data = save(separate, {FORMAT: json.dumps(_metadata(saved))})
+        arrays["amplitudes"] = np.stack([one.amplitudes for one in fields], axis=1)
+    arrays |= {_STATE_PREFIX + name: array for name, array in saved.state.items()}
+    # The format takes no array that has gaps.
+    whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    data = save(whole, {FORMAT: json.dumps(_metadata(saved))})
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
@@ -231,7 +231,7 @@ def load_fit(path: str | os.PathLike[str]) -> SavedFit:
     Returns
     -------
     SavedFit
-        Its tensors are on the CPU and keep no hold on the file.
+        Its arrays keep no hold on the file.
 
     Raises
     ------
@@ -239,25 +239,26 @@ def load_fit(path: str | os.PathLike[str]) -> SavedFit:
         If there is no such file, or it is truncated, of another kind or of a newer version.
     """
     source = Path(path)
-    tensors, header = _contents(source)
-    metadata = _checked_metadata(source, header, sorted(tensors))
-    missing = [name for name in _FIELD_TENSORS if name not in tensors]
+    arrays, header = _contents(source)
+    metadata = _checked_metadata(source, header, sorted(arrays))
+    missing = [name for name in _FIELD_TENSORS if name not in arrays]
     if missing:
         raise FormatError(
-            f"{source}: lacks the tensors {_listed(missing)}; it has {_listed(sorted(tensors))}, "
+            f"{source}: lacks the tensors {_listed(missing)}; it has {_listed(sorted(arrays))}, "
             f"expected {_listed(_FIELD_TENSORS)}"
         )
     try:
-        return _fit_of(tensors, metadata)
+        return _fit_of(arrays, metadata)
     except (TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{source}: its contents do not belong together: {error}") from error
 
 
 def _same_shapes(field: GaussianField, other: GaussianField) -> bool:
+    one, another = field.numpy(), other.numpy()
     return (
-        field.unit == other.unit
-        and torch.equal(field.means, other.means)
-        and torch.equal(field.cholesky, other.cholesky)
+        one.unit == another.unit
+        and np.array_equal(one.means, another.means)
+        and np.array_equal(one.cholesky, another.cholesky)
     )
 
 
@@ -277,17 +278,22 @@ def _metadata(saved: SavedFit) -> dict[str, Any]:
     }
 
 
-def _contents(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _contents(path: Path) -> tuple[Arrays, dict[str, str]]:
     """Return all tensors and the metadata of a safetensors file."""
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "there is no such file"
         raise FormatError(f"{path}: {found}; expected a fit, a .safetensors file")
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "np") as file:
             # Copies, since a file that is still mapped cannot be replaced on Windows.
             names = file.keys()
-            tensors = {name: file.get_tensor(name).clone() for name in names}
-            return tensors, file.metadata() or {}
+            arrays = {name: file.get_tensor(name).copy() for name in names}
+            return arrays, file.metadata() or {}
+    except (TypeError, AttributeError) as error:
+        raise FormatError(
+            f"{path}: holds numbers that NumPy does not know ({_one_line(error)}); expected a fit "
+            "that napari-gaussfit saved"
+        ) from error
     except SafetensorError as error:
         raise FormatError(
             f"{path}: is no safetensors file, or a truncated one ({_one_line(error)}); "
@@ -324,8 +330,8 @@ def _checked_metadata(path: Path, header: dict[str, str], names: list[str]) -> d
     return dict(metadata)
 
 
-def _fit_of(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SavedFit:
-    means, cholesky, amplitudes = (tensors[name].float() for name in _FIELD_TENSORS)
+def _fit_of(arrays: Arrays, metadata: dict[str, Any]) -> SavedFit:
+    means, cholesky, amplitudes = (arrays[name].astype(np.float32) for name in _FIELD_TENSORS)
     unit = str(metadata["unit"])
     nz, ny, nx = (int(length) for length in metadata["shape"])
     dz, dy, dx = (float(distance) for distance in metadata["spacing"])
@@ -335,8 +341,8 @@ def _fit_of(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SavedFit:
     backgrounds = background if isinstance(background, list) else [background]
     brightness = amplitudes[:, None] if amplitudes.ndim == 1 else amplitudes
     field, *others = (
-        GaussianField(means, cholesky, one.contiguous(), float(level), unit, full)
-        for one, level in zip(brightness.unbind(1), backgrounds, strict=True)
+        GaussianField.from_numpy(Gaussians(means, cholesky, one, float(level), unit, full))
+        for one, level in zip(brightness.T.copy(), backgrounds, strict=True)
     )
     return SavedFit(
         field=field,
@@ -348,8 +354,8 @@ def _fit_of(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> SavedFit:
         history={name: list(values) for name, values in metadata["history"].items()},
         report=metadata["report"],
         state={
-            name.removeprefix(_STATE_PREFIX): tensor
-            for name, tensor in tensors.items()
+            name.removeprefix(_STATE_PREFIX): array
+            for name, array in arrays.items()
             if name.startswith(_STATE_PREFIX)
         },
         others=tuple(others),

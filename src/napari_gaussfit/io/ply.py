@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from napari_gaussfit.errors import FormatError
 from napari_gaussfit.field import GaussianField
+from napari_gaussfit.gaussians import Gaussians
 from napari_gaussfit.io.atomic import replacing
 from napari_gaussfit.io.native import SavedFit
 from napari_gaussfit.io.units import standard_unit
@@ -81,18 +81,20 @@ def write_ply(path: str | os.PathLike[str], saved: SavedFit) -> None:
     """
     from plyfile import PlyData, PlyElement
 
-    field = saved.field.in_float64()
-    amplitudes = np.stack([one.in_float64().amplitudes.numpy() for one in saved.channels], axis=1)
+    gaussians = saved.field.numpy()
+    amplitudes = np.stack(
+        [one.numpy().amplitudes.astype(np.float64) for one in saved.channels], axis=1
+    )
     scales = np.abs(amplitudes).max(axis=0, initial=0.0) / _OPACITIES[1]
     scales[scales == 0] = 1.0
     relative = np.clip(amplitudes / scales, *_OPACITIES)
     opacities = relative.max(axis=1)
     names = _amplitude_names(len(saved.channels))
-    rows = np.zeros(len(field), [(name, "<f4") for name in (*_PROPERTIES, *names)])
-    covariances = covariances_in_zyx(field.covariances.numpy())
+    rows = np.zeros(len(gaussians), [(name, "<f4") for name in (*_PROPERTIES, *names)])
+    covariances = covariances_in_zyx(gaussians.covariances)
     log_scales, quaternions = scales_and_quaternions(covariances)
     columns = {
-        _POSITIONS: field.means.numpy()[:, ::-1],
+        _POSITIONS: gaussians.means[:, ::-1],
         _COLOURS: (_colours(relative) - 0.5) / _HARMONIC,
         ("opacity",): np.log(opacities / (1 - opacities))[:, None],
         _SCALES: log_scales,
@@ -163,7 +165,7 @@ def read_ply(path: str | os.PathLike[str]) -> SavedFit:
         spacing = metadata.get("spacing_zyx", (1.0, 1.0, 1.0))
         dz, dy, dx = (float(step) * factor for step in spacing)
         covariances = covariances_of(columns(*_SCALES), columns(*_QUATERNION))
-        field = GaussianField.from_covariances(
+        gaussians = Gaussians.from_covariances(
             means * factor,
             covariances_in_zyx(covariances) * factor**2,
             amplitudes[:, 0],
@@ -171,10 +173,8 @@ def read_ply(path: str | os.PathLike[str]) -> SavedFit:
         )
         backgrounds = metadata.get("backgrounds", [0.0] * amplitudes.shape[1])
         first, *others = (
-            replace(field, amplitudes=one, background=float(level))
-            for one, level in zip(
-                torch.as_tensor(amplitudes.T, dtype=torch.float32), backgrounds, strict=True
-            )
+            GaussianField.from_numpy(replace(gaussians, amplitudes=one, background=float(level)))
+            for one, level in zip(amplitudes.T.astype(np.float32), backgrounds, strict=True)
         )
     except ValueError as error:
         raise FormatError(f"{source}: {error}") from error

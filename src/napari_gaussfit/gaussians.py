@@ -1,0 +1,219 @@
+"""Gaussians: a field's numbers as arrays, which is all that files, windows and messages need.
+
+Knows no torch: a `GaussianField`, which is what is rendered and learnt, gives them and is made of
+them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_gaussfit.errors import SettingsError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["FWHM_PER_SIGMA", "Gaussians", "refuse_other_shapes"]
+
+FWHM_PER_SIGMA = 2.0 * float(np.sqrt(2.0 * np.log(2.0)))
+
+DIAGONAL = (1.0, 0.0, 1.0, 0.0, 0.0, 1.0)
+"""Which of the Cholesky parameters are on the diagonal of L."""
+
+_LOWER = np.tril_indices(3)
+"""Where the Cholesky parameters stand in L: row by row."""
+
+_ON_DIAGONAL = np.flatnonzero(DIAGONAL)
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """The numbers of a `GaussianField`; what follows from them is computed in float64.
+
+    Parameters
+    ----------
+    means : ndarray, shape [K, 3]
+        Centres, in `unit`, axis order z, y, x.
+    cholesky : ndarray, shape [K, 6]
+        Cholesky parameters, see `GaussianField`; in `unit`.
+    amplitudes : ndarray, shape [K]
+        In raw intensity.
+    background : float
+        In raw intensity.
+    unit : str
+        Of lengths: "micrometer" or "pixel".
+    full_covariance : bool
+        False keeps the axes along z, y and x, see `GaussianField`.
+
+    Raises
+    ------
+    SettingsError
+        If shapes do not belong together.
+    """
+
+    means: NDArray[Any]
+    cholesky: NDArray[Any]
+    amplitudes: NDArray[Any]
+    background: float = 0.0
+    unit: str = "micrometer"
+    full_covariance: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that do not belong together."""
+        refuse_other_shapes(self.means, self.cholesky, self.amplitudes)
+        if not self.full_covariance:
+            kept = np.asarray(DIAGONAL, self.cholesky.dtype)
+            object.__setattr__(self, "cholesky", self.cholesky * kept)
+
+    @classmethod
+    def from_covariances(
+        cls,
+        means: ArrayLike,
+        covariances: ArrayLike,
+        amplitudes: ArrayLike,
+        *,
+        background: float = 0.0,
+        unit: str = "micrometer",
+        full_covariance: bool = True,
+    ) -> Gaussians:
+        """Make Gaussians, in float32, of covariances; see `GaussianField.from_covariances`.
+
+        Parameters
+        ----------
+        means : array-like, shape [K, 3]
+            In `unit`, axis order z, y, x.
+        covariances : array-like, shape [K, 3, 3]
+            In `unit` squared.
+        amplitudes : array-like, shape [K]
+            In raw intensity.
+        background : float
+            In raw intensity.
+        unit : str
+            Of lengths: "micrometer" or "pixel".
+        full_covariance : bool
+            Whether more than the diagonals counts.
+
+        Raises
+        ------
+        SettingsError
+            If a covariance is not positive definite; the message gives its index.
+        """
+        sigma = np.asarray(covariances, np.float64).reshape(-1, 3, 3)
+        if not full_covariance:
+            sigma = sigma * np.eye(3)
+        smallest = np.linalg.eigvalsh(sigma)[:, 0] if len(sigma) else np.zeros(0)
+        if (smallest <= 0).any():
+            k = int(np.argmin(smallest))
+            message = (
+                f"covariances[{k}] is not positive definite: its smallest eigenvalue is "
+                f"{smallest[k]:.3g}; expected more than 0"
+            )
+            raise SettingsError(message)
+        cholesky = np.linalg.cholesky(sigma)[:, *_LOWER]
+        cholesky[:, _ON_DIAGONAL] = np.log(cholesky[:, _ON_DIAGONAL])
+        return cls(
+            np.asarray(means, np.float32).reshape(-1, 3).copy(),
+            cholesky.astype(np.float32),
+            np.asarray(amplitudes, np.float32).reshape(-1).copy(),
+            background,
+            unit,
+            full_covariance,
+        )
+
+    def __len__(self) -> int:
+        """Return the number of Gaussians."""
+        return len(self.means)
+
+    def select(self, which: NDArray[Any] | slice) -> Gaussians:
+        """Return the Gaussians that a mask [K], indices or a slice choose.
+
+        Parameters
+        ----------
+        which : ndarray or slice
+            A mask [K], indices, or a slice.
+
+        Returns
+        -------
+        Gaussians
+            With the same background and unit.
+        """
+        return replace(
+            self,
+            means=self.means[which],
+            cholesky=self.cholesky[which],
+            amplitudes=self.amplitudes[which],
+        )
+
+    @property
+    def log_widths(self) -> Floats:
+        """The logarithms of L's diagonal [K, 3]: their sum is that of the principal sigmas'."""
+        return self.cholesky[:, _ON_DIAGONAL].astype(np.float64)
+
+    @property
+    def factors(self) -> Floats:
+        """L, shape [K, 3, 3], in `unit`."""
+        lower = np.zeros((len(self), 3, 3))
+        lower[:, *_LOWER] = self.cholesky
+        diagonal = np.arange(3)
+        lower[:, diagonal, diagonal] = np.exp(self.log_widths)
+        return lower
+
+    @property
+    def covariances(self) -> Floats:
+        """Sigma = L L^T, shape [K, 3, 3], in `unit` squared, axis order z, y, x."""
+        lower = self.factors
+        return lower @ lower.transpose(0, 2, 1)
+
+    def principal(self) -> tuple[Floats, Floats]:
+        """Return principal sigmas and axes.
+
+        Returns
+        -------
+        sigmas : ndarray, shape [K, 3]
+            Standard deviations along the principal axes, descending, in `unit`.
+        axes : ndarray, shape [K, 3, 3]
+            ``axes[k, n]`` is the unit vector (z, y, x) of ``sigmas[k, n]``.
+        """
+        values, vectors = np.linalg.eigh(self.covariances)
+        sigmas = np.sqrt(np.maximum(values, 0.0))[:, ::-1]
+        axes = vectors.transpose(0, 2, 1)[:, ::-1]
+        return np.ascontiguousarray(sigmas), np.ascontiguousarray(axes)
+
+    def fwhm(self) -> Floats:
+        """Return full widths at half maximum along the principal axes [K, 3], descending."""
+        return self.principal()[0] * FWHM_PER_SIGMA
+
+    def integrated_intensities(self) -> Floats:
+        """Return a (2 pi)^(3/2) sqrt(det Sigma) [K], raw intensity times `unit` cubed."""
+        widths: Floats = np.exp(self.log_widths.sum(axis=1))
+        integrals: Floats = (2 * np.pi) ** 1.5 * widths * self.amplitudes
+        return integrals
+
+
+def refuse_other_shapes(means: Any, cholesky: Any, amplitudes: Any) -> None:
+    """Refuse arrays or tensors that are not [K, 3], [K, 6] and [K].
+
+    Parameters
+    ----------
+    means, cholesky, amplitudes : ndarray or Tensor
+        Of a field.
+
+    Raises
+    ------
+    SettingsError
+        With the shape found and the one expected.
+    """
+    count = len(means)
+    for name, values, shape in (
+        ("means", means, (count, 3)),
+        ("cholesky", cholesky, (count, 6)),
+        ("amplitudes", amplitudes, (count,)),
+    ):
+        if tuple(values.shape) != shape:
+            message = f"{name} has shape {tuple(values.shape)}, expected {shape}"
+            raise SettingsError(message)
