@@ -104,7 +104,11 @@ class Camera:
             start = self.centre + d * (d @ ((lower + upper) / 2 - self.centre))
             frame = [start + corner, down, along, d, nothing, nothing]
         near = 0.0 if self.perspective else -np.inf
-        return Rays(np.stack(frame).astype(np.float32), self.shape, lower, upper, near)
+        rays = np.stack(frame).astype(np.float32)
+        if not (np.isfinite(rays).all() and np.isfinite([lower, upper]).all()):
+            message = f"camera {self.name!r} or its box is not finite; give finite numbers"
+            raise SettingsError(message)
+        return Rays(rays, self.shape, lower, upper, near)
 
     def to_camera(self, points: ArrayLike) -> Array:
         """Return points [..., 3] (z, y, x) as (v, u, d) relative to `centre`.

@@ -290,13 +290,18 @@ class GaussianField:
         Raises
         ------
         SettingsError
-            If the points have another shape.
+            If the points have another shape, or are not finite.
         """
         if points.ndim not in (1, 2) or points.shape[-1] != 3:
             message = f"points has shape {tuple(points.shape)}, expected (3,) or (B, 3)"
             raise SettingsError(message)
+        import torch
+
         from napari_gaussfit import _kernels
 
+        if not torch.isfinite(points).all():
+            message = "points has a coordinate that is NaN or infinite; leave such points out"
+            raise SettingsError(message)
         values = self.background + _kernels.evaluate(
             self.means,
             self.cholesky,
@@ -391,7 +396,9 @@ class GaussianField:
         float
             More than 0.
         """
-        largest = float(self.amplitudes.detach().abs().max()) if len(self) else 0.0
+        # NaN and infinities are those of Gaussians that the kernels leave out.
+        heights = self.amplitudes.detach().abs().nan_to_num(0.0, 0.0)
+        largest = float(heights.max()) if len(self) else 0.0
         return max(tolerance * largest, float(np.finfo(np.float32).tiny))
 
     def select(self, which: Tensor) -> GaussianField:

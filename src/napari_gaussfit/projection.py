@@ -7,6 +7,7 @@ stack's own MIP for the same camera.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -184,7 +185,8 @@ def search_step(field: GaussianField, camera: Camera, box: Box) -> float:
         field.factors.detach(), forward.reshape(1, 3, 1).expand(len(field), 3, 1), upper=False
     )
     widths = 1.0 / whitened.squeeze(-1).norm(dim=-1)
-    return float(torch.quantile(widths[: 2**24], 0.01))
+    step = float(torch.nanquantile(widths[: 2**24], 0.01))
+    return step if 0 < step < math.inf else float(np.linalg.norm(np.subtract(*box[::-1])))
 
 
 class StackProjector:

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hostile_gaussians import FAR, spoilt, with_far_ones
 from scenes import (
     CUTOFF,
     FIELDS,
     SIZE,
     Field,
+    Operation,
     assert_agrees,
     assert_gradients_agree,
     make_grid,
@@ -161,6 +163,30 @@ def test_line_integral(small: Field, image: Rays) -> None:
         lambda *p: _kernels.line_integral(*p, image, cutoff=CUTOFF),
         lambda *p: reference.line_integral(*p, image),
     )
+
+
+@pytest.mark.parametrize("what", ["a mean that is NaN", "a width beyond float32", "2 of 1e+16"])
+def test_a_gaussian_that_is_not_finite_is_nowhere(
+    what: str, image: Rays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field, points = few("overlapping"), some_points(20)
+    grown = (with_far_ones if what in FAR else spoilt)(field, what).leaves(torch.float32)
+    leaves = field.leaves(torch.float32)
+    if what in FAR:  # unlike a device's exp2, the simulator's never is 0
+        monkeypatch.setattr(cuda_sums, "DENSE_POINTS", 0)
+    grid = make_grid((2, 5, 9))
+    operations: list[Operation] = [
+        lambda *p: _kernels.evaluate(*p, points, cutoff=CUTOFF),
+        lambda *p: _kernels.voxelise(*p, grid, cutoff=CUTOFF),
+        lambda *p: _kernels.mip(*p, image, cutoff=CUTOFF, bin_step=1.0),
+        lambda *p: _kernels.line_integral(*p, image, cutoff=CUTOFF),
+    ]
+    for operation in operations:
+        value, expected = operation(*grown), operation(*leaves)
+        torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6)
+        for found in torch.autograd.grad(value.sum(), grown):
+            assert torch.isfinite(found).all()
+            assert not found[[0, -1]].any()
 
 
 def test_line_integral_of_gaussians_far_wider_than_the_box(image: Rays) -> None:

@@ -17,6 +17,8 @@ from numba import types
 from numba.extending import overload, register_jitable
 from numpy.typing import NDArray
 
+from napari_gaussfit._kernels import limits
+
 F = np.float32
 Array = NDArray[np.float32]
 Vector = tuple[F, F, F]
@@ -29,6 +31,10 @@ MOMENTS = 10  # of one Gaussian, see `unpack_gradient`
 
 ZERO, HALF, ONE, TWO = F(0.0), F(0.5), F(1.0), F(2.0)
 NOWHERE = F(1e30)  # where nothing is
+FARTHEST_MEAN, BRIGHTEST = F(limits.FARTHEST_MEAN), F(limits.BRIGHTEST)
+WIDEST, MOST_ELONGATED = F(limits.WIDEST), F(limits.MOST_ELONGATED)
+LOG_WIDEST = F(math.log(limits.WIDEST))  # -LOG_WIDEST is that of the narrowest
+LAST_INDEX = F(1e9)  # beyond every array
 # Far above the denormals, whose arithmetic is a hundred times slower, and far below a cutoff.
 LOWEST_EXPONENT = F(-60.0)
 
@@ -76,6 +82,8 @@ def log2_positive(x: F) -> F:
 @register_jitable(inline="always")
 def first_index(position: F, least: int) -> int:
     """Smallest whole number neither below `position` nor below `least` >= 0; no library call."""
+    # Held to what an integer holds: the cast of anything else is undefined.
+    position = min(LAST_INDEX, max(-ONE, position))
     whole = int(position)
     return max(least, whole + int(F(whole) < position))
 
@@ -83,7 +91,7 @@ def first_index(position: F, least: int) -> int:
 @register_jitable(inline="always")
 def last_index(position: F, most: int) -> int:
     """Largest whole number not above `position` or `most`; negative where there is none."""
-    return min(most, int(position + ONE) - 1)
+    return min(most, int(min(LAST_INDEX, max(-ONE, position)) + ONE) - 1)
 
 
 @register_jitable
@@ -93,10 +101,62 @@ def log2_ratio(a: F, b: F) -> F:
 
 
 @register_jitable
+def is_within(x: F, limit: F) -> bool:
+    """Whether |x| <= limit, which neither NaN nor an infinity is.
+
+    By their bits, which are in the order of the numbers: code that is compiled with fastmath may
+    take a comparison with NaN for true.
+    """
+    bits, most = F(x).view(np.int32), F(limit).view(np.int32)
+    return bool((bits & INT(0x7FFFFFFF)) <= most)
+
+
+@register_jitable
+def inverse_scale(x: F) -> F:
+    """Return the power of two that brings x, from 0 to 2^126, to between 1 and 2, if it can."""
+    exponent = F(x).view(np.int32) >> INT(23)
+    value: F = INT((INT(254) - exponent) << INT(23)).view(np.float32)
+    return value
+
+
+@register_jitable
+def is_sound(means: Array, cholesky: Array, amplitudes: Array, k: int) -> bool:
+    """Whether the kernels can evaluate Gaussian k: finite, and nothing beyond the limits."""
+    sound = is_within(amplitudes[k], BRIGHTEST)
+    for axis in range(3):
+        sound &= is_within(means[k, axis], FARTHEST_MEAN)
+    for n in (0, 2, 5):
+        sound &= is_within(cholesky[k, n], LOG_WIDEST)
+    for n in (1, 3, 4):
+        sound &= is_within(cholesky[k, n], WIDEST)
+    if not sound:
+        return False
+    narrowest = F(math.exp(min(cholesky[k, 0], cholesky[k, 2], cholesky[k, 5])))
+    longest = F(math.exp(max(cholesky[k, 0], cholesky[k, 2], cholesky[k, 5])))
+    longest = max(longest, abs(cholesky[k, 1]), abs(cholesky[k, 3]), abs(cholesky[k, 4]))
+    return bool(longest <= MOST_ELONGATED * narrowest)
+
+
+@register_jitable
+def pack_nowhere(k: int, packed: Array) -> None:
+    """Write a Gaussian that reaches nothing, as finite numbers, to row k of `packed`."""
+    for n in range(PACKED):
+        packed[k, n] = ZERO
+    packed[k, FACTOR], packed[k, FACTOR + 2], packed[k, FACTOR + 5] = ONE, ONE, ONE
+    packed[k, RADIUS2] = -ONE
+
+
+@register_jitable
 def pack(
     means: Array, cholesky: Array, amplitudes: Array, cutoff: F, k: int, packed: Array
 ) -> None:
-    """Write row k of `packed`; beyond its cutoff a Gaussian contributes less than `cutoff`."""
+    """Write row k of `packed`; beyond its cutoff a Gaussian contributes less than `cutoff`.
+
+    One that is not sound is nowhere: every kernel begins here, and none has to ask again.
+    """
+    if not is_sound(means, cholesky, amplitudes, k):
+        pack_nowhere(k, packed)
+        return
     l00, l11, l22 = (
         F(math.exp(cholesky[k, 0])),
         F(math.exp(cholesky[k, 2])),

@@ -11,6 +11,7 @@ import hashlib
 from pathlib import Path
 
 SHARED = (
+    "limits.py",
     "arithmetic.py",
     "footprint.py",
     "profiles.py",

@@ -56,7 +56,8 @@ def footprints(
 def columns(g: Array, k: int, p: F, width: int) -> tuple[int, int]:
     """First and last column of a row that a footprint touches (last < first when none)."""
     first, last = column_ends(g, k, p, width)
-    return int(first), int(last)
+    # Held to the row once more, as integers: nothing is written outside of it, whatever they were.
+    return max(0, int(first)), min(width - 1, int(last))
 
 
 @njit(inline="always")

@@ -7,10 +7,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels import cpu_bounds, cpu_march
+from napari_gaussfit._kernels import cpu_bounds, cpu_march, limits
 from napari_gaussfit._kernels.cpu_views import lengths, view_of
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.threads import run_pieces
+from napari_gaussfit.errors import StackError
 
 Array = NDArray[np.float32]
 
@@ -27,6 +28,9 @@ each whole one."""
 
 TABLE = 2**14
 """Values, evenly spaced, whose codes are kept in a table."""
+
+OVERSHOOT = 27.0
+"""How far a cubic spline's coefficients may lie beyond the voxels: 3 along each axis."""
 
 SAMPLED = 200_000
 """Coefficients that say where codes should be dense."""
@@ -68,6 +72,9 @@ class SplineVolume:
         """Bound the spline from above, in codes of 8 bits."""
         coefficients = self._coefficients
         low, high = np.float32(coefficients.min()), np.float32(coefficients.max())
+        if not max(abs(low), abs(high)) <= limits.BRIGHTEST * OVERSHOOT:
+            message = f"voxels: reach from {low:g} to {high:g}; expected finite ones below 1e36"
+            raise StackError(message)
         self._levels = _levels(coefficients)
         edges = np.linspace(low, high, TABLE + 1, dtype=np.float32)
         table = np.searchsorted(self._levels, edges[1:]).clip(0, 255).astype(np.uint8)

@@ -23,6 +23,7 @@ from napari_gaussfit._kernels.arithmetic import (
     HALF,
     INT,
     MEAN,
+    NOWHERE,
     ONE,
     RADIUS2,
     TWO,
@@ -30,6 +31,8 @@ from napari_gaussfit._kernels.arithmetic import (
     Array,
     F,
     Vector,
+    inverse_scale,
+    is_within,
 )
 
 LN2 = F(math.log(2.0))
@@ -131,6 +134,12 @@ def footprint(
     qvu = dot(cv, cu) - r2 * dot(dv, du)
     qvv = dot(cv, cv) - r2 * dot(dv, dv)
     lu, lv, l0 = -r2 * dot(d, du), -r2 * dot(d, dv), -r2 * dot(d, d)
+    # A conic is the same times a number: a power of two, which rounds nothing, keeps the squares
+    # of its coefficients in float32, whatever the unit of lengths.
+    size = max(abs(quu), abs(qvv))
+    scale = inverse_scale(size)
+    quu, qvu, qvv = quu * scale, qvu * scale, qvv * scale
+    lu, lv, l0 = lu * scale, lv * scale, l0 * scale
     # Rows: where the discriminant of the conic in q, itself quadratic in p, is positive.
     square, linear, constant = qvu * qvu - quu * qvv, qvu * lu - quu * lv, lu * lu - quu * l0
     low, high = -F(1e9), F(1e9)
@@ -140,8 +149,15 @@ def footprint(
             return
         root = math.sqrt(root)
         low, high = (linear - root) / -square, (linear + root) / -square
-    out[k, FIRST_ROW] = max(ZERO, math.ceil(i + low))
-    out[k, LAST_ROW] = min(F(rows - 1), math.floor(i + high))
+    # A Gaussian that overflows beside pixels of this size is seen at none of them.
+    seen = is_within(i, NOWHERE) & is_within(j, NOWHERE) & is_within(t, NOWHERE)
+    seen &= is_within(low, NOWHERE) & is_within(high, NOWHERE) & is_within(size, NOWHERE)
+    seen &= is_within(quu, NOWHERE) & is_within(qvu, NOWHERE) & is_within(qvv, NOWHERE)
+    seen &= is_within(lu, NOWHERE) & is_within(lv, NOWHERE) & is_within(l0, NOWHERE)
+    if not seen:
+        return
+    out[k, FIRST_ROW] = min(F(rows), max(ZERO, math.ceil(i + low)))
+    out[k, LAST_ROW] = max(-ONE, min(F(rows - 1), math.floor(i + high)))
     out[k, ROW], out[k, COLUMN], out[k, DEPTH] = i, j, t
     out[k, HEIGHT], out[k, REACH2] = packed[k, AMPLITUDE], r2
     for n in range(3):
@@ -165,8 +181,8 @@ def column_ends(g: Array, k: int, p: F, width: int) -> tuple[F, F]:
     root = F(math.sqrt(root))
     j = g[k, COLUMN]
     # Rounded up and down by casts: `math.ceil` is a call.
-    low = min(max(j + (-b - root) / quu, ZERO), F(width))
-    high = min(max(j + (-b + root) / quu, -ONE), F(width - 1))
+    low = min(F(width), max(ZERO, j + (-b - root) / quu))
+    high = min(F(width - 1), max(-ONE, j + (-b + root) / quu))
     whole = F(INT(low))
     return whole + F(whole < low), F(INT(high + ONE)) - ONE
 
@@ -187,7 +203,7 @@ def column_extent(g: Array, k: int, width: int) -> tuple[F, F]:
         math.ceil(j + (linear - root) / -square),
         math.floor(j + (linear + root) / -square),
     )
-    return max(ZERO, F(first)), min(F(width - 1), F(last))
+    return min(F(width), max(ZERO, F(first))), max(-ONE, min(F(width - 1), F(last)))
 
 
 @register_jitable

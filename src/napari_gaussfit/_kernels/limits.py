@@ -1,0 +1,19 @@
+"""What float32 can work with: numbers that the kernels and the borders of this package share.
+
+Products of three widths, and squares of their ratios, stay below 3e38. A Gaussian beyond them is
+refused where it comes from outside, and is nowhere in a kernel that meets it all the same.
+"""
+
+from __future__ import annotations
+
+FARTHEST_MEAN = 1e16
+"""From 0, in the field's unit."""
+
+NARROWEST, WIDEST = 1e-12, 1e12
+"""Entries of the factor L: the least on its diagonal, and the largest, in the field's unit."""
+
+MOST_ELONGATED = 1e8
+"""The largest entry of L, in parts of the least on its diagonal."""
+
+BRIGHTEST = 1e36
+"""Of amplitudes, backgrounds and voxels, in raw intensity: sums of a few still are float32."""
