@@ -414,7 +414,7 @@ def test_an_unknown_spacing_is_warned_of_and_taken_from_the_file(
     assert not warning.isHidden()
     assert "unknown" in warning.text()
 
-    panel.data.offer.click()
+    panel.data.spacing.offer.click()
     np.testing.assert_allclose(layer.scale, (0.21, 0.06, 0.06))
     assert [str(unit) for unit in layer.units] == ["micrometer"] * 3
     assert warning.isHidden()

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from napari.layers import Image, Labels, Points, Shapes
 
-from napari_gaussfit._napari.source import (
-    is_stack,
-    known_spacing,
-    mask_of,
-    positions_of,
-    set_spacing,
-    source_of,
-)
+from napari_gaussfit._napari.source import mask_of, positions_of, refusal_of, source_of
+from napari_gaussfit._napari.spacing import known_spacing, set_spacing
 from napari_gaussfit.errors import StackError
 
 pytestmark = pytest.mark.gui
@@ -51,11 +47,52 @@ def test_a_layer_without_lengths_is_in_pixels_until_it_is_given_them() -> None:
     np.testing.assert_allclose(known_spacing(layer), (0.3, 0.1, 0.1))
 
 
-def test_only_images_with_three_axes_are_stacks() -> None:
-    assert is_stack(Image(SERIES))
-    assert not is_stack(Image(SERIES[0, 0]))
-    assert not is_stack(Image(RNG.random((10, 20, 3)), rgb=True))
-    assert not is_stack(Labels(np.zeros((3, 4, 5), int)))
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (Image(SERIES), ""),
+        (Image([SERIES[0], SERIES[0, :, ::2, ::2]], multiscale=True), ""),
+        (Image(SERIES[0, 0]), "is a 2D image"),
+        (Image(RNG.random((10, 20, 3)), rgb=True), "is a colour (RGB) image"),
+        (Labels(np.zeros((3, 4, 5), int)), "choose it under Region"),
+        (Image(SERIES[0], axis_labels=("C", "Y", "X")), "has the axes C, Y, X"),
+        (Image(SERIES, axis_labels=("z", "channel", "y", "x")), "has the axes z, channel, y, x"),
+        (Image(SERIES, axis_labels=("Time", "Z", "Y", "X")), ""),
+        (Image(SERIES[0], axis_labels=("plane", "row", "column")), ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_a_layer_that_is_no_stack_says_why(layer: Any, reason: str) -> None:
+    found = refusal_of(layer)
+    assert reason in found if reason else not found
+
+
+def test_of_a_pyramid_the_finest_level_is_fitted() -> None:
+    layer = Image([SERIES, SERIES[:, :, ::2, ::2]], multiscale=True, scale=(1, 0.5, 0.1, 0.1))
+    source = source_of(layer, [1])
+    np.testing.assert_array_equal(source.stack.voxels, SERIES[1])
+    assert source.stack.spacing == (0.5, 0.1, 0.1)
+
+
+def test_a_stack_says_which_time_and_channel_it_is() -> None:
+    data = RNG.random((2, 3, 4, 5, 6)).astype(np.float32)
+    layer = Image(data, name="movie", axis_labels=("c", "t", "z", "y", "x"))
+    source = source_of(layer, [1, 2])
+    np.testing.assert_array_equal(source.stack.voxels, data[1, 2])
+    assert (source.stack.channel, source.stack.time) == (1, 2)
+    assert source.name == source.stack.name == "movie channel 1 time 2"
+    assert source.record() == {
+        "layer": "movie",
+        "id": str(layer.unique_id),
+        "channel": 1,
+        "time": 2,
+    }
+
+
+def test_axes_without_names_are_noted() -> None:
+    [note] = source_of(Image(SERIES[0])).stack.notes
+    assert "no names" in note
+    assert source_of(Image(SERIES[0], **ZYX)).stack.notes == ()
 
 
 def test_a_drawn_region_counts_for_every_plane() -> None:
@@ -85,6 +122,30 @@ def test_labels_of_another_stack_are_refused() -> None:
     np.testing.assert_array_equal(mask_of(Labels(labels), layer), labels > 0)
     with pytest.raises(StackError, match="made for this stack"):
         mask_of(Labels(labels[:, :10]), layer)
+
+
+def test_labels_of_a_series_count_at_the_time_that_is_fitted() -> None:
+    layer = Image(SERIES)
+    labels = np.zeros((3, 10, 20, 30), int)
+    labels[2, 2:5] = 1
+    assert not mask_of(Labels(labels), layer, [0]).any()
+    assert mask_of(Labels(labels), layer, [2])[2:5].all()
+    with pytest.raises(StackError, match="no place for the time"):
+        mask_of(Labels(labels), Image(SERIES[0]))
+
+
+def test_points_of_a_series_count_at_the_time_that_is_fitted() -> None:
+    layer = Image(SERIES)
+    points = Points([[0, 4, 10, 20], [2, 5, 8, 15]])
+    np.testing.assert_array_equal(positions_of(points, layer, source_of(layer, [2])), [[5, 8, 15]])
+    with pytest.raises(StackError, match="no point"):
+        positions_of(points, layer, source_of(layer, [1]))
+
+
+def test_points_in_another_unit_lie_where_they_are_seen() -> None:
+    layer = Image(SERIES[0], scale=(300, 100, 100), units=("nm",) * 3)
+    points = Points([[1.2, 1.0, 2.0]], units=("um",) * 3)
+    np.testing.assert_allclose(positions_of(points, layer, source_of(layer)), [[1.2, 1.0, 2.0]])
 
 
 def test_points_lie_where_they_are_seen_also_in_a_region() -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import (
+    QAbstractSlider,
+    QAbstractSpinBox,
+    QComboBox,
     QFormLayout,
     QFrame,
     QLabel,
     QScrollArea,
+    QScrollBar,
     QSizePolicy,
     QVBoxLayout,
     QWidget,
@@ -19,7 +23,15 @@ if TYPE_CHECKING:
     from magicgui.widgets.bases import Widget
     from qtpy.QtGui import QDropEvent
 
-__all__ = ["LABELS", "Form", "dropped_files", "native_of", "scrolling", "stacked"]
+__all__ = [
+    "LABELS",
+    "Form",
+    "dropped_files",
+    "native_of",
+    "scrolling",
+    "stacked",
+    "wheel_needs_focus",
+]
 
 LABELS = 78
 """Pixels for what a control is called: all forms have theirs in one column."""
@@ -44,15 +56,49 @@ class Form(QWidget):
         self._rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         # A form holds what Qt shows of a control; the control itself has to live as long.
         self._controls = controls
+        self._labels = labels
         for control in controls:
-            label, native = QLabel(control.label), native_of(control)
-            label.setMinimumWidth(labels)
-            label.setToolTip(control.tooltip or "")
-            self._rows.addRow(label, native)
+            native = native_of(control)
+            native.setToolTip(control.tooltip or "")
+            self.add_row(control.label, native)
+
+    def add_row(self, name: str, widget: QWidget) -> None:
+        """Add a widget with a tooltip, which what it is called has too."""
+        label = QLabel(name)
+        label.setMinimumWidth(self._labels)
+        label.setToolTip(widget.toolTip())
+        self._rows.addRow(label, widget)
+        wheel_needs_focus(widget)
 
     def show_row(self, control: Widget, *, shown: bool) -> None:
         """Show or hide a control with its label."""
         self._rows.setRowVisible(native_of(control), shown)
+
+
+class _WheelNeedsFocus(QObject):
+    """Lets a wheel pass that turns over a widget without focus, as what it is in may scroll."""
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Keep the wheel from a widget that nobody has clicked on."""
+        if event is None or event.type() != QEvent.Type.Wheel:
+            return False
+        if isinstance(watched, QWidget) and watched.hasFocus():
+            return False
+        event.ignore()
+        return True
+
+
+def wheel_needs_focus(widget: QWidget) -> None:
+    """Have a widget, and all in it, take the wheel only while it has the focus.
+
+    Who scrolls the panel turns the wheel over spin boxes, lists and sliders, and means none.
+    """
+    for one in (widget, *widget.findChildren(QWidget)):
+        turns = isinstance(one, (QAbstractSpinBox, QComboBox, QAbstractSlider))
+        if turns and not isinstance(one, QScrollBar):
+            if one.focusPolicy() == Qt.FocusPolicy.WheelFocus:
+                one.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+            one.installEventFilter(_WheelNeedsFocus(one))
 
 
 def native_of(control: Widget) -> Any:

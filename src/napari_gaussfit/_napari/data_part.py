@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import ComboBox, FloatSpinBox, SpinBox
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import (
-    QAbstractSpinBox,
-    QComboBox,
-    QHBoxLayout,
-    QLabel,
-    QPushButton,
-    QSizePolicy,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_gaussfit._napari import source as sources
-from napari_gaussfit._napari.arranging import LABELS, Form, native_of
+from napari_gaussfit._napari.arranging import Form
 from napari_gaussfit._napari.histogram import Histogram
+from napari_gaussfit._napari.layer_box import LayerBox
+from napari_gaussfit._napari.place_part import PlacePart
+from napari_gaussfit._napari.placement import METADATA, OF
+from napari_gaussfit._napari.spacing_part import SpacingPart
+from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer, Points
+    from napari.utils.events import EventEmitter
     from napari.viewer import Viewer
     from numpy.typing import NDArray
 
@@ -31,9 +27,6 @@ if TYPE_CHECKING:
     from napari_gaussfit.field import GaussianField
 
 __all__ = ["DataPart"]
-
-UNITS = (("µm", "micrometer"), ("nm", "nanometer"), ("mm", "millimeter"), ("px", "pixel"))
-_AXIS_NAMES = {"t": "Time", "c": "Channel"}
 
 
 class DataPart(QWidget):
@@ -51,111 +44,70 @@ class DataPart(QWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
-        self._watched: Layer | None = None
-        self._filling = False
-        self._offered: tuple[float, float, float] | None = None
-        self._layer = ComboBox(
-            label="Image",
-            choices=self._images,
-            nullable=True,
-            tooltip="The layer to fit: an image with axes z, y, x. Others are not listed.",
+        self._heard: list[EventEmitter] = []
+        self._layer = LayerBox(
+            _refusal_of_image,
+            tip="The layer to fit: an image with axes z, y, x. "
+            "Those that cannot be fitted are listed with the reason.",
         )
-        self._places: list[SpinBox] = []
-        self._place_form = Form()
-        self._sizes = [
-            FloatSpinBox(
-                name=axis, min=1e-6, max=1e6, step=0.01, tooltip=f"Distance of voxels along {axis}."
-            )
-            for axis in ("z", "y", "x")
-        ]
-        self._unit = ComboBox(
-            choices=UNITS, tooltip="Unit of the spacing. It becomes the layer's own."
+        self._place = PlacePart(viewer)
+        self.spacing = SpacingPart(viewer)
+        self._region = LayerBox(
+            _refusal_of_region,
+            nothing="whole stack",
+            tip="Optional: fit only inside these Shapes (for every z and time) or Labels.",
         )
-        self._region = ComboBox(
-            label="Region",
-            choices=self._regions,
-            nullable=True,
-            tooltip="Optional: fit only inside these Shapes (for every z) or Labels.",
+        self._points = LayerBox(
+            _refusal_of_points,
+            nothing="the stack itself",
+            tip="Optional: points where Gaussians must begin, or the points of an earlier fit.",
         )
-        self._points = ComboBox(
-            label="Start from",
-            choices=self._point_layers,
-            nullable=True,
-            tooltip="Optional: points where Gaussians must begin, or the points of an earlier fit.",
-        )
-        self._warning = QLabel()
-        self._warning.setObjectName("spacing_warning")
-        self._warning.setWordWrap(True)
-        self._warning.setContentsMargins(4, 0, 4, 0)
-        self.offer = QPushButton()
-        self.offer.setToolTip("Give the layer the spacing that its file says it has.")
-        self.offer.clicked.connect(self._take_offer)
+        self._words = QLabel()
+        self._words.setObjectName("stack_words")
+        self._words.setWordWrap(True)
+        self._words.setContentsMargins(4, 0, 4, 0)
         self._histogram = Histogram()
         self._lay_out()
-        self._layer.changed.connect(self._choose)
-        self._region.changed.connect(self._announce)
-        self._points.changed.connect(self._announce)
-        for size in self._sizes:
-            size.changed.connect(self._set_spacing)
-        self._unit.changed.connect(self._set_spacing)
+        self._layer.chosen.connect(self._choose)
+        for part in (self._region.chosen, self._points.chosen, self._place.changed):
+            part.connect(self.changed)
+        self.spacing.changed.connect(self.changed)
         layers = viewer.layers.events
         self._layer_events = (layers.inserted, layers.removed, layers.reordered, layers.renamed)
         for emitter in self._layer_events:
             emitter.connect(self.reset_choices)
         self.reset_choices()
-        self._choose()
 
     def _lay_out(self) -> None:
-        spacing = QHBoxLayout()
-        label = QLabel("Spacing")
-        label.setToolTip("Distances of voxels along z, y and x, and their unit.")
-        label.setFixedWidth(LABELS)
-        spacing.addWidget(label)
-        for control in (*self._sizes, self._unit):
-            spacing.addWidget(native_of(control), 1)
-        spacing.setContentsMargins(4, 0, 4, 0)
-        spacing.setSpacing(4)
-        for size in self._sizes:
-            size.native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-            size.native.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
-        self._unit.native.setMinimumWidth(68)
-        form, more = Form(self._layer), Form(self._region, self._points)
-        self._box = box = QVBoxLayout(self)
+        form, more = Form(), Form()
+        form.add_row("Image", self._layer)
+        more.add_row("Region", self._region)
+        more.add_row("Start from", self._points)
+        box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(2)
-        for choice in (self._layer, self._region, self._points):
-            # Names of layers are long; the panel is not.
-            choice.native.setMinimumContentsLength(8)
-            choice.native.setSizeAdjustPolicy(
-                QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-            )
-        box.addWidget(form)
-        box.addWidget(self._place_form)
-        box.addLayout(spacing)
-        box.addWidget(self._warning)
-        box.addWidget(self.offer)
-        box.addWidget(self._histogram)
-        box.addWidget(more)
+        for part in (form, self._words, self._place, self.spacing, self._histogram, more):
+            box.addWidget(part)
 
     @property
     def layer(self) -> Image | None:
         """The chosen layer."""
-        chosen: Image | None = self._layer.value
+        chosen: Image | None = self._layer.layer
         return chosen
 
     @layer.setter
     def layer(self, layer: Image) -> None:
-        self._layer.value = layer
+        self._layer.layer = layer
 
     @property
     def start_from(self) -> Points | None:
         """The points to start from, None where none are chosen."""
-        chosen: Points | None = self._points.value
+        chosen: Points | None = self._points.layer
         return chosen
 
     @start_from.setter
     def start_from(self, points: Points | None) -> None:
-        self._points.value = points
+        self._points.layer = points
 
     def source(self) -> Source | None:
         """Return the chosen stack, None where none is chosen.
@@ -164,20 +116,23 @@ class DataPart(QWidget):
         ------
         StackError
             If it cannot be fitted.
+        SettingsError
+            If what is typed as its spacing is none.
         """
         layer = self.layer
         if layer is None:
             return None
-        region = self._region.value
-        mask = None if region is None else sources.mask_of(region, layer)
-        return sources.source_of(layer, [axis.value for axis in self._places], mask)
+        if self.spacing.problem:
+            raise SettingsError(f"spacing: {self.spacing.problem}")
+        place, region = self._place.indices, self._region.layer
+        mask = None if region is None else sources.mask_of(region, layer, place)
+        return sources.source_of(layer, place, mask)
 
     def start(self, source: Source) -> tuple[GaussianField | None, NDArray[Any] | None]:
         """Return Gaussians or positions to start from, each None where not chosen."""
         from napari_gaussfit._napari.edited import fit_of_layer
-        from napari_gaussfit._napari.layers import METADATA
 
-        points, layer = self._points.value, self.layer
+        points, layer = self.start_from, self.layer
         if points is None or layer is None:
             return None, None
         if points.metadata.get(METADATA, {}).get("fit") is None:
@@ -188,107 +143,67 @@ class DataPart(QWidget):
         """Show the intensities of the chosen stack, or none."""
         self._histogram.show_preview(preview)
 
+    def show_words(self, source: Source | None, refusal: str = "") -> None:
+        """Say what is assumed of the chosen stack, or why it cannot be fitted."""
+        if source is not None:
+            words = "\n".join(f"Note: {note}." for note in source.stack.notes)
+        elif refusal:
+            words = f"⚠ {refusal}"
+        else:
+            refused = self._layer.refused if self.layer is None else []
+            words = "\n".join(f"⚠ {reason}" for reason in refused[-1:])
+        self._words.setText(words)
+        self._words.setVisible(bool(words))
+
     def reset_choices(self, _event: object = None) -> None:
         """Offer the layers that there are now; take the newest image where none was chosen."""
-        before = self.layer
+        self._hear(list(self._viewer.layers))
         for box in (self._layer, self._region, self._points):
-            box.reset_choices()
-        images = self._images()
-        if self.layer is None and images:
-            self._layer.value = images[-1]
-        if self.layer != before:
-            self._choose()
+            box.show_layers(self._viewer.layers)
+        if self.layer is None and self._layer.choices:
+            self._layer.layer = self._layer.choices[-1]
+        self.changed.emit()
 
     def close_down(self) -> None:
         """Listen to no layer any more."""
         for emitter in self._layer_events:
             emitter.disconnect(self.reset_choices)
-        self._watch(None)
+        self._hear([])
+        self._place.close_down()
+        self.spacing.show_layer(None)
 
-    def _images(self, _widget: object = None) -> list[Layer]:
-        ours = ("data MIP", "fit MIP", "residual MIP")
-        return [
-            one
-            for one in self._viewer.layers
-            if sources.is_stack(one) and not one.name.endswith(ours)
-        ]
+    def _choose(self) -> None:
+        self._place.show_layer(self.layer)
+        self.spacing.show_layer(self.layer)
 
-    def _regions(self, _widget: object = None) -> list[Layer]:
-        from napari.layers import Labels, Shapes
+    def _hear(self, layers: list[Layer]) -> None:
+        """Hear when axes of these layers, and of no others, are named anew."""
+        for emitter in self._heard:
+            emitter.disconnect(self.reset_choices)
+        self._heard = [layer.events.axis_labels for layer in layers]
+        for emitter in self._heard:
+            emitter.connect(self.reset_choices)
 
-        return [one for one in self._viewer.layers if isinstance(one, (Labels, Shapes))]
 
-    def _point_layers(self, _widget: object = None) -> list[Layer]:
-        from napari.layers import Points
+def _refusal_of_image(layer: Layer) -> str | None:
+    """Say why a layer cannot be fitted; nothing of layers that hold no voxels, or are a fit's."""
+    from napari.layers import Image, Labels
 
-        return [one for one in self._viewer.layers if isinstance(one, Points) and one.ndim >= 3]
+    ours = layer.metadata.get(METADATA, {})
+    if not isinstance(layer, (Image, Labels)) or (OF in ours and layer.ndim < 3):
+        return None
+    return sources.refusal_of(layer)
 
-    def _choose(self, _value: object = None) -> None:
-        layer = self.layer
-        self._watch(layer)
-        before = 0 if layer is None else layer.data.ndim - 3
-        self._places = [self._place(layer, n) for n in range(before) if layer is not None]
-        old, self._place_form = self._place_form, Form(*self._places)
-        self._box.replaceWidget(old, self._place_form)
-        old.hide()
-        old.deleteLater()
-        self._show_spacing()
 
-    def _place(self, layer: Image, axis: int) -> SpinBox:
-        label = str(layer.axis_labels[axis])
-        steps = self._viewer.dims.current_step
-        size = int(layer.data.shape[axis])
-        place = SpinBox(
-            label=_AXIS_NAMES.get(label.lower(), label),
-            value=min(int(steps[len(steps) - layer.ndim + axis]), size - 1),
-            max=size - 1,
-            tooltip="A fit takes one of them.",
-        )
-        place.changed.connect(self._announce)
-        return place
+def _refusal_of_region(layer: Layer) -> str | None:
+    from napari.layers import Labels, Shapes
 
-    def _watch(self, layer: Image | None) -> None:
-        if self._watched is not None:
-            self._watched.events.scale.disconnect(self._show_spacing)
-            self._watched.events.units.disconnect(self._show_spacing)
-        self._watched = layer
-        if layer is not None:
-            layer.events.scale.connect(self._show_spacing)
-            layer.events.units.connect(self._show_spacing)
+    return "" if isinstance(layer, (Labels, Shapes)) else None
 
-    def _show_spacing(self, _event: object = None) -> None:
-        """Show the layer's spacing; warn while it is unknown, and offer what its file says."""
-        layer, self._filling = self.layer, True
-        known = None if layer is None else sources.known_spacing(layer)
-        for size, n in zip(self._sizes, (-3, -2, -1), strict=True):
-            size.enabled = layer is not None
-            if layer is not None:
-                size.value = known[n] if known else abs(float(layer.scale[n]))
-        self._unit.enabled = layer is not None
-        self._unit.value = "micrometer" if known else "pixel"
-        self._filling = False
-        unknown = layer is not None and known is None
-        self._offered = sources.file_spacing(layer) if unknown and layer is not None else None
-        self._warning.setText(
-            "⚠ The spacing is unknown: sizes come out in pixels. "
-            "Set it above, in micrometers, before you fit."
-        )
-        self._warning.setVisible(unknown)
-        if self._offered is not None:
-            self.offer.setText("Use its file's {:g} × {:g} × {:g} µm".format(*self._offered))
-        self.offer.setVisible(self._offered is not None)
-        self._announce()
 
-    def _set_spacing(self, _value: object = None) -> None:
-        layer = self.layer
-        if layer is None or self._filling:
-            return
-        dz, dy, dx = (float(size.value) for size in self._sizes)
-        sources.set_spacing(layer, (dz, dy, dx), str(self._unit.value))
+def _refusal_of_points(layer: Layer) -> str | None:
+    from napari.layers import Points
 
-    def _take_offer(self) -> None:
-        if self.layer is not None and self._offered is not None:
-            sources.set_spacing(self.layer, self._offered)
-
-    def _announce(self, _value: object = None) -> None:
-        self.changed.emit()
+    if not isinstance(layer, Points) or (OF in layer.metadata.get(METADATA, {}) and layer.ndim < 3):
+        return None
+    return "" if layer.ndim >= 3 else "has points in 2D; a start needs z, y and x"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_gaussfit._napari.placement import METADATA
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.io.csv import measurements
 
@@ -35,9 +36,6 @@ __all__ = [
     "vectors_layer",
     "volume_layer",
 ]
-
-METADATA = "napari_gaussfit"
-"""The entry of a layer's metadata that is this package's."""
 
 MOST_FACES = 1_000_000
 """Triangles of all ellipsoids together, which a laptop's graphics still turns fluently."""

@@ -19,6 +19,8 @@ from napari_gaussfit._napari.pictures import (
     amplitude_colours,
     pictures_of,
 )
+from napari_gaussfit._napari.placement import METADATA
+from napari_gaussfit._napari.source import mark
 
 if TYPE_CHECKING:
     from napari.layers import Layer, Points
@@ -70,6 +72,10 @@ class LiveLayers:
         self._making.setSingleShot(True)
         self._making.timeout.connect(self._make_another)
         viewer.layers.events.removed.connect(self._forget)
+        events = source.layer.events
+        self._moves = (events.scale, events.translate, events.units)
+        for emitter in self._moves:
+            emitter.connect(self._move_along)
 
     @property
     def centres(self) -> Points | None:
@@ -97,6 +103,8 @@ class LiveLayers:
         """Follow no more; the layers stay."""
         self.make_no_more()
         self._viewer.layers.events.removed.disconnect(self._forget)
+        for emitter in self._moves:
+            emitter.disconnect(self._move_along)
         for layer in self._layers.values():
             layer.events.visible.disconnect(self._catch_up)
         self._layers.clear()
@@ -133,7 +141,8 @@ class LiveLayers:
         layer.features = keywords["features"]
         layer.size = self._sizes(fit.field)
         layer.face_color = amplitude_colours(fit.field)
-        layer.metadata = {**layer.metadata, **keywords["metadata"]}
+        carried = {**layer.metadata.get(METADATA, {}), **keywords["metadata"][METADATA]}
+        layer.metadata = {**layer.metadata, METADATA: carried}
         layer.selected_data = {n for n in chosen if n < len(data)}
 
     def show_mips(self, mips: MipPair) -> None:
@@ -188,8 +197,6 @@ class LiveLayers:
 
     def _points(self, field: GaussianField) -> LayerData:
         """Return the centres alone: measurements come when they change no more."""
-        from napari_gaussfit._napari.layers import METADATA
-
         place = self.source.placement
         keywords = {
             "size": self._sizes(field),
@@ -199,7 +206,6 @@ class LiveLayers:
             "blending": "additive",
             "opacity": 0.7,
             "projection_mode": "all",
-            "metadata": {METADATA: {}},
             **place.keywords(),
         }
         return place.in_voxels(field.means.numpy()), keywords, "points"
@@ -218,6 +224,23 @@ class LiveLayers:
             self._coloured = now
             layer.size = self._sizes(field)
             layer.face_color = amplitude_colours(field)
+
+    def _move_along(self, _event: Event) -> None:
+        """Bring the layers to where their source is now, in its unit."""
+        self.source = self.source.placed_anew()
+        made: dict[str, LayerData] = {}
+        if self._mips is not None:
+            made = pictures_of(self._mips, self.source)
+        placed = {role: keywords for role, (_, keywords, _) in made.items()}
+        placed[_CENTRES] = self.source.placement.keywords()
+        for role, layer in self._layers.items():
+            if role in placed:
+                # Captions have none of both: their places are their data.
+                layer.scale = placed[role].get("scale", (1.0, 1.0))
+                layer.translate = placed[role].get("translate", (0.0, 0.0))
+                layer.units = placed[role]["units"]
+        if CAPTIONS in made and CAPTIONS in self._layers:
+            self._layers[CAPTIONS].data = made[CAPTIONS][0]
 
     def _redraw(self, layer: Layer, data: Any, keywords: dict[str, Any]) -> None:
         where = keywords.get("translate")
@@ -239,6 +262,7 @@ class LiveLayers:
 
         data, keywords, kind = layer_data
         keywords["name"] = f"{self.source.name} {role}"
+        mark(keywords, self.source)
         chosen = list(self._viewer.layers.selection)
         layer = self._viewer.add_layer(Layer.create(data, keywords, kind))
         layer.events.visible.connect(self._catch_up)

@@ -119,18 +119,21 @@ class GaussianFitPanel(QWidget):
         """Say what is there to be fitted, and what that takes."""
         from napari.qt.threading import create_worker
 
+        refusal = ""
         try:
             self._ready = self.data.source()
         except GaussfitError as error:
-            self._ready = None
-            self.model.show_no_facts()
-            self.run.show_phase(self.worker.phase, str(error))
+            self._ready, refusal = None, str(error)
         self._allow()
-        if self._ready is None:
-            self.data.show_preview(None)
-            return
+        self.data.show_words(self._ready, refusal)
         if not self.worker.phase.active:
             self.run.show_phase(self.worker.phase)
+        if self._ready is None:
+            self.model.show_no_facts()
+            self.data.show_preview(None)
+            if refusal and not self.worker.phase.active:
+                self.run.show_refusal(refusal)
+            return
         device = self.model.settings.device
         worker = create_worker(preview_of, self._ready.stack, device, _start_thread=False)
         worker.returned.connect(self._show_preview)
@@ -149,12 +152,14 @@ class GaussianFitPanel(QWidget):
 
     def start_fit(self) -> None:
         """Fit the chosen stack."""
+        # Where a button takes no focus, as on macOS, what is typed is not taken yet.
+        self.data.spacing.commit()
         self._look_at_stack()
         source, layer = self._ready, self.data.layer
         if source is None or layer is None:
             return
         start, points = self.data.start(source)
-        if self.live is None or self._layer != layer:
+        if self.live is None or not self.live.source.is_of_same_place(source):
             if self.live is not None:
                 self.live.close()
             self.live = LiveLayers(self.viewer, source, self)

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["AXIS_LABELS", "Placement"]
+__all__ = ["AXIS_LABELS", "METADATA", "OF", "Placement"]
+
+METADATA = "napari_gaussfit"
+"""The entry of a layer's metadata that is this package's."""
+
+OF = "of"
+"""The entry therein of what was fitted; layers that a fit has made have it, whatever their name."""
 
 AXIS_LABELS = ("z", "y", "x")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import StackError
+from napari_gaussfit.io.layout import refused_shape
 from napari_gaussfit.stack import STACK_SUFFIXES, read_layout, read_voxels
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ FIT_SUFFIXES = (".safetensors", ".ply")
 _COLORMAPS = {1: ("gray",), 2: ("magenta", "green")}
 _MORE_COLORMAPS = ("cyan", "yellow", "magenta", "red", "green", "blue")
 """The colours in which napari splits channels."""
-
-_REFUSED_FOR_ITS_AXES = "(axes "
-"""What is in the message of a whole file that is no stack, and in no other."""
 
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
@@ -149,7 +147,7 @@ def _stack_or_image(path: str | Sequence[str]) -> list[LayerData]:
     try:
         layout = read_layout(str(path))
     except StackError as refusal:
-        if _REFUSED_FOR_ITS_AXES in str(refusal):
+        if refused_shape(refusal):
             return _as_napari_does(path)
         raise
     return open_stack(layout)

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton, QVBoxLayout, QWidge
 
 from napari_gaussfit._napari.arranging import Form
 from napari_gaussfit._napari.pictures import FAINTEST
+from napari_gaussfit._napari.source import mark
 from napari_gaussfit.io.formats import FIT_WRITERS
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def result_layers(
         made.append(layers.vectors_layer(field, place, name=f"{name} axes"))
     if "points" in kinds:
         made.append(layers.points_layer(fit, place, name=f"{name} Gaussians"))
+    for _, keywords, _ in made:
+        mark(keywords, source)
     return made
 
 

@@ -27,6 +27,8 @@ _COLOURS = {
     Phase.FAILED: "#c4483a",
 }
 
+_STYLE = "background: {}; color: white; border-radius: 3px; padding: 3px 6px;"
+
 _TIPS = {
     "Fit": "Fit Gaussians to the chosen stack, from scratch or from the chosen points.",
     "Pause": "Let the fit stand still. Nothing is lost.",
@@ -95,10 +97,13 @@ class RunPart(QWidget):
         text = str(phase).capitalize() + (f": {detail}" if detail else "")
         self._state.setText(text)
         self._state.setWordWrap(True)
-        self._state.setStyleSheet(
-            f"background: {_COLOURS[phase]}; color: white; border-radius: 3px; padding: 3px 6px;"
-        )
+        self._state.setStyleSheet(_STYLE.format(_COLOURS[phase]))
         self._enable()
+
+    def show_refusal(self, reason: str) -> None:
+        """Say why the chosen stack cannot be fitted, in place of how the last fit went."""
+        self._state.setText(f"Cannot be fitted: {reason.partition(';')[0]}")
+        self._state.setStyleSheet(_STYLE.format(_COLOURS[Phase.FAILED]))
 
     def show_snapshot(self, snapshot: Snapshot | None) -> None:
         """Show how far the fit is, and how good."""

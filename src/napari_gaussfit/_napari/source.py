@@ -5,16 +5,23 @@ Reads layers and changes none. Knows no panel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit._napari.placement import Placement
+from napari_gaussfit._napari.placement import METADATA, OF, Placement
+from napari_gaussfit._napari.spacing import (
+    PIXEL,
+    converted,
+    known_spacing,
+    layout_of,
+    shown_spacing,
+)
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.io.units import micrometers_per
-from napari_gaussfit.stack import STACK_SUFFIXES, Stack, read_layout
+from napari_gaussfit.io.layout import refuse_what_memory_cannot_hold, refused_shape
+from napari_gaussfit.stack import Stack, StackLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,18 +29,20 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer, Points, Shapes
     from numpy.typing import NDArray
 
-    Spacing = tuple[float, float, float]
-
 __all__ = [
     "Source",
-    "file_spacing",
-    "is_stack",
-    "known_spacing",
+    "axis_name",
+    "mark",
     "mask_of",
     "positions_of",
-    "set_spacing",
+    "refusal_of",
     "source_of",
 ]
+
+_TIME, _CHANNEL = "time", "channel"
+_NAMES = {"t": _TIME, "c": _CHANNEL}
+_AXES = {"z": "z", "y": "y", "x": "x", "t": "t", "c": "c", _TIME: "t", _CHANNEL: "c", "ch": "c"}
+"""What labels of axes mean."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,54 +56,109 @@ class Source:
     placement : Placement
         Of its voxels in napari's world.
     name : str
-        The layer's; those of the fit are named after it.
+        The layer's, with the time and channel taken of it; layers of the fit are named after it.
     contrast_limits : tuple of float
         The layer's.
+    layer : napari.layers.Image
+        The layer.
+    place : tuple of int
+        The stack's indices along the layer's axes before z, y and x.
+    first : tuple of int
+        The voxel (z, y, x) of the layer at which the stack begins.
     """
 
     stack: Stack
     placement: Placement
     name: str
     contrast_limits: tuple[float, float]
+    layer: Image
+    place: tuple[int, ...] = ()
+    first: tuple[int, int, int] = (0, 0, 0)
+
+    def record(self) -> dict[str, Any]:
+        """Return what was fitted, for the metadata of layers that are made of it."""
+        return {
+            "layer": str(self.layer.name),
+            "id": str(self.layer.unique_id),
+            "channel": self.stack.channel,
+            "time": self.stack.time,
+        }
+
+    def is_of_same_place(self, other: Source) -> bool:
+        """Tell whether another source is of the same layer, at the same time and channel."""
+        return bool(self.layer == other.layer) and self.place == other.place
+
+    def placed_anew(self) -> Source:
+        """Return the source where its layer lies now."""
+        placement = Placement.of_layer(self.layer, self.stack.spacing)
+        return replace(self, placement=placement.starting_at(self.first))
 
 
-def is_stack(layer: Layer) -> bool:
-    """Tell whether a layer is an Image that holds stacks: three axes or more, one value each."""
-    from napari.layers import Image, Labels
+def refusal_of(layer: Layer) -> str:
+    """Say why an Image or Labels layer cannot be fitted, in words after its name; "" if it can.
 
-    if not isinstance(layer, Image) or isinstance(layer, Labels):
-        return False
-    return not layer.rgb and not layer.multiscale and layer.data.ndim >= 3
+    Goes by what the layer and its file say of its axes. The voxels are not looked at.
+    """
+    from napari.layers import Labels
 
-
-def known_spacing(layer: Layer) -> Spacing | None:
-    """Return a layer's (dz, dy, dx) in micrometres, None where its units are no lengths."""
-    in_micrometers = []
-    for size, unit in zip(layer.scale[-3:], layer.units[-3:], strict=True):
-        factor = micrometers_per(str(unit))
-        if factor is None:
-            return None
-        in_micrometers.append(abs(float(size)) * factor)
-    dz, dy, dx = in_micrometers
-    return dz, dy, dx
-
-
-def file_spacing(layer: Layer) -> Spacing | None:
-    """Return what the layer's source file says of its spacing in micrometres, if anything."""
-    path = layer.source.path
-    if path is None or Path(path).suffix.lower() not in STACK_SUFFIXES:
-        return None
-    try:
-        layout = read_layout(path)
-    except StackError:
-        return None  # The layer holds what napari found in it; the file has no more to offer.
-    return layout.spacing if layout.stack_shape == tuple(layer.data.shape[-3:]) else None
+    if isinstance(layer, Labels):
+        return "marks objects (Labels); choose it under Region, or convert it to an image"
+    if layer.rgb:
+        return "is a colour (RGB) image; split its colours and fit one of them"
+    if layer.ndim < 3:
+        return "is a 2D image; a stack needs z, y and x"
+    meant = [_meaning(str(label)) for label in layer.axis_labels[-3:]]
+    if meant == ["z", "y", "x"]:
+        return ""
+    if any(found not in {"", axis} for found, axis in zip(meant, "zyx", strict=True)):
+        has = ", ".join(str(label) for label in layer.axis_labels)
+        return (
+            f"has the axes {has}, of which the last three are not z, y, x; split its channels, "
+            "or open it with its axes in this order"
+        )
+    return _refusal_of_file(layer)
 
 
-def set_spacing(layer: Layer, spacing: Spacing, unit: str = "micrometer") -> None:
-    """Give a layer's last three axes a spacing, so that all that is made of it has it too."""
-    layer.scale = [*layer.scale[:-3], *spacing]
-    layer.units = [*(str(one) for one in layer.units[:-3]), *[unit] * 3]
+def _refusal_of_file(layer: Layer) -> str:
+    """Say why the file that a layer was opened from is no stack, if the layer has its axes."""
+    found = layout_of(layer)
+    if isinstance(found, StackError) and refused_shape(found) == tuple(layer.data.shape[-3:]):
+        return str(found).removeprefix(f"{layer.source.path}: ")
+    return ""
+
+
+def _axis_notes(layer: Layer) -> tuple[str, ...]:
+    """Say what is assumed of the last three axes, where neither layer nor file names them."""
+    found = layout_of(layer)
+    if isinstance(found, StackLayout) and found.stack_shape == tuple(layer.data.shape[-3:]):
+        return found.axis_notes
+    if all(_unnamed(str(label)) for label in layer.axis_labels[-3:]):
+        return ("its axes have no names; the last three are taken for z, y and x",)
+    return ()
+
+
+def mark(keywords: dict[str, Any], source: Source) -> None:
+    """Write into a layer's keywords what the fit is of that it is made of."""
+    metadata = keywords.get("metadata", {})
+    carried = {**metadata.get(METADATA, {}), OF: source.record()}
+    keywords["metadata"] = {**metadata, METADATA: carried}
+
+
+def axis_name(layer: Layer, axis: int) -> str:
+    """Return what an axis before z, y, x is called: "time", "channel", or its label."""
+    label = str(layer.axis_labels[axis])
+    own = f"axis {axis}" if _unnamed(label) else label
+    return _NAMES.get(_meaning(label), own)
+
+
+def _meaning(label: str) -> str:
+    """Return "t", "c", "z", "y" or "x" for a label that means one of them, else ""."""
+    return _AXES.get(label.strip().lower(), "")
+
+
+def _unnamed(label: str) -> bool:
+    """Tell whether a label is napari's own, which counts axes from the last."""
+    return label.removeprefix("axis ").lstrip("-").isdigit()
 
 
 def source_of(layer: Image, place: Sequence[int] = (), mask: Any = None) -> Source:
@@ -114,31 +178,45 @@ def source_of(layer: Image, place: Sequence[int] = (), mask: Any = None) -> Sour
     StackError
         If the voxels are no stack that can be fitted, or the mask marks none of them.
     """
-    spacing = known_spacing(layer)
-    voxels = np.asarray(layer.data[tuple(place)])
+    names = [axis_name(layer, axis) for axis in range(layer.ndim - 3)]
+    chosen = dict(zip(names, place, strict=True))
+    name = " ".join([str(layer.name), *(f"{axis} {index}" for axis, index in chosen.items())])
+    shape = layer.data.shape[-3:]
+    nbytes = math.prod(shape) * np.dtype(layer.data.dtype).itemsize
+    refuse_what_memory_cannot_hold(name, nbytes, math.prod(shape))
+    levels = layer.data[0] if layer.multiscale else layer.data
     # Voxels that are not square keep their proportions also where the unit is unknown.
-    shown = tuple(abs(float(size)) for size in layer.scale[-3:])
+    spacing, _ = shown_spacing(layer)
+    known = known_spacing(layer)
     stack = Stack.from_array(
-        voxels,
-        spacing=spacing or shown,
-        unit="micrometer" if spacing else "pixel",
-        name=str(layer.name),
+        np.asarray(levels[tuple(place)]),
+        spacing=known or spacing,
+        unit="micrometer" if known else PIXEL,
+        name=name,
         fill_nan=0.0,
     )
-    placement = Placement.of_layer(layer, stack.spacing)
+    carried = layer.metadata.get(METADATA, {})
+    stack = replace(
+        stack,
+        channel=chosen.get(_CHANNEL, carried.get("channel")),
+        time=chosen.get(_TIME),
+        notes=(*_axis_notes(layer), *stack.notes),
+    )
+    first = (0, 0, 0)
     if mask is not None:
         from napari_gaussfit.region import crop
 
         stack, first = crop(stack, mask)
-        placement = placement.starting_at(first)
     low, high = layer.contrast_limits
-    return Source(stack, placement, str(layer.name), (float(low), float(high)))
+    placement = Placement.of_layer(layer, stack.spacing).starting_at(first)
+    return Source(stack, placement, name, (float(low), float(high)), layer, tuple(place), first)
 
 
-def mask_of(region: Shapes | Labels, layer: Image) -> NDArray[np.bool_]:
+def mask_of(region: Shapes | Labels, layer: Image, place: Sequence[int] = ()) -> NDArray[np.bool_]:
     """Return where a region covers a layer's stack [Z, Y, X].
 
-    Shapes count for every z, as they are drawn over an image; of Labels all but 0 counts.
+    Shapes count for every z and time, as they are drawn over an image; of Labels all but 0 counts,
+    at the stack's own `place` where they have one for each.
 
     Raises
     ------
@@ -154,7 +232,7 @@ def mask_of(region: Shapes | Labels, layer: Image) -> NDArray[np.bool_]:
                 "take labels made for this stack"
             )
             raise StackError(message)
-        labels = labels[(0,) * max(0, labels.ndim - 3)]
+        labels = labels[_place_in(region, tuple(place))]
         return np.broadcast_to(labels != 0, shape)
     from skimage import draw
 
@@ -165,6 +243,20 @@ def mask_of(region: Shapes | Labels, layer: Image) -> NDArray[np.bool_]:
         rows, columns = _in_data_of(layer, region, outline)[:, -2:].T
         covered[polygon(rows, columns, covered.shape)] = True
     return np.broadcast_to(covered, shape)
+
+
+def _place_in(region: Labels, place: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the indices of a stack's place along the axes of Labels before z, y and x."""
+    before = region.data.shape[:-3]
+    known = (*(0,) * (len(before) - len(place)), *place)[-len(before) :] if before else ()
+    found = tuple(0 if size == 1 else index for size, index in zip(before, known, strict=True))
+    missing = any(size > 1 for size in before[: len(before) - len(place)])
+    if missing or any(index >= size for index, size in zip(found, before, strict=True)):
+        raise StackError(
+            f"the region {region.name!r} has shape {region.data.shape}, with no place for the "
+            "time or channel of this stack; take labels made for this stack"
+        )
+    return found
 
 
 def _ellipse(corners: Any) -> NDArray[np.float64]:
@@ -179,12 +271,24 @@ def _ellipse(corners: Any) -> NDArray[np.float64]:
 
 
 def positions_of(points: Points, layer: Image, source: Source) -> NDArray[np.float64]:
-    """Return points [P, 3] (z, y, x in the stack's unit) relative to the source's first voxel."""
-    voxels = _in_data_of(layer, points, points.data)[:, -3:]
-    whole = Placement.of_layer(layer, source.stack.spacing)
-    linear = whole.rotate @ whole.shear @ np.diag(whole.scale)
-    first = np.linalg.solve(linear, source.placement.translate - whole.translate)
-    positions: NDArray[np.float64] = (voxels - first) * np.asarray(source.stack.spacing)
+    """Return points [P, 3] (z, y, x in the stack's unit) relative to the source's first voxel.
+
+    Of points in more axes than z, y and x, those at the source's time and channel.
+
+    Raises
+    ------
+    StackError
+        If none is there.
+    """
+    found = _in_data_of(layer, points, points.data)
+    if points.ndim > 3:
+        found = found[(np.round(found[:, :-3]) == source.place).all(axis=1)]
+        if not len(found):
+            raise StackError(
+                f"no point of {points.name!r} is at {source.name!r}; choose the points' time"
+            )
+    spacing = np.asarray(source.stack.spacing)
+    positions: NDArray[np.float64] = (found[:, -3:] - source.first) * spacing
     return positions
 
 
@@ -192,6 +296,10 @@ def _in_data_of(layer: Layer, other: Layer, coordinates: Any) -> NDArray[np.floa
     """Return coordinates of one layer's data in another's, axes counted from the last."""
     world = np.array([other.data_to_world(one) for one in np.asarray(coordinates, np.float64)])
     world = world.reshape(len(coordinates), -1)
+    shared = range(-min(world.shape[1], layer.ndim), 0)
+    for axis in shared:
+        # Each layer counts in units of its own, which napari brings together where it draws.
+        world[:, axis] *= converted(1.0, str(other.units[axis]), str(layer.units[axis]))
     missing = max(0, layer.ndim - world.shape[1])
     world = np.concatenate([np.zeros((len(world), missing)), world], axis=1)
     found = np.array([layer.world_to_data(one) for one in world[:, -layer.ndim :]])

@@ -25,6 +25,8 @@ from qtpy.QtWidgets import (
 )
 from superqt import QDoubleRangeSlider
 
+from napari_gaussfit._napari.arranging import wheel_needs_focus
+
 if TYPE_CHECKING:
     import pandas as pd
     from napari.layers import Points
@@ -296,4 +298,5 @@ class TablePart(QWidget):
 def _range_slider(tip: str) -> Any:
     slider: Any = _slider_class(Qt.Orientation.Horizontal)
     slider.setToolTip(tip)
+    wheel_needs_focus(slider)
     return slider

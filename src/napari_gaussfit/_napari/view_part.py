@@ -55,8 +55,6 @@ class ViewPart(QWidget):
         box.addWidget(self._form)
         for control in (self._way, self._azimuth, self._elevation):
             control.changed.connect(self._announce)
-        for slider in (self._azimuth, self._elevation):
-            slider.native.setToolTip(slider.tooltip)
         self._show_angles()
 
     @property
