@@ -43,7 +43,7 @@ def test_a_layer_without_lengths_is_in_pixels_until_it_is_given_them() -> None:
     layer = Image(SERIES[0])
     assert known_spacing(layer) is None
     assert source_of(layer).stack.unit == "pixel"
-    set_spacing(layer, (0.3, 0.1, 0.1))
+    set_spacing(layer, (0.3, 0.1, 0.1), "micrometer")
     np.testing.assert_allclose(known_spacing(layer), (0.3, 0.1, 0.1))
 
 

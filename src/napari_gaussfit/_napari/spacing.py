@@ -15,6 +15,7 @@ import numpy as np
 
 from napari_gaussfit._napari.placement import METADATA, OF
 from napari_gaussfit.errors import StackError
+from napari_gaussfit.io.layout import PIXEL_SPACING
 from napari_gaussfit.io.units import micrometers_per
 from napari_gaussfit.stack import STACK_SUFFIXES, StackLayout, read_layout
 
@@ -68,12 +69,17 @@ def shown_spacing(layer: Layer) -> tuple[Spacing, str]:
     return (dz, dy, dx), "micrometer"
 
 
-def file_spacing(layer: Layer) -> Spacing | None:
-    """Return what the layer's source file says of its spacing in micrometers, if anything."""
+def file_spacing(layer: Layer) -> tuple[Spacing, str] | None:
+    """Return what the layer's source file says of its voxels, and the unit, if it says anything.
+
+    The unit is micrometers, or `PIXEL` of a file that has their proportions alone.
+    """
     layout = layout_of(layer)
     if not isinstance(layout, StackLayout):
         return None  # The layer holds what napari found in it; the file has no more to offer.
-    return layout.spacing if layout.stack_shape == tuple(layer.data.shape[-3:]) else None
+    if layout.stack_shape != tuple(layer.data.shape[-3:]) or layout.scale == PIXEL_SPACING:
+        return None
+    return layout.scale, layout.unit
 
 
 def layout_of(layer: Layer) -> StackLayout | StackError | None:
@@ -130,10 +136,12 @@ def set_unit(layer: Layer, unit: str, others: Iterable[Layer]) -> None:
     _rescale(layer, scale, units, others)
 
 
-def set_spacing(layer: Layer, spacing: Sequence[float], others: Iterable[Layer] = ()) -> None:
-    """Give a layer's last three axes a spacing in micrometers; see `set_size` for `others`."""
+def set_spacing(
+    layer: Layer, spacing: Sequence[float], unit: str, others: Iterable[Layer] = ()
+) -> None:
+    """Give a layer's last three axes a spacing and its unit; see `set_size` for `others`."""
     scale = [*layer.scale[:-3], *np.copysign(spacing, layer.scale[-3:])]
-    units = [*(str(one) for one in layer.units[:-3]), *["micrometer"] * 3]
+    units = [*(str(one) for one in layer.units[:-3]), *[unit] * 3]
     _rescale(layer, [float(size) for size in scale], units, others)
 
 

@@ -55,7 +55,7 @@ class SpacingPart(QWidget):
         super().__init__()
         self._viewer = viewer
         self._layer: Layer | None = None
-        self._offered: spacings.Spacing | None = None
+        self._offered: tuple[spacings.Spacing, str] | None = None
         self.fields = {axis: self._field(name) for name, axis in (("z", -3), ("y", -2), ("x", -1))}
         self.unit = QComboBox()
         self.unit.setToolTip(
@@ -134,12 +134,19 @@ class SpacingPart(QWidget):
                 if not field.being_edited:
                     field.show_value(size)
             self._show_unit(unit)
-        unknown = layer is not None and spacings.known_spacing(layer) is None
-        self._offered = spacings.file_spacing(layer) if unknown and layer is not None else None
+        self._offered = None if layer is None else self._offer_for(layer)
         if self._offered is not None:
-            self.offer.setText("Use its file's {:g} × {:g} × {:g} µm".format(*self._offered))
+            (dz, dy, dx), unit = self._offered
+            self.offer.setText(f"Use its file's {dz:g} × {dy:g} × {dx:g} {UNITS[unit]}")
         self.offer.setVisible(self._offered is not None)
         self._warn()
+
+    def _offer_for(self, layer: Layer) -> tuple[spacings.Spacing, str] | None:
+        """Return what the file of a layer without a known spacing says, where that is more."""
+        if spacings.known_spacing(layer) is not None:
+            return None
+        offered = spacings.file_spacing(layer)
+        return None if offered == spacings.shown_spacing(layer) else offered
 
     def _show_unit(self, unit: str) -> None:
         names = list(UNITS) if unit in UNITS else [*UNITS, unit]
@@ -168,7 +175,7 @@ class SpacingPart(QWidget):
     def _take_offer(self) -> None:
         offered = self._offered
         if offered is not None:
-            self._change(lambda layer, others: spacings.set_spacing(layer, offered, others))
+            self._change(lambda layer, others: spacings.set_spacing(layer, *offered, others))
 
     def _change(self, change: Callable[[Layer, list[Layer]], None]) -> None:
         """Change the layer, and show it as before: the same planes, as large as the window."""
