@@ -10,6 +10,7 @@ __all__ = [
     "FitError",
     "FormatError",
     "GaussfitError",
+    "OutOfSpaceError",
     "OutputError",
     "SettingsError",
     "StackError",
@@ -43,3 +44,7 @@ class FormatError(GaussfitError, ValueError):
 
 class OutputError(GaussfitError, OSError):
     """A place where nothing can be written."""
+
+
+class OutOfSpaceError(OutputError):
+    """A disk that has no room for what is to be written."""

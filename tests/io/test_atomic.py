@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import TYPE_CHECKING
+import time
+from pathlib import Path
 
 import pytest
 
-from napari_gaussfit.errors import OutputError
+from napari_gaussfit.errors import OutOfSpaceError, OutputError
 from napari_gaussfit.io.atomic import replacing
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_the_file_appears_when_all_is_written(tmp_path: Path) -> None:
@@ -78,6 +77,112 @@ def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     with replacing(tmp_path / "ours") as temporary:
         temporary.write_text("")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+class Holder:
+    """Another program that holds names as Windows has it: they can be neither renamed nor removed.
+
+    Parameters
+    ----------
+    path : Path
+        The name that nothing can be renamed to.
+    seconds : float
+        For how long.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path, seconds: float) -> None:
+        self.tries = 0
+        until = time.monotonic() + seconds
+        rename = Path.replace
+
+        def replace(source: Path, target: Path) -> Path:
+            if target == path and time.monotonic() < until:
+                self.tries += 1
+                raise PermissionError(errno.EACCES, "The process cannot access the file")
+            return rename(source, target)
+
+        monkeypatch.setattr(Path, "replace", replace)
+
+
+def test_a_file_that_is_held_for_a_moment_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fit.csv"
+    path.write_text("old")
+    holder = Holder(monkeypatch, path, 0.3)
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert holder.tries > 1
+    assert path.read_text() == "new"
+
+
+def test_a_file_that_stays_held_is_named_after_two_seconds_and_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fit.csv"
+    path.write_text("old")
+    Holder(monkeypatch, path, 60)
+    began = time.monotonic()
+    with (
+        pytest.raises(OutputError, match=r"fit.csv: is held by another program.*close it there"),
+        replacing(path) as temporary,
+    ):
+        temporary.write_text("new")
+    assert 2.0 <= time.monotonic() - began < 6.0
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows limits no file's size")
+def test_a_full_disk_costs_one_line_and_not_the_file_of_before(tmp_path: Path) -> None:
+    import resource
+
+    path = tmp_path / "fit.csv"
+    path.write_text("old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"fit.csv: cannot be written: File too large"):
+            _write(path, 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError("1250000 requested and 4096 written"),  # numpy's
+    ],
+)
+def test_no_room_is_said_with_what_is_needed_and_what_is_free(
+    tmp_path: Path, error: OSError
+) -> None:
+    def fail(path: Path) -> None:
+        path.write_bytes(bytes(2_000_000))
+        raise error
+
+    with (
+        pytest.raises(OutOfSpaceError, match=r"needs more than 2 MB, and [\d.]+ [MG]B are free"),
+        replacing(tmp_path / "volume.tif") as temporary,
+    ):
+        fail(temporary)
+    with pytest.raises(OutOfSpaceError, match=r"it needs 5\.5 GB"):
+        _write_of_size(tmp_path / "fit.safetensors", error)
+    assert not list(tmp_path.iterdir())
+
+
+def _write(path: Path, nbytes: int) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(bytes(nbytes))
+
+
+def _write_of_size(path: Path, error: OSError) -> None:
+    with replacing(path, 5_500_000_000):
+        raise error
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

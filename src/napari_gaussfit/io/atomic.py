@@ -1,30 +1,45 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Writing files so that nobody ever sees half of one, and a full disk or a held file is said so.
+
+A name on Windows is held by whoever has the file open: a spreadsheet, or for a moment a scanner.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_gaussfit.errors import OutputError
+from napari_gaussfit.errors import OutOfSpaceError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["replacing"]
+__all__ = ["patiently", "replacing", "size_words"]
+
+PATIENCE_SECONDS = 2.0
+"""How long a name that another program holds is tried for: scanners let go within a second."""
+
+_PAUSE_SECONDS = 0.05
+
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], nbytes: int | None = None) -> Iterator[Path]:
     """Give a temporary name beside `path`, and rename it to `path` once it is wholly written.
 
     Parameters
     ----------
     path : path-like
         The file, or the folder, to write or to replace.
+    nbytes : int, optional
+        How large it will be, for the message where there is no room for it.
 
     Yields
     ------
@@ -33,8 +48,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises
     ------
+    OutOfSpaceError
+        If the disk is full.
     OutputError
-        If the folder does not exist.
+        If the folder does not exist, it cannot be written into, or `path` is held by another
+        program for longer than `PATIENCE_SECONDS`.
 
     Notes
     -----
@@ -54,29 +72,104 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         if temporary.is_dir():
             _replace_folder(temporary, target)
         else:
-            _flush_to_disk(temporary)
-            temporary.replace(target)
+            patiently(lambda: _flush_to_disk(temporary))
+            patiently(lambda: temporary.replace(target))
+    except OutputError:
+        raise
+    except OSError as error:
+        raise _said(target, temporary, error, nbytes) from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            patiently(lambda: _remove(temporary))
+
+
+def patiently(action: Callable[[], object]) -> None:
+    """Do what fails while another program holds a file, trying for `PATIENCE_SECONDS`.
+
+    Parameters
+    ----------
+    action : callable
+        Tried again after a PermissionError.
+
+    Raises
+    ------
+    PermissionError
+        If it fails to the end.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            action()
+        except PermissionError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
+def size_words(nbytes: float) -> str:
+    """Return a size as people say it, in MB or GB.
+
+    Parameters
+    ----------
+    nbytes : float
+        In bytes.
+
+    Returns
+    -------
+    str
+        With its unit.
+    """
+    return f"{nbytes / 1e9:.3g} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.3g} MB"
+
+
+def _said(target: Path, temporary: Path, error: OSError, nbytes: int | None) -> OutputError:
+    """Return the line that says why a file could not be written, and what to do."""
+    reason = " ".join((error.strerror or str(error)).split())
+    # numpy writes arrays past the system's own words: "1000 requested and 300 written".
+    if error.errno in _OUT_OF_SPACE or (error.errno is None and "requested and" in reason):
+        free = shutil.disk_usage(target.parent).free
+        needed = _size(temporary) if nbytes is None else nbytes
+        return OutOfSpaceError(
+            f"{target}: there is no room for it: it needs {'more than ' * (nbytes is None)}"
+            f"{size_words(needed)}, and {size_words(free)} are free on its disk; make room there"
+        )
+    if isinstance(error, PermissionError):
+        return OutputError(
+            f"{target}: is held by another program, or may not be written by this user "
+            f"({reason}); close it there, then write it again"
+        )
+    return OutputError(f"{target}: cannot be written: {reason}")
+
+
+def _size(path: Path) -> int:
+    files = [path, *path.rglob("*")] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _replace_folder(temporary: Path, target: Path) -> None:
     for file in temporary.rglob("*"):
         if file.is_file():
-            _flush_to_disk(file)
+            patiently(partial(_flush_to_disk, file))
     aside = temporary.with_name(f"{temporary.name}.old")
     if target.is_dir():
-        target.rename(aside)
+        patiently(lambda: target.rename(aside))
     try:
-        temporary.rename(target)
+        patiently(lambda: temporary.rename(target))
     except OSError:
         if aside.exists():
             aside.rename(target)
         raise
-    if aside.exists():
-        shutil.rmtree(aside)
+    with suppress(OSError):  # the new folder is in its place, whatever holds on to the old one
+        patiently(lambda: _remove(aside))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -216,7 +216,7 @@ def save_fit(path: str | os.PathLike[str], saved: SavedFit) -> None:
     # The format takes no array that has gaps.
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     data = save(whole, {FORMAT: json.dumps(_metadata(saved))})
-    with replacing(path) as temporary:
+    with replacing(path, len(data)) as temporary:
         temporary.write_bytes(data)
 
 
