@@ -39,9 +39,23 @@ def of_machine() -> Lines:
         lines.append(("not cuda", reason))
     return [
         *lines,
+        ("kernels", _where_kernels_are()),
         ("cores", str(thread_count())),
         ("memory", f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB free"),
     ]
+
+
+def _where_kernels_are() -> str:
+    """Return the folder of the compiled kernels, and why it is a temporary one if it is."""
+    from napari_gaussfit._kernels import kernel_folder
+
+    folder, temporary = kernel_folder()
+    if temporary:
+        return (
+            f"kept in {folder}, until that is cleared: neither the installation nor the home "
+            "can be written; NUMBA_CACHE_DIR names another folder"
+        )
+    return f"kept in {folder}"
 
 
 def of_layout(layout: StackLayout) -> Lines:

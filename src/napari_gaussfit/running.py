@@ -123,13 +123,13 @@ def _show(bar: tqdm[Any], snapshot: Snapshot) -> None:
 
 
 def kernels_are_compiled() -> bool:
-    """Tell whether Numba's cache holds the kernel that takes longest, newer than its source."""
-    from napari_gaussfit._kernels import cpu_modes
+    """Tell whether Numba's cache holds the kernel that takes longest, newer than its sources."""
+    from napari_gaussfit._kernels import compiled, cpu_modes
 
-    source = Path(cpu_modes.__file__)
+    sources = compiled.sources_of(Path(cpu_modes.__file__))
     cache = Path(str(cpu_modes.find_modes.stats.cache_path))
     newest = max((f.stat().st_mtime for f in cache.glob("cpu_modes.find_modes-*.nbi")), default=0)
-    return newest > source.stat().st_mtime
+    return newest > max(source.stat().st_mtime for source in sources)
 
 
 def refuse_what_memory_cannot_hold(label: str, shape: tuple[int, int, int], nbytes: int) -> None:

@@ -1,63 +1,214 @@
-"""A kernel compiled with older shared code is not used."""
+"""A kernel compiled with older code is not used, and there is always a folder to keep it in."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from napari_gaussfit._kernels import compiled, cpu
+from napari_gaussfit import _kernels
+from napari_gaussfit._kernels import compiled
+from napari_gaussfit.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(_kernels.__file__).parent
+CPU = sorted(path.stem for path in HERE.glob("cpu*.py"))
+CUDA = sorted(path.stem for path in HERE.glob("cuda*.py") if path.stem != "cuda_probe")
+
+PACKED_AMPLITUDE = """
+import torch
+from napari_gaussfit._kernels import cpu
+one = torch.ones(1)
+print(float(cpu.pack(torch.zeros(1, 3), torch.zeros(1, 6), one, 1e-6)[0, 0]))
+print(sum(cpu._pack_all.stats.cache_hits.values()))
+print(cpu._pack_all.stats.cache_path)
+"""
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Path:
-    folder = tmp_path / "sources"
-    folder.mkdir()
-    for name in compiled.SHARED:
-        (folder / name).write_text(f"# {name}\n")
-    return folder
+def copy(tmp_path: Path) -> Path:
+    """The package alone, in a folder of its own: nothing is compiled yet."""
+    shutil.copytree(
+        HERE.parent, tmp_path / "lib" / HERE.parent.name, ignore=lambda *_: {"__pycache__"}
+    )
+    return tmp_path / "lib"
 
 
-@pytest.fixture
-def kept(tmp_path: Path) -> Path:
-    """Numba's folder with a kernel's index and data, and what is none of ours."""
-    folder = tmp_path / "kept"
-    folder.mkdir()
-    for name in ("cpu_rays.climb-1.nbi", "cpu_rays.climb-1.1.nbc", "other.pyc"):
-        (folder / name).touch()
-    return folder
+def run(lib: Path, *command: str, before: tuple[str, ...] = (), **environment: str) -> list[str]:
+    """Run Python with a copy of the package; return the lines that it printed."""
+    known = os.environ | {"PYTHONPATH": str(lib)} | environment
+    program = [*before, sys.executable, *command]
+    done = subprocess.run(program, capture_output=True, text=True, env=known, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+def kernels_in(module: Any) -> Iterator[Any]:
+    """Yield what numba compiles and keeps of a module's functions."""
+    for value in vars(module).values():
+        ours = hasattr(value, "py_func") and value.py_func.__module__ == module.__name__
+        if ours and hasattr(value._cache, "_impl"):
+            yield value
 
 
-def test_kernels_of_unknown_code_are_forgotten(kept: Path, sources: Path) -> None:
-    assert compiled.forget_stale(kept, sources)
-    assert names(kept) == {"other.pyc", compiled.STAMP}
+def count(names: list[str]) -> int:
+    """Count the kernels of modules."""
+    modules = (importlib.import_module(f"{_kernels.__name__}.{name}") for name in names)
+    return sum(len([*kernels_in(module)]) for module in modules)
 
 
-def test_kernels_of_the_same_code_are_kept(kept: Path, sources: Path) -> None:
-    compiled.forget_stale(kept, sources)
-    (kept / "cpu_rays.climb-1.nbi").touch()
-    assert not compiled.forget_stale(kept, sources)
-    assert "cpu_rays.climb-1.nbi" in names(kept)
+def called_by(kernel: Any) -> Iterator[Path]:
+    """Yield the files of this package whose functions a kernel calls by their names."""
+    known = kernel.py_func.__globals__
+    for name in kernel.py_func.__code__.co_names:
+        value = getattr(known.get(name), "py_func", known.get(name))
+        module = value if inspect.ismodule(value) else inspect.getmodule(value)
+        file = getattr(module, "__file__", None)
+        if file is not None and HERE in Path(file).parents:
+            yield Path(file)
 
 
-@pytest.mark.parametrize("name", compiled.SHARED)
-def test_a_change_of_shared_code_forgets_them(kept: Path, sources: Path, name: str) -> None:
-    compiled.forget_stale(kept, sources)
-    (kept / "cpu_rays.climb-1.nbi").touch()
-    (sources / name).write_text("# changed\n")
-    assert compiled.forget_stale(kept, sources)
-    assert "cpu_rays.climb-1.nbi" not in names(kept)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *CPU,
+        *(
+            pytest.param(name, marks=pytest.mark.skipif(sys.platform == "darwin", reason="no CUDA"))
+            for name in CUDA
+        ),
+    ],
+)
+def test_every_kernel_is_stamped_with_the_code_that_it_calls(name: str) -> None:
+    module = importlib.import_module(f"napari_gaussfit._kernels.{name}")
+    for kernel in kernels_in(module):
+        assert isinstance(kernel._cache._impl.locator, compiled.KernelLocator), kernel
+        missing = set(called_by(kernel)) - compiled.sources_of(Path(module.__file__))
+        assert not missing, f"{kernel} is used although {missing} changed"
 
 
-def test_a_folder_yet_to_be_made_is_no_error(tmp_path: Path, sources: Path) -> None:
-    assert compiled.forget_stale(tmp_path / "none" / "yet", sources)
+def test_both_backends_have_kernels_that_are_kept() -> None:
+    assert count(CPU) > 25
+    if sys.platform != "darwin":
+        assert count(CUDA) > 20
 
 
-def test_it_was_asked_when_the_kernels_were_imported() -> None:
-    folder = Path(str(cpu.cpu_voxels.add_slab.stats.cache_path))
-    assert (folder / compiled.STAMP).is_file()
-    assert not compiled.forget_stale(folder)
+def test_a_kernel_is_kept_until_a_function_that_it_calls_is_changed(copy: Path) -> None:
+    assert run(copy, "-c", PACKED_AMPLITUDE)[:2] == ["1.0", "0"]
+    assert run(copy, "-c", PACKED_AMPLITUDE)[:2] == ["1.0", "1"]
+    source = copy / "napari_gaussfit" / "_kernels" / "arithmetic.py"
+    text = source.read_text(encoding="utf-8")
+    old, new = "AMPLITUDE] = amplitude", "AMPLITUDE] = F(3) * amplitude"
+    assert text.count(old) == 1
+    source.write_text(text.replace(old, new), encoding="utf-8")
+    assert run(copy, "-c", PACKED_AMPLITUDE)[:2] == ["3.0", "0"]
+
+
+def test_a_change_of_device_functions_is_one_of_the_kernels_that_call_them(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = copy / "napari_gaussfit" / "_kernels"
+    monkeypatch.setattr(compiled, "SOURCE", copy)
+    monkeypatch.setattr(compiled, "KERNELS", kernels)
+
+    def stamps() -> dict[str, str]:
+        compiled.stamp_of.cache_clear()
+        return {path.stem: compiled.stamp_of(path) for path in kernels.glob("c*_*.py")}
+
+    before = stamps()
+    with (kernels / "cuda_device.py").open("a") as file:
+        file.write("# changed\n")
+    changed = {name for name, stamp in stamps().items() if stamp != before[name]}
+    assert {"cuda_device", "cuda_points", "cuda_rays", "cuda_voxels"} <= changed
+    assert not {name for name in changed if name.startswith("cpu")}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders of Windows are not made read-only so")
+class TestWithoutAFolderOfOurOwn:
+    """A read-only installation, and a home that cannot be written: a server's, a container's."""
+
+    @pytest.fixture
+    def read_only(self, copy: Path) -> Iterator[Path]:
+        folders = [copy, *(path for path in copy.rglob("*") if path.is_dir())]
+        for folder in folders:
+            folder.chmod(0o555)
+        yield copy
+        for folder in folders:
+            folder.chmod(0o755)
+
+    @pytest.fixture
+    def unprivileged(self) -> tuple[str, ...]:
+        """What takes from root the right to write where nobody may."""
+        if os.getuid() != 0:
+            return ()
+        return ("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override")
+
+    def test_kernels_are_kept_in_a_temporary_folder_and_info_says_so(
+        self,
+        read_only: Path,
+        unprivileged: tuple[str, ...],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        temporary = tmp_path / "temporary"
+        temporary.mkdir()
+        places = {"HOME": str(read_only), "TMPDIR": str(temporary), "NUMBA_CACHE_DIR": ""}
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        for hits in ("0", "1"):
+            found = run(read_only, "-c", PACKED_AMPLITUDE, before=unprivileged, **places)
+            assert found[:2] == ["1.0", hits]
+            assert temporary in Path(found[2]).parents
+        [kept] = temporary.glob("napari-gaussfit*")
+        assert kept.stat().st_mode & 0o777 == 0o700
+        info = "from napari_gaussfit.cli import main; main(['info'])"
+        said = run(read_only, "-c", info, before=unprivileged, **places)
+        [line] = [line for line in said if line.startswith("kernels")]
+        assert found[2] in line
+        assert "until that is cleared" in line
+        assert "NUMBA_CACHE_DIR" in line
+
+    @pytest.fixture
+    def temporary(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+        """The folder for temporary files, as another user could have prepared it."""
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        compiled.temporary_folder.cache_clear()
+        yield tmp_path
+        compiled.temporary_folder.cache_clear()
+
+    def test_the_same_folder_serves_again(self, temporary: Path) -> None:
+        first = compiled.temporary_folder()
+        compiled.temporary_folder.cache_clear()
+        assert compiled.temporary_folder() == first
+        assert first.parent == temporary / f"{compiled.TEMPORARY}{os.getuid()}"
+
+    @pytest.mark.parametrize("prepared", ["open to all", "a link", "a file"])
+    def test_a_folder_that_others_can_write_is_not_trusted(
+        self, temporary: Path, prepared: str
+    ) -> None:
+        usual = temporary / f"{compiled.TEMPORARY}{os.getuid()}"
+        if prepared == "open to all":
+            usual.mkdir()
+            usual.chmod(0o777)
+        elif prepared == "a link":
+            (temporary / "elsewhere").mkdir(mode=0o700)
+            usual.symlink_to(temporary / "elsewhere")
+        else:
+            usual.touch()
+        own = compiled.temporary_folder().parent
+        assert own != usual
+        assert own.stat().st_mode & 0o777 == 0o700
+        assert compiled.is_temporary(own)
+
+    def test_no_folder_at_all_is_one_line_that_says_what_to_set(self, temporary: Path) -> None:
+        shutil.rmtree(temporary)
+        with pytest.raises(OutputError, match=r"no folder for compiled .* set NUMBA_CACHE_DIR"):
+            compiled.temporary_folder()

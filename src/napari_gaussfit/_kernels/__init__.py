@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -27,6 +28,7 @@ __all__ = [
     "backend_name",
     "device_named",
     "evaluate",
+    "kernel_folder",
     "line_integral",
     "mip",
     "soft_mip",
@@ -84,6 +86,14 @@ def device_named(name: str) -> torch.device:
         raise SettingsError(message) from error
     backend_name(device)
     return device
+
+
+def kernel_folder() -> tuple[Path, bool]:
+    """Return where the CPU's compiled kernels are kept, and whether that is a temporary folder."""
+    from napari_gaussfit._kernels import compiled, cpu_points
+
+    folder = Path(str(cpu_points.bounds_of_blocks.stats.cache_path))
+    return folder, compiled.is_temporary(folder)
 
 
 # Where each backend's parts are.

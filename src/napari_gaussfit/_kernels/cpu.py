@@ -10,27 +10,23 @@ its voxels or pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from napari_gaussfit._kernels import (
     arithmetic,
-    compiled,
     cpu_adam,
     cpu_boxes,
     cpu_points,
     cpu_voxels,
 )
 from napari_gaussfit._kernels.arithmetic import MOMENTS, Array
+from napari_gaussfit._kernels.compiled import njit
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit._kernels.lanes import CHUNK
 from napari_gaussfit._kernels.threads import run_pieces
-
-compiled.forget_stale(Path(str(cpu_voxels.add_slab.stats.cache_path)))
 
 # What takes as long as to wake a thread: Gaussians that take a step, and pairs of a Gaussian and a
 # point.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from napari_gaussfit._kernels.adam import COORDINATES, adam_update
 from napari_gaussfit._kernels.arithmetic import Array
+from napari_gaussfit._kernels.compiled import njit
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)

@@ -8,10 +8,10 @@ they leave one in fifteen samples of a ray to be interpolated where coefficients
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.arithmetic import HALF, TWO, ZERO, Array, F
+from napari_gaussfit._kernels.compiled import njit
 
 Codes = NDArray[np.uint8]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.arithmetic import (
@@ -18,6 +17,7 @@ from napari_gaussfit._kernels.arithmetic import (
     F,
     half_sides,
 )
+from napari_gaussfit._kernels.compiled import njit
 
 Tiles = tuple[int, int, int]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.arithmetic import Array
+from napari_gaussfit._kernels.compiled import njit
 
 Exact = NDArray[np.float64]
 

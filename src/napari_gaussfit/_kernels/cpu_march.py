@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from napari_gaussfit._kernels.arithmetic import HALF, ONE, TWO, ZERO, Array, F, Vector
+from napari_gaussfit._kernels.compiled import njit
 from napari_gaussfit._kernels.cpu_bounds import Codes
 
 BLOCK = 32  # samples that are passed over together

@@ -7,10 +7,10 @@ that stay in the first-level cache; beyond the volume's faces there is nothing.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.arithmetic import ZERO, Array
+from napari_gaussfit._kernels.compiled import njit
 
 
 @njit(inline="always")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.arithmetic import (
@@ -23,6 +22,7 @@ from napari_gaussfit._kernels.arithmetic import (
     last_index,
     log2_positive,
 )
+from napari_gaussfit._kernels.compiled import njit
 from napari_gaussfit._kernels.cpu_rays import columns, three
 from napari_gaussfit._kernels.footprint import (
     COLUMN,

@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from napari_gaussfit._kernels.compiled import njit
 
 Array64 = NDArray[np.float64]
 

@@ -6,8 +6,6 @@ so that points ordered in space cost little more than the pairs that matter.
 
 from __future__ import annotations
 
-from numba import njit
-
 from napari_gaussfit._kernels.arithmetic import (
     AMPLITUDE,
     FACTOR,
@@ -16,6 +14,7 @@ from napari_gaussfit._kernels.arithmetic import (
     Array,
     exp2_negative,
 )
+from napari_gaussfit._kernels.compiled import njit
 from napari_gaussfit._kernels.cpu_boxes import apart
 
 BLOCK = 128

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from napari_gaussfit._kernels.arithmetic import ONE, ZERO, Array, F
+from napari_gaussfit._kernels.compiled import njit
 from napari_gaussfit._kernels.cpu_rays import columns
 from napari_gaussfit._kernels.footprint import FIRST_ROW, HEIGHT, LAST_ROW, ROW, dot
 from napari_gaussfit._kernels.profiles import (

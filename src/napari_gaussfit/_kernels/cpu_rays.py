@@ -6,7 +6,6 @@ See `footprint` for how a Gaussian lies on the rays, and for the symbols.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.arithmetic import (
@@ -18,6 +17,7 @@ from napari_gaussfit._kernels.arithmetic import (
     exp2_negative,
     with_point,
 )
+from napari_gaussfit._kernels.compiled import njit
 from napari_gaussfit._kernels.footprint import (
     COLUMN,
     DEPTH,

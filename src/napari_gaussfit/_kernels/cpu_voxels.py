@@ -12,7 +12,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.arithmetic import (
@@ -30,6 +29,7 @@ from napari_gaussfit._kernels.arithmetic import (
     first_index,
     last_index,
 )
+from napari_gaussfit._kernels.compiled import njit
 from napari_gaussfit._kernels.lanes import CHUNK
 from napari_gaussfit._kernels.vectors import WIDTH, add_to, filled, load, ramp, total
 

@@ -17,10 +17,16 @@ from numba.extending import overload
 
 from napari_gaussfit._kernels import arithmetic
 from napari_gaussfit._kernels.arithmetic import INT, MOMENTS, PACKED, ZERO, Array, F
+from napari_gaussfit._kernels.compiled import keep_kernels_of
 from napari_gaussfit._kernels.footprint import FOOTPRINT
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 """Whether kernels run in numba's simulator, on the CPU, as tests have it."""
+
+if not SIMULATED:
+    from numba.cuda.core.caching import CacheImpl
+
+    keep_kernels_of(CacheImpl)
 
 kernel = cuda.jit(fastmath=True, cache=not SIMULATED)
 device = cuda.jit(device=True, fastmath=True)
