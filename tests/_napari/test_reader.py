@@ -156,6 +156,87 @@ def test_a_series_of_named_channels_keeps_names_spacing_and_order(
         assert units_of(layer) == ["pixel", *["micrometer"] * 3]
 
 
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return what the user is told, as it comes."""
+    said: list[str] = []
+    monkeypatch.setattr("napari.utils.notifications.show_info", said.append)
+    return said
+
+
+def written_one_by_one(path: Path, planes: NDArray[Any], **options: Any) -> Path:
+    with tifffile.TiffWriter(path, **options) as tif:
+        for plane in planes:
+            tif.write(plane, photometric="minisblack")
+    return path
+
+
+def test_planes_written_one_by_one_are_a_stack_and_the_user_is_told(
+    viewer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = heard(monkeypatch)
+    voxels = np.random.default_rng(0).integers(0, 99, (4, 5, 6)).astype(np.uint8)
+    [layer] = viewer.open(written_one_by_one(tmp_path / "pages.tif", voxels), plugin=PLUGIN)
+    np.testing.assert_array_equal(layer.data, voxels)
+    [note] = said
+    assert "pages.tif: the file holds 4 images of one plane each; they are taken for z-pl" in note
+
+
+def test_images_of_which_napari_shows_the_first_are_shown_so_and_the_user_is_told(
+    viewer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = heard(monkeypatch)
+    voxels = np.random.default_rng(0).integers(0, 99, (4, 5, 6)).astype(np.uint8)
+    path = written_one_by_one(tmp_path / "images.ome.tif", voxels, ome=True)
+    [layer] = viewer.open(path, plugin=PLUGIN)
+    np.testing.assert_array_equal(layer.data, voxels[0])
+    [note] = said
+    assert "holds 4 images and no stack" in note
+
+
+def test_a_stack_that_needs_no_word_is_opened_without_one(
+    viewer: Any, stack_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = heard(monkeypatch)
+    viewer.open(stack_path("neurites/dendrite_spines_spotspine.tif"), plugin=PLUGIN)
+    assert not said
+
+
+@pytest.fixture
+def two_positions(tmp_path: Path) -> tuple[Path, NDArray[Any]]:
+    """Two stacks in an OME-TIFF, behind a plane of overview."""
+    voxels = np.random.default_rng(0).integers(0, 99, (2, 4, 5, 6)).astype(np.uint8)
+    path = tmp_path / "run.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        tif.write(voxels[0, 0], photometric="minisblack", metadata={"axes": "YX"})
+        for stack in voxels:
+            tif.write(stack, photometric="minisblack", metadata={"axes": "ZYX"})
+    return path, voxels
+
+
+def test_positions_are_layers_of_which_the_first_is_shown(
+    viewer: Any, two_positions: tuple[Path, NDArray[Any]]
+) -> None:
+    path, voxels = two_positions
+    layers = viewer.open(path, plugin=PLUGIN)
+    assert [layer.name for layer in layers] == ["run position 1", "run position 2"]
+    assert [layer.visible for layer in layers] == [True, False]
+    for position, layer in enumerate(layers, start=1):
+        np.testing.assert_array_equal(layer.data, voxels[position - 1])
+        assert layer.metadata["napari_gaussfit"]["position"] == position
+
+
+def test_of_positions_that_take_much_of_the_memory_the_first_is_opened_and_the_user_is_told(
+    viewer: Any, two_positions: tuple[Path, NDArray[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = heard(monkeypatch)
+    path, voxels = two_positions
+    free = type("Memory", (), {"available": 3 * voxels.nbytes})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    [layer] = viewer.open(path, plugin=PLUGIN)
+    np.testing.assert_array_equal(layer.data, voxels[0])
+    assert any("position=0..2 (--position 0..2) chooses another" in note for note in said)
+
+
 @pytest.mark.parametrize("name", NO_STACKS)
 def test_an_image_that_is_no_stack_comes_as_napari_reads_it(
     viewer: Any, stack_path: Callable[[str], Path], name: str

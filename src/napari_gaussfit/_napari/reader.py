@@ -34,6 +34,12 @@ _COLORMAPS = {1: ("gray",), 2: ("magenta", "green")}
 _MORE_COLORMAPS = ("cyan", "yellow", "magenta", "red", "green", "blue")
 """The colours in which napari splits channels."""
 
+_SEVERAL_IMAGES = "images and no stack"
+"""What is in a refusal where napari's own reader shows but the first of them."""
+
+_POSITIONS_SHARE = 0.25
+"""Of the free memory that all positions of a file may take; else the first is opened alone."""
+
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
     """Return what reads a file, or None where that is not for this package.
@@ -55,7 +61,7 @@ def open_stack(layout: StackLayout) -> list[LayerData]:
     """Return an Image for each channel, [Z, Y, X], or [T, Z, Y, X] of a time series.
 
     The metadata of each has an entry ``napari_gaussfit`` with ``source`` (the path), ``channel``
-    (None where there is but one) and ``notes`` (what was assumed).
+    and ``position`` (None where there is but one) and ``notes`` (what was assumed).
 
     Parameters
     ----------
@@ -92,6 +98,9 @@ def open_stack(layout: StackLayout) -> list[LayerData]:
         axes = {key: (of_time[key], *values) for key, values in axes.items()}
     named = layout.channel_names or tuple(f"channel {n}" for n in range(count))
     stem = layout.path.stem.removesuffix(".ome")
+    position = layout.image if len(layout.positions) > 1 else None
+    if position is not None:
+        stem += f" position {position}"
     return [
         (
             voxels,
@@ -104,6 +113,7 @@ def open_stack(layout: StackLayout) -> list[LayerData]:
                     METADATA: {
                         "source": str(layout.path),
                         "channel": n if count > 1 else None,
+                        "position": position,
                         "notes": layout.notes,
                     }
                 },
@@ -147,10 +157,43 @@ def _stack_or_image(path: str | Sequence[str]) -> list[LayerData]:
     try:
         layout = read_layout(str(path))
     except StackError as refusal:
-        if refused_shape(refusal):
-            return _as_napari_does(path)
-        raise
-    return open_stack(layout)
+        if not refused_shape(refusal):
+            raise
+        if _SEVERAL_IMAGES in str(refusal):
+            _say(str(refusal))
+        return _as_napari_does(path)
+    layers: list[LayerData] = []
+    for one in _positions(layout):
+        layers += [
+            (voxels, {**keywords, "visible": one.image == layout.image}, kind)
+            for voxels, keywords, kind in open_stack(one)
+        ]
+        for note in one.axis_notes + (one.spacing_notes if one.spacing else ()):
+            _say(f"{one.path.name}: {note}")
+    return layers
+
+
+def _positions(layout: StackLayout) -> list[StackLayout]:
+    """Return all images of a file that are stacks where memory holds them, else the one chosen."""
+    import psutil
+
+    if len(layout.positions) == 1:
+        return [layout]
+    found: list[StackLayout] = []
+    for position in layout.positions:
+        try:
+            found.append(read_layout(layout.path, position=position))
+        except StackError as refusal:
+            _say(str(refusal))
+    needed = sum(one.stack_nbytes * one.times * one.channels for one in found)
+    return found if needed <= _POSITIONS_SHARE * psutil.virtual_memory().available else [layout]
+
+
+def _say(text: str) -> None:
+    """Tell the user, where there is a window in its corner."""
+    from napari.utils.notifications import show_info
+
+    show_info(text)
 
 
 def _as_napari_does(path: str | Sequence[str]) -> list[LayerData]:

@@ -58,7 +58,8 @@ def xml_to_read_by(path: Path, tif: tifffile.TiffFile) -> tuple[str | None, tupl
         for pixels in _children(image, "Pixels")
         if not _children(pixels, "TiffData")
     ]
-    if len(unplaced) == 1 == len(_children(root, "Image")):
+    # Micro-Manager has an index of its own.
+    if len(unplaced) == 1 == len(_children(root, "Image")) and not tif.is_mmstack:
         count = str(len(tif.pages))
         ET.SubElement(unplaced[0], "TiffData", IFD="0", PlaneCount=count)
         order = unplaced[0].get("DimensionOrder", "")

@@ -323,9 +323,7 @@ def _chosen(
     """Return which image to read, which others are stacks, and a note if none was asked for."""
     count = len(images)
     allowed = f"position=0..{count - 1} (--position 0..{count - 1})"
-    if position is not None and 0 <= position < count:
-        return position, tuple(range(count)), ()
-    if position is not None:
+    if position is not None and not 0 <= position < count:
         has = f"{count} images; choose {allowed}" if count > 1 else "one image; leave it out"
         raise StackError(
             f"{file.path}: position={position} (--position {position}) is not in the file, "
@@ -340,6 +338,8 @@ def _chosen(
             refusals.append(refusal)
         else:
             stacks.append(place)
+    if position is not None:
+        return position, tuple(stacks), ()
     if not stacks:
         # Cut short, a stack may look like a single plane: then that is what is wrong with it.
         _refuse_cut_short(file, images[0])
