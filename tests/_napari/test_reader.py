@@ -11,8 +11,9 @@ from npe2 import PluginManifest
 from plyfile import PlyData, PlyElement
 
 from napari_gaussfit._napari.reader import FIT_SUFFIXES, get_reader
+from napari_gaussfit._napari.spacing import layout_of
 from napari_gaussfit.errors import FormatError, StackError
-from napari_gaussfit.stack import STACK_SUFFIXES
+from napari_gaussfit.stack import STACK_SUFFIXES, StackLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,8 +209,10 @@ def two_positions(tmp_path: Path) -> tuple[Path, NDArray[Any]]:
     path = tmp_path / "run.ome.tif"
     with tifffile.TiffWriter(path, ome=True) as tif:
         tif.write(voxels[0, 0], photometric="minisblack", metadata={"axes": "YX"})
-        for stack in voxels:
-            tif.write(stack, photometric="minisblack", metadata={"axes": "ZYX"})
+        for stack, step in zip(voxels, (0.3, 0.4), strict=True):
+            metadata = {"axes": "ZYX", "PhysicalSizeZ": step, "PhysicalSizeY": 0.1}
+            metadata["PhysicalSizeX"] = 0.1
+            tif.write(stack, photometric="minisblack", metadata=metadata)
     return path, voxels
 
 
@@ -223,6 +226,10 @@ def test_positions_are_layers_of_which_the_first_is_shown(
     for position, layer in enumerate(layers, start=1):
         np.testing.assert_array_equal(layer.data, voxels[position - 1])
         assert layer.metadata["napari_gaussfit"]["position"] == position
+        assert tuple(layer.scale) == ((0.3, 0.1, 0.1) if position == 1 else (0.4, 0.1, 0.1))
+        layout = layout_of(layer)
+        assert isinstance(layout, StackLayout)
+        assert layout.spacing == tuple(layer.scale), "the panel asks the file for another one's"
 
 
 def test_of_positions_that_take_much_of_the_memory_the_first_is_opened_and_the_user_is_told(

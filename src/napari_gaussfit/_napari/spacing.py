@@ -87,16 +87,17 @@ def layout_of(layer: Layer) -> StackLayout | StackError | None:
     path = layer.source.path
     if path is None or Path(path).suffix.lower() not in STACK_SUFFIXES:
         return None
+    position = layer.metadata.get(METADATA, {}).get("position")
     try:
-        return _read(str(path), Path(path).stat().st_mtime_ns)
+        return _read(str(path), Path(path).stat().st_mtime_ns, position)
     except OSError:
         return None
 
 
 @lru_cache(maxsize=64)
-def _read(path: str, _changed: int) -> StackLayout | StackError:
+def _read(path: str, _changed: int, position: int | None) -> StackLayout | StackError:
     try:
-        return read_layout(path)
+        return read_layout(path, position=position)
     except StackError as refusal:
         return refusal
 
