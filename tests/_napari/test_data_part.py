@@ -25,7 +25,9 @@ from qtpy.QtWidgets import (
 from napari_gaussfit._napari.data_part import DataPart
 from napari_gaussfit._napari.layer_box import LayerBox
 from napari_gaussfit._napari.panel import GaussianFitPanel
+from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -375,6 +377,58 @@ def test_the_time_is_the_one_in_view_and_the_view_the_time(viewer: Any, part: Da
     QTest.keyClick(box, Qt.Key.Key_Return)
     assert viewer.dims.current_step[0] == 4
     assert viewer.dims.point[0] == 8.0
+
+
+def test_a_fit_of_a_series_says_its_time_and_loses_no_other(
+    viewer: Any, wait_until: Wait, small_beads: Any, qtbot: Any
+) -> None:
+    stack = small_beads.stack
+    movie = np.stack([stack.voxels, stack.voxels[::-1]])
+    viewer.add_image(movie, name="movie", scale=(1, *stack.spacing), axis_labels=("t", *ZYX))
+    _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
+    panel.model.settings = FitSettings(gaussians=6, quality="preview")
+    for time in (0, 1):
+        viewer.dims.set_current_step(0, time)
+        wait_until(panel.run.buttons["Fit"].isEnabled)
+        QTest.mouseClick(panel.run.buttons["Fit"], Qt.MouseButton.LeftButton)
+        wait_until(lambda: panel.worker.phase.active)
+        wait_until(lambda: panel.worker.phase is Phase.FINISHED, 240)
+        centres = viewer.layers[f"movie time {time} centres"]
+        assert centres.metadata["napari_gaussfit"]["of"]["time"] == time
+        assert panel.fit.stack == f"movie time {time}"
+    assert "movie time 0 centres" in viewer.layers
+    first, second = (viewer.layers[f"movie time {time} centres"].data for time in (0, 1))
+    assert np.abs(first[:, 0].mean() + second[:, 0].mean() - len(stack.voxels) + 1) < 0.5
+
+    wait_until(lambda: len(panel.live.layers) == 5)
+    panel.results.kinds = {"volume"}
+    panel.results.add_layers()
+    wait_until(lambda: "movie time 1 rendered" in viewer.layers)
+    assert panel.data.layer.name == "movie"
+    panel.tabs.setCurrentIndex(0)
+    choose_unit(panel.data, "nm")
+    see_that_all_lie_on_their_stack(viewer)
+    notification_manager.records.clear()
+    qtbot.wait(300)
+    assert not [note.message for note in notification_manager.records]
+    panel.view.look_along(1)
+    wait_until(lambda: panel.worker.news.mips.view.axis == 1)
+    qtbot.wait(300)
+    see_that_all_lie_on_their_stack(viewer)
+
+
+def see_that_all_lie_on_their_stack(viewer: Any) -> None:
+    """All layers are in the movie's unit, and those of both fits where its voxels are."""
+    movie = viewer.layers["movie"]
+    for layer in viewer.layers:
+        assert set(units(layer)[-2:]) == {"nanometer"}, layer.name
+        if "centres" in layer.name or "rendered" in layer.name:
+            assert tuple(layer.scale) == tuple(movie.scale[-3:]), layer.name
+    high = movie.extent.world[1][-2]
+    below = [layer for layer in viewer.layers if layer.name.endswith("fit MIP")]
+    assert len(below) == 2
+    for layer in below:
+        assert high < layer.translate[0] < 1.2 * high, layer.name
 
 
 def test_times_of_several_layers_are_each_its_own(viewer: Any, part: DataPart) -> None:

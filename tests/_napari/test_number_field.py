@@ -65,8 +65,9 @@ def test_a_number_is_taken_as_it_is_typed(
 @pytest.mark.parametrize(
     ("locale", "typed", "reason"),
     [
-        (ENGLISH, "0", "not between"),
-        (ENGLISH, "-1", "not between"),
+        (ENGLISH, "0", "not above 0"),
+        (ENGLISH, "-1", "not above 0"),
+        (ENGLISH, "1e-9", "not between 0.000001 and 1,000,000"),
         (ENGLISH, "nan", "no number"),
         (ENGLISH, "inf", "no number"),
         (ENGLISH, "1e999", "not between"),

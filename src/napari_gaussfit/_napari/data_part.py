@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DataPart"]
 
+_NO_STACK = "Open a stack, or drop its file here: an image with axes z, y, x."
+
 
 class DataPart(QWidget):
     """Chooses a stack among a viewer's layers, and what of it is fitted.
@@ -147,11 +149,13 @@ class DataPart(QWidget):
         """Say what is assumed of the chosen stack, or why it cannot be fitted."""
         if source is not None:
             words = "\n".join(f"Note: {note}." for note in source.stack.notes)
+        elif self.spacing.problem or (self._layer.choices and not refusal):
+            words = ""  # The first stands beside the spacing; the second was chosen.
         elif refusal:
             words = f"⚠ {refusal}"
         else:
-            refused = self._layer.refused if self.layer is None else []
-            words = "\n".join(f"⚠ {reason}" for reason in refused[-1:])
+            refused = self._layer.refused
+            words = f"⚠ {refused[-1]}" if refused else _NO_STACK
         self._words.setText(words)
         self._words.setVisible(bool(words))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QComboBox
+from qtpy.QtCore import QModelIndex, QSignalBlocker, QSize, Qt, Signal
+from qtpy.QtGui import QPalette
+from qtpy.QtWidgets import QComboBox, QStyle, QStyledItemDelegate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -13,6 +14,29 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
 __all__ = ["LayerBox"]
+
+_FAINT = 0.7
+"""Of the letters of what cannot be chosen: 1 is as those of what can."""
+
+
+class _Legible(QStyledItemDelegate):
+    """Draws what cannot be chosen fainter, and still to be read: napari's own grey hardly is."""
+
+    def initStyleOption(self, option: Any, index: QModelIndex) -> None:
+        """Draw an item as one that can be chosen, with fainter letters."""
+        super().initStyleOption(option, index)
+        if option.state & QStyle.StateFlag.State_Enabled:
+            return
+        palette = option.palette
+        ink = palette.color(QPalette.ColorRole.Text)
+        ink.setAlphaF(_FAINT)
+        palette.setColor(QPalette.ColorRole.Text, ink)
+        option.palette = palette
+        option.state |= QStyle.StateFlag.State_Enabled
+
+    def sizeHint(self, option: Any, index: QModelIndex) -> QSize:
+        """Leave room between two lines."""
+        return super().sizeHint(option, index) + QSize(0, 6)
 
 
 class LayerBox(QComboBox):
@@ -46,6 +70,7 @@ class LayerBox(QComboBox):
         # Names of layers are long; the panel is not.
         self.setMinimumContentsLength(8)
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setItemDelegate(_Legible(self))
         self.currentIndexChanged.connect(self._announce)
         self._announced: Layer | None = None
 
