@@ -417,12 +417,12 @@ def _given_box(arguments: argparse.Namespace) -> StackBox | None:
 def _info(arguments: argparse.Namespace) -> int:
     from napari_gaussfit import information
     from napari_gaussfit.io.formats import FIT_READERS
-    from napari_gaussfit.stack import read_layout
+    from napari_gaussfit.stack import is_stack_file, read_layout
 
     path = arguments.path
     if path is None:
         lines = information.of_machine()
-    elif path.suffix.lower() in FIT_READERS or (path.is_dir() and path.suffix != ".zarr"):
+    elif path.suffix.lower() in FIT_READERS or (path.is_dir() and not is_stack_file(path)):
         lines = information.of_fit(_loaded(path))
     else:
         layout = read_layout(path, position=arguments.position)

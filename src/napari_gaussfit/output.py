@@ -152,6 +152,7 @@ class FitFolder:
             report=None if report is None else dict(report),
             state=state,
             others=fit.other_fields,
+            origin=self.stack.origin,
         )
         save_fit(self.path / FIT_NAME, saved)
 

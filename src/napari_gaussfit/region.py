@@ -55,4 +55,5 @@ def crop(stack: Stack, mask: NDArray[np.bool_]) -> tuple[Stack, tuple[int, int, 
     dark = stack.voxels.dtype.type(estimate_background(stack.voxels)[0])
     voxels = np.where(mask[box], stack.voxels[box], dark)
     z, y, x = (cut.start for cut in box)
-    return replace(stack, voxels=voxels), (z, y, x)
+    oz, oy, ox = np.add(stack.origin, np.multiply((z, y, x), stack.spacing)).tolist()
+    return replace(stack, voxels=voxels, origin=(oz, oy, ox)), (z, y, x)

@@ -21,6 +21,7 @@ from napari_gaussfit.io.layout import (
     spacing_doubt,
 )
 from napari_gaussfit.io.units import standard_unit
+from napari_gaussfit.io.zarr_paths import is_zarr, zarr_name
 
 if TYPE_CHECKING:
     import os
@@ -28,14 +29,22 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["STACK_SUFFIXES", "Stack", "StackLayout", "read_layout", "read_voxels"]
+__all__ = [
+    "STACK_SUFFIXES",
+    "Stack",
+    "StackLayout",
+    "is_stack_file",
+    "read_layout",
+    "read_voxels",
+    "stack_name",
+]
 
 _TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8", ".stk", ".lsm")
 
-_ZARR_SUFFIX = ".zarr"
+_ZARR_SUFFIXES = (".zarr", ".zarr.zip", ".ozx")
 
-STACK_SUFFIXES = (*_TIFF_SUFFIXES, _ZARR_SUFFIX)
-"""The suffixes of files (and, of OME-Zarr, folders) that `Stack.open` reads."""
+STACK_SUFFIXES = (*_TIFF_SUFFIXES, *_ZARR_SUFFIXES)
+"""The suffixes of files that `Stack.open` reads; what is Zarr by its contents may have any name."""
 
 _MICROSCOPES = {
     ".czi": "Zeiss",
@@ -78,6 +87,9 @@ class Stack:
         What was assumed, each with the option that settles it.
     position : int or None
         Which image of the file, None where the file has but one.
+    origin : tuple of float
+        Where the file says that the first voxel's centre lies (z, y, x), in `unit`. All positions
+        count from that voxel; this says where it is, so that layers lie upon each other.
     """
 
     voxels: NDArray[Any]
@@ -89,6 +101,7 @@ class Stack:
     time: int | None = None
     notes: tuple[str, ...] = ()
     position: int | None = None
+    origin: Spacing = (0.0, 0.0, 0.0)
 
     @classmethod
     def from_array(
@@ -184,12 +197,13 @@ class Stack:
             voxels=voxels,
             spacing=given or layout.scale,
             unit="micrometer" if given else layout.unit,
-            name=_name_of(source),
+            name=stack_name(source),
             source=source,
             channel=channel,
             time=time,
             notes=layout.axis_notes + spacing_notes + fill_notes,
             position=layout.image if len(layout.positions) > 1 else None,
+            origin=_origin_of(layout, given),
         )
 
     @classmethod
@@ -323,6 +337,38 @@ def read_voxels(
     return _reader_of(layout.path).read_voxels(layout, channel=channel, time=time)
 
 
+def is_stack_file(path: str | os.PathLike[str]) -> bool:
+    """Tell whether `Stack.open` reads a file or folder: TIFF goes by name, Zarr by contents.
+
+    Parameters
+    ----------
+    path : path-like
+        It need not exist: then its name tells.
+
+    Returns
+    -------
+    bool
+        Whether it is one; whether it can be read is another matter.
+    """
+    return _is_tiff(Path(path)) or is_zarr(Path(path))
+
+
+def stack_name(path: Path) -> str:
+    """Return what to call the stack in a file.
+
+    Parameters
+    ----------
+    path : Path
+        The file or folder.
+
+    Returns
+    -------
+    str
+        Its name without suffixes; inside of a Zarr with the place there, as in "plate A 1 0".
+    """
+    return zarr_name(path) if is_zarr(path) else path.stem.removesuffix(".ome")
+
+
 class _StackReader(Protocol):
     """What a module of `io` that reads stacks offers."""
 
@@ -335,11 +381,11 @@ class _StackReader(Protocol):
 
 def _reader_of(path: Path) -> _StackReader:
     """Return the module that reads files with the suffix of `path`."""
-    if path.suffix.lower() in _TIFF_SUFFIXES:
+    if _is_tiff(path):
         from napari_gaussfit.io import tiff
 
         return tiff
-    if path.suffix.lower() == _ZARR_SUFFIX:
+    if is_zarr(path):
         from napari_gaussfit.io import ome_zarr
 
         return ome_zarr
@@ -362,8 +408,19 @@ def _doubts(spacing: Spacing, unit: str = "micrometer") -> tuple[str, ...]:
     return () if doubt is None else (f"the spacing given is doubtful: {doubt}; check its unit",)
 
 
-def _name_of(path: Path) -> str:
-    return path.stem.removesuffix(".ome")
+def _origin_of(layout: StackLayout, given: Spacing | None) -> Spacing:
+    """Return where the first voxel lies; a spacing that gives proportions a unit gives it one."""
+    if given is None or layout.spacing is not None:
+        return layout.origin
+    z, y, x = (
+        position * step / proportion
+        for position, step, proportion in zip(layout.origin, given, layout.scale, strict=True)
+    )
+    return z, y, x
+
+
+def _is_tiff(path: Path) -> bool:
+    return path.suffix.lower() in _TIFF_SUFFIXES
 
 
 def _checked_voxels(

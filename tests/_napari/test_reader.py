@@ -12,7 +12,9 @@ from plyfile import PlyData, PlyElement
 
 from napari_gaussfit._napari.reader import FIT_SUFFIXES, get_reader
 from napari_gaussfit._napari.spacing import layout_of
+from napari_gaussfit.cli import main
 from napari_gaussfit.errors import FormatError, StackError
+from napari_gaussfit.io.ome_zarr import write_ome_zarr
 from napari_gaussfit.stack import STACK_SUFFIXES, StackLayout
 
 if TYPE_CHECKING:
@@ -300,6 +302,56 @@ def test_what_was_assumed_of_another_programs_scene_is_said(
     layers = viewer.open(tmp_path / "scene.ply", plugin=PLUGIN)
     assert "all were moved by 0 x 0 x 6" in said[0]
     np.testing.assert_allclose(layers[-1].data, [[0, 0, 0], [0, 0, 12]])
+
+
+@pytest.fixture
+def translated(tmp_path: Path) -> Path:
+    """Two spots in a plate's image whose first voxel lies at (10, 20, 30) micrometres."""
+    z, y, x = np.indices((12, 20, 24))
+    voxels = 10 + sum(
+        500 * np.exp(-((z - c) ** 2 / 4 + (y - r) ** 2 / 6 + (x - d) ** 2 / 6))
+        for c, r, d in ((4, 6, 6), (8, 13, 16))
+    )
+    path = tmp_path / "plate.zarr" / "A" / "1"
+    path.parent.mkdir(parents=True)
+    write_ome_zarr(
+        path,
+        voxels,
+        spacing=(0.5, 0.13, 0.14),
+        unit="micrometer",
+        name="spots",
+        origin=(10, 20, 30),
+    )
+    return path
+
+
+def test_an_image_in_zarr_is_opened_by_what_it_is_and_lies_where_it_says(
+    viewer: Any, translated: Path
+) -> None:
+    [layer] = viewer.open(translated, plugin=PLUGIN)
+    assert layer.name == "plate A 1"
+    np.testing.assert_allclose(layer.scale, (0.5, 0.13, 0.14))
+    np.testing.assert_allclose(layer.translate, (10, 20, 30))
+    assert units_of(layer) == ["micrometer"] * 3
+
+
+def test_a_saved_fit_lies_upon_its_stack(viewer: Any, translated: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["fit", str(translated), "-o", str(out), "--gaussians", "2", "--iterations", "60"]
+    assert main(command) == 0
+    for name in ("fit.safetensors", "fit.ply", "fit.ome.zarr"):
+        if name != "fit.safetensors":
+            assert main(["export", str(out), "-o", str(out / name)]) == 0
+        found = viewer.open(out / name, plugin=PLUGIN)[-1]
+        np.testing.assert_allclose(found.translate, (10, 20, 30))
+    [centres] = [layer for layer in viewer.layers if layer.name.endswith("centres")][:1]
+    seen = sorted(centres.data_to_world(point) for point in centres.data)
+    expected = [[12, 20.78, 30.84], [14, 21.69, 32.24]]
+    np.testing.assert_allclose(seen, expected, atol=0.1)
+
+
+def test_a_folder_that_is_no_zarr_is_left_to_others(tmp_path: Path) -> None:
+    assert get_reader(str(tmp_path)) is None
 
 
 @pytest.mark.parametrize("path", ["a.png", "a.n5", ["a.safetensors", "b.safetensors"]])

@@ -39,6 +39,18 @@ def test_lengths_of_another_unit_become_micrometers() -> None:
     np.testing.assert_allclose(source_of(layer).placement.scale, (300, 100, 100))
 
 
+def test_a_stack_knows_where_its_layer_and_its_region_lie() -> None:
+    layer = Image(
+        SERIES[0], scale=(300, 100, 100), units=("nm",) * 3, translate=(1000, 2000, -3000)
+    )
+    np.testing.assert_allclose(source_of(layer).stack.origin, (1, 2, -3))
+    mask = np.zeros(SERIES[0].shape, bool)
+    mask[1:3, 2:5, 1:4] = True
+    part = source_of(layer, mask=mask)
+    np.testing.assert_allclose(part.stack.origin, (1.3, 2.2, -2.9))
+    np.testing.assert_allclose(part.placement.translate, (1300, 2200, -2900))
+
+
 def test_a_layer_without_lengths_is_in_pixels_until_it_is_given_them() -> None:
     layer = Image(SERIES[0])
     assert known_spacing(layer) is None

@@ -245,6 +245,7 @@ class GaussianFitPanel(QWidget):
             self.model.settings.to_dict(),
             {key: list(values) for key, values in news.history.items()},
             news.report,
+            origin=stack.origin,
         )
         self.run.show_snapshot(news.snapshot)
         self.live.settle(self.fit)

@@ -63,11 +63,14 @@ class Placement:
     axis_labels: tuple[str, ...]
 
     @classmethod
-    def of_stack(cls, spacing: Sequence[float], unit: str) -> Placement:
-        """Return the placement of a stack that has no layer: its first voxel at the origin."""
+    def of_stack(
+        cls, spacing: Sequence[float], unit: str, origin: Sequence[float] = (0.0, 0.0, 0.0)
+    ) -> Placement:
+        """Return the placement of a stack that has no layer, its first voxel at `origin`."""
         known = np.asarray(spacing, np.float64)
         no_turn = np.eye(3)
-        return cls(known, known, np.zeros(3), no_turn, no_turn, np.eye(4), (unit,) * 3, AXIS_LABELS)
+        at = np.asarray(origin, np.float64)
+        return cls(known, known, at, no_turn, no_turn, np.eye(4), (unit,) * 3, AXIS_LABELS)
 
     @classmethod
     def of_layer(cls, layer: Layer, spacing: Sequence[float]) -> Placement:
@@ -103,6 +106,13 @@ class Placement:
             tuple(layer.units)[-3:],
             tuple(layer.axis_labels)[-3:],
         )
+
+    @property
+    def origin(self) -> tuple[float, float, float]:
+        """Where the first voxel lies in the world (z, y, x), in the field's unit."""
+        place = self.affine[:3, :3] @ self.translate + self.affine[:3, 3]
+        z, y, x = (place * self.spacing / np.abs(self.scale)).tolist()
+        return z, y, x
 
     def starting_at(self, voxel: ArrayLike) -> Placement:
         """Return the placement of a part of the stack that begins at `voxel` (z, y, x)."""

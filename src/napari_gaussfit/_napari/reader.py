@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_gaussfit.errors import StackError
 from napari_gaussfit.io.layout import refused_shape
-from napari_gaussfit.stack import STACK_SUFFIXES, read_layout, read_voxels
+from napari_gaussfit.stack import is_stack_file, read_layout, read_voxels, stack_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,9 +50,8 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
         A file; or several, which the user wants stacked.
     """
     if not isinstance(path, str):
-        stackable = all(_suffix(one) in STACK_SUFFIXES for one in path)
-        return _as_napari_does if stackable else None
-    if _suffix(path) in STACK_SUFFIXES:
+        return _as_napari_does if all(map(is_stack_file, path)) else None
+    if is_stack_file(path):
         return _stack_or_image
     return open_fit if _suffix(path) in FIT_SUFFIXES else None
 
@@ -89,15 +88,16 @@ def open_stack(layout: StackLayout) -> list[LayerData]:
         )
     axes: dict[str, tuple[Any, ...]] = {
         "scale": layout.scale,
+        "translate": layout.origin,
         "units": (layout.unit,) * 3,
         "axis_labels": AXIS_LABELS,
     }
     if layout.times > 1:
         # No format here tells how long a step in time is.
-        of_time = {"scale": 1.0, "units": "pixel", "axis_labels": "t"}
+        of_time = {"scale": 1.0, "translate": 0.0, "units": "pixel", "axis_labels": "t"}
         axes = {key: (of_time[key], *values) for key, values in axes.items()}
     named = layout.channel_names or tuple(f"channel {n}" for n in range(count))
-    stem = layout.path.stem.removesuffix(".ome")
+    stem = stack_name(layout.path)
     position = layout.image if len(layout.positions) > 1 else None
     if position is not None:
         stem += f" position {position}"
@@ -142,7 +142,7 @@ def open_fit(path: str | Sequence[str]) -> list[LayerData]:
     fit = read_fit(str(path))
     for note in fit.notes:
         show_info(f"{path}: {note}")
-    placement = Placement.of_stack(fit.spacing, fit.unit)
+    placement = Placement.of_stack(fit.spacing, fit.unit, fit.origin)
     centres = points_layer(fit, placement, name=f"{fit.stack} centres")
     axes = vectors_layer(fit.field, placement, name=f"{fit.stack} axes")
     title = f"{fit.stack} ellipsoids"

@@ -196,8 +196,10 @@ def source_of(layer: Image, place: Sequence[int] = (), mask: Any = None) -> Sour
         fill_nan=0.0,
     )
     carried = layer.metadata.get(METADATA, {})
+    placement = Placement.of_layer(layer, stack.spacing)
     stack = replace(
         stack,
+        origin=placement.origin,
         channel=chosen.get(_CHANNEL, carried.get("channel")),
         time=chosen.get(_TIME),
         notes=(*_axis_notes(layer), *stack.notes),
@@ -208,7 +210,7 @@ def source_of(layer: Image, place: Sequence[int] = (), mask: Any = None) -> Sour
 
         stack, first = crop(stack, mask)
     low, high = layer.contrast_limits
-    placement = Placement.of_layer(layer, stack.spacing).starting_at(first)
+    placement = placement.starting_at(first)
     return Source(stack, placement, name, (float(low), float(high)), layer, tuple(place), first)
 
 

@@ -17,7 +17,7 @@ from napari_gaussfit._napari.placement import METADATA, OF
 from napari_gaussfit.errors import StackError
 from napari_gaussfit.io.layout import PIXEL_SPACING
 from napari_gaussfit.io.units import micrometers_per
-from napari_gaussfit.stack import STACK_SUFFIXES, StackLayout, read_layout
+from napari_gaussfit.stack import StackLayout, is_stack_file, read_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -85,7 +85,7 @@ def file_spacing(layer: Layer) -> tuple[Spacing, str] | None:
 def layout_of(layer: Layer) -> StackLayout | StackError | None:
     """Return what the layer's source file says of itself, or why it is no stack; None without."""
     path = layer.source.path
-    if path is None or Path(path).suffix.lower() not in STACK_SUFFIXES:
+    if path is None or not is_stack_file(path):
         return None
     position = layer.metadata.get(METADATA, {}).get("position")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -224,7 +225,9 @@ def write_volume(path: Pathlike, volume: NDArray[np.float32], saved: SavedFit) -
         raise OutputError(f"{path}: has the suffix {suffix!r}; a volume is one of {expected}")
     write: VolumeWriter
     if suffix == ".zarr":
-        from napari_gaussfit.io.ome_zarr import write_ome_zarr as write
+        from napari_gaussfit.io.ome_zarr import write_ome_zarr
+
+        write = partial(write_ome_zarr, origin=saved.origin)
     else:
         from napari_gaussfit.io.tiff import write_ome_tiff as write
     write(path, volume, spacing=saved.spacing, unit=saved.unit, name=saved.stack)

@@ -87,6 +87,8 @@ class StackLayout:
         What was assumed about the spacing, with the option that settles it.
     proportions : tuple of float, optional
         (dz, dy, dx) where the file gives them without a unit of length.
+    origin : tuple of float
+        Where the file says that the centre of the first voxel lies (z, y, x), in `unit`.
     positions : tuple of int
         The images of the file that are stacks, each of which can be asked for as `position`.
     """
@@ -104,6 +106,7 @@ class StackLayout:
     spacing_notes: tuple[str, ...]
     proportions: Spacing | None = None
     positions: tuple[int, ...] = (0,)
+    origin: Spacing = (0.0, 0.0, 0.0)
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -89,7 +89,21 @@ class StackFacts(Protocol):
 
 @dataclass(frozen=True)
 class StackBox:
-    """What is known of a stack that is not at hand: where its voxels are, see `StackFacts`."""
+    """What is known of a stack that is not at hand: where its voxels are, see `StackFacts`.
+
+    Parameters
+    ----------
+    name : str
+        What to call it.
+    shape : tuple of int
+        The number of voxels along z, y and x.
+    spacing : tuple of float
+        (dz, dy, dx), in `unit`.
+    unit : str
+        Of lengths: "micrometer" or "pixel".
+    value_range : tuple of float
+        The smallest and the largest intensity; 0 and 1 where they are not known.
+    """
 
     name: str
     shape: tuple[int, int, int]
@@ -99,7 +113,21 @@ class StackBox:
 
     @classmethod
     def of_size(cls, name: str, size: Sequence[float], spacing: Sequence[float]) -> StackBox:
-        """Return the stack of a size and a spacing, both z, y, x in micrometres.
+        """Return the stack of a size and a spacing.
+
+        Parameters
+        ----------
+        name : str
+            What to call it.
+        size : sequence of float
+            Along z, y and x, in micrometres.
+        spacing : sequence of float
+            (dz, dy, dx) in micrometres.
+
+        Returns
+        -------
+        StackBox
+            With the number of voxels that comes closest.
 
         Raises
         ------
@@ -145,6 +173,9 @@ class SavedFit:
     others : tuple of GaussianField
         Of a fit of several channels, those after the first, which is `field`: the same means and
         covariances, with amplitudes and a background of their own.
+    origin : tuple of float
+        Where the stack says that the centre of its first voxel lies (z, y, x), in `unit`. The
+        field's positions count from that voxel.
     notes : tuple of str
         What was assumed as another program's file was read; not saved.
 
@@ -165,6 +196,7 @@ class SavedFit:
     report: dict[str, Any] | None = None
     state: Arrays = default(default_factory=dict)
     others: tuple[GaussianField, ...] = ()
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -271,6 +303,7 @@ def _metadata(saved: SavedFit) -> dict[str, Any]:
         "spacing": [float(distance) for distance in saved.spacing],
         "shape": [int(length) for length in saved.shape],
         "stack": saved.stack,
+        "origin": [float(position) for position in saved.origin],
         "background": backgrounds if saved.others else backgrounds[0],
         "settings": saved.settings,
         "history": saved.history,
@@ -335,6 +368,7 @@ def _fit_of(arrays: Arrays, metadata: dict[str, Any]) -> SavedFit:
     unit = str(metadata["unit"])
     nz, ny, nx = (int(length) for length in metadata["shape"])
     dz, dy, dx = (float(distance) for distance in metadata["spacing"])
+    z, y, x = (float(position) for position in metadata.get("origin", (0, 0, 0)))
     settings = dict(metadata["settings"])
     full = bool(settings.get("full_covariance", True))
     background = metadata["background"]
@@ -359,6 +393,7 @@ def _fit_of(arrays: Arrays, metadata: dict[str, Any]) -> SavedFit:
             if name.startswith(_STATE_PREFIX)
         },
         others=tuple(others),
+        origin=(z, y, x),
     )
 
 

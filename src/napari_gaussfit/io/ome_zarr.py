@@ -1,54 +1,39 @@
-"""OME-Zarr 0.4 and 0.5: stacks from it, volumes to it.
+"""OME-Zarr: stacks from it, volumes to it.
 
-Knows how OME-Zarr says things, and lets `yaozarrs` check that they are said rightly. What they
-mean is for `layout`. Of several resolutions the finest counts, of several images the first.
+Which array a path means is for `zarr_image`, what its metadata say for `ome_metadata`, and what
+a stack is for `layout`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit.errors import OutputError, StackError, StackNotFoundError
+from napari_gaussfit.errors import OutputError, StackError
 from napari_gaussfit.io.atomic import replacing
 from napari_gaussfit.io.layout import (
     StackLayout,
     interpret_axes,
+    known_proportions,
     refuse_what_memory_cannot_hold,
     spacing_notes,
 )
-from napari_gaussfit.io.units import micrometers_per
+from napari_gaussfit.io.zarr_image import one_line, opened
+from napari_gaussfit.io.zarr_paths import is_zarr_folder
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    import zarr
     from numpy.typing import NDArray
 
+    from napari_gaussfit.io.layout import Spacing, VoxelSize
+    from napari_gaussfit.io.zarr_image import ZarrImage
+
 __all__ = ["read_layout", "read_voxels", "write_ome_zarr"]
-
-_LETTERS = {"channel": "C", "time": "T"}
-"""What axes are called here by their type; those of space by their name."""
-
-_GROUP_FILES = ("zarr.json", ".zgroup")
-"""What makes a folder a Zarr group, of version 3 and of version 2."""
-
-
-@dataclass(frozen=True)
-class _Image:
-    """The finest array of an OME-Zarr image, and what the metadata says about it."""
-
-    array: zarr.Array[Any]
-    version: str
-    axes: str
-    voxel_size: tuple[float | None, float | None, float | None]
-    channel_names: tuple[str, ...]
-    notes: tuple[str, ...]
 
 
 def read_layout(path: Path, *, position: int | None = None) -> StackLayout:
@@ -57,9 +42,9 @@ def read_layout(path: Path, *, position: int | None = None) -> StackLayout:
     Parameters
     ----------
     path : Path
-        The folder.
+        The folder of an image, or of a file that holds several; or a zip file of one.
     position : int, optional
-        Only 0: of several images, each is a folder of its own.
+        Which image of those that bioformats2raw has put into one file; the first by default.
 
     Returns
     -------
@@ -71,37 +56,10 @@ def read_layout(path: Path, *, position: int | None = None) -> StackLayout:
     StackNotFoundError
         If there is no such folder.
     StackError
-        If it is no OME-Zarr of an image, its metadata are not valid, or it is no 3D stack of real
-        numbers.
+        If it holds no image, its metadata leave a doubt, or it is no 3D stack of real numbers.
     """
-    if position:
-        raise StackError(
-            f"{path}: position={position} (--position {position}) cannot be chosen in an OME-Zarr; "
-            "give the folder of that image"
-        )
-    image = _opened(path)
-    kept = [
-        (axis, length)
-        for axis, length in zip(image.axes, image.array.shape, strict=True)
-        if length > 1 or axis in "YX"
-    ]
-    stored = "".join(axis for axis, _ in kept)
-    shape = tuple(length for _, length in kept)
-    axes, notes = interpret_axes(str(path), stored, shape)
-    names = image.channel_names
-    return StackLayout(
-        path=path,
-        container=f"OME-Zarr {image.version}",
-        image=0,
-        stored_axes=stored,
-        axes=axes,
-        shape=shape,
-        dtype=np.dtype(image.array.dtype),
-        voxel_size=image.voxel_size,
-        channel_names=names if ("C", len(names)) in kept else (),
-        axis_notes=(*notes, *image.notes),
-        spacing_notes=spacing_notes(image.voxel_size, hint="an axis of space has no unit"),
-    )
+    with opened(path, position) as image:
+        return _layout_of(path, image)
 
 
 def read_voxels(
@@ -129,14 +87,19 @@ def read_voxels(
     """
     channel, time = layout.choose(channel, time)
     refuse_what_memory_cannot_hold(str(layout.path), layout.stack_nbytes, prod(layout.stack_shape))
-    image = _opened(layout.path)
     chosen = {"C": channel or 0, "T": time or 0}
-    selection = tuple(chosen.get(axis, slice(None)) for axis in image.axes)
-    try:
-        voxels = np.asarray(image.array[selection])
-    except Exception as error:
-        raise StackError(f"{layout.path}: cannot be decoded: {_one_line(error)}") from error
-    remaining = [axis for axis in image.axes if axis in "ZYX"]
+    with opened(layout.path, layout.image) as image:
+        shape, kept = image.array.shape, iter(layout.axes)
+        axes = [
+            next(kept) if _counts(axis.letter, n) else None
+            for axis, n in zip(image.axes, shape, strict=True)
+        ]
+        selection = tuple(0 if axis is None else chosen.get(axis, slice(None)) for axis in axes)
+        try:
+            voxels = np.asarray(image.array[selection])
+        except Exception as error:
+            raise StackError(f"{layout.path}: cannot be decoded: {one_line(error)}") from error
+    remaining = [axis for axis in axes if axis in ("Z", "Y", "X")]
     zyx = voxels.transpose([remaining.index(axis) for axis in "ZYX"])
     return np.ascontiguousarray(zyx, dtype=voxels.dtype.newbyteorder("="))
 
@@ -148,6 +111,7 @@ def write_ome_zarr(
     spacing: Sequence[float],
     unit: str,
     name: str,
+    origin: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> None:
     """Write a volume as an OME-Zarr 0.5 of 32-bit reals, in one resolution.
 
@@ -164,6 +128,8 @@ def write_ome_zarr(
         "micrometer" or "pixel".
     name : str
         The image's name in the file.
+    origin : sequence of float
+        Where the centre of the first voxel lies (z, y, x), in `unit`.
 
     Raises
     ------
@@ -174,99 +140,112 @@ def write_ome_zarr(
     from yaozarrs.write.v05 import write_image
 
     target = Path(path)
-    if target.exists() and not any((target / file).is_file() for file in _GROUP_FILES):
+    if target.exists() and not is_zarr_folder(target):
         raise OutputError(f"{target}: is there and is no Zarr group; give another name")
     of_space = None if unit == "pixel" else unit
     channels = [v05.ChannelAxis(name="c")] if volume.ndim == 4 else []
     steps = [*[1.0] * len(channels), *map(float, spacing)]
-    scale = v05.ScaleTransformation(scale=steps)
+    transforms: list[Any] = [v05.ScaleTransformation(scale=steps)]
+    if any(origin):
+        places = [*[0.0] * len(channels), *map(float, origin)]
+        transforms.append(v05.TranslationTransformation(translation=places))
     multiscale = v05.Multiscale(
         name=name,
         axes=[*channels, *(v05.SpaceAxis(name=axis, unit=of_space) for axis in "zyx")],
-        datasets=[v05.Dataset(path="0", coordinateTransformations=[scale])],
+        datasets=[v05.Dataset(path="0", coordinateTransformations=transforms)],
     )
     image = v05.Image(multiscales=[multiscale])
     with replacing(target) as temporary:
         write_image(temporary, image, np.asarray(volume, dtype=np.float32), writer="zarr")
 
 
-def _opened(path: Path) -> _Image:
-    """Open the first image of an OME-Zarr; whatever is wrong with it is a StackError."""
-    import zarr
-    from pydantic import ValidationError
-    from yaozarrs import validate_ome_object
-
-    if not path.exists():
-        raise StackNotFoundError(f"{path}: there is no such folder; check the path")
-    try:
-        group = zarr.open_group(path, mode="r")
-        notes: tuple[str, ...] = ()
-        if _metadata_of(group).get("bioformats2raw.layout") is not None:
-            inner = group["0"]
-            if isinstance(inner, zarr.Group):
-                group = inner
-                notes = ("the file may hold several images; the first is taken",)
-        metadata = _metadata_of(group)
-        if "multiscales" not in metadata:
-            found = ", ".join(metadata) or "none"
-            raise StackError(
-                f"{path}: its OME metadata has {found}; expected multiscales; of a plate, or of "
-                "labels, give the folder of one image"
-            )
-        valid: Any = validate_ome_object(metadata)
-        array = group[valid.multiscales[0].datasets[0].path]
-    except StackError:
-        raise
-    except ValidationError as error:
-        reason = " ".join(error.errors()[0]["msg"].split())
-        raise StackError(
-            f"{path}: its OME metadata are not valid: {reason}; expected OME-Zarr 0.4 or 0.5; "
-            "write it again with the program that made it"
-        ) from error
-    except Exception as error:
-        raise StackError(
-            f"{path}: cannot be read as an OME-Zarr ({_one_line(error)}); expected a folder that "
-            "holds a Zarr group, whole"
-        ) from error
-    if not isinstance(array, zarr.Array) or array.dtype.kind not in "buif":
-        raise StackError(f"{path}: its finest resolution is no array of integers or real numbers")
-    return _described(array, metadata, valid, notes)
+def _counts(letter: str, length: int) -> bool:
+    """Tell whether an axis is one of the stack's, or of a choice that there is."""
+    return length != 1 or letter in ("Y", "X")
 
 
-def _described(
-    array: zarr.Array[Any], metadata: dict[str, Any], valid: Any, notes: tuple[str, ...]
-) -> _Image:
-    multiscale = valid.multiscales[0]
-    letters = "".join(
-        _LETTERS.get(axis.type, axis.name.upper() if axis.name in ("z", "y", "x") else "?")
-        for axis in multiscale.axes
-    )
-    transforms = [
-        *multiscale.datasets[0].coordinateTransformations,
-        *(multiscale.coordinateTransformations or ()),
+def _layout_of(path: Path, image: ZarrImage) -> StackLayout:
+    shape = image.array.shape
+    kept = [
+        (axis.letter, n)
+        for axis, n in zip(image.axes, shape, strict=True)
+        if _counts(axis.letter, n)
     ]
-    scale = np.prod([one.scale for one in transforms if one.type == "scale"], axis=0)
-    size: dict[str, float] = {}
-    for letter, axis, step in zip(letters, multiscale.axes, scale, strict=True):
-        micrometers = micrometers_per(axis.unit) if getattr(axis, "unit", None) else None
-        if letter in "ZYX" and micrometers is not None:
-            size[letter] = float(step) * micrometers
-    channels = metadata.get("omero", {}).get("channels", [])
-    return _Image(
-        array=array,
-        version="0.5" if "version" in metadata else "0.4",
-        axes=letters,
-        voxel_size=(size.get("Z"), size.get("Y"), size.get("X")),
-        channel_names=tuple(str(channel.get("label", "")) for channel in channels),
-        notes=notes,
+    stored = "".join(letter for letter, _ in kept)
+    lengths = tuple(n for _, n in kept)
+    _refuse_axes_of_one_name(path, stored)
+    axes, axis_notes = interpret_axes(str(path), stored, lengths)
+    sizes, size_notes, hint = _sizes_of(image)
+    units = {axis.letter: axis.micrometers for axis in image.axes}
+    proportions = None if any(units.get(axis) for axis in "ZYX") else known_proportions(sizes)
+    dz, dy, dx = (
+        None if size is None or (unit := units.get(axis)) is None else size * unit
+        for axis, size in zip("ZYX", sizes, strict=True)
+    )
+    voxel_size = (dz, dy, dx)
+    names = image.channel_names
+    return StackLayout(
+        path=path,
+        container=image.container,
+        image=image.position,
+        stored_axes=stored,
+        axes=axes,
+        shape=lengths,
+        dtype=np.dtype(image.array.dtype),
+        voxel_size=voxel_size,
+        channel_names=names if ("C", len(names)) in kept else (),
+        axis_notes=(*image.notes, *axis_notes),
+        spacing_notes=(
+            *size_notes,
+            *spacing_notes(voxel_size, hint=hint, proportions=proportions),
+        ),
+        proportions=proportions,
+        origin=_origin_of(image, in_lengths=None not in voxel_size or proportions is not None),
+        positions=image.positions,
     )
 
 
-def _metadata_of(group: zarr.Group) -> dict[str, Any]:
-    """Return the OME metadata: in version 0.5 under a name of their own."""
-    attributes: dict[str, Any] = dict(group.attrs)
-    return dict(attributes.get("ome", attributes))
+def _sizes_of(image: ZarrImage) -> tuple[VoxelSize, tuple[str, ...], str]:
+    """Return (dz, dy, dx) in the axes' units, notes, and why one is not known."""
+    found: dict[str, float] = {}
+    negative, unusable, bare = [], [], False
+    for axis, scale in zip(image.axes, image.level.scale, strict=True):
+        if axis.letter not in ("Z", "Y", "X"):
+            continue
+        along = f"{scale:g} along {axis.letter.lower()}"
+        if scale < 0:
+            negative.append(along)
+        if isfinite(scale) and scale != 0:
+            found[axis.letter] = abs(scale)
+        else:
+            unusable.append(f"its scale is {along}")
+        bare = bare or axis.micrometers is None
+    if bare:
+        unusable.append("an axis of space has no unit")
+    note = (
+        f"the file's scale is {' and '.join(negative)}; its absolute value is taken, and the stack "
+        "is not turned round"
+    )
+    sizes = (found.get("Z"), found.get("Y"), found.get("X"))
+    return sizes, (note,) if negative else (), ", ".join(unusable)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _origin_of(image: ZarrImage, *, in_lengths: bool) -> Spacing:
+    """Return where the first voxel lies; without lengths, positions have no place in the world."""
+    found = {
+        axis.letter: translation * (axis.micrometers or 1.0)
+        for axis, translation in zip(image.axes, image.level.translation, strict=True)
+        if in_lengths and isfinite(translation)
+    }
+    return found.get("Z", 0.0), found.get("Y", 0.0), found.get("X", 0.0)
+
+
+def _refuse_axes_of_one_name(path: Path, letters: str) -> None:
+    twice = sorted(
+        {letter.lower() for letter in letters if letters.count(letter) > 1 and letter in "TCZYX"}
+    )
+    if twice:
+        raise StackError(
+            f"{path}: has several axes called {' and '.join(twice)}; expected z, y, x, and maybe "
+            "channel and time, each once"
+        )

@@ -110,6 +110,7 @@ def write_ply(path: str | os.PathLike[str], saved: SavedFit) -> None:
         "spacing_zyx": list(saved.spacing),
         "shape_zyx": list(saved.shape),
         "stack": saved.stack,
+        "origin_zyx": list(saved.origin),
         "backgrounds": [one.background for one in saved.channels],
         "amplitude_scale": float(scales[0]),
     }
@@ -179,9 +180,11 @@ def read_ply(path: str | os.PathLike[str]) -> SavedFit:
     except ValueError as error:
         raise FormatError(f"{source}: {error}") from error
     name = str(metadata.get("stack", source.stem))
+    z, y, x = (float(position) for position in metadata.get("origin_zyx", (0, 0, 0)))
     return SavedFit(
-        first, name, (nz, ny, nx), (dz, dy, dx), unit, others=tuple(others), notes=notes
-    )
+        first, name, (nz, ny, nx), (dz, dy, dx), unit,
+        others=tuple(others), origin=(z, y, x), notes=notes,
+    )  # fmt: skip
 
 
 def _moved_above_origin(means: Floats) -> tuple[Floats, tuple[str, ...]]:
