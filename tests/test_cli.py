@@ -88,6 +88,34 @@ def test_fit_leaves_its_files(fitted: Path) -> None:
     assert report_in(fitted)["gaussians"] == 10
 
 
+def test_fit_takes_the_position_asked_for_and_says_where_none_was(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    voxels = beads(count=3, shape=(6, 20, 20)).stack.voxels
+    path = tmp_path / "positions.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        for offset in (0, 5000):
+            tif.write(
+                (voxels + offset).astype(np.uint16),
+                photometric="minisblack",
+                metadata={"axes": "ZYX"},
+            )
+    command = ["fit", str(path), "--gaussians", "3", "--quality", "preview", "--spacing"]
+    command += ["0.2", "0.1", "0.1", "-o"]
+    for position, options in ((0, []), (1, ["--position", "1"])):
+        out = tmp_path / f"fit{position}"
+        capsys.readouterr()
+        assert main([*command, str(out), *options]) == 0
+        found = report_in(out)["background"]
+        assert isinstance(found, float)
+        assert (found > 5000) == (position == 1)
+        said = "(--position 0..1) chooses another" in capsys.readouterr().err
+        assert said == (position == 0)
+    assert "2 images; choose position=0..1" in refused(
+        capsys, *command, tmp_path / "none", "--position", 2
+    )
+
+
 def test_progress_is_silent_where_stderr_is_no_terminal(
     fitted: Path, stack: Path, tmp_path: Path, capfd: Capture
 ) -> None:
