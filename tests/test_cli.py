@@ -676,6 +676,25 @@ def test_a_demo_without_a_terminal_opens_no_window(monkeypatch: pytest.MonkeyPat
     assert not has_screen()
 
 
+def test_the_demos_window_runs_nothing_that_lies_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_gaussfit import demo
+
+    asked: list[list[str]] = []
+    monkeypatch.setattr(demo, "has_screen", lambda: True)
+    monkeypatch.setattr(demo.subprocess, "run", lambda command, check: asked.append(command))
+    demo.show(tmp_path)
+    monkeypatch.undo()
+    [command] = asked
+    python = command[: command.index("-m")]
+    assert command[len(python) :][:2] == ["-m", "napari"]
+    (tmp_path / "queue.py").write_text("raise SystemExit('this was run')\n")
+    for asking in (["-c", "import queue"], ["-m", "queue"]):
+        done = subprocess.run([*python, *asking], cwd=tmp_path, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_demo_finds_the_truth(tmp_path: Path, capsys: Capture) -> None:
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0

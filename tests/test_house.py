@@ -245,3 +245,12 @@ def test_every_kind_of_import_counts_for_the_layers(tmp_path: Path) -> None:
     }
     assert reached_from("io", graph) == {"camera", "stack", "field"}
     assert reached_from("cli", graph) == {"__init__", "stack", "field"}
+
+
+def test_the_windows_process_loads_no_torch(source: Path) -> None:
+    """Where torch cannot be loaded beside Qt, the panel opens all the same; a fit has its own."""
+    parts = (source / PACKAGE / "_napari").glob("*.py")
+    modules = ", ".join(f"{PACKAGE}._napari.{path.stem}" for path in parts if path.stem[0] != "_")
+    loaded = run(sys.executable, "-c", f"import sys, {modules}; print(*sys.modules)").split()
+    assert f"{PACKAGE}.field" in loaded
+    assert "torch" not in loaded

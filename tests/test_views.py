@@ -11,7 +11,8 @@ import pytest
 from napari_gaussfit.camera import ORBIT_ELEVATIONS
 from napari_gaussfit.phantoms import beads
 from napari_gaussfit.projection import StackProjector, hits
-from napari_gaussfit.views import TRAINING_VIEWS, EndlessShuffle, Views
+from napari_gaussfit.settings import TRAINING_VIEWS
+from napari_gaussfit.views import EndlessShuffle, Views
 
 if TYPE_CHECKING:
     from napari_gaussfit.camera import Camera

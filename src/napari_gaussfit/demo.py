@@ -76,5 +76,7 @@ def show(folder: Path) -> None:
     if not has_screen():
         return
     files = [str(folder / STACK_NAME), str(folder / TABLE_NAME)]
-    # A process of its own: the command line imports neither napari nor Qt.
-    subprocess.run([sys.executable, "-m", "napari", "--plugin", "napari", *files], check=False)
+    # A process of its own: the command line imports neither napari nor Qt. -P: what lies in the
+    # working folder is not imported.
+    command = [sys.executable, "-P", "-m", "napari", "--plugin", "napari", *files]
+    subprocess.run(command, check=False)

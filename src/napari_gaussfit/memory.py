@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_gaussfit.views import TRAINING_VIEWS
+from napari_gaussfit.settings import TRAINING_VIEWS
 
 if TYPE_CHECKING:
     from napari_gaussfit.settings import FitSettings
@@ -24,6 +24,10 @@ SPLINE = 4
 
 BOUNDS, HALVED_BOUNDS = 1, 8
 """Bytes a voxel of their bounds in a large stack, and in a small one."""
+
+MOST_HALVED = 16_000_000
+"""Cells of a voxel of which each half has a bound of its own; in larger stacks, for memory's sake,
+each whole one."""
 
 VOXELS = 4
 """Bytes a voxel of the stack in float32, which steps compare the field with."""
@@ -50,8 +54,6 @@ def predict_memory(voxels: int, nbytes: int, settings: FitSettings) -> int:
     settings : FitSettings
         How the fit is done; where it leaves the number of Gaussians open, that counts for nothing.
     """
-    from napari_gaussfit._kernels.cpu_stacks import MOST_HALVED
-
     bounds = HALVED_BOUNDS if voxels <= MOST_HALVED else BOUNDS
     views = TRAINING_VIEWS + 3 + settings.held_out
     gaussians = GAUSSIAN * (settings.gaussians or 0)

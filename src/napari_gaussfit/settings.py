@@ -16,6 +16,9 @@ Device = Literal["auto", "cpu", "cuda"]
 ITERATIONS: dict[Quality, int] = {"preview": 150, "balanced": 700, "fine": 2500}
 """Steps of each quality, chosen by time to held-out PSNR on real stacks (benchmarks)."""
 
+TRAINING_VIEWS = 24
+"""Views of the orbit that are trained on at most: more cost their targets and bring nothing."""
+
 
 @dataclass(frozen=True)
 class FitSettings:

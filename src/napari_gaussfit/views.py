@@ -11,6 +11,7 @@ import torch
 
 from napari_gaussfit.camera import ORBIT_ELEVATIONS, axis_view, orbit
 from napari_gaussfit.projection import StackProjector, hits
+from napari_gaussfit.settings import TRAINING_VIEWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from napari_gaussfit._kernels.geometry import Rays
     from napari_gaussfit.camera import Camera
     from napari_gaussfit.stack import Stack
-
-TRAINING_VIEWS = 24
-"""Views of the orbit that are trained on at most: more cost their targets and bring nothing."""
 
 TRAINING_PIXEL = 2.0
 """Size of the pixels trained on, in finest spacings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -13,13 +14,14 @@ import pytest
 
 from napari_gaussfit._napari.jobs import FitTask, ThreadJob
 from napari_gaussfit._napari.mips import ViewChoice
-from napari_gaussfit._napari.process_job import ProcessJob
+from napari_gaussfit._napari.process_job import ProcessJob, start_child
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting import FinishReason, FitState
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from napari_gaussfit.phantoms import Phantom
 
@@ -164,3 +166,32 @@ def test_a_job_that_is_closed_ends_at_once_and_without_a_word(small_beads: Phant
     run.join()
     assert time.monotonic() - asked < 1.0
     assert run.error == ""
+
+
+@pytest.mark.parametrize("name", ["queue.py", "numpy.py", "torch.py", "napari_gaussfit.py"])
+def test_a_process_runs_nothing_that_lies_in_the_working_folder(
+    name: str, small_beads: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).write_text("raise SystemExit('this was run')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))  # where `python -m napari` begins
+    run = Run(ProcessJob(FitTask(small_beads.stack, FitSettings(gaussians=5, iterations=1))))
+    run.join()
+    assert run.error == ""
+    assert run.job.news.snapshot is not None
+    assert run.job.news.snapshot.state is FitState.FINISHED
+
+
+def test_a_process_looks_where_the_user_asks_it_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("raise SystemExit('as asked')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for asked, found in (("", False), (str(tmp_path), True), (".", True)):
+        monkeypatch.setenv("PYTHONPATH", asked)
+        with tempfile.TemporaryFile() as errors:
+            process = start_child(errors)
+            process.communicate()
+            errors.seek(0)
+            assert (b"as asked" in errors.read()) is found, f"PYTHONPATH={asked!r}"

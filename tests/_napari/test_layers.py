@@ -86,7 +86,7 @@ def test_a_surface_of_many_ellipsoids_is_one_layer_at_the_chosen_sigma(at_sigma:
 
 
 def test_an_ellipsoid_is_closed_and_seen_from_outside() -> None:
-    vertices, faces = layers.ellipsoids(some_field(1))
+    vertices, faces = layers.ellipsoids(some_field(1).numpy())
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     outward = corners.mean(axis=1) - vertices.mean(axis=0)
@@ -99,14 +99,14 @@ def test_an_ellipsoid_is_closed_and_seen_from_outside() -> None:
 def test_many_ellipsoids_are_coarser_but_not_too_many_triangles(count: int) -> None:
     field = some_field(1)
     many = field.select(torch.zeros(count, dtype=torch.long))
-    _, faces = layers.ellipsoids(many)
+    _, faces = layers.ellipsoids(many.numpy())
     assert len(faces) <= max(layers.MOST_FACES, 20 * count)
 
 
 @pytest.mark.parametrize("at_sigma", [0.0, -1.0, float("nan"), float("inf")])
 def test_an_ellipsoid_of_no_size_is_refused(at_sigma: float) -> None:
     with pytest.raises(SettingsError, match="at_sigma"):
-        layers.ellipsoids(some_field(1), at_sigma)
+        layers.ellipsoids(some_field(1).numpy(), at_sigma)
 
 
 def test_the_residual_is_the_stack_minus_the_field_around_the_middle_of_its_colours() -> None:

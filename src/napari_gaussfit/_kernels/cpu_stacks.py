@@ -12,6 +12,7 @@ from napari_gaussfit._kernels.cpu_views import lengths, view_of
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.threads import run_pieces
 from napari_gaussfit.errors import StackError
+from napari_gaussfit.memory import MOST_HALVED
 
 Array = NDArray[np.float32]
 
@@ -21,10 +22,6 @@ SLACK = 1e-4
 
 STEP = 0.5
 """Voxels between samples along the axis on which a ray is fastest: half the finest or less."""
-
-MOST_HALVED = 16_000_000
-"""Cells of a voxel of which each half has a bound of its own; in larger stacks, for memory's sake,
-each whole one."""
 
 TABLE = 2**14
 """Values, evenly spaced, whose codes are kept in a table."""

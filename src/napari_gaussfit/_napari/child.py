@@ -17,11 +17,12 @@ import numpy as np
 
 from napari_gaussfit._napari.messages import Message, receive, send
 from napari_gaussfit._napari.mips import MipPair, MipThread, ViewChoice
+from napari_gaussfit.field import GaussianField
+from napari_gaussfit.gaussians import Gaussians
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from napari_gaussfit.field import GaussianField
     from napari_gaussfit.fitting import Fit, Snapshot
     from napari_gaussfit.stack import Stack
 
@@ -117,26 +118,22 @@ def _stack(asked: Message) -> Stack:
 
 
 def field_arrays(field: GaussianField, prefix: str = "") -> dict[str, np.ndarray]:
-    """Return a field's tensors as arrays, under their names with a prefix."""
-    return {prefix + name: getattr(field, name).detach().cpu().numpy() for name in FIELD_ARRAYS}
+    """Return a field's arrays, under their names with a prefix."""
+    return {prefix + name: getattr(field.numpy(), name) for name in FIELD_ARRAYS}
 
 
 def field_from(message: Message, prefix: str = "") -> GaussianField | None:
     """Return the field that a message carries, None where it carries none."""
-    import torch
-
-    from napari_gaussfit.field import GaussianField
-
     if prefix + "means" not in message.arrays:
         return None
-    tensors = [torch.from_numpy(message.arrays[prefix + name]) for name in FIELD_ARRAYS]
+    means, cholesky, amplitudes = (message.arrays[prefix + name] for name in FIELD_ARRAYS)
     words = message.words[prefix + "field"]
-    return GaussianField(tensors[0], tensors[1], tensors[2], words["background"], words["unit"])
+    return GaussianField.from_numpy(Gaussians(means, cholesky, amplitudes, **words))
 
 
 def field_words(field: GaussianField) -> dict[str, object]:
     """Return what a message says of a field beside its arrays."""
-    return {"background": field.background, "unit": field.unit}
+    return {name: getattr(field, name) for name in ("background", "unit", "full_covariance")}
 
 
 def snapshot_message(snapshot: Snapshot, history: dict[str, list[float]], since: int) -> Message:

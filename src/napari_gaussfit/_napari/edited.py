@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from napari_gaussfit._napari.layers import METADATA
 from napari_gaussfit.errors import SettingsError
@@ -113,7 +112,7 @@ def fit_of_points(data: Floats, keywords: Mapping[str, Any]) -> SavedFit:
     field = field_of_points(data, keywords["features"], fit)
     others = _other_channels(field, keywords["features"], fit)
     unedited = field is fit.field and all(
-        torch.equal(found.amplitudes, known.amplitudes)
+        np.array_equal(found.numpy().amplitudes, known.numpy().amplitudes)
         for found, known in zip(others, fit.others, strict=True)
     )
     return fit if unedited else replace(fit, field=field, others=others, report=None, state={})
@@ -133,8 +132,10 @@ def _other_channels(
     numbers = features[names].astype(np.float64)
     brightness = numbers.fillna(numbers.median()).to_numpy(np.float32)
     return tuple(
-        replace(field, amplitudes=torch.from_numpy(lit.copy()), background=known.background)
-        for lit, known in zip(brightness.T, fit.others, strict=True)
+        GaussianField.from_numpy(
+            replace(field.numpy(), amplitudes=lit, background=known.background)
+        )
+        for lit, known in zip(brightness.T.copy(), fit.others, strict=True)
     )
 
 

@@ -7,7 +7,6 @@ convention: their data are in voxels of the stack that was fitted (position / sp
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit._napari.placement import Placement
     from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.gaussians import Gaussians
     from napari_gaussfit.io.native import SavedFit
 
     Floats = NDArray[np.float64]
@@ -65,7 +65,7 @@ def points_layer(fit: SavedFit, placement: Placement, *, name: str) -> LayerData
     table = measurements(fit.field, tuple(placement.spacing), fit.others)
     # napari holds the positions already, and takes more columns of these names for axes.
     features = table.drop(columns=["axis-0", "axis-1", "axis-2"])
-    widths = fit.field.principal()[0].detach().cpu().double().log().mean(dim=-1).exp().numpy()
+    widths = np.exp(fit.field.numpy().log_widths.mean(axis=1))
     keywords = {
         "name": name,
         "features": features,
@@ -79,7 +79,7 @@ def points_layer(fit: SavedFit, placement: Placement, *, name: str) -> LayerData
         **_coloured("face", fit.field),
         **placement.keywords(),
     }
-    return placement.in_voxels(_means(fit.field)), keywords, "points"
+    return placement.in_voxels(fit.field.numpy().means), keywords, "points"
 
 
 def vectors_layer(field: GaussianField, placement: Placement, *, name: str) -> LayerData:
@@ -90,15 +90,15 @@ def vectors_layer(field: GaussianField, placement: Placement, *, name: str) -> L
     """
     import pandas as pd
 
-    sigmas, axes = (found.detach().cpu().double().numpy() for found in field.principal())
+    sigmas, axes = field.numpy().principal()
     halves = axes * sigmas[..., None]
-    ends = np.stack([_means(field)[:, None] - halves, 2 * halves], axis=2)
+    ends = np.stack([field.numpy().means[:, None] - halves, 2 * halves], axis=2)
     features = pd.DataFrame(
         {
             "index": np.repeat(np.arange(len(field)), 3),
             "axis": np.tile([1, 2, 3], len(field)),
             "sigma": sigmas.ravel(),
-            "amplitude": np.repeat(_amplitudes(field), 3),
+            "amplitude": np.repeat(field.numpy().amplitudes, 3),
         }
     )
     keywords = {
@@ -125,17 +125,13 @@ def surface_layer(
     Gaussians fainter than `faintest`, a part of where the colours end, are left out: faint ones
     are wide, and hide the others.
     """
-    low, high = _limits(_amplitudes(field))
-    shown = field.amplitudes >= faintest * high
-    if 0 < int(shown.sum()) < len(field):
-        field = replace(
-            field,
-            means=field.means[shown],
-            cholesky=field.cholesky[shown],
-            amplitudes=field.amplitudes[shown],
-        )
-    vertices, faces = ellipsoids(field, at_sigma)
-    values = np.repeat(_amplitudes(field), len(vertices) // max(1, len(field)))
+    gaussians = field.numpy()
+    low, high = _limits(gaussians.amplitudes)
+    shown = gaussians.amplitudes >= faintest * high
+    if shown.any():
+        gaussians = gaussians.select(shown)
+    vertices, faces = ellipsoids(gaussians, at_sigma)
+    values = np.repeat(gaussians.amplitudes, len(vertices) // max(1, len(gaussians)))
     keywords = {
         "name": name,
         "colormap": _COLORMAP,
@@ -146,24 +142,24 @@ def surface_layer(
     return (placement.in_voxels(vertices), faces, values), keywords, "surface"
 
 
-def ellipsoids(field: GaussianField, at_sigma: float = 1.0) -> tuple[Floats, NDArray[np.int64]]:
+def ellipsoids(gaussians: Gaussians, at_sigma: float = 1.0) -> tuple[Floats, NDArray[np.int64]]:
     """Return a triangulated ellipsoid of each Gaussian.
 
     Parameters
     ----------
-    field : GaussianField
-        K Gaussians.
+    gaussians : Gaussians
+        K of them.
     at_sigma : float
         The Mahalanobis distance of the ellipsoids.
 
     Returns
     -------
     vertices : ndarray, shape [K * V, 3]
-        z, y, x in the field's unit; the V of a Gaussian follow upon each other.
+        z, y, x in the Gaussians' unit; the V of a Gaussian follow upon each other.
     faces : ndarray, shape [K * F, 3]
         Indices of vertices, seen from outside counter-clockwise in (z, y, x), as napari has
-        it. Coarser where the field
-        has many Gaussians: at most about `MOST_FACES` in all.
+        it. Coarser where there
+        are many: at most about `MOST_FACES` in all.
 
     Raises
     ------
@@ -173,10 +169,10 @@ def ellipsoids(field: GaussianField, at_sigma: float = 1.0) -> tuple[Floats, NDA
     if not 0 < at_sigma < np.inf:
         message = f"at_sigma={at_sigma}: expected a number above 0, e.g. 1"
         raise SettingsError(message)
-    sphere, triangles = _sphere(len(field))
-    factors = at_sigma * field.factors.detach().cpu().double().numpy()
-    vertices = _means(field)[:, None] + np.einsum("kij,vj->kvi", factors, sphere)
-    starts = len(sphere) * np.arange(len(field))
+    sphere, triangles = _sphere(len(gaussians))
+    factors = at_sigma * gaussians.factors
+    vertices = gaussians.means[:, None] + np.einsum("kij,vj->kvi", factors, sphere)
+    starts = len(sphere) * np.arange(len(gaussians))
     return vertices.reshape(-1, 3), (starts[:, None, None] + triangles).reshape(-1, 3)
 
 
@@ -250,21 +246,11 @@ def labels_layer(
     bright = volume >= threshold
     if len(field):
         centres = np.argwhere(bright) * placement.spacing
-        labels[bright] = cKDTree(_means(field)).query(centres)[1] + 1
+        labels[bright] = cKDTree(field.numpy().means).query(centres)[1] + 1
     features = measurements(field, tuple(placement.spacing))
     # napari looks a label up in the column of this name.
     features["index"] += 1
     return labels, {"name": name, "features": features, **placement.keywords()}, "labels"
-
-
-def _means(field: GaussianField) -> Floats:
-    means: Floats = field.means.detach().cpu().double().numpy()
-    return means
-
-
-def _amplitudes(field: GaussianField) -> Floats:
-    amplitudes: Floats = field.amplitudes.detach().cpu().double().numpy()
-    return amplitudes
 
 
 def _coloured(part: str, field: GaussianField) -> dict[str, Any]:
@@ -274,11 +260,11 @@ def _coloured(part: str, field: GaussianField) -> dict[str, Any]:
     return {
         f"{part}_color": "amplitude",
         f"{part}_colormap": _COLORMAP,
-        f"{part}_contrast_limits": _limits(_amplitudes(field)),
+        f"{part}_contrast_limits": _limits(field.numpy().amplitudes),
     }
 
 
-def _limits(values: Floats) -> tuple[float, float]:
+def _limits(values: NDArray[Any]) -> tuple[float, float]:
     """Return where the colours of amplitudes begin and end; napari takes no empty range."""
     if not len(values):
         return 0.0, 1.0

@@ -208,17 +208,17 @@ class LiveLayers:
             "projection_mode": "all",
             **place.keywords(),
         }
-        return place.in_voxels(field.means.numpy()), keywords, "points"
+        return place.in_voxels(field.numpy().means), keywords, "points"
 
     def _sizes(self, field: GaussianField) -> Any:
         """Return the geometric mean [K] of a Gaussian's sigmas, in pixels of the last axis."""
-        log_sigmas = field.cholesky.numpy()[:, [0, 2, 5]].mean(axis=1)
-        return np.exp(log_sigmas) / self.source.placement.spacing[-1]
+        widths = np.exp(field.numpy().log_widths.mean(axis=1))
+        return widths / self.source.placement.spacing[-1]
 
     def _move(self, layer: Points, field: GaussianField) -> None:
         # What the list of layers hears of has it painted anew, which costs more than the points.
         with layer.events.data.blocker(), self._viewer.layers.events.blocker_all():
-            layer.data = self.source.placement.in_voxels(field.means.numpy())
+            layer.data = self.source.placement.in_voxels(field.numpy().means)
         now = time.perf_counter()
         if now - self._coloured > COLOUR_SECONDS:
             self._coloured = now

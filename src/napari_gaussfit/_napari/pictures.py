@@ -75,7 +75,7 @@ def amplitude_colours(field: GaussianField) -> Any:
     """Return colours [K, 4] by amplitude; faint Gaussians are transparent."""
     from napari.utils.colormaps import ensure_colormap
 
-    amplitudes = field.amplitudes.numpy()
+    amplitudes = field.numpy().amplitudes
     low, high = (float(amplitudes.min()), float(amplitudes.max())) if len(amplitudes) else (0, 1)
     share = (amplitudes - low) / max(high - low, 1e-12)
     colours = ensure_colormap("plasma").map(share)

@@ -184,8 +184,9 @@ class DetailPlots(_Plots):
         """Draw the Gaussians as they are and what was recorded, if anybody sees it."""
         if not self.isVisible():
             return
-        self._amplitudes.show_values(field.amplitudes.numpy())
-        factors = field.factors[:: -(-len(field) // SAMPLE) or 1].numpy()
+        gaussians = field.numpy()
+        self._amplitudes.show_values(gaussians.amplitudes)
+        factors = gaussians.select(slice(None, None, -(-len(field) // SAMPLE) or 1)).factors
         self._scales.show_values(np.linalg.svd(factors, compute_uv=False).ravel())
         if history["iteration"]:
             for plot in self._curves:

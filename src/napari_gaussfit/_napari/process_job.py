@@ -7,8 +7,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import napari_gaussfit
 from napari_gaussfit._napari.jobs import News, described, mark_end
 from napari_gaussfit._napari.mips import MipPair, ViewChoice
 from napari_gaussfit.errors import FitError
@@ -68,16 +70,7 @@ class ProcessJob:
         with self._send_lock:
             if self._closed:
                 return
-            # Not multiprocessing's spawn: that runs the user's script anew, viewer and all,
-            # where it has no `if __name__ == "__main__"`.
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "napari_gaussfit._napari.child"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
+            self._process = start_child(errors)
         if self._task is not None:
             self._send(_task_message(self._task))
             self._task = None
@@ -184,6 +177,29 @@ class ProcessJob:
         process = self._process
         if process is not None and process.poll() is None:
             process.kill()
+
+
+def start_child(errors: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start the process of `child`, with pipes for messages; what it prints goes to a file."""
+    # Not multiprocessing's spawn: that runs the user's script anew, viewer and all,
+    # where it has no `if __name__ == "__main__"`. -P: no module is taken from the working folder.
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "napari_gaussfit._napari.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+    )
+
+
+def _search_path() -> list[str]:
+    """Return where napari looks for modules, without the working folder if nobody asked for it."""
+    asked = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    here, package = Path.cwd(), str(Path(napari_gaussfit.__file__).parents[1])
+    wanted = any(Path(path).absolute() == here for path in asked if path)
+    kept = [path for path in sys.path if path and (wanted or Path(path) != here)]
+    return kept if package in kept else [*kept, package]
 
 
 def _task_message(task: FitTask) -> Message:

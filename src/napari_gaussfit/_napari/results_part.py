@@ -164,7 +164,7 @@ class ResultsPart(QWidget):
     def show_fit(self, fit: SavedFit, live: LiveLayers) -> None:
         """Take a result."""
         if self._fit is None:
-            peak = float(np.quantile(fit.field.amplitudes.numpy(), 0.5)) if len(fit.field) else 0.0
+            peak = float(np.median(fit.field.numpy().amplitudes)) if len(fit.field) else 0.0
             self._threshold.value = round(fit.field.background + 0.5 * peak, 3)
         self._fit, self._live = fit, live
         self._words.setText(_summary(fit))
