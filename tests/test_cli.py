@@ -683,7 +683,7 @@ def test_the_demos_window_runs_nothing_that_lies_in_the_working_folder(
 
     asked: list[list[str]] = []
     monkeypatch.setattr(demo, "has_screen", lambda: True)
-    monkeypatch.setattr(demo.subprocess, "run", lambda command, check: asked.append(command))
+    monkeypatch.setattr(demo.subprocess, "run", lambda command, **_: asked.append(command))
     demo.show(tmp_path)
     monkeypatch.undo()
     [command] = asked
