@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from napari_gaussfit.camera import axis_view
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.field import GaussianField
+from napari_gaussfit.projection import render
 
 COUNT, BACKGROUND = 12, 40.0
 
@@ -201,3 +206,57 @@ def test_a_covariance_that_is_none_is_refused_by_its_index() -> None:
         SettingsError, match=r"covariances\[3\] is not positive definite: .* is -0\.5"
     ):
         GaussianField.from_covariances(np.zeros((5, 3)), sigma, np.ones(5))
+
+
+@pytest.mark.parametrize(
+    ("means", "covariance", "amplitude", "said"),
+    [
+        ([0, math.nan, 0], 1.0, 1.0, "centre 0, nan, 0"),
+        ([0, 0, 1e39], 1.0, 1.0, "centre 0, 0, inf"),  # in float32
+        ([-1e17, 0, 0], 1.0, 1.0, "centre -1e+17"),
+        ([0, 0, 0], math.nan, 1.0, "covariances[1] has an entry that is NaN"),
+        ([0, 0, 0], 1e60, 1.0, "covariances[1] has an entry"),
+        ([0, 0, 0], 1e-30, 1.0, "log-widths"),
+        ([0, 0, 0], np.diag([1e20, 1.0, 1.0]), 1.0, "1e+10 times as long as wide"),
+        ([0, 0, 0], 1.0, math.inf, "amplitude inf"),
+        ([0, 0, 0], 1.0, -1e37, "amplitude -1e+37"),
+    ],
+)
+def test_what_is_not_finite_or_beyond_float32_is_refused_by_its_index(
+    means: list[float], covariance: Any, amplitude: float, said: str
+) -> None:
+    shape = covariance * np.eye(3) if np.ndim(covariance) == 0 else covariance
+    with pytest.raises(SettingsError) as error:
+        GaussianField.from_covariances([[1, 1, 1], means], [np.eye(3), shape], [1.0, amplitude])
+    assert said in str(error.value)
+    assert "Gaussian 1 of 2" in str(error.value) or "covariances[1]" in str(error.value)
+
+
+@pytest.mark.parametrize("background", [math.nan, math.inf, -1e37])
+def test_a_background_that_is_not_finite_is_refused(background: float) -> None:
+    with pytest.raises(SettingsError, match="background="):
+        GaussianField.from_covariances([[1, 1, 1]], [np.eye(3)], [1.0], background=background)
+
+
+def test_a_gaussian_that_is_not_finite_leaves_the_others_as_they_are() -> None:
+    """Of tensors that were made by hand, or learnt."""
+    one = GaussianField(torch.ones(1, 3), torch.zeros(1, 6), torch.ones(1))
+    spoilt = GaussianField(
+        torch.tensor([[1.0, 1, 1], [math.nan, 1, 1]]), torch.zeros(2, 6), torch.ones(2)
+    )
+    bright = GaussianField(torch.ones(2, 3), torch.zeros(2, 6), torch.tensor([1.0, math.nan]))
+    camera = axis_view((6, 7, 8), (0.5, 0.5, 0.5), 0)
+    box = (np.full(3, -0.25), np.array([2.75, 3.25, 3.75]))
+    for field in (spoilt, bright):
+        for image in (
+            lambda field: field.voxelise((6, 7, 8), (0.5, 0.5, 0.5)),
+            lambda field: render(field, camera, box),
+        ):
+            torch.testing.assert_close(image(field), image(one), rtol=1e-3, atol=1e-6)
+        with pytest.raises(SettingsError, match="Gaussian 1 of 2"):
+            field.numpy()
+
+
+def test_points_that_are_not_finite_are_refused(field: GaussianField) -> None:
+    with pytest.raises(SettingsError, match="NaN or infinite"):
+        field.evaluate(torch.tensor([[0.0, math.nan, 0.0]]))

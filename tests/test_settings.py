@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -50,3 +51,22 @@ def test_a_truth_value_is_no_number(name: str) -> None:
 def test_what_is_wrong_in_a_dictionary_is_refused_like_an_argument() -> None:
     with pytest.raises(SettingsError, match="loss='l1': expected one of 'squared', 'poisson'"):
         FitSettings.from_dict({"loss": "l1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("gaussians", 10**400),
+        ("views", 10**6),
+        ("iterations", 10**400),
+        ("seed", 10**400),
+        ("max_seconds", math.inf),
+        ("max_seconds", 10**400),
+        ("background", math.nan),
+        ("background", 3e38),
+        ("ssim_weight", math.nan),
+    ],
+)
+def test_numbers_that_nobody_means_are_refused(name: str, value: float) -> None:
+    with pytest.raises(SettingsError, match=f"^{name}="):
+        FitSettings(**{name: value})

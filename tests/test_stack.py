@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_gaussfit.errors import (
     GaussfitError,
@@ -164,6 +165,7 @@ def test_a_wrong_spacing_is_refused_by_field_and_value(spacing: Any, said: str) 
         (np.full((2, 3, 4), 7), "7 in every voxel"),
         (np.full((2, 3, 4), np.nan), "every one of its 24 voxels is NaN"),
         (RAMP * 1e300, "beyond single precision"),
+        (np.where(RAMP > 5, 3.4e38, -3.4e38).astype(np.float32), "beyond single precision"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused_with_what_was_found(
@@ -273,3 +275,31 @@ def test_making_a_stack_imports_no_file_format() -> None:
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
     assert said.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-37, 1e30, 1e300])
+def test_a_spacing_that_nothing_can_be_computed_with_is_refused_unless_one_is_given(
+    size: float, tmp_path: Path
+) -> None:
+    path = tmp_path / "stack.ome.tif"
+    sizes = {f"PhysicalSize{axis}": size for axis in "XYZ"}
+    options = {"photometric": "minisblack", "metadata": {"axes": "ZYX", **sizes}}
+    tifffile.imwrite(path, RAMP.astype(np.int32), **options)
+    with pytest.raises(StackError) as error:
+        Stack.open(path)
+    assert f"dz is {size:g}" in message_of(error)
+    assert "--spacing" in message_of(error)
+    assert Stack.open(path, spacing=(0.3, 0.1, 0.1)).spacing == (0.3, 0.1, 0.1)
+
+
+def test_a_spacing_of_a_millionth_and_of_a_milliard_is_one() -> None:
+    for size in (1e-6, 1e9):
+        assert Stack.from_array(RAMP, spacing=(size, size, size)).spacing == (size, size, size)
+
+
+def test_large_offsets_stay_to_the_last_digit() -> None:
+    """What float32 would round away."""
+    for voxels in (RAMP.astype(np.int64) + 2**62, RAMP + 1e12):
+        stack = Stack.from_array(voxels)
+        assert stack.voxels.dtype == voxels.dtype
+        np.testing.assert_array_equal(stack.voxels, voxels)

@@ -18,8 +18,25 @@ __all__ = [
 ]
 
 
+LONGEST = 460
+"""Characters of a message: whatever a file holds, and a message quotes, it can be read."""
+
+_KEPT_AT_END = 160
+"""Of a message that is too long: what to do about it stands last."""
+
+
 class GaussfitError(Exception):
-    """Any error that this package raises on purpose."""
+    """Any error that this package raises on purpose; its message is one line, shortened if long."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(_one_line(a) if isinstance(a, str) else a for a in arguments))
+
+
+def _one_line(text: str) -> str:
+    """Return a text without what a terminal or a log cannot show, the middle left out if long."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - _KEPT_AT_END - 5]} ... {text[-_KEPT_AT_END:]}"
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 class StackError(GaussfitError, ValueError):

@@ -7,10 +7,11 @@ them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from napari_gaussfit import _limits
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ DIAGONAL = (1.0, 0.0, 1.0, 0.0, 0.0, 1.0)
 _LOWER = np.tril_indices(3)
 """Where the Cholesky parameters stand in L: row by row."""
 
-_ON_DIAGONAL = np.flatnonzero(DIAGONAL)
+_ON_DIAGONAL, _OFF_DIAGONAL = np.flatnonzero(DIAGONAL), np.flatnonzero(np.equal(DIAGONAL, 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,8 @@ class Gaussians:
     Raises
     ------
     SettingsError
-        If shapes do not belong together.
+        If shapes do not belong together, or a number is not finite or beyond what float32 can
+        work with.
     """
 
     means: NDArray[Any]
@@ -64,8 +66,9 @@ class Gaussians:
     full_covariance: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse shapes that do not belong together."""
+        """Refuse shapes that do not belong together, and what the kernels cannot evaluate."""
         refuse_other_shapes(self.means, self.cholesky, self.amplitudes)
+        self._refuse_unsound()
         if not self.full_covariance:
             kept = np.asarray(DIAGONAL, self.cholesky.dtype)
             object.__setattr__(self, "cholesky", self.cholesky * kept)
@@ -101,29 +104,56 @@ class Gaussians:
         Raises
         ------
         SettingsError
-            If a covariance is not positive definite; the message gives its index.
+            If a covariance is not positive definite; the message gives its index. Or if a number
+            is not finite, or beyond what float32 can work with.
         """
         sigma = np.asarray(covariances, np.float64).reshape(-1, 3, 3)
         if not full_covariance:
             sigma = sigma * np.eye(3)
-        smallest = np.linalg.eigvalsh(sigma)[:, 0] if len(sigma) else np.zeros(0)
-        if (smallest <= 0).any():
-            k = int(np.argmin(smallest))
+        cholesky = _factors_of(sigma)[:, *_LOWER]
+        cholesky[:, _ON_DIAGONAL] = np.log(cholesky[:, _ON_DIAGONAL])
+        with np.errstate(over="ignore"):  # an infinity that comes of it is refused
+            return cls(
+                np.asarray(means, np.float32).reshape(-1, 3).copy(),
+                cholesky.astype(np.float32),
+                np.asarray(amplitudes, np.float32).reshape(-1).copy(),
+                background,
+                unit,
+                full_covariance,
+            )
+
+    def _refuse_unsound(self) -> None:
+        """Refuse what is NaN, infinite, or beyond the limits, with the Gaussian that it is in."""
+        slants = self.cholesky[:, _OFF_DIAGONAL]
+        for what, numbers, most in (
+            ("centre", self.means, _limits.FARTHEST_MEAN),
+            ("log-widths", self.log_widths, float(np.log(_limits.WIDEST))),
+            ("slants", slants, _limits.WIDEST),
+            ("amplitude", self.amplitudes[:, None], _limits.BRIGHTEST),
+        ):
+            # Not "larger than": a comparison with NaN is false.
+            bad = ~(np.abs(numbers) <= most).all(axis=1)
+            if bad.any():
+                k = int(np.argmax(bad))
+                found = ", ".join(f"{n:.4g}" for n in numbers[k])
+                self._refuse(k, f"has the {what} {found}; expected finite numbers up to {most:.4g}")
+        widths = np.exp(self.log_widths)
+        longest = np.maximum(widths, np.abs(slants)).max(axis=1, initial=0.0)
+        aspects = longest / widths.min(axis=1, initial=np.inf)
+        if (aspects > _limits.MOST_ELONGATED).any():
+            k = int(np.argmax(aspects))
+            most = _limits.MOST_ELONGATED
+            self._refuse(k, f"is {aspects[k]:.3g} times as long as wide; expected up to {most:g}")
+        if not abs(self.background) <= _limits.BRIGHTEST:
             message = (
-                f"covariances[{k}] is not positive definite: its smallest eigenvalue is "
-                f"{smallest[k]:.3g}; expected more than 0"
+                f"background={self.background:g}: expected a finite number up to "
+                f"{_limits.BRIGHTEST:g}"
             )
             raise SettingsError(message)
-        cholesky = np.linalg.cholesky(sigma)[:, *_LOWER]
-        cholesky[:, _ON_DIAGONAL] = np.log(cholesky[:, _ON_DIAGONAL])
-        return cls(
-            np.asarray(means, np.float32).reshape(-1, 3).copy(),
-            cholesky.astype(np.float32),
-            np.asarray(amplitudes, np.float32).reshape(-1).copy(),
-            background,
-            unit,
-            full_covariance,
-        )
+
+    def _refuse(self, k: int, why: str) -> NoReturn:
+        message = f"Gaussian {k} of {len(self)}, from 0, {why}"
+        raise SettingsError(message)
 
     def __len__(self) -> int:
         """Return the number of Gaussians."""
@@ -193,6 +223,31 @@ class Gaussians:
         widths: Floats = np.exp(self.log_widths.sum(axis=1))
         integrals: Floats = (2 * np.pi) ** 1.5 * widths * self.amplitudes
         return integrals
+
+
+def _factors_of(covariances: Floats) -> Floats:
+    """Return L [K, 3, 3] of covariances [K, 3, 3]; refuse those that have none."""
+    # Beyond the squares of what is allowed, eigenvalues need not converge.
+    bad = ~(np.abs(covariances) <= _limits.WIDEST**2).all(axis=(1, 2))
+    if bad.any():
+        k = int(np.argmax(bad))
+        message = (
+            f"covariances[{k}] has an entry that is NaN, infinite or beyond {_limits.WIDEST**2:g}"
+        )
+        raise SettingsError(message)
+    smallest = np.linalg.eigvalsh(covariances)[:, 0] if len(covariances) else np.zeros(0)
+    if (smallest <= 0).any():
+        k = int(np.argmin(smallest))
+        message = (
+            f"covariances[{k}] is not positive definite: its smallest eigenvalue is "
+            f"{smallest[k]:.3g}; expected more than 0"
+        )
+        raise SettingsError(message)
+    try:
+        return np.asarray(np.linalg.cholesky(covariances), np.float64)
+    except np.linalg.LinAlgError as error:  # by rounding, where eigenvalues hardly are above 0
+        message = f"covariances: one is positive definite by less than rounding ({error})"
+        raise SettingsError(message) from error
 
 
 def refuse_other_shapes(means: Any, cholesky: Any, amplitudes: Any) -> None:

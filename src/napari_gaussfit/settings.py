@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from napari_gaussfit._limits import BRIGHTEST
 from napari_gaussfit.errors import SettingsError
 
 Quality = Literal["preview", "balanced", "fine"]
@@ -18,6 +18,10 @@ ITERATIONS: dict[Quality, int] = {"preview": 150, "balanced": 700, "fine": 2500}
 
 TRAINING_VIEWS = 24
 """Views of the orbit that are trained on at most: more cost their targets and bring nothing."""
+
+MOST_GAUSSIANS, MOST_VIEWS = 100_000_000, 10_000
+MOST_ITERATIONS, MOST_SECONDS, MOST_SEED = 1_000_000_000, 1e9, 2**63 - 1
+"""Beyond what anyone means: settings may come from a file."""
 
 
 @dataclass(frozen=True)
@@ -84,20 +88,20 @@ class FitSettings:
         self._one_of("objective", Objective)
         self._one_of("loss", Loss)
         self._one_of("device", Device)
-        self._whole("gaussians", 1, optional=True)
-        self._whole("iterations", 1, optional=True)
-        self._whole("views", 2)
-        self._whole("held_out", 1)
-        self._whole("seed", 0)
+        self._whole("gaussians", 1, MOST_GAUSSIANS, optional=True)
+        self._whole("iterations", 1, MOST_ITERATIONS, optional=True)
+        self._whole("views", 2, MOST_VIEWS)
+        self._whole("held_out", 1, MOST_VIEWS)
+        self._whole("seed", 0, MOST_SEED)
         if self.held_out >= self.views:
             self._refuse("held_out", f"fewer than views={self.views}, so that some are trained on")
         self._flag("full_covariance")
         self._flag("refine")
         self._number("ssim_weight", 0.0, 1.0)
         if self.max_seconds is not None:
-            self._number("max_seconds", 0.0, math.inf)
+            self._number("max_seconds", 0.0, MOST_SECONDS)
         if self.background is not None:
-            self._number("background", -math.inf, math.inf)
+            self._number("background", -BRIGHTEST, BRIGHTEST)
 
     @property
     def steps(self) -> int:
@@ -147,15 +151,19 @@ class FitSettings:
         if not isinstance(getattr(self, name), bool):
             self._refuse(name, "True or False")
 
-    def _whole(self, name: str, least: int, *, optional: bool = False) -> None:
+    def _whole(self, name: str, least: int, most: int, *, optional: bool = False) -> None:
         value = getattr(self, name)
         if optional and value is None:
             return
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            self._refuse(name, f"a whole number of at least {least}" + " or None" * optional)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            expected = f"a whole number of at least {least}"
+            if isinstance(value, int) and value > most:
+                expected = f"a whole number of at most {most:,}"
+            self._refuse(name, expected + " or None" * optional)
 
     def _number(self, name: str, least: float, most: float) -> None:
         value = getattr(self, name)
         real = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not real or not math.isfinite(value) or not least <= value <= most:
+        # Neither NaN nor an infinity is in any range.
+        if not real or not least <= value <= most:
             self._refuse(name, f"a number from {least:g} to {most:g}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from napari_gaussfit._limits import BRIGHTEST
 from napari_gaussfit.errors import SettingsError, StackError, StackNotFoundError
 from napari_gaussfit.io.layout import (
     PIXEL_SPACING,
@@ -57,8 +58,6 @@ _MICROSCOPES = {
     ".dv": "DeltaVision",
 }
 """Suffixes of files that other plugins of napari read."""
-
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, eq=False)
@@ -435,15 +434,16 @@ def _checked_voxels(
             "choose one channel and one time first"
         )
     voxels, notes = _finite(voxels, label, fill_nan)
-    lowest, highest = float(voxels.min()), float(voxels.max())
-    if lowest == highest:
+    smallest, largest = voxels.min(), voxels.max()
+    lowest, highest = float(smallest), float(largest)
+    if smallest == largest:  # not of floats: those of large offsets may be one number
         raise StackError(
             f"{label}: is {lowest:g} in every voxel, with nothing to fit; check how it was saved"
         )
-    if max(-lowest, highest) > _FLOAT32_MAX:
+    if max(-lowest, highest) > BRIGHTEST:
         raise StackError(
-            f"{label}: reaches from {lowest:g} to {highest:g}, beyond single precision; "
-            "scale the intensities down"
+            f"{label}: reaches from {lowest:g} to {highest:g}, beyond single precision and its "
+            f"sums; scale the intensities down, to {BRIGHTEST:g} or less"
         )
     return voxels, notes
 

@@ -17,7 +17,7 @@ from numba import types
 from numba.extending import overload, register_jitable
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels import limits
+from napari_gaussfit import _limits as limits
 
 F = np.float32
 Array = NDArray[np.float32]

@@ -95,7 +95,7 @@ def keep_kernels_of(cache: Any) -> None:
 
 @functools.cache
 def stamp_of(source: Path) -> str:
-    """Return a digest of a module's source and of all that it imports of the kernels."""
+    """Return a digest of a module's source and of all that it imports of this package."""
     digest = hashlib.sha256()
     for path in sorted(sources_of(source)):
         digest.update(path.read_bytes())
@@ -103,7 +103,7 @@ def stamp_of(source: Path) -> str:
 
 
 def sources_of(source: Path) -> set[Path]:
-    """Return a module's file and those of the kernels that it imports, or they in their turn."""
+    """Return a module's file and those of this package that it imports, or they in their turn."""
     found: set[Path] = set()
     ahead = [source]
     while ahead:
@@ -116,7 +116,7 @@ def sources_of(source: Path) -> set[Path]:
 
 @functools.cache
 def imported_by(source: Path) -> frozenset[Path]:
-    """Return the files of the kernels that a module names in its import statements."""
+    """Return the files of this package that a module names in its import statements."""
     within = ".".join(source.relative_to(SOURCE).parent.parts)
 
     def names() -> Iterator[str]:
@@ -129,7 +129,9 @@ def imported_by(source: Path) -> frozenset[Path]:
                 yield from (f"{module}.{alias.name}" for alias in node.names)
 
     files = {SOURCE.joinpath(*name.split(".")).with_suffix(".py") for name in names()}
-    return frozenset(file for file in files if file.is_relative_to(KERNELS) and file.is_file())
+    return frozenset(
+        file for file in files if file.is_relative_to(KERNELS.parent) and file.is_file()
+    )
 
 
 @functools.cache

@@ -7,10 +7,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels import cpu_bounds, cpu_march, limits
+from napari_gaussfit._kernels import cpu_bounds, cpu_march
 from napari_gaussfit._kernels.cpu_views import lengths, view_of
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.threads import run_pieces
+from napari_gaussfit._limits import BRIGHTEST
 from napari_gaussfit.errors import StackError
 from napari_gaussfit.memory import MOST_HALVED
 
@@ -69,7 +70,7 @@ class SplineVolume:
         """Bound the spline from above, in codes of 8 bits."""
         coefficients = self._coefficients
         low, high = np.float32(coefficients.min()), np.float32(coefficients.max())
-        if not max(abs(low), abs(high)) <= limits.BRIGHTEST * OVERSHOOT:
+        if not max(abs(low), abs(high)) <= BRIGHTEST * OVERSHOOT:
             message = f"voxels: reach from {low:g} to {high:g}; expected finite ones below 1e36"
             raise StackError(message)
         self._levels = _levels(coefficients)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import isfinite, prod
 from typing import TYPE_CHECKING
 
+from napari_gaussfit._limits import SPACINGS
 from napari_gaussfit.errors import SettingsError, StackError
 
 if TYPE_CHECKING:
@@ -138,12 +139,23 @@ class StackLayout:
     def spacing(self) -> Spacing | None:
         """(dz, dy, dx) in micrometres, or None unless the file gives all three."""
         dz, dy, dx = self.voxel_size
-        return None if dz is None or dy is None or dx is None else (dz, dy, dx)
+        return None if dz is None or dy is None or dx is None else self._usable((dz, dy, dx))
 
     @property
     def scale(self) -> Spacing:
         """(dz, dy, dx) in `unit`: the spacing, else the proportions, else 1, 1, 1."""
-        return self.spacing or self.proportions or PIXEL_SPACING
+        proportions = None if self.proportions is None else self._usable(self.proportions)
+        return self.spacing or proportions or PIXEL_SPACING
+
+    def _usable(self, sizes: Spacing) -> Spacing:
+        """Return a voxel's sizes, or say that the file's cannot be used.
+
+        Asked for when they are, so that a spacing that is given takes their place.
+        """
+        try:
+            return checked_spacing(sizes)
+        except SettingsError as error:
+            raise StackError(f"{self.path}: its voxel size cannot be used: {error}") from error
 
     @property
     def unit(self) -> str:
@@ -286,7 +298,7 @@ def checked_spacing(spacing: Sequence[float]) -> Spacing:
     Raises
     ------
     SettingsError
-        Unless it is three positive finite numbers.
+        Unless it is three positive finite numbers, neither tiny nor huge.
     """
     what_would_do = (
         "give three positive numbers dz, dy, dx, "
@@ -300,9 +312,15 @@ def checked_spacing(spacing: Sequence[float]) -> Spacing:
         raise SettingsError(
             f"spacing={spacing!r} has {len(values)} numbers, not three; {what_would_do}"
         )
+    least, most = SPACINGS
     for name, value in zip(("dz", "dy", "dx"), values, strict=True):
         if not (isfinite(value) and value > 0):
             raise SettingsError(f"spacing: {name} is {value:g}; {what_would_do}")
+        if not least <= value <= most:
+            raise SettingsError(
+                f"spacing: {name} is {value:g}; expected {least:g} to {most:g}, which single "
+                f"precision can work with; {what_would_do}"
+            )
     return values
 
 

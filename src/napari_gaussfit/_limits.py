@@ -1,4 +1,4 @@
-"""What float32 can work with: numbers that the kernels and the borders of this package share.
+"""What float32 can work with: numbers that the kernels and the borders of the package share.
 
 Products of three widths, and squares of their ratios, stay below 3e38. A Gaussian beyond them is
 refused where it comes from outside, and is nowhere in a kernel that meets it all the same.
@@ -14,6 +14,12 @@ NARROWEST, WIDEST = 1e-12, 1e12
 
 MOST_ELONGATED = 1e8
 """The largest entry of L, in parts of the least on its diagonal."""
+
+SPACINGS = (1e-9, 1e9)
+"""The least and the largest distance of voxels, in the stack's unit."""
+
+LONGEST_SIDE = 1_000_000
+"""Voxels along an axis of a stack that a fit may be of."""
 
 BRIGHTEST = 1e36
 """Of amplitudes, backgrounds and voxels, in raw intensity: sums of a few still are float32."""
