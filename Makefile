@@ -33,7 +33,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) $(if $(HAS_SCREEN),window-packages) ## Fit a phantom with known Gaussians: report, files, a picture; opens napari on a screen
-	$(BIN)/napari-gaussfit demo -o $(DEMO_OUTPUT)
+	$(BIN)/napari-gaussfit demo -o $(DEMO_OUTPUT) --force
 
 test: lint screen-packages ## Run all that CI runs: lint, then every test, then the documentation
 	$(ON_SCREEN) $(BIN)/python -m pytest --notebook-table=$(NOTEBOOK_TABLE)

@@ -153,6 +153,64 @@ def test_resuming_a_finished_fit_says_so(fitted: Path, stack: Path, capsys: Capt
     assert (fitted / "fit.safetensors").read_bytes() == before
 
 
+def test_a_folder_that_holds_something_is_written_into_by_force_only(
+    stack: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    (out / "gaussians.csv").write_text("mine")
+    fit = ["fit", str(stack), "-o", str(out), "--gaussians", "4", "--iterations", "5"]
+    for options in ([], ["--resume"]):
+        line = refused(capsys, *fit, *options)
+        assert f"{out / 'gaussians.csv'}: exists; --force replaces it" in line
+    assert main([*fit, "--force"]) == 0
+    line = refused(capsys, *fit)
+    expected = f"{out / 'fit.safetensors'}: exists; --force replaces it, --resume goes on with it"
+    assert line.endswith(expected)
+    assert (out / "notes.txt").read_text() == "mine"
+    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, "notes.txt"])
+
+
+def test_what_a_fit_reads_is_never_written_over(
+    fitted: Path, stack: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    table, before = fitted / "gaussians.csv", (fitted / "gaussians.csv").read_bytes()
+    fit = ["fit", stack, "-o", fitted, "--force"]
+    assert "which is read; give another place" in refused(capsys, *fit, "--points", table)
+    assert "which is read; give another place" in refused(capsys, *fit, "--refine", fitted)
+    assert table.read_bytes() == before
+    zarr = tmp_path / "stack.ome.zarr"
+    assert main(["export", str(fitted), "-o", str(zarr)]) == 0
+    held = sorted(zarr.rglob("*"))
+    for out in (zarr, zarr / "0"):
+        assert "which is read" in refused(capsys, "fit", zarr, "-o", out, "--force")
+    assert sorted(zarr.rglob("*")) == held
+
+
+def test_a_second_fit_into_one_folder_is_refused(
+    fitted: Path, stack: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert fitted.exists()
+    out = tmp_path / "out"
+    process = started(stack, out, "--quality", "fine")
+    wait_until_saved(process, out)
+    for option in ("--resume", "--force"):
+        line = refused(capsys, "fit", stack, "-o", out, option)
+        assert f"another fit is writing into it (process {process.pid})" in line
+    process.kill()
+    process.communicate()
+    # Killed, it has no say any more.
+    assert main(["fit", str(stack), "-o", str(out), "--resume", "--max-seconds", "0"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == FILES
+
+
+def test_the_demo_replaces_nothing_of_anybodys(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "stack.ome.tif").write_text("mine")
+    assert "stack.ome.tif: exists; --force replaces it" in refused(capsys, "demo", "-o", tmp_path)
+    assert (tmp_path / "stack.ome.tif").read_text() == "mine"
+
+
 def test_resuming_with_other_settings_is_refused(
     fitted: Path, stack: Path, capsys: Capture
 ) -> None:
@@ -204,9 +262,9 @@ def test_every_setting_of_a_fit_has_its_option(
 ) -> None:
     asked: list[FitSettings] = []
 
-    def take(fit: Fit, *_: object, **__: object) -> bool:
+    def take(fit: Fit, *_: object, **__: object) -> running.Ending:
         asked.append(fit.settings)
-        return True
+        return running.Ending.DONE
 
     monkeypatch.setattr(running, "run", take)
     options, value = SETTING_OPTIONS[name]
@@ -271,7 +329,8 @@ def test_a_fit_is_refined_in_a_folder_of_its_own(
     assert ended["gaussians"] == began["gaussians"]
     assert float(str(ended["voxel_psnr"])) >= float(str(began["voxel_psnr"]))
     assert "leave one of them out" in refused(capsys, *refine, "--resume")
-    line = refused(capsys, *refine, "--spacing", 1, 1, 1)
+    elsewhere = ["fit", stack, "-o", tmp_path / "other", "--refine", fitted]
+    line = refused(capsys, *elsewhere, "--spacing", 1, 1, 1)
     assert "is the fit of a stack of spacing (0.3, 0.1, 0.1), this one's is (1.0" in line
 
 

@@ -57,7 +57,7 @@ def stack() -> Stack:
 def folder(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> FitFolder:
     """The folder of a finished fit."""
     folder = FitFolder(tmp_path_factory.mktemp("out") / "fit", stack)
-    folder.make()
+    folder.path.mkdir()
     fit = Fit(stack, SETTINGS)
     for _ in fit:
         pass

@@ -121,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(fit)
     _add_stack_options(fit, several=True)
     fit.add_argument("--resume", action="store_true", help="go on from the fit in OUT")
+    _add_force(fit)
     fit.set_defaults(run=_fit)
 
     render = commands.add_parser("render", help="write a projection or the volume of a fit")
@@ -166,8 +167,13 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="fit a built-in phantom and compare with the truth")
     demo.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path(DEMO_FOLDER))
+    _add_force(demo)
     demo.set_defaults(run=_demo)
     return parser
+
+
+def _add_force(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="replace what exists")
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -213,20 +219,27 @@ def _opened(arguments: argparse.Namespace, path: Path) -> tuple[Stack, ...]:
 
 def _fit(arguments: argparse.Namespace) -> int:
     from napari_gaussfit.fitting import Fit
-    from napari_gaussfit.output import FitFolder, checked_folder, holds_fit
+    from napari_gaussfit.output import OUTPUTS, FitFolder, checked_folder, fit_path, holds_fit
+    from napari_gaussfit.overwriting import refuse_to_replace
 
     given = {name: value for name in SETTINGS if (value := getattr(arguments, name)) is not None}
     if "refine" in given:
         given["refine"] = True
     path = checked_folder(arguments.out)
+    refine = None if arguments.refine is None else fit_path(arguments.refine)
+    read = [given for given in (arguments.stack, arguments.points, refine) if given is not None]
     goes_on = arguments.resume and holds_fit(path)
+    refuse_to_replace(
+        [path / name for name in OUTPUTS], inputs=read, force=arguments.force or goes_on,
+        instead=", --resume goes on with it" * holds_fit(path),
+    )  # fmt: skip
     settings = FitSettings()
     if not goes_on:  # which has its settings in the folder
         settings = FitSettings(**given)
         _refuse_missing_device(settings)
-    elif arguments.refine is not None:
+    elif refine is not None:
         raise SettingsError(
-            f"--refine begins a fit from {arguments.refine}, --resume goes on with the one in "
+            f"--refine begins a fit from {refine}, --resume goes on with the one in "
             f"{path}; leave one of them out"
         )
     _refuse_too_large(arguments.stack, len(arguments.channel or (0,)), arguments.position)
@@ -237,34 +250,41 @@ def _fit(arguments: argparse.Namespace) -> int:
     folder = FitFolder(path, stacks[0], stacks[1:])
     if goes_on:
         return _go_on(folder, given, points)
-    start = _start(arguments.refine, stacks)
+    start = _start(refine, stacks)
     if arguments.resume:
         _note(f"{path} holds no fit to go on from; a new one begins")
-    elif holds_fit(path):
-        _note(f"{path} holds a fit; this one replaces it (--resume goes on from it)")
-    return _run(Fit(stacks, settings, start=start, points=points), folder)
+    fit = Fit(stacks, settings, start=start, points=points)
+    return _begin(fit, folder, force=arguments.force)
+
+
+def _begin(fit: Fit, folder: FitFolder, *, force: bool) -> int:
+    from napari_gaussfit.output import OUTPUTS
+    from napari_gaussfit.overwriting import claimed, refuse_to_replace
+    from napari_gaussfit.running import run
+
+    with claimed(folder.path):
+        # Once more: another fit may have ended there since.
+        refuse_to_replace([folder.path / name for name in OUTPUTS], force=force)
+        return run(fit, folder, resumed=False)
 
 
 def _go_on(folder: FitFolder, given: dict[str, Any], points: Points) -> int:
     """Go on with the fit in a folder, by its own settings, from its own points."""
     from napari_gaussfit.fitting import Fit
     from napari_gaussfit.output import is_finished, resumed_points, resumed_settings
-
-    saved = folder.saved()
-    settings, points = resumed_settings(saved, given), resumed_points(saved, points)
-    if is_finished(saved, settings):
-        steps = (saved.report or {})["iterations"]
-        print(f"{folder.path}: this fit is finished, after {steps} steps")
-        return DONE
-    fit = Fit(folder.stacks, settings, points=points)
-    fit.restore(saved.state, saved.history, saved.channels)
-    return _run(fit, folder, resumed=True)
-
-
-def _run(fit: Fit, folder: FitFolder, *, resumed: bool = False) -> int:
+    from napari_gaussfit.overwriting import claimed
     from napari_gaussfit.running import run
 
-    return DONE if run(fit, folder, resumed=resumed) else INTERRUPTED
+    with claimed(folder.path):
+        saved = folder.saved()
+        settings, points = resumed_settings(saved, given), resumed_points(saved, points)
+        if is_finished(saved, settings):
+            steps = (saved.report or {})["iterations"]
+            print(f"{folder.path}: this fit is finished, after {steps} steps")
+            return DONE
+        fit = Fit(folder.stacks, settings, points=points)
+        fit.restore(saved.state, saved.history, saved.channels)
+        return run(fit, folder, resumed=True)
 
 
 def _points(path: Path | None, stack: Stack) -> Points:
@@ -276,11 +296,10 @@ def _points(path: Path | None, stack: Stack) -> Points:
 def _start(path: Path | None, stacks: tuple[Stack, ...]) -> tuple[GaussianField, ...] | None:
     """Return the Gaussians of a fit of such a stack as this one."""
     from napari_gaussfit.io.formats import read_fit
-    from napari_gaussfit.output import fit_path
 
     if path is None:
         return None
-    saved, stack = _note_all(read_fit(fit_path(path), stacks[0])), stacks[0]
+    saved, stack = _note_all(read_fit(path, stacks[0])), stacks[0]
     for what, found, wanted in (
         ("shape", saved.shape, stack.shape),
         ("spacing", saved.spacing, stack.spacing),
@@ -442,11 +461,15 @@ def _info(arguments: argparse.Namespace) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     from napari_gaussfit import demo
     from napari_gaussfit.fitting import Fit
-    from napari_gaussfit.output import FitFolder, checked_folder
+    from napari_gaussfit.output import OUTPUTS, FitFolder, checked_folder
+    from napari_gaussfit.overwriting import refuse_to_replace
 
     folder = checked_folder(arguments.out)
+    written = (demo.STACK_NAME, demo.TRUTH_NAME, *OUTPUTS)
+    refuse_to_replace([folder / name for name in written], force=arguments.force)
     phantom, settings = demo.problem()
-    code = _run(Fit(phantom.stack, settings), FitFolder(folder, phantom.stack))
+    fit = Fit(phantom.stack, settings)
+    code = _begin(fit, FitFolder(folder, phantom.stack), force=arguments.force)
     if code == DONE:
         demo.compare(folder, phantom)
         demo.show(folder)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.phantoms import Phantom
 
-__all__ = ["compare", "has_screen", "problem", "show"]
+__all__ = ["STACK_NAME", "TRUTH_NAME", "compare", "has_screen", "problem", "show"]
 
 PHOTONS = 500.0
 """Light at the brightest voxel: that of a good confocal recording."""

@@ -10,14 +10,18 @@ import hashlib
 import json
 import math
 import os
+import shutil
+import tempfile
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit.errors import FormatError, OutputError, SettingsError
+from napari_gaussfit.errors import FormatError, OutOfSpaceError, OutputError, SettingsError
 from napari_gaussfit.fitting import FitState
 from napari_gaussfit.io.atomic import replacing
 from napari_gaussfit.io.csv import write_csv
@@ -25,7 +29,7 @@ from napari_gaussfit.io.native import SavedFit, load_fit, save_fit
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -37,6 +41,8 @@ __all__ = [
     "FIT_NAME",
     "GAUSSIANS_NAME",
     "HISTORY_NAME",
+    "KEPT_PREFIX",
+    "OUTPUTS",
     "PICTURE_NAME",
     "REPORT_NAME",
     "TABLE_NAME",
@@ -54,7 +60,10 @@ FIT_NAME, TABLE_NAME = "fit.safetensors", "gaussians.csv"
 REPORT_NAME, PICTURE_NAME = "report.json", "projections.png"
 HISTORY_NAME, GAUSSIANS_NAME = "history.png", "gaussians.png"
 
-_RESULTS = (TABLE_NAME, REPORT_NAME, PICTURE_NAME, HISTORY_NAME, GAUSSIANS_NAME)
+OUTPUTS = (FIT_NAME, TABLE_NAME, REPORT_NAME, PICTURE_NAME, HISTORY_NAME, GAUSSIANS_NAME)
+"""What a fit leaves in its folder."""
+
+_RESULTS = OUTPUTS[1:]
 """What is there once a fit has ended."""
 
 MAY_CHANGE = ("device", "max_seconds")
@@ -65,6 +74,14 @@ _DIGEST = "stack_digest"
 
 _POINTS = "points"
 """That of the points where it began, where there were any."""
+
+NOT_WRITTEN = "not_written"
+"""What a saved report names beside its figures: files that are still to be written."""
+
+KEPT_PREFIX = "napari-gaussfit-"
+"""Of temporary folders in which a fit is kept while, or because, its own has no room."""
+
+Failures = dict[str, OutputError]
 
 
 def checked_folder(path: str | os.PathLike[str]) -> Path:
@@ -122,23 +139,29 @@ class FitFolder:
         """The stack of each channel."""
         return self.stack, *self.others
 
-    def make(self) -> None:
-        """Make the folder where there is none.
+    def save(
+        self, fit: Fit, report: Mapping[str, Any] | None = None, *, over_own: bool = False
+    ) -> None:
+        """Write ``fit.safetensors``, from which the fit can go on. Between two snapshots only.
+
+        Parameters
+        ----------
+        fit : Fit
+            What to save.
+        report : mapping, optional
+            Of a fit that has ended.
+        over_own : bool
+            Whether the file that is there is an earlier state of this fit, for which no room is
+            needed beside the new one.
 
         Raises
         ------
         OutputError
-            If it cannot be made.
+            If it cannot be written; the file that was there is as it was, or a copy of the new one
+            stays where the message says.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be made: {error.strerror}") from error
-
-    def save(self, fit: Fit, report: Mapping[str, Any] | None = None) -> None:
-        """Write ``fit.safetensors``, from which the fit can go on. Between two snapshots only."""
         state, history, field = fit.checkpoint()
-        state[_DIGEST] = self._digest()
+        state[_DIGEST] = self._digest
         if fit.points is not None:
             state[_POINTS] = np.asarray(fit.points)
         saved = SavedFit(
@@ -154,41 +177,69 @@ class FitFolder:
             others=fit.other_fields,
             origin=self.stack.origin,
         )
-        save_fit(self.path / FIT_NAME, saved)
+        path = self.path / FIT_NAME
+        try:
+            save_fit(path, saved)
+        except OutOfSpaceError:
+            if not over_own or not _replaced_by_way_of_a_copy(path, saved):
+                raise
 
     def forget_results(self) -> None:
         """Remove table, report and pictures of an earlier fit, which the new one replaces."""
         for name in _RESULTS:
-            (self.path / name).unlink(missing_ok=True)
+            with suppress(OSError):  # one that is held now is replaced, or named, at the end
+                (self.path / name).unlink(missing_ok=True)
 
-    def finish(self, fit: Fit) -> FitResult:
-        """Write all that a fit leaves; the fit itself first, should the rest be interrupted."""
+    def finish(self, fit: Fit, *, over_own: bool = False) -> tuple[FitResult, Failures]:
+        """Write all that a fit leaves; the fit itself first, should the rest be interrupted.
+
+        Returns
+        -------
+        FitResult
+            What the fit found.
+        dict of OutputError
+            By name, why a file could not be written.
+        """
+        with suppress(OutputError):  # which is written once more, and then counts
+            self.save(fit, over_own=over_own)
+            over_own = True
+        result = fit.result()
+        return result, self.write(fit, result, over_own=over_own)
+
+    def write(self, fit: Fit, result: FitResult, *, over_own: bool = False) -> Failures:
+        """Write all files, each on its own; return why some could not be written, by name."""
         from napari_gaussfit.figures import draw_projections
         from napari_gaussfit.plots import draw_gaussians, draw_history
 
-        self.save(fit)
-        result = fit.result()
-        write_csv(self.path / TABLE_NAME, result.field, self.stack.spacing, result.others)
-        _write_json(self.path / REPORT_NAME, report_of(result, fit.settings))
-        self._picture(PICTURE_NAME, draw_projections(result, fit.settings))
-        self._picture(HISTORY_NAME, draw_history(result.history, self.stack.unit))
-        self._picture(GAUSSIANS_NAME, draw_gaussians(result.field))
-        ended = fit.state is FitState.FINISHED
-        self.save(fit, result.report.to_dict() if ended else None)
-        return result
+        def fitted() -> None:
+            ended = fit.state is FitState.FINISHED
+            report = result.report.to_dict() | ({NOT_WRITTEN: sorted(failed)} if failed else {})
+            self.save(fit, report if ended else None, over_own=over_own)
 
+        failed: Failures = {}
+        spacing, unit = self.stack.spacing, self.stack.unit
+        writers: dict[str, Callable[[Path], None]] = {
+            TABLE_NAME: lambda path: write_csv(path, result.field, spacing, result.others),
+            REPORT_NAME: lambda path: _write_json(path, report_of(result, fit.settings)),
+            PICTURE_NAME: lambda path: _draw(path, draw_projections(result, fit.settings)),
+            HISTORY_NAME: lambda path: _draw(path, draw_history(result.history, unit)),
+            GAUSSIANS_NAME: lambda path: _draw(path, draw_gaussians(result.field)),
+            FIT_NAME: lambda _: fitted(),  # last, since it tells of the others
+        }
+        for name, write in writers.items():
+            try:
+                write(self.path / name)
+            except OutputError as error:
+                failed[name] = error
+        return failed
+
+    @cached_property
     def _digest(self) -> NDArray[np.uint8]:
         """Return a checksum of the voxels [16]: channels, time and fillings tell by it."""
         digest = hashlib.blake2b(digest_size=16)
         for stack in self.stacks:
             digest.update(stack.voxels.tobytes())
         return np.frombuffer(digest.digest(), np.uint8)
-
-    def _picture(self, name: str, figure: Figure) -> None:
-        with replacing(self.path / name) as temporary, warnings.catch_warnings():
-            # A stack's name may be in a script that the font lacks; the title shows boxes then.
-            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
-            figure.savefig(temporary)
 
     def saved(self) -> SavedFit:
         """Return the fit in the folder.
@@ -212,12 +263,53 @@ class FitFolder:
                 )
         if _DIGEST not in saved.state:
             raise FormatError(f"{path}: holds no state to go on from; fit anew, without resuming")
-        if not np.array_equal(saved.state[_DIGEST], self._digest()):
+        if not np.array_equal(saved.state[_DIGEST], self._digest):
             raise FormatError(
                 f"{path}: is the fit of other voxels, {saved.stack!r}; "
                 "give that stack (and channel, time) again, or another folder"
             )
         return saved
+
+
+def _draw(path: Path, figure: Figure) -> None:
+    with replacing(path) as temporary, warnings.catch_warnings():
+        # A stack's name may be in a script that the font lacks; the title shows boxes then.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
+        figure.savefig(temporary)
+
+
+def _replaced_by_way_of_a_copy(path: Path, saved: SavedFit) -> bool:
+    """Replace a fit whose disk has no room for two; a copy stays on another disk meanwhile.
+
+    Returns
+    -------
+    bool
+        False where there is no room for that either, and nothing has changed.
+
+    Raises
+    ------
+    OutputError
+        If the file is not written in the end; the message says where the copy is.
+    """
+    if not path.exists():
+        return False
+    aside = Path(tempfile.mkdtemp(prefix=KEPT_PREFIX))
+    copy = aside / FIT_NAME
+    try:
+        save_fit(copy, saved)
+        freed = shutil.disk_usage(path.parent).free + path.stat().st_size
+        if freed <= copy.stat().st_size:
+            raise OutOfSpaceError
+        path.unlink()
+    except OSError:
+        shutil.rmtree(aside, ignore_errors=True)
+        return False
+    try:
+        save_fit(path, saved)
+    except OutputError as error:
+        raise OutputError(f"{error}; it is kept in {aside}") from error
+    shutil.rmtree(aside, ignore_errors=True)
+    return True
 
 
 def resumed_settings(saved: SavedFit, given: Mapping[str, Any]) -> FitSettings:
@@ -262,8 +354,8 @@ def resumed_points(
 
 
 def is_finished(saved: SavedFit, settings: FitSettings) -> bool:
-    """Tell whether a saved fit has done all that its settings ask for."""
-    if saved.report is None:
+    """Tell whether a saved fit has done all that its settings ask for, and left all its files."""
+    if saved.report is None or saved.report.get(NOT_WRITTEN):
         return False
     limit = settings.max_seconds
     out_of_time = limit is not None and saved.report["seconds"] >= limit

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import signal
 import sys
-import time
 from contextlib import contextmanager
+from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +21,21 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting import Fit, Snapshot
     from napari_gaussfit.output import FitFolder
 
-__all__ = ["kernels_are_compiled", "refuse_what_memory_cannot_hold", "run"]
-
-SAVE_SECONDS = 10.0
-"""Time between two savings: what a kill costs at most."""
+__all__ = ["Ending", "kernels_are_compiled", "refuse_what_memory_cannot_hold", "run"]
 
 BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
-def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> bool:
-    """Run a fit into its folder; return whether it came to its end.
+class Ending(IntEnum):
+    """How a run ended; the value is the exit code."""
+
+    DONE = 0
+    NOT_WRITTEN = 3
+    INTERRUPTED = 130
+
+
+def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
+    """Run a fit into its folder, which is there and claimed.
 
     The first SIGINT or SIGTERM ends the fit after the current step, and what it has found is
     written; a second one raises KeyboardInterrupt at once, and the last saving stays.
@@ -44,28 +49,25 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> bool:
     resumed : bool
         Whether the folder's own results belong to this fit, so that they stay meanwhile.
 
-    Raises
-    ------
-    OutputError
-        If the folder cannot be made.
+    Returns
+    -------
+    Ending
+        NOT_WRITTEN where a file is missing in the end, whatever else there is.
     """
-    folder.make()
+    from napari_gaussfit.saving import Saving, rescue
+
     if sys.stderr.isatty():
         sys.stderr.write(_memory_line(fit))
     if not kernels_are_compiled():
         sys.stderr.write("compiling the kernels, once: this takes about half a minute\n")
     with _signals_cancel(fit):
         with _bar(fit.settings.steps) as bar:
-            saved = None
+            saving = Saving(fit, folder, own=resumed)
             for snapshot in fit:
                 _show(bar, snapshot)
-                if saved is None or time.monotonic() - saved >= SAVE_SECONDS:
-                    folder.save(fit)
-                    if saved is None and not resumed:
-                        folder.forget_results()
-                    saved = time.monotonic()
-        report = folder.finish(fit).report
-    ended = fit.state is FitState.FINISHED
+                saving.look()
+        result, failed = folder.finish(fit, over_own=saving.own)
+    ended, report = fit.state is FitState.FINISHED, result.report
     sys.stdout.write(
         f"{folder.path}: {report.gaussians:,} Gaussians, "
         f"held-out projections {report.heldout_mip_psnr:.2f} dB, "
@@ -73,7 +75,10 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> bool:
         f"{report.iterations} steps in {report.seconds:.1f} s"
         + ("\n" if ended else "; interrupted, --resume goes on\n")
     )
-    return ended
+    if failed:
+        rescue(fit, folder, result, failed)
+        return Ending.NOT_WRITTEN
+    return Ending.DONE if ended else Ending.INTERRUPTED
 
 
 def _memory_line(fit: Fit) -> str:

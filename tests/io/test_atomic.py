@@ -166,11 +166,11 @@ def test_no_room_is_said_with_what_is_needed_and_what_is_free(
         raise error
 
     with (
-        pytest.raises(OutOfSpaceError, match=r"needs more than 2 MB, and [\d.]+ [MG]B are free"),
+        pytest.raises(OutOfSpaceError, match=r"no room for it: [\d.]+ [MG]B are free on its disk"),
         replacing(tmp_path / "volume.tif") as temporary,
     ):
         fail(temporary)
-    with pytest.raises(OutOfSpaceError, match=r"it needs 5\.5 GB"):
+    with pytest.raises(OutOfSpaceError, match=r"it needs 5\.5 GB, and [\d.]+ [MG]B are free"):
         _write_of_size(tmp_path / "fit.safetensors", error)
     assert not list(tmp_path.iterdir())
 

@@ -129,11 +129,11 @@ def _said(target: Path, temporary: Path, error: OSError, nbytes: int | None) -> 
     reason = " ".join((error.strerror or str(error)).split())
     # numpy writes arrays past the system's own words: "1000 requested and 300 written".
     if error.errno in _OUT_OF_SPACE or (error.errno is None and "requested and" in reason):
-        free = shutil.disk_usage(target.parent).free
-        needed = _size(temporary) if nbytes is None else nbytes
+        free = size_words(shutil.disk_usage(target.parent).free + _size(temporary))
+        needed = f"it needs {size_words(nbytes)}, and " if nbytes is not None else ""
         return OutOfSpaceError(
-            f"{target}: there is no room for it: it needs {'more than ' * (nbytes is None)}"
-            f"{size_words(needed)}, and {size_words(free)} are free on its disk; make room there"
+            f"{target}: there is no room for it: {needed}{free} are free on its disk; "
+            "make room there"
         )
     if isinstance(error, PermissionError):
         return OutputError(
