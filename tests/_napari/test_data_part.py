@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 
 from napari_gaussfit._napari.data_part import DataPart
 from napari_gaussfit._napari.layer_box import LayerBox
+from napari_gaussfit._napari.number_field import NumberField
 from napari_gaussfit._napari.panel import GaussianFitPanel
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.errors import SettingsError
@@ -32,8 +33,6 @@ from napari_gaussfit.settings import FitSettings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from napari_gaussfit._napari.number_field import NumberField
 
     Wait = Callable[..., None]
 
@@ -401,7 +400,14 @@ def test_a_fit_of_a_series_says_its_time_and_loses_no_other(
     assert np.abs(first[:, 0].mean() + second[:, 0].mean() - len(stack.voxels) + 1) < 0.5
 
     wait_until(lambda: len(panel.live.layers) == 5)
+    [threshold] = panel.results.findChildren(NumberField)
     panel.results.kinds = {"volume"}
+    for text, taken in (("lots", False), ("0.0025", True)):
+        threshold.selectAll()
+        QTest.keyClicks(threshold, text)
+        QTest.keyClick(threshold, Qt.Key.Key_Return)
+        assert panel.results.add.isEnabled() == taken
+    assert threshold.value == 0.0025
     panel.results.add_layers()
     wait_until(lambda: "movie time 1 rendered" in viewer.layers)
     assert panel.data.layer.name == "movie"

@@ -111,3 +111,12 @@ def test_a_number_that_is_not_edited_is_not_taken_anew(
 def test_separators_of_thousands_are_not_guessed_at() -> None:
     with pytest.raises(SettingsError, match="no number"):
         number_from("1,234.5")
+
+
+def test_a_field_may_take_what_is_below_zero(qtbot: Any) -> None:
+    field, taken = NumberField(-1e12, 1e12), list[float]()
+    qtbot.addWidget(field)
+    field.committed.connect(taken.append)
+    QTest.keyClicks(field, "-0.0025")
+    QTest.keyClick(field, Qt.Key.Key_Return)
+    assert taken == [-0.0025]

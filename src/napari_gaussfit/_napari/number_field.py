@@ -51,7 +51,7 @@ def number_from(text: str, point: str = ".") -> float:
 
 
 class NumberField(QLineEdit):
-    """A number above 0 between two bounds, with as many digits as are typed.
+    """A number between two bounds, with as many digits as are typed.
 
     It is taken when Enter is pressed or the field is left. Text that is no such number stays,
     marked, with the reason in `problem`, and the number before it holds; Escape brings that back.
@@ -123,11 +123,12 @@ class NumberField(QLineEdit):
     def _typed(self) -> float:
         number = number_from(self.text(), self._point)
         low, high = self._bounds
-        if number <= 0:
+        if number <= 0 < low:
             raise SettingsError(f"{self.text()!r} is not above 0; type a number that is")
         if not low <= number <= high:
             raise SettingsError(
-                f"{self.text()!r} is not between {low:f} and {high:,.0f}; type a number that is"
+                f"{self.text()!r} is not between {_plain(low)} and {_plain(high)}; "
+                "type a number that is"
             )
         return number
 
@@ -147,3 +148,8 @@ class NumberField(QLineEdit):
         self.problem = problem
         self.setStyleSheet(_MARKED if problem else "")
         self.marked.emit()
+
+
+def _plain(number: float) -> str:
+    """Write a bound as one says it: 0.000001, 1,000,000."""
+    return f"{number:,.6f}".rstrip("0").rstrip(".")

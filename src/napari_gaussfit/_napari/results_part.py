@@ -9,6 +9,7 @@ from magicgui.widgets import CheckBox, Container, FloatSpinBox
 from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_gaussfit._napari.arranging import Form
+from napari_gaussfit._napari.number_field import NumberField
 from napari_gaussfit._napari.pictures import FAINTEST
 from napari_gaussfit._napari.source import mark
 from napari_gaussfit.io.formats import FIT_WRITERS
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     LayerData = tuple[Any, dict[str, Any], str]
 
 __all__ = ["KINDS", "ResultsPart", "result_layers"]
+
+_BRIGHTEST = 1e12
+"""The largest threshold that can be typed."""
 
 KINDS = {
     "points": ("Centres (Points)", "With all measurements as features."),
@@ -124,13 +128,12 @@ class ResultsPart(QWidget):
             tooltip="Gaussians fainter than this part of the brightest get no ellipsoid: "
             "faint ones are wide, and hide the others. 0 shows all.",
         )
-        self._threshold = FloatSpinBox(
-            label="Labels above (intensity)",
-            value=0.0,
-            min=-1e9,
-            max=1e9,
-            tooltip="Raw intensity of the rendered volume above which a voxel is labelled.",
+        self._threshold = NumberField(-_BRIGHTEST, _BRIGHTEST)
+        self._threshold.show_value(0.0)
+        self._threshold.setToolTip(
+            "Raw intensity of the rendered volume above which a voxel is labelled."
         )
+        self._threshold.marked.connect(self._mark)
         self.add = QPushButton("Add layers")
         self.add.setToolTip("Add the ticked layers to the viewer.")
         self.save = QPushButton("Save…")
@@ -140,7 +143,8 @@ class ResultsPart(QWidget):
         self._words = QLabel("No fit yet.")
         self._words.setWordWrap(True)
         boxes = Container(widgets=list(self._kinds.values()), labels=False)
-        form = Form(self._sigma, self._faintest, self._threshold, labels=160)
+        form = Form(self._sigma, self._faintest, labels=160)
+        form.add_row("Labels above (intensity)", self._threshold)
         box = QVBoxLayout(self)
         for widget in (boxes.native, form, self.add, self.save, self._words):
             box.addWidget(widget)
@@ -165,7 +169,7 @@ class ResultsPart(QWidget):
         """Take a result."""
         if self._fit is None:
             peak = float(np.median(fit.field.numpy().amplitudes)) if len(fit.field) else 0.0
-            self._threshold.value = round(fit.field.background + 0.5 * peak, 3)
+            self._threshold.show_value(float(f"{fit.field.background + 0.5 * peak:.4g}"))
         self._fit, self._live = fit, live
         self._words.setText(_summary(fit))
         self._enable()
@@ -176,6 +180,9 @@ class ResultsPart(QWidget):
 
         if self._fit is None or self._live is None:
             return
+        self._threshold.commit()
+        if self._threshold.problem:
+            return
         self.add.setEnabled(False)
         worker = create_worker(
             result_layers,
@@ -184,7 +191,7 @@ class ResultsPart(QWidget):
             self.kinds,
             at_sigma=float(self._sigma.value),
             faintest=float(self._faintest.value) / 100,
-            threshold=float(self._threshold.value),
+            threshold=self._threshold.value or 0.0,
             _start_thread=False,
         )
         worker.returned.connect(self._add)
@@ -217,9 +224,16 @@ class ResultsPart(QWidget):
             save_layers(path, [self._live.centres], plugin="napari-gaussfit")
             self._words.setText(f"Saved to {path}")
 
+    def _mark(self) -> None:
+        """Say why what is typed is no threshold."""
+        problem = self._threshold.problem
+        summary = "" if self._fit is None else _summary(self._fit)
+        self._words.setText(f"⚠ Labels above: {problem}" if problem else summary)
+        self._enable()
+
     def _enable(self, _value: object = None) -> None:
         there = self._fit is not None
-        self.add.setEnabled(there and bool(self.kinds))
+        self.add.setEnabled(there and bool(self.kinds) and not self._threshold.problem)
         self.save.setEnabled(there)
 
 

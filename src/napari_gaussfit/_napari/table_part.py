@@ -160,6 +160,7 @@ class TablePart(QWidget):
         self._amplitude = _range_slider("Show only Gaussians of these amplitudes.")
         self._size = _range_slider("Show only Gaussians whose mean width (FWHM) is in this range.")
         self._words = QLabel(NOTHING)
+        self._words.setWordWrap(True)
         self.undo = QPushButton("Undo edits")
         self.undo.setToolTip(
             "Take back what was deleted, moved or added in the points since the fit stood still."
@@ -176,7 +177,7 @@ class TablePart(QWidget):
         box.addWidget(self.undo)
         self._points: Points | None = None
         self._busy = False
-        self._unit = "pixel"
+        self._unit, self._stack = "pixel", ""
         self._spacing = np.ones(3)
         self._amplitude.valueChanged.connect(self._filter)
         self._size.valueChanged.connect(self._filter)
@@ -187,7 +188,7 @@ class TablePart(QWidget):
         from napari_gaussfit.io.csv import measurements
 
         self._follow(points)
-        self._unit, self._spacing = fit.unit, np.asarray(fit.spacing)
+        self._unit, self._stack, self._spacing = fit.unit, fit.stack, np.asarray(fit.spacing)
         self.undo.setEnabled(False)
         # The points of a fit at rest have them already.
         self._show(measurements(fit.field, fit.spacing) if points is None else points.features)
@@ -267,7 +268,9 @@ class TablePart(QWidget):
 
     def _count(self) -> None:
         shown, known = self.model.rowCount(), len(self.model.column("index"))
-        self._words.setText(f"{shown:,} of {known:,} Gaussians, lengths in {self._unit}s")
+        self._words.setText(
+            f"{self._stack}: {shown:,} of {known:,} Gaussians, lengths in {self._unit}s"
+        )
 
     def _select_points(self, *_: QItemSelection) -> None:
         """Select the points of the selected rows."""
