@@ -392,6 +392,7 @@ def test_a_fit_of_a_series_says_its_time_and_loses_no_other(
         QTest.mouseClick(panel.run.buttons["Fit"], Qt.MouseButton.LeftButton)
         wait_until(lambda: panel.worker.phase.active)
         wait_until(lambda: panel.worker.phase is Phase.FINISHED, 240)
+        wait_until(lambda: len(panel.live.layers) == 5)
         centres = viewer.layers[f"movie time {time} centres"]
         assert centres.metadata["napari_gaussfit"]["of"]["time"] == time
         assert panel.fit.stack == f"movie time {time}"
@@ -399,7 +400,6 @@ def test_a_fit_of_a_series_says_its_time_and_loses_no_other(
     first, second = (viewer.layers[f"movie time {time} centres"].data for time in (0, 1))
     assert np.abs(first[:, 0].mean() + second[:, 0].mean() - len(stack.voxels) + 1) < 0.5
 
-    wait_until(lambda: len(panel.live.layers) == 5)
     [threshold] = panel.results.findChildren(NumberField)
     panel.results.kinds = {"volume"}
     for text, taken in (("lots", False), ("0.0025", True)):
