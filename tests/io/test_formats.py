@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from napari_gaussfit.errors import FormatError, OutputError
@@ -46,6 +47,22 @@ def test_a_field_renders_the_same_volume_after_any_format(
     assert off < 1e-5, f"{suffix}: off by {off:.1e} of the range"
     facts = ("stack", "shape", "spacing", "unit")
     assert [getattr(again, name) for name in facts] == [getattr(saved, name) for name in facts]
+
+
+@pytest.mark.parametrize("suffix", GAUSSIANS)
+def test_a_file_says_which_channel_and_time_it_is_of(
+    tmp_path: Path, saved: SavedFit, stack: Stack, suffix: str
+) -> None:
+    path = tmp_path / f"fit{suffix}"
+    write_fit(path, replace(saved, channel=0, time=3))
+    if suffix == ".csv":
+        table = pd.read_csv(path)
+        assert set(table["channel"]) == {0}
+        assert set(table["time"]) == {3}
+    else:
+        assert read_fit(path, stack).place == {"channel": 0, "time": 3}
+    write_fit(path, saved)
+    assert read_fit(path, stack).place == {}
 
 
 @pytest.mark.parametrize("suffix", GAUSSIANS)

@@ -246,6 +246,8 @@ class GaussianFitPanel(QWidget):
             {key: list(values) for key, values in news.history.items()},
             news.report,
             origin=stack.origin,
+            channel=stack.channel,
+            time=stack.time,
         )
         self.run.show_snapshot(news.snapshot)
         self.live.settle(self.fit)

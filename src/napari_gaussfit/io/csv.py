@@ -22,7 +22,7 @@ from napari_gaussfit.io.units import standard_unit
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -104,6 +104,7 @@ def write_csv(
     field: GaussianField,
     spacing: Sequence[float],
     others: Sequence[GaussianField] = (),
+    place: Mapping[str, int] | None = None,
 ) -> None:
     """Write the `measurements` of a field, with all the digits that float64 has.
 
@@ -117,13 +118,15 @@ def write_csv(
         (dz, dy, dx) of the stack, in the field's unit.
     others : sequence of GaussianField
         Of several channels, those after the first, which is `field`.
+    place : mapping, optional
+        Columns that say of all rows which ``channel`` and ``time`` they are of.
 
     Raises
     ------
     OutputError
         If the folder does not exist.
     """
-    table = measurements(field, spacing, others)
+    table = measurements(field, spacing, others).assign(**(place or {}))
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 

@@ -46,7 +46,7 @@ def _write_native(path: Pathlike, saved: SavedFit) -> None:
 def _write_table(path: Pathlike, saved: SavedFit) -> None:
     from napari_gaussfit.io.csv import write_csv
 
-    write_csv(path, saved.field, saved.spacing, saved.others)
+    write_csv(path, saved.field, saved.spacing, saved.others, saved.place)
 
 
 def _write_ply(path: Pathlike, saved: SavedFit) -> None:

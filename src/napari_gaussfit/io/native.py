@@ -176,6 +176,9 @@ class SavedFit:
     origin : tuple of float
         Where the stack says that the centre of its first voxel lies (z, y, x), in `unit`. The
         field's positions count from that voxel.
+    channel, time : int or None
+        Which channel and time of the stack's file or layer was fitted, None where it has but one,
+        or several were fitted together.
     notes : tuple of str
         What was assumed as another program's file was read; not saved.
 
@@ -197,6 +200,8 @@ class SavedFit:
     state: Arrays = default(default_factory=dict)
     others: tuple[GaussianField, ...] = ()
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    channel: int | None = None
+    time: int | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -212,6 +217,12 @@ class SavedFit:
                     f"channel {n} has other Gaussians than channel 0; expected the same means and "
                     "covariances, with amplitudes of its own"
                 )
+
+    @property
+    def place(self) -> dict[str, int]:
+        """The channel and the time, as far as there is more than one."""
+        known = {"channel": self.channel, "time": self.time}
+        return {axis: index for axis, index in known.items() if index is not None}
 
     @property
     def channels(self) -> tuple[GaussianField, ...]:
@@ -304,6 +315,8 @@ def _metadata(saved: SavedFit) -> dict[str, Any]:
         "shape": [int(length) for length in saved.shape],
         "stack": saved.stack,
         "origin": [float(position) for position in saved.origin],
+        "channel": saved.channel,
+        "time": saved.time,
         "background": backgrounds if saved.others else backgrounds[0],
         "settings": saved.settings,
         "history": saved.history,
@@ -394,7 +407,13 @@ def _fit_of(arrays: Arrays, metadata: dict[str, Any]) -> SavedFit:
         },
         others=tuple(others),
         origin=(z, y, x),
+        channel=_index(metadata.get("channel")),
+        time=_index(metadata.get("time")),
     )
+
+
+def _index(found: Any) -> int | None:
+    return None if found is None else int(found)
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:

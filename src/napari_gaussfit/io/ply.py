@@ -111,6 +111,7 @@ def write_ply(path: str | os.PathLike[str], saved: SavedFit) -> None:
         "shape_zyx": list(saved.shape),
         "stack": saved.stack,
         "origin_zyx": list(saved.origin),
+        **saved.place,
         "backgrounds": [one.background for one in saved.channels],
         "amplitude_scale": float(scales[0]),
     }
@@ -184,6 +185,7 @@ def read_ply(path: str | os.PathLike[str]) -> SavedFit:
     return SavedFit(
         first, name, (nz, ny, nx), (dz, dy, dx), unit,
         others=tuple(others), origin=(z, y, x), notes=notes,
+        channel=metadata.get("channel"), time=metadata.get("time"),
     )  # fmt: skip
 
 
