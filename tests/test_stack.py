@@ -102,6 +102,7 @@ def test_without_a_spacing_lengths_are_in_pixels_and_a_note_says_so() -> None:
         ("µm", 1),
         ("μm", 1),
         ("\\u00B5m", 1),
+        ("\u00c2\u00b5m", 1),
         ("micrometres", 1),
         ("nm", 1e-3),
         ("nanometer", 1e-3),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_gaussfit.stack import Stack
 
@@ -199,6 +201,36 @@ def test_tags_that_only_claim_to_be_in_centimetres_are_in_the_descriptions_unit_
     assert stack.spacing == pytest.approx((0.5, 0.13, 0.13))
     [note] = stack.notes
     assert "in um by its description, in cm by its tags; um was taken" in note
+
+
+@pytest.mark.parametrize(("kind", "code"), [("f", 11), ("I", 4)])
+def test_resolution_tags_may_be_one_number_for_a_fraction(
+    written: Callable[..., Path], kind: str, code: int
+) -> None:
+    path = written(NOISE, metadata=None, resolution=(9, 9), resolutionunit="CENTIMETER")
+    with tifffile.TiffFile(path) as tif:
+        entries = [tif.pages[0].tags[tag].offset for tag in (282, 283)]
+    content = bytearray(path.read_bytes())
+    for entry in entries:
+        struct.pack_into(f"<HI{kind}", content, entry + 2, code, 1, 80000)
+    path.write_bytes(content)
+    [pages, note] = Stack.open(path).notes
+    assert "--spacing DZ 0.125 0.125" in note
+    assert "z-planes" in pages
+
+
+@pytest.mark.parametrize("resolution", [(0, 0), (1, 0)])
+def test_a_resolution_that_is_no_number_is_none(
+    written: Callable[..., Path], resolution: tuple[int, int]
+) -> None:
+    path = written(NOISE, metadata=None, resolution=(9, 9), resolutionunit="CENTIMETER")
+    with tifffile.TiffFile(path) as tif:
+        places = [tif.pages[0].tags[tag].valueoffset for tag in (282, 283)]
+    content = bytearray(path.read_bytes())
+    for place in places:
+        struct.pack_into("<II", content, place, *resolution)
+    path.write_bytes(content)
+    assert any("gives no voxel size" in note for note in Stack.open(path).notes)
 
 
 def test_imagej_takes_the_sign_off_a_spacing(written: Callable[..., Path]) -> None:

@@ -151,12 +151,21 @@ def _described_and_tagged(
     spacing = _positive(str(description.get("spacing")).removeprefix("-"))
     # A step without a unit is none: the tag's unit is that of the printed page.
     step = (spacing, str(description.get("zunit") or unit))
-    across, down = page.resolution
+    across, down = (_resolution(page.tags.valueof(code)) for code in (282, 283))
     if (across, down) == (1, 1) or not (across > 0 and down > 0) or _is_printed(across, unit, tag):
         return [step, (None, unit), (None, unit)], ()
     dy, _ = _tagged(down, str(description.get("yunit") or unit), tag)
     dx, note = _tagged(across, unit, tag)
     return [step, dy, dx], (note,) if note else ()
+
+
+def _resolution(value: object) -> float:
+    """Return a resolution tag's value, 1 if absent: a fraction, or what some write, one number."""
+    if value is None:
+        return 1.0
+    numbers = value if isinstance(value, tuple) else (value,)
+    numerator, denominator = (*map(float, numbers), 1.0)[:2]
+    return numerator / denominator if denominator else 0.0
 
 
 def _tagged(resolution: float, unit: str, tag: str) -> tuple[Measure, str]:

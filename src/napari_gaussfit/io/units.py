@@ -34,6 +34,9 @@ _SYMBOLS = {
 
 _PIXELS = ("pixel", "pixels", "px", "voxel", "voxels")
 
+_MISREAD_MICRO = "\N{MICRO SIGN}".encode().decode("latin-1")
+"""The micro sign, written in UTF-8 and read as Latin-1: another letter stands before it."""
+
 
 def micrometers_per(unit: str) -> float | None:
     r"""Return the length of one `unit` in micrometres, or None if it is no unit of length.
@@ -42,6 +45,7 @@ def micrometers_per(unit: str) -> float | None:
     two mu signs, and the escape ``\u00B5`` that ImageJ writes.
     """
     unescaped = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), unit)
+    unescaped = unescaped.replace(_MISREAD_MICRO, "u")
     spelt = unescaped.strip().casefold().replace("metre", "meter")
     # Case folding has made the micro sign a mu, and the angstrom sign a letter.
     spelt = spelt.replace("\N{GREEK SMALL LETTER MU}", "u", 1)
