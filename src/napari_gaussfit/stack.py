@@ -409,7 +409,8 @@ def _doubts(spacing: Spacing, unit: str = "micrometer") -> tuple[str, ...]:
 
 def _origin_of(layout: StackLayout, given: Spacing | None) -> Spacing:
     """Return where the first voxel lies; a spacing that gives proportions a unit gives it one."""
-    if given is None or layout.spacing is not None:
+    # The file's own spacing is not asked for: it may be why one is given.
+    if given is None or None not in layout.voxel_size or not any(layout.origin):
         return layout.origin
     z, y, x = (
         position * step / proportion
