@@ -1,0 +1,154 @@
+"""What a first-time user meets, README and "Start in five minutes", works as it is written."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_gaussfit.cli import main
+from napari_gaussfit.io.tiff import write_ome_tiff
+from napari_gaussfit.phantoms import beads
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+PAGES = ("README.md", "docs/start.md")
+
+NOT_RUN = {
+    "make demo": "makes an environment anew; CI runs it as it is",
+    "make test": "is what runs this test",
+    'pip install ".[pyqt6]"': "changes the environment; make installs with the same extra",
+    r'for %f in (*.tif) do napari-gaussfit fit "%f" -o "fits\%~nf"': "is for Windows' own prompt",
+    "f(x) = background + sum over k of a_k exp(-1/2 (x - mu_k)^T Sigma_k^-1 (x - mu_k))": "formula",
+}
+"""Lines that are no commands for a shell of this machine, and why."""
+
+WRITTEN = {
+    "README.md": ["out", "view.png", "gaussians.ply", "residual.ome.tif", "fit.safetensors"],
+    "docs/start.md": ["out/gaussians.csv", "fits/stack/gaussians.csv"],
+}
+"""What a page's commands leave in the folder in which they are run."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """The code on a page.
+
+    Parameters
+    ----------
+    commands : list of str
+        The lines of its shell blocks.
+    programs : list of str
+        Its Python blocks.
+    """
+
+    commands: list[str]
+    programs: list[str]
+
+
+def read_page(name: str) -> Page:
+    text = (CHECKOUT / name).read_text(encoding="utf-8")
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    rest = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    shell = [code for kind, code in fenced if not kind]
+    shell += re.findall(r"(?<=\n\n)((?:    \S.*\n)+)", rest)
+    lines = [line.strip() for block in shell for line in block.splitlines()]
+    return Page([*filter(None, lines)], [code for kind, code in fenced if kind == "python"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the pages name: a stack, and a checkpoint of the notebook."""
+    made = beads(count=3, shape=(8, 24, 20)).stack
+    write_ome_tiff(
+        tmp_path / "stack.tif", made.voxels, spacing=made.spacing, unit=made.unit, name="stack"
+    )
+    rng = np.random.default_rng(0)
+    tril = rng.normal(0, 0.02, (5, 6))
+    tril[:, [0, 2, 5]] = -3.0
+    state = {
+        "means": rng.uniform(0.2, 0.8, (5, 3)),
+        "cov_tril": tril,
+        "weights": rng.normal(size=5),
+    }
+    torch.save(
+        {name: torch.as_tensor(array, dtype=torch.float32) for name, array in state.items()},
+        tmp_path / "checkpoint.pt",
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_have_commands_and_programs(name: str) -> None:
+    page = read_page(name)
+    assert page.programs
+    assert len([line for line in page.commands if line not in NOT_RUN]) >= 2
+
+
+def test_what_is_not_run_is_still_there() -> None:
+    there = {line for name in PAGES for line in read_page(name).commands}
+    assert not set(NOT_RUN) - there
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="the commands are for a POSIX shell")
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_work_as_written(folder: Path, name: str) -> None:
+    here = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    commands = [line for line in read_page(name).commands if line not in NOT_RUN]
+    for line in commands:
+        # A shell that is typed into may take what follows # for arguments, as zsh does.
+        assert " #" not in line, f"{line!r}: a comment that not every shell takes for one"
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=folder, env=os.environ | {"PATH": here},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{line!r}: {done.stderr}"
+        assert "Traceback" not in done.stderr, line
+        assert "error" not in done.stderr, line
+    for path in WRITTEN[name]:
+        assert (folder / path).exists(), f"{path} was to be written"
+
+
+def test_the_folder_of_a_fit_holds_what_the_readme_says(folder: Path) -> None:
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    table = text.partition("`out` then holds")[2].partition("\n\nThe sum over")[0]
+    promised = re.findall(r"`([\w.]+\.(?:csv|json|png|safetensors))`", table)
+    out = folder / "out"
+    assert main(["fit", "stack.tif", "-o", "out", "--gaussians", "5", "--iterations", "5"]) == 0
+    assert sorted(promised) == sorted(path.name for path in out.iterdir())
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("name", PAGES)
+def test_programs_work_as_written(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for program in read_page(name).programs:
+        exec(compile(program, name, "exec"), {})
+    assert float(capsys.readouterr().out.split()[0]) > 20, "the first thing printed is a PSNR"
+
+
+@pytest.mark.parametrize("name", [*PAGES, "docs/formats.md", "docs/troubleshooting.md"])
+def test_options_that_pages_name_are_there(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    known: set[str] = set()
+    for command in ("fit", "render", "export", "info", "demo"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        known |= set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", (CHECKOUT / name).read_text("utf-8")))
+    assert not named - known
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_to_files_lead_somewhere(name: str) -> None:
+    page = CHECKOUT / name
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert links
+    assert not [link for link in links if not (page.parent / link).exists()]
