@@ -15,6 +15,7 @@ import pytest
 
 from napari_gaussfit.cli import main
 from napari_gaussfit.errors import StackError
+from napari_gaussfit.io.formats import read_fit
 from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 SPACING = (0.5, 0.13, 0.13)
 PIXELS = (1.0, 1.0, 1.0)
-SUFFIXES = (".tif", ".tiff")
+SUFFIXES = (".tif", ".tiff", ".zarr")
 """Files with these have a row in the table."""
 
 
@@ -89,6 +90,18 @@ CASES = [
     ),
     Case("mm_pos/run_1_MMStack.ome.tif", options={"position": 0}),
     Case("mm_pos/run_1_MMStack.ome.tif", options={"position": 1}, layer=1),
+    *(
+        Case(f"omero_no_{what}.zarr", options={"channel": n}, brightest=spot, layer=n)
+        for what in ("color", "window")
+        for n, spot in enumerate([(4, 10, 28), OTHER_CHANNEL])
+    ),
+    Case("plate.zarr/A/1/0"),
+    Case("with_labels.zarr/labels/spots", brightest=(1, 10, 28)),
+    Case("upper_names.zarr"),
+    Case("translated.zarr"),
+    Case("no_units.zarr", unit="pixel", said=(r"--spacing 0\.5 0\.13 0\.13",)),
+    Case("negative_scale.zarr", said=(r"scale is -0\.5 along z; its absolute value is taken",)),
+    Case("zero_scale.zarr", PIXELS, "pixel", (r"no dz \(its scale is 0 along z\)",)),
 ]  # fmt: skip
 
 
@@ -104,7 +117,10 @@ def cases(data_dir: Path) -> Path:
 def test_every_file_is_in_the_table(cases: Path) -> None:
     expected = [path.relative_to(cases).as_posix() for path in cases.rglob("*.expected.txt")]
     files = {name.removesuffix(".expected.txt") for name in expected}
-    assert {name for name in files if name.endswith(SUFFIXES)} == {case.name for case in CASES}
+    inside = re.compile(r"(?<=\.zarr)/.*")
+    assert {name for name in files if name.endswith(SUFFIXES)} == {
+        inside.sub("", case.name) for case in CASES
+    }
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -179,3 +195,32 @@ def test_an_image_of_a_set_is_refused_without_its_companion(cases: Path, tmp_pat
     alone.write_bytes((cases / "plain_ZC.ome.tiff").read_bytes())
     with pytest.raises(StackError, match=r"plain\.companion\.ome, which is not there"):
         Stack.open(alone, channel=0)
+
+
+def test_a_translated_image_lies_where_it_says(cases: Path) -> None:
+    from napari_gaussfit._napari.reader import get_reader
+
+    path = cases / "translated.zarr"
+    assert Stack.open(path).origin == (10, 20, 30)
+    read = get_reader(str(path))
+    assert read is not None
+    [(_, keywords, _)] = read(str(path))
+    assert keywords["translate"] == (10, 20, 30)
+
+
+def test_a_plate_names_the_image_to_give(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(cases / "plate.zarr")]) == 2
+    image = cases / "plate.zarr" / "A" / "1" / "0"
+    assert f"give one of its images: {image}" in capsys.readouterr().err
+
+
+def test_a_scene_about_the_origin_lies_in_its_stack(
+    cases: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit = read_fit(cases / "centred_negative.ply")
+    means = fit.field.means.numpy()
+    lower, upper = fit.box
+    assert (lower <= means).all()
+    assert (means <= upper).all()
+    assert main(["info", str(cases / "centred_negative.ply")]) == 0
+    assert "all were moved by" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import psutil
 import pytest
 import tifffile
 import torch
+import zarr
 from plyfile import PlyData, PlyElement
 
 from napari_gaussfit import running
@@ -518,7 +520,7 @@ def test_export_writes_by_suffix(fitted: Path, tmp_path: Path, capsys: Capture) 
     assert tifffile.imread(tmp_path / "v.ome.tif").shape == SHAPE
     line = refused(capsys, "export", fitted, "-o", tmp_path / "g.xls")
     assert ".csv (a table of the Gaussians)" in line
-    assert "no such file" in refused(capsys, "export", tmp_path / "no", "-o", tmp_path / "g.csv")
+    assert "no such file" in refused(capsys, "export", tmp_path / "no", "-o", tmp_path / "n.csv")
 
 
 def test_export_writes_gaussians_and_volumes_that_open_again(
@@ -530,7 +532,7 @@ def test_export_writes_gaussians_and_volumes_that_open_again(
     field = load_fit(fitted / "fit.safetensors").field
     again = tmp_path / "again.safetensors"
     for options in ([str(ply)], [str(table), "--stack", str(stack)]):
-        assert main(["export", *options, "-o", str(again)]) == 0
+        assert main(["export", *options, "-o", str(again), "--force"]) == 0
         np.testing.assert_array_equal(load_fit(again).field.means, field.means)
     assert Stack.open(zarr).spacing == (0.3, 0.1, 0.1)
 
@@ -549,6 +551,57 @@ def test_gaussians_from_other_programs_are_described_and_rendered(
     expected = tifffile.imread(tmp_path / "own.tif")
     off = np.abs(tifffile.imread(image) - expected).max() / np.ptp(expected)
     assert off < 1e-5, f"off by {off:.1e} of the range"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_there_already_is_replaced_by_force_alone(
+    fitted: Path, stack: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    fit, raw = tmp_path / "fit.safetensors", tmp_path / "raw.ome.tif"
+    shutil.copy(fitted / "fit.safetensors", fit)
+    shutil.copy(stack, raw)
+    for name in ("table.csv", "volume.ome.zarr"):
+        assert main(["export", str(fit), "-o", str(tmp_path / name)]) == 0
+    (tmp_path / "view.png").write_bytes(b"mine")
+    before = contents(tmp_path)
+    for target in ("table.csv", "volume.ome.zarr"):
+        line = refused(capsys, "export", fit, "-o", tmp_path / target)
+        assert "exists; --force replaces it" in line
+    assert "exists; --force replaces it" in refused(
+        capsys, "render", fit, "-o", tmp_path / "view.png"
+    )
+    volume = ("render", fit, "--volume", "-o")
+    assert "exists; --force replaces it" in refused(capsys, *volume, tmp_path / "volume.ome.zarr")
+    assert "would write over" in refused(capsys, "export", fit, "-o", fit)
+    assert "would write over" in refused(capsys, "export", tmp_path, "-o", fit)
+    line = refused(capsys, "export", fit, "--stack", raw, "-o", raw, "--residual", "--force")
+    assert "which is read; give another place" in line
+    assert contents(tmp_path) == before
+    assert main(["render", str(fit), "-o", str(tmp_path / "view.png"), "--force"]) == 0
+    assert (tmp_path / "view.png").read_bytes() != b"mine"
+    assert main(["export", str(fit), "-o", str(tmp_path / "volume.ome.zarr"), "--force"]) == 0
+
+
+def test_a_zarr_that_is_not_ours_is_never_removed(
+    fitted: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    recorded, ours = tmp_path / "recorded.zarr", tmp_path / "ours.ome.zarr"
+    zarr.save_array(recorded, np.ones((3, 4, 5)))
+    assert main(["export", str(fitted), "-o", str(ours)]) == 0
+    zarr.open_group(ours, mode="r+").create_group("labels")
+    before = contents(tmp_path)
+    for path in (recorded, ours):
+        line = refused(capsys, "export", fitted, "-o", path, "--force")
+        assert "never removed; give another name" in line
+        line = refused(capsys, "render", fitted, "--volume", "-o", path, "--force")
+        assert "never removed; give another name" in line
+    inner = tmp_path / "recorded.zarr" / "c.ome.tif"
+    residual = ("export", fitted, "--residual", "--stack", recorded, "-o")
+    assert "which is read" in refused(capsys, *residual, inner, "--force")
+    assert contents(tmp_path) == before
 
 
 def test_a_checkpoint_needs_no_stack_where_its_size_and_spacing_are_given(
@@ -597,9 +650,9 @@ def test_export_writes_what_the_fit_lacks(
     np.testing.assert_allclose(
         tifffile.imread(out), voxels - field.voxelise(SHAPE, (0.3, 0.1, 0.1)).numpy(), atol=1e-3
     )
-    assert "--stack" in refused(capsys, "export", fitted, "-o", out, "--residual")
-    other = ["--stack", stack, "--spacing", 1, 1, 1]
-    assert "give that stack" in refused(capsys, "export", fitted, "-o", out, "--residual", *other)
+    again = ["export", fitted, "-o", out, "--residual", "--force"]
+    assert "--stack" in refused(capsys, *again)
+    assert "give that stack" in refused(capsys, *again, "--stack", stack, "--spacing", 1, 1, 1)
 
 
 def test_several_channels_share_their_gaussians_from_file_to_file(
@@ -636,7 +689,7 @@ def test_several_channels_share_their_gaussians_from_file_to_file(
     ):
         expected = was - field.voxelise(SHAPE, (0.3, 0.1, 0.1)).numpy()
         np.testing.assert_allclose(left.voxels, expected, atol=1e-2)
-    assert "in 2 channel(s), and has 1" in refused(capsys, *export, "--channel", 0)
+    assert "in 2 channel(s), and has 1" in refused(capsys, *export, "--channel", 0, "--force")
 
 
 def test_info_names_the_backend_and_why_no_other(capsys: Capture) -> None:

@@ -137,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument(
         "--volume", action="store_true", help="all voxels, as an OME-TIFF or OME-Zarr"
     )
+    _add_force(render)
     render.set_defaults(run=_render)
 
     export = commands.add_parser("export", help="write a fit in another format")
@@ -158,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         "--residual", action="store_true", help="write the stack minus the fit, as a volume"
     )
     _add_stack_options(export, several=True)
+    _add_force(export)
     export.set_defaults(run=_export)
 
     info = commands.add_parser("info", help="say what this machine, a stack or a fit is")
@@ -345,6 +347,17 @@ def _note_all(saved: SavedFit) -> SavedFit:
     return saved
 
 
+def _refuse_to_destroy(arguments: argparse.Namespace, stack: Path | None = None) -> None:
+    """Refuse a target that exists, is what is read, or is a folder of somebody else's."""
+    from napari_gaussfit.io.ome_zarr import refuse_foreign_folder
+    from napari_gaussfit.output import fit_path
+    from napari_gaussfit.overwriting import refuse_to_replace
+
+    read = [fit_path(arguments.fit), *([] if stack is None else [stack])]
+    refuse_to_replace([arguments.out], inputs=read, force=arguments.force)
+    refuse_foreign_folder(arguments.out)
+
+
 def _render(arguments: argparse.Namespace) -> int:
     from napari_gaussfit.io.formats import VOLUME_SUFFIXES, write_fit
     from napari_gaussfit.io.image import checked_image_path, write_image
@@ -358,11 +371,13 @@ def _render(arguments: argparse.Namespace) -> int:
             raise SettingsError(
                 f"--volume {arguments.out}: expected a name that ends in .ome.tif or .ome.zarr"
             )
+        _refuse_to_destroy(arguments)
         write_fit(arguments.out, _note_all(_loaded(arguments.fit)))
         return DONE
     if angles and arguments.view:
         raise SettingsError("--view and --azimuth, --elevation are two ways to say it; choose one")
     target = checked_image_path(arguments.out)
+    _refuse_to_destroy(arguments)
     saved = _note_all(_loaded(arguments.fit))
     camera = _camera(arguments, saved, square=angles or target.suffix.lower() == ".png")
     image = render(saved.field, camera, saved.box, mode=arguments.mode or "mip").numpy()
@@ -396,6 +411,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from napari_gaussfit.output import fit_path
 
     writer_of(arguments.out)
+    _refuse_to_destroy(arguments, arguments.stack)
     stacks = () if arguments.stack is None else _opened(arguments, arguments.stack)
     facts = stacks[0] if stacks else _given_box(arguments)
     saved = _note_all(read_fit(fit_path(arguments.fit), facts))

@@ -243,7 +243,7 @@ def test_an_earlier_volume_is_replaced_and_nothing_else_is(volume: Path) -> None
     mine = volume.parent / "mine.zarr"
     mine.mkdir()
     (mine / "thesis.txt").write_text("mine")
-    with pytest.raises(OutputError, match="no Zarr group; give another name"):
+    with pytest.raises(OutputError, match="never removed; give another name"):
         write_ome_zarr(mine, VOLUME, spacing=SPACING, unit="micrometer", name="cell")
     assert (mine / "thesis.txt").read_text() == "mine"
 

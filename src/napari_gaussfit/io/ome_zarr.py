@@ -22,7 +22,7 @@ from napari_gaussfit.io.layout import (
     spacing_notes,
 )
 from napari_gaussfit.io.zarr_image import one_line, opened
-from napari_gaussfit.io.zarr_paths import is_zarr_folder
+from napari_gaussfit.io.zarr_paths import OWN_MARK, is_own_volume
 
 if TYPE_CHECKING:
     import os
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.io.layout import Spacing, VoxelSize
     from napari_gaussfit.io.zarr_image import ZarrImage
 
-__all__ = ["read_layout", "read_voxels", "write_ome_zarr"]
+__all__ = ["read_layout", "read_voxels", "refuse_foreign_folder", "write_ome_zarr"]
 
 
 def read_layout(path: Path, *, position: int | None = None) -> StackLayout:
@@ -104,6 +104,26 @@ def read_voxels(
     return np.ascontiguousarray(zyx, dtype=voxels.dtype.newbyteorder("="))
 
 
+def refuse_foreign_folder(path: Path) -> None:
+    """Check that a folder that would be replaced is a volume written here, and no more than that.
+
+    Parameters
+    ----------
+    path : Path
+        A name to write to, of a folder or not.
+
+    Raises
+    ------
+    OutputError
+        If it is a folder that holds anything else.
+    """
+    if path.is_dir() and not is_own_volume(path):
+        raise OutputError(
+            f"{path}: is a folder with more in it than a volume that napari-gaussfit wrote, and is "
+            "never removed; give another name"
+        )
+
+
 def write_ome_zarr(
     path: str | os.PathLike[str],
     volume: NDArray[Any],
@@ -118,8 +138,8 @@ def write_ome_zarr(
     Parameters
     ----------
     path : path-like
-        The folder to write, by convention named ``*.ome.zarr``; an OME-Zarr of that name is
-        replaced only once all is written.
+        The folder to write, by convention named ``*.ome.zarr``; one that was written here is
+        replaced, once all is written, any other never.
     volume : array, shape [Z, Y, X], or of several channels [C, Z, Y, X]
         Intensities.
     spacing : sequence of float
@@ -136,12 +156,14 @@ def write_ome_zarr(
     OutputError
         If the folder to write into does not exist, or something else has that name.
     """
+    import zarr
     from yaozarrs import v05
     from yaozarrs.write.v05 import write_image
 
     target = Path(path)
-    if target.exists() and not is_zarr_folder(target):
-        raise OutputError(f"{target}: is there and is no Zarr group; give another name")
+    if target.is_file():
+        raise OutputError(f"{target}: is a file; expected a name for a folder: give another")
+    refuse_foreign_folder(target)
     of_space = None if unit == "pixel" else unit
     channels = [v05.ChannelAxis(name="c")] if volume.ndim == 4 else []
     steps = [*[1.0] * len(channels), *map(float, spacing)]
@@ -157,6 +179,7 @@ def write_ome_zarr(
     image = v05.Image(multiscales=[multiscale])
     with replacing(target) as temporary:
         write_image(temporary, image, np.asarray(volume, dtype=np.float32), writer="zarr")
+        zarr.open_group(temporary, mode="r+").attrs[OWN_MARK] = {"volume": name}
 
 
 def _counts(letter: str, length: int) -> bool:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path, PurePosixPath
 
-__all__ = ["ARCHIVES", "is_zarr", "is_zarr_folder", "located", "zarr_name"]
+__all__ = [
+    "ARCHIVES",
+    "OWN_MARK",
+    "is_own_volume",
+    "is_zarr",
+    "is_zarr_folder",
+    "located",
+    "zarr_name",
+]
 
 ARCHIVES = (".ozx", ".zip")
 """Suffixes of zip files, OME's own first."""
+
+OWN_MARK = "napari-gaussfit"
+"""The attribute of a group that says that it was written here."""
+
+_OWN_CONTENTS = {"zarr.json", "0"}
+"""What is in a volume that was written here."""
 
 _ENDINGS = (".ome.zarr.zip", ".zarr.zip", ".ome.zarr", ".zarr", ".ome.ozx", ".ozx", ".zip")
 """What a Zarr's name ends in, if it is called by what it is."""
@@ -29,6 +44,16 @@ def is_zarr(path: Path) -> bool:
 def is_zarr_folder(path: Path) -> bool:
     """Tell whether a folder is a Zarr group or array."""
     return any((path / name).is_file() for name in _METADATA_FILES)
+
+
+def is_own_volume(path: Path) -> bool:
+    """Tell whether a folder is a volume that was written here, to which nobody has added."""
+    try:
+        metadata = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        marked = OWN_MARK in metadata["attributes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return marked and {part.name for part in path.iterdir()} <= _OWN_CONTENTS
 
 
 def zarr_name(path: Path) -> str:
