@@ -259,6 +259,15 @@ class TestPlanesWrittenOneByOne:
         assert "cut short" in refusal(path)
 
 
+def test_an_imagej_description_that_cannot_be_followed_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "stack.tif"
+    words = "ImageJ=1.53t\nimages=5\nchannels=0\nslices=5\n"
+    tifffile.imwrite(path, NOISE, photometric="minisblack", metadata=None, description=words)
+    stack = Stack.open(path)
+    np.testing.assert_array_equal(stack.voxels, NOISE)
+    assert any("ImageJ's description cannot be followed" in note for note in stack.notes)
+
+
 class TestOmeXml:
     PAGES = np.stack([NOISE, NOISE[::-1]], 1).reshape(-1, 12, 10)  # z, c
     ZC = SIZES | {"C": 2}

@@ -353,7 +353,7 @@ def _chosen(
     place = (own or stacks)[0]
     why = "the first with a z axis" if place == stacks[0] else "whose planes this file has"
     called = images[place].series.name
-    name = f" ({called})" if called else ""
+    name = f" ({called[:60]})" if called else ""
     note = f"the file holds {count} images; position {place}{name} is taken, {why}"
     if len(stacks) > 1:
         note += f"; {allowed} chooses another"
@@ -363,13 +363,16 @@ def _chosen(
 def _refuse_ome_not_followed(file: _File, image: TiffImage) -> tuple[str, ...]:
     """Refuse pages that OME-XML describes in a way that cannot be followed.
 
-    Returns a note where ImageJ's description says as much.
+    Returns a note where another description says as much, or cannot be followed itself.
     """
-    if not file.tif.is_ome or image.series.kind in _FOLLOWS_OME:
-        return ()
+    tif, kind = file.tif, image.series.kind
+    if not tif.is_ome or kind in _FOLLOWS_OME:
+        given_up = tif.is_imagej and kind in _KINDS_WITHOUT_A_COUNT
+        note = "ImageJ's description cannot be followed; channels and times may be mixed in"
+        return (note,) if given_up else ()
     said = next((message for message in file.log if "OME series" in message), "")
     reason = " ".join(said.partition("> ")[2].split())[:160] or "it does not fit the pages"
-    if image.series.kind == "imagej":
+    if kind == "imagej":
         return (f"its OME-XML cannot be followed ({reason}); ImageJ's description was read",)
     raise StackError(
         f"{file.path}: its OME-XML cannot be followed ({reason}), so which page is which channel, "

@@ -71,7 +71,8 @@ def calibration(
         if micrometers_per(unit) is None and unit.strip().casefold() not in _NO_UNIT
     }
     if foreign:
-        hint = f"its unit, {' and '.join(sorted(map(repr, foreign)))}, is no length known here"
+        spelt = " and ".join(sorted(repr(unit[:40]) for unit in foreign))
+        hint = f"its unit, {spelt}, is no length known here"
     proportions = None
     if all(micrometers_per(unit) is None for unit in given):
         depth, height, width = (value for value, _ in measures)
@@ -183,8 +184,8 @@ def _tagged(resolution: float, unit: str, tag: str) -> tuple[Measure, str]:
     first, last = units[0], units[-1]
     if _is_doubtful(size, first) and not _is_doubtful(size, last):
         note = (
-            f"the file gives its pixels in {unit} by its description, in {tag} by its tags; "
-            f"{last} was taken, which alone makes sense"
+            f"the file gives its pixels in {unit[:40]} by its description, in {tag} by its tags; "
+            f"{last[:40]} was taken, which alone makes sense"
         )
         return (size, last), note
     return (size, first), ""
