@@ -309,6 +309,17 @@ def test_the_choice_outlives_another_name_and_other_layers(viewer: Any, part: Da
     assert part.layer.name == "second"
 
 
+def test_layers_of_no_concern_have_nothing_looked_at_anew(
+    viewer: Any, part: DataPart, qtbot: Any
+) -> None:
+    viewer.add_image(STACK)
+    with qtbot.assertNotEmitted(part.changed, wait=100):
+        viewer.add_image(STACK[0], name="picture")
+        viewer.add_points(np.zeros((1, 3)))
+        viewer.dims.set_current_step(0, 2)
+        viewer.layers.remove("picture")
+
+
 def test_a_pyramid_is_fitted_at_its_finest_level(viewer: Any, part: DataPart) -> None:
     levels = [STACK, STACK[:, ::2, ::2]]
     layer = viewer.add_image(levels, multiscale=True, scale=(0.5, 0.13, 0.13), units=("um",) * 3)

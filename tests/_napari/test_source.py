@@ -86,6 +86,15 @@ def test_of_a_pyramid_the_finest_level_is_fitted() -> None:
     assert source.stack.spacing == (0.5, 0.1, 0.1)
 
 
+def test_a_stack_that_is_not_in_memory_is_refused_where_there_is_no_room() -> None:
+    dask = pytest.importorskip("dask.array")
+    vast = dask.zeros((10**5,) * 3, dtype=np.uint8, chunks=10**4)
+    levels = [vast, SERIES[0].astype(np.uint8)]
+    layer = Image(levels, multiscale=True, contrast_limits=(0, 1), name="vast")
+    with pytest.raises(StackError, match="vast: needs 1e"):
+        source_of(layer)
+
+
 def test_a_stack_says_which_time_and_channel_it_is() -> None:
     data = RNG.random((2, 3, 4, 5, 6)).astype(np.float32)
     layer = Image(data, name="movie", axis_labels=("c", "t", "z", "y", "x"))

@@ -166,7 +166,8 @@ class DataPart(QWidget):
             box.show_layers(self._viewer.layers)
         if self.layer is None and self._layer.choices:
             self._layer.layer = self._layer.choices[-1]
-        self.changed.emit()
+        if self.layer is None:
+            self.changed.emit()  # With nothing to fit, the reasons are what is shown.
 
     def close_down(self) -> None:
         """Listen to no layer any more."""

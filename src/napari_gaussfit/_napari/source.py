@@ -181,15 +181,15 @@ def source_of(layer: Image, place: Sequence[int] = (), mask: Any = None) -> Sour
     names = [axis_name(layer, axis) for axis in range(layer.ndim - 3)]
     chosen = dict(zip(names, place, strict=True))
     name = " ".join([str(layer.name), *(f"{axis} {index}" for axis, index in chosen.items())])
-    shape = layer.data.shape[-3:]
-    nbytes = math.prod(shape) * np.dtype(layer.data.dtype).itemsize
-    refuse_what_memory_cannot_hold(name, nbytes, math.prod(shape))
-    levels = layer.data[0] if layer.multiscale else layer.data
+    level = layer.data[0] if layer.multiscale else layer.data
+    if not isinstance(level, np.ndarray):
+        nbytes = math.prod(level.shape[-3:]) * np.dtype(level.dtype).itemsize
+        refuse_what_memory_cannot_hold(name, nbytes, voxels=0)
     # Voxels that are not square keep their proportions also where the unit is unknown.
     spacing, _ = shown_spacing(layer)
     known = known_spacing(layer)
     stack = Stack.from_array(
-        np.asarray(levels[tuple(place)]),
+        np.asarray(level[tuple(place)]),
         spacing=known or spacing,
         unit="micrometer" if known else PIXEL,
         name=name,
