@@ -95,6 +95,20 @@ def summed(folder: FitFolder, background: float) -> NDArray[np.float64]:
     return total
 
 
+def test_table_and_fit_say_which_time_and_channel_of_a_file_they_are_of(
+    stack: Stack, tmp_path: Path
+) -> None:
+    folder = FitFolder(tmp_path, replace(stack, channel=1, time=2))
+    fit = Fit(folder.stack, replace(SETTINGS, iterations=2))
+    for _ in fit:
+        pass
+    folder.finish(fit)
+    assert {(row["channel"], row["time"]) for row in rows(folder)} == {("1", "2")}
+    assert load_fit(tmp_path / "fit.safetensors").place == {"channel": 1, "time": 2}
+    together = FitFolder(tmp_path, folder.stack, (folder.stack,))
+    assert together.place == {"time": 2}, "channels that are fitted together are not one"
+
+
 def test_folder_holds_its_files_and_nothing_half_written(folder: FitFolder) -> None:
     found = sorted(path.name for path in folder.path.iterdir())
     assert found == [

@@ -139,6 +139,12 @@ class FitFolder:
         """The stack of each channel."""
         return self.stack, *self.others
 
+    @property
+    def place(self) -> dict[str, int]:
+        """The one channel and the time that are fitted, as far as the file has several."""
+        chosen = {"channel": None if self.others else self.stack.channel, "time": self.stack.time}
+        return {axis: index for axis, index in chosen.items() if index is not None}
+
     def save(
         self, fit: Fit, report: Mapping[str, Any] | None = None, *, over_own: bool = False
     ) -> None:
@@ -176,6 +182,8 @@ class FitFolder:
             state=state,
             others=fit.other_fields,
             origin=self.stack.origin,
+            channel=self.place.get("channel"),
+            time=self.place.get("time"),
         )
         path = self.path / FIT_NAME
         try:
@@ -219,7 +227,9 @@ class FitFolder:
         failed: Failures = {}
         spacing, unit = self.stack.spacing, self.stack.unit
         writers: dict[str, Callable[[Path], None]] = {
-            TABLE_NAME: lambda path: write_csv(path, result.field, spacing, result.others),
+            TABLE_NAME: lambda path: write_csv(
+                path, result.field, spacing, result.others, self.place
+            ),
             REPORT_NAME: lambda path: _write_json(path, report_of(result, fit.settings)),
             PICTURE_NAME: lambda path: _draw(path, draw_projections(result, fit.settings)),
             HISTORY_NAME: lambda path: _draw(path, draw_history(result.history, unit)),
