@@ -165,6 +165,12 @@ class ChannelsTrainer(Trainer):
         for other in self.others:
             yield from other.channels()
 
+    def view_psnr(self, fields: Sequence[GaussianField], n: int) -> float:
+        """Return the mean over the channels of the PSNR of held-out view n."""
+        trainers = (self, *self.others)
+        pairs = zip(trainers, fields, strict=True)
+        return float(np.mean([trainer.objective.view_psnr(field, n) for trainer, field in pairs]))
+
     def gradients(self) -> tuple[Tensors, Found]:
         """Return the gradients of all channels' losses; PSNRs are means over the channels."""
         (d_means, d_cholesky, d_amplitudes), found = super().gradients()

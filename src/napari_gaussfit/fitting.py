@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_gaussfit.convergence import Convergence
     from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.refinement import Comparer, Comparison
     from napari_gaussfit.report import Report
     from napari_gaussfit.stack import Stack
     from napari_gaussfit.training import StepValues, Trainer
@@ -33,6 +35,9 @@ T = TypeVar("T")
 
 SNAPSHOT_SECONDS = 0.1
 """A snapshot at least this long after the last one: 10 Hz is what a person can watch."""
+
+COMPARISON_SECONDS = 0.2
+"""What the comparison of a refinement that was cancelled may take: who cancels waits for it."""
 
 
 class FitState(StrEnum):
@@ -164,6 +169,7 @@ class Fit:
         self._reason: FinishReason | None = None
         self._seconds = 0.0
         self._last: StepValues | None = None
+        self._comparer: Comparer | None = None
         self._train_psnr = self._voxel_psnr = self._held_out_psnr = float("nan")
         self._may_run = threading.Event()
         self._may_run.set()
@@ -286,6 +292,10 @@ class Fit:
                 {name: torch.from_numpy(array) for name, array in self._restored.items()}
             )
             self._seconds = self.history["seconds"][-1] if self.history["seconds"] else 0.0
+        elif self.settings.refine:
+            from napari_gaussfit.refinement import Comparer
+
+            self._comparer = Comparer(trainer, self._start)
         self._trainer = trainer
         self._seconds += time.perf_counter() - began
         yield self.snapshot()
@@ -336,6 +346,9 @@ class Fit:
         self._voxel_psnr = _smoothed(self._voxel_psnr, values.voxel_psnr)
         if trainer.iteration % HELD_OUT_EVERY == 0:
             self._held_out_psnr = trainer.held_out_psnr(trainer.field)
+            if self._comparer is not None:
+                looks = trainer.iteration // HELD_OUT_EVERY
+                self._comparer.look(looks % self.settings.held_out)
         if trainer.iteration % HISTORY_EVERY == 0:
             self._record(trainer, values)
 
@@ -381,6 +394,31 @@ class Fit:
             self._reason,
         )
 
+    def comparison(self) -> Comparison | None:
+        """Compare a refinement with what it went on from, on the same held-out views.
+
+        Returns
+        -------
+        Comparison or None
+            None of a fit that is no refinement, or one that was restored and so has not seen
+            where it began.
+        """
+        if self._comparer is None:
+            return None
+        trainer = self._begun()
+        limit = COMPARISON_SECONDS if self._state is FitState.CANCELLED else math.inf
+        return self._comparer.compare((trainer.field, *trainer.other_fields), seconds=limit)
+
+    def _converged(self) -> Convergence:
+        """Tell by more steps, which are taken back; a fit that was cut short is not tried."""
+        from napari_gaussfit.convergence import MORE_STEPS, Convergence, judge
+
+        trainer = self._begun()
+        if self._state is not FitState.FINISHED:
+            message = f"ended at step {trainer.iteration:,} of {self.settings.steps:,}"
+            return Convergence(converged=False, sentence=message)
+        return judge(trainer.drift(MORE_STEPS).numpy(), self.settings)
+
     def result(self) -> FitResult:
         """Return the field as it is now, with a full report of it.
 
@@ -391,15 +429,19 @@ class Fit:
         """
         from napari_gaussfit.report import make_report
 
-        trainer = self._begun()
+        trainer, convergence = self._begun(), self._converged()
         reports = [
-            make_report(
-                field,
-                stack,
-                views,
-                self.settings,
-                seconds=self._seconds,
-                iterations=trainer.iteration,
+            replace(
+                make_report(
+                    field,
+                    stack,
+                    views,
+                    self.settings,
+                    seconds=self._seconds,
+                    iterations=trainer.iteration,
+                ),
+                converged=convergence.converged,
+                convergence=convergence.sentence,
             )
             for stack, views, field in trainer.channels()
         ]

@@ -245,15 +245,19 @@ class Objective:
         """
         cameras = self.views.held_out
         n = (iteration // HELD_OUT_EVERY) % len(cameras)
-        self._held_out_psnr[n] = self._view_psnr(field, cameras[n])
+        self._held_out_psnr[n] = self._view_psnr(field, cameras[n], self.cutoff)
         return float(np.mean(list(self._held_out_psnr.values())))
 
-    def _view_psnr(self, field: GaussianField, camera: Camera) -> float:
+    def view_psnr(self, field: GaussianField, n: int) -> float:
+        """Return the PSNR of held-out view n, alike whenever it is asked for; raw intensity."""
+        return self._view_psnr(field, self.views.held_out[n], CUTOFFS[0])
+
+    def _view_psnr(self, field: GaussianField, camera: Camera, cutoff: float) -> float:
         view = self.views.view(camera)
         image = _kernels.mip(
             *field.tensors,
             view.rays,
-            cutoff=self.cutoff * self.range,
+            cutoff=cutoff * self.range,
             bin_step=self.search_step,
         )
         return psnr(

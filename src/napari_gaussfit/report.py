@@ -72,6 +72,10 @@ class Report:
         Of the random choices.
     version : str
         Of this package.
+    converged : bool
+        Whether more steps would leave the Gaussians as they are, but for noise.
+    convergence : str
+        How that is known, and what to do.
     """
 
     stack: str
@@ -95,6 +99,8 @@ class Report:
     peak_memory_mb: float
     seed: int
     version: str
+    converged: bool = False
+    convergence: str = "not looked at"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON types."""

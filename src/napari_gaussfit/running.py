@@ -67,12 +67,14 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
                 _show(bar, snapshot)
                 saving.look()
         result, failed = folder.finish(fit, over_own=saving.own)
-    ended, report = fit.state is FitState.FINISHED, result.report
+    ended, report, comparison = fit.state is FitState.FINISHED, result.report, fit.comparison()
     sys.stdout.write(
         f"{folder.path}: {report.gaussians:,} Gaussians, "
         f"held-out projections {report.heldout_mip_psnr:.2f} dB, "
         f"voxels {report.voxel_psnr:.2f} dB (noise leaves {report.noise_psnr:.2f}), "
         f"{report.iterations} steps in {report.seconds:.1f} s"
+        + ("" if comparison is None else f"; {comparison}")
+        + ("" if report.converged or not ended else f"; not converged: {report.convergence}")
         + ("\n" if ended else "; interrupted, --resume goes on\n")
     )
     if failed:

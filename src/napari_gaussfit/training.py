@@ -25,7 +25,7 @@ from napari_gaussfit.settings import Device, FitSettings
 from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -357,6 +357,40 @@ class Trainer:
         """
         return self.objective.held_out_psnr(field.to(self.device), self.iteration)
 
+    def drift(self, steps: int) -> Tensor:
+        """Return by how much [K] more steps would change widths; all stays as it is.
+
+        The steps are those of a refinement, which forgets what slowed earlier ones down.
+
+        Parameters
+        ----------
+        steps : int
+            How many.
+
+        Returns
+        -------
+        Tensor, shape [K]
+            Of each Gaussian the largest change of its width along any direction, by the logarithm.
+        """
+        before, found = self.field, self._found
+        state = {name: tensor.clone() for name, tensor in self.state().items()}
+        kept = self._means.clone(), self._cholesky.clone()
+        settings, self.settings = self.settings, replace(self.settings, refine=True)
+        self.forget(torch.arange(len(before)))
+        self.iteration = 0
+        for _ in range(steps):
+            self.step(0.0)
+        after, self.settings = self.field, settings
+        self._means.copy_(kept[0])
+        self._cholesky.copy_(kept[1])
+        self.restore(state)
+        self._found = found
+        return _width_changes(before, after)
+
+    def view_psnr(self, fields: Sequence[GaussianField], n: int) -> float:
+        """Return the PSNR of held-out view n; the mean over the channels, a field each."""
+        return self.objective.view_psnr(fields[0].to(self.device), n)
+
     def state(self) -> dict[str, Tensor]:
         """Return what `restore` needs, beside the field, to go on as if nothing had been."""
         if self._captured is not None:
@@ -393,3 +427,13 @@ def _between(first: float, last: float, progress: float) -> float:
     """Return a value on the way from the first to the last, even by the logarithm."""
     value: float = first * (last / first) ** progress
     return value
+
+
+def _width_changes(before: GaussianField, after: GaussianField) -> Tensor:
+    """Return the largest change [K] of a width along any direction, by the logarithm."""
+    old, new = before.factors.double(), after.factors.double()
+    # Of L0^-1 S1 L0^-T the eigenvalues are by what squared widths along its axes have changed.
+    ratio = torch.linalg.solve_triangular(old, new, upper=False)
+    squares = torch.linalg.eigvalsh(ratio @ ratio.transpose(-1, -2))
+    changes: Tensor = 0.5 * squares.clamp(min=1e-12).log().abs().amax(dim=-1)
+    return changes

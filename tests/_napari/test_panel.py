@@ -502,3 +502,190 @@ def test_a_fit_begins_at_the_gaussians_of_chosen_points(
     )
     press(panel, "Stop")
     wait_until(lambda: not panel.worker.phase.active)
+
+
+MEDIUM = FitSettings(gaussians=20, quality="balanced")
+
+
+def test_a_refinement_that_loses_leaves_the_fit_and_can_be_had_all_the_same(
+    panel: Any, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In this process, so that the refinement can be made to lose: by the steps of a new fit.
+    panel.model.in_process = True
+    panel.model.settings = MEDIUM
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+    done, shown = panel.fit, panel.live.centres.data.copy()
+    assert not panel.run.other.isVisibleTo(panel)
+    monkeypatch.setattr("napari_gaussfit.training.RATE_AT_END", 0.3)
+    monkeypatch.setattr("napari_gaussfit.training.REFINING_RATE_AT_END", 0.3)
+
+    press(panel, "Refine")
+    wait_until(lambda: iteration(panel) > 30)
+    press(panel, "Stop")
+    wait_until(lambda: panel.worker.phase is Phase.CANCELLED)
+    assert panel.fit is done
+    np.testing.assert_array_equal(panel.live.centres.data, shown)
+    assert fit_of_layer(panel.live.centres) is done
+    wait_until(lambda: len(panel.live.layers) == 5)
+    wait_until(lambda: shows_its_picture(panel), 20)
+    words = panel.findChild(QLabel, "gaussfit_choice")
+    assert "Those before are shown" in words.text()
+    assert panel.run.other.isVisibleTo(panel)
+    assert panel.run.other.text() == "Take refined"
+
+    QTest.mouseClick(panel.run.other, Qt.MouseButton.LeftButton)
+    assert panel.fit.settings["refine"]
+    assert not np.array_equal(panel.live.centres.data, shown)
+    np.testing.assert_allclose(
+        panel.live.centres.data * panel.fit.spacing, panel.fit.field.means, atol=1e-5
+    )
+    wait_until(lambda: shows_its_picture(panel), 20)
+    assert panel.run.other.text() == "Undo refine"
+    QTest.mouseClick(panel.run.other, Qt.MouseButton.LeftButton)
+    assert panel.fit is done
+    np.testing.assert_array_equal(panel.live.centres.data, shown)
+    wait_until(lambda: shows_its_picture(panel), 20)
+
+
+def shows_its_picture(panel: GaussianFitPanel) -> bool:
+    """Tell whether the projection beside the stack is that of the panel's fit."""
+    assert panel.fit is not None
+    expected = panel.fit.field.voxelise(panel.fit.shape, panel.fit.spacing).amax(0).numpy()
+    shown = layer_named(panel.viewer, "fit MIP").data
+    return bool(np.abs(shown - expected).max() < 0.01 * np.ptp(expected))
+
+
+def test_a_refinement_of_edited_points_can_be_undone_and_the_edits_too(
+    panel: Any, wait_until: Wait
+) -> None:
+    panel.model.settings = SHORT
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+    done = panel.fit
+    centres = panel.live.centres
+    centres.selected_data = {int(np.argmin(done.field.amplitudes.numpy()))}
+    centres.remove_selected()
+    edited = centres.data.copy()
+    panel.model.settings = FitSettings(gaussians=500, quality="preview", objective="voxels")
+    press(panel, "Refine")
+    assert not panel.table.undo.isEnabled()
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+    assert len(panel.fit.field) == len(done.field) - 1
+    # What ran is recorded: as many as there were, not as the control says.
+    assert panel.fit.settings["gaussians"] == len(edited)
+    assert panel.fit.settings["refine"]
+
+    if panel.run.other.text() == "Take refined":
+        QTest.mouseClick(panel.run.other, Qt.MouseButton.LeftButton)
+    QTest.mouseClick(panel.run.other, Qt.MouseButton.LeftButton)
+    np.testing.assert_array_equal(centres.data, edited)
+    assert panel.table.undo.isEnabled()
+    QTest.mouseClick(panel.table.undo, Qt.MouseButton.LeftButton)
+    assert panel.fit is done
+    assert len(centres.data) == len(done.field)
+    assert not panel.table.undo.isEnabled()
+
+
+def test_what_ran_is_recorded_whatever_the_controls_say_by_then(
+    panel: Any, wait_until: Wait
+) -> None:
+    panel.model.settings = FitSettings(gaussians=20, quality="preview", objective="voxels")
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.RUNNING)
+    panel.model.settings = FitSettings(gaussians=77, quality="fine", loss="poisson")
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+    recorded = FitSettings.from_dict(panel.fit.settings)
+    assert recorded == FitSettings(gaussians=20, quality="preview", objective="voxels")
+    carried = fit_of_layer(panel.live.centres)
+    assert carried.settings == panel.fit.settings
+
+
+@pytest.mark.parametrize("deleted", ["centres", "all layers"])
+def test_save_writes_the_fit_though_its_layers_are_deleted(
+    panel: Any, wait_until: Wait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deleted: str
+) -> None:
+    panel.model.settings = SHORT
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+    if deleted == "centres":
+        panel.viewer.layers.remove(panel.live.centres)
+    else:
+        panel.viewer.layers.clear()
+    path = tmp_path / "beads.safetensors"
+    save_as(panel, path, monkeypatch)
+    saved = load_fit(path)
+    np.testing.assert_array_equal(saved.field.means, panel.fit.field.means)
+    assert saved.settings == panel.fit.settings
+
+
+def save_as(panel: GaussianFitPanel, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press Save, and give a name."""
+    monkeypatch.setattr(
+        "napari_gaussfit._napari.results_part.QFileDialog.getSaveFileName",
+        lambda *_: (str(path), ""),
+    )
+    QTest.mouseClick(panel.results.save, Qt.MouseButton.LeftButton)
+
+
+def test_save_says_why_nothing_was_written(
+    panel: Any, wait_until: Wait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel.model.settings = SHORT
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+    told: list[str] = []
+    monkeypatch.setattr("napari.utils.notifications.show_error", told.append)
+    save_as(panel, tmp_path / "no such folder" / "beads.safetensors", monkeypatch)
+    [words] = told
+    assert "no such folder" in words
+    assert any("Not saved" in label.text() for label in panel.results.findChildren(QLabel))
+
+
+def test_a_save_while_another_fit_runs_writes_the_one_that_stood_still(
+    panel: Any, wait_until: Wait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel.model.settings = SHORT
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+    done = panel.fit
+    panel.model.settings = LONG
+    press(panel, "Fit")
+    see_points_move(panel, wait_until, times=2)
+    path = tmp_path / "beads.safetensors"
+    save_as(panel, path, monkeypatch)
+    np.testing.assert_array_equal(load_fit(path).field.means, done.field.means)
+    # By napari's own way: the points that move are of no fit that could be written.
+    assert "fit" not in panel.live.centres.metadata[METADATA]
+    press(panel, "Stop")
+    wait_until(lambda: not panel.worker.phase.active)
+
+
+def state(panel: GaussianFitPanel) -> QLabel:
+    [label] = panel.findChildren(QLabel, "gaussfit_state")
+    return label
+
+
+AMBER, BLUE = "#d99a2b", "#3a7fc4"
+
+
+def test_a_fit_that_has_not_converged_says_so_in_amber_and_one_that_has_is_blue(
+    panel: Any, small_beads: Phantom, wait_until: Wait
+) -> None:
+    panel.model.settings = FitSettings(gaussians=6, quality="preview", objective="voxels")
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+    assert state(panel).text() == "Finished"
+    assert BLUE in state(panel).styleSheet()
+    # From positions alone, in the middle of nowhere: far from what they will become.
+    stack = small_beads.stack
+    apart = np.asarray(stack.shape) * np.linspace(0.2, 0.8, 6)[:, None]
+    layer = panel.viewer.add_points(apart, scale=stack.spacing, units=("um",) * 3, name="guesses")
+    panel.data.start_from = layer
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+    assert state(panel).text().startswith("Finished, not converged: 50 more steps would change")
+    assert "quality balanced" in state(panel).text()
+    assert AMBER in state(panel).styleSheet()
+    assert "Not converged" in " ".join(w.text() for w in panel.results.findChildren(QLabel))
+    assert panel.fit.report["converged"] is False

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from napari_gaussfit._napari.jobs import SETTLE_SECONDS
 from napari_gaussfit._napari.messages import Message, receive, send
 from napari_gaussfit._napari.mips import MipPair, MipThread, ViewChoice
 from napari_gaussfit.field import GaussianField
@@ -89,8 +90,12 @@ def _fit(inbox: IO[bytes], outbox: Outbox) -> None:
         outbox.send(snapshot_message(snapshot, fit.history, rows))
         rows = len(fit.history["iteration"])
         mips.show(snapshot.field)
+    comparison = fit.comparison()
+    if comparison is not None:
+        outbox.send(Message("comparison", asdict(comparison)))
     if fit.state is FitState.FINISHED:
         outbox.send(Message("report", fit.result().report.to_dict()))
+    mips.settle(SETTLE_SECONDS)
     mips.close()
     mips.join(1.0)
     outbox.send(Message("end"))

@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.field import GaussianField
     from napari_gaussfit.fitting import Fit
+    from napari_gaussfit.refinement import Comparison
     from napari_gaussfit.stack import Stack
 
 __all__ = ["FitTask", "Job", "News", "ThreadJob", "described", "mark_end"]
+
+SETTLE_SECONDS = 0.2
+"""What the end of a fit waits for a picture of its last Gaussians."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,7 @@ class News:
     snapshot: Snapshot | None = None
     mips: MipPair | None = None
     report: dict[str, Any] | None = None
+    comparison: Comparison | None = None
     history: dict[str, list[float]] = field(
         default_factory=lambda: {key: [] for key in HISTORY_KEYS}
     )
@@ -111,6 +116,8 @@ class ThreadJob:
             for snapshot in fit:
                 self.news.snapshot = snapshot
                 self._mips.show(snapshot.field)
+            self.news.comparison = fit.comparison()
+            self._mips.settle(SETTLE_SECONDS)
             if fit.state is FitState.FINISHED:
                 self.news.report = fit.result().report.to_dict()
         except Exception as error:

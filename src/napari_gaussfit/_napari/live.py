@@ -216,6 +216,11 @@ class LiveLayers:
         return widths / self.source.placement.spacing[-1]
 
     def _move(self, layer: Points, field: GaussianField) -> None:
+        carried = layer.metadata.get(METADATA, {})
+        if "fit" in carried:
+            # Of a fit at rest, which these points are not of.
+            left = {name: value for name, value in carried.items() if name != "fit"}
+            layer.metadata = {**layer.metadata, METADATA: left}
         # What the list of layers hears of has it painted anew, which costs more than the points.
         with layer.events.data.blocker(), self._viewer.layers.events.blocker_all():
             layer.data = self.source.placement.in_voxels(field.numpy().means)

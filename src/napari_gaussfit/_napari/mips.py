@@ -133,7 +133,7 @@ class MipThread:
         self._changed = threading.Condition()
         self._field: GaussianField | None = None
         self._view = ViewChoice()
-        self._fresh = self._closed = False
+        self._fresh = self._busy = self._hurried = self._closed = False
         self._thread = threading.Thread(target=self._run, name="gaussfit-mips", daemon=True)
         self._thread.start()
 
@@ -149,6 +149,13 @@ class MipThread:
             if view != self._view:
                 self._view, self._fresh = view, self._field is not None
                 self._changed.notify()
+
+    def settle(self, seconds: float) -> None:
+        """Wait, so long at most, until what was shown last is drawn; nothing comes after it."""
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._fresh and not self._busy, seconds)
 
     def close(self) -> None:
         """End the thread after what it is drawing; nothing is delivered any more."""
@@ -167,17 +174,26 @@ class MipThread:
                 if self._closed:
                     return
                 field, view, self._fresh = self._field, self._view, False
+                self._busy = True
             if field is None:
+                self._busy = False
                 continue
             began = time.perf_counter()
             pair = self._drawer.draw(field, view)
             if not self._closed:
                 self._deliver(pair)
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
             rest = REST_PER_WORK * (time.perf_counter() - began)
             rest = min(max(SHORTEST_REST, rest), LONGEST_REST)
             self._sleep(view, rest)
 
     def _sleep(self, seen: ViewChoice, seconds: float) -> None:
-        """Rest, unless another view is wanted or nobody looks any more."""
+        """Rest, unless another view is wanted, or this is the end."""
+
+        def wanted() -> bool:
+            return self._closed or self._hurried or self._view != seen
+
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._view != seen, seconds)
+            self._changed.wait_for(wanted, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QSize, QTimer
@@ -18,10 +19,10 @@ from napari_gaussfit._napari.preview import Preview, memory_of_fit, preview_of
 from napari_gaussfit._napari.results_part import ResultsPart
 from napari_gaussfit._napari.run_part import RunPart
 from napari_gaussfit._napari.table_part import TablePart
+from napari_gaussfit._napari.versions import Choice, Version, version_of
 from napari_gaussfit._napari.view_part import ViewPart
 from napari_gaussfit._napari.worker import FitWorker, Phase
 from napari_gaussfit.errors import GaussfitError
-from napari_gaussfit.io.native import SavedFit
 
 if TYPE_CHECKING:
     import napari
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from napari_gaussfit._napari.jobs import News
     from napari_gaussfit._napari.mips import MipPair
     from napari_gaussfit._napari.source import Source
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.io.native import SavedFit
 
 __all__ = ["GaussianFitPanel"]
 
@@ -63,7 +64,10 @@ class GaussianFitPanel(QWidget):
         self.table, self.results = TablePart(), ResultsPart(napari_viewer)
         self.worker = FitWorker(self)
         self.live: LiveLayers | None = None
-        self.fit: SavedFit | None = None
+        self._task: FitTask | None = None
+        self._shown: Version | None = None
+        self._before: Version | None = None
+        self._choice: Choice | None = None
         self._layer: Image | None = None
         self._written = 0.0
         self._ready: Source | None = None
@@ -101,6 +105,7 @@ class GaussianFitPanel(QWidget):
         self.run.pause_asked.connect(self.worker.pause)
         self.run.resume_asked.connect(self.worker.resume)
         self.run.stop_asked.connect(self.worker.stop)
+        self.run.other_asked.connect(self.take_the_other)
         self.view.changed.connect(self.worker.look)
         self.worker.phase_changed.connect(self._show_phase)
         self.worker.updated.connect(self._show_news)
@@ -109,6 +114,11 @@ class GaussianFitPanel(QWidget):
         self.tabs.currentChanged.connect(self._draw_plots)
         self.table.undo_asked.connect(self._undo_edits)
         self.viewer.layers.events.removed.connect(self._layer_removed)
+
+    @property
+    def fit(self) -> SavedFit | None:
+        """The fit that stands still, None before the first."""
+        return None if self._shown is None else self._shown.fit
 
     # What is to be fitted
 
@@ -127,7 +137,7 @@ class GaussianFitPanel(QWidget):
         self._allow()
         self.data.show_words(self._ready, refusal)
         if not self.worker.phase.active:
-            self.run.show_phase(self.worker.phase)
+            self._show_phase(self.worker.phase)
         if self._ready is None:
             self.model.show_no_facts()
             self.data.show_preview(None)
@@ -162,6 +172,7 @@ class GaussianFitPanel(QWidget):
         if self.live is None or not self.live.source.is_of_same_place(source):
             if self.live is not None:
                 self.live.close()
+            self._shown = None
             self.live = LiveLayers(self.viewer, source, self)
         else:
             self.live.restart(source)
@@ -170,34 +181,50 @@ class GaussianFitPanel(QWidget):
 
     def refine(self) -> None:
         """Go on from the last result, as the user has edited it."""
-        if self.live is None or self.fit is None:
+        before = self._as_edited()
+        if self.live is None or before is None:
             return
-        field = self._edited()
+        field = before.fit.field
+        if not len(field):
+            detail = "no Gaussians are left to refine; undo the edits, or press Fit"
+            self.run.show_phase(self.worker.phase, detail)
+            return
         self.live.restart(self.live.source)
-        stack, settings = self.live.source.stack, self.model.settings
-        self._begin(FitTask(stack, settings, field, view=self.view.choice))
+        settings = replace(self.model.settings, gaussians=len(field), refine=True)
+        task = FitTask(self.live.source.stack, settings, field, view=self.view.choice)
+        self._begin(task, before)
 
-    def _edited(self) -> GaussianField | None:
-        """Return the Gaussians of the last fit with what was done to its points since."""
+    def _as_edited(self) -> Version | None:
+        """Return the Gaussians shown with what was done to their points since."""
         from napari_gaussfit._napari.edited import fit_of_layer
 
         centres = None if self.live is None else self.live.centres
-        if centres is None:
-            return None if self.fit is None else self.fit.field
-        return fit_of_layer(centres).field
+        if centres is None or self._shown is None:
+            return self._shown
+        return self._shown.edited(fit_of_layer(centres))
 
-    def _begin(self, task: FitTask) -> None:
+    def _begin(self, task: FitTask, before: Version | None = None) -> None:
+        """Run a fit; `before` is what a refinement goes on from."""
+        self._task, self._before = task, before
+        self._offer(None)
         self.worker.in_process = self.model.in_process
         self.run.show_snapshot(None)
         self.table.show_nothing()
+        self.results.expect_another()
         self.worker.start(task)
         self.tabs.setCurrentIndex(1)
 
     def _show_phase(self, phase: Phase) -> None:
-        detail = self.worker.error if phase is Phase.FAILED else self.worker.news.notice
-        self.run.show_phase(phase, detail if phase in {Phase.FAILED, Phase.STARTING} else "")
-        if phase is Phase.PAUSED:
-            self._rest(self.worker.news)
+        news, report = self.worker.news, self.worker.news.report or {}
+        doubt = phase is Phase.FINISHED and report.get("converged") is False
+        details = {
+            Phase.FAILED: self.worker.error,
+            Phase.STARTING: news.notice,
+            Phase.FINISHED: report["convergence"] if doubt else "",
+        }
+        self.run.show_phase(phase, details.get(phase, ""), doubt=doubt)
+        if phase is Phase.PAUSED and self._task is not None:
+            self._show(version_of(self._task, self.worker.news))
 
     def _show_news(self, news: News) -> None:
         if news.snapshot is None or self.live is None:
@@ -223,43 +250,52 @@ class GaussianFitPanel(QWidget):
     # At rest
 
     def _settle(self, news: News) -> None:
-        """Take the result of a fit that has ended."""
+        """Take the result of a fit that has ended; of a refinement, the better of two."""
         if self.worker.error:
             from napari.utils.notifications import show_error
 
             show_error(f"Gaussian fit: {self.worker.error}")
-        self._rest(news)
+        before, self._before = self._before, None
+        found = None if self._task is None else version_of(self._task, news)
+        if before is not None and found is not None:
+            self._offer(Choice.of_better(before, found))
+        else:
+            # A fit that has found nothing takes nothing away.
+            self._show(found or before or self._shown)
         self._allow()
 
-    def _rest(self, news: News) -> None:
-        """Show a fit that stands still with all that is known of it."""
-        if news.snapshot is None or self.live is None:
+    def _offer(self, choice: Choice | None) -> None:
+        """Show one of a refinement's two results, and how to have the other."""
+        self._choice = choice
+        self.run.offer(*("", "") if choice is None else (choice.words, choice.offer))
+        if choice is not None:
+            self._show(choice.shown)
+
+    def take_the_other(self) -> None:
+        """Show the other result of a refinement; the one shown can be had back as it is now."""
+        shown = self._as_edited()
+        if self._choice is not None and shown is not None and not self.worker.phase.active:
+            self._offer(self._choice.other(shown))
+
+    def _show(self, version: Version | None) -> None:
+        """Show Gaussians that stand still with all that is known of them."""
+        if version is None or self.live is None:
             return
-        stack = self.live.source.stack
-        self.fit = SavedFit(
-            news.snapshot.field,
-            stack.name,
-            stack.shape,
-            stack.spacing,
-            stack.unit,
-            self.model.settings.to_dict(),
-            {key: list(values) for key, values in news.history.items()},
-            news.report,
-            origin=stack.origin,
-            channel=stack.channel,
-            time=stack.time,
-        )
-        self.run.show_snapshot(news.snapshot)
-        self.live.settle(self.fit)
-        self.table.show_fit(self.fit, self.live.centres)
-        self.results.show_fit(self.fit, self.live)
+        self._shown = version
+        if version.news is not self.worker.news:
+            self.worker.take(version.news)
+            self._show_phase(self.worker.phase)
+        self.run.show_snapshot(version.news.snapshot)
+        self.live.settle(version.fit)
+        edited = version.unedited is not None
+        self.table.show_fit(version.fit, self.live.centres, edited=edited)
+        self.results.show_fit(version.fit, self.live)
         self._draw_plots()
 
     def _undo_edits(self) -> None:
         """Show the Gaussians as the fit left them."""
-        if self.fit is not None and self.live is not None and not self.worker.phase.active:
-            self.live.settle(self.fit)
-            self.table.show_fit(self.fit, self.live.centres)
+        if self._shown is not None and not self.worker.phase.active:
+            self._show(self._shown.unedited or self._shown)
 
     def _layer_removed(self, event: Event) -> None:
         if self._layer is not None and event.value == self._layer:

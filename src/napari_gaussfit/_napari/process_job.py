@@ -15,6 +15,7 @@ from napari_gaussfit._napari.jobs import News, described, mark_end
 from napari_gaussfit._napari.mips import MipPair, ViewChoice
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting import FinishReason, FitState, Snapshot
+from napari_gaussfit.refinement import Comparison
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +39,7 @@ class ProcessJob:
         self.news = News()
         self._name = described(task)
         self._task: FitTask | None = task
+        self._refines = task.settings.refine
         self._process: subprocess.Popen[bytes] | None = None
         self._send_lock = threading.Lock()
         self._ended = self._cancelled = self._closed = False
@@ -64,7 +66,14 @@ class ProcessJob:
                 mark_end(self.news, FitState.CANCELLED, FinishReason.CANCELLED)
             elif self._failure or not self._ended:
                 mark_end(self.news, FitState.FAILED, FinishReason.ERROR)
-                raise FitError(self._failure or _obituary(self.news, code, errors))
+                raise FitError(self._failure or _obituary(self._kept(), code, errors))
+
+    def _kept(self) -> str:
+        if self._refines:
+            return "the Gaussians that it went on from are kept"
+        if self.news.snapshot is None:
+            return "nothing was found yet; try again, with a smaller region if memory is short"
+        return "the last Gaussians are kept, and Refine goes on from them"
 
     def _start(self, errors: IO[bytes]) -> None:
         with self._send_lock:
@@ -109,6 +118,8 @@ class ProcessJob:
             self.news.take_mips(MipPair(view, (down, along), arrays["data"], arrays["fit"]))
         elif message.kind == "report":
             self.news.report = message.words
+        elif message.kind == "comparison":
+            self.news.comparison = Comparison(**message.words)
         elif message.kind == "notice":
             self.news.notice = message.words["text"]
         elif message.kind == "error":
@@ -222,8 +233,8 @@ def _task_message(task: FitTask) -> Message:
     return Message("fit", words, arrays)
 
 
-def _obituary(news: News, code: int, errors: IO[bytes]) -> str:
-    """Say how a process died, with the last line that it wrote."""
+def _obituary(kept: str, code: int, errors: IO[bytes]) -> str:
+    """Say how a process died, with the last line that it wrote, and what is kept."""
     if code == -9:
         how = "was killed, perhaps because memory ran out"
     elif code < 0:
@@ -234,11 +245,6 @@ def _obituary(news: News, code: int, errors: IO[bytes]) -> str:
     errors.seek(max(0, errors.tell() - ERROR_TAIL))
     lines = errors.read().decode(errors="replace").strip().splitlines()
     said = f': "{lines[-1].strip()}"' if lines else ""
-    kept = (
-        "nothing was found yet; try again, with a smaller region if memory is short"
-        if news.snapshot is None
-        else "the last Gaussians are kept, and Refine goes on from them"
-    )
     return f"the process of the fit {how}{said}; {kept}"
 
 

@@ -12,7 +12,8 @@ from napari_gaussfit._napari.arranging import Form
 from napari_gaussfit._napari.number_field import NumberField
 from napari_gaussfit._napari.pictures import FAINTEST
 from napari_gaussfit._napari.source import mark
-from napari_gaussfit.io.formats import FIT_WRITERS
+from napari_gaussfit.errors import GaussfitError
+from napari_gaussfit.io.formats import FIT_WRITERS, write_fit
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -107,6 +108,7 @@ class ResultsPart(QWidget):
         self._viewer = viewer
         self._fit: SavedFit | None = None
         self._live: LiveLayers | None = None
+        self._edits = False
         self._kinds = {
             kind: CheckBox(text=text, value=kind == "points", tooltip=tip)
             for kind, (text, tip) in KINDS.items()
@@ -170,15 +172,27 @@ class ResultsPart(QWidget):
         if self._fit is None:
             peak = float(np.median(fit.field.numpy().amplitudes)) if len(fit.field) else 0.0
             self._threshold.show_value(float(f"{fit.field.background + 0.5 * peak:.4g}"))
-        self._fit, self._live = fit, live
+        self._fit, self._live, self._edits = fit, live, True
         self._words.setText(_summary(fit))
         self._enable()
+
+    def expect_another(self) -> None:
+        """Keep to the result that is there, while its points move with a fit that runs."""
+        self._edits = False
+
+    def _as_edited(self) -> SavedFit | None:
+        """Return the result with what was done to its points, if they are there and stand still."""
+        from napari_gaussfit._napari.edited import fit_of_layer
+
+        centres = None if self._live is None else self._live.centres
+        return self._fit if centres is None or not self._edits else fit_of_layer(centres)
 
     def add_layers(self) -> None:
         """Make the ticked layers in a thread, and add them to the viewer."""
         from napari.qt.threading import create_worker
 
-        if self._fit is None or self._live is None:
+        fit = self._as_edited()
+        if fit is None or self._live is None:
             return
         self._threshold.commit()
         if self._threshold.problem:
@@ -186,7 +200,7 @@ class ResultsPart(QWidget):
         self.add.setEnabled(False)
         worker = create_worker(
             result_layers,
-            self._fit,
+            fit,
             self._live.source,
             self.kinds,
             at_sigma=float(self._sigma.value),
@@ -217,11 +231,18 @@ class ResultsPart(QWidget):
             self.save_to(_with_suffix(path, kind))
 
     def save_to(self, path: str) -> None:
-        """Save the fit through napari, with the writer for the path's suffix."""
-        if self._live is not None and self._live.centres is not None:
-            from napari import save_layers
+        """Save the fit, as its points are now, in the format of the path's suffix."""
+        from napari.utils.notifications import show_error
 
-            save_layers(path, [self._live.centres], plugin="napari-gaussfit")
+        try:
+            fit = self._as_edited()
+            if fit is None:
+                return
+            write_fit(path, fit)
+        except (GaussfitError, OSError) as error:
+            self._words.setText(f"Not saved: {error}")
+            show_error(f"Gaussian fit: not saved: {error}")
+        else:
             self._words.setText(f"Saved to {path}")
 
     def _mark(self) -> None:
@@ -250,12 +271,20 @@ def _summary(fit: SavedFit) -> str:
     """Say how good a fit is, by its report where it has one."""
     text = f"{len(fit.field):,} Gaussians in {fit.stack}, lengths in {fit.unit}s."
     if fit.report is None:
-        return text + " No report: the fit did not come to its end."
+        return text + " No report: the fit was stopped, or edited since."
     report = fit.report
     noise = report.get("noise_psnr")  # older files have none
     limit = f" (noise leaves {noise:.1f})" if noise is not None else ""
     return (
         f"{text}\nHeld-out projections {report['heldout_mip_psnr']:.1f} dB "
         f"(SSIM {report['heldout_mip_ssim']:.3f}), voxels {report['voxel_psnr']:.1f} dB{limit}, "
-        f"{report['compression']:.0f} times smaller than the stack."
+        f"{report['compression']:.0f} times smaller than the stack.{_convergence(report)}"
     )
+
+
+def _convergence(report: dict[str, Any]) -> str:
+    """Say whether a fit has converged, and how one knows; older files do not tell."""
+    if "converged" not in report:
+        return ""
+    found = "Converged" if report["converged"] else "Not converged"
+    return f"\n{found}: {report['convergence']}."

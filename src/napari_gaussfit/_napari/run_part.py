@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["RunPart"]
 
+_AMBER = "#d99a2b"
+
 _COLOURS = {
     Phase.IDLE: "#7f8a99",
-    Phase.STARTING: "#d99a2b",
+    Phase.STARTING: _AMBER,
     Phase.RUNNING: "#3f9b57",
-    Phase.PAUSING: "#d99a2b",
-    Phase.PAUSED: "#d99a2b",
-    Phase.STOPPING: "#d99a2b",
+    Phase.PAUSING: _AMBER,
+    Phase.PAUSED: _AMBER,
+    Phase.STOPPING: _AMBER,
     Phase.FINISHED: "#3a7fc4",
     Phase.CANCELLED: "#7f8a99",
     Phase.FAILED: "#c4483a",
@@ -42,7 +44,7 @@ class RunPart(QWidget):
     """Buttons that are enabled only when they do something, and what the fit says of itself."""
 
     fit_asked, pause_asked, resume_asked = Signal(), Signal(), Signal()
-    stop_asked, refine_asked = Signal(), Signal()
+    stop_asked, refine_asked, other_asked = Signal(), Signal(), Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,6 +64,16 @@ class RunPart(QWidget):
             button.setMinimumWidth(48)
             button.clicked.connect(signal)
             grid.addWidget(button, 0, n)
+        self._choice = QLabel()
+        self._choice.setObjectName("gaussfit_choice")
+        self._choice.setWordWrap(True)
+        self._choice.setToolTip("What a refinement has come to, beside what it went on from.")
+        self.other = QPushButton()
+        self.other.setObjectName("gaussfit_other")
+        self.other.setToolTip("Show the other of the two; the one shown can be had back.")
+        self.other.clicked.connect(self.other_asked)
+        grid.addWidget(self._choice, 1, 0, 1, 4)
+        grid.addWidget(self.other, 1, 4)
         self._state = QLabel()
         self._state.setObjectName("gaussfit_state")
         self._state.setToolTip("What the fit is doing.")
@@ -85,19 +97,28 @@ class RunPart(QWidget):
         self._ready = self._refinable = False
         self.show_phase(Phase.IDLE)
         self.show_snapshot(None)
+        self.offer("", "")
 
     def allow(self, *, fit: bool, refine: bool) -> None:
         """Say whether there is a stack to fit, and a result to go on from."""
         self._ready, self._refinable = fit, refine
         self._enable()
 
-    def show_phase(self, phase: Phase, detail: str = "") -> None:
-        """Show where the fit is, with a word on why."""
+    def offer(self, words: str, button: str) -> None:
+        """Say what there is to choose between, and what shows the other; no words hide it."""
+        self._choice.setText(words)
+        self.other.setText(button)
+        for widget in (self._choice, self.other):
+            widget.setVisible(bool(words))
+
+    def show_phase(self, phase: Phase, detail: str = "", *, doubt: bool = False) -> None:
+        """Show where the fit is, with a word on why; `doubt` where it has not converged."""
         self._phase = phase
-        text = str(phase).capitalize() + (f": {detail}" if detail else "")
+        name = str(phase).capitalize() + ", not converged" * doubt
+        text = name + (f": {detail}" if detail else "")
         self._state.setText(text)
         self._state.setWordWrap(True)
-        self._state.setStyleSheet(_STYLE.format(_COLOURS[phase]))
+        self._state.setStyleSheet(_STYLE.format(_AMBER if doubt else _COLOURS[phase]))
         self._enable()
 
     def show_refusal(self, reason: str) -> None:

@@ -183,13 +183,16 @@ class TablePart(QWidget):
         self._size.valueChanged.connect(self._filter)
         self.selection.selectionChanged.connect(self._select_points)
 
-    def show_fit(self, fit: SavedFit, points: Points | None) -> None:
-        """Show a fit's Gaussians, and follow the selection of their points."""
+    def show_fit(self, fit: SavedFit, points: Points | None, *, edited: bool = False) -> None:
+        """Show a fit's Gaussians, and follow the selection of their points.
+
+        `edited` says that they are no more as their fit left them.
+        """
         from napari_gaussfit.io.csv import measurements
 
         self._follow(points)
         self._unit, self._stack, self._spacing = fit.unit, fit.stack, np.asarray(fit.spacing)
-        self.undo.setEnabled(False)
+        self.undo.setEnabled(edited)
         # The points of a fit at rest have them already.
         self._show(measurements(fit.field, fit.spacing) if points is None else points.features)
 

@@ -112,7 +112,7 @@ class FitWorker(QObject):
         self._thread: _JobThread | None = None
         self._news = News()
         self._drawer: MipDrawer | None = None
-        self._drawing = False
+        self._drawing: News | None = None
         self._wanted: ViewChoice | None = None
         self._seen: tuple[Any, Any] = (None, None)
         self._drawing_since = 0.0
@@ -186,25 +186,36 @@ class FitWorker(QObject):
         else:
             self._draw()
 
+    def take(self, news: News) -> None:
+        """Show other Gaussians of the same stack. There must be no fit under way."""
+        self._news = news
+        self._seen = news.snapshot, None
+        if news.mips is None or news.mips.view != self._wanted:
+            self._draw()
+        else:
+            self._pull()
+
     def _draw(self) -> None:
         """Draw the wanted view of a fit at rest; one after another, the newest next."""
         from napari.qt.threading import create_worker
 
-        if self._drawing or self._drawer is None or self._news.snapshot is None:
+        if self._drawing is not None or self._drawer is None or self._news.snapshot is None:
             return
-        self._drawing = True
+        self._drawing = self._news
         field, view = self._news.snapshot.field, self._wanted
         thread = create_worker(self._drawer.draw, field, view, _start_thread=False)
         thread.returned.connect(self._take_drawn)
         thread.start()
 
     def _take_drawn(self, mips: MipPair) -> None:
-        self._drawing = False
-        if self._job is None:
+        drawn, self._drawing = self._drawing, None
+        if self._job is not None:
+            return
+        if drawn is self._news:
             self._news.take_mips(mips)
             self._pull()
-            if mips.view != self._wanted:
-                self._draw()
+        if drawn is not self._news or mips.view != self._wanted:
+            self._draw()
 
     def close(self) -> None:
         """End the fit at once and tell nobody: who watched it is gone."""

@@ -1,0 +1,139 @@
+"""Gaussians at rest as the panel shows them, and the two that a refinement leaves to choose from.
+
+Knows no widget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from napari_gaussfit.io.native import SavedFit
+
+if TYPE_CHECKING:
+    from napari_gaussfit._napari.jobs import FitTask, News
+    from napari_gaussfit.refinement import Comparison
+
+__all__ = ["Choice", "Version", "version_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """Gaussians at rest.
+
+    Parameters
+    ----------
+    fit : SavedFit
+        They, with the settings that they were fitted with.
+    news : News
+        What was known when they came to rest.
+    unedited : Version, optional
+        Where a person has edited them: as the fit had left them.
+    """
+
+    fit: SavedFit
+    news: News
+    unedited: Version | None = None
+
+    def edited(self, fit: SavedFit) -> Version:
+        """Return what was made of these Gaussians by hand; their measures are those no more."""
+        if fit is self.fit:
+            return self
+        snapshot, unknown = self.news.snapshot, float("nan")
+        if snapshot is not None:
+            snapshot = replace(
+                snapshot,
+                field=fit.field,
+                loss=unknown,
+                held_out_psnr=unknown,
+                train_psnr=unknown,
+                voxel_psnr=unknown,
+            )
+        news = replace(self.news, snapshot=snapshot, mips=None, report=None)
+        return Version(fit, news, self.unedited or self)
+
+
+def version_of(task: FitTask, news: News) -> Version | None:
+    """Return what a fit that stands still has found, None where that is nothing.
+
+    Parameters
+    ----------
+    task : FitTask
+        What was asked of that very fit, whatever the panel's controls say by now.
+    news : News
+        The latest of it.
+    """
+    if news.snapshot is None:
+        return None
+    stack = task.stack
+    fit = SavedFit(
+        news.snapshot.field,
+        stack.name,
+        stack.shape,
+        stack.spacing,
+        stack.unit,
+        task.settings.to_dict(),
+        {key: list(values) for key, values in news.history.items()},
+        news.report,
+        origin=stack.origin,
+        channel=stack.channel,
+        time=stack.time,
+    )
+    return Version(fit, news)
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Both ends of a refinement, of which one is shown.
+
+    Parameters
+    ----------
+    before, refined : Version
+        What it went on from, and what it came to.
+    comparison : Comparison or None
+        Of the two on the same held-out views; None where it was ended before it could tell.
+    refined_shown : bool
+        Which of them is shown.
+    """
+
+    before: Version
+    refined: Version
+    comparison: Comparison | None
+    refined_shown: bool
+
+    @classmethod
+    def of_better(cls, before: Version, refined: Version) -> Choice:
+        """Show the better one; where they were not compared, the one that was there before."""
+        comparison = refined.news.comparison
+        return cls(before, refined, comparison, comparison is not None and comparison.improved)
+
+    @property
+    def shown(self) -> Version:
+        """The one that is shown."""
+        return self.refined if self.refined_shown else self.before
+
+    def other(self, shown: Version) -> Choice:
+        """Show the other one; of the one shown, keep what it is by now."""
+        if self.refined_shown:
+            return replace(self, refined=shown, refined_shown=False)
+        return replace(self, before=shown, refined_shown=True)
+
+    @property
+    def words(self) -> str:
+        """How the two compare, and which of them is shown."""
+        shown = (
+            "The refined Gaussians are shown."
+            if self.refined_shown
+            else ("Those before are shown, nothing of them is lost.")
+        )
+        if self.comparison is None:
+            return f"The refinement ended before it could be compared. {shown}"
+        return (
+            f"Held-out projections: {self.comparison.before:.1f} dB before, "
+            f"{self.comparison.after:.1f} dB refined. {shown}"
+        )
+
+    @property
+    def offer(self) -> str:
+        """What a button that shows the other one is called."""
+        return "Undo refine" if self.refined_shown else "Take refined"

@@ -1,0 +1,102 @@
+"""Whether a refinement is better than what it went on from, by held-out views looked at alike."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.training import Trainer
+
+__all__ = ["Comparer", "Comparison"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A refinement beside what it went on from: mean PSNR of the same held-out views, in dB.
+
+    Parameters
+    ----------
+    before : float
+        Of the Gaussians that it was given.
+    after : float
+        Of the refined ones.
+    views : int
+        How many views were compared.
+    """
+
+    before: float
+    after: float
+    views: int
+
+    def __str__(self) -> str:
+        """Say which is better, and by how much."""
+        figures = f"{self.before:.2f} dB before, {self.after:.2f} dB refined"
+        if self.improved:
+            return f"refining was no loss: {figures}"
+        return f"refining lost, and what it went on from is the better fit: {figures}"
+
+    @property
+    def improved(self) -> bool:
+        """Whether the refined Gaussians are at least as good as those before."""
+        return self.after >= self.before
+
+
+class Comparer:
+    """Looks at the start of a refinement while that runs, so that its end is compared at once.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Whose held-out views are looked at.
+    start : sequence of GaussianField
+        What it goes on from: a field a channel, in raw intensity.
+    """
+
+    def __init__(self, trainer: Trainer, start: Sequence[GaussianField]) -> None:
+        self._trainer, self._start = trainer, start
+        self._before: dict[int, float] = {}
+
+    def look(self, view: int) -> None:
+        """Look at the start from a held-out view, unless that was done.
+
+        Parameters
+        ----------
+        view : int
+            Which one, from 0.
+        """
+        if view not in self._before:
+            self._before[view] = self._trainer.view_psnr(self._start, view)
+
+    def compare(self, fields: Sequence[GaussianField], *, seconds: float = math.inf) -> Comparison:
+        """Compare with the start on the views looked at so far; on the first if there are none.
+
+        Parameters
+        ----------
+        fields : sequence of GaussianField
+            A field a channel, in raw intensity.
+        seconds : float
+            Time after which no further view is looked at.
+
+        Returns
+        -------
+        Comparison
+            On one view at least.
+        """
+        if not self._before:
+            self.look(0)
+        end = time.monotonic() + seconds
+        after: dict[int, float] = {}
+        for view in self._before:
+            if after and time.monotonic() > end:
+                break
+            after[view] = self._trainer.view_psnr(fields, view)
+        before = float(np.mean([self._before[view] for view in after]))
+        return Comparison(before, float(np.mean(list(after.values()))), len(after))
