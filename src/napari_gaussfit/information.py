@@ -89,12 +89,17 @@ def of_stack(stack: Stack) -> Lines:
     needed = predict_memory(stack.voxels.size, stack.nbytes, FitSettings())
     lines = [
         ("shape", f"{' x '.join(map(str, stack.shape))} voxels (z, y, x)"),
-        ("spacing", f"{' x '.join(f'{d:g}' for d in stack.spacing)} {stack.unit}"),
+        ("spacing", _lengths(stack.spacing, stack.unit)),
+        *([("origin", _lengths(stack.origin, stack.unit))] if any(stack.origin) else []),
         ("intensity", f"{lowest:g} to {highest:g}"),
         ("gaussians", f"{suggested_count(stack.voxels):,} suggested"),
         ("memory", f"a fit takes about {needed / 1e9:.2g} GB"),
     ]
     return lines + [("note", note) for note in stack.notes]
+
+
+def _lengths(lengths: tuple[float, float, float], unit: str) -> str:
+    return f"{' x '.join(f'{length:g}' for length in lengths)} {unit}"
 
 
 def of_fit(saved: SavedFit) -> Lines:

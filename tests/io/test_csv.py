@@ -14,6 +14,7 @@ import torch
 from napari_gaussfit.errors import FormatError, OutputError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.io.csv import measurements, read_channels, read_csv, read_points, write_csv
+from napari_gaussfit.io.native import StackBox
 from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
@@ -348,3 +349,12 @@ def test_points_beyond_the_stack_are_named(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"1 of 3 points .* row 3 at 0.2, 0.51, 0.1") as error:
         read_points(path, stack)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("um", 1), ("nm", 1000)])
+def test_points_are_read_in_any_unit_of_length(tmp_path: Path, unit: str, factor: float) -> None:
+    stack = StackBox("cell", (10, 20, 30), (0.3, 0.1, 0.1))
+    path = tmp_path / "points.csv"
+    given = pd.DataFrame({"z": [0.6, 1.5], "y": [0.4, 0.5], "x": [2.0, 0.1]})
+    (given * factor).assign(unit=unit).to_csv(path, index=False)
+    np.testing.assert_allclose(read_points(path, stack), given)

@@ -208,6 +208,26 @@ def test_numbers_of_numpy_are_saved(tmp_path: Path, saved: SavedFit) -> None:
     assert load_fit(path).field.background == np.float32(0.1)
 
 
+@pytest.mark.parametrize(("unit", "known"), [("um", "micrometer"), ("px", "pixel")])
+def test_the_unit_is_read_in_any_spelling(
+    tmp_path: Path, saved: SavedFit, unit: str, known: str
+) -> None:
+    fit = load_fit(rewritten(tmp_path / "fit.safetensors", saved, unit=unit))
+    assert (fit.unit, fit.field.unit) == (known, known)
+
+
+def test_lengths_that_no_fit_is_saved_in_are_refused(tmp_path: Path, saved: SavedFit) -> None:
+    path = rewritten(tmp_path / "fit.safetensors", saved, unit="nm")
+    with pytest.raises(FormatError, match="unit='nm'; expected 'micrometer' or 'pixel'"):
+        load_fit(path)
+
+
+def test_an_origin_that_is_nowhere_is_refused(tmp_path: Path, saved: SavedFit) -> None:
+    path = rewritten(tmp_path / "fit.safetensors", saved, origin=[0.0, float("nan"), 1.0])
+    with pytest.raises(FormatError, match="origin"):
+        load_fit(path)
+
+
 def test_a_field_in_another_unit_than_its_stack_is_refused(saved: SavedFit) -> None:
     with pytest.raises(SettingsError, match="'pixel' of the stack is not the field's"):
         replace(saved, unit="pixel")

@@ -426,6 +426,17 @@ def test_a_scale_that_is_none_leaves_the_spacing_unknown(
     assert "--spacing DZ 0.06 0.05" in stack.notes[0]
 
 
+def test_a_translation_that_is_none_is_said(written: Callable[..., Path]) -> None:
+    moved = {"type": "translation", "translation": [float("nan"), 1.0, 2.0]}
+
+    def move(ome: dict[str, Any]) -> None:
+        ome["multiscales"][0]["datasets"][0]["coordinateTransformations"].append(moved)
+
+    stack = Stack.open(changed(written(VOLUME, "zyx", SPACING), move))
+    assert stack.origin == (0, 1, 2)
+    assert "translation is nan along z; it is taken for 0" in stack.notes[0]
+
+
 def test_a_translation_is_where_the_first_voxel_lies(written: Callable[..., Path]) -> None:
     path = written(VOLUME, "zyx", (500.0, 100.0, 110.0), unit="nanometer")
 

@@ -193,7 +193,7 @@ def read_channels(
     for name, (i, j) in _COVARIANCES.items():
         covariances[:, i, j] = covariances[:, j, i] = numbers[name]
     try:
-        unit, factor = standard_unit(_checked_unit(source, table))
+        unit, factor = _checked_unit(source, table)
         gaussians = Gaussians.from_covariances(
             numbers[list(_AXES)].to_numpy() * factor,
             covariances * factor**2,
@@ -286,14 +286,17 @@ def read_points(path: str | os.PathLike[str], stack: StackFacts) -> NDArray[np.f
         )
     if table.empty:
         raise FormatError(f"{source}: has no row; expected a point in each")
-    if in_unit and "unit" in table and (unit := _checked_unit(source, table)) != stack.unit:
+    unit, factor = stack.unit, 1.0
+    if in_unit and "unit" in table:
+        unit, factor = _checked_unit(source, table)
+    if unit != stack.unit:
         raise FormatError(
             f"{source}: has points in {unit}s, the stack {stack.name!r} is in {stack.unit}s; "
             "give both in one unit (--spacing DZ DY DX)"
         )
     found = _finite(source, table, [*columns]).to_numpy(np.float64)
     spacing = np.asarray(stack.spacing, np.float64)
-    points: NDArray[np.float64] = found if in_unit else found * spacing
+    points: NDArray[np.float64] = found * (factor if in_unit else spacing)
     low, high = -0.5 * spacing, (np.asarray(stack.shape) - 0.5) * spacing
     outside = np.nonzero(((points < low) | (points > high)).any(axis=1))[0]
     if len(outside):
@@ -329,10 +332,13 @@ def _finite(path: Path, table: pd.DataFrame, columns: list[str]) -> pd.DataFrame
     return numbers
 
 
-def _checked_unit(path: Path, table: pd.DataFrame) -> str:
-    """Return the one unit that all rows share."""
+def _checked_unit(path: Path, table: pd.DataFrame) -> tuple[str, float]:
+    """Return the one unit that all rows share, as it is called here, and lengths' factor."""
     units = sorted({str(unit) for unit in table["unit"]})
     if len(units) != 1:
         found = f"the units {', '.join(units)}" if units else "no row"
         raise FormatError(f"{path}: has {found}; expected Gaussians of one unit")
-    return units[0]
+    try:
+        return standard_unit(units[0])
+    except SettingsError as error:
+        raise FormatError(f"{path}: {error}") from error

@@ -22,6 +22,7 @@ from napari_gaussfit.field import GaussianField
 from napari_gaussfit.gaussians import Gaussians
 from napari_gaussfit.io.atomic import replacing
 from napari_gaussfit.io.layout import checked_spacing
+from napari_gaussfit.io.units import standard_unit
 
 if TYPE_CHECKING:
     import os
@@ -211,6 +212,8 @@ class SavedFit:
                 f"unit={self.unit!r} of the stack is not the field's, {self.field.unit!r}; "
                 "give both in one unit"
             )
+        if not np.isfinite(self.origin).all():
+            raise SettingsError(f"origin={self.origin}: expected three finite numbers, z, y, x")
         for n, other in enumerate(self.others, 1):
             if not _same_shapes(self.field, other):
                 raise SettingsError(
@@ -378,7 +381,11 @@ def _checked_metadata(path: Path, header: dict[str, str], names: list[str]) -> d
 
 def _fit_of(arrays: Arrays, metadata: dict[str, Any]) -> SavedFit:
     means, cholesky, amplitudes = (arrays[name].astype(np.float32) for name in _FIELD_TENSORS)
-    unit = str(metadata["unit"])
+    unit, factor = standard_unit(str(metadata["unit"]))
+    if factor != 1:
+        raise SettingsError(
+            f"unit={metadata['unit']!r}; expected 'micrometer' or 'pixel', which fits are saved in"
+        )
     nz, ny, nx = (int(length) for length in metadata["shape"])
     dz, dy, dx = (float(distance) for distance in metadata["spacing"])
     z, y, x = (float(position) for position in metadata.get("origin", (0, 0, 0)))

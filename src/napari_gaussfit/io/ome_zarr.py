@@ -97,6 +97,8 @@ def read_voxels(
         selection = tuple(0 if axis is None else chosen.get(axis, slice(None)) for axis in axes)
         try:
             voxels = np.asarray(image.array[selection])
+        except MemoryError:
+            raise
         except Exception as error:
             raise StackError(f"{layout.path}: cannot be decoded: {one_line(error)}") from error
     remaining = [axis for axis in axes if axis in ("Z", "Y", "X")]
@@ -245,12 +247,19 @@ def _sizes_of(image: ZarrImage) -> tuple[VoxelSize, tuple[str, ...], str]:
         bare = bare or axis.micrometers is None
     if bare:
         unusable.append("an axis of space has no unit")
+    notes = [
+        f"the file's translation is {place:g} along {axis.letter.lower()}; it is taken for 0"
+        for axis, scale, place in zip(
+            image.axes, image.level.scale, image.level.translation, strict=True
+        )
+        if axis.letter in ("Z", "Y", "X") and isfinite(scale) and not isfinite(place)
+    ]
     note = (
         f"the file's scale is {' and '.join(negative)}; its absolute value is taken, and the stack "
         "is not turned round"
     )
     sizes = (found.get("Z"), found.get("Y"), found.get("X"))
-    return sizes, (note,) if negative else (), ", ".join(unusable)
+    return sizes, (*([note] if negative else []), *notes), ", ".join(unusable)
 
 
 def _origin_of(image: ZarrImage, *, in_lengths: bool) -> Spacing:

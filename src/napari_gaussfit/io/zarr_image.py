@@ -69,7 +69,7 @@ def opened(path: Path, position: int | None) -> Iterator[ZarrImage]:
         if root.is_file():
             store = zarr.storage.ZipStore(root, mode="r")
         image = _image_at(path, store, inner, position)
-    except StackError:
+    except (StackError, MemoryError):
         raise
     except Exception as error:
         raise StackError(
