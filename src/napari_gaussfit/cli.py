@@ -40,6 +40,9 @@ DEMO_FOLDER = "napari-gaussfit-demo"
 LARGEST_PICTURE = 2048
 """Pixels a side, at most, of a view that is no axis's."""
 
+MOST_PIXELS = 2**28
+"""Of a view along an axis: 16,384 x 16,384, which takes seconds and a few GB of memory."""
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "gaussians": {"type": int, "metavar": "N", "help": "how many at most"},
     "quality": {"choices": get_args(Quality), "help": "how long to go on (balanced)"},
@@ -395,12 +398,20 @@ def _camera(arguments: argparse.Namespace, saved: SavedFit, *, square: bool) -> 
             saved.box, arguments.azimuth or 0.0, arguments.elevation or 0.0, finest,
             largest_side=LARGEST_PICTURE,
         )  # fmt: skip
-    along = axis_view(saved.shape, saved.spacing, AXIS_NAMES.index(arguments.view or "z"))
+    axis = arguments.view or "z"
+    along = axis_view(saved.shape, saved.spacing, AXIS_NAMES.index(axis))
+    rows, columns = along.shape
+    if square:
+        rows, columns = (
+            math.ceil(n * size / finest) for n, size in zip(along.shape, along.pixel, strict=True)
+        )
+    if rows * columns > MOST_PIXELS:
+        raise SettingsError(
+            f"--view {axis}: the view along {axis} has {rows:,} x {columns:,} pixels, more than "
+            f"{MOST_PIXELS:,}; look from an angle (--azimuth 0), at {LARGEST_PICTURE} a side"
+        )
     if not square:
         return along
-    rows, columns = (
-        math.ceil(n * size / finest) for n, size in zip(along.shape, along.pixel, strict=True)
-    )
     return replace(along, shape=(rows, columns), pixel=(finest, finest), axis=None)
 
 

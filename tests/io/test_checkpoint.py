@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,6 @@ from napari_gaussfit.io.native import StackBox
 from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -279,3 +278,48 @@ def test_what_is_no_checkpoint_is_refused(
     assert "is damaged" in refusal(path, stack)
     path.write_bytes(b"")
     assert "is damaged" in refusal(path, stack)
+
+
+class _Touches:
+    """Unpickled, it writes a file: as any code could do anything."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self._path,)
+
+
+def test_a_file_that_holds_code_does_not_run_it(stack: Stack, tmp_path: Path) -> None:
+    path, touched = tmp_path / "model.pt", tmp_path / "touched"
+    torch.save({"means": _Touches(touched)}, path)
+    torch.load(path, weights_only=False)
+    assert touched.exists(), "it would run"
+    touched.unlink()
+    with pytest.raises(FormatError, match="not unpickled here"):
+        read_checkpoint(path, stack)
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(3, 3).to_sparse(),
+        torch.zeros(3, 3, device="meta"),
+        torch.zeros(3, 3, dtype=torch.complex64),
+        torch.zeros(()),
+        torch.full((3, 3), torch.nan),
+        "x" * 10_000,
+        None,
+    ],
+)
+def test_what_is_no_table_of_numbers_is_refused(
+    tensor: object, stack: Stack, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pt"
+    shapes = {"log_scales": torch.zeros(3, 3), "weights": torch.zeros(3)}
+    torch.save({"means": tensor, **shapes}, path)
+    with pytest.raises(FormatError) as error:
+        read_checkpoint(path, stack)
+    assert str(error.value).startswith(f"{path}: ")
+    assert len(str(error.value)) < 500

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file
 
 from napari_gaussfit.errors import FormatError, OutputError, SettingsError
@@ -358,3 +359,70 @@ def test_channels_of_different_gaussians_are_refused(in_channels: SavedFit) -> N
     moved = replace(in_channels.others[0], means=in_channels.field.means + 1)
     with pytest.raises(SettingsError, match="channel 1 has other Gaussians than channel 0"):
         replace(in_channels, others=(moved,))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"report": []}, "report is []"),
+        ({"report": {"iterations": "many"}}, "iterations is 'many'"),
+        ({"history": {"loss": 3}}, "history of loss is 3"),
+        ({"history": {"loss": [1.0], "seconds": []}}, "lists of 0 to 1 numbers"),
+        ({"shape": [0, 30, 28]}, "shape is"),
+        ({"shape": [14, 30, 10**12]}, "shape is"),
+        ({"shape": None}, "shape is None"),
+        ({"spacing": [1e-200, 0.1, 0.1]}, "dz is 1e-200"),
+        ({"spacing": [float("nan"), 0.1, 0.1]}, "dz is nan"),
+        ({"unit": "parsec"}, "unit='parsec'"),
+        ({"unit": None}, "unit is None"),
+        ({"background": float("nan")}, "background=nan"),
+        ({"background": "x" * 100_000}, "background is"),
+        ({"settings": {"full_covariance": "x"}}, "full_covariance is 'x'"),
+        ({"settings": None}, "settings is None"),
+        ({"stack": 7}, "stack is 7"),
+        ({"version": [9]}, None),
+    ],
+)
+def test_metadata_that_hold_anything_else_are_refused_by_their_name(
+    changed: dict[str, object], said: str | None, saved: SavedFit, tmp_path: Path
+) -> None:
+    path = tmp_path / "fit.safetensors"
+    save_fit(path, saved)
+    with safe_open(path, "np") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = json.loads(file.metadata()[FORMAT])
+    save_numpy(tensors, path, {FORMAT: json.dumps(metadata | changed)})
+    if said is None:
+        assert load_fit(path).stack == saved.stack
+        return
+    with pytest.raises(FormatError) as error:
+        load_fit(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert said in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+def test_metadata_that_are_nested_without_end_are_refused(saved: SavedFit, tmp_path: Path) -> None:
+    path = tmp_path / "fit.safetensors"
+    save_fit(path, saved)
+    with safe_open(path, "np") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_numpy(tensors, path, {FORMAT: "[" * 100_000})
+    with pytest.raises(FormatError, match="nested too deeply"):
+        load_fit(path)
+
+
+@pytest.mark.parametrize("name", ["means", "cholesky", "amplitudes"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3.4e38])
+def test_a_number_that_is_not_finite_is_refused(
+    name: str, value: float, saved: SavedFit, tmp_path: Path
+) -> None:
+    path = tmp_path / "fit.safetensors"
+    save_fit(path, saved)
+    with safe_open(path, "np") as file:
+        tensors = {each: file.get_tensor(each) for each in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    tensors[name].flat[-1] = value
+    save_numpy(tensors, path, metadata)
+    with pytest.raises(FormatError, match="Gaussian 49 of 50"):
+        load_fit(path)

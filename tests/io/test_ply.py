@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -270,3 +271,42 @@ def test_channels_have_properties_of_their_own_and_are_red_green_and_blue(
         expected = 0.99 * amplitudes / amplitudes.max()
         np.testing.assert_allclose(scene["colour"][:, n], expected, atol=2e-6)
     np.testing.assert_allclose(scene["opacity"], scene["colour"].max(axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"version": None}, "version None"),
+        ({"shape_zyx": 5}, "shape_zyx is 5"),
+        ({"shape_zyx": [1, 2]}, "shape_zyx is [1, 2]"),
+        ({"shape_zyx": [1.5, 2, 3]}, "shape is"),
+        ({"spacing_zyx": [0, 1, 1]}, "dz is 0"),
+        ({"unit": "micr/meter"}, "unit="),
+        ({"backgrounds": []}, "backgrounds is []"),
+        ({"backgrounds": [float("inf")]}, "background=inf"),
+    ],
+)
+def test_metadata_that_hold_anything_else_are_refused_by_their_name(
+    changed: dict[str, object], said: str, saved: SavedFit, tmp_path: Path
+) -> None:
+    path = tmp_path / "fit.ply"
+    write_ply(path, saved)
+    ply = PlyData.read(str(path), mmap=False)
+    [notice, line] = ply.comments
+    mark, _, text = line.partition(" ")
+    comments = [notice, f"{mark} {json.dumps(json.loads(text) | changed)}"]
+    PlyData(list(ply.elements), byte_order="<", comments=comments).write(str(path))
+    with pytest.raises(FormatError) as error:
+        read_ply(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert said in str(error.value)
+
+
+def test_a_centre_astronomically_far_is_refused(saved: SavedFit, tmp_path: Path) -> None:
+    path = tmp_path / "fit.ply"
+    write_ply(path, saved)
+    ply = PlyData.read(str(path), mmap=False)
+    ply["vertex"].data["x"][3] = 3e38
+    ply.write(str(path))
+    with pytest.raises(FormatError, match="Gaussian 3 of 40"):
+        read_ply(path)

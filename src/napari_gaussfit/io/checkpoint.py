@@ -7,7 +7,7 @@ stack's, and their brightness is in parts of the stack's range above its smalles
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.gaussians import Gaussians
 from napari_gaussfit.io.native import SavedFit, StackBox
+from napari_gaussfit.io.reading import refusing, shown
 from napari_gaussfit.io.xyz import covariances_in_zyx, covariances_of
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ class Layout:
 
     @property
     def described(self) -> str:
-        """The names and shapes in a line."""
-        return "{" + ", ".join(f"{name} [{shape}]" for name, shape in self.shapes.items()) + "}"
+        """The names in a line."""
+        return "{" + ", ".join(self.shapes) + "}"
 
 
 def _of_factors(name: str, regularisation: float) -> Callable[[Mapping[str, Tensor]], Floats]:
@@ -154,18 +155,22 @@ def read_checkpoint(
         If the box is none, or there is no such channel.
     """
     source = Path(path)
-    contents = _loaded(source)
-    tensors, layout = _recognised(source, contents)
-    own, extent = _checked_box(source, contents.get("aabb", UNIT_CUBE) if box is None else box)
+    with refusing(source, "a checkpoint of tensors, a .pt file"):
+        contents = _loaded(source)
+        tensors, layout = _recognised(source, contents)
+        own, extent = _checked_box(source, contents.get("aabb", UNIT_CUBE))
+    if box is not None:
+        own, extent = _checked_box(source, box)
+    means, *_, brightness = (tensors[name] for name in layout.shapes)
+    channels = brightness[:1].numel()
+    if channel is not None and not 0 <= channel < channels:
+        raise SettingsError(f"channel={channel}: {source} has {channels}, from 0")
     spacing = np.asarray(stack.spacing)
     stretch = np.asarray(stack.shape) * spacing / extent
-    means, *_, brightness = (tensors[name] for name in layout.shapes)
     low, high = stack.value_range if value_range is None else value_range
-    amplitudes = layout.brightness(brightness.double()).reshape(len(means), -1)
-    if channel is not None and not 0 <= channel < amplitudes.shape[1]:
-        raise SettingsError(f"channel={channel}: {source} has {amplitudes.shape[1]}, from 0")
-    chosen = amplitudes if channel is None else amplitudes[:, channel : channel + 1]
-    try:
+    with refusing(source, "a checkpoint of the notebook"):
+        amplitudes = layout.brightness(brightness.double()).reshape(len(means), -1)
+        chosen = amplitudes if channel is None else amplitudes[:, channel : channel + 1]
         gaussians = Gaussians.from_covariances(
             (means.double().numpy()[:, ::-1] - own) * stretch - spacing / 2,
             covariances_in_zyx(layout.covariances(tensors)) * np.outer(stretch, stretch),
@@ -173,12 +178,12 @@ def read_checkpoint(
             background=low,
             unit=stack.unit,
         )
-    except ValueError as error:
-        raise FormatError(f"{source}: {error}") from error
-    first, *others = (
-        GaussianField.from_numpy(replace(gaussians, amplitudes=(high - low) * one.float().numpy()))
-        for one in chosen.unbind(1)
-    )
+        first, *others = (
+            GaussianField.from_numpy(
+                replace(gaussians, amplitudes=(high - low) * one.float().numpy())
+            )
+            for one in chosen.unbind(1)
+        )
     notes = (_RELATIVE,) if isinstance(stack, StackBox) and value_range is None else ()
     return SavedFit(
         first, stack.name, stack.shape, stack.spacing, stack.unit,
@@ -191,9 +196,12 @@ def _loaded(path: Path) -> dict[str, Any]:
         found = "is a folder" if path.is_dir() else "there is no such file"
         raise FormatError(f"{path}: {found}; expected a checkpoint, a .pt file")
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+        with warnings.catch_warnings(action="ignore"):  # of old formats and odd storages
+            contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # as a damaged file lets torch stumble: KeyError, struct.error, ...
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise FormatError(
             f"{path}: is no checkpoint, is damaged, or holds more than tensors and plain values, "
             f"which are not unpickled here ({reason}); save its state_dict alone"
@@ -207,11 +215,14 @@ def _loaded(path: Path) -> dict[str, Any]:
 def _recognised(path: Path, contents: dict[str, Any]) -> tuple[dict[str, Tensor], Layout]:
     """Return the parameters and their layout, with the shapes that it asks for."""
     inner = next((contents[name] for name in _WRAPPERS if name in contents), contents)
+    if not isinstance(inner, dict):
+        raise FormatError(f"{path}: holds {shown(inner)} as state; expected a dictionary")
     for layout in LAYOUTS:
         if not set(layout.shapes) <= set(inner):
             continue
-        tensors = {name: torch.as_tensor(inner[name]).detach() for name in layout.shapes}
-        count = len(tensors[next(iter(layout.shapes))])
+        tensors = {name: _dense(path, name, inner[name]) for name in layout.shapes}
+        first = tensors[next(iter(layout.shapes))]
+        count = len(first) if first.ndim else 0
         for name, shape in layout.shapes.items():
             wanted = [count if n == "K" else n for n in shape.split(", ")]
             found = list(tensors[name].shape)
@@ -223,18 +234,34 @@ def _recognised(path: Path, contents: dict[str, Any]) -> tuple[dict[str, Tensor]
                 )
         return tensors, layout
     expected = ", or ".join(layout.described for layout in LAYOUTS)
+    keys = ", ".join(map(str, [*inner][:12]))
     raise FormatError(
-        f"{path}: has the keys {{{', '.join(map(str, inner))}}}; expected {expected}, plain or as "
+        f"{path}: has the keys {{{keys}}}; expected {expected}, plain or as "
         f"{' or '.join(_WRAPPERS)}"
     )
 
 
+def _dense(path: Path, name: str, value: object) -> Tensor:
+    """Return a tensor of real numbers that are there: neither sparse nor quantised nor without."""
+    if not isinstance(value, torch.Tensor):
+        raise FormatError(f"{path}: its {name} is {shown(value)}; expected a tensor")
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_complex():
+        raise FormatError(
+            f"{path}: its {name} is a tensor of {value.dtype}, {value.layout}, on {value.device}; "
+            "expected a dense one of real numbers"
+        )
+    return value.detach().double()
+
+
 def _checked_box(path: Path, box: ArrayLike | Tensor) -> tuple[Floats, Floats]:
     """Return the lower corner and the extent of a box, both z, y, x."""
-    ends = np.asarray(box, np.float64)
+    try:
+        ends = np.asarray(box, np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        ends = np.empty(0)
     if ends.shape != (3, 2) or not (np.isfinite(ends).all() and (ends[:, 1] > ends[:, 0]).all()):
         raise SettingsError(
-            f"box={ends.tolist()} of {path}: expected lower and upper ends of x, y and z, e.g. "
+            f"box={shown(box)} of {path}: expected lower and upper ends of x, y and z, e.g. "
             "[[0, 1], [0, 1], [0, 1]]"
         )
     return ends[::-1, 0], ends[::-1, 1] - ends[::-1, 0]

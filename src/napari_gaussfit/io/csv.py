@@ -18,6 +18,7 @@ from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.io.atomic import replacing
+from napari_gaussfit.io.reading import refusing
 from napari_gaussfit.io.units import standard_unit
 
 if TYPE_CHECKING:
@@ -179,6 +180,11 @@ def read_channels(
         As for `read_csv`.
     """
     source = Path(path)
+    with refusing(source, "a table of Gaussians"):
+        return _channels_of(source, backgrounds)
+
+
+def _channels_of(source: Path, backgrounds: Sequence[float]) -> tuple[GaussianField, ...]:
     table = _parsed(source)
     missing = [name for name in _NEEDED if name not in table]
     if missing:
@@ -192,17 +198,14 @@ def read_channels(
     covariances = np.empty((len(table), 3, 3))
     for name, (i, j) in _COVARIANCES.items():
         covariances[:, i, j] = covariances[:, j, i] = numbers[name]
-    try:
-        unit, factor = _checked_unit(source, table)
-        gaussians = Gaussians.from_covariances(
-            numbers[list(_AXES)].to_numpy() * factor,
-            covariances * factor**2,
-            numbers[brightness[0]].to_numpy(),
-            background=backgrounds[0],
-            unit=unit,
-        )
-    except SettingsError as error:
-        raise FormatError(f"{source}: {error}") from error
+    unit, factor = _checked_unit(source, table)
+    gaussians = Gaussians.from_covariances(
+        numbers[list(_AXES)].to_numpy() * factor,
+        covariances * factor**2,
+        numbers[brightness[0]].to_numpy(),
+        background=backgrounds[0],
+        unit=unit,
+    )
     levels = [*backgrounds, *[backgrounds[-1]] * len(brightness)]
     amplitudes = numbers[brightness].to_numpy(np.float32).T.copy()
     return tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +75,11 @@ def rendered(saved: SavedFit) -> NDArray[np.float32]:
     """
     import numpy as np
 
+    from napari_gaussfit.io.layout import refuse_what_memory_cannot_hold
+
+    voxels = math.prod(saved.shape) * len(saved.channels)
+    # The kernels' own volume and the sum with the background, beside what is returned.
+    refuse_what_memory_cannot_hold(f"the volume of {saved.stack}", 2 * 4 * voxels, voxels)
     volumes = [one.voxelise(saved.shape, saved.spacing).numpy() for one in saved.channels]
     return np.stack(volumes) if len(volumes) > 1 else volumes[0]
 

@@ -17,11 +17,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from napari_gaussfit._limits import FARTHEST_MEAN, LONGEST_SIDE
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.gaussians import Gaussians
 from napari_gaussfit.io.atomic import replacing
 from napari_gaussfit.io.layout import checked_spacing
+from napari_gaussfit.io.reading import is_number, numbers_of, parsed_json, refusing, shown
 from napari_gaussfit.io.units import standard_unit
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ VERSION = 2
 channel, which version 1 knew alone, are still written as such."""
 
 _AXES = "zyx"
+
+_UNITS = ("micrometer", "pixel")
 
 _FIELD_TENSORS = ("means", "cholesky", "amplitudes")
 
@@ -186,8 +190,8 @@ class SavedFit:
     Raises
     ------
     SettingsError
-        If the field is in another unit than the stack, or the channels' Gaussians differ in more
-        than brightness.
+        If the field is in another unit than the stack, the channels' Gaussians differ in more than
+        brightness, or shape, spacing or unit are not those of a stack.
     """
 
     field: GaussianField
@@ -206,7 +210,8 @@ class SavedFit:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a field and a stack in different units, and channels of different Gaussians."""
+        """Refuse what is no stack, another unit than its, and channels of different Gaussians."""
+        self._refuse_no_stack()
         if self.field.unit != self.unit:
             raise SettingsError(
                 f"unit={self.unit!r} of the stack is not the field's, {self.field.unit!r}; "
@@ -220,6 +225,24 @@ class SavedFit:
                     f"channel {n} has other Gaussians than channel 0; expected the same means and "
                     "covariances, with amplitudes of its own"
                 )
+
+    def _refuse_no_stack(self) -> None:
+        if self.unit not in _UNITS:
+            raise SettingsError(f"unit is {shown(self.unit)}; expected {' or '.join(_UNITS)}")
+        sides: tuple[object, ...] = self.shape
+        whole = [n for n in sides if isinstance(n, (int, np.integer)) and n is not True]
+        if len(sides) != 3 or len(whole) != 3 or not 1 <= min(whole) <= max(whole) <= LONGEST_SIDE:
+            raise SettingsError(
+                f"shape is {shown(self.shape)}; expected three whole numbers from 1 to "
+                f"{LONGEST_SIDE:,}, the voxels along z, y and x"
+            )
+        checked_spacing(self.spacing)
+        if not all(abs(position) <= FARTHEST_MEAN for position in self.origin):
+            raise SettingsError(f"origin is {shown(self.origin)}; expected three finite numbers")
+        for name in ("channel", "time"):
+            index: object = getattr(self, name)
+            if index is not None and (not isinstance(index, (int, np.integer)) or index < 0):
+                raise SettingsError(f"{name} is {shown(index)}; expected a number from 0, or null")
 
     @property
     def place(self) -> dict[str, int]:
@@ -285,18 +308,16 @@ def load_fit(path: str | os.PathLike[str]) -> SavedFit:
         If there is no such file, or it is truncated, of another kind or of a newer version.
     """
     source = Path(path)
-    arrays, header = _contents(source)
-    metadata = _checked_metadata(source, header, sorted(arrays))
-    missing = [name for name in _FIELD_TENSORS if name not in arrays]
-    if missing:
-        raise FormatError(
-            f"{source}: lacks the tensors {_listed(missing)}; it has {_listed(sorted(arrays))}, "
-            f"expected {_listed(_FIELD_TENSORS)}"
-        )
-    try:
+    with refusing(source, "a fit that napari-gaussfit saved"):
+        arrays, header = _contents(source)
+        metadata = _checked_metadata(source, header, sorted(arrays))
+        missing = [name for name in _FIELD_TENSORS if name not in arrays]
+        if missing:
+            raise FormatError(
+                f"{source}: lacks the tensors {_listed(missing)}; it has "
+                f"{_listed(sorted(arrays))}, expected {_listed(_FIELD_TENSORS)}"
+            )
         return _fit_of(arrays, metadata)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{source}: its contents do not belong together: {error}") from error
 
 
 def _same_shapes(field: GaussianField, other: GaussianField) -> bool:
@@ -358,14 +379,14 @@ def _checked_metadata(path: Path, header: dict[str, str], names: list[str]) -> d
             f"and its tensors are {_listed(names)}, expected the metadata {FORMAT!r}"
         )
     try:
-        metadata = json.loads(header[FORMAT])
-    except json.JSONDecodeError as error:
+        metadata = parsed_json(header[FORMAT])
+    except ValueError as error:
         raise FormatError(f"{path}: its metadata {FORMAT!r} is no JSON: {error}") from error
-    found = sorted(metadata) if isinstance(metadata, dict) else []
-    version = metadata["version"] if "version" in found else None
+    found = sorted(metadata)
+    version = metadata.get("version")
     if isinstance(version, int) and version > VERSION:
         raise FormatError(
-            f"{path}: is of format version {version}, this program reads up to {VERSION}; "
+            f"{path}: is of format version {shown(version)}, this program reads up to {VERSION}; "
             "install a newer napari-gaussfit"
         )
     missing = [key for key in _KEYS if key not in found]
@@ -375,38 +396,49 @@ def _checked_metadata(path: Path, header: dict[str, str], names: list[str]) -> d
             f"expected {_listed(_KEYS)}"
         )
     if metadata["axes"] != _AXES:
-        raise FormatError(f"{path}: has the axes {metadata['axes']!r}, expected {_AXES!r}")
-    return dict(metadata)
+        raise FormatError(f"{path}: has the axes {shown(metadata['axes'])}, expected {_AXES!r}")
+    return metadata
 
 
 def _fit_of(arrays: Arrays, metadata: dict[str, Any]) -> SavedFit:
+    for name in _FIELD_TENSORS:
+        if arrays[name].dtype.kind not in "fiu":
+            raise SettingsError(f"{name} holds {arrays[name].dtype}; expected real numbers")
     means, cholesky, amplitudes = (arrays[name].astype(np.float32) for name in _FIELD_TENSORS)
-    unit, factor = standard_unit(str(metadata["unit"]))
+    if amplitudes.ndim not in (1, 2):
+        raise SettingsError(f"amplitudes has shape {amplitudes.shape}; expected [K] or [K, C]")
+    unit, factor = standard_unit(_of_kind(metadata, "unit", str, "'micrometer' or 'pixel'"))
     if factor != 1:
         raise SettingsError(
             f"unit={metadata['unit']!r}; expected 'micrometer' or 'pixel', which fits are saved in"
         )
-    nz, ny, nx = (int(length) for length in metadata["shape"])
-    dz, dy, dx = (float(distance) for distance in metadata["spacing"])
-    z, y, x = (float(position) for position in metadata.get("origin", (0, 0, 0)))
-    settings = dict(metadata["settings"])
-    full = bool(settings.get("full_covariance", True))
     background = metadata["background"]
-    backgrounds = background if isinstance(background, list) else [background]
+    levels = numbers_of(background if isinstance(background, list) else [background], "background")
+    settings = _of_kind(metadata, "settings", dict, "names and values")
+    full = settings.get("full_covariance", True)
+    if not isinstance(full, bool):
+        raise SettingsError(f"full_covariance is {shown(full)}; expected true or false")
     brightness = amplitudes[:, None] if amplitudes.ndim == 1 else amplitudes
+    if len(levels) != brightness.shape[1] or not levels:
+        raise SettingsError(
+            f"it has {len(levels)} backgrounds and {brightness.shape[1]} amplitudes a Gaussian; "
+            "expected one of each for every channel"
+        )
     field, *others = (
         GaussianField.from_numpy(Gaussians(means, cholesky, one, float(level), unit, full))
-        for one, level in zip(brightness.T.copy(), backgrounds, strict=True)
+        for one, level in zip(brightness.T.copy(), levels, strict=True)
     )
+    dz, dy, dx = numbers_of(metadata["spacing"], "spacing", 3)
+    z, y, x = (float(n) for n in numbers_of(metadata.get("origin", [0.0, 0.0, 0.0]), "origin", 3))
     return SavedFit(
         field=field,
-        stack=str(metadata["stack"]),
-        shape=(nz, ny, nx),
+        stack=_of_kind(metadata, "stack", str, "a name"),
+        shape=tuple(_of_kind(metadata, "shape", list, "three whole numbers")),
         spacing=(dz, dy, dx),
         unit=unit,
         settings=settings,
-        history={name: list(values) for name, values in metadata["history"].items()},
-        report=metadata["report"],
+        history=_checked_history(metadata),
+        report=_checked_report(metadata),
         state={
             name.removeprefix(_STATE_PREFIX): array
             for name, array in arrays.items()
@@ -414,13 +446,38 @@ def _fit_of(arrays: Arrays, metadata: dict[str, Any]) -> SavedFit:
         },
         others=tuple(others),
         origin=(z, y, x),
-        channel=_index(metadata.get("channel")),
-        time=_index(metadata.get("time")),
+        channel=metadata.get("channel"),
+        time=metadata.get("time"),
     )
 
 
-def _index(found: Any) -> int | None:
-    return None if found is None else int(found)
+def _of_kind(metadata: dict[str, Any], name: str, kind: type, expected: str) -> Any:
+    if not isinstance(metadata[name], kind):
+        raise SettingsError(f"{name} is {shown(metadata[name])}; expected {expected}")
+    return metadata[name]
+
+
+def _checked_history(metadata: dict[str, Any]) -> dict[str, list[float]]:
+    """Return the history: lists of numbers, all of one length."""
+    history = _of_kind(metadata, "history", dict, "names and lists of numbers")
+    lists = {
+        name: numbers_of(values, f"history of {name[:40]}") for name, values in history.items()
+    }
+    lengths = {len(values) for values in lists.values()}
+    if len(lengths) > 1:
+        raise SettingsError(f"history has lists of {min(lengths)} to {max(lengths)} numbers")
+    return lists
+
+
+def _checked_report(metadata: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the report, whose numbers of steps and seconds are asked for as a fit goes on."""
+    if metadata["report"] is None:
+        return None
+    report: dict[str, Any] = _of_kind(metadata, "report", dict, "names and values, or null")
+    for name in ("iterations", "seconds"):
+        if name in report and not is_number(report[name]):
+            raise SettingsError(f"report: {name} is {shown(report[name])}; expected a number")
+    return report
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_gaussfit._limits import LONGEST_SIDE
 from napari_gaussfit.errors import FormatError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.gaussians import Gaussians
 from napari_gaussfit.io.atomic import replacing
 from napari_gaussfit.io.native import SavedFit
+from napari_gaussfit.io.reading import is_number, numbers_of, parsed_json, refusing, shown
 from napari_gaussfit.io.units import standard_unit
 from napari_gaussfit.io.xyz import covariances_in_zyx, covariances_of, scales_and_quaternions
 
@@ -140,13 +142,16 @@ def read_ply(path: str | os.PathLike[str]) -> SavedFit:
     Raises
     ------
     FormatError
-        If there is no such file, it is no PLY or a truncated one, or lacks a property or a number.
+        If there is no such file, it is no PLY or a truncated one, lacks a property or a number, or
+        holds Gaussians that no stack can have.
     """
     source = Path(path)
-    ply = _parsed(source)
-    rows = _checked_rows(source, ply)
-    metadata = _metadata(source, ply)
+    with refusing(source, "a PLY of 3D Gaussian splatting"):
+        ply = _parsed(source)
+        return _fit_of(source.stem, _checked_rows(source, ply), _metadata(source, ply))
 
+
+def _fit_of(name: str, rows: NDArray[Any], metadata: dict[str, Any]) -> SavedFit:
     def columns(*names: str) -> Floats:
         return np.stack([np.asarray(rows[name], np.float64) for name in names], axis=1)
 
@@ -158,32 +163,33 @@ def read_ply(path: str | os.PathLike[str]) -> SavedFit:
     if names:
         amplitudes = columns(*names)
     else:
-        scale = float(metadata.get("amplitude_scale", 1.0))
+        [scale] = numbers_of([metadata.get("amplitude_scale", 1.0)], "amplitude_scale")
         amplitudes = scale / (1 + np.exp(-columns("opacity")))
-    reach = np.ceil(means.max(axis=0, initial=1.0)).astype(int) + 1
-    nz, ny, nx = (int(n) for n in metadata.get("shape_zyx", reach))
-    try:
-        unit, factor = standard_unit(str(metadata.get("unit", "pixel")))
-        spacing = metadata.get("spacing_zyx", (1.0, 1.0, 1.0))
-        dz, dy, dx = (float(step) * factor for step in spacing)
-        covariances = covariances_of(columns(*_SCALES), columns(*_QUATERNION))
-        gaussians = Gaussians.from_covariances(
-            means * factor,
-            covariances_in_zyx(covariances) * factor**2,
-            amplitudes[:, 0],
-            unit=unit,
-        )
-        backgrounds = metadata.get("backgrounds", [0.0] * amplitudes.shape[1])
-        first, *others = (
-            GaussianField.from_numpy(replace(gaussians, amplitudes=one, background=float(level)))
-            for one, level in zip(amplitudes.T.astype(np.float32), backgrounds, strict=True)
-        )
-    except ValueError as error:
-        raise FormatError(f"{source}: {error}") from error
-    name = str(metadata.get("stack", source.stem))
-    z, y, x = (float(position) for position in metadata.get("origin_zyx", (0, 0, 0)))
+    # Held to what an integer holds; a stack of more voxels than it may have is refused.
+    reach = np.ceil(means.max(axis=0, initial=1.0)).clip(max=LONGEST_SIDE).astype(int) + 1
+    nz, ny, nx = numbers_of(metadata.get("shape_zyx", reach.tolist()), "shape_zyx", 3)
+    spacing = numbers_of(metadata.get("spacing_zyx", [1.0, 1.0, 1.0]), "spacing_zyx", 3)
+    none = [0.0] * amplitudes.shape[1]
+    backgrounds = numbers_of(metadata.get("backgrounds", none), "backgrounds", len(none))
+    unit, factor = standard_unit(str(metadata.get("unit", "pixel")))
+    dz, dy, dx = (step * factor for step in spacing)
+    covariances = covariances_of(columns(*_SCALES), columns(*_QUATERNION))
+    gaussians = Gaussians.from_covariances(
+        means * factor,
+        covariances_in_zyx(covariances) * factor**2,
+        amplitudes[:, 0],
+        unit=unit,
+    )
+    first, *others = (
+        GaussianField.from_numpy(replace(gaussians, amplitudes=one, background=float(level)))
+        for one, level in zip(amplitudes.T.astype(np.float32), backgrounds, strict=True)
+    )
+    shape: Any = nz, ny, nx  # whole numbers, or refused
+    stack = str(metadata.get("stack", name))
+    place = numbers_of(metadata.get("origin_zyx", [0.0, 0.0, 0.0]), "origin_zyx", 3)
+    z, y, x = (float(position) for position in place)
     return SavedFit(
-        first, name, (nz, ny, nx), (dz, dy, dx), unit,
+        first, stack, shape, (dz, dy, dx), unit,
         others=tuple(others), origin=(z, y, x), notes=notes,
         channel=metadata.get("channel"), time=metadata.get("time"),
     )  # fmt: skip
@@ -235,7 +241,7 @@ def _parsed(path: Path) -> PlyData:
     try:
         # Not mapped, since a file that is still mapped cannot be replaced on Windows.
         return PlyData.read(str(path), mmap=False)
-    except (PlyParseError, ValueError) as error:
+    except PlyParseError as error:
         reason = " ".join(str(error).split())
         raise FormatError(f"{path}: is no PLY, or a truncated one: {reason}") from error
 
@@ -254,7 +260,13 @@ def _checked_rows(path: Path, ply: PlyData) -> NDArray[Any]:
             f"{path}: lacks the properties {', '.join(missing)}; it has {', '.join(names)}, "
             f"expected those of 3D Gaussian splatting: {', '.join(_NEEDED)}"
         )
-    for name in (*_NEEDED, *(name for name in names if name.startswith("amplitude"))):
+    own = _amplitude_names_in(rows)
+    missing = [name for name in own if name not in names]
+    if missing:
+        raise FormatError(f"{path}: lacks the properties {', '.join(missing)} of its channels")
+    for name in (*_NEEDED, *own):
+        if rows.dtype[name].kind not in "fiu":
+            raise FormatError(f"{path}: has lists as {name}; expected a number for each vertex")
         bad = np.flatnonzero(~np.isfinite(rows[name]))
         if len(bad):
             raise FormatError(
@@ -270,13 +282,14 @@ def _metadata(path: Path, ply: PlyData) -> dict[str, Any]:
     for comment in ply.comments:
         if comment.startswith(mark):
             try:
-                metadata = json.loads(comment.removeprefix(_MARK))
-            except json.JSONDecodeError as error:
+                metadata = parsed_json(comment.removeprefix(_MARK))
+            except ValueError as error:
                 raise FormatError(f"{path}: its comment {_MARK!r} is no JSON: {error}") from error
-            if metadata.get("version", 0) > VERSION:
+            version = metadata.get("version", 0)
+            if not is_number(version) or not version <= VERSION:
                 raise FormatError(
-                    f"{path}: is of version {metadata['version']}, this program reads up to "
-                    f"{VERSION}; install a newer napari-gaussfit"
+                    f"{path}: is of version {shown(version)}, this program reads up to {VERSION}; "
+                    "install a newer napari-gaussfit"
                 )
-            return dict(metadata)
+            return metadata
     return {}
