@@ -327,8 +327,11 @@ def test_a_fit_is_refined_in_a_folder_of_its_own(
     out = tmp_path / "better"
     refine = ["fit", str(stack), "-o", str(out), "--refine", str(fitted)]
     assert main([*refine, "--iterations", "20"]) == 0
+    summary = capsys.readouterr().out
+    assert re.search(r"refining .*: \d+\.\d\d dB before, \d+\.\d\d dB refined", summary)
     began, ended = report_in(fitted), report_in(out)
     assert ended["gaussians"] == began["gaussians"]
+    assert ("; not converged: 50 more steps would" in summary) == (not ended["converged"])
     assert float(str(ended["voxel_psnr"])) >= float(str(began["voxel_psnr"]))
     assert "leave one of them out" in refused(capsys, *refine, "--resume")
     elsewhere = ["fit", stack, "-o", tmp_path / "other", "--refine", fitted]

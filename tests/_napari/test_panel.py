@@ -666,7 +666,7 @@ def state(panel: GaussianFitPanel) -> QLabel:
     return label
 
 
-AMBER, BLUE = "#d99a2b", "#3a7fc4"
+AMBER, BLUE = "#a8690a", "#3a7fc4"
 
 
 def test_a_fit_that_has_not_converged_says_so_in_amber_and_one_that_has_is_blue(

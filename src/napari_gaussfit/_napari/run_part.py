@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunPart"]
 
-_AMBER = "#d99a2b"
+_AMBER = "#a8690a"
 
 _COLOURS = {
     Phase.IDLE: "#7f8a99",
