@@ -56,10 +56,12 @@ class Shots:
 
     def take_all(self, gaussians: int) -> None:
         """Fit, and take a picture of each thing worth seeing."""
+        from qtpy.QtWidgets import QLabel
+
         from napari_gaussfit.settings import FitSettings
 
         panel = self.panel
-        wait_for(panel.run.buttons["Fit"].isEnabled)
+        wait_for(lambda: "Suggested" in panel.findChild(QLabel, "gaussfit_facts").text())
         self.take("setup", SETUP)
         panel.model.settings = FitSettings(gaussians=gaussians, quality="fine")
         panel.start_fit()

@@ -158,6 +158,8 @@ class DataPart(QWidget):
             words = f"⚠ {refused[-1]}" if refused else _NO_STACK
         self._words.setText(words)
         self._words.setVisible(bool(words))
+        # Its place is kept until the intensities are known: nothing moves under the mouse.
+        self._histogram.setVisible(source is not None)
 
     def reset_choices(self, _event: object = None) -> None:
         """Offer the layers that there are now; take the newest image where none was chosen."""

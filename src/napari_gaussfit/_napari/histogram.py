@@ -52,11 +52,14 @@ class Histogram(QWidget):
 
     def show_preview(self, preview: Preview | None) -> None:
         """Show a stack's intensities, or nothing."""
-        self.setVisible(preview is not None)
         if preview is None:
+            if self._plot is not None:
+                self._plot.hide()
+            self._words.setText("")
             return
         if self._plot is None:
             self._make_plot()
+        self._plot.show()
         self._bars.setData(preview.edges, np.log10(preview.counts + 1.0))
         self._line.setValue(preview.background)
         self._words.setText(

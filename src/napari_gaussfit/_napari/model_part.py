@@ -66,6 +66,7 @@ class ModelPart(QWidget):
             "Off: the fit runs inside napari, for those who debug.",
         )
         self._facts = QLabel()
+        self._facts.setObjectName("gaussfit_facts")
         self._facts.setWordWrap(True)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
