@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +35,6 @@ from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from napari_gaussfit.fitting import Fit
 
@@ -375,6 +375,23 @@ def test_a_name_in_any_script_is_printed_in_any_encoding(stack: Path, tmp_path: 
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, b""), done
         assert said in done.stdout.decode("cp1252")
+    assert sorted(path.name for path in out.iterdir()) == FILES
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_log_on_a_full_disk_costs_no_fit(stack: Path, tmp_path: Path) -> None:
+    program, out = [sys.executable, "-m", "napari_gaussfit.cli"], tmp_path / "out"
+    fit = [*program, "fit", str(stack), "-o", str(out), "--gaussians", "4", "--iterations", "5"]
+    reason = "what was to be printed cannot be: No space left on device"
+    for command, redirected, said in (
+        (fit, "> /dev/full", reason),
+        ([*program, "info", str(out)], "> /dev/full 2>&1", ""),
+    ):
+        line = f"{shlex.join(command)} {redirected}"
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+        assert done.returncode == 3, done
+        assert done.stderr.strip().endswith(said)
+        assert "Traceback" not in done.stderr
     assert sorted(path.name for path in out.iterdir()) == FILES
 
 

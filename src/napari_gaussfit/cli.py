@@ -1,13 +1,13 @@
 """The command line: fit, render, export, info, demo.
 
-Exit codes: 0 done; 2 bad input or bad settings, one line on stderr; 130 interrupted, with the fit
-so far saved. Heavy imports stand inside the functions, so that ``--help`` answers at once.
+Exit codes: 0 done; 2 bad input or bad settings, one line on stderr; 3 a fit has ended, but a file
+or what was printed could not be written; 130 interrupted, with the fit so far saved. Heavy imports
+stand inside the functions, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import sys
 from dataclasses import replace
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from napari_gaussfit.errors import GaussfitError, SettingsError
+from napari_gaussfit.printing import printing
 from napari_gaussfit.settings import Device, FitSettings, Loss, Objective, Quality
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 PROGRAM = "napari-gaussfit"
-DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+DONE, BAD_INPUT, NOT_WRITTEN, INTERRUPTED = 0, 2, 3, 130
 DEMO_FOLDER = "napari-gaussfit-demo"
 LARGEST_PICTURE = 2048
 """Pixels a side, at most, of a view that is no axis's."""
@@ -80,8 +81,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         The arguments; the process's own by default.
     """
-    _print_whatever_it_is()
-    arguments = _parser().parse_args(argv)
+    with printing() as out:
+        code = _ran(_parser().parse_args(argv))
+        out.flush()
+        if out.error is not None and not isinstance(out.error, BrokenPipeError):
+            _say(f"error: what was to be printed cannot be: {out.error.strerror}")
+        return code or (NOT_WRITTEN if out.error is not None else DONE)
+
+
+def _ran(arguments: argparse.Namespace) -> int:
+    """Run a command; say what ends it, and return the exit code."""
     try:
         return int(arguments.run(arguments))
     except KeyboardInterrupt:
@@ -93,15 +102,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         _say("error: there is not enough memory; crop or bin the stack, or close other programs")
         return BAD_INPUT
-
-
-def _print_whatever_it_is() -> None:
-    """Have what a terminal's encoding lacks printed as escapes: names come in every script."""
-    # Both are None where they were closed, and in a program without a console on Windows.
-    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _say(line: str) -> None:
