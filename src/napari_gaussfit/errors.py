@@ -28,8 +28,9 @@ _KEPT_AT_END = 160
 class GaussfitError(Exception):
     """Any error that this package raises on purpose; its message is one line, shortened if long."""
 
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*(_one_line(a) if isinstance(a, str) else a for a in arguments))
+    def __str__(self) -> str:
+        """Return the message, shortened if long."""
+        return _one_line(super().__str__())
 
 
 def _one_line(text: str) -> str:
