@@ -161,7 +161,7 @@ def centred_scene(path: Path, lowest: float) -> Floats:
     return centres
 
 
-@pytest.mark.parametrize("lowest", [-4.6, -50.0])
+@pytest.mark.parametrize("lowest", [-4.6, -50.0, 3000.2])
 def test_a_scene_about_the_origin_comes_in_a_stack_that_holds_all_of_it(
     tmp_path: Path, lowest: float
 ) -> None:

@@ -136,8 +136,8 @@ def read_ply(path: str | os.PathLike[str]) -> SavedFit:
     SavedFit
         Of a file of another program: in pixels of a stack that reaches from the origin to the last
         centre, with the opacities for amplitudes, and no background. Colours are left out. Where
-        centres lie below the origin, all are moved so that the stack holds them, and a note says
-        by how much.
+        centres lie below the origin, or far from it, all are moved so that the stack holds them,
+        and a note says by how much.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def _fit_of(name: str, rows: NDArray[Any], metadata: dict[str, Any]) -> SavedFit
     notes: tuple[str, ...] = ()
     means = columns(*_POSITIONS)[:, ::-1]
     if "shape_zyx" not in metadata:
-        means, notes = _moved_above_origin(means)
+        means, notes = _moved_to_origin(means)
     names = _amplitude_names_in(rows)
     if names:
         amplitudes = columns(*names)
@@ -195,23 +195,27 @@ def _fit_of(name: str, rows: NDArray[Any], metadata: dict[str, Any]) -> SavedFit
     )  # fmt: skip
 
 
-def _moved_above_origin(means: Floats) -> tuple[Floats, tuple[str, ...]]:
-    """Return centres [K, 3] that a stack from the origin holds, and a note if they were moved.
+def _moved_to_origin(means: Floats) -> tuple[Floats, tuple[str, ...]]:
+    """Return centres [K, 3] that a stack from the origin holds well, and a note if they moved.
 
-    By whole pixels, so that what lay on a voxel's centre still does.
+    They move where one lies below the origin, or all lie further from it than they reach. By whole
+    pixels, so that what lay on a voxel's centre still does.
     """
-    shift = np.abs(np.floor(means.min(axis=0, initial=0.0) + 0.5))
-    if not shift.any():
+    if not len(means):
         return means, ()
-    lowest, highest = (
-        " x ".join(f"{n:.4g}" for n in ends(means, axis=0)) for ends in (np.min, np.max)
-    )
-    by = " x ".join(f"{n:g}" for n in shift)
+    lowest, highest = means.min(axis=0), means.max(axis=0)
+    corner = np.floor(lowest + 0.5)
+    if not (corner > highest - lowest).all():
+        corner = np.minimum(corner, 0)
+    if not corner.any():
+        return means, ()
+    ends = (" x ".join(f"{n:.4g}" for n in end) for end in (lowest, highest))
+    by = " x ".join(f"{n:g}" for n in 0.0 - corner)
     note = (
-        f"its centres lie between {lowest} and {highest} (z, y, x), partly below the origin; all "
-        f"were moved by {by}, so that a stack that begins at the origin holds them"
+        f"its centres lie between {' and '.join(ends)} (z, y, x), which a stack that begins at the "
+        f"origin does not hold, or mostly empty; all were moved by {by}"
     )
-    return means + shift, (note,)
+    return means - corner, (note,)
 
 
 def _colours(relative: Floats) -> Floats:
