@@ -106,6 +106,33 @@ class TestWhyNot:
         with pytest.raises(SettingsError, match=r"a first kernel did not run on Thing 1 \("):
             _kernels.device_named("cuda")
 
+    @pytest.mark.parametrize(
+        ("linker", "advice"),
+        [
+            (
+                "13.0.88",
+                "nvidia-nvvm 13.5.37 compiles for a newer CUDA than nvidia-nvjitlink 13.0.88",
+            ),
+            ("13.0.88", 'run pip install "nvidia-nvvm==13.0.*"'),
+            ("13.5.37", "update the driver, or install"),
+            ("13.10.1", "update the driver, or install"),
+        ],
+    )
+    def test_a_compiler_that_is_newer_than_its_linker(
+        self, monkeypatch: pytest.MonkeyPatch, linker: str, advice: str
+    ) -> None:
+        packages = {"nvidia-nvvm": "13.5.37", "nvidia-nvjitlink": linker}
+        monkeypatch.setattr(cuda_probe, "version", packages.__getitem__)
+
+        def fail(_: object) -> None:
+            message = "ERROR_INVALID_PTX"
+            raise RuntimeError(message)
+
+        monkeypatch.setattr(cuda_probe, "_try", fail)
+        with pytest.raises(SettingsError, match=r"Thing 1 \(ERROR_INVALID_PTX\); ") as refused:
+            _kernels.device_named("cuda")
+        assert advice in str(refused.value)
+
     def test_auto_falls_back_to_the_cpu(self) -> None:
         assert _kernels.device_named("auto") == torch.device("cpu")
 

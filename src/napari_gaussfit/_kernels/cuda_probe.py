@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 import torch
@@ -28,9 +29,12 @@ def why_not(index: int | None = None) -> str | None:
     # Drivers, linkers and compilers fail in ways of their own, and any of them means no.
     except Exception as error:  # noqa: BLE001
         lines = str(error).strip().splitlines() or [type(error).__name__]
+        advice = _which_do_not_fit() or (
+            f"update the driver, or install napari-gaussfit[{extra}] anew"
+        )
         return (
             f"a first kernel did not run on {torch.cuda.get_device_name(index)} ({lines[0]}); "
-            f"update the driver, or install napari-gaussfit[{extra}] anew"
+            f"{advice}"
         )
     return None
 
@@ -54,6 +58,21 @@ def _why_torch_cannot(index: int | None) -> str | None:
         name = torch.cuda.get_device_name(index)
         return f"{name} has compute capability {have}; {need} or newer is needed"
     return None
+
+
+def _which_do_not_fit() -> str | None:
+    """Say so where the compiler, NVVM, is of a newer CUDA than nvJitLink, which links its PTX."""
+    try:
+        compiler, linker = version("nvidia-nvvm"), version("nvidia-nvjitlink")
+    except PackageNotFoundError:  # of CUDA 12, or not from packages
+        return None
+    release = ".".join(linker.split(".")[:2])
+    if [*map(int, compiler.split(".")[:2])] <= [*map(int, release.split("."))]:
+        return None
+    return (
+        f"nvidia-nvvm {compiler} compiles for a newer CUDA than nvidia-nvjitlink {linker} links: "
+        f'run pip install "nvidia-nvvm=={release}.*"'
+    )
 
 
 def _try(device: torch.device) -> None:
