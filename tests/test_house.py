@@ -13,10 +13,13 @@ import venv
 import zipfile
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +90,25 @@ def imports_of(path: Path, root: Path) -> Iterator[str]:
             above = package[: len(package) - node.level + 1] if node.level else []
             source = ".".join([*above, *filter(None, [node.module])])
             yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def distributions(requirements: list[str]) -> set[str]:
+    """Return the names of required distributions, as an index spells them."""
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
+
+
+def distributions_imported_below(folder: Path) -> set[str]:
+    """Return the distributions that the modules in a folder import, also inside functions."""
+    offered = packages_distributions()
+    tops = {
+        name.partition(".")[0] for path in folder.rglob("*.py") for name in imports_of(path, folder)
+    }
+    own = {path.stem for path in folder.rglob("*.py")} | {folder.name, PACKAGE}
+    return {
+        canonicalize_name(distribution)
+        for top in tops - own - sys.stdlib_module_names
+        for distribution in offered.get(top, [top])
+    }
 
 
 def part_of(module: str) -> str:
@@ -190,6 +212,19 @@ def test_nothing_that_is_built_is_kept(checkout: Path) -> None:
         pytest.skip("needs a git checkout")
     kept = run("git", "-C", checkout, "ls-files", "--cached", "--ignored", "--exclude-standard")
     assert not kept, f"git has what .gitignore names: {kept.split()[:5]}"
+
+
+def test_what_is_imported_is_declared(checkout: Path, source: Path) -> None:
+    project = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    declared = distributions(project["dependencies"])
+    optional = distributions(extras["cuda13"])
+    imported = distributions_imported_below(source)
+    assert imported <= declared | optional, f"undeclared: {imported - declared - optional}"
+    assert declared - imported == {"imagecodecs"}, "all are imported, and what tifffile asks for"
+
+    tested = distributions_imported_below(checkout / "tests")
+    assert tested <= declared | distributions(extras["test"]), tested
 
 
 def test_only_the_napari_layer_imports_napari_or_qt(source: Path) -> None:
