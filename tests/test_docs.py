@@ -1,0 +1,113 @@
+"""What README and the pages of docs call by name is there: pages, options, parts of the panel."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from napari_gaussfit import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CHECKOUT = Path(__file__).parents[1]
+DOCS = CHECKOUT / "docs"
+PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"] + [
+    page
+    for page in sorted(DOCS.rglob("*.md"))
+    if not {"_build", "generated"} & set(page.parts) and page.name != "changelog.md"
+]
+# Of the benchmarks, which have a parser of their own.
+WITH_OTHER_OPTIONS = {CHECKOUT / "CONTRIBUTING.md", DOCS / "gpu.md", DOCS / "performance.md"}
+
+
+def name(page: Path) -> str:
+    """A page's path in the checkout."""
+    return page.relative_to(CHECKOUT).as_posix()
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield a parser's options, and those of its commands."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from options_of(command)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    links = re.findall(r"\]\((?!\w+:)([^)#]+)[^)]*\)", text_of(page))
+    places = {link: page.parent / link for link in links}
+    missing = {
+        link
+        for link, place in places.items()
+        # Of an executed page, or made by the build.
+        if not (place.exists() or place.with_suffix(".md").exists())
+    }
+    assert not missing
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES} - WITH_OTHER_OPTIONS), ids=name)
+def test_the_command_line_has_the_options_that_a_page_names(page: Path) -> None:
+    named = set(re.findall(r"(?<![-\w|])--[a-z][a-z-]+", text_of(page)))
+    missing = named - set(options_of(cli._parser()))
+    assert not missing
+
+
+# What is bold on these pages is written so in the panel or in napari's menus.
+@pytest.mark.gui
+@pytest.mark.parametrize("page", [DOCS / "start.md", DOCS / "troubleshooting.md"], ids=name)
+def test_the_panel_calls_things_as_a_page_does(
+    page: Path, make_napari_viewer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qtpy.QtWidgets import QAbstractButton, QComboBox, QLabel, QMenu, QTabWidget, QWidget
+    from superqt.utils import WorkerBase
+
+    monkeypatch.setenv("NAPARI_STRICT_QT", "1")
+    viewer = make_napari_viewer()
+    viewer.add_image(np.random.default_rng(0).random((2, 8, 9, 10)), name="a time series")
+    _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit")
+
+    def words(widget: QWidget) -> Iterator[str]:
+        for label in widget.findChildren(QLabel):
+            yield label.text()
+        for button in widget.findChildren(QAbstractButton):
+            yield button.text()
+        for choices in widget.findChildren(QComboBox):
+            yield from (choices.itemText(n) for n in range(choices.count()))
+        for tabs in widget.findChildren(QTabWidget):
+            yield from (tabs.tabText(n) for n in range(tabs.count()))
+
+    def entries(menu: QMenu) -> Iterator[str]:
+        menu.aboutToShow.emit()
+        for action in menu.actions():
+            yield action.text()
+            if action.menu() is not None:
+                yield from entries(action.menu())
+
+    window = viewer.window
+    shown = [
+        *words(panel),
+        *entries(window.file_menu),
+        *entries(window.plugins_menu),
+        "File",
+        "Plugins",
+    ]
+    known = "\n".join(shown).lower()
+    bold = re.findall(r"\*\*([^*]+)\*\*", text_of(page))
+    assert bold
+    parts = {part.removeprefix("the ") for words in bold for part in re.split(r" > |: ", words)}
+    missing = {part for part in parts if part.lower() not in known}
+    assert not missing
+    # As napari does when it ends: the panel looks at the stack in a thread.
+    WorkerBase.await_workers()
