@@ -320,6 +320,16 @@ def test_what_an_error_tells_to_give_can_be_given(
     assert coarser.spacing == (SPACING[0], 2 * SPACING[1], 2 * SPACING[2])
 
 
+def test_a_path_may_begin_inside_of_a_zarr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(plate_of(tmp_path))
+    assert Stack.open("B/07/0").name == "plate B 07 0"
+    monkeypatch.chdir("B/07/0")
+    assert Stack.open(".").name == "plate B 07 0"
+    np.testing.assert_array_equal(Stack.open("labels/cells").voxels, VOLUME > 0)
+    monkeypatch.chdir("labels")
+    assert Stack.open("../../0").name == "plate B 07 0"
+
+
 @pytest.mark.parametrize("name", ["image.ozx", "image.ome.zarr.zip", "image.zip"])
 def test_an_image_in_a_zip_file_is_read(volume: Path, tmp_path: Path, name: str) -> None:
     packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", volume))

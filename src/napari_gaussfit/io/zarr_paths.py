@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path, PurePosixPath
 
 __all__ = [
@@ -59,12 +60,13 @@ def is_own_volume(path: Path) -> bool:
 def zarr_name(path: Path) -> str:
     """Return a name for something in Zarr: "plate A 1 0" for plate.zarr/A/1/0."""
     place: list[str] = []
-    for part in (path, *path.parents):
+    whole = Path(os.path.normpath(path.absolute()))
+    for part in (whole, *whole.parents):
         for ending in _ENDINGS:
             if part.name.lower().endswith(ending):
                 return " ".join([part.name[: -len(ending)], *reversed(place)])
         place.append(part.name)
-    return path.name
+    return whole.name
 
 
 def located(path: Path) -> tuple[Path, str]:
@@ -74,10 +76,11 @@ def located(path: Path) -> tuple[Path, str]:
         inner = path.relative_to(archive).as_posix()
         found = PurePosixPath(_root_in(archive) or "") / inner
         return archive, "" if found == PurePosixPath() else found.as_posix()
-    root = path
-    while is_zarr_folder(root.parent):
+    whole = path.resolve()
+    root = whole
+    while root != root.parent and is_zarr_folder(root.parent):
         root = root.parent
-    inner = path.relative_to(root).as_posix()
+    inner = whole.relative_to(root).as_posix()
     return root, "" if inner == "." else inner
 
 
