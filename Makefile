@@ -12,10 +12,12 @@ TORCH ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo torch || echo torch==2.13
 # CI runs all tests with PyQt6, and the smoke test with PySide6, in an environment of its own.
 OTHER_QT_VENV := .venv-pyside6
 
-# The lowest versions that pyproject.toml admits, in an environment of their own, and quick tests of
-# files, fits and windows there. Kernels of another Numba would otherwise be compiled over and over.
-LOWEST := .venv-lowest
+# And quick tests of files, fits and windows with the lowest versions that pyproject.toml admits.
+# torch is not the lowest but the one above: its older wheels bring gigabytes of CUDA libraries. uv,
+# which can do so, leaves a torch alone that is there.
+LOWEST_VENV := .venv-lowest
 LOWEST_TESTS := tests/lowest.py tests/io tests/test_stack.py tests/test_fitting.py tests/_napari/test_layers.py
+RESOLUTION ?= highest
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -32,7 +34,7 @@ DOCS := docs/_build
 NOTEBOOK_TABLE := $(DOCS)/notebook-table.md
 TESTED := $(shell find src tests -name '*.py' 2>/dev/null) pyproject.toml
 
-.PHONY: help demo test smoke lowest lint docs bench screenshots clean window-packages screen-packages
+.PHONY: help demo test smoke lowest quick-tests lint docs bench screenshots clean window-packages screen-packages
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,13 +51,17 @@ test: lint screen-packages ## Run all that CI runs: lint, then every test, then 
 smoke: $(READY) screen-packages ## Run the smoke test of the windows with the Qt of EXTRAS
 	$(ON_SCREEN) $(BIN)/python -m pytest -m smoke
 
-# Old packages with new ones beside them warn of each other: that is not for us to mend.
-IN_LOWEST = NUMBA_CACHE_DIR=$(LOWEST)/kernels $(ON_SCREEN) $(LOWEST)/bin/python -m pytest \
+lowest: ## Run quick tests with the lowest versions that pyproject.toml admits
+	$(MAKE) quick-tests VENV=$(LOWEST_VENV) EXTRAS=test,pyqt6 RESOLUTION=lowest-direct
+
+# Old packages with new ones beside them warn of each other, which is not for us to mend. Their Numba
+# keeps its kernels apart: two versions in one folder would compile each other's anew.
+QUICKLY = NUMBA_CACHE_DIR=$(VENV)/kernels $(ON_SCREEN) $(BIN)/python -m pytest \
     -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 
-lowest: $(LOWEST)/.ready screen-packages ## Run quick tests with the lowest versions that pyproject.toml admits
-	$(IN_LOWEST) $(LOWEST_TESTS)
-	$(IN_LOWEST) -m smoke
+quick-tests: $(READY) screen-packages
+	$(QUICKLY) $(LOWEST_TESTS)
+	$(QUICKLY) -m smoke
 
 lint: $(READY) ## Check rules, layout, types
 	$(BIN)/ruff check .
@@ -72,7 +78,7 @@ screenshots: $(READY) screen-packages ## Make the pictures of the README and doc
 	$(ON_SCREEN) $(BIN)/python docs/screenshots.py
 
 clean: ## Remove the environment and all that was built, cached or written by the demo
-	rm -rf $(VENV) $(OTHER_QT_VENV) $(LOWEST) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OTHER_QT_VENV) $(LOWEST_VENV) build dist .mypy_cache .pytest_cache .ruff_cache
 	rm -rf $(DEMO_OUTPUT) $(DOCS) docs/api/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -91,15 +97,9 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "$(PYTHON) is older than 3.11: name a newer one with make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/system-packages python3-venv
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(TORCH) || echo "No $(TORCH) here: taking the newest torch instead"
-	$(BIN)/python -m pip install -e '.[$(EXTRAS)]'
-	@touch $@
-
-# torch is not the lowest but the one above: its older wheels bring gigabytes of CUDA libraries.
-$(LOWEST)/.ready: pyproject.toml
-	$(PYTHON) -m venv --clear $(LOWEST)
-	$(LOWEST)/bin/python -m pip install uv $(TORCH) || $(LOWEST)/bin/python -m pip install uv torch
-	$(LOWEST)/bin/uv pip install --python $(LOWEST) --resolution lowest-direct -e '.[test,pyqt6]' \
-	    torch==$$($(LOWEST)/bin/python -c 'import torch; print(torch.__version__)')
+	$(PYTHON) -m venv $(if $(filter lowest-direct,$(RESOLUTION)),--clear) $(VENV)
+	$(BIN)/python -m pip install --no-deps uv $(TORCH) || \
+	    { echo "No $(TORCH) here: taking the newest torch instead"; $(BIN)/python -m pip install --no-deps uv torch; }
+	$(BIN)/uv pip install --python $(VENV) --resolution $(RESOLUTION) -e '.[$(EXTRAS)]' \
+	    torch==$$($(BIN)/python -c 'import importlib.metadata as m; print(m.version("torch"))')
 	@touch $@
