@@ -72,6 +72,14 @@ def test_a_fit_that_was_cut_short_has_not_converged(four_beads: Phantom) -> None
     assert report.convergence == f"ended at step {report.iterations:,} of 10,000"
 
 
+def test_a_fit_that_is_cancelled_while_it_is_looked_at_does_not_wait(four_beads: Phantom) -> None:
+    running = run(Fit(four_beads.stack, FitSettings(gaussians=4, iterations=20)))
+    running.cancel()
+    report = running.result().report
+    assert not report.converged
+    assert report.convergence == "was not looked at to the end"
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_the_steps_that_tell_leave_a_fit_as_it_was(four_beads: Phantom, channels: int) -> None:
     stacks = [four_beads.stack] * channels

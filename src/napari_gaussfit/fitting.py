@@ -417,7 +417,10 @@ class Fit:
         if self._state is not FitState.FINISHED:
             message = f"ended at step {trainer.iteration:,} of {self.settings.steps:,}"
             return Convergence(converged=False, sentence=message)
-        return judge(trainer.drift(MORE_STEPS).numpy(), self.settings)
+        changes = trainer.drift(MORE_STEPS, self._cancel_asked.is_set).numpy()
+        if self._cancel_asked.is_set():
+            return Convergence(converged=False, sentence="was not looked at to the end")
+        return judge(changes, self.settings)
 
     def result(self) -> FitResult:
         """Return the field as it is now, with a full report of it.

@@ -25,7 +25,7 @@ from napari_gaussfit.settings import Device, FitSettings
 from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -357,7 +357,7 @@ class Trainer:
         """
         return self.objective.held_out_psnr(field.to(self.device), self.iteration)
 
-    def drift(self, steps: int) -> Tensor:
+    def drift(self, steps: int, cut_short: Callable[[], bool]) -> Tensor:
         """Return by how much [K] more steps would change widths; all stays as it is.
 
         The steps are those of a refinement, which forgets what slowed earlier ones down.
@@ -366,6 +366,8 @@ class Trainer:
         ----------
         steps : int
             How many.
+        cut_short : callable
+            Asked before each step; True ends it.
 
         Returns
         -------
@@ -379,6 +381,8 @@ class Trainer:
         self.forget(torch.arange(len(before)))
         self.iteration = 0
         for _ in range(steps):
+            if cut_short():
+                break
             self.step(0.0)
         after, self.settings = self.field, settings
         self._means.copy_(kept[0])

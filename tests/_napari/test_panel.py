@@ -661,6 +661,28 @@ def test_a_save_while_another_fit_runs_writes_the_one_that_stood_still(
     wait_until(lambda: not panel.worker.phase.active)
 
 
+def test_a_paused_fit_is_saved_as_it_stood_and_its_edits_can_be_undone(
+    panel: Any, wait_until: Wait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel.model.settings = LONG
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.RUNNING)
+    press(panel, "Pause")
+    wait_until(lambda: panel.worker.phase is Phase.PAUSED)
+    stood, centres = panel.fit, panel.live.centres
+    centres.selected_data = {0}
+    centres.remove_selected()
+    QTest.mouseClick(panel.table.undo, Qt.MouseButton.LeftButton)
+    assert len(centres.data) == len(stood.field)
+    press(panel, "Resume")
+    see_points_move(panel, wait_until, times=2)
+    path = tmp_path / "beads.safetensors"
+    save_as(panel, path, monkeypatch)
+    np.testing.assert_array_equal(load_fit(path).field.means, stood.field.means)
+    press(panel, "Stop")
+    wait_until(lambda: not panel.worker.phase.active)
+
+
 def state(panel: GaussianFitPanel) -> QLabel:
     [label] = panel.findChildren(QLabel, "gaussfit_state")
     return label

@@ -104,6 +104,7 @@ class GaussianFitPanel(QWidget):
         self.run.refine_asked.connect(self.refine)
         self.run.pause_asked.connect(self.worker.pause)
         self.run.resume_asked.connect(self.worker.resume)
+        self.run.resume_asked.connect(self.results.expect_another)
         self.run.stop_asked.connect(self.worker.stop)
         self.run.other_asked.connect(self.take_the_other)
         self.view.changed.connect(self.worker.look)
@@ -294,7 +295,8 @@ class GaussianFitPanel(QWidget):
 
     def _undo_edits(self) -> None:
         """Show the Gaussians as the fit left them."""
-        if self._shown is not None and not self.worker.phase.active:
+        phase = self.worker.phase
+        if self._shown is not None and (phase is Phase.PAUSED or not phase.active):
             self._show(self._shown.unedited or self._shown)
 
     def _layer_removed(self, event: Event) -> None:

@@ -191,7 +191,11 @@ class ResultsPart(QWidget):
         """Make the ticked layers in a thread, and add them to the viewer."""
         from napari.qt.threading import create_worker
 
-        fit = self._as_edited()
+        try:
+            fit = self._as_edited()
+        except GaussfitError as error:
+            self._words.setText(f"No layers were made: {error}")
+            return
         if fit is None or self._live is None:
             return
         self._threshold.commit()
