@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
 from napari_gaussfit import objective, training
-from napari_gaussfit.fitting import fit
+from napari_gaussfit.errors import FitError, SettingsError
+from napari_gaussfit.field import GaussianField
+from napari_gaussfit.fitting import Fit, fit
 from napari_gaussfit.metrics import psnr
 from napari_gaussfit.objective import BRICK, VOXELS_PER_STEP, _bricks
 from napari_gaussfit.phantoms import beads, neurite
@@ -182,3 +187,56 @@ def test_relocation_looks_at_a_slab_of_a_large_stack(monkeypatch: pytest.MonkeyP
     for _ in range(2 * training.RELOCATE_EVERY):
         trainer.step(0.2)
     assert float(np.square(trainer.residual(0, 20)).sum()) < before
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"background": math.nan}, "background is nan"),
+        ({"background": 1e200}, "background is 1e+200"),
+        ({"background": "x"}, "ValueError"),
+        ({"background": None}, "TypeError"),
+        ({"cutoff": 0.0}, "cutoff 0"),
+        ({"iteration": -1}, "iteration"),
+        ({"iteration": "x"}, "iteration"),
+        ({"views_left": [10**6]}, "none of them"),
+        ({"views_left": [-1]}, "none of them"),
+        ({"views_left": None}, "TypeError"),
+        ({"bricks_left": [0.5]}, "none of them"),
+        ({"held_out_psnr": {"99": 30.0}}, "held_out_psnr"),
+        ({"held_out_psnr": [1]}, "AttributeError"),
+        ({"rng": {}}, "PCG64"),
+        ({"rng": "x"}, "TypeError"),
+    ],
+)
+def test_words_of_a_state_that_no_fit_writes_are_refused(
+    changed: dict[str, Any], said: str, stack: Stack
+) -> None:
+    trainer = Trainer(stack, settings())
+    state = trainer.state()
+    words = json.loads(state["words"].numpy().tobytes()) | changed
+    packed = np.frombuffer(json.dumps(words).encode(), np.uint8).copy()
+    with pytest.raises(FitError, match="cannot be gone on from") as error:
+        trainer.restore(state | {"words": torch.from_numpy(packed)})
+    assert said in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["first", "second", "age", "amplitudes", "words"])
+@pytest.mark.parametrize("damage", ["left out", "of one row", "not finite"])
+def test_a_state_of_other_tensors_is_refused(name: str, damage: str, stack: Stack) -> None:
+    trainer = Trainer(stack, settings())
+    state = trainer.state()
+    own = state.pop(name)
+    if damage == "of one row":
+        state[name] = own[:1]
+    elif damage == "not finite":
+        state[name] = torch.full(own.shape, math.nan)
+    with pytest.raises(FitError, match="fit anew, without resuming"):
+        trainer.restore(state)
+
+
+def test_gaussians_to_go_on_from_that_are_not_finite_are_refused(stack: Stack) -> None:
+    start = GaussianField(torch.full((1, 3), math.nan), torch.zeros(1, 6), torch.ones(1))
+    with pytest.raises(SettingsError, match="Gaussian 0 of 1"):
+        Fit(stack, settings(), start=start)

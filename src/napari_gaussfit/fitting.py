@@ -162,6 +162,8 @@ class Fit:
         self.settings = settings or FitSettings()
         self.history: dict[str, list[float]] = {key: [] for key in HISTORY_KEYS}
         self._start = () if start is None else _listed(start)
+        for field in self._start:
+            field.numpy()  # which refuses what is not finite
         self.points = points
         self._trainer: Trainer | None = None
         self._restored: dict[str, NDArray[Any]] | None = None

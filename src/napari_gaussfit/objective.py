@@ -15,6 +15,7 @@ import torch
 
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels.geometry import Grid
+from napari_gaussfit._limits import BRIGHTEST
 from napari_gaussfit.losses import LOSSES, dissimilarity
 from napari_gaussfit.metrics import psnr
 from napari_gaussfit.views import EndlessShuffle, Views
@@ -278,10 +279,23 @@ class Objective:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up an earlier state of the same stack and settings."""
-        self._view_order.left, self._brick_order.left = state["views_left"], state["bricks_left"]
-        self._held_out_psnr = {int(n): value for n, value in state["held_out_psnr"].items()}
-        self.background, self.cutoff = state["background"], state["cutoff"]
+        """Take up an earlier state of the same stack and settings.
+
+        Raises
+        ------
+        ValueError
+            If it is of another, or holds numbers that none has.
+        """
+        self._view_order.restore(state["views_left"])
+        self._brick_order.restore(state["bricks_left"])
+        known = {int(n): float(value) for n, value in state["held_out_psnr"].items()}
+        if not set(known) <= set(range(len(self.views.held_out))):
+            raise ValueError(f"held_out_psnr is of views {sorted(known)[:5]}")
+        background, cutoff = float(state["background"]), float(state["cutoff"])
+        sound = abs(background) * self.range <= BRIGHTEST
+        if not (sound and CUTOFFS[0] <= cutoff <= CUTOFFS[1]):
+            raise ValueError(f"background is {background:g} and cutoff {cutoff:g}")
+        self._held_out_psnr, self.background, self.cutoff = known, background, cutoff
 
 
 def decibels(mean_square: float) -> float:

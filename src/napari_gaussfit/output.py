@@ -367,9 +367,14 @@ def is_finished(saved: SavedFit, settings: FitSettings) -> bool:
     """Tell whether a saved fit has done all that its settings ask for, and left all its files."""
     if saved.report is None or saved.report.get(NOT_WRITTEN):
         return False
+    seconds, iterations = saved.report.get("seconds"), saved.report.get("iterations")
+    if not (isinstance(seconds, (int, float)) and isinstance(iterations, (int, float))):
+        raise FormatError(
+            f"the saved fit of {saved.stack} has no number of seconds and steps in its report; "
+            "fit anew, without resuming"
+        )
     limit = settings.max_seconds
-    out_of_time = limit is not None and saved.report["seconds"] >= limit
-    return out_of_time or bool(saved.report["iterations"] >= settings.steps)
+    return (limit is not None and seconds >= limit) or iterations >= settings.steps
 
 
 def report_of(result: FitResult, settings: FitSettings) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from napari_gaussfit.io.layout import (
     checked_spacing,
     spacing_doubt,
 )
+from napari_gaussfit.io.reading import refusing
 from napari_gaussfit.io.units import standard_unit
 from napari_gaussfit.io.zarr_paths import is_zarr, zarr_name
 
@@ -185,11 +186,10 @@ class Stack:
         """
         source = Path(path)
         given = None if spacing is None else checked_spacing(spacing)
-        reader = _reader_of(source)
-        layout = reader.read_layout(source, position=position)
+        layout = read_layout(source, position=position)
         channel, time = layout.choose(channel, time)
         voxels, fill_notes = _checked_voxels(
-            reader.read_voxels(layout, channel=channel, time=time), str(source), fill_nan
+            read_voxels(layout, channel=channel, time=time), str(source), fill_nan
         )
         spacing_notes = layout.spacing_notes if given is None else _doubts(given)
         return cls(
@@ -307,7 +307,8 @@ def read_layout(path: str | os.PathLike[str], *, position: int | None = None) ->
         If it holds no 3D stack.
     """
     source = Path(path)
-    return _reader_of(source).read_layout(source, position=position)
+    with refusing(source, "a stack", StackError):
+        return _reader_of(source).read_layout(source, position=position)
 
 
 def read_voxels(
@@ -333,7 +334,8 @@ def read_voxels(
         If a choice is missing or not on offer, there is not enough memory, or the data cannot be
         decoded.
     """
-    return _reader_of(layout.path).read_voxels(layout, channel=channel, time=time)
+    with refusing(layout.path, "a stack", StackError):
+        return _reader_of(layout.path).read_voxels(layout, channel=channel, time=time)
 
 
 def is_stack_file(path: str | os.PathLike[str]) -> bool:

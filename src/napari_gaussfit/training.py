@@ -17,6 +17,7 @@ import torch
 
 from napari_gaussfit import _kernels
 from napari_gaussfit.density import confine, widen
+from napari_gaussfit.errors import FitError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.objective import CUTOFF_PER_ERROR, CUTOFFS, Objective, decibels
 from napari_gaussfit.relocation import relocate, removal_costs, sites
@@ -56,6 +57,10 @@ WIDEN_EVERY, NARROWEST = 10, 0.4
 """Least sigma in voxels, in any direction: a narrower Gaussian hides between samples. With means
 confined to the voxels' centres 0.4 is wide enough: consistency stays 10 dB above the fit's own
 error, and 0.5 costs the beads 0.1 dB."""
+
+LARGEST_MOMENT = 1e15
+"""Of a state that a fit goes on from: amplitudes, gradients and their squares, in scaled intensity,
+are far below, and squares of these are in float32 still."""
 
 HISTORY_EVERY = 10
 """Steps from one record of a fit to the next."""
@@ -414,12 +419,38 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take up the state of an earlier trainer of the same stack, settings and field."""
+        """Take up the state of an earlier trainer of the same stack, settings and field.
+
+        Raises
+        ------
+        FitError
+            If it holds anything else than `state` gives: it may come from a file.
+        """
+        try:
+            self._take_up(state)
+        except (NameError, ImportError):
+            raise
+        except Exception as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+            message = (
+                f"the state of the saved fit cannot be gone on from ({type(error).__name__}: "
+                f"{reason}); fit anew, without resuming"
+            )
+            raise FitError(message) from error
+
+    def _take_up(self, state: dict[str, Tensor]) -> None:
         words: dict[str, Any] = json.loads(state["words"].numpy().tobytes().decode())
         # Into the memory that captured steps know.
         for name in ("first", "second", "age", "amplitudes"):
-            getattr(self, f"_{name}").copy_(state[name])
-        self.iteration = words["iteration"]
+            own, saved = getattr(self, f"_{name}"), state[name]
+            if saved.shape != own.shape or not bool((saved.abs() <= LARGEST_MOMENT).all()):
+                message = f"{name} has shape {tuple(saved.shape)}, expected {tuple(own.shape)}"
+                raise ValueError(f"{message}, of numbers up to {LARGEST_MOMENT:g}")
+            own.copy_(saved)
+        iteration = words["iteration"]
+        if not isinstance(iteration, int) or iteration < 0:
+            raise ValueError("iteration is no whole number from 0")
+        self.iteration = iteration
         self.rng.bit_generator.state = words["rng"]
         self.objective.restore(words)
         if self._captured is not None:

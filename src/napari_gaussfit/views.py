@@ -134,6 +134,20 @@ class EndlessShuffle:
         self._count, self._rng = count, rng
         self.left: list[int] = []
 
+    def restore(self, left: list[int]) -> None:
+        """Take up the numbers that an earlier one had left.
+
+        Raises
+        ------
+        ValueError
+            If they are none of these.
+        """
+        own = range(self._count)
+        if not all(type(n) is int and n in own for n in left):
+            message = f"what is left of {self._count} views or bricks are none of them"
+            raise ValueError(message)
+        self.left = list(left)
+
     def draw(self, count: int) -> NDArray[np.int64]:
         """Return the next `count` numbers."""
         while len(self.left) < count:

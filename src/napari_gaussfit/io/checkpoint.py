@@ -256,7 +256,8 @@ def _dense(path: Path, name: str, value: object) -> Tensor:
 def _checked_box(path: Path, box: ArrayLike | Tensor) -> tuple[Floats, Floats]:
     """Return the lower corner and the extent of a box, both z, y, x."""
     try:
-        ends = np.asarray(box, np.float64)
+        given = np.asarray(box)
+        ends = given.astype(np.float64) if given.dtype.kind in "fiu" else np.empty(0)
     except (TypeError, ValueError, RuntimeError):
         ends = np.empty(0)
     if ends.shape != (3, 2) or not (np.isfinite(ends).all() and (ends[:, 1] > ends[:, 0]).all()):

@@ -1,4 +1,4 @@
-"""What the readers of fits share: whatever a file holds, it is read rightly or refused in one line.
+"""What all readers share: whatever a file holds, it is read rightly or refused in one line.
 
 The checks that say most stand in each reader; what a library makes of a damaged file is caught
 here.
@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit.errors import FormatError, OutputError, SettingsError, StackError
+from napari_gaussfit.errors import (
+    FormatError,
+    GaussfitError,
+    OutputError,
+    SettingsError,
+    StackError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +29,8 @@ __all__ = ["is_number", "numbers_of", "parsed_json", "refusing", "shown"]
 
 
 @contextmanager
-def refusing(path: Path, expected: str) -> Iterator[None]:
-    """Turn any exception that a file causes into a `FormatError` about it.
+def refusing(path: Path, expected: str, kind: type[GaussfitError] = FormatError) -> Iterator[None]:
+    """Turn any exception that a file causes into one of ours about it.
 
     Parameters
     ----------
@@ -32,6 +38,8 @@ def refusing(path: Path, expected: str) -> Iterator[None]:
         The file.
     expected : str
         What it should be, in words.
+    kind : type
+        Of our errors: `FormatError` of fits, `StackError` of stacks.
     """
     try:
         # What overflows ends as NaN or an infinity, and is refused as such.
@@ -40,17 +48,17 @@ def refusing(path: Path, expected: str) -> Iterator[None]:
     except (FormatError, StackError, OutputError, NameError, ImportError):
         raise  # ours already, or no doing of the file's
     except SettingsError as error:
-        raise FormatError(f"{path}: {error}") from error
+        raise kind(f"{path}: {error}") from error
     except MemoryError as error:
-        raise FormatError(
+        raise kind(
             f"{path}: says that it holds more than memory has room for; expected {expected}"
         ) from error
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
-        raise FormatError(f"{path}: cannot be read: {reason}") from error
+        raise kind(f"{path}: cannot be read: {reason}") from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise FormatError(
+        raise kind(
             f"{path}: its contents do not belong together ({reason}); expected {expected}"
         ) from error
 
