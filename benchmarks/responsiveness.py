@@ -103,11 +103,9 @@ def headless(gaussians: int) -> float:
 def viewer_with_panel() -> tuple[Any, GaussianFitPanel, float]:
     """A window with the stack and the panel, and the seconds that the panel took to open."""
     import napari
-    import torch
     from qtpy.QtTest import QTest
     from qtpy.QtWidgets import QApplication
 
-    assert torch.__version__, "its import is not the panel's"
     viewer = napari.Viewer()
     viewer.window.resize(*SIZE)
     one = stack()
@@ -225,7 +223,7 @@ def measure(seconds: float) -> list[Table]:
     note = (
         f"From the press of Fit on, {seconds:g} s of each fit beyond its first update; window "
         f"{SIZE[0]} x {SIZE[1]}, software GL where the machine has no other. The panel's time is "
-        "that of its first opening, beyond the imports of napari and torch. Of the fit at "
+        "that of its first opening, beyond the import of napari. Of the fit at "
         f"{FEW:,}, the worst of {TURNS} runs; its speed is the mean over steps {FROM_STEP} to "
         f"{TO_STEP:,} of these, and of {TURNS + 1} runs without live layers in between and around "
         f"({', '.join(f'{one:.1f}' for one in alone)}; with: "

@@ -82,6 +82,12 @@ def test_arrays_that_do_not_belong_together_are_refused(gaussians: Gaussians) ->
         replace(gaussians, amplitudes=gaussians.amplitudes[:-1])
 
 
+def test_a_field_says_in_a_line_what_it_is(gaussians: Gaussians) -> None:
+    field = GaussianField.from_numpy(gaussians)
+    assert repr(field) == "GaussianField(7 Gaussians, background=2, unit='pixel')"
+    assert field.numpy() is gaussians
+
+
 def test_a_field_has_no_attribute_that_it_does_not_have(gaussians: Gaussians) -> None:
     with pytest.raises(AttributeError, match="no attribute 'colour'"):
         GaussianField.from_numpy(gaussians).colour  # noqa: B018

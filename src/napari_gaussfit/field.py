@@ -31,7 +31,7 @@ _NUMBERS = "_numbers"
 """Where a field keeps the arrays that it was made of, until a tensor is asked for."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GaussianField:
     """f(x) = background + sum_k a_k exp(-1/2 (x - mu_k)^T Sigma_k^-1 (x - mu_k)).
 
@@ -199,6 +199,11 @@ class GaussianField:
             background=background,
             unit=unit,
         )
+
+    def __repr__(self) -> str:
+        """Say how many Gaussians there are, without making their tensors."""
+        background, unit = f"{self.background:g}", self.unit
+        return f"GaussianField({len(self):,} Gaussians, background={background}, unit={unit!r})"
 
     def __len__(self) -> int:
         """Return the number of Gaussians."""

@@ -1,6 +1,7 @@
 """The process that fits: a stack comes in, snapshots go out, requests are heeded.
 
-Run as ``python -m napari_gaussfit._napari.child`` by `process_job.ProcessJob`. Knows neither napari
+Run as ``python -m napari_gaussfit._napari.child`` by `process_job.ProcessJob`, and by
+`renderer.Renderer`, whose questions it answers. Knows neither napari
 nor Qt. When napari is gone its pipe closes, and the process ends with it.
 """
 
@@ -15,9 +16,10 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from napari_gaussfit._napari.jobs import SETTLE_SECONDS
+from napari_gaussfit._napari.jobs import SETTLE_SECONDS, load_torch
 from napari_gaussfit._napari.messages import Message, receive, send
 from napari_gaussfit._napari.mips import MipPair, MipThread, ViewChoice
+from napari_gaussfit.errors import FitError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.gaussians import Gaussians
 
@@ -46,7 +48,7 @@ class Outbox:
 
 
 def main() -> None:
-    """Fit what is asked for on the standard input."""
+    """Fit, or answer, what is asked for on the standard input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The thread that draws must not keep the one that fits waiting for long.
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -56,26 +58,43 @@ def main() -> None:
     os.dup2(2, 1)
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        outbox.send(Message("error", {"message": f"{kind.__name__}: {error}"}))
+        said = str(error) if kind is FitError else f"{kind.__name__}: {error}"
+        outbox.send(Message("error", {"message": said}))
         sys.__excepthook__(kind, error, trace)
 
     sys.excepthook = tell
-    _fit(inbox, outbox)
+    torch = load_torch(
+        "on Windows, install the Microsoft Visual C++ redistributable; elsewhere, torch anew"
+    )
+    # In the thread that draws, too: torch's own threads spin where the kernels' want the cores.
+    torch.set_num_threads(1)
+    asked = receive(inbox)
+    if asked.kind == "fit":
+        _fit(asked, inbox, outbox)
+    else:
+        _answer(asked, inbox, outbox)
 
 
-def _fit(inbox: IO[bytes], outbox: Outbox) -> None:
-    import torch
+def _answer(asked: Message, inbox: IO[bytes], outbox: Outbox) -> None:
+    from napari_gaussfit._napari.renderer import Answers
 
+    answers = Answers()
+    while True:
+        outbox.send(answers.to(asked))
+        try:
+            asked = receive(inbox)
+        except EOFError:
+            return  # Nobody asks any more.
+
+
+def _fit(asked: Message, inbox: IO[bytes], outbox: Outbox) -> None:
     from napari_gaussfit.fitting import Fit, FitState
     from napari_gaussfit.running import kernels_are_compiled
     from napari_gaussfit.settings import FitSettings
 
-    # In the thread that draws, too: torch's own threads spin where the kernels' want the cores.
-    torch.set_num_threads(1)
-    asked = receive(inbox)
     if not kernels_are_compiled():
         outbox.send(Message("notice", {"text": "compiling, once: this takes half a minute"}))
-    stack = _stack(asked)
+    stack = stack_from(asked)
     fit = Fit(
         stack,
         FitSettings.from_dict(asked.words["settings"]),
@@ -114,12 +133,19 @@ def _listen(inbox: IO[bytes], fit: Fit, mips: MipThread) -> None:
             requests[message.kind]()
 
 
-def _stack(asked: Message) -> Stack:
+def stack_message(kind: str, stack: Stack) -> Message:
+    """Return a message with a stack."""
+    words = {"spacing": stack.spacing, "unit": stack.unit, "name": stack.name}
+    return Message(kind, words, {"voxels": stack.voxels})
+
+
+def stack_from(message: Message) -> Stack:
+    """Return the stack that a message carries."""
     from napari_gaussfit.stack import Stack
 
-    dz, dy, dx = asked.words["spacing"]
-    words = asked.words
-    return Stack(asked.arrays["voxels"], (dz, dy, dx), words["unit"], words["name"])
+    words = message.words
+    dz, dy, dx = words["spacing"]
+    return Stack(message.arrays["voxels"], (dz, dy, dx), words["unit"], words["name"])
 
 
 def field_arrays(field: GaussianField, prefix: str = "") -> dict[str, np.ndarray]:
@@ -173,6 +199,13 @@ def mips_message(pair: MipPair) -> Message:
         {"view": asdict(pair.view), "pixel": pair.pixel},
         {"data": pair.data, "fit": pair.fit},
     )
+
+
+def mips_from(message: Message) -> MipPair:
+    """Return the projections that a message carries."""
+    down, along = message.words["pixel"]
+    view = ViewChoice(**message.words["view"])
+    return MipPair(view, (down, along), message.arrays["data"], message.arrays["fit"])
 
 
 if __name__ == "__main__":

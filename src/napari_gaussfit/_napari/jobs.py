@@ -6,6 +6,7 @@ whoever looks. Knows neither napari nor Qt.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,7 @@ from napari_gaussfit.fitting import HISTORY_KEYS, FinishReason, FitState, Snapsh
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
+    from types import ModuleType
     from typing import Any
 
     import numpy as np
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.refinement import Comparison
     from napari_gaussfit.stack import Stack
 
-__all__ = ["FitTask", "Job", "News", "ThreadJob", "described", "mark_end"]
+__all__ = ["FitTask", "Job", "News", "ThreadJob", "described", "load_torch", "mark_end"]
 
 SETTLE_SECONDS = 0.2
 """What the end of a fit waits for a picture of its last Gaussians."""
@@ -113,6 +115,7 @@ class ThreadJob:
         fit = self._fit
         self.news.history = fit.history
         try:
+            load_torch('tick "In a process of its own", where it is loaded without Qt')
             for snapshot in fit:
                 self.news.snapshot = snapshot
                 self._mips.show(snapshot.field)
@@ -123,7 +126,7 @@ class ThreadJob:
         except Exception as error:
             mark_end(self.news, FitState.FAILED, FinishReason.ERROR)
             message = f"{type(error).__name__}: {error}"
-            raise FitError(message) from error
+            raise error if isinstance(error, FitError) else FitError(message) from error
         finally:
             self._mips.close()
 
@@ -147,6 +150,20 @@ class ThreadJob:
         """End after the step that is running."""
         self._mips.close()
         self._fit.cancel()
+
+
+def load_torch(advice: str) -> ModuleType:
+    """Load PyTorch, or say what to do where it cannot be loaded.
+
+    Raises
+    ------
+    FitError
+        With the reason, and the advice.
+    """
+    try:
+        return importlib.import_module("torch")
+    except (ImportError, OSError) as error:
+        raise FitError(f"PyTorch cannot be loaded ({error}); {advice}") from error
 
 
 def described(task: FitTask) -> str:

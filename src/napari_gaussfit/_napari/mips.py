@@ -97,6 +97,9 @@ class MipDrawer:
         fit = self._fit_mip(field, view, camera).cpu().numpy()
         return MipPair(view, camera.pixel, self._data_mip(view, camera), fit)
 
+    def close(self) -> None:
+        """Do nothing: only a drawer in another process has anything to end."""
+
     def _fit_mip(self, field: GaussianField, view: ViewChoice, camera: Camera) -> Tensor:
         """Return the field's MIP, looked at as the stack is: at its voxels in an axis view."""
         from napari_gaussfit.projection import render, voxel_mip

@@ -16,6 +16,7 @@ from napari_gaussfit._napari.live import LiveLayers
 from napari_gaussfit._napari.model_part import ModelPart
 from napari_gaussfit._napari.plots_part import DetailPlots, ProgressPlots
 from napari_gaussfit._napari.preview import Preview, memory_of_fit, preview_of
+from napari_gaussfit._napari.renderer import Renderer
 from napari_gaussfit._napari.results_part import ResultsPart
 from napari_gaussfit._napari.run_part import RunPart
 from napari_gaussfit._napari.table_part import TablePart
@@ -62,7 +63,7 @@ class GaussianFitPanel(QWidget):
         self.data, self.model, self.run = DataPart(napari_viewer), ModelPart(), RunPart()
         self.view, self.progress, self.details = ViewPart(), ProgressPlots(), DetailPlots()
         self.table, self.results = TablePart(), ResultsPart(napari_viewer)
-        self.worker = FitWorker(self)
+        self.worker, self._renderer = FitWorker(self), Renderer()
         self.live: LiveLayers | None = None
         self._task: FitTask | None = None
         self._shown: Version | None = None
@@ -97,6 +98,8 @@ class GaussianFitPanel(QWidget):
         self.setAcceptDrops(True)
 
     def _connect(self) -> None:
+        # napari destroys the panel with the window, unasked.
+        self.destroyed.connect(self._renderer.close)
         self._settling.timeout.connect(self._look_at_stack)
         self.data.changed.connect(self._look_soon)
         self.model.device_changed.connect(self._look_soon)
@@ -146,7 +149,9 @@ class GaussianFitPanel(QWidget):
                 self.run.show_refusal(refusal)
             return
         device = self.model.settings.device
-        worker = create_worker(preview_of, self._ready.stack, device, _start_thread=False)
+        worker = create_worker(
+            preview_of, self._ready.stack, device, self._renderer, _start_thread=False
+        )
         worker.returned.connect(self._show_preview)
         worker.start()
 
@@ -333,6 +338,7 @@ class GaussianFitPanel(QWidget):
     def close_down(self) -> None:
         """End the fit, and let go of the viewer."""
         self.worker.close()
+        self._renderer.close()
         self._settling.stop()
         self.data.close_down()
         self.table.close_down()

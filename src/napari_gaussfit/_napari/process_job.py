@@ -12,16 +12,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 import napari_gaussfit
 from napari_gaussfit._napari.jobs import News, described, mark_end
-from napari_gaussfit._napari.mips import MipPair, ViewChoice
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting import FinishReason, FitState, Snapshot
 from napari_gaussfit.refinement import Comparison
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from napari_gaussfit._napari.jobs import FitTask
     from napari_gaussfit._napari.messages import Message
+    from napari_gaussfit._napari.mips import ViewChoice
 
 __all__ = ["ProcessJob"]
 
@@ -96,7 +94,7 @@ class ProcessJob:
                 return
 
     def _take(self, message: Message) -> None:
-        from napari_gaussfit._napari.child import field_from
+        from napari_gaussfit._napari.child import field_from, mips_from
 
         if message.kind == "snapshot":
             words = message.words["snapshot"]
@@ -112,10 +110,7 @@ class ProcessJob:
                     **words,
                 )
         elif message.kind == "mips":
-            down, along = message.words["pixel"]
-            view = ViewChoice(**message.words["view"])
-            arrays = message.arrays
-            self.news.take_mips(MipPair(view, (down, along), arrays["data"], arrays["fit"]))
+            self.news.take_mips(mips_from(message))
         elif message.kind == "report":
             self.news.report = message.words
         elif message.kind == "comparison":
@@ -214,27 +209,26 @@ def _search_path() -> list[str]:
 
 
 def _task_message(task: FitTask) -> Message:
-    from napari_gaussfit._napari.child import field_arrays, field_words
-    from napari_gaussfit._napari.messages import Message
+    from napari_gaussfit._napari.child import field_arrays, field_words, stack_message
 
-    words: dict[str, Any] = {
-        "settings": task.settings.to_dict(),
-        "spacing": task.stack.spacing,
-        "unit": task.stack.unit,
-        "name": task.stack.name,
-        "view": task.view.to_dict(),
-    }
-    arrays: dict[str, NDArray[Any]] = {"voxels": task.stack.voxels}
+    message = stack_message("fit", task.stack)
+    words, arrays = message.words, message.arrays
+    words |= {"settings": task.settings.to_dict(), "view": task.view.to_dict()}
     if task.start is not None:
         words["start.field"] = field_words(task.start)
         arrays |= field_arrays(task.start, "start.")
     if task.points is not None:
         arrays["points"] = task.points
-    return Message("fit", words, arrays)
+    return message
 
 
 def _obituary(kept: str, code: int, errors: IO[bytes]) -> str:
     """Say how a process died, with the last line that it wrote, and what is kept."""
+    return f"the process of the fit {how_it_ended(code, errors)}; {kept}"
+
+
+def how_it_ended(code: int, errors: IO[bytes]) -> str:
+    """Say how a process ended that should not have, with the last line that it wrote."""
     if code == -9:
         how = "was killed, perhaps because memory ran out"
     elif code < 0:
@@ -244,8 +238,7 @@ def _obituary(kept: str, code: int, errors: IO[bytes]) -> str:
     errors.seek(0, os.SEEK_END)
     errors.seek(max(0, errors.tell() - ERROR_TAIL))
     lines = errors.read().decode(errors="replace").strip().splitlines()
-    said = f': "{lines[-1].strip()}"' if lines else ""
-    return f"the process of the fit {how}{said}; {kept}"
+    return how + (f': "{lines[-1].strip()}"' if lines else "")
 
 
 def _close_quietly(stream: IO[bytes]) -> None:

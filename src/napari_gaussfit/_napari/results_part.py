@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from napari_gaussfit._napari.arranging import Form
 from napari_gaussfit._napari.number_field import NumberField
 from napari_gaussfit._napari.pictures import FAINTEST
 from napari_gaussfit._napari.source import mark
+from napari_gaussfit._napari.writer import save_fit_as
 from napari_gaussfit.errors import GaussfitError
-from napari_gaussfit.io.formats import FIT_WRITERS, write_fit
+from napari_gaussfit.io.formats import FIT_WRITERS
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -66,11 +68,12 @@ def result_layers(
         Of the labels, in raw intensity.
     """
     from napari_gaussfit._napari import layers
+    from napari_gaussfit._napari.renderer import rendered
 
     field, place, name = fit.field, source.placement, source.name
     made: list[LayerData] = []
     if kinds & {"volume", "residual", "labels"}:
-        volume = field.voxelise(fit.shape, fit.spacing).numpy()
+        volume = rendered(replace(fit, others=()))
     if "volume" in kinds:
         limits = source.contrast_limits
         title = f"{name} rendered"
@@ -242,7 +245,7 @@ class ResultsPart(QWidget):
             fit = self._as_edited()
             if fit is None:
                 return
-            write_fit(path, fit)
+            save_fit_as(path, fit)
         except (GaussfitError, OSError) as error:
             self._words.setText(f"Not saved: {error}")
             show_error(f"Gaussian fit: not saved: {error}")

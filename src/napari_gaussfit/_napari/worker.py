@@ -19,6 +19,7 @@ from napari_gaussfit._napari.collection import HeldCollection
 from napari_gaussfit._napari.jobs import FitTask, Job, News, ThreadJob
 from napari_gaussfit._napari.mips import MipDrawer, MipPair, ViewChoice
 from napari_gaussfit._napari.process_job import ProcessJob
+from napari_gaussfit._napari.renderer import RemoteDrawer
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting import FitState
 
@@ -111,7 +112,7 @@ class FitWorker(QObject):
         self._job: ProcessJob | ThreadJob | None = None
         self._thread: _JobThread | None = None
         self._news = News()
-        self._drawer: MipDrawer | None = None
+        self._drawers: list[MipDrawer | RemoteDrawer] = []
         self._drawing: News | None = None
         self._wanted: ViewChoice | None = None
         self._seen: tuple[Any, Any] = (None, None)
@@ -119,6 +120,9 @@ class FitWorker(QObject):
         self._collection = HeldCollection()
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._pull)
+        drawers = self._drawers
+        # napari destroys the panel with the window, unasked.
+        self.destroyed.connect(lambda: [drawer.close() for drawer in drawers])
 
     @property
     def phase(self) -> Phase:
@@ -141,7 +145,8 @@ class FitWorker(QObject):
 
         self.close()
         self.error, self._seen = "", (None, None)
-        self._drawer, self._wanted = MipDrawer(task.stack), task.view
+        self._draw_with(MipDrawer(task.stack) if self.in_process else RemoteDrawer(task.stack))
+        self._wanted = task.view
         self._job = ThreadJob(task) if self.in_process else ProcessJob(task)
         self._news = self._job.news
         thread = create_worker(
@@ -195,6 +200,16 @@ class FitWorker(QObject):
         else:
             self._pull()
 
+    @property
+    def _drawer(self) -> MipDrawer | RemoteDrawer | None:
+        """What draws a fit at rest, None before the first fit."""
+        return self._drawers[0] if self._drawers else None
+
+    def _draw_with(self, drawer: MipDrawer | RemoteDrawer | None) -> None:
+        for before in self._drawers:
+            before.close()
+        self._drawers[:] = [] if drawer is None else [drawer]
+
     def _draw(self) -> None:
         """Draw the wanted view of a fit at rest; one after another, the newest next."""
         from napari.qt.threading import create_worker
@@ -203,9 +218,20 @@ class FitWorker(QObject):
             return
         self._drawing = self._news
         field, view = self._news.snapshot.field, self._wanted
-        thread = create_worker(self._drawer.draw, field, view, _start_thread=False)
+        thread = create_worker(
+            self._drawer.draw, field, view, _ignore_errors=True, _start_thread=False
+        )
         thread.returned.connect(self._take_drawn)
+        thread.errored.connect(self._miss_drawn)
         thread.start()
+
+    def _miss_drawn(self, error: Exception) -> None:
+        """Say that a view could not be drawn, unless it was given up for a new fit."""
+        from napari.utils.notifications import show_error
+
+        self._drawing = None
+        if self._job is None and self._drawer is not None:
+            show_error(f"Gaussian fit: {error}")
 
     def _take_drawn(self, mips: MipPair) -> None:
         drawn, self._drawing = self._drawing, None
@@ -223,7 +249,8 @@ class FitWorker(QObject):
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.quit()
-        self._job = self._drawer = None
+        self._job = None
+        self._draw_with(None)
         self._collection.release()
         self._phase = Phase.IDLE
 

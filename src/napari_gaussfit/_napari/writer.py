@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit._napari.edited import fit_of_points
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.io.native import SavedFit
 
-__all__ = ["write_fit"]
+__all__ = ["save_fit_as", "write_fit"]
 
 
 def write_fit(path: str, data: NDArray[Any], keywords: dict[str, Any]) -> list[str]:
@@ -34,10 +35,27 @@ def write_fit(path: str, data: NDArray[Any], keywords: dict[str, Any]) -> list[s
     OutputError
         If the folder does not exist.
     """
+    save_fit_as(path, _fit_of(data, keywords))
+    return [path]
+
+
+def save_fit_as(path: str, fit: SavedFit) -> None:
+    """Write a fit in the format of a path's suffix; volumes are rendered in another process.
+
+    Raises
+    ------
+    FitError
+        If it cannot be rendered.
+    OutputError
+        If there is no such format, or no such folder.
+    """
+    from napari_gaussfit._napari.renderer import rendered
     from napari_gaussfit.io import formats
 
-    formats.write_fit(path, _fit_of(data, keywords))
-    return [path]
+    if Path(path).suffix.lower() in formats.VOLUME_SUFFIXES:
+        formats.write_volume(path, rendered(fit), fit)
+    else:
+        formats.write_fit(path, fit)
 
 
 def _fit_of(data: NDArray[Any], keywords: dict[str, Any]) -> SavedFit:

@@ -1,0 +1,280 @@
+"""What a window that loads no torch has rendered: its questions, and the process that answers.
+
+A question is a `Message` and so is its answer; both stand here, one below the other. On Windows
+torch cannot be loaded beside Qt, and elsewhere it would take the window 2 seconds and 200 MB. Knows
+neither napari nor Qt.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import threading
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any
+
+from napari_gaussfit._napari.child import (
+    field_arrays,
+    field_from,
+    field_words,
+    mips_from,
+    mips_message,
+    stack_from,
+    stack_message,
+)
+from napari_gaussfit._napari.messages import Message, receive, send
+from napari_gaussfit._napari.mips import MipDrawer, MipPair, ViewChoice
+from napari_gaussfit._napari.process_job import how_it_ended, start_child
+from napari_gaussfit.errors import FitError, SettingsError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.stack import Stack
+
+__all__ = ["Answers", "RemoteDrawer", "Renderer", "device_words", "rendered", "sample"]
+
+_DEVICES: dict[str, str] = {}
+"""What is known of the device of a name."""
+
+ENDING = 5.0
+"""Seconds that a process has to end whose pipes are closed."""
+
+
+class Renderer:
+    """A process that answers questions, one after another; it starts with the first.
+
+    Parameters
+    ----------
+    stack : Stack, optional
+        What it is told when it starts: the stack that is drawn beside fields.
+    """
+
+    def __init__(self, stack: Stack | None = None) -> None:
+        self._stack = stack
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __enter__(self) -> Renderer:
+        """Ask within a block, at whose end the process ends."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the process."""
+        self.close()
+
+    def ask(self, question: Message) -> Message:
+        """Return the answer to a question.
+
+        Raises
+        ------
+        FitError
+            If the process could not answer, or was closed meanwhile.
+        """
+        with self._lock:
+            try:
+                if self._closed:
+                    raise EOFError
+                answer = _exchange(self._process or self._start(), question)
+            except (OSError, EOFError) as error:
+                raise FitError(self._obituary()) from error
+            if answer.kind == "error":
+                self._end()
+                raise FitError(answer.words["message"])
+            return answer
+
+    def rest(self) -> None:
+        """End the process until there is another question."""
+        with self._lock:
+            self._end()
+
+    def close(self) -> None:
+        """End the process at once, also while it works on an answer; it is asked no more."""
+        self._closed = True
+        process = self._process
+        if process is not None:
+            process.kill()
+        # Who waits for an answer hears at once that there is none.
+        with self._lock:
+            self._end()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = process = start_child(self._errors)
+        if self._closed:
+            raise EOFError
+        if self._stack is not None:
+            _exchange(process, stack_message("stack", self._stack))
+        return process
+
+    def _obituary(self) -> str:
+        """Say why there is no answer, and end what is left of the process."""
+        process, errors = self._process, self._errors
+        if self._closed or process is None or errors is None:
+            self._end()
+            return "rendering was given up"
+        try:
+            code = process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        how = how_it_ended(code, errors)
+        self._end()
+        return f"the process that renders {how}; nothing else is lost, try again"
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        errors, self._errors = self._errors, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+        if errors is not None:
+            errors.close()
+
+
+def _exchange(process: subprocess.Popen[bytes], question: Message) -> Message:
+    if process.stdin is None or process.stdout is None:
+        raise EOFError
+    with suppress(OSError):  # It has died; what it said last says why.
+        send(process.stdin, question)
+    return receive(process.stdout)
+
+
+class RemoteDrawer:
+    """Draws a stack and fields for views as `MipDrawer` does, in a process that keeps the stack.
+
+    Parameters
+    ----------
+    stack : Stack
+        What is projected beside the fields.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self._renderer = Renderer(stack)
+
+    def draw(self, field: GaussianField, view: ViewChoice) -> MipPair:
+        """Return the projections of the stack and of a field.
+
+        Raises
+        ------
+        FitError
+            If they cannot be drawn.
+        """
+        words = {"view": view.to_dict(), "field": field_words(field)}
+        return mips_from(self._renderer.ask(Message("draw", words, field_arrays(field))))
+
+    def close(self) -> None:
+        """End the process."""
+        self._renderer.close()
+
+
+def rendered(saved: SavedFit) -> NDArray[np.float32]:
+    """Return the voxels of a fit; see `io.formats.rendered`."""
+    words: dict[str, object] = {"shape": saved.shape, "spacing": saved.spacing}
+    arrays: dict[str, NDArray[Any]] = {}
+    for n, field in enumerate(saved.channels):
+        words[f"{n}.field"] = field_words(field)
+        arrays |= field_arrays(field, f"{n}.")
+    with Renderer() as renderer:
+        return renderer.ask(Message("render", words, arrays)).arrays["volume"]
+
+
+def sample(name: str) -> tuple[Stack, GaussianField]:
+    """Return the stack and the true Gaussians of a phantom: neurite, beads or nuclei."""
+    with Renderer() as renderer:
+        answer = renderer.ask(Message("sample", {"name": name}))
+    truth = field_from(answer)
+    if truth is None:
+        raise FitError(f"sample {name!r} came without its Gaussians")
+    return stack_from(answer), truth
+
+
+def device_words(name: str, renderer: Renderer) -> str:
+    """Say what the device of a name ("auto", "cpu", "cuda") really is, or why it cannot serve.
+
+    What it is does not change while napari runs, and is asked once; the renderer rests after it.
+    """
+    if name not in _DEVICES:
+        _DEVICES[name] = renderer.ask(Message("device", {"name": name})).words["text"]
+        renderer.rest()
+    return _DEVICES[name]
+
+
+class Answers:
+    """What the process of a `Renderer` answers; it loads torch."""
+
+    def __init__(self) -> None:
+        self._drawer: MipDrawer | None = None
+
+    def to(self, question: Message) -> Message:
+        """Return the answer to a question."""
+        answers = {
+            "stack": self._take_stack,
+            "draw": self._draw,
+            "render": _render,
+            "device": _device,
+            "sample": _sample,
+        }
+        return answers[question.kind](question)
+
+    def _take_stack(self, question: Message) -> Message:
+        self._drawer = MipDrawer(stack_from(question))
+        return Message("taken")
+
+    def _draw(self, question: Message) -> Message:
+        field = field_from(question)
+        if self._drawer is None or field is None:
+            raise FitError("a picture was asked for without its stack or its Gaussians")
+        return mips_message(self._drawer.draw(field, ViewChoice(**question.words["view"])))
+
+
+def _render(question: Message) -> Message:
+    from napari_gaussfit.io import formats
+    from napari_gaussfit.io.native import SavedFit
+
+    count = sum(name.endswith("means") for name in question.arrays)
+    fields = (field_from(question, f"{n}.") for n in range(count))
+    first, *others = (field for field in fields if field is not None)
+    nz, ny, nx = question.words["shape"]
+    dz, dy, dx = question.words["spacing"]
+    saved = SavedFit(first, "", (nz, ny, nx), (dz, dy, dx), first.unit, others=tuple(others))
+    return Message("volume", {}, {"volume": formats.rendered(saved)})
+
+
+def _device(question: Message) -> Message:
+    import torch
+
+    from napari_gaussfit._kernels import backend_name, device_named
+
+    try:
+        device = device_named(question.words["name"])
+    except SettingsError as error:
+        return Message("device", {"text": f"⚠ {error}"})
+    backend = backend_name(device)
+    if device.type == "cpu":
+        return Message("device", {"text": f"Runs on the CPU ({backend})."})
+    gpu = torch.cuda.get_device_properties(device)
+    text = f"Runs on {gpu.name} ({backend}), with {gpu.total_memory / 1e9:.2g} GB."
+    return Message("device", {"text": text})
+
+
+def _sample(question: Message) -> Message:
+    from napari_gaussfit import phantoms
+
+    makers = {"neurite": phantoms.neurite, "beads": phantoms.beads, "nuclei": phantoms.nuclei}
+    phantom = makers[question.words["name"]]()
+    stack = stack_message("sample", phantom.stack)
+    words = {**stack.words, "field": field_words(phantom.truth)}
+    return Message("sample", words, stack.arrays | field_arrays(phantom.truth))
