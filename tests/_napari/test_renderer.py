@@ -33,7 +33,7 @@ def test_another_process_draws_what_this_one_draws(small_beads: Phantom) -> None
             expected = here.draw(small_beads.truth, view)
             found = there.draw(small_beads.truth, view)
             assert (found.view, found.pixel) == (view, expected.pixel)
-            # Alike to rounding: threads of another number share the work out otherwise.
+            # Alike to rounding.
             np.testing.assert_allclose(found.data, expected.data, rtol=1e-4)
             np.testing.assert_allclose(found.fit, expected.fit, rtol=1e-4)
 
