@@ -320,6 +320,22 @@ def test_layers_of_no_concern_have_nothing_looked_at_anew(
         viewer.layers.remove("picture")
 
 
+def test_other_voxels_of_a_layer_are_what_is_fitted(viewer: Any, part: DataPart) -> None:
+    layer = viewer.add_image(MOVIE)
+    viewer.dims.set_current_step(0, 4)
+    layer.data = MOVIE[:3, :, 2:]
+    source = part.source()
+    assert source is not None
+    np.testing.assert_array_equal(source.stack.voxels, MOVIE[2, :, 2:])
+    layer.data = STACK[0]
+    assert part.layer is None
+    assert "is a 2D image" in part.findChildren(LayerBox)[0].refused[0]
+    another = viewer.add_image(MOVIE)
+    assert part.layer == another
+    viewer.layers.remove(another)
+    assert part.source() is None
+
+
 def test_a_pyramid_is_fitted_at_its_finest_level(viewer: Any, part: DataPart) -> None:
     levels = [STACK, STACK[:, ::2, ::2]]
     layer = viewer.add_image(levels, multiscale=True, scale=(0.5, 0.13, 0.13), units=("um",) * 3)

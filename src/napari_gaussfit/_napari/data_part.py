@@ -18,7 +18,7 @@ from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer, Points
-    from napari.utils.events import EventEmitter
+    from napari.utils.events import Event, EventEmitter
     from napari.viewer import Viewer
     from numpy.typing import NDArray
 
@@ -184,12 +184,27 @@ class DataPart(QWidget):
         self.spacing.show_layer(self.layer)
 
     def _hear(self, layers: list[Layer]) -> None:
-        """Hear when axes of these layers, and of no others, are named anew."""
+        """Hear when these layers, and no others, get other voxels or names of axes."""
+        from napari.layers import Image
+
         for emitter in self._heard:
-            emitter.disconnect(self.reset_choices)
-        self._heard = [layer.events.axis_labels for layer in layers]
+            emitter.disconnect(self._look_again)
+        # A fit's own pictures change all the time.
+        images = [
+            layer
+            for layer in layers
+            if isinstance(layer, Image) and OF not in layer.metadata.get(METADATA, {})
+        ]
+        self._heard = [layer.events.axis_labels for layer in images]
+        self._heard += [layer.events.data for layer in images]
         for emitter in self._heard:
-            emitter.connect(self.reset_choices)
+            emitter.connect(self._look_again)
+
+    def _look_again(self, event: Event) -> None:
+        before = self.layer
+        self.reset_choices()
+        if self.layer == before == event.source:
+            self._choose()
 
 
 def _refusal_of_image(layer: Layer) -> str | None:

@@ -76,9 +76,10 @@ class PlacePart(QWidget):
     def _follow(self, _event: object = None) -> None:
         """Take what the viewer shows."""
         layer = self._layer
-        if layer is None or not self._boxes:
-            return
         before, point = self.indices, self._viewer.dims.point
+        # The viewer hears first that a layer is gone, or has fewer axes.
+        if layer is None or layer.ndim != len(self._boxes) + 3 or layer.ndim > len(point):
+            return
         for axis, box in zip(range(-layer.ndim, -3), self._boxes, strict=True):
             length = point[axis] / self._world_units(axis)
             index = round((length - layer.translate[axis]) / layer.scale[axis])
