@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).parent
+CAPABILITIES = ("7.5", "9.0")
 
 
 def run(*command: str, **environment: str) -> str:
@@ -46,11 +48,20 @@ def test_every_kernel_agrees_with_the_reference_in_the_simulator() -> None:
     assert "skipped" not in said, said
 
 
+@pytest.fixture(scope="module")
+def compiled() -> Iterator[dict[str, Future[str]]]:
+    """What compiling says by compute capability: both at once, a minute on a core each."""
+    with ThreadPoolExecutor() as threads:
+        yield {name: threads.submit(run, str(HERE / "ptx.py"), name) for name in CAPABILITIES}
+
+
 @where_numba_cuda_is
-@pytest.mark.parametrize("capability", ["7.5", "9.0"])
-def test_every_kernel_compiles_to_ptx_without_f64(capability: str) -> None:
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_every_kernel_compiles_to_ptx_without_f64(
+    capability: str, compiled: dict[str, Future[str]]
+) -> None:
     """On no GPU at all; `ptx.py` says which kernel has what it should not have."""
-    said = run(str(HERE / "ptx.py"), capability)
+    said = compiled[capability].result()
     assert said.count("ok") > 20, said
 
 
