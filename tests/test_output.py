@@ -35,9 +35,11 @@ SYMMETRIC = ("zz", "zy", "zx", "yy", "yx", "xx")
 
 REPORT_KEYS = {
     "stack", "shape", "spacing", "unit", "gaussians", "background", "heldout_mip_psnr",
-    "heldout_mip_ssim", "train_mip_psnr", "mip_psnr_gap", "voxel_psnr", "noise_psnr",
+    "heldout_mip_ssim", "heldout_noise_psnr", "train_mip_psnr", "mip_psnr_gap", "voxel_psnr",
+    "noise_psnr",
     "consistency_psnr", "compression", "seconds", "iterations", "device", "backend",
-    "peak_memory_mb", "seed", "version",
+    "peak_memory_mb", "seed", "version", "notes",
+    "converged", "convergence",
 }  # fmt: skip
 
 COLUMNS = [

@@ -134,3 +134,18 @@ def test_no_more_move_than_the_fraction_allows() -> None:
 def test_fewer_than_two_stay_where_they_are(count: int) -> None:
     field = make_field().select(torch.arange(count))
     assert len(relocate(field, blob((6, 20, 11)), SPACING, 1.0)) == 0
+
+
+def test_gaussians_that_are_kept_stay_where_they_are() -> None:
+    residual = np.zeros((20, 20, 20), np.float32)
+    residual[10, 10, 10] = 10.0
+    field = GaussianField.from_gaussians(
+        [((3.0 + n, 4.0, 5.0), 0.5 * np.eye(3), 1e-3) for n in range(8)]
+    )
+    before = field.detached()
+    moved = relocate(field, residual, (1, 1, 1), 0.5, kept=5)
+    assert len(moved), "something goes where light is missing"
+    assert min(moved.tolist()) >= 5
+    assert torch.equal(field.means[:5], before.means[:5])
+    none = relocate(before, residual, (1, 1, 1), 0.5, kept=8)
+    assert not len(none)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.phantoms import beads, neurite, nuclei, separated
 from napari_gaussfit.seeding import (
     SUGGESTION_LIMITS,
@@ -15,6 +16,7 @@ from napari_gaussfit.seeding import (
     estimate_background,
     local_maxima,
     peak_widths,
+    seed_count,
     seed_field,
     smoothed,
     suggested_count,
@@ -116,11 +118,36 @@ def test_background_of_a_stack_without_noise_has_none() -> None:
 def test_points_are_where_seeds_begin(phantom: Phantom) -> None:
     points = np.random.default_rng(0).uniform(0, 5, (8, 3))
     signal = phantom.stack.voxels - np.float32(phantom.truth.background)
-    for count, kept in ((20, 8), (8, 8), (3, 3)):
+    for count in (20, 8):
         rng = np.random.default_rng(1)
         seeds = seed_field(signal, SPACING, count, rng, points=points)
         assert len(seeds) == count
-        np.testing.assert_allclose(seeds.means[:kept], points[:kept], atol=1e-5)
+        np.testing.assert_allclose(seeds.means[:8], points, atol=1e-5)
+
+
+def test_a_point_begins_as_wide_as_its_spot() -> None:
+    """Also where it was clicked a voxel beside the middle."""
+    phantom = separated(count=6, shape=(30, 60, 60), photons=None)
+    signal = phantom.stack.voxels - np.float32(phantom.truth.background)
+    spacing = np.asarray(phantom.stack.spacing)
+    beside = np.random.default_rng(0).integers(-1, 2, (6, 3)) * spacing
+    points = phantom.truth.means.numpy() + beside
+    rng = np.random.default_rng(1)
+    seeds = seed_field(signal, phantom.stack.spacing, 6, rng, points=points)
+    found = seeds.covariances.diagonal(dim1=-2, dim2=-1).sqrt()
+    true = phantom.truth.covariances.diagonal(dim1=-2, dim2=-1).sqrt()
+    np.testing.assert_allclose(found, true, rtol=0.35)
+
+
+def test_as_many_gaussians_begin_as_there_are_points(phantom: Phantom) -> None:
+    points, voxels = np.zeros((8, 3)), phantom.stack.voxels
+    assert seed_count(None, points, voxels) == 8
+    assert seed_count(20, points, voxels) == 20
+    assert seed_count(None, None, voxels) == suggested_count(voxels)
+    with pytest.raises(SettingsError, match="gaussians=5: expected at least as many as the 8 poin"):
+        seed_count(5, points, voxels)
+    with pytest.raises(SettingsError, match="there is no point to begin at"):
+        seed_count(None, points[:0], voxels)
 
 
 def test_points_outside_of_the_stack_begin_at_its_face() -> None:

@@ -72,30 +72,18 @@ def test_a_view_shows_the_stacks_projection_with_its_rays(stack: Stack) -> None:
     views = Views(stack, 12, 2)
     camera = views.held_out[1]
     view = views.view(camera)
-    expected, _ = StackProjector(stack).maximum(camera)
+    expected = StackProjector(stack).maximum(camera)
     seen = hits(camera, stack.box)
     np.testing.assert_array_equal(view.hit, seen)
     np.testing.assert_array_equal(view.target, np.where(seen, expected, 0))
     assert views.view(camera) is view, "made once"
 
 
-def test_the_depth_is_where_the_stack_is_largest() -> None:
-    from scipy.ndimage import map_coordinates
-
-    stack = beads(count=4, shape=(16, 40, 40), photons=None).stack
+def test_only_views_that_are_compared_are_projected(stack: Stack) -> None:
+    """A view that trains reads the stack where the field is largest: no march through it."""
     views = Views(stack, 12, 2)
-    view = views.view(views.held_out[0])
-    bright = np.argwhere(view.target.numpy() > 1000)
-    frame = view.rays.frame
-    weights = np.concatenate([np.ones((len(bright), 1)), bright], 1)
-    depth = view.depth.numpy()[tuple(bright.T)][:, None]
-    points = weights @ frame[:3] + depth * (weights @ frame[3:])
-    there = map_coordinates(
-        stack.voxels.astype(float), (points / stack.spacing).T, order=3, mode="mirror"
-    )
-    off = np.abs(there - view.target.numpy()[tuple(bright.T)]).max() / np.ptp(stack.voxels)
-    assert len(bright) > 10
-    assert off < 1e-4, f"off by {off:.1e} of the range"
+    made = [views.view(camera) for camera in views.training]
+    assert all("target" not in vars(view) for view in made)
 
 
 def test_a_shuffle_draws_all_before_any_comes_again() -> None:

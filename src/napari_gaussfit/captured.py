@@ -16,13 +16,14 @@ import torch
 
 from napari_gaussfit._kernels import cuda
 from napari_gaussfit._kernels.geometry import Grid
-from napari_gaussfit.losses import LOSSES, WINDOW, dissimilarity
+from napari_gaussfit.losses import DARKEST_RATE, LOSSES, WINDOW, dissimilarity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
+    from napari_gaussfit._kernels.cpu_stacks import SplineVolume
     from napari_gaussfit.stack import Stack
     from napari_gaussfit.views import View
 
@@ -51,6 +52,8 @@ class Rules:
         A Gaussian is left out where it adds less than this part of the field's own error.
     cutoffs : tuple of float
         The smallest and the largest cutoff.
+    zero : float
+        What an intensity of 0 lies below the lowest voxel, for a loss that must know; else 0.
     """
 
     loss: str
@@ -59,6 +62,7 @@ class Rules:
     background_rate: float
     cutoff_per_error: float
     cutoffs: tuple[float, float]
+    zero: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +72,11 @@ class State:
     Parameters
     ----------
     means, cholesky, amplitudes : Tensor, shape [K, 3], [K, 6], [K]
-        The Gaussians, in scaled intensity.
+        The Gaussians, in working units.
     first, second, age : Tensor, shape [K, 10], [K, 10], [K]
         The optimiser's moments, and the steps that each Gaussian has taken.
     background, cutoff : Tensor, shape [1]
-        In scaled intensity.
+        In working units.
     """
 
     means: Tensor
@@ -87,7 +91,7 @@ class State:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What the last step found, in scaled intensity; NaN where it did not look.
+    """What the last step found, in working units; NaN where it did not look.
 
     Parameters
     ----------
@@ -114,8 +118,6 @@ class Bricks:
         What is fitted.
     bricks : sequence of slices
         Which voxels each holds.
-    scale : float
-        Intensity that counts as 1.
     device : torch.device
         Where to put them.
     """
@@ -124,7 +126,6 @@ class Bricks:
         self,
         stack: Stack,
         bricks: Sequence[tuple[slice, slice, slice]],
-        scale: float,
         device: torch.device,
     ) -> None:
         spacing = np.asarray(stack.spacing, np.float32)
@@ -138,7 +139,7 @@ class Bricks:
         inside = np.zeros(targets.shape, bool)
         for n, (brick, grid) in enumerate(zip(bricks, grids, strict=True)):
             z, y, x = grid.shape
-            targets[n, :z, :y, :x] = np.asarray(stack.voxels[brick], np.float32) / scale
+            targets[n, :z, :y, :x] = stack.voxels[brick]
             inside[n, :z, :y, :x] = True
         self.targets = torch.from_numpy(targets).to(device)
         self.inside = torch.from_numpy(inside).to(device)
@@ -151,8 +152,9 @@ class Pixels:
     ----------
     views : sequence of View
         What is trained on.
-    scale : float
-        Intensity that counts as 1.
+    spline : SplineVolume or None
+        Of the stack, whose value where the field is largest is a pixel's target; without it, the
+        stack's own maximum is.
     bin_step : float
         Distance in t of the places where the search for a ray's maximum looks.
     weights : sequence of float
@@ -164,7 +166,7 @@ class Pixels:
     def __init__(
         self,
         views: Sequence[View],
-        scale: float,
+        spline: SplineVolume | None,
         bin_step: float,
         weights: Sequence[float],
         device: torch.device,
@@ -180,8 +182,11 @@ class Pixels:
             return all_views.to(device)
 
         self.hit = padded("hit", torch.bool)
-        self.targets = padded("target", torch.float32) / scale
-        self.starts = padded("depth", torch.float32)
+        self.target = (
+            padded("target", torch.float32) if spline is None else cuda.Volume(spline, device)
+        )
+        self.depths = torch.zeros(shape, dtype=torch.float32, device=device)
+        self.shapes = [view.rays.shape for view in views]
         self.weights = torch.tensor(weights, dtype=torch.float32, device=device)
         self.windows = torch.stack([_windows(view.rays.shape, shape[1:]) for view in views]).to(
             device
@@ -240,7 +245,7 @@ class CapturedSteps:
         rate : float
             The optimiser's step size.
         search : bool
-            Whether rays' maxima are searched for, or climbed to from where the stack's are.
+            Whether rays' maxima are searched for, or climbed to from where they were last.
         """
         self._rates.fill_(rate)
         self._choose("bricks", bricks)
@@ -308,15 +313,20 @@ class CapturedSteps:
         evaluation = cuda.GridEvaluation(bricks.grids.select(which))
         prediction = evaluation.forward(packed).requires_grad_()
         inside = bricks.inside.index_select(0, which)
-        target = bricks.targets.index_select(0, which) - self.state.background
+        target = bricks.targets.index_select(0, which)
         shares = 1.0 / inside.flatten(1).sum(1)
         loss = self._mean_loss(prediction, target, inside, shares / len(which))
         (weights,) = torch.autograd.grad(loss, prediction)
         moments += evaluation.backward(packed, weights)
-        difference = torch.where(inside, target - prediction.detach(), 0.0).flatten(1)
+        rate = prediction.detach() + self.state.background
+        difference = torch.where(inside, target - rate, 0.0).flatten(1)
         if self.rules.background_rate:
-            mean = (difference.sum(1) * shares).mean()
-            self.state.background.add_(self.rules.background_rate * mean)
+            by_brick = difference.sum(1) * shares
+            if self.rules.loss == "poisson":
+                trust = 1.0 / (rate + self.rules.zero).clamp(min=DARKEST_RATE)
+                trust = torch.where(inside, trust, 0.0).flatten(1)
+                by_brick = (difference * trust).sum(1) / trust.sum(1)
+            self.state.background.add_(self.rules.background_rate * by_brick.mean())
         return loss.detach(), (difference.square().sum(1) * shares).mean()
 
     def _add_pixels(
@@ -324,14 +334,19 @@ class CapturedSteps:
     ) -> tuple[Tensor, Tensor]:
         """Add to `moments` those of the views' loss; return it and the mean squared error."""
         which, share = self._chosen["views"], self.rules.ssim_weight
-        start = None if search else pixels.starts.index_select(0, which)
+        start = None if search else pixels.depths.index_select(0, which)
         evaluation = cuda.MipEvaluation(pixels.tables.select(which), start=start)
         image = evaluation.forward(packed).requires_grad_()
         hit = pixels.hit.index_select(0, which)
-        target = pixels.targets.index_select(0, which) - self.state.background
+        pixels.depths.index_copy_(0, which, evaluation.depth)
+        if isinstance(pixels.target, torch.Tensor):
+            target = pixels.target.index_select(0, which)
+        else:
+            target = evaluation.target_of(pixels.target)
         weights = pixels.weights.index_select(0, which) / len(which)
         each = 1.0 / hit.flatten(1).sum(1)
         loss = (1 - share) * self._mean_loss(image, target, hit, each * weights)
+        target = target - self.state.background
         if share:
             blank = torch.where(hit, target, 0.0)
             for n in range(len(which)):
@@ -345,14 +360,26 @@ class CapturedSteps:
     def _mean_loss(
         self, prediction: Tensor, target: Tensor, inside: Tensor, weights: Tensor
     ) -> Tensor:
-        """Return the sum over n of weights[n] times the sum of the loss of part n inside."""
+        """Return the sum over n of weights[n] times the sum of the loss of part n inside.
+
+        The prediction is without the background, the target as it was recorded.
+        """
         total = torch.zeros((), device=prediction.device)
+        offset = self.state.background + self.rules.zero
         for n in range(len(prediction)):
-            seen = torch.where(inside[n], prediction[n], BLANK)
-            known = torch.where(inside[n], target[n], BLANK)
+            seen = torch.where(inside[n], prediction[n] + offset, BLANK)
+            known = torch.where(inside[n], target[n] + self.rules.zero, BLANK)
             mean = LOSSES[self.rules.loss](seen, known)
             total = total + weights[n] * inside[n].numel() * mean
         return total
+
+    def depth(self, n: int) -> Tensor:
+        """Return where training view n's maxima were last, [H, W]: the steps' own memory."""
+        if self._pixels is None:
+            message = "these steps look at no views"
+            raise ValueError(message)
+        rows, width = self._pixels.shapes[n]
+        return self._pixels.depths[n, :rows, :width]
 
     def widen(self, spacing: Tensor, narrowest: float) -> None:
         """Widen Gaussians that are narrower than voxels; see `density.widen`."""

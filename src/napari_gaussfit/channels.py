@@ -15,13 +15,14 @@ import torch
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.objective import Found
 from napari_gaussfit.relocation import relocate
+from napari_gaussfit.scaling import WorkingStack
 from napari_gaussfit.seeding import (
     DIMMEST,
     estimate_background,
     lit_by,
+    seed_count,
     seed_field,
     smoothed,
-    suggested_count,
 )
 from napari_gaussfit.training import Trainer
 
@@ -89,30 +90,30 @@ def seed_channels(
     tuple of GaussianField
         One for each channel, in its raw intensity, with its background.
     """
+    all_working = [WorkingStack.of(stack) for stack in stacks]
     signals, backgrounds, variance = [], [], 0.0
-    for stack in stacks:
-        background, noise = estimate_background(stack.voxels)
+    for working in all_working:
+        background, noise = estimate_background(working.stack.voxels)
         if settings.background is not None:
-            background = settings.background
-        low, high = stack.value_range
-        signals.append((np.asarray(stack.voxels, np.float32) - background) / (high - low))
+            background = working.scaled_background(settings.background)
+        signals.append(working.stack.voxels - np.float32(background))
         backgrounds.append(background)
-        variance += (noise / (high - low)) ** 2
+        variance += noise**2
     together = np.asarray(sum(signals), np.float32)
+    spacing = all_working[0].stack.spacing
     seeds = seed_field(
         together,
-        stacks[0].spacing,
-        settings.gaussians or suggested_count(together),
+        spacing,
+        seed_count(settings.gaussians, points, together),
         np.random.default_rng(settings.seed),
         noise=float(np.sqrt(variance)),
-        points=points,
-        unit=stacks[0].unit,
+        points=None if points is None else points / all_working[0].length,
+        unit=all_working[0].stack.unit,
     )
     fields = []
-    for stack, signal, background in zip(stacks, signals, backgrounds, strict=True):
-        low, high = stack.value_range
-        lit = lit_by(seeds, smoothed(signal), stack.spacing)
-        fields.append(replace(lit, amplitudes=lit.amplitudes * (high - low), background=background))
+    for working, signal, background in zip(all_working, signals, backgrounds, strict=True):
+        lit = lit_by(seeds, smoothed(signal), spacing)
+        fields.append(working.restored(replace(lit, background=background)))
     return tuple(fields)
 
 
@@ -146,6 +147,7 @@ class ChannelsTrainer(Trainer):
         first, *others = checked_channels(stacks)
         own, *of_others = start or seed_channels(stacks, settings, points=points)
         super().__init__(first, settings, start=own)
+        self.kept = 0 if points is None or start else len(points)
         self.others = [
             Trainer(stack, settings, start=field)
             for stack, field in zip(others, of_others, strict=True)
@@ -159,7 +161,7 @@ class ChannelsTrainer(Trainer):
         """Copies of the fields of all channels but the first."""
         return tuple(other.field for other in self.others)
 
-    def channels(self) -> Iterator[tuple[Stack, Views, GaussianField]]:
+    def channels(self) -> Iterator[tuple[WorkingStack, Views, GaussianField]]:
         """Yield each channel's stack, views and field."""
         yield from super().channels()
         for other in self.others:
@@ -167,9 +169,8 @@ class ChannelsTrainer(Trainer):
 
     def view_psnr(self, fields: Sequence[GaussianField], n: int) -> float:
         """Return the mean over the channels of the PSNR of held-out view n."""
-        trainers = (self, *self.others)
-        pairs = zip(trainers, fields, strict=True)
-        return float(np.mean([trainer.objective.view_psnr(field, n) for trainer, field in pairs]))
+        pairs = zip((self, *self.others), fields, strict=True)
+        return float(np.mean([Trainer.view_psnr(trainer, [field], n) for trainer, field in pairs]))
 
     def gradients(self) -> tuple[Tensors, Found]:
         """Return the gradients of all channels' losses; PSNRs are means over the channels."""
@@ -200,8 +201,15 @@ class ChannelsTrainer(Trainer):
         amplitudes = torch.stack([trainer.scaled_field().amplitudes for trainer in trainers])
         together = replace(self.scaled_field(), amplitudes=amplitudes.norm(dim=0))
         total = np.asarray(sum(residuals), np.float32)
-        spacing = self.stack.spacing
-        moved = relocate(together, total, spacing, self._share(first, end), first_plane=first)
+        spacing = self.working.stack.spacing
+        moved = relocate(
+            together,
+            total,
+            spacing,
+            self._share(first, end),
+            first_plane=first,
+            kept=self.kept,
+        )
         places = together.means[moved].numpy() / np.asarray(spacing, np.float64) - (first, 0, 0)
         nearest = np.clip(np.rint(places), 0, np.array(total.shape) - 1).astype(int)
         least = DIMMEST * together.amplitudes[moved]

@@ -18,14 +18,15 @@ from matplotlib.patches import Rectangle
 from napari_gaussfit.camera import AXIS_NAMES, axis_view
 from napari_gaussfit.metrics import psnr
 from napari_gaussfit.projection import render
-from napari_gaussfit.views import Views
+from napari_gaussfit.scaling import WorkingStack
+from napari_gaussfit.views import View, Views
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
-    from napari_gaussfit.camera import Camera
+    from napari_gaussfit.field import GaussianField
     from napari_gaussfit.fitting import FitResult
     from napari_gaussfit.settings import FitSettings
 
@@ -87,7 +88,8 @@ def comparisons(result: FitResult, settings: FitSettings) -> list[Comparison]:
     list of Comparison
         In the order of the rows of ``projections.png``.
     """
-    stack = result.stack
+    working = WorkingStack.of(result.stack)
+    stack, field = working.stack, working.scaled(result.field)
     views = Views(stack, settings.views, settings.held_out)
     chosen = [
         # The spline's maxima, as in every other view; the voxels' own lie beside the peaks.
@@ -99,19 +101,19 @@ def comparisons(result: FitResult, settings: FitSettings) -> list[Comparison]:
         (f"held out: {camera.name}", camera)
         for camera in dict.fromkeys([held_out[len(held_out) // 4], held_out[-1]])
     ]
-    return [_compare(result, views, title, camera) for title, camera in chosen]
+    return [_compare(field, working, views.view(camera), title) for title, camera in chosen]
 
 
-def _compare(result: FitResult, views: Views, title: str, camera: Camera) -> Comparison:
-    stack, view = result.stack, views.view(camera)
-    hit = view.hit.numpy()
+def _compare(field: GaussianField, working: WorkingStack, view: View, title: str) -> Comparison:
+    stack, camera, hit = working.stack, view.camera, view.hit.numpy()
     data = view.target.numpy()
-    fit = render(result.field, camera, stack.box).numpy()
-    height, width = (n * step for n, step in zip(camera.shape, camera.pixel, strict=True))
-    found = psnr(data, fit, stack.value_range, hit)
-    return Comparison(
-        title, np.where(hit, data, np.nan), np.where(hit, fit, np.nan), (height, width), found
+    fit = render(field, camera, stack.box).numpy()
+    height, width = (
+        n * step * working.length for n, step in zip(camera.shape, camera.pixel, strict=True)
     )
+    shown = [np.where(hit, image * working.range + working.lowest, np.nan) for image in (data, fit)]
+    found = psnr(data, fit, stack.value_range, hit)
+    return Comparison(title, shown[0], shown[1], (height, width), found)
 
 
 def draw_projections(result: FitResult, settings: FitSettings) -> Figure:
@@ -150,7 +152,8 @@ def draw_projections(result: FitResult, settings: FitSettings) -> Figure:
     report = result.report
     figure.suptitle(
         f"{_shortened(report.stack)}: maximum intensity projections of {report.gaussians:,} "
-        f"Gaussians\nheld-out views {report.heldout_mip_psnr:.1f} dB, "
+        f"Gaussians\nheld-out views {report.heldout_mip_psnr:.1f} dB "
+        f"(noise leaves {report.heldout_noise_psnr:.1f}), "
         f"voxels {report.voxel_psnr:.1f} dB (noise leaves {report.noise_psnr:.1f})",
         fontsize=12,
     )

@@ -146,7 +146,9 @@ class Fit:
         channels, one field each. A fit that has ended goes on with ``FitSettings(refine=True)``;
         else these are seeds like others, and the large steps at the beginning move them far.
     points : ndarray, shape [P, 3], optional
-        Positions (z, y, x in the stack's unit) that seeds must begin at.
+        Positions (z, y, x in the stack's unit) at which Gaussians begin, one at each: as wide as
+        the stack's curvature says there, and never moved elsewhere. Where the settings leave the
+        number of Gaussians open, these are all; else the rest is drawn like other seeds.
     """
 
     def __init__(
@@ -347,7 +349,7 @@ class Fit:
         self._train_psnr = _smoothed(self._train_psnr, values.train_psnr)
         self._voxel_psnr = _smoothed(self._voxel_psnr, values.voxel_psnr)
         if trainer.iteration % HELD_OUT_EVERY == 0:
-            self._held_out_psnr = trainer.held_out_psnr(trainer.field)
+            self._held_out_psnr = trainer.held_out_psnr()
             if self._comparer is not None:
                 looks = trainer.iteration // HELD_OUT_EVERY
                 self._comparer.look(looks % self.settings.held_out)
@@ -439,7 +441,7 @@ class Fit:
             replace(
                 make_report(
                     field,
-                    stack,
+                    working,
                     views,
                     self.settings,
                     seconds=self._seconds,
@@ -448,7 +450,7 @@ class Fit:
                 converged=convergence.converged,
                 convergence=convergence.sentence,
             )
-            for stack, views, field in trainer.channels()
+            for working, views, field in trainer.channels()
         ]
         return FitResult(
             trainer.field,
@@ -542,12 +544,13 @@ def _listed(given: T | Sequence[T]) -> tuple[T, ...]:
 
 def _means_and_spreads(field: GaussianField) -> list[float]:
     """Return the means of z, y, x, widths and amplitudes, then their standard deviations."""
-    import torch
+    import numpy as np
 
-    widths = field.cholesky[:, [0, 2, 5]].exp().mean(dim=1, keepdim=True)
-    columns = torch.cat([field.means, widths, field.amplitudes[:, None]], dim=1)
-    spreads: list[float] = columns.std(dim=0, correction=0).tolist()
-    return [*columns.mean(dim=0).tolist(), *spreads]
+    # By numpy: torch's threads would be woken for these few numbers, and spin beside the kernels.
+    means, cholesky, amplitudes = (tensor.numpy() for tensor in field.tensors)
+    widths = np.exp(cholesky[:, [0, 2, 5]]).mean(1, keepdims=True)
+    columns = np.concatenate([means, widths, amplitudes[:, None]], 1).astype(np.float64)
+    return [*columns.mean(0).tolist(), *columns.std(0).tolist()]
 
 
 def _smoothed(known: float, new: float) -> float:

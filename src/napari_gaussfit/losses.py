@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from napari_gaussfit.field import GaussianField
 
 DARKEST_RATE = 1e-3
-"""A Poisson rate below this part of the range counts as this: its logarithm must exist."""
+"""A Poisson rate below this part of the range counts as this: its logarithm must exist. The
+derivative goes through, or what is darker would stay so."""
 
 
 WINDOW = 7
@@ -48,8 +49,10 @@ def poisson_deviance(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the mean Poisson deviance, 2 (t log(t / p) - (t - p)), over all elements.
 
     Half of it differs from the negative log-likelihood by a constant (McCullagh and Nelder,
-    Generalized Linear Models, 1989, section 2.3); photons are proportional to intensity above
-    the camera's offset, so pass intensities without it.
+    Generalized Linear Models, 1989, section 2.3). The rate is all that shines, background
+    included: above a background that is taken off, half of the noise would be cut away, and up to
+    half of a faint spot with it. A target below 0, which read noise or an interpolation makes,
+    pulls as the line that the likelihood is in it: clamped, it would brighten the dark.
 
     Parameters
     ----------
@@ -63,10 +66,9 @@ def poisson_deviance(prediction: Tensor, target: Tensor) -> Tensor:
     Tensor
         A number.
     """
-    rate = prediction.clamp(min=DARKEST_RATE)
-    counts = target.clamp(min=0.0)
-    logarithm = torch.xlogy(counts, counts.clamp(min=DARKEST_RATE) / rate)
-    return 2 * (logarithm - (counts - rate)).mean()
+    rate = prediction + (prediction.clamp(min=DARKEST_RATE) - prediction).detach()
+    least = torch.xlogy(target, target.clamp(min=DARKEST_RATE))
+    return 2 * (least - target * rate.log() - (target - rate)).mean()
 
 
 def voxel_loss(

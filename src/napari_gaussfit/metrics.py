@@ -5,6 +5,7 @@ Knows arrays only: what a voxel, a view or a fit is, the caller knows.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["noise_psnr", "psnr", "ssim"]
+__all__ = ["draw_noise", "noise_psnr", "psnr", "ssim"]
 
 _SSIM_WINDOW = 7
 """Pixels a side of the window that SSIM compares; scikit-image's default."""
 
 _AT_ONCE = 2**20
 """Elements that are compared together."""
+
+_CLASSES = 12
+"""Classes of intensity in which noise is estimated: the last holds a 4,096th of the voxels."""
 
 _MASK, _MASK_POWER = 3, 6
 """Voxels of the mask (1, -2, 1) of a second difference, and the sum of its squares."""
@@ -108,6 +112,66 @@ def noise_psnr(voxels: ArrayLike, value_range: tuple[float, float]) -> float:
         total += float(np.square(rest).sum())
         count += rest.size
     return _decibels(total / count / _MASK_POWER ** len(axes), value_range) if axes else np.inf
+
+
+def draw_noise(
+    voxels: ArrayLike, estimate: ArrayLike, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return a draw of noise like a stack's, by what is estimated to be there.
+
+    Its variance is a straight line over the estimate, the photon-transfer curve (Janesick, "Photon
+    Transfer", 2007): what the estimate leaves is looked at through second differences, as in
+    `noise_psnr`, in classes of the estimate that each hold half as many voxels as the one below, so
+    that what is bright and rare has a say. As far as it grows with the estimate, it is that of
+    photons, and as skew as theirs (the first terms of Cornish and Fisher's expansion, 1938).
+
+    Parameters
+    ----------
+    voxels : array-like, shape [Z, Y, X]
+        Raw intensity.
+    estimate : array-like, shape [Z, Y, X]
+        Of the same without noise.
+    rng : numpy.random.Generator
+        Source of the draw.
+
+    Returns
+    -------
+    ndarray of float32, shape [Z, Y, X]
+        In raw intensity; its mean is 0.
+    """
+    level = np.asarray(estimate, np.float32)
+    lowest, least, gain = _photon_transfer(np.subtract(voxels, level, dtype=np.float32), level)
+    noise: NDArray[np.float32] = rng.standard_normal(level.shape, dtype=np.float32)
+    skew = np.float32(gain / 6) * (np.square(noise) - 1)
+    noise *= np.sqrt((np.float32(least) + np.float32(gain) * (level - np.float32(lowest))).clip(0))
+    noise += skew
+    return noise
+
+
+def _photon_transfer(
+    residual: NDArray[np.float32], level: NDArray[np.float32]
+) -> tuple[float, float, float]:
+    """Return a low level, the noise's variance there, and by how much it grows with the level."""
+    from scipy.optimize import nnls
+
+    inner = level
+    for axis in (axis for axis, length in enumerate(level.shape) if length >= _MASK):
+        residual = np.diff(residual, n=_MASK - 1, axis=axis) / np.float32(_MASK_POWER**0.5)
+        inner = np.moveaxis(np.moveaxis(inner, axis, 0)[1:-1], 0, axis)
+    step = max(1, inner.size // _AT_ONCE)
+    squares, levels = np.square(residual.reshape(-1)[::step]), inner.reshape(-1)[::step]
+    order = np.argsort(levels)
+    squares, levels = squares[order], levels[order]
+    cuts = np.cumsum(order.size // 2 ** np.arange(1, _CLASSES + 1))
+    parts = [slice(a, b) for a, b in itertools.pairwise([0, *cuts.tolist()]) if b > a]
+    means = np.array([levels[part].mean(dtype=float) for part in parts])
+    found = np.array([squares[part].mean(dtype=float) for part in parts])
+    # The mean of squares of n normal values is uncertain by its own size over the root of n.
+    sizes = np.array([part.stop - part.start for part in parts])
+    trust = np.sqrt(sizes) / np.maximum(found, 1e-12 * max(found.max(), 1e-30))
+    lines = np.stack([np.ones_like(means), means - means[0]], 1)
+    (least, gain), _ = nnls(trust[:, None] * lines, trust * found)
+    return float(means[0]), float(least), float(gain)
 
 
 def ssim(reference: ArrayLike, estimate: ArrayLike, value_range: tuple[float, float]) -> float:

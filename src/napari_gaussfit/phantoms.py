@@ -7,7 +7,7 @@ photon noise. Everything follows from the seed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Triple = tuple[float, float, float]
     Shape = tuple[int, int, int]
 
-__all__ = ["Phantom", "beads", "neurite", "nuclei", "separated"]
+__all__ = ["Phantom", "beads", "neurite", "nuclei", "photon_counts", "separated", "spots"]
 
 _BACKGROUND = 100.0
 """Raw intensity without any structure: a camera's usual offset."""
@@ -248,6 +248,63 @@ def separated(
     amplitudes = _PEAK * rng.uniform(0.2, 1.0, count)
     structure = Parts(means, covariances, amplitudes)
     return _phantom("separated", structure, shape, spacing, photons, rng)
+
+
+def spots(*, peak: float = 100.0, background: float = 10.0, seed: int = 0) -> Phantom:
+    """Make 48 equal spots apart from each other, as a photon counter records them.
+
+    Parameters
+    ----------
+    peak : float
+        Photons that a spot adds at its centre.
+    background : float
+        Photons a voxel without any spot.
+    seed : int
+        Of the places and the noise.
+
+    Returns
+    -------
+    Phantom
+        Spots of sigma 2, 1.5 and 1.5 voxels (z, y, x), the finest spacing 0.1 micrometres.
+    """
+    rng = np.random.default_rng(seed)
+    pitch, counts, spacing = np.array([14, 20, 20]), (3, 4, 4), (0.2, 0.1, 0.1)
+    cells = np.indices(counts).reshape(3, -1).T
+    places = (cells + 0.5) * pitch + rng.uniform(-2, 1, cells.shape)
+    sigmas = np.multiply((2.0, 1.5, 1.5), spacing)
+    truth = GaussianField.from_covariances(
+        places * spacing,
+        np.broadcast_to(np.diag(sigmas**2), (len(places), 3, 3)),
+        np.full(len(places), peak),
+        background=background,
+    )
+    depth, rows, columns = (int(size) for size in pitch * counts)
+    return replace(photon_counts(truth, (depth, rows, columns), spacing, seed=seed), name="spots")
+
+
+def photon_counts(truth: GaussianField, shape: Shape, spacing: Triple, *, seed: int = 0) -> Phantom:
+    """Record a field as an ideal photon counter does: its voxels are Poisson's.
+
+    Parameters
+    ----------
+    truth : GaussianField
+        In photons.
+    shape : tuple of int
+        Voxels along z, y and x.
+    spacing : tuple of float
+        (dz, dy, dx) in the field's unit.
+    seed : int
+        Of the noise.
+
+    Returns
+    -------
+    Phantom
+        A gain of 1, no offset, no read noise.
+    """
+    clean = truth.voxelise(shape, spacing).numpy().astype(np.float64)
+    voxels = np.random.default_rng(seed).poisson(clean).astype(np.uint16)
+    stack = Stack.from_array(voxels, spacing=spacing, name="photon counts")
+    return Phantom(stack, truth, "photon counts")
 
 
 def _phantom(

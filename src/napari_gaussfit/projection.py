@@ -196,6 +196,11 @@ class StackProjector:
     ----------
     stack : Stack
         What to project.
+
+    Attributes
+    ----------
+    spline : SplineVolume
+        The stack between its voxels, as kernels see it.
     """
 
     def __init__(self, stack: Stack) -> None:
@@ -203,7 +208,7 @@ class StackProjector:
 
         self.stack = stack
         self._floor = float(stack.voxels.min())
-        self._spline = SplineVolume(
+        self.spline = SplineVolume(
             np.asarray(stack.voxels, np.float32), np.asarray(stack.spacing, np.float32)
         )
 
@@ -227,14 +232,14 @@ class StackProjector:
             In raw intensity; a sum in raw intensity times the stack's unit.
         """
         if mode == "sum":
-            return self._spline.integral(camera.rays(self.stack.box))
+            return self.spline.integral(camera.rays(self.stack.box))
         if camera.axis is not None:
             image: Image = self.stack.voxels.max(axis=camera.axis).astype(np.float32)
             return image.T if camera.axis == 2 else image
-        return self.maximum(camera)[0]
+        return self.maximum(camera)
 
-    def maximum(self, camera: Camera) -> tuple[Image, Image]:
-        """Return the MIP [H, W] of the stack's spline, and where on each ray (t) it is reached.
+    def maximum(self, camera: Camera) -> Image:
+        """Return the MIP [H, W] of the stack's spline, along axes too.
 
         Parameters
         ----------
@@ -243,14 +248,12 @@ class StackProjector:
 
         Returns
         -------
-        image : ndarray, shape [H, W]
-            In raw intensity.
-        depth : ndarray, shape [H, W]
-            In the stack's unit, as `Camera.rays` counts it.
+        ndarray, shape [H, W]
+            In raw intensity; where a ray misses the box, the stack's smallest value.
         """
-        image, depth = self._spline.mip(camera.rays(self.stack.box))
+        image, _ = self.spline.mip(camera.rays(self.stack.box))
         image[~hits(camera, self.stack.box)] = self._floor
-        return image, depth
+        return image
 
 
 def project_stack(stack: Stack, camera: Camera, *, mode: Literal["mip", "sum"] = "mip") -> Image:

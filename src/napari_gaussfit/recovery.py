@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.phantoms import Phantom
     from napari_gaussfit.settings import FitSettings
 
-__all__ = ["errors_of", "errors_under_noise"]
+__all__ = ["against_truth", "errors_of", "errors_under_noise", "intensity_errors"]
 
 
 def errors_of(found: GaussianField, truth: GaussianField) -> Mapping[str, NDArray[np.float64]]:
@@ -32,15 +33,83 @@ def errors_of(found: GaussianField, truth: GaussianField) -> Mapping[str, NDArra
         "centre" [P], in `unit`; "width" [P], of the three principal sigmas the largest relative
         error; "amplitude" [P], relative. P is the smaller of the two counts.
     """
+    known, partner, distances = _partners(found, truth)
+    sigmas, true_sigmas = (field.principal()[0].numpy() for field in (found, truth))
+    widths = np.abs(sigmas[partner] / true_sigmas[known] - 1).max(axis=1)
+    amplitudes = np.abs(found.amplitudes.numpy()[partner] / truth.amplitudes.numpy()[known] - 1)
+    return {"centre": distances, "width": widths, "amplitude": amplitudes}
+
+
+def intensity_errors(found: GaussianField, truth: GaussianField) -> NDArray[np.float64]:
+    """Return by how much each true Gaussian's partner has too much integrated intensity.
+
+    Their mean is the bias, their standard deviation the scatter.
+
+    Parameters
+    ----------
+    found, truth : GaussianField
+        In one unit and intensity; partners as for `errors_of`.
+
+    Returns
+    -------
+    ndarray, shape [P]
+        Relative: 0.1 where a tenth is too much.
+    """
+    known, partner, _ = _partners(found, truth)
+    light, true = (field.integrated_intensities().double().numpy() for field in (found, truth))
+    errors: NDArray[np.float64] = light[partner] / true[known] - 1
+    return errors
+
+
+def against_truth(found: GaussianField, phantom: Phantom) -> tuple[float, float]:
+    """Return the PSNRs of a field against its stack without noise.
+
+    A PSNR against the noisy stack rewards what describes its noise; here that is an error.
+
+    Parameters
+    ----------
+    found : GaussianField
+        A fit of the phantom.
+    phantom : Phantom
+        What was fitted, and the truth behind it.
+
+    Returns
+    -------
+    held_out, voxels : float
+        Mean over the ten views that a default fit holds out, and that of the voxels; in dB.
+    """
+    from napari_gaussfit.metrics import psnr
+    from napari_gaussfit.projection import render
+    from napari_gaussfit.settings import FitSettings
+    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.views import Views
+
+    shape, spacing = phantom.stack.shape, phantom.stack.spacing
+    clean = Stack.from_array(phantom.truth.voxelise(shape, spacing).numpy(), spacing=spacing)
+    views = Views(clean, FitSettings.views, FitSettings.held_out)
+    held_out = [
+        psnr(
+            view.target.numpy(),
+            render(found, view.camera, clean.box).numpy(),
+            clean.value_range,
+            view.hit.numpy(),
+        )
+        for view in map(views.view, views.held_out)
+    ]
+    voxels = psnr(clean.voxels, found.voxelise(shape, spacing).numpy(), clean.value_range)
+    return float(np.mean(held_out)), voxels
+
+
+def _partners(
+    found: GaussianField, truth: GaussianField
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """Return true Gaussians, their partners in `found`, and how far these are from them."""
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist
 
     distances = cdist(truth.means.numpy(), found.means.numpy())
     known, partner = linear_sum_assignment(distances)
-    sigmas, true_sigmas = (field.principal()[0].numpy() for field in (found, truth))
-    widths = np.abs(sigmas[partner] / true_sigmas[known] - 1).max(axis=1)
-    amplitudes = np.abs(found.amplitudes.numpy()[partner] / truth.amplitudes.numpy()[known] - 1)
-    return {"centre": distances[known, partner], "width": widths, "amplitude": amplitudes}
+    return known, partner, distances[known, partner]
 
 
 def errors_under_noise(

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparer", "Comparison"]
 
+ROUNDING = 1e-4
+"""Decibels that decide nothing: a field is rounded on its way into working units."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -45,8 +48,8 @@ class Comparison:
 
     @property
     def improved(self) -> bool:
-        """Whether the refined Gaussians are at least as good as those before."""
-        return self.after >= self.before
+        """Whether the refined Gaussians are at least as good as those before, but for rounding."""
+        return self.after >= self.before - ROUNDING
 
 
 class Comparer:

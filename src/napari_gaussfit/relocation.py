@@ -172,6 +172,7 @@ def relocate(
     fraction: float,
     *,
     first_plane: int = 0,
+    kept: int = 0,
 ) -> Tensor:
     """Move Gaussians from where they are hardly missed to where most is missing, in place.
 
@@ -190,6 +191,8 @@ def relocate(
         Part of the Gaussians to move at most.
     first_plane : int
         Of the stack, where `residual` begins.
+    kept : int
+        As many Gaussians, the first ones, stay where they are.
 
     Returns
     -------
@@ -203,7 +206,7 @@ def relocate(
     found = sites(residual, most)
     costs, neighbours, shares = removal_costs(field)
     costs /= step.prod()
-    stays = torch.zeros(len(field), dtype=torch.bool)
+    stays = torch.arange(len(field)) < kept
     leaving: list[int] = []
     for k in torch.argsort(costs, stable=True).tolist():
         if len(leaving) == len(found.gains) or costs[k] >= found.gains[len(leaving)]:

@@ -70,12 +70,14 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
     ended, report, comparison = fit.state is FitState.FINISHED, result.report, fit.comparison()
     sys.stdout.write(
         f"{folder.path}: {report.gaussians:,} Gaussians, "
-        f"held-out projections {report.heldout_mip_psnr:.2f} dB, "
+        f"held-out projections {report.heldout_mip_psnr:.2f} dB "
+        f"(noise leaves {report.heldout_noise_psnr:.2f}), "
         f"voxels {report.voxel_psnr:.2f} dB (noise leaves {report.noise_psnr:.2f}), "
         f"{report.iterations} steps in {report.seconds:.1f} s"
         + ("" if comparison is None else f"; {comparison}")
         + ("" if report.converged or not ended else f"; not converged: {report.convergence}")
         + ("\n" if ended else "; interrupted, --resume goes on\n")
+        + "".join(f"note: {note}\n" for note in report.notes)
     )
     if failed:
         rescue(fit, folder, result, failed)

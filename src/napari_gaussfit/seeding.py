@@ -5,11 +5,13 @@ Uniform random starts cost 10 to 15 dB at equal steps. Knows no optimiser.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.gaussians import Gaussians
 
@@ -42,6 +44,9 @@ PEAK_SIGMAS = 8.0
 
 WIDEST_PEAK = 4.0
 """Sigma of a local maximum in voxel spacings at most, as its curvature says."""
+
+SAME_PEAK = 2.0
+"""Voxels from a given point within which a local maximum is the point's own."""
 
 SAMPLES = 200_000
 """Voxels that statistics of a large stack are taken from."""
@@ -127,6 +132,39 @@ def suggested_count(voxels: ArrayLike) -> int:
     threshold = max(5 * noise, 0.05 * bright)
     count = round(float((signal > threshold).sum()) / SUGGESTION_VOXELS)
     return int(np.clip(count, *SUGGESTION_LIMITS))
+
+
+def seed_count(gaussians: int | None, points: NDArray[np.float64] | None, voxels: ArrayLike) -> int:
+    """Return how many Gaussians a fit begins with.
+
+    Parameters
+    ----------
+    gaussians : int or None
+        What was asked for; None leaves it open: as many as there are points, or as the stack
+        suggests.
+    points : ndarray, shape [P, 3], or None
+        Where Gaussians must begin.
+    voxels : array-like, shape [Z, Y, X]
+        Of the stack.
+
+    Returns
+    -------
+    int
+        At least as many as points.
+
+    Raises
+    ------
+    SettingsError
+        If there are no points though they are given, or more than Gaussians asked for.
+    """
+    if points is None:
+        return gaussians or suggested_count(voxels)
+    if not len(points):
+        raise SettingsError("there is no point to begin at; give points, or leave them out")
+    if gaussians is not None and gaussians < len(points):
+        message = f"gaussians={gaussians}: expected at least as many as the {len(points)} points"
+        raise SettingsError(message)
+    return gaussians or len(points)
 
 
 def draw_sites(weights: Volume, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -217,18 +255,19 @@ def seed_field(
     """
     calm = smoothed(signal)
     step = np.asarray(spacing, np.float64)
-    sites = np.empty((0, 3)) if points is None else points[:count] / step
+    placed = np.empty((0, 3)) if points is None else points / step
+    room = count - len(placed)
     peaks = local_maxima(calm, max(PEAK_SIGMAS * noise, DIMMEST * float(calm.max())))
+    peaks = _away_from(peaks, placed)
     # Where there are more than the field can hold, most are texture: leave it to the draw.
-    room = count - len(sites)
     peaks = peaks[: room if len(peaks) <= room else max(min(1, room), room // 2)]
     weights = calm - np.float32(NOISE_SIGMAS * noise)
     np.clip(weights, 0.0, None, out=weights)
     drawn = draw_sites(weights, room - len(peaks), rng)
-    sites = np.clip(np.concatenate([sites, peaks, drawn]), -0.5, np.array(signal.shape) - 0.5)
+    sites = np.clip(np.concatenate([placed, peaks, drawn]), -0.5, np.array(signal.shape) - 0.5)
     widths = _mean_distance(sites * step)[:, None] * WIDTH_PER_DISTANCE * np.ones(3)
-    summit = slice(len(sites) - len(drawn) - len(peaks), len(sites) - len(drawn))
-    widths[summit] = np.minimum(widths[summit], peak_widths(calm, peaks) * step)
+    summits = np.concatenate([_summits(calm, placed), peaks])
+    widths[: len(summits)] = np.minimum(widths[: len(summits)], peak_widths(calm, summits) * step)
     widths = np.minimum(widths, np.array(signal.shape) * step / 4)  # a seed that stands alone
     widths = np.maximum(widths, NARROWEST * step)
     cholesky = np.zeros((count, 6), np.float32)
@@ -319,6 +358,29 @@ def peak_widths(calm: Volume, peaks: NDArray[np.int64]) -> NDArray[np.float64]:
         variance = 1 / np.maximum(bend, 1 / WIDEST_PEAK**2) - SMOOTHING[axis] ** 2
         widths[:, axis] = np.sqrt(np.maximum(variance, NARROWEST**2))
     return widths
+
+
+def _summits(calm: Volume, sites: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the brightest voxels [P, 3] within one of positions [P, 3] in voxels.
+
+    Where a person clicked, a maximum is near; its curvature tells the width, that beside it not.
+    """
+    around = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
+    last = np.array(calm.shape) - 1
+    near = np.clip(np.rint(sites).astype(np.int64)[:, None] + around, 0, last)
+    brightest = calm[tuple(np.moveaxis(near, -1, 0))].argmax(1)
+    summits: NDArray[np.int64] = near[np.arange(len(sites)), brightest]
+    return summits
+
+
+def _away_from(peaks: NDArray[np.int64], sites: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the maxima [P, 3] that no position [S, 3], both in voxels, stands for already."""
+    from scipy.spatial import KDTree
+
+    if not len(sites) or not len(peaks):
+        return peaks
+    away: NDArray[np.int64] = peaks[KDTree(sites).query(peaks)[0] > SAME_PEAK]
+    return away
 
 
 def _mean_distance(positions: NDArray[np.float64]) -> NDArray[np.float64]:

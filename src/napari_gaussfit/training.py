@@ -1,7 +1,6 @@
 """The optimiser's loop body: one step of a fit, and what must be kept to go on from it.
 
-Knows neither threads nor files nor who watches. Inside, intensities are scaled: the background
-is taken off and the stack's range is 1.
+Knows neither threads nor files nor who watches. Inside, all is in working units, see `scaling`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from napari_gaussfit.errors import FitError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.objective import CUTOFF_PER_ERROR, CUTOFFS, Objective, decibels
 from napari_gaussfit.relocation import relocate, removal_costs, sites
-from napari_gaussfit.seeding import estimate_background, seed_field, suggested_count
+from napari_gaussfit.scaling import WorkingStack
+from napari_gaussfit.seeding import estimate_background, seed_count, seed_field
 from napari_gaussfit.settings import Device, FitSettings
 from napari_gaussfit.stack import Stack
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.objective import Found, Tensors
     from napari_gaussfit.views import Views
 
-RATE, RATE_AT_END = 0.05, 0.008
+RATE, RATE_AT_END = 0.05, 0.006
 """Steps of Adam in a Gaussian's own frame: parts of its brightness, widths and position."""
 
 REFINING_RATE_AT_END = 0.002
@@ -59,8 +59,13 @@ confined to the voxels' centres 0.4 is wide enough: consistency stays 10 dB abov
 error, and 0.5 costs the beads 0.1 dB."""
 
 LARGEST_MOMENT = 1e15
-"""Of a state that a fit goes on from: amplitudes, gradients and their squares, in scaled intensity,
+"""Of a state that a fit goes on from: amplitudes, gradients and their squares, in working units,
 are far below, and squares of these are in float32 still."""
+
+STATE_VERSION = 2
+"""Of what `Trainer.state` gives: another version's would go on from wrong numbers."""
+
+STATE_TENSORS = ("means", "cholesky", "amplitudes", "first", "second", "age")
 
 HISTORY_EVERY = 10
 """Steps from one record of a fit to the next."""
@@ -87,7 +92,7 @@ class StepValues:
     Parameters
     ----------
     loss : float
-        Of the whole objective, in scaled intensity.
+        Of the whole objective, in working units.
     train_psnr, voxel_psnr : float
         Of the step's own view and bricks, in dB.
     gradient_norms : tuple of float
@@ -106,8 +111,9 @@ def compile_kernels(device: Device) -> None:
     ramp = np.arange(5 * 6 * 7, dtype=np.float32).reshape(5, 6, 7)
     settings = FitSettings(gaussians=2, views=2, held_out=1, device=device)
     trainer = Trainer(Stack.from_array(ramp), settings)
-    trainer.step(0.0)
-    trainer.held_out_psnr(trainer.field)
+    for _ in range(2):
+        trainer.step(0.0)
+    trainer.held_out_psnr()
     removal_costs(trainer.field)
     sites(ramp, 1)
 
@@ -136,13 +142,13 @@ class Trainer:
         points: NDArray[np.float64] | None = None,
     ) -> None:
         self.stack, self.settings = stack, settings
+        self.working = WorkingStack.of(stack)
         self.rng = np.random.default_rng(settings.seed)
-        start = self._seeds(points) if start is None else start
-        self.objective = Objective(stack, settings, self.rng, start.background)
-        self._means = start.means.detach().clone()
-        self._cholesky = start.cholesky.detach().clone()
-        self._amplitudes = start.amplitudes.detach().clone() / self.objective.range
-        count = len(start)
+        self.kept = 0 if points is None or start is not None else len(points)
+        begin = self._seeds(points) if start is None else self.working.scaled(start)
+        self.objective = Objective(self.working, settings, self.rng, begin.background)
+        self._means, self._cholesky, self._amplitudes = begin.tensors
+        count = len(begin)
         self._first, self._second = torch.zeros(count, 10), torch.zeros(count, 10)
         self._age = torch.zeros(count)
         self.iteration = 0
@@ -154,21 +160,18 @@ class Trainer:
             self._captured = self._on_device()
 
     def _seeds(self, points: NDArray[np.float64] | None) -> GaussianField:
-        voxels = np.asarray(self.stack.voxels, np.float32)
-        background, noise = estimate_background(voxels)
-        if self.settings.background is not None:
-            background = self.settings.background
-        count = self.settings.gaussians or suggested_count(voxels)
-        signal = voxels - background
-        del voxels  # of a large stack, memory that the seeds need
+        stack, settings = self.working.stack, self.settings
+        background, noise = estimate_background(stack.voxels)
+        if settings.background is not None:
+            background = self.working.scaled_background(settings.background)
         seeds = seed_field(
-            signal,
-            self.stack.spacing,
-            count,
+            stack.voxels - np.float32(background),
+            stack.spacing,
+            seed_count(settings.gaussians, points, stack.voxels),
             self.rng,
             noise=noise,
-            points=points,
-            unit=self.stack.unit,
+            points=None if points is None else points / self.working.length,
+            unit=stack.unit,
         )
         return replace(seeds, background=background)
 
@@ -177,29 +180,23 @@ class Trainer:
         """A copy of the field as it stands, in raw intensity, on the CPU."""
         if self._captured is not None:
             self._read_back(self._captured)
-        return replace(
-            self.scaled_field(),
-            means=self._means.to("cpu", copy=True),
-            cholesky=self._cholesky.to("cpu", copy=True),
-            amplitudes=self._amplitudes.cpu() * self.objective.range,
-            background=self.objective.background * self.objective.range,
-        )
+        return self.working.restored(self.scaled_field().to("cpu"))
 
     @property
     def other_fields(self) -> tuple[GaussianField, ...]:
         """Of several channels, the fields after the first; none here."""
         return ()
 
-    def channels(self) -> Iterator[tuple[Stack, Views, GaussianField]]:
-        """Yield each channel's stack, views and field."""
-        yield self.stack, self.objective.views, self.field
+    def channels(self) -> Iterator[tuple[WorkingStack, Views, GaussianField]]:
+        """Yield each channel's stack, views and field, in working units."""
+        if self._captured is not None:
+            self._read_back(self._captured)
+        yield self.working, self.objective.views, self.scaled_field()
 
     def scaled_field(self) -> GaussianField:
-        """Return the field of the tensors themselves, in parts of the stack's range."""
-        background = self.objective.background
-        return GaussianField(
-            self._means, self._cholesky, self._amplitudes, background, self.stack.unit
-        )
+        """Return the field of the tensors themselves, in working units."""
+        background, unit = self.objective.background, self.working.stack.unit
+        return GaussianField(self._means, self._cholesky, self._amplitudes, background, unit)
 
     def _on_device(self) -> CapturedSteps:
         """Move what steps change to the device, and what they look at."""
@@ -226,15 +223,17 @@ class Trainer:
             objective.background_rate,
             CUTOFF_PER_ERROR,
             CUTOFFS,
+            objective.zero,
         )
         bricks = pixels = None
         if objective.has_voxels:
-            bricks = Bricks(self.stack, objective.bricks, objective.range, device)
+            bricks = Bricks(objective.stack, objective.bricks, device)
         if objective.has_projections:
             views = [objective.views.view(camera) for camera in objective.views.training]
             weights = [objective.pixel_weight(view) for view in views]
-            pixels = Pixels(views, objective.range, objective.search_step, weights, device)
-        self._spacing = torch.tensor(self.stack.spacing, dtype=torch.float32, device=device)
+            volume = objective.views.projector.spline if objective.has_voxels else None
+            pixels = Pixels(views, volume, objective.search_step, weights, device)
+        self._spacing = torch.tensor(objective.stack.spacing, dtype=torch.float32, device=device)
         return CapturedSteps(rules, state, bricks, pixels)
 
     def _read_back(self, steps: CapturedSteps) -> None:
@@ -245,9 +244,10 @@ class Trainer:
     def _captured_step(self, steps: CapturedSteps, progress: float) -> StepValues:
         """Take one step on the device; what it found is read back every `HISTORY_EVERY` steps."""
         bricks, views = self.objective.draw()
-        rate, search = self._rate(progress), self.objective.searches(self.iteration)
+        rate, search = self._rate(progress), self.objective.searches(self.iteration, views)
         steps.step(bricks, views, rate=rate, search=search)
-        confine(self._means, self.stack.shape, self.stack.spacing)
+        self.objective.depths |= {n: steps.depth(n) for n in views}
+        confine(self._means, self.stack.shape, self.working.stack.spacing)
         last = progress + 1 / self.settings.steps >= 1
         if self.iteration % WIDEN_EVERY == 0 or last:
             steps.widen(self._spacing, NARROWEST)
@@ -296,7 +296,7 @@ class Trainer:
             gradients[1][:, [1, 3, 4]] = 0.0
         self.move(gradients, self._rate(progress))
         if self.iteration % WIDEN_EVERY == 0 or progress + 1 / self.settings.steps >= 1:
-            widen(self._cholesky, self.stack.spacing, NARROWEST)
+            widen(self._cholesky, self.working.stack.spacing, NARROWEST)
         self.iteration += 1
         if self._relocates(progress):
             self._relocate()
@@ -315,7 +315,7 @@ class Trainer:
             (self._first, self._second, self._age),
             torch.full((10,), rate),
         )
-        confine(self._means, self.stack.shape, self.stack.spacing)
+        confine(self._means, self.stack.shape, self.working.stack.spacing)
 
     def _relocate(self) -> None:
         first, end = self._slab()
@@ -323,7 +323,12 @@ class Trainer:
         field = self.scaled_field()
         host = field.to("cpu")
         moved = relocate(
-            host, residual, self.stack.spacing, self._share(first, end), first_plane=first
+            host,
+            residual,
+            self.working.stack.spacing,
+            self._share(first, end),
+            first_plane=first,
+            kept=self.kept,
         )
         for here, there in zip(host.tensors, field.tensors, strict=True):
             there.copy_(here)
@@ -341,7 +346,7 @@ class Trainer:
         return RELOCATED_FRACTION * (end - first) / self.stack.shape[0]
 
     def residual(self, first: int, end: int) -> NDArray[np.float32]:
-        """Return stack minus field on planes [first, end), in parts of the stack's range."""
+        """Return stack minus field on planes [first, end), in working units."""
         if self._captured is not None:
             self._read_back(self._captured)
         return self.objective.residual(self.scaled_field(), first, end)
@@ -355,12 +360,14 @@ class Trainer:
         """Take a field's own means and Cholesky parameters, which whoever has them may move."""
         self._means, self._cholesky = field.means, field.cholesky
 
-    def held_out_psnr(self, field: GaussianField) -> float:
+    def held_out_psnr(self) -> float:
         """Return the mean PSNR of the held-out views, one of them looked at anew.
 
-        The field is in raw intensity. See `Objective.held_out_psnr`.
+        See `Objective.held_out_psnr`.
         """
-        return self.objective.held_out_psnr(field.to(self.device), self.iteration)
+        if self._captured is not None:
+            self._read_back(self._captured)
+        return self.objective.held_out_psnr(self.scaled_field(), self.iteration)
 
     def drift(self, steps: int, cut_short: Callable[[], bool]) -> Tensor:
         """Return by how much [K] more steps would change widths; all stays as it is.
@@ -381,7 +388,6 @@ class Trainer:
         """
         before, found = self.field, self._found
         state = {name: tensor.clone() for name, tensor in self.state().items()}
-        kept = self._means.clone(), self._cholesky.clone()
         settings, self.settings = self.settings, replace(self.settings, refine=True)
         self.forget(torch.arange(len(before)))
         self.iteration = 0
@@ -390,36 +396,35 @@ class Trainer:
                 break
             self.step(0.0)
         after, self.settings = self.field, settings
-        self._means.copy_(kept[0])
-        self._cholesky.copy_(kept[1])
         self.restore(state)
         self._found = found
         return _width_changes(before, after)
 
     def view_psnr(self, fields: Sequence[GaussianField], n: int) -> float:
         """Return the PSNR of held-out view n; the mean over the channels, a field each."""
-        return self.objective.view_psnr(fields[0].to(self.device), n)
+        scaled = self.working.scaled(fields[0])
+        return self.objective.view_psnr(scaled.to(self.device), n)
 
     def state(self) -> dict[str, Tensor]:
-        """Return what `restore` needs, beside the field, to go on as if nothing had been."""
+        """Return what `restore` needs to go on as if nothing had been.
+
+        The Gaussians too: through the original's units and back they would not be the same bits.
+        """
         if self._captured is not None:
             self._read_back(self._captured)
         words = {
+            "version": STATE_VERSION,
             "iteration": self.iteration,
+            "kept": self.kept,
             "rng": self.rng.bit_generator.state,
             **self.objective.state(),
         }
         packed = np.frombuffer(json.dumps(words).encode(), np.uint8).copy()
-        return {
-            "first": self._first.cpu(),
-            "second": self._second.cpu(),
-            "age": self._age.cpu(),
-            "amplitudes": self._amplitudes.cpu(),
-            "words": torch.from_numpy(packed),
-        }
+        tensors = {name: getattr(self, f"_{name}").cpu() for name in STATE_TENSORS}
+        return tensors | self.objective.packed_depths() | {"words": torch.from_numpy(packed)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take up the state of an earlier trainer of the same stack, settings and field.
+        """Take up the state of an earlier trainer of the same stack and settings.
 
         Raises
         ------
@@ -440,8 +445,11 @@ class Trainer:
 
     def _take_up(self, state: dict[str, Tensor]) -> None:
         words: dict[str, Any] = json.loads(state["words"].numpy().tobytes().decode())
+        if words.get("version") != STATE_VERSION:
+            message = f"it has number {words.get('version', 1)}, not {STATE_VERSION}"
+            raise ValueError(f"it was begun by another version: {message}")
         # Into the memory that captured steps know.
-        for name in ("first", "second", "age", "amplitudes"):
+        for name in STATE_TENSORS:
             own, saved = getattr(self, f"_{name}"), state[name]
             if saved.shape != own.shape or not bool((saved.abs() <= LARGEST_MOMENT).all()):
                 message = f"{name} has shape {tuple(saved.shape)}, expected {tuple(own.shape)}"
@@ -450,10 +458,13 @@ class Trainer:
         iteration = words["iteration"]
         if not isinstance(iteration, int) or iteration < 0:
             raise ValueError("iteration is no whole number from 0")
-        self.iteration = iteration
+        self.iteration, self.kept = iteration, int(words["kept"])
         self.rng.bit_generator.state = words["rng"]
         self.objective.restore(words)
+        self.objective.depths = self.objective.unpacked_depths(state)
         if self._captured is not None:
+            for n, depth in self.objective.depths.items():
+                self.objective.depths[n] = self._captured.depth(n).copy_(depth)
             self._captured.state.background.fill_(self.objective.background)
             self._captured.state.cutoff.fill_(self.objective.cutoff)
 

@@ -30,7 +30,7 @@ PARALLEL = 1 - 1e-9
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A camera, its rays, and the stack's MIP for it.
+    """A camera, its rays, and what the stack shows it.
 
     Parameters
     ----------
@@ -40,17 +40,19 @@ class View:
         Its rays, clipped to the stack's box.
     hit : Tensor, shape [H, W]
         Which rays cross the box.
-    target : Tensor, shape [H, W]
-        The stack's MIP in raw intensity; 0 where a ray misses.
-    depth : Tensor, shape [H, W]
-        Where on its ray (t) the stack is largest.
+    projector : StackProjector
+        Of the stack.
     """
 
     camera: Camera
     rays: Rays
     hit: Tensor
-    target: Tensor
-    depth: Tensor
+    projector: StackProjector
+
+    @cached_property
+    def target(self) -> Tensor:
+        """The stack's MIP [H, W]; 0 where a ray misses. Made when first asked for."""
+        return torch.where(self.hit, torch.from_numpy(self.projector.maximum(self.camera)), 0.0)
 
     @cached_property
     def pixels(self) -> int:
@@ -59,7 +61,7 @@ class View:
 
 
 class Views:
-    """The views of one stack; targets are made when first asked for.
+    """The views of one stack.
 
     Parameters
     ----------
@@ -70,11 +72,18 @@ class Views:
     held_out : int
         How many of these, evenly spread and from each ring in turn, are never trained on; nor
         are the views from the other side, whose MIPs are the same, mirrored.
+
+    Attributes
+    ----------
+    training, held_out : list of Camera
+        From where.
+    projector : StackProjector
+        Of the stack, for all of them.
     """
 
     def __init__(self, stack: Stack, orbit_views: int, held_out: int) -> None:
         self._stack = stack
-        self._projector = StackProjector(stack)
+        self.projector = StackProjector(stack)
         cameras = orbit(stack.box, min(stack.spacing), views=orbit_views)
         chosen = _spread(cameras, held_out)
         self.held_out = [cameras[n] for n in chosen]
@@ -96,10 +105,7 @@ class Views:
         """Return a camera's view, made when first asked for."""
         if camera not in self._made:
             hit = torch.from_numpy(hits(camera, self._stack.box))
-            target, depth = map(torch.from_numpy, self._projector.maximum(camera))
-            self._made[camera] = View(
-                camera, camera.rays(self._stack.box), hit, torch.where(hit, target, 0.0), depth
-            )
+            self._made[camera] = View(camera, camera.rays(self._stack.box), hit, self.projector)
         return self._made[camera]
 
 

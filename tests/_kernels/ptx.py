@@ -26,11 +26,13 @@ from napari_gaussfit._kernels import (
     cuda_points,
     cuda_projections,
     cuda_rays,
+    cuda_spline,
     cuda_sums,
     cuda_views,
     cuda_voxels,
     cuda_widen,
 )
+from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 
 KERNELS = (
     cuda_adam,
@@ -38,6 +40,7 @@ KERNELS = (
     cuda_points,
     cuda_projections,
     cuda_rays,
+    cuda_spline,
     cuda_voxels,
     cuda_widen,
 )
@@ -87,16 +90,19 @@ def launched_types() -> Signatures:
     field = FIELDS["overlapping"](seed=0)
     leaves = (field.means, field.cholesky, field.amplitudes)
     packed, rays = backend.pack(*leaves, 1e-5), make_rays("pinhole", (10, 11))
+    mip = backend.MipEvaluation(rays, 0.5)
     for evaluation in (
         backend.PointEvaluation(torch.rand(100, 3)),
         backend.PointEvaluation(torch.rand(2 * cuda_sums.DENSE_POINTS, 3)),
         backend.GridEvaluation(make_grid((8, 9, 10))),
-        backend.MipEvaluation(rays, 0.5),
+        mip,
         backend.SoftMipEvaluation(rays, 0.5),
         backend.LineIntegralEvaluation(rays),
     ):
         moments = evaluation.backward(packed, torch.ones_like(evaluation.forward(packed)))
     backend.unpack_gradient(moments, packed)
+    voxels, spacing = np.zeros((2, 3, 4), np.float32), np.ones(3, np.float32)
+    mip.target_of(backend.Volume(SplineVolume(voxels, spacing), packed.device))
     count = len(field.means)
     state = (torch.zeros(count, 10), torch.zeros(count, 10), torch.zeros(count))
     backend.adam_step(leaves, leaves, state, torch.ones(10))

@@ -41,12 +41,14 @@ from napari_gaussfit._kernels import (
     cuda_points,
     cuda_projections,
     cuda_rays,
+    cuda_spline,
     cuda_sums,
     cuda_views,
     cuda_voxels,
     cuda_widen,
     reference,
 )
+from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 from napari_gaussfit._kernels.cuda_launch import launch
 from napari_gaussfit.density import widen
 from napari_gaussfit.metrics import psnr
@@ -60,6 +62,7 @@ KERNELS = (
     cuda_points,
     cuda_projections,
     cuda_rays,
+    cuda_spline,
     cuda_voxels,
     cuda_widen,
 )
@@ -228,6 +231,19 @@ def test_mip_climbs_from_where_it_is_told_to(image: Rays) -> None:
     found = first.forward(cuda.pack(*leaves, CUTOFF))
     again = _kernels.mip(*leaves, image, cutoff=CUTOFF, bin_step=1.0, start=first.depth[0])
     torch.testing.assert_close(again.detach(), found, rtol=1e-5, atol=1e-6)
+
+
+def test_a_volume_is_read_where_the_cpu_reads_it(image: Rays) -> None:
+    voxels = np.random.default_rng(0).normal(1.0, 0.3, (7, 9, 11)).astype(np.float32)
+    spline = SplineVolume(voxels, np.asarray(SIZE, np.float32) / voxels.shape)
+    leaves = few("overlapping").leaves(torch.float32)
+    evaluation = cuda.MipEvaluation(image, 1.0)
+    evaluation.forward(cuda.pack(*leaves, CUTOFF))
+    found = evaluation.target_of(cuda.Volume(spline, torch.device("cpu")))
+    true = np.zeros(image.shape, np.float32)
+    spline.sample(image, evaluation.depth[0].numpy(), true, 0, image.shape[0])
+    assert np.ptp(true) > 0.5, "the volume is not flat there"
+    np.testing.assert_allclose(found.numpy(), true, atol=1e-5)
 
 
 def test_long_rays_are_searched_in_pieces(image: Rays) -> None:

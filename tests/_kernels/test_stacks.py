@@ -45,7 +45,7 @@ def volume(
 
 def bounds_at(volume: SplineVolume, points: NDArray[np.float64]) -> Array:
     """Bounds [B] that hold at points [3, B] in voxels."""
-    parts = volume._codes.shape[2] // (volume._coefficients.shape[2] - 3)
+    parts = volume._codes.shape[2] // (volume.coefficients.shape[2] - 3)
     cells = (parts * (points + 1)).astype(int)
     bounds: Array = volume._levels[volume._codes[tuple(cells)]]
     return bounds

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_gaussfit._kernels.cuda_probe import why_not
@@ -24,6 +26,7 @@ __all__ = [
     "GradientSum",
     "Grid",
     "Rays",
+    "Volume",
     "adam_step",
     "backend_name",
     "device_named",
@@ -35,6 +38,20 @@ __all__ = [
     "voxelise",
     "why_not",
 ]
+
+
+class Volume(Protocol):
+    """What has a value everywhere on `Rays`: see `cpu_stacks.SplineVolume.sample`."""
+
+    def sample(
+        self,
+        rays: Rays,
+        depth: NDArray[np.float32],
+        image: NDArray[np.float32],
+        first: int,
+        end: int,
+    ) -> None:
+        """Set rows [first, end) of `image` [H, W] to the values at t = `depth` on each ray."""
 
 
 class Evaluation(Protocol):
@@ -251,46 +268,76 @@ class GradientSum:
     def add_squared_mip_residual(
         self,
         rays: Rays,
-        target: Tensor,
+        target: Tensor | Volume,
         *,
         offset: float,
         weight: float,
         bin_step: float,
         start: Tensor | None,
-    ) -> float:
-        """Add, and return, the mean of (MIP + offset - target)^2 over pixels that see the box."""
+    ) -> tuple[float, Tensor]:
+        """Add the mean of (MIP + offset - target)^2 over pixels that see the box.
+
+        Returns
+        -------
+        square : float
+            That mean.
+        depth : Tensor, shape [H, W]
+            Where on each ray, in t, f is largest; the target is a volume's value there.
+        """
         residual = self._part("MipResidual")(rays, bin_step, start, target, offset)
         square: float
         square, moments = residual.gather(self._packed, weight)
         self._moments += moments
-        return square
+        return square, residual.found
 
     def add_loss_on_grid(
         self, grid: Grid, loss: Callable[[Tensor], Tensor], *, weight: float
     ) -> tuple[float, Tensor]:
         """Add the loss of f [Z, Y, X] on a grid; return it, and f."""
-        return self._add(self._part("GridEvaluation")(grid), loss, weight)
+        evaluation = self._part("GridEvaluation")(grid)
+        prediction = evaluation.forward(self._packed)
+        return self._add(evaluation, prediction, loss, weight), prediction
 
     def add_loss_of_mip(
         self,
         rays: Rays,
-        loss: Callable[[Tensor], Tensor],
+        target: Tensor | Volume,
+        loss: Callable[[Tensor, Tensor], Tensor],
         *,
         weight: float,
         bin_step: float,
         start: Tensor | None,
-    ) -> tuple[float, Tensor]:
-        """Add the loss of the exact MIP [H, W]; return it, and the MIP. See `mip`."""
-        return self._add(self._part("MipEvaluation")(rays, bin_step, start), loss, weight)
+    ) -> tuple[float, Tensor, Tensor]:
+        """Add the loss of the exact MIP [H, W] by its target.
+
+        Returns
+        -------
+        value : float
+            The loss.
+        error : Tensor, shape [H, W]
+            MIP minus target.
+        depth : Tensor, shape [H, W]
+            As of `add_squared_mip_residual`.
+        """
+        evaluation = self._part("MipEvaluation")(rays, bin_step, start)
+        image = evaluation.forward(self._packed)
+        goal = target if isinstance(target, Tensor) else evaluation.target_of(target)
+        value = self._add(evaluation, image, lambda mip: loss(mip, goal), weight)
+        return value, image - goal, evaluation.found
 
     def _add(
-        self, evaluation: Evaluation, loss: Callable[[Tensor], Tensor], weight: float
-    ) -> tuple[float, Tensor]:
-        prediction = evaluation.forward(self._packed).requires_grad_()
-        value = loss(prediction)
-        (weights,) = torch.autograd.grad(value, prediction)
+        self,
+        evaluation: Evaluation,
+        prediction: Tensor,
+        loss: Callable[[Tensor], Tensor],
+        weight: float,
+    ) -> float:
+        """Add the loss of what an evaluation gave; return it."""
+        leaf = prediction.detach().requires_grad_()
+        value = loss(leaf)
+        (weights,) = torch.autograd.grad(value, leaf)
         self._moments += evaluation.backward(self._packed, weight * weights)
-        return value.item(), prediction.detach()
+        return value.item()
 
     def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the derivatives by means [K, 3], Cholesky parameters [K, 6], amplitudes [K]."""

@@ -10,25 +10,12 @@ import math
 
 import numpy as np
 
-from napari_gaussfit._kernels.arithmetic import HALF, ONE, TWO, ZERO, Array, F, Vector
+from napari_gaussfit._kernels.arithmetic import HALF, ONE, ZERO, Array, F, Vector
 from napari_gaussfit._kernels.compiled import njit
 from napari_gaussfit._kernels.cpu_bounds import Codes
+from napari_gaussfit._kernels.spline import BOTH_MARGINS, place, weights
 
 BLOCK = 32  # samples that are passed over together
-MARGIN = 2  # coefficients repeated (mirrored) beyond each face
-
-
-@njit(inline="always")
-def _weights(f: F) -> tuple[F, F, F, F]:
-    """Weights of the four coefficients around a point, `f` beyond the second of them."""
-    g = ONE - f
-    sixth = F(1.0 / 6.0)
-    return (
-        sixth * g * g * g,
-        sixth * (F(4.0) - F(3.0) * f * f * (TWO - f)),
-        sixth * (F(4.0) - F(3.0) * g * g * (TWO - g)),
-        sixth * f * f * f,
-    )
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -36,7 +23,7 @@ def _interpolate(coefficients: Array, z: F, y: F, x: F) -> F:
     """Value at (z, y, x) in voxels, at least -1; `coefficients` carry `MARGIN` on every side."""
     z, y, x = z + ONE, y + ONE, x + ONE
     iz, iy, ix = int(z), int(y), int(x)
-    wz, wy, wx = _weights(z - F(iz)), _weights(y - F(iy)), _weights(x - F(ix))
+    wz, wy, wx = weights(z - F(iz)), weights(y - F(iy)), weights(x - F(ix))
     # Unsigned, as a signed index is asked 64 times whether it counts from the end.
     x0, x1, x2, x3 = np.uintp(ix), np.uintp(ix + 1), np.uintp(ix + 2), np.uintp(ix + 3)
     value = ZERO
@@ -72,19 +59,6 @@ def _level(levels: Array, value: F) -> int:
         else:
             high = middle
     return low
-
-
-@njit(inline="always")
-def _span(
-    frame: Array, spacing: Array, i: int, j: int, near: F, far: F, axis: int, size: int
-) -> tuple[F, F]:
-    """Return where pixel (i, j)'s ray begins along an axis, and how far it goes, in voxels."""
-    o = frame[0, axis] + F(i) * frame[1, axis] + F(j) * frame[2, axis]
-    d = frame[3, axis] + F(i) * frame[4, axis] + F(j) * frame[5, axis]
-    # Held inside the box, whatever rounding says of a camera far away.
-    first = min(max((o + near * d) / spacing[axis], -HALF), F(size) - HALF)
-    last = min(max((o + far * d) / spacing[axis], -HALF), F(size) - HALF)
-    return first, last - first
 
 
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
@@ -141,9 +115,9 @@ def march_maximum(
     slack : what may be missed of the largest value; spares the noise of an empty ray.
     """
     nz, ny, nx = (
-        coefficients.shape[0] - 2 * MARGIN,
-        coefficients.shape[1] - 2 * MARGIN,
-        coefficients.shape[2] - 2 * MARGIN,
+        coefficients.shape[0] - BOTH_MARGINS,
+        coefficients.shape[1] - BOTH_MARGINS,
+        coefficients.shape[2] - BOTH_MARGINS,
     )
     parts = F(codes.shape[2] // (nx + 1))
     longest = int(F(max(nz, ny, nx)) / step) + 2
@@ -153,9 +127,12 @@ def march_maximum(
         for j in range(image.shape[1]):
             if near[i, j] >= far[i, j]:
                 continue
-            z, dz = _span(frame, spacing, i, j, near[i, j], far[i, j], 0, nz)
-            y, dy = _span(frame, spacing, i, j, near[i, j], far[i, j], 1, ny)
-            x, dx = _span(frame, spacing, i, j, near[i, j], far[i, j], 2, nx)
+            z = place(frame, spacing, i, j, near[i, j], 0, nz)
+            dz = place(frame, spacing, i, j, far[i, j], 0, nz) - z
+            y = place(frame, spacing, i, j, near[i, j], 1, ny)
+            dy = place(frame, spacing, i, j, far[i, j], 1, ny) - y
+            x = place(frame, spacing, i, j, near[i, j], 2, nx)
+            dx = place(frame, spacing, i, j, far[i, j], 2, nx) - x
             count = int(math.ceil(max(abs(dz), abs(dy), abs(dx)) / step)) + 1
             count = max(2, min(count, longest))
             part = ONE / F(count - 1)
@@ -201,3 +178,35 @@ def march_maximum(
                     best, peak = value, m
             image[i, j] = best
             depth[i, j] = near[i, j] + peak * part * (far[i, j] - near[i, j])
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def sample_rays(
+    coefficients: Array,
+    frame: Array,
+    spacing: Array,
+    near: Array,
+    far: Array,
+    depth: Array,
+    image: Array,
+    first: int,
+    end: int,
+) -> None:
+    """Set rows [first, end) of `image` [H, W] to the spline at t = `depth` on each ray.
+
+    near, far, depth : [H, >= W], in t; rays with near >= far have the value 0.
+    """
+    nz, ny, nx = (
+        coefficients.shape[0] - BOTH_MARGINS,
+        coefficients.shape[1] - BOTH_MARGINS,
+        coefficients.shape[2] - BOTH_MARGINS,
+    )
+    for i in range(first, end):
+        for j in range(image.shape[1]):
+            image[i, j] = ZERO
+            if near[i, j] < far[i, j]:
+                t = depth[i, j]
+                z = place(frame, spacing, i, j, t, 0, nz)
+                y = place(frame, spacing, i, j, t, 1, ny)
+                x = place(frame, spacing, i, j, t, 2, nx)
+                image[i, j] = _interpolate(coefficients, z, y, x)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from napari_gaussfit._kernels import cpu_bounds, cpu_march
 from napari_gaussfit._kernels.cpu_views import lengths, view_of
 from napari_gaussfit._kernels.geometry import Rays
+from napari_gaussfit._kernels.spline import MARGIN
 from napari_gaussfit._kernels.threads import run_pieces
 from napari_gaussfit._limits import BRIGHTEST
 from napari_gaussfit.errors import StackError
@@ -55,20 +56,27 @@ class SplineVolume:
         Intensities.
     spacing : ndarray, shape (3,)
         (dz, dy, dx).
+
+    Attributes
+    ----------
+    coefficients : ndarray, shape [Z + 4, Y + 4, X + 4]
+        With `spline.MARGIN` more on every side.
+    spacing : ndarray, shape (3,)
+        As given.
     """
 
     def __init__(self, voxels: Array, spacing: Array) -> None:
         from scipy.ndimage import spline_filter
 
-        self._spacing = spacing
+        self.spacing = spacing
         self._slack = np.float32(SLACK * float(np.ptp(voxels)))
         smooth = spline_filter(voxels, order=3, output=np.float32, mode="mirror")
-        self._coefficients = np.pad(smooth, cpu_march.MARGIN, mode="reflect")
+        self.coefficients = np.pad(smooth, MARGIN, mode="reflect")
         self._bound()
 
     def _bound(self) -> None:
         """Bound the spline from above, in codes of 8 bits."""
-        coefficients = self._coefficients
+        coefficients = self.coefficients
         low, high = np.float32(coefficients.min()), np.float32(coefficients.max())
         if not max(abs(low), abs(high)) <= BRIGHTEST * OVERSHOOT:
             message = f"voxels: reach from {low:g} to {high:g}; expected finite ones below 1e36"
@@ -94,11 +102,11 @@ class SplineVolume:
 
         def march(first: int, end: int) -> None:
             cpu_march.march_maximum(
-                self._coefficients,
+                self.coefficients,
                 self._codes,
                 self._levels,
                 rays.frame,
-                self._spacing,
+                self.spacing,
                 near,
                 far,
                 np.float32(STEP),
@@ -112,13 +120,31 @@ class SplineVolume:
         run_pieces(march, rays.shape[0])
         return image, depth
 
+    def sample(self, rays: Rays, depth: Array, image: Array, first: int, end: int) -> None:
+        """Set rows [first, end) of `image` [H, W] to the values at t = `depth` [H, >= W] on rays.
+
+        0 where a ray misses the box.
+        """
+        view = view_of(rays)
+        cpu_march.sample_rays(
+            self.coefficients,
+            rays.frame,
+            self.spacing,
+            view.near,
+            view.far,
+            depth,
+            image,
+            first,
+            end,
+        )
+
     def integral(self, rays: Rays) -> Array:
         """Return the integral [H, W] over each ray's length in the box, 0 where it misses."""
         from scipy.ndimage import map_coordinates
 
         view, (rows, width) = view_of(rays), rays.shape
         inside = lengths(rays)
-        samples = int(np.ceil(inside.max() / (STEP * self._spacing.min()))) + 1
+        samples = int(np.ceil(inside.max() / (STEP * self.spacing.min()))) + 1
         fractions = (np.arange(samples) + 0.5) / samples
         column = np.arange(width)[:, None]
         image = np.zeros(rays.shape, np.float32)
@@ -127,10 +153,10 @@ class SplineVolume:
             direction = rays.frame[3] + i * rays.frame[4] + column * rays.frame[5]
             near, far = view.near[i, :width, None], view.far[i, :width, None]
             t = near + (far - near) * fractions
-            points = (origin[:, None] + t[..., None] * direction[:, None]) / self._spacing
+            points = (origin[:, None] + t[..., None] * direction[:, None]) / self.spacing
             values = map_coordinates(
-                self._coefficients,
-                points.reshape(-1, 3).T + cpu_march.MARGIN,
+                self.coefficients,
+                points.reshape(-1, 3).T + MARGIN,
                 order=3,
                 prefilter=False,
                 mode="nearest",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ from napari_gaussfit._kernels.footprint import FOOTPRINT
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.lanes import CHUNK
 from napari_gaussfit._kernels.threads import run_pieces
+
+if TYPE_CHECKING:
+    from napari_gaussfit._kernels import Volume
 
 STRIP_ROWS = 4  # rows of pixels that have a list of Gaussians in common
 # What takes as long as to wake a thread: rows clipped to the box, and footprints.
@@ -164,6 +169,18 @@ class MipEvaluation:
 
         return value, len(starts) - 1, strips
 
+    @property
+    def found(self) -> Tensor:
+        """Where on each ray [H, W], in t, f was found largest."""
+        return torch.from_numpy(self.depth[:, : self.rays.shape[1]])
+
+    def target_of(self, volume: Volume) -> Tensor:
+        """Return the values [H, W] of a volume where f was found largest, 0 off the box."""
+        rows = self.rays.shape[0]
+        image = np.empty(self.rays.shape, np.float32)
+        run_pieces(partial(volume.sample, self.rays, self.depth, image), rows, CLIPPED_ROWS)
+        return torch.from_numpy(image)
+
     def forward(self, packed: Array) -> Tensor:
         value, count, strips = self._find(packed)
         run_pieces(strips, count)
@@ -193,17 +210,24 @@ class MipResidual(MipEvaluation):
     ----------
     rays, bin_step, start
         As of `MipEvaluation`.
-    target : Tensor, shape [H, W]
-        What the MIP should be.
+    target : Tensor, shape [H, W], or Volume
+        What the MIP should be; of a volume, its value where on the ray f is largest.
     offset : float
         Is added to the MIP.
     """
 
     def __init__(
-        self, rays: Rays, bin_step: float, start: Tensor | None, target: Tensor, offset: float
+        self,
+        rays: Rays,
+        bin_step: float,
+        start: Tensor | None,
+        target: Tensor | Volume,
+        offset: float,
     ) -> None:
         super().__init__(rays, bin_step, start)
-        self._target, self._offset = array_of(target), np.float32(offset)
+        self._volume = None if isinstance(target, Tensor) else target
+        self._target = array_of(target) if isinstance(target, Tensor) else None
+        self._offset = np.float32(offset)
         self._count = max(1, self.view.count)
 
     def gather(self, packed: Array, weight: float) -> tuple[float, Array]:
@@ -211,13 +235,14 @@ class MipResidual(MipEvaluation):
         residual, count, find = self._find(packed)
         rows, view = len(residual), self.view
         squares = np.empty(rows)
+        target = np.empty(self.rays.shape, np.float32) if self._target is None else self._target
 
         def strips(first: int, end: int) -> None:
             find(first, end)
             i0, i1 = STRIP_ROWS * first, min(STRIP_ROWS * end, rows)
-            cpu_rays.subtract(
-                residual, self._target, self._offset, view.near, view.far, squares, i0, i1
-            )
+            if self._volume is not None:
+                self._volume.sample(self.rays, self.depth, target, i0, i1)
+            cpu_rays.subtract(residual, target, self._offset, view.near, view.far, squares, i0, i1)
 
         run_pieces(strips, count)
         moments = self._gathered(len(packed), residual)

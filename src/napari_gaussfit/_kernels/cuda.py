@@ -13,6 +13,7 @@ from napari_gaussfit._kernels.cuda_views import (
     MipEvaluation,
     SoftMipEvaluation,
     Views,
+    Volume,
 )
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "PointEvaluation",
     "SoftMipEvaluation",
     "Views",
+    "Volume",
     "adam_step",
     "pack",
     "unpack_gradient",

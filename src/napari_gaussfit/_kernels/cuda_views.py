@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from napari_gaussfit._kernels import cuda_device, cuda_projections, cuda_rays
+from napari_gaussfit._kernels import cuda_device, cuda_projections, cuda_rays, cuda_spline
 from napari_gaussfit._kernels.arithmetic import MOMENTS
 from napari_gaussfit._kernels.cpu_views import LARGEST_BIN_COUNT, speeds, view_of
 from napari_gaussfit._kernels.cuda_gaussians import (
@@ -23,6 +24,9 @@ from napari_gaussfit._kernels.cuda_gaussians import (
 from napari_gaussfit._kernels.cuda_launch import launch
 from napari_gaussfit._kernels.footprint import FOOTPRINT
 from napari_gaussfit._kernels.geometry import Rays
+
+if TYPE_CHECKING:
+    from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 
 TABLES = 256  # views whose tables are kept
 
@@ -91,6 +95,22 @@ class Views:
         """Number of views; rows and columns of the largest."""
         views, rows, width = self.near.shape
         return views, rows, width
+
+
+class Volume:
+    """A stack's spline on a device.
+
+    Parameters
+    ----------
+    spline : SplineVolume
+        The stack's.
+    device : torch.device
+        Where to put it.
+    """
+
+    def __init__(self, spline: SplineVolume, device: torch.device) -> None:
+        self.coefficients = torch.from_numpy(spline.coefficients).to(device)
+        self.spacing = torch.from_numpy(spline.spacing).to(device)
 
 
 @functools.lru_cache(maxsize=TABLES)
@@ -207,6 +227,26 @@ class MipEvaluation(_Projection):
             self.depth.copy_(self._start.reshape(-1, *self.depth.shape[1:]))
         self._forward(cuda_rays.climb, self.views.searches, self.depth, peaks)
         return self._shaped(peaks)
+
+    def target_of(self, volume: Volume) -> Tensor:
+        """Return the values [N, H, W] of a volume where f was found largest, 0 off the box."""
+        image, views = self._blank(self.depth.device), self.views
+        count, rows, width = image.shape
+        across, down = cuda_spline.THREADS
+        launch(
+            cuda_spline.sample_rays,
+            (blocks_of(width, across), blocks_of(rows, down), count),
+            cuda_spline.THREADS,
+            volume.coefficients,
+            volume.spacing,
+            views.frames,
+            views.sizes,
+            views.near,
+            views.far,
+            self.depth,
+            image,
+        )
+        return self._shaped(image)
 
     def backward(self, packed: Tensor, weights: Tensor) -> Tensor:
         """Return the moments [C, K, 10] of Gaussians under `weights`."""

@@ -280,13 +280,18 @@ def _summary(fit: SavedFit) -> str:
     if fit.report is None:
         return text + " No report: the fit was stopped, or edited since."
     report = fit.report
-    noise = report.get("noise_psnr")  # older files have none
-    limit = f" (noise leaves {noise:.1f})" if noise is not None else ""
+    views, voxels = (_limit(report.get(f"{name}noise_psnr")) for name in ("heldout_", ""))
+    notes = "".join(f"\n{note[0].upper()}{note[1:]}." for note in report.get("notes", ()))
     return (
-        f"{text}\nHeld-out projections {report['heldout_mip_psnr']:.1f} dB "
-        f"(SSIM {report['heldout_mip_ssim']:.3f}), voxels {report['voxel_psnr']:.1f} dB{limit}, "
-        f"{report['compression']:.0f} times smaller than the stack.{_convergence(report)}"
+        f"{text}\nHeld-out projections {report['heldout_mip_psnr']:.1f} dB{views} "
+        f"and SSIM {report['heldout_mip_ssim']:.3f}, voxels {report['voxel_psnr']:.1f} dB{voxels}, "
+        f"{report['compression']:.0f} times smaller than the stack.{_convergence(report)}{notes}"
     )
+
+
+def _limit(noise: float | None) -> str:
+    """Say what the noise leaves to reach; older files do not tell."""
+    return "" if noise is None else f" (noise leaves {noise:.1f})"
 
 
 def _convergence(report: dict[str, Any]) -> str:
