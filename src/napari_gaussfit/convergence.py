@@ -22,9 +22,9 @@ by 7 % where Gaussians describe noise, however many there are; one on its way by
 
 LARGEST_CHANGE = 0.08
 """Of widths, by the logarithm: a fit that changes more has not converged. In 50 steps those of four
-beads that began at points, found 1 to 6 micrometers wide where 0.65 is right, change by 0.31 to
-0.47, from seeds by 0.02; a real dendrite of 2,000 by 0.090 after 150 steps, by 0.019 after 700;
-200 on real beads by 0.15 and 0.056."""
+beads that a preview leaves 1.3 to 1.8 micrometers wide, where 0.67 is right, change by 0.4, once
+found by 0.02; a real dendrite of 2,000 by 0.09 after 150 steps, by 0.02 after 700; 200 on real
+beads by 0.15 and 0.06."""
 
 SHARE = 0.25
 """Part of the Gaussians that must change so much: of four objects it is one; of the thousands that
