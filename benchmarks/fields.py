@@ -68,6 +68,6 @@ def trainer_after(stack: Stack, gaussians: int, steps: int) -> Trainer:
 
 
 def scaled(trainer: Trainer) -> Parameters:
-    """A trainer's Gaussians, amplitudes in parts of the stack's range, as its steps see them."""
-    field = trainer.field
-    return field.means, field.cholesky, field.amplitudes / trainer.objective.range
+    """A trainer's Gaussians in working units, as its steps see them; further steps leave them."""
+    means, cholesky, amplitudes = (p.detach().clone() for p in trainer.scaled_field().tensors)
+    return means, cholesky, amplitudes

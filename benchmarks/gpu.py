@@ -37,6 +37,7 @@ from napari_gaussfit._kernels import (
     cuda_views,
     why_not,
 )
+from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 from napari_gaussfit._kernels.cuda_device import SIMULATED
 from napari_gaussfit._kernels.geometry import Grid
 
@@ -170,6 +171,7 @@ class Sizes:
         return {
             **gpu_floors.of_grid(parameters, CUTOFF, self.side**3, 1.0),
             **gpu_floors.of_views(parameters, CUTOFF, rays, BIN_STEP),
+            **gpu_floors.of_targets(rays, self.side**3),
             **gpu_floors.of_points(self.field, self.points),
             **gpu_floors.of_adam(self.gaussians),
         }
@@ -207,6 +209,20 @@ def time_views(bench: Bench, sizes: Sizes) -> Row:
     _, rows, width = evaluation.views.shape
     size = f"{sizes.views} views of {rows} x {width}, {sizes.gaussians:,} Gaussians"
     return _judged("MIPs, forward and backward", size, seconds)
+
+
+def time_targets(bench: Bench, sizes: Sizes) -> Row:
+    """The targets of all views at once: the stack where the field is largest."""
+    import numpy as np
+
+    voxels = np.random.default_rng(3).random(sizes.shape, np.float32)
+    volume = cuda.Volume(SplineVolume(voxels, np.ones(3, np.float32)), bench.device)
+    evaluation = cuda.MipEvaluation(cuda.Views.of(sizes.rays(), BIN_STEP, bench.device))
+    evaluation.forward(cuda.pack(*(p.to(bench.device) for p in sizes.parameters()), CUTOFF))
+    seconds = bench.seconds(lambda: evaluation.target_of(volume))
+    _, rows, width = evaluation.views.shape
+    size = f"{sizes.views} views of {rows} x {width}, {sizes.side}^3 voxels"
+    return ("targets at the maxima", size, 1e3 * seconds, None, "")
 
 
 def time_points(bench: Bench, sizes: Sizes) -> Row:
@@ -386,6 +402,7 @@ def main(words: Sequence[str] | None = None) -> int:
     rows = [
         time_grid(bench, sizes),
         time_views(bench, sizes),
+        time_targets(bench, sizes),
         time_points(bench, sizes),
         time_adam(bench, sizes),
     ]

@@ -11,6 +11,7 @@ import torch
 from benchmarks.fields import random_field
 from benchmarks.tables import Cell, Table
 from napari_gaussfit._kernels import adam, cpu, cpu_views, cuda, reference
+from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.camera import orbit
 from napari_gaussfit.density import widen
@@ -139,6 +140,17 @@ class Checks:
         right = torch.autograd.grad((f * weights.double()).sum(), leaves)
         errors = float((found - own).abs().max() / own.max()), apart(gradients, right)
         self._note("exact MIP", "CPU, reference", errors, OF_CPU)
+        self._compare_targets(evaluation, rays)
+
+    def _compare_targets(self, evaluation: cuda.MipEvaluation, rays: Rays) -> None:
+        """Hold a random stack's values at the maxima that the device found against the CPU's."""
+        voxels = np.random.default_rng(self.seed).random(self._shape, np.float32)
+        spline = SplineVolume(voxels, grid_of(self._shape).spacing)
+        found = evaluation.target_of(cuda.Volume(spline, self.device)).cpu().numpy()
+        own = np.zeros(rays.shape, np.float32)
+        spline.sample(rays, evaluation.depth[0].cpu().numpy(), own, 0, rays.shape[0])
+        off = float(np.abs(found - own).max() / np.abs(own).max())
+        self._note("targets at the maxima", "CPU", (off, 0.0), LARGEST_VALUE_ERROR)
 
     def _check_batches(self, parameters: Parameters) -> None:
         """Two channels in several views at once, each against the image by itself."""

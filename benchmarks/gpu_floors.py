@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmarks.fields import pairs_per_volume
+from napari_gaussfit._kernels import cpu_views
 from napari_gaussfit._kernels.arithmetic import MOMENTS, PACKED
 from napari_gaussfit._kernels.footprint import FOOTPRINT
 from napari_gaussfit._kernels.reference import factors
@@ -40,6 +41,7 @@ BIN = 3
 CLIMB = ON_RAY + 16
 PIXEL_MOMENTS = ON_RAY + 19
 POINT, POINT_MOMENTS = 14, 27
+SAMPLE = 150
 FOOTPRINT_OF_ONE, STEP_OF_ADAM = 250, 150
 
 
@@ -117,6 +119,13 @@ def of_views(
             PIXEL_MOMENTS * pairs, pairs, records + FLOAT * 4 * pixels + moments
         ),
     }
+
+
+def of_targets(views: Sequence[Rays], voxels: int) -> dict[str, Work]:
+    """Work of reading a stack's spline where f is largest: a sample a pixel that sees the box."""
+    pixels = sum(int(hits.sum()) for hits in map(cpu_views.hits, views))
+    moved = FLOAT * (voxels + 4 * pixels)
+    return {"cuda_spline.sample_rays": Work(SAMPLE * pixels, 0.0, moved)}
 
 
 def of_points(count: int, points: int) -> dict[str, Work]:

@@ -1,8 +1,8 @@
 """The plain way to fit Gaussians to projections, for comparison only.
 
 Dense torch soft-MIP: every Gaussian is evaluated on every ray, gradients come from autograd; the
-start is uniform and random; Adam has one rate for all. Knows the targets, and nothing else of
-the fit that it stands beside.
+start is uniform and random; Adam has one rate for all. Its targets are the stack's own MIPs. Knows
+nothing of the fit that it stands beside.
 """
 
 from __future__ import annotations

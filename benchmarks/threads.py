@@ -19,8 +19,6 @@ from napari_gaussfit._kernels import GradientSum, threads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
-
     from benchmarks.options import Options
 
 
@@ -39,20 +37,6 @@ def voxels(step: Step) -> None:
     """Gather the gradient of the squared error of all voxels, as a fit's step does."""
     total = GradientSum(*step.parameters, cutoff=step.cutoff)
     total.add_squared_residual(step.grid, step.voxel_weights, offset=0.0, weight=1.0)
-    total.gradients()
-
-
-def view(step: Step, start: torch.Tensor | None) -> None:
-    """Gather the gradient of the squared error of a view, as a fit's step does."""
-    total = GradientSum(*step.parameters, cutoff=step.cutoff)
-    total.add_squared_mip_residual(
-        step.rays,
-        step.pixel_weights,
-        offset=0.0,
-        weight=1.0,
-        bin_step=step.bin_step,
-        start=start,
-    )
     total.gradients()
 
 
@@ -76,8 +60,8 @@ def measure(options: Options) -> list[Table]:
             by_kernels, field, weights, CUTOFF
         ),
         "dendrite: all voxels": partial(voxels, step),
-        "dendrite: a view, maxima searched": partial(view, step, None),
-        "dendrite: a view, maxima from a start": partial(view, step, step.depth),
+        "dendrite: a view, maxima searched": partial(step.view, None),
+        "dendrite: a view, maxima from a start": partial(step.view, step.depth),
         "dendrite: a step of the fit, all in all": partial(trainer.step, 0.1),
         "nuclei: a step of the fit, all in all": partial(other.step, 0.1),
         "multiply-adds in registers": arithmetic(options),

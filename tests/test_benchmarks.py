@@ -142,6 +142,35 @@ def test_pairs_of_a_view_are_those_that_the_footprints_hold(load: Load) -> None:
     assert pairs < bins < 2 * reach / 0.5 * pairs
 
 
+@pytest.mark.parametrize("searched", [True, False], ids=["searched", "from a start"])
+def test_the_view_that_is_timed_is_that_of_a_fits_step(
+    load: Load, monkeypatch: pytest.MonkeyPatch, *, searched: bool
+) -> None:
+    from napari_gaussfit.phantoms import neurite
+
+    trainer = load("fields").trainer_after(neurite(shape=(10, 24, 24)).stack, 30, 4)
+    step, objective = load("kernels").next_step(trainer), trainer.objective
+    ours = step.view(None if searched else step.depth)
+
+    monkeypatch.setattr(objective, "draw", lambda: ([], [0]))
+    monkeypatch.setattr(objective, "searches", lambda *_: searched)
+    objective.background, objective.depths[0] = 0.0, step.depth  # what is timed lies above none
+    theirs, _ = trainer.gradients()
+    weight = objective.pixel_weight(objective.views.view(objective.views.training[0]))
+    off = load("fields").difference(ours, [gradient / weight for gradient in theirs])
+    assert off < 1e-6, f"off by {off:.1e}"
+
+
+def test_a_timed_step_keeps_its_gaussians_while_the_fit_goes_on(load: Load) -> None:
+    from napari_gaussfit.phantoms import neurite
+
+    trainer = load("fields").trainer_after(neurite(shape=(10, 24, 24)).stack, 30, 2)
+    step = load("kernels").next_step(trainer)
+    before = [tensor.clone() for tensor in step.parameters]
+    trainer.step(0.1)
+    assert all(torch.equal(a, b) for a, b in zip(before, step.parameters, strict=True))
+
+
 def test_the_scatter_voxelises_as_the_kernels_do(load: Load) -> None:
     volumes, fields = load("volumes"), load("fields")
     parameters = fields.random_field(10, (16.0, 16.0, 16.0), 1.5)
@@ -232,9 +261,13 @@ def test_the_script_for_a_gpu_runs_in_the_simulator(checkout: Path, tmp_path: Pa
     assert found["device"].startswith("numba's simulator")
     tables = {table["title"]: table["rows"] for table in found["tables"]}
     assert len(tables["Checks"]) >= 12
-    assert {"cuda_rays.climb", "cuda_voxels.voxelise", "cuda_points.gather_dense"} <= {
-        row["kernel"] for row in tables["Kernels and their floors"]
-    }
+    assert "targets at the maxima" in {row["what"] for row in tables["Checks"]}
+    assert {
+        "cuda_rays.climb",
+        "cuda_spline.sample_rays",
+        "cuda_voxels.voxelise",
+        "cuda_points.gather_dense",
+    } <= {row["kernel"] for row in tables["Kernels and their floors"]}
     assert list(tables)[-1] == "What a GPU is promised for", "the last table is the answer"
 
 
