@@ -9,7 +9,7 @@ import pytest
 
 from napari_gaussfit import metrics, phantoms
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.metrics import noise_psnr, psnr, ssim
+from napari_gaussfit.metrics import draw_noise, noise_psnr, psnr, ssim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,3 +99,34 @@ def test_noise_is_the_same_looked_at_piece_by_piece(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("shape", [(10, 10, 10), (1, 2, 2)])
 def test_a_stack_without_noise_leaves_everything_to_reach(shape: tuple[int, int, int]) -> None:
     assert noise_psnr(np.full(shape, 7.0), (0, 10)) == np.inf
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2), (3, 3, 3), (2, 5, 5), (9, 9, 9), (16, 16, 16)])
+def test_noise_of_a_small_stack_is_drawn_like_its_own(shape: tuple[int, int, int]) -> None:
+    """A class of one voxel decided for all, and a stack of 27 had no class."""
+    level = np.linspace(0.0, 100.0, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    drawn = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        noisy = level + rng.normal(0.0, 5.0, shape).astype(np.float32)
+        drawn.append(draw_noise(noisy, level, rng))
+    deviation = float(np.sqrt(np.mean(np.square(drawn))))
+    if max(shape) < 3:
+        assert deviation == 0, "nothing tells noise from structure"
+    else:
+        assert deviation == pytest.approx(5.0, rel=0.25)
+
+
+def test_without_noise_none_is_drawn() -> None:
+    level = np.random.default_rng(0).random((9, 9, 9), dtype=np.float32)
+    assert not draw_noise(level, level, np.random.default_rng(1)).any()
+
+
+def test_noise_is_drawn_alike_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    level = np.random.default_rng(0).uniform(0, 50, (12, 20, 20)).astype(np.float32)
+    noisy = np.random.default_rng(1).poisson(level)
+    whole = draw_noise(noisy, level, np.random.default_rng(2))
+    monkeypatch.setattr(metrics, "_planes_at_once", lambda _: 3)
+    np.testing.assert_allclose(
+        draw_noise(noisy, level, np.random.default_rng(2)), whole, rtol=1e-4, atol=1e-4
+    )

@@ -28,6 +28,10 @@ _AT_ONCE = 2**20
 _CLASSES = 12
 """Classes of intensity in which noise is estimated: the last holds a 4,096th of the voxels."""
 
+_CLASS = 32
+"""Voxels of a class at least: of fewer the variance is known to less than a quarter, and one that
+is small by chance would count for more than all others."""
+
 _MASK, _MASK_POWER = 3, 6
 """Voxels of the mask (1, -2, 1) of a second difference, and the sum of its squares."""
 
@@ -139,39 +143,62 @@ def draw_noise(
     ndarray of float32, shape [Z, Y, X]
         In raw intensity; its mean is 0.
     """
-    level = np.asarray(estimate, np.float32)
-    lowest, least, gain = _photon_transfer(np.subtract(voxels, level, dtype=np.float32), level)
-    noise: NDArray[np.float32] = rng.standard_normal(level.shape, dtype=np.float32)
-    skew = np.float32(gain / 6) * (np.square(noise) - 1)
-    noise *= np.sqrt((np.float32(least) + np.float32(gain) * (level - np.float32(lowest))).clip(0))
-    noise += skew
+    known, level = np.asarray(voxels), np.asarray(estimate, np.float32)
+    lowest, least, gain = map(np.float32, _photon_transfer(known, level))
+    noise = np.empty(level.shape, np.float32)
+    # Plane by plane: beside a large stack there is no room for what comes between.
+    for plane, out in zip(level, noise, strict=True):
+        normal = rng.standard_normal(plane.shape, dtype=np.float32)
+        deviation = np.sqrt((least + gain * (plane - lowest)).clip(0))
+        out[:] = deviation * normal + gain / np.float32(6) * (np.square(normal) - 1)
     return noise
 
 
-def _photon_transfer(
-    residual: NDArray[np.float32], level: NDArray[np.float32]
-) -> tuple[float, float, float]:
-    """Return a low level, the noise's variance there, and by how much it grows with the level."""
+def _photon_transfer(known: NDArray[Any], level: NDArray[np.float32]) -> tuple[float, float, float]:
+    """Return a low level, the noise's variance there, and by how much it grows with the level.
+
+    Without an axis of three voxels nothing tells noise from structure, and there is none.
+    """
     from scipy.optimize import nnls
 
-    inner = level
-    for axis in (axis for axis, length in enumerate(level.shape) if length >= _MASK):
-        residual = np.diff(residual, n=_MASK - 1, axis=axis) / np.float32(_MASK_POWER**0.5)
-        inner = np.moveaxis(np.moveaxis(inner, axis, 0)[1:-1], 0, axis)
-    step = max(1, inner.size // _AT_ONCE)
-    squares, levels = np.square(residual.reshape(-1)[::step]), inner.reshape(-1)[::step]
+    squares, levels = _differences(known, level)
+    if not squares.size:
+        return float(level.min()), 0.0, 0.0
     order = np.argsort(levels)
     squares, levels = squares[order], levels[order]
-    cuts = np.cumsum(order.size // 2 ** np.arange(1, _CLASSES + 1))
-    parts = [slice(a, b) for a, b in itertools.pairwise([0, *cuts.tolist()]) if b > a]
+    cuts = np.cumsum(order.size // 2 ** np.arange(1, _CLASSES + 1)).tolist()
+    parts = [slice(a, b) for a, b in itertools.pairwise([0, *cuts]) if b - a >= _CLASS]
+    parts = parts or [slice(None)]
     means = np.array([levels[part].mean(dtype=float) for part in parts])
     found = np.array([squares[part].mean(dtype=float) for part in parts])
     # The mean of squares of n normal values is uncertain by its own size over the root of n.
-    sizes = np.array([part.stop - part.start for part in parts])
+    sizes = np.array([levels[part].size for part in parts])
     trust = np.sqrt(sizes) / np.maximum(found, 1e-12 * max(found.max(), 1e-30))
     lines = np.stack([np.ones_like(means), means - means[0]], 1)
     (least, gain), _ = nnls(trust[:, None] * lines, trust * found)
     return float(means[0]), float(least), float(gain)
+
+
+def _differences(
+    known: NDArray[Any], level: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return squared second differences of what a level leaves, in variances, and the level there.
+
+    Of about `_AT_ONCE` voxels, evenly spread; of none without an axis to look along.
+    """
+    axes = [axis for axis, length in enumerate(level.shape) if length >= _MASK]
+    planes, overlap = _planes_at_once(level), _MASK - 1 if 0 in axes else 0
+    inner = tuple(slice(1, -1) if axis in axes else slice(None) for axis in range(3))
+    step = max(1, level.size // _AT_ONCE)
+    squares, levels = [np.empty(0, np.float32)], [np.empty(0, np.float32)]
+    for first in range(0, len(level) - overlap if axes else 0, planes):
+        some = slice(first, first + planes + overlap)
+        rest = np.subtract(known[some], level[some], dtype=np.float32)
+        for axis in axes:
+            rest = np.diff(rest, n=_MASK - 1, axis=axis)
+        squares.append(np.square(rest.reshape(-1)[::step]) / np.float32(_MASK_POWER ** len(axes)))
+        levels.append(level[some][inner].reshape(-1)[::step])
+    return np.concatenate(squares), np.concatenate(levels)
 
 
 def ssim(reference: ArrayLike, estimate: ArrayLike, value_range: tuple[float, float]) -> float:
