@@ -18,6 +18,7 @@ from napari_gaussfit.losses import (
     squared_error,
     voxel_loss,
 )
+from napari_gaussfit.metrics import ssim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +66,14 @@ def test_dissimilarity_is_scikit_images(images: tuple[Tensor, Tensor]) -> None:
     expected = 1 - structural_similarity(target, prediction, data_range=1.0)
     found = float(dissimilarity(*images))
     assert found == pytest.approx(expected, abs=1e-9), f"off by {found - expected:.1e}"
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 20), (20, 3)])
+def test_dissimilarity_of_small_images_is_the_reports(shape: tuple[int, int]) -> None:
+    """Views of a small stack, at half its resolution, are smaller than a window."""
+    one, other = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    expected = 1 - ssim(one.numpy(), other.numpy(), (0.0, 1.0))
+    assert float(dissimilarity(one, other)) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("loss", [*LOSSES.values(), dissimilarity])

@@ -124,7 +124,8 @@ def dissimilarity(prediction: Tensor, target: Tensor, shares: Tensor | None = No
     """Return 1 - SSIM of two images [H, W] with range 1.
 
     The structural similarity of Wang et al. (2004) with a uniform 7 x 7 window and sample
-    covariances, as scikit-image computes it, differentiable.
+    covariances, as scikit-image computes it, differentiable. What is narrower than a window is
+    continued by its last pixel, as for `metrics.ssim`.
 
     Parameters
     ----------
@@ -144,7 +145,11 @@ def dissimilarity(prediction: Tensor, target: Tensor, shares: Tensor | None = No
         return torch.nn.functional.avg_pool2d(image[None, None], window, stride=1)[0, 0]
 
     sample = window**2 / (window**2 - 1)
-    x, y = prediction, target
+    short = [0, max(0, window - target.shape[1]), 0, max(0, window - target.shape[0])]
+    x, y = (
+        torch.nn.functional.pad(image[None, None], short, mode="replicate")[0, 0]
+        for image in (prediction, target)
+    )
     mx, my = local_mean(x), local_mean(y)
     vx = sample * (local_mean(x * x) - mx * mx)
     vy = sample * (local_mean(y * y) - my * my)
