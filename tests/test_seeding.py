@@ -150,6 +150,15 @@ def test_as_many_gaussians_begin_as_there_are_points(phantom: Phantom) -> None:
         seed_count(None, points[:0], voxels)
 
 
+def test_points_where_nothing_is_above_a_given_background_have_a_width(phantom: Phantom) -> None:
+    points = phantom.truth.means.numpy().astype(np.float64)
+    signal = phantom.stack.voxels.astype(np.float32) - 1e6
+    seeds = seed_field(
+        signal, phantom.stack.spacing, len(points), np.random.default_rng(0), points=points
+    )
+    assert seeds.cholesky.isfinite().all()
+
+
 def test_points_outside_of_the_stack_begin_at_its_face() -> None:
     signal = np.random.default_rng(0).uniform(1, 2, SHAPE).astype(np.float32)
     points = np.array([[-3.0, 1.0, 1.0], [1.0, 99.0, 1.0]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +19,8 @@ from napari_gaussfit.metrics import psnr
 from napari_gaussfit.objective import BRICK, VOXELS_PER_STEP, _bricks
 from napari_gaussfit.phantoms import beads, neurite
 from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stack import Stack
 from napari_gaussfit.training import NARROWEST, RATE, RATE_AT_END, Trainer
-
-if TYPE_CHECKING:
-    from napari_gaussfit.stack import Stack
 
 OFF_DIAGONAL = [1, 3, 4]
 
@@ -199,6 +197,8 @@ def test_relocation_looks_at_a_slab_of_a_large_stack(monkeypatch: pytest.MonkeyP
         ({"cutoff": 0.0}, "cutoff 0"),
         ({"iteration": -1}, "iteration"),
         ({"iteration": "x"}, "iteration"),
+        ({"kept": -1}, "kept"),
+        ({"kept": 10**6}, "kept"),
         ({"views_left": [10**6]}, "none of them"),
         ({"views_left": [-1]}, "none of them"),
         ({"views_left": None}, "TypeError"),
@@ -240,3 +240,22 @@ def test_gaussians_to_go_on_from_that_are_not_finite_are_refused(stack: Stack) -
     start = GaussianField(torch.full((1, 3), math.nan), torch.zeros(1, 6), torch.ones(1))
     with pytest.raises(SettingsError, match="Gaussian 0 of 1"):
         Fit(stack, settings(), start=start)
+
+
+FAR_AWAY: dict[str, Any] = {"gaussians": 4, "iterations": 5, "views": 4, "held_out": 1}
+
+
+@pytest.mark.parametrize("background", [-9e5, 9e5])
+def test_a_fit_with_a_background_far_away_ends(background: float) -> None:
+    """Its convergence is tried from its own state, which was refused as one from a file."""
+    voxels = np.random.default_rng(0).random((8, 8, 8), dtype=np.float32)
+    found = fit(Stack.from_array(voxels), FitSettings(**FAR_AWAY, background=background))
+    assert found.report.iterations == 5
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_background_of_another_recording_is_refused(channels: int) -> None:
+    voxels = 1e9 + np.random.default_rng(0).random((8, 8, 8))
+    stacks = [Stack.from_array(voxels)] * channels
+    with pytest.raises(SettingsError, match="background=0: lies 1e\\+09 times the range"):
+        fit(stacks, FitSettings(**FAR_AWAY, background=0.0))

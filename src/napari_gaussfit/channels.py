@@ -95,7 +95,7 @@ def seed_channels(
     for working in all_working:
         background, noise = estimate_background(working.stack.voxels)
         if settings.background is not None:
-            background = working.scaled_background(settings.background)
+            background = working.given_background(settings.background)
         signals.append(working.stack.voxels - np.float32(background))
         backgrounds.append(background)
         variance += noise**2

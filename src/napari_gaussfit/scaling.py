@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from napari_gaussfit.field import GaussianField
 
 __all__ = ["WorkingStack"]
+
+FARTHEST_BACKGROUND = 1e6
+"""Ranges of the stack that a background may lie from its lowest voxel."""
 
 _IS_WIDTH = (1.0, 0.0, 1.0, 0.0, 0.0, 1.0)
 """Which Cholesky parameters are logarithms of lengths; the others are lengths."""
@@ -81,6 +85,23 @@ class WorkingStack:
     def scaled_background(self, background: float) -> float:
         """Return a background of the original in working units."""
         return (background - self.lowest) / self.range
+
+    def given_background(self, background: float) -> float:
+        """Return a background that was asked for in working units.
+
+        Raises
+        ------
+        SettingsError
+            If it is so far from the stack that single precision loses the stack beside it.
+        """
+        scaled = self.scaled_background(background)
+        if abs(scaled) <= FARTHEST_BACKGROUND:
+            return scaled
+        highest = self.lowest + self.range
+        raise SettingsError(
+            f"background={background:g}: lies {abs(scaled):.0e} times the range of the stack away "
+            f"from its voxels, {self.lowest:g} to {highest:g}; give one near these, or none"
+        )
 
     def restored_background(self, background: float) -> float:
         """Return a background in working units as one of the original."""

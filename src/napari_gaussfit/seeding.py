@@ -343,7 +343,8 @@ def peak_widths(calm: Volume, peaks: NDArray[np.int64]) -> NDArray[np.float64]:
     ndarray, shape [P, 3]
         Along z, y, x, before the smoothing.
     """
-    floor = 1e-6 * float(calm.max())
+    # A given background may be above all of the signal.
+    floor = max(1e-6 * float(calm.max()), float(np.finfo(np.float32).tiny))
     middle = np.log(np.maximum(calm[tuple(peaks.T)], floor))
     widths = np.empty(peaks.shape)
     for axis in range(3):

@@ -59,8 +59,8 @@ confined to the voxels' centres 0.4 is wide enough: consistency stays 10 dB abov
 error, and 0.5 costs the beads 0.1 dB."""
 
 LARGEST_MOMENT = 1e15
-"""Of a state that a fit goes on from: amplitudes, gradients and their squares, in working units,
-are far below, and squares of these are in float32 still."""
+"""Of a state that a fit goes on from: amplitudes and gradients in working units are far below, also
+where a given background is a million ranges away, and their squares are in float32 still."""
 
 STATE_VERSION = 2
 """Of what `Trainer.state` gives: another version's would go on from wrong numbers."""
@@ -163,7 +163,7 @@ class Trainer:
         stack, settings = self.working.stack, self.settings
         background, noise = estimate_background(stack.voxels)
         if settings.background is not None:
-            background = self.working.scaled_background(settings.background)
+            background = self.working.given_background(settings.background)
         seeds = seed_field(
             stack.voxels - np.float32(background),
             stack.spacing,
@@ -451,14 +451,18 @@ class Trainer:
         # Into the memory that captured steps know.
         for name in STATE_TENSORS:
             own, saved = getattr(self, f"_{name}"), state[name]
-            if saved.shape != own.shape or not bool((saved.abs() <= LARGEST_MOMENT).all()):
+            most = LARGEST_MOMENT**2 if name == "second" else LARGEST_MOMENT
+            if saved.shape != own.shape or not bool((saved.abs() <= most).all()):
                 message = f"{name} has shape {tuple(saved.shape)}, expected {tuple(own.shape)}"
-                raise ValueError(f"{message}, of numbers up to {LARGEST_MOMENT:g}")
+                raise ValueError(f"{message}, of numbers up to {most:g}")
             own.copy_(saved)
         iteration = words["iteration"]
         if not isinstance(iteration, int) or iteration < 0:
             raise ValueError("iteration is no whole number from 0")
-        self.iteration, self.kept = iteration, int(words["kept"])
+        kept = words["kept"]
+        if not isinstance(kept, int) or not 0 <= kept <= len(self._age):
+            raise ValueError(f"kept is no number of {len(self._age)} Gaussians")
+        self.iteration, self.kept = iteration, kept
         self.rng.bit_generator.state = words["rng"]
         self.objective.restore(words)
         self.objective.depths = self.objective.unpacked_depths(state)
