@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,22 @@ def test_what_a_page_links_to_is_there(page: Path) -> None:
         if not (place.exists() or place.with_suffix(".md").exists())
     }
     assert not missing
+
+
+def test_the_map_of_the_code_has_every_module() -> None:
+    mapped = text_of(CHECKOUT / "CONTRIBUTING.md").split("## A map of the code")[1]
+    named = set(re.findall(r"[\w*]+\.py\b", mapped.split("Imports run downwards")[0]))
+    folder = CHECKOUT / "src" / "napari_gaussfit"
+    modules = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
+    missing = {
+        module
+        for module in modules
+        if not module.endswith("__init__.py")
+        and not any(fnmatch.fnmatch(Path(module).name, pattern) for pattern in named)
+    }
+    assert not missing
+    gone = {name for name in named if not list(folder.rglob(name))}
+    assert not gone, "named in the map, and nowhere in the package"
 
 
 @pytest.mark.parametrize("page", sorted({*PAGES} - WITH_OTHER_OPTIONS), ids=name)

@@ -1,8 +1,8 @@
 """Projections of fields and of stacks: MIP, soft-MIP and sum, for any camera.
 
 A field's exact MIP is the largest value of the sum on each ray clipped to the box; by the
-envelope theorem its derivative is that of f at the maximum held fixed. The target of a fit is the
-stack's own MIP for the same camera.
+envelope theorem its derivative is that of f at the maximum held fixed. Held-out views are compared
+with the stack's own MIP for the same camera.
 """
 
 from __future__ import annotations
