@@ -97,10 +97,10 @@ def test_the_steps_that_tell_leave_a_fit_as_it_was(four_beads: Phantom, channels
 
 def test_a_large_change_of_one_in_four_counts_and_of_fewer_does_not() -> None:
     settings, much = FitSettings(), 2 * LARGEST_CHANGE
-    assert not judge([much, 0, 0, 0], settings).converged
-    assert judge([much, much, *[0] * 14], settings).converged
-    assert judge([], settings).converged
-    assert judge(np.full(100, LARGEST_CHANGE), settings).converged
+    assert not judge([much, 0, 0, 0], settings, settings.steps).converged
+    assert judge([much, much, *[0] * 14], settings, settings.steps).converged
+    assert judge([], settings, settings.steps).converged
+    assert judge(np.full(100, LARGEST_CHANGE), settings, settings.steps).converged
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,21 @@ def test_a_large_change_of_one_in_four_counts_and_of_fewer_does_not() -> None:
         (FitSettings(quality="balanced"), "fit with quality fine, or refine"),
         (FitSettings(quality="fine"), "give it more steps than 2,500 (iterations), or refine"),
         (FitSettings(iterations=20), "give it more steps than 20 (iterations), or refine"),
-        (FitSettings(max_seconds=5.0), "give it more time (max_seconds), or refine"),
+        (FitSettings(max_seconds=5.0), "fit with quality fine, or refine"),
         (FitSettings(refine=True), "refine again"),
     ],
 )
 def test_a_fit_that_has_not_converged_says_what_to_do(settings: FitSettings, advice: str) -> None:
-    found = judge([1.0], settings)
+    found = judge([1.0], settings, settings.steps)
     assert found.sentence == (
         "50 more steps would change the widths of one in four Gaussians by 170 % or more; " + advice
     )
+
+
+def test_more_time_is_advised_where_time_ended_the_fit_only() -> None:
+    settings = FitSettings(quality="preview", max_seconds=20.0)
+    for steps, advice in (
+        (settings.steps - 1, "give it more time (max_seconds), or refine"),
+        (settings.steps, "fit with quality balanced, or refine"),
+    ):
+        assert judge([1.0], settings, steps).sentence.endswith(advice), steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from napari_gaussfit import cli
+from napari_gaussfit.fitting import HISTORY_KEYS
+from napari_gaussfit.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,3 +131,18 @@ def test_the_panel_calls_things_as_a_page_does(
     assert not missing
     # As napari does when it ends: the panel looks at the stack in a thread.
     WorkerBase.await_workers()
+
+
+def test_every_key_of_a_report_is_explained() -> None:
+    keys = {field.name for field in fields(Report)} | {*HISTORY_KEYS}
+    explained = re.findall(r"`(\w+)`", text_of(DOCS / "results.md"))
+    assert not (keys | {"other_channels", "settings", "history"}) - {*explained}
+
+
+def test_every_kind_of_column_of_a_table_is_explained() -> None:
+    table = text_of(DOCS / "formats.md").split("## The table, column by column")[1]
+    for column in (
+        *("axis-0", "z, y, x", "cov_zz", "cov_xx", "sigma_1", "fwhm", "axis_1_z", "axis_3_x"),
+        *("integrated_intensity", "amplitude_0", "integrated_intensity_0", "unit"),
+    ):
+        assert column in table.split("## ")[0], column

@@ -158,6 +158,11 @@ def test_a_finished_fit_says_so(folder: FitFolder) -> None:
     assert fit_path(folder.path) == folder.path / "fit.safetensors"
 
 
+def test_a_folder_without_a_fit_is_no_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="is a folder that holds no fit"):
+        fit_path(tmp_path)
+
+
 def test_a_saved_fit_goes_on_to_the_same_field(
     folder: FitFolder, stack: Stack, tmp_path: Path
 ) -> None:

@@ -47,7 +47,7 @@ class Convergence:
     sentence: str
 
 
-def judge(changes: ArrayLike, settings: FitSettings) -> Convergence:
+def judge(changes: ArrayLike, settings: FitSettings, steps: int) -> Convergence:
     """Judge a fit by what `MORE_STEPS` further steps change.
 
     Parameters
@@ -56,6 +56,8 @@ def judge(changes: ArrayLike, settings: FitSettings) -> Convergence:
         Of each Gaussian the largest change of a width, by the logarithm.
     settings : FitSettings
         Of the fit: what more there is to ask for follows from them.
+    steps : int
+        Taken: fewer than the settings ask for where `max_seconds` ended it.
 
     Returns
     -------
@@ -73,16 +75,16 @@ def judge(changes: ArrayLike, settings: FitSettings) -> Convergence:
     else:
         sentence = (
             f"{MORE_STEPS} more steps would change the widths of one in four Gaussians by "
-            f"{percent} or more; {_more_than(settings)}"
+            f"{percent} or more; {_more_than(settings, steps)}"
         )
     return Convergence(converged=change <= LARGEST_CHANGE, sentence=sentence)
 
 
-def _more_than(settings: FitSettings) -> str:
+def _more_than(settings: FitSettings, steps: int) -> str:
     """Say how to go on."""
     if settings.refine:
         return "refine again"
-    if settings.max_seconds is not None:
+    if settings.max_seconds is not None and steps < settings.steps:
         return "give it more time (max_seconds), or refine"
     qualities = get_args(Quality)
     better = qualities.index(settings.quality) + 1

@@ -424,7 +424,7 @@ class Fit:
         changes = trainer.drift(MORE_STEPS, self._cancel_asked.is_set).numpy()
         if self._cancel_asked.is_set():
             return Convergence(converged=False, sentence="was not looked at to the end")
-        return judge(changes, self.settings)
+        return judge(changes, self.settings, trainer.iteration)
 
     def result(self) -> FitResult:
         """Return the field as it is now, with a full report of it.

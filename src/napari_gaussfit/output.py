@@ -106,9 +106,21 @@ def checked_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def fit_path(path: str | os.PathLike[str]) -> Path:
-    """Return the native file that a path means: itself, or the one in the folder that it is."""
+    """Return the native file that a path means: itself, or the one in the folder that it is.
+
+    Raises
+    ------
+    FormatError
+        If it is a folder without one.
+    """
     given = Path(path)
-    return given / FIT_NAME if given.is_dir() else given
+    if not given.is_dir():
+        return given
+    if not holds_fit(given):
+        raise FormatError(
+            f"{given}: is a folder that holds no {FIT_NAME}; give the folder of a fit, or a file"
+        )
+    return given / FIT_NAME
 
 
 def holds_fit(path: Path) -> bool:
