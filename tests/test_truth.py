@@ -52,6 +52,13 @@ def test_integrated_intensity_is_unbiased(peak: float) -> None:
     assert abs(np.mean(errors)) < 0.03, f"{np.mean(errors):+.1%} too much, by draws {errors}"
 
 
+def test_projections_alone_are_too_bright_as_the_report_says() -> None:
+    phantom = spots(peak=100)
+    found = fit(phantom.stack, FitSettings(gaussians=48, objective="mip"))
+    assert any("by a fifth at 100 photons" in note for note in found.report.notes)
+    assert intensity_errors(found.field, phantom.truth).mean() == pytest.approx(0.2, abs=0.03)
+
+
 @pytest.mark.parametrize("peak", [1000, 100, 20])
 def test_poisson_finds_every_spot_and_the_background(peak: float) -> None:
     for seed in range(POISSON_DRAWS):

@@ -233,7 +233,8 @@ def _notes(working: WorkingStack, settings: FitSettings) -> tuple[str, ...]:
     if settings.objective == "mip":
         notes.append(
             "objective mip fits the maxima of the noisy stack, which noise lifts: amplitudes and "
-            "integrated intensities are too large (by 23 % at 100 photons); mip+voxels is unbiased"
+            "integrated intensities are too large (by a fifth at 100 photons); mip+voxels is "
+            "unbiased"
         )
     if settings.loss == "poisson":
         notes.append(
