@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.fitting import fit
 from napari_gaussfit.phantoms import beads
 from napari_gaussfit.scaling import WorkingStack
@@ -95,3 +96,22 @@ def test_a_stack_in_working_units_is_the_stack() -> None:
     np.testing.assert_allclose(
         working.stack.voxels * working.range + working.lowest, stack.voxels, rtol=1e-4
     )
+
+
+def test_photons_over_a_huge_offset_are_found_as_with_even_noise() -> None:
+    """In single precision the likelihood of 10^6 ranges and the stack above lost 9 dB."""
+    clean = beads(count=5, shape=(12, 24, 24), photons=None).stack
+    voxels = clean.voxels.astype(np.float64) + 1e6 * float(np.ptp(clean.voxels))
+    stack = Stack.from_array(voxels, spacing=clean.spacing)
+    even, photons = (
+        fit(stack, FitSettings(gaussians=10, quality="preview", loss=loss)).report.voxel_psnr
+        for loss in ("squared", "poisson")
+    )
+    assert photons > even - 0.5
+
+
+def test_photons_of_a_stack_without_light_are_refused() -> None:
+    clean = beads(count=5, shape=(12, 24, 24), photons=None).stack
+    stack = Stack.from_array(clean.voxels.astype(np.float64) - 1e6, spacing=clean.spacing)
+    with pytest.raises(SettingsError, match="loss='poisson': the stack's brightest voxel is -"):
+        fit(stack, FitSettings(gaussians=10, loss="poisson"))

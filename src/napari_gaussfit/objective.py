@@ -15,6 +15,7 @@ import torch
 
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels.geometry import Grid
+from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.losses import DARKEST_RATE, LOSSES, dissimilarity, poisson_deviance
 from napari_gaussfit.metrics import psnr
 from napari_gaussfit.views import EndlessShuffle, Views
@@ -45,6 +46,10 @@ SEARCH_STEP = 1.5
 SEARCH_EVERY = 2
 """Every so many steps a ray's maximum is searched for. Between, the climb begins where the
 field was largest when this view was last looked at: a third of the time."""
+
+FARTHEST_ZERO = 1e3
+"""Ranges below the lowest voxel in which an intensity of 0 is looked for: farther away the noise of
+photons is even, and single precision would lose what is in the stack (9 dB at 10^6)."""
 
 BACKGROUND_RATE = 0.01
 """How much of its mean residual the background takes up in a step."""
@@ -121,7 +126,7 @@ class Objective:
         self.bricks = _bricks(self.stack.shape)
         share = VOXELS_PER_STEP / math.prod(self.stack.shape)
         self.bricks_per_step = max(1, round(min(1.0, share) * len(self.bricks)))
-        self.zero = working.lowest / working.range if settings.loss == "poisson" else 0.0
+        self.zero = _darkness(working) if settings.loss == "poisson" else 0.0
         self.background = background
         self.cutoff = math.sqrt(math.prod(CUTOFFS))
         self.depths: dict[int, Tensor] = {}
@@ -341,6 +346,23 @@ class Objective:
         if not (sound and CUTOFFS[0] <= cutoff <= CUTOFFS[1]):
             raise ValueError(f"background is {background:g} and cutoff {cutoff:g}")
         self._held_out_psnr, self.background, self.cutoff = known, background, cutoff
+
+
+def _darkness(working: WorkingStack) -> float:
+    """Return what an intensity of 0 lies below the lowest voxel, in working units.
+
+    Raises
+    ------
+    SettingsError
+        If it lies above all voxels.
+    """
+    highest = working.lowest + working.range
+    if highest <= 0:
+        raise SettingsError(
+            f"loss='poisson': the stack's brightest voxel is {highest:g}, and photons are above 0; "
+            "give a stack in which 0 means no light, or use loss='squared'"
+        )
+    return min(working.lowest / working.range, FARTHEST_ZERO)
 
 
 def decibels(mean_square: float) -> float:
