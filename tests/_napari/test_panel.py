@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 import pytest
+import tifffile
 from napari.settings import get_settings
+from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtTest import QTest
@@ -73,10 +75,10 @@ def open_from_menu(viewer: Any) -> GaussianFitPanel:
     return dock
 
 
-def drop(widget: Any, path: Path) -> None:
-    """Drop a file on a widget: the events that a file manager has Qt send."""
+def drop(widget: Any, *paths: Path) -> None:
+    """Drop files on a widget: the events that a file manager has Qt send."""
     data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(path))])
+    data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
     button, no_key = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
     entered = QDragEnterEvent(QPoint(9, 9), Qt.DropAction.CopyAction, data, button, no_key)
     QApplication.sendEvent(widget, entered)
@@ -209,6 +211,37 @@ def test_a_file_dropped_on_the_panel_opens_without_a_question(
     drop(panel, stack_path("neurites/dendrite_spines_spotspine.tif"))
     np.testing.assert_allclose(viewer.layers[0].scale, (0.21, 0.06, 0.06))
     wait_until(lambda: enabled(panel) == {"Fit"})
+
+
+def test_a_file_that_cannot_be_read_keeps_none_that_is_dropped_with_it_from_opening(
+    make_napari_viewer_proxy: Any, small_beads: Phantom, tmp_path: Path
+) -> None:
+    viewer = make_napari_viewer_proxy()
+    panel = open_from_menu(viewer)
+    empty, whole = tmp_path / "empty.tif", tmp_path / "whole.tif"
+    empty.touch()
+    tifffile.imwrite(whole, small_beads.stack.voxels)
+    notification_manager.records.clear()
+    drop(panel, empty, whole)
+    assert [layer.name for layer in viewer.layers] == ["whole"]
+    said = [note.message for note in notification_manager.records]
+    assert any(f"{empty}: is an empty file (0 bytes)" in message for message in said)
+
+
+def test_what_a_fit_has_rendered_is_not_taken_to_be_fitted_where_its_stack_goes(
+    panel: Any, wait_until: Wait
+) -> None:
+    viewer = panel.viewer
+    panel.model.settings = SHORT
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+    panel.results.kinds = {"volume"}
+    QTest.mouseClick(panel.results.add, Qt.MouseButton.LeftButton)
+    wait_until(lambda: "beads rendered" in viewer.layers)
+    viewer.layers.remove("beads")
+    assert panel.data.layer is None
+    panel.data.layer = viewer.layers["beads rendered"]
+    wait_until(lambda: "Fit" in enabled(panel))
 
 
 def export_every_kind(panel: GaussianFitPanel, wait_until: Wait) -> None:
@@ -695,6 +728,40 @@ def test_a_paused_fit_is_saved_as_it_stood_and_its_edits_can_be_undone(
     np.testing.assert_array_equal(load_fit(path).field.means, stood.field.means)
     press(panel, "Stop")
     wait_until(lambda: not panel.worker.phase.active)
+
+
+def test_a_paused_fit_is_saved_without_anything_done_to_it_before(
+    panel: Any, wait_until: Wait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel.model.settings = LONG
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.RUNNING)
+    see_points_move(panel, wait_until, times=2)
+    press(panel, "Pause")
+    wait_until(lambda: panel.worker.phase is Phase.PAUSED)
+    QTest.qWait(500)
+    path = tmp_path / "beads.safetensors"
+    save_as(panel, path, monkeypatch)
+    np.testing.assert_array_equal(load_fit(path).field.means, panel.fit.field.means)
+    press(panel, "Stop")
+    wait_until(lambda: not panel.worker.phase.active)
+
+
+def test_all_that_is_said_of_a_fit_can_be_read_in_a_small_window(
+    panel: Any, wait_until: Wait
+) -> None:
+    panel.viewer.layers["beads"].name = "beads in the third well of the second plate, 2026-11-26"
+    panel.model.settings = FitSettings(6, quality="preview", objective="mip", loss="poisson")
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+    window = panel.window()
+    window.resize(1024, 700)
+    window.show()
+    panel.tabs.setCurrentIndex(4)
+    QTest.qWait(500)
+    [said] = [w for w in panel.results.findChildren(QLabel) if "no read noise" in w.text()]
+    assert said.isVisible()
+    assert said.height() >= said.heightForWidth(said.width())
 
 
 def state(panel: GaussianFitPanel) -> QLabel:

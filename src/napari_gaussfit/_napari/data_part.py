@@ -166,8 +166,10 @@ class DataPart(QWidget):
         self._hear(list(self._viewer.layers))
         for box in (self._layer, self._region, self._points):
             box.show_layers(self._viewer.layers)
-        if self.layer is None and self._layer.choices:
-            self._layer.layer = self._layer.choices[-1]
+        # What a fit has rendered can be fitted, but is never taken unasked.
+        images = [layer for layer in self._layer.choices if not _is_of_a_fit(layer)]
+        if self.layer is None and images:
+            self._layer.layer = images[-1]
         if self.layer is None:
             self.changed.emit()  # With nothing to fit, the reasons are what is shown.
 
@@ -190,11 +192,7 @@ class DataPart(QWidget):
         for emitter in self._heard:
             emitter.disconnect(self._look_again)
         # A fit's own pictures change all the time.
-        images = [
-            layer
-            for layer in layers
-            if isinstance(layer, Image) and OF not in layer.metadata.get(METADATA, {})
-        ]
+        images = [layer for layer in layers if isinstance(layer, Image) and not _is_of_a_fit(layer)]
         self._heard = [layer.events.axis_labels for layer in images]
         self._heard += [layer.events.data for layer in images]
         for emitter in self._heard:
@@ -207,12 +205,16 @@ class DataPart(QWidget):
             self._choose()
 
 
+def _is_of_a_fit(layer: Layer) -> bool:
+    """Tell whether a layer was made of a fit."""
+    return OF in layer.metadata.get(METADATA, {})
+
+
 def _refusal_of_image(layer: Layer) -> str | None:
     """Say why a layer cannot be fitted; nothing of layers that hold no voxels, or are a fit's."""
     from napari.layers import Image, Labels
 
-    ours = layer.metadata.get(METADATA, {})
-    if not isinstance(layer, (Image, Labels)) or (OF in ours and layer.ndim < 3):
+    if not isinstance(layer, (Image, Labels)) or (_is_of_a_fit(layer) and layer.ndim < 3):
         return None
     return sources.refusal_of(layer)
 
@@ -226,6 +228,6 @@ def _refusal_of_region(layer: Layer) -> str | None:
 def _refusal_of_points(layer: Layer) -> str | None:
     from napari.layers import Points
 
-    if not isinstance(layer, Points) or (OF in layer.metadata.get(METADATA, {}) and layer.ndim < 3):
+    if not isinstance(layer, Points) or (_is_of_a_fit(layer) and layer.ndim < 3):
         return None
     return "" if layer.ndim >= 3 else "has points in 2D; a start needs z, y and x"

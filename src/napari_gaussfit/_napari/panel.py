@@ -87,7 +87,7 @@ class GaussianFitPanel(QWidget):
             ("Progress", stacked(self.view, self.progress), "The fit while it runs."),
             ("Details", self.details, "What the Gaussians and gradients are like."),
             ("Table", self.table, "Every Gaussian, a row each."),
-            ("Export", self.results, "The result as layers and files."),
+            ("Export", scrolling(self.results), "The result as layers and files."),
         ):
             self.tabs.setTabToolTip(self.tabs.addTab(widget, title), tip)
         box = QVBoxLayout(self)
@@ -235,6 +235,8 @@ class GaussianFitPanel(QWidget):
     def _show_news(self, news: News) -> None:
         if news.snapshot is None or self.live is None:
             return
+        if self.worker.phase is Phase.PAUSED:
+            return  # It stands still, and is shown so already, with all that is known of it.
         made = self.live.show(news.snapshot.field)
         now = time.monotonic()
         # What takes long comes one at a time, with the window's own turns between.
@@ -325,9 +327,18 @@ class GaussianFitPanel(QWidget):
         """Open dropped files with this plugin's reader, without a question."""
         if event is None:
             return
-        for path in dropped_files(event):
-            self.viewer.open(path, plugin="napari-gaussfit")
         event.acceptProposedAction()
+        for path in dropped_files(event):
+            self._open(path)
+
+    def _open(self, path: str) -> None:
+        """Open a file; one that cannot be read keeps none that was dropped with it from opening."""
+        from napari.utils.notifications import show_error
+
+        try:
+            self.viewer.open(path, plugin="napari-gaussfit")
+        except GaussfitError as error:
+            show_error(str(error))
 
     def changeEvent(self, event: QEvent | None) -> None:
         """End the fit where napari takes the panel out of its window: it is being closed."""
