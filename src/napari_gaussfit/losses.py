@@ -145,11 +145,12 @@ def dissimilarity(prediction: Tensor, target: Tensor, shares: Tensor | None = No
         return torch.nn.functional.avg_pool2d(image[None, None], window, stride=1)[0, 0]
 
     sample = window**2 / (window**2 - 1)
+    x, y = prediction, target
     short = [0, max(0, window - target.shape[1]), 0, max(0, window - target.shape[0])]
-    x, y = (
-        torch.nn.functional.pad(image[None, None], short, mode="replicate")[0, 0]
-        for image in (prediction, target)
-    )
+    if any(short):
+        x, y = (
+            torch.nn.functional.pad(image[None], short, mode="replicate")[0] for image in (x, y)
+        )
     mx, my = local_mean(x), local_mean(y)
     vx = sample * (local_mean(x * x) - mx * mx)
     vy = sample * (local_mean(y * y) - my * my)
