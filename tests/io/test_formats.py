@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from napari_gaussfit.errors import FormatError, OutputError
+from napari_gaussfit.io.csv import write_csv
 from napari_gaussfit.io.formats import (
     FIT_READERS,
     FIT_WRITERS,
@@ -20,6 +21,8 @@ from napari_gaussfit.io.formats import (
     write_fit,
     write_volume,
 )
+from napari_gaussfit.io.native import StackBox
+from napari_gaussfit.phantoms import beads
 from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
@@ -147,3 +150,11 @@ def test_the_plugin_writes_every_format_of_the_table() -> None:
     writers = manifest.contributions.writers or ()
     offered = {suffix for one in writers for suffix in one.filename_extensions}
     assert offered == set(FIT_WRITERS)
+
+
+def test_a_table_in_a_box_names_no_stack_for_its_background(tmp_path: Path) -> None:
+    phantom = beads(count=3)
+    path = tmp_path / "three.csv"
+    write_csv(path, phantom.truth, phantom.stack.spacing)
+    box = StackBox.of_size("three", (6.0, 4.0, 4.0), (0.5, 0.125, 0.125))
+    assert read_fit(path, box).notes == ("a table has no background; 0 is taken",)

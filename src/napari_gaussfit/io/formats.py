@@ -109,12 +109,13 @@ def _read_ply(path: Pathlike, _: StackFacts | None) -> SavedFit:
 
 def _read_table(path: Pathlike, stack: StackFacts | None) -> SavedFit:
     from napari_gaussfit.io.csv import read_channels
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.io.native import SavedFit, StackBox
 
     known = _needed(path, stack)
     level = known.value_range[0]
     field, *others = read_channels(path, backgrounds=[level])
-    note = f"a table has no background; {level:g}, the smallest intensity of its stack, is taken"
+    of_stack = "" if isinstance(known, StackBox) else ", the smallest intensity of its stack,"
+    note = f"a table has no background; {level:g}{of_stack} is taken"
     return SavedFit(
         field, known.name, known.shape, known.spacing, known.unit,
         others=tuple(others), notes=(note,),
