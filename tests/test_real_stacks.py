@@ -28,13 +28,17 @@ BEADS = "spots_beads/beads_confocal_mpicbg.tif"
 NUCLEI = "nuclei/nuclei_cells3d_allen.tif"
 
 
+ROUNDING = 0.1
+"""Decibels by which the rounding of another processor may move the end of a fit."""
+
+
 def assert_reaches(report: Report, **floors: float) -> None:
     """Hold a report's figures, in dB, against their floors."""
     found = {name: getattr(report, name) for name in floors}
     short = [
         f"{name} {found[name]:.2f} dB is {floor - found[name]:.2f} below {floor}"
         for name, floor in floors.items()
-        if not found[name] >= floor
+        if not found[name] >= floor - ROUNDING
     ]
     assert not short, "; ".join(short)
 

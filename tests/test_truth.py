@@ -27,6 +27,9 @@ pytestmark = pytest.mark.slow
 
 DRAWS = 5
 POISSON_DRAWS = 2
+ROUNDING = 0.1
+"""Decibels by which the rounding of another processor may move the end of a fit."""
+
 SAME_SPOT = 1.5
 """Voxels from a spot's centre within which a Gaussian stands for it."""
 
@@ -106,6 +109,6 @@ def test_a_dendrite_behind_its_noise(
     phantom = photon_counts(truth, stack.shape, stack.spacing)
     found = fitted(phantom, gaussians=1500)
     views, volume = against_truth(found, phantom)
-    assert views >= held_out, f"{views:.2f} dB of unseen views"
-    assert volume >= voxels, f"{volume:.2f} dB of voxels"
+    assert views >= held_out - ROUNDING, f"{views:.2f} dB of unseen views"
+    assert volume >= voxels - ROUNDING, f"{volume:.2f} dB of voxels"
     assert found.background == pytest.approx(5.0, rel=0.02)
