@@ -432,10 +432,14 @@ def test_the_table_follows_edits_which_can_be_undone(panel: Any, wait_until: Wai
     amplitudes = panel.fit.field.amplitudes.numpy()
     before, brightest = centres.data.copy(), int(np.argmax(amplitudes))
     assert not table.undo.isEnabled()
+    assert f"{len(amplitudes)} Gaussians in " in panel.results._words.text()
+    assert "Held-out projections" in panel.results._words.text()
 
     centres.selected_data = {brightest}
     centres.remove_selected()
     assert table.model.rowCount() == len(amplitudes) - 1
+    assert f"{len(amplitudes) - 1} Gaussians in " in panel.results._words.text()
+    assert "Held-out" not in panel.results._words.text(), "the report is of the Gaussians before"
     table.view.selectRow(0)
     [chosen] = centres.selected_data
     second = np.delete(amplitudes, brightest).max()
@@ -445,6 +449,7 @@ def test_the_table_follows_edits_which_can_be_undone(panel: Any, wait_until: Wai
     np.testing.assert_array_equal(centres.data, before)
     assert table.model.rowCount() == len(amplitudes)
     assert not table.undo.isEnabled()
+    assert "Held-out projections" in panel.results._words.text()
     assert fit_of_layer(centres).field is panel.fit.field
 
 

@@ -117,6 +117,7 @@ class GaussianFitPanel(QWidget):
         self.worker.ended.connect(self._settle)
         self.tabs.currentChanged.connect(self._draw_plots)
         self.table.undo_asked.connect(self._undo_edits)
+        self.table.edited.connect(self.results.show_edits)
         self.viewer.layers.events.removed.connect(self._layer_removed)
 
     @property

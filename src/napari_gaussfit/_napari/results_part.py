@@ -179,6 +179,12 @@ class ResultsPart(QWidget):
         self._words.setText(_summary(fit))
         self._enable()
 
+    def show_edits(self) -> None:
+        """Say that the result's points are no more as its report found them."""
+        centres = None if self._live is None else self._live.centres
+        if self._fit is not None and centres is not None and self._edits:
+            self._words.setText(_summary(replace(self._fit, report=None), len(centres.data)))
+
     def expect_another(self) -> None:
         """Keep to the result that is there, while its points move with a fit that runs."""
         self._edits = False
@@ -274,9 +280,10 @@ def _with_suffix(path: str, kind: str) -> str:
     return (stem if dot + end in FIT_WRITERS else path) + wanted
 
 
-def _summary(fit: SavedFit) -> str:
-    """Say how good a fit is, by its report where it has one."""
-    text = f"{len(fit.field):,} Gaussians in {fit.stack}, lengths in {fit.unit}s."
+def _summary(fit: SavedFit, count: int | None = None) -> str:
+    """Say how good a fit is, by its report where it has one; `count` if points were edited."""
+    known = len(fit.field) if count is None else count
+    text = f"{known:,} Gaussians in {fit.stack}, lengths in {fit.unit}s."
     if fit.report is None:
         return text + " No report: the fit was stopped, or edited since."
     report = fit.report

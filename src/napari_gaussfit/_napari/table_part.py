@@ -136,6 +136,7 @@ class TablePart(QWidget):
     """A table of a fit's Gaussians beside their Points layer, with filters."""
 
     undo_asked = Signal()
+    edited = Signal()
     """The Gaussians as the fit left them, without what was deleted, moved or added since."""
 
     def __init__(self) -> None:
@@ -228,6 +229,7 @@ class TablePart(QWidget):
             table[["z", "y", "x"]] = np.asarray(self._points.data)[:, -3:] * self._spacing
             self.undo.setEnabled(True)
             self._show(table)
+            self.edited.emit()
 
     def show_only(self, amplitude: tuple[float, float]) -> None:
         """Show only Gaussians with an amplitude in this range."""
