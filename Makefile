@@ -100,6 +100,6 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(if $(filter lowest-direct,$(RESOLUTION)),--clear) $(VENV)
 	$(BIN)/python -m pip install --no-deps uv $(TORCH) || \
 	    { echo "No $(TORCH) here: taking the newest torch instead"; $(BIN)/python -m pip install --no-deps uv torch; }
-	$(BIN)/uv pip install --python $(VENV) --resolution $(RESOLUTION) -e '.[$(EXTRAS)]' \
+	$(BIN)/uv pip install --compile-bytecode --python $(VENV) --resolution $(RESOLUTION) -e '.[$(EXTRAS)]' \
 	    torch==$$($(BIN)/python -c 'import importlib.metadata as m; print(m.version("torch"))')
 	@touch $@
