@@ -1,0 +1,112 @@
+"""Fits that version 0.1.0 saved, before its modules moved, load as they were and go on.
+
+``tests/data/saved_fits`` holds three, each of `bumps`: one of one channel, cancelled after 13 of 25
+steps; a finished one of two channels; and a finished one in pixels of Gaussians along the axes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from napari_gaussfit.fitting import Fit, FitState
+from napari_gaussfit.io.native import load_fit
+from napari_gaussfit.metrics import psnr
+from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stack import Stack
+
+if TYPE_CHECKING:
+    from napari_gaussfit.io.native import SavedFit
+
+FITS = Path(__file__).parents[1] / "data" / "saved_fits"
+
+
+def saved_before(name: str) -> SavedFit:
+    return load_fit(FITS / f"{name}.safetensors")
+
+
+def bumps(seed: int, spacing: tuple[float, float, float] | None = (0.5, 0.2, 0.2)) -> Stack:
+    """Four blurred points over 100, as the saved fits saw them."""
+    rng = np.random.default_rng(seed)
+    z, y, x = np.indices((6, 14, 12))
+    voxels = np.full(z.shape, 100.0)
+    for _ in range(4):
+        at = rng.uniform(1, [5, 13, 11])
+        distances = (z - at[0]) ** 2 / 2 + ((y - at[1]) ** 2 + (x - at[2]) ** 2) / 4
+        voxels += rng.uniform(300, 900) * np.exp(-distances)
+    return Stack.from_array(np.rint(voxels).astype(np.float32), spacing=spacing, name="bumps")
+
+
+def test_there_are_three_small_ones() -> None:
+    files = list(FITS.iterdir())
+    assert len(files) == 3
+    assert sum(file.stat().st_size for file in files) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "seeds", "spacing"),
+    [
+        ("one_channel", (1,), (0.5, 0.2, 0.2)),
+        ("two_channels", (1, 2), (0.5, 0.2, 0.2)),
+        ("along_the_axes", (3,), None),
+    ],
+)
+def test_an_old_fit_is_as_good_as_it_was(
+    name: str, seeds: tuple[int, ...], spacing: tuple[float, float, float] | None
+) -> None:
+    saved = saved_before(name)
+    assert saved.report is not None
+    reports = [saved.report, *saved.report.get("other_channels", [])]
+    assert len(saved.channels) == len(reports) == len(seeds)
+    for field, report, seed in zip(saved.channels, reports, seeds, strict=True):
+        stack = bumps(seed, spacing)
+        rendered = field.voxelise(stack.shape, stack.spacing).numpy()
+        found = psnr(stack.voxels, rendered, stack.value_range)
+        assert found == pytest.approx(report["voxel_psnr"], abs=1e-3)
+
+
+def test_the_numbers_of_an_old_fit_are_what_was_saved() -> None:
+    saved = saved_before("one_channel")
+    assert (saved.stack, saved.shape, saved.unit) == ("bumps", (6, 14, 12), "micrometer")
+    assert saved.spacing == (0.5, 0.2, 0.2)
+    assert len(saved.field) == 6
+    np.testing.assert_allclose(saved.field.means[0], [1.3557144, 2.3439600, 0.6030344], rtol=1e-6)
+    assert saved.history["iteration"] == [10]
+
+    in_pixels = saved_before("along_the_axes")
+    assert (in_pixels.stack, in_pixels.unit) == ("bumps µ", "pixel")
+    assert in_pixels.place == {"channel": 1, "time": 3}
+    assert in_pixels.field.background == 99.5
+    assert not in_pixels.field.full_covariance
+
+
+def test_the_settings_of_an_old_fit_are_those_that_ran() -> None:
+    settings = FitSettings.from_dict(saved_before("along_the_axes").settings)
+    assert settings == FitSettings(
+        gaussians=6,
+        iterations=12,
+        views=4,
+        held_out=1,
+        device="cpu",
+        full_covariance=False,
+        objective="voxels",
+        loss="poisson",
+        background=99.5,
+    )
+
+
+def test_an_old_fit_that_was_cancelled_goes_on_from_where_it_stood() -> None:
+    saved = saved_before("one_channel")
+    assert saved.report is not None
+    fit = Fit(bumps(1), FitSettings.from_dict(saved.settings))
+    fit.restore(saved.state, saved.history, saved.channels)
+
+    snapshots = list(fit)
+
+    assert snapshots[0].iteration == saved.report["iterations"] == 13
+    np.testing.assert_allclose(snapshots[0].field.means, saved.field.means, rtol=1e-5)
+    assert (fit.state, snapshots[-1].iteration) == (FitState.FINISHED, 25)
+    assert fit.result().report.voxel_psnr > saved.report["voxel_psnr"]
