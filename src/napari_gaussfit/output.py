@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import FormatError, OutOfSpaceError, OutputError, SettingsError
+from napari_gaussfit.files import replacing
 from napari_gaussfit.fitting import FitState
-from napari_gaussfit.io.atomic import replacing
 from napari_gaussfit.io.csv import write_csv
 from napari_gaussfit.io.native import SavedFit, load_fit, save_fit
 from napari_gaussfit.settings import FitSettings

@@ -16,8 +16,8 @@ import pandas as pd
 
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.field import GaussianField
+from napari_gaussfit.files import replacing
 from napari_gaussfit.gaussians import FWHM_PER_SIGMA, Gaussians
-from napari_gaussfit.io.atomic import replacing
 from napari_gaussfit.io.reading import refusing
 from napari_gaussfit.io.units import standard_unit
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_gaussfit.errors import OutputError
-from napari_gaussfit.io.atomic import replacing
+from napari_gaussfit.files import replacing
 
 if TYPE_CHECKING:
     import os

@@ -20,8 +20,8 @@ from safetensors.numpy import save
 from napari_gaussfit._limits import FARTHEST_MEAN, LONGEST_SIDE
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.field import GaussianField
+from napari_gaussfit.files import replacing
 from napari_gaussfit.gaussians import Gaussians
-from napari_gaussfit.io.atomic import replacing
 from napari_gaussfit.io.layout import checked_spacing
 from napari_gaussfit.io.reading import is_number, numbers_of, parsed_json, refusing, shown
 from napari_gaussfit.io.units import standard_unit

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import OutputError, StackError
-from napari_gaussfit.io.atomic import replacing
+from napari_gaussfit.files import replacing
 from napari_gaussfit.io.layout import (
     StackLayout,
     interpret_axes,

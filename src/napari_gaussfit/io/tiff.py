@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 
 from napari_gaussfit.errors import StackError, StackNotFoundError
-from napari_gaussfit.io.atomic import replacing
+from napari_gaussfit.files import replacing
 from napari_gaussfit.io.layout import (
     StackLayout,
     interpret_axes,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from napari_gaussfit.errors import OutOfSpaceError, OutputError
-from napari_gaussfit.io.atomic import replacing
+from napari_gaussfit.files import replacing
 
 
 def test_the_file_appears_when_all_is_written(tmp_path: Path) -> None:
