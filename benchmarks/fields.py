@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
     from napari_gaussfit.training import Trainer
 
 Parameters = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

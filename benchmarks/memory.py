@@ -13,7 +13,7 @@ from benchmarks.tables import Cell, Table
 
 if TYPE_CHECKING:
     from benchmarks.options import Options
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
 Shape = tuple[int, int, int]
 

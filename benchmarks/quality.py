@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.field import GaussianField
     from napari_gaussfit.projection import Mode
     from napari_gaussfit.settings import Quality
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
 TARGETS = (50.0, 52.0, 54.5)
 """dB of the held-out MIPs."""

@@ -15,7 +15,7 @@ from napari_gaussfit.fitting import Fit, FitResult, fit
 from napari_gaussfit.phantoms import separated
 from napari_gaussfit.recovery import errors_of
 from napari_gaussfit.settings import FitSettings
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.training import Trainer
 
 if TYPE_CHECKING:

@@ -27,11 +27,11 @@ from plyfile import PlyData, PlyElement
 from napari_gaussfit import running
 from napari_gaussfit.cli import main
 from napari_gaussfit.io.native import load_fit
-from napari_gaussfit.io.tiff import write_ome_tiff
 from napari_gaussfit.memory import PROCESS, predict_memory
 from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
+from napari_gaussfit.stacks.tiff import write_ome_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.field import GaussianField
     from napari_gaussfit.fitting import Snapshot
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
 LATENCY_S = 2.0
 """Longest wait for a pause or an end on a small stack; a step takes some 20 ms there."""

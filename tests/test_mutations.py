@@ -23,11 +23,11 @@ from attacked import outcomes
 from napari_gaussfit.fitting import Fit
 from napari_gaussfit.io.csv import write_csv
 from napari_gaussfit.io.native import load_fit, save_fit
-from napari_gaussfit.io.ome_zarr import write_ome_zarr
 from napari_gaussfit.io.ply import write_ply
 from napari_gaussfit.output import FitFolder
 from napari_gaussfit.settings import FitSettings
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.ome_zarr import write_ome_zarr
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

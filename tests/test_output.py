@@ -22,7 +22,7 @@ from napari_gaussfit.output import (
 )
 from napari_gaussfit.phantoms import neurite
 from napari_gaussfit.settings import FitSettings
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from pathlib import Path

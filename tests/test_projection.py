@@ -14,7 +14,7 @@ from napari_gaussfit.camera import Camera, axis_view, look_at, orbit_view
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.projection import hits, project_stack, render, voxel_mip
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,7 +13,7 @@ import pytest
 
 from napari_gaussfit.fitting import fit
 from napari_gaussfit.settings import FitSettings
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from napari_gaussfit.views import Views
 
 if TYPE_CHECKING:
     from napari_gaussfit.field import GaussianField
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
 SETTINGS = FitSettings(gaussians=20, iterations=60, views=8, held_out=2)
 REFINING = dataclasses.replace(SETTINGS, refine=True)

@@ -25,7 +25,7 @@ from napari_gaussfit.views import Views
 
 if TYPE_CHECKING:
     from napari_gaussfit.field import GaussianField
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
 SETTINGS = FitSettings(views=12, held_out=4, seed=9)
 

@@ -20,10 +20,10 @@ from napari_gaussfit.cli import main
 from napari_gaussfit.errors import OutOfSpaceError
 from napari_gaussfit.fitting import Fit
 from napari_gaussfit.io.native import SavedFit, load_fit, save_fit
-from napari_gaussfit.io.tiff import write_ome_tiff
 from napari_gaussfit.output import OUTPUTS, FitFolder
 from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stacks.tiff import write_ome_tiff
 
 Capture = pytest.CaptureFixture[str]
 

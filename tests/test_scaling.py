@@ -12,7 +12,7 @@ from napari_gaussfit.fitting import fit
 from napari_gaussfit.phantoms import beads
 from napari_gaussfit.scaling import WorkingStack
 from napari_gaussfit.settings import FitSettings
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,23 +9,15 @@ import pytest
 import torch
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.phantoms import beads, neurite, nuclei, separated
-from napari_gaussfit.seeding import (
-    SUGGESTION_LIMITS,
-    draw_sites,
-    estimate_background,
-    local_maxima,
-    peak_widths,
-    seed_count,
-    seed_field,
+from napari_gaussfit.phantoms import neurite, separated
+from napari_gaussfit.seeding import draw_sites, local_maxima, peak_widths, seed_count, seed_field
+from napari_gaussfit.stacks.stack import Stack
+from napari_gaussfit.stacks.statistics import (
     smoothed,
     suggested_count,
 )
-from napari_gaussfit.stack import Stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari_gaussfit.field import GaussianField
     from napari_gaussfit.phantoms import Phantom
 
@@ -90,29 +82,6 @@ def test_a_peak_at_a_face_has_a_width() -> None:
     widths = peak_widths(volume, np.array([[0, 0, 39]]))
     assert np.isfinite(widths).all()
     assert (widths > 0.5).all()
-
-
-@pytest.mark.parametrize("make", [neurite, beads, nuclei, separated])
-def test_background_of_a_phantom_is_found(make: Callable[..., Phantom]) -> None:
-    phantom = make(seed=2, photons=150)
-    background, noise = estimate_background(phantom.stack.voxels)
-    part = (background - phantom.truth.background) / np.ptp(phantom.stack.voxels)
-    assert abs(part) < 0.01, f"off by {part:.2%} of the range"
-    assert noise > 0
-
-
-def test_background_and_noise_of_noise_alone() -> None:
-    voxels = np.random.default_rng(0).normal(100, 8, (30, 60, 60)).astype(np.float32)
-    background, noise = estimate_background(voxels)
-    assert background == pytest.approx(100, abs=2.0)
-    smooth = float(smoothed(voxels).std())
-    assert noise == pytest.approx(smooth, rel=0.5), f"{noise:.2f}, smoothed noise is {smooth:.2f}"
-
-
-def test_background_of_a_stack_without_noise_has_none() -> None:
-    background, noise = estimate_background(np.full((9, 9, 9), 42, np.uint16))
-    assert background == pytest.approx(42)
-    assert noise == pytest.approx(0, abs=1e-4)
 
 
 def test_points_are_where_seeds_begin(phantom: Phantom) -> None:
@@ -203,21 +172,3 @@ def test_sites_are_drawn_by_weight_and_each_voxel_once() -> None:
     assert draw_sites(weights, 0, np.random.default_rng(0)).shape == (0, 3)
     assert len(draw_sites(weights, 50, np.random.default_rng(0))) == 50
     assert len(draw_sites(np.zeros((2, 2, 2), np.float32), 5, np.random.default_rng(0))) == 5
-
-
-@pytest.mark.parametrize("make", [neurite, beads, nuclei, separated])
-def test_suggested_count_grows_with_the_signal_within_its_limits(
-    make: Callable[..., Phantom],
-) -> None:
-    least, most = SUGGESTION_LIMITS
-    phantom = make(photons=150)
-    count = suggested_count(phantom.stack.voxels)
-    assert least <= count <= most
-    twice = suggested_count(np.concatenate([phantom.stack.voxels] * 4, axis=1))
-    assert twice > 2 * count or count == least, f"{count}, and {twice} for four times the stack"
-
-
-def test_noise_alone_asks_for_the_least() -> None:
-    voxels = np.random.default_rng(0).normal(100, 8, (30, 60, 60))
-    count = suggested_count(voxels.astype(np.float32))
-    assert count == SUGGESTION_LIMITS[0], f"{count}"

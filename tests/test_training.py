@@ -19,7 +19,7 @@ from napari_gaussfit.metrics import psnr
 from napari_gaussfit.objective import BRICK, VOXELS_PER_STEP, _bricks
 from napari_gaussfit.phantoms import beads, neurite
 from napari_gaussfit.settings import FitSettings
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.training import NARROWEST, RATE, RATE_AT_END, Trainer
 
 OFF_DIAGONAL = [1, 3, 4]
@@ -163,7 +163,7 @@ def test_gradients_of_all_three_tensors_are_recorded(stack: Stack) -> None:
 
 
 def test_fits_in_micrometres_and_in_pixels_are_the_same(stack: Stack) -> None:
-    from napari_gaussfit.stack import Stack as AnyStack
+    from napari_gaussfit.stacks.stack import Stack as AnyStack
 
     scale = 10.0
     spacing = tuple(scale * d for d in stack.spacing)

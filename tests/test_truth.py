@@ -12,7 +12,7 @@ from napari_gaussfit.fitting import fit
 from napari_gaussfit.phantoms import photon_counts, spots
 from napari_gaussfit.recovery import against_truth, errors_of, intensity_errors
 from napari_gaussfit.settings import FitSettings
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

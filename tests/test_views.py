@@ -16,7 +16,7 @@ from napari_gaussfit.views import EndlessShuffle, Views
 
 if TYPE_CHECKING:
     from napari_gaussfit.camera import Camera
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
 COUNTS = [(60, 10), (60, 40), (30, 10), (12, 4), (8, 7), (8, 2), (2, 1)]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting import Fit, FitResult, FitState, Snapshot, fit
     from napari_gaussfit.projection import project_stack, render
     from napari_gaussfit.settings import FitSettings
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
 _HOMES = {
     "Camera": "camera",
@@ -24,7 +24,7 @@ _HOMES = {
     "FitState": "fitting",
     "GaussianField": "field",
     "Snapshot": "fitting",
-    "Stack": "stack",
+    "Stack": "stacks.stack",
     "fit": "fitting",
     "project_stack": "projection",
     "render": "projection",

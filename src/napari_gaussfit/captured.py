@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_gaussfit._kernels.cpu_stacks import SplineVolume
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
     from napari_gaussfit.views import View
 
 OFF_DIAGONAL = (1, 3, 4)

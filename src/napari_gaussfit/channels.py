@@ -16,14 +16,8 @@ from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.objective import Found
 from napari_gaussfit.relocation import relocate
 from napari_gaussfit.scaling import WorkingStack
-from napari_gaussfit.seeding import (
-    DIMMEST,
-    estimate_background,
-    lit_by,
-    seed_count,
-    seed_field,
-    smoothed,
-)
+from napari_gaussfit.seeding import DIMMEST, lit_by, seed_count, seed_field
+from napari_gaussfit.stacks.statistics import estimate_background, smoothed
 from napari_gaussfit.training import Trainer
 
 if TYPE_CHECKING:
@@ -35,7 +29,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.field import GaussianField
     from napari_gaussfit.objective import Tensors
     from napari_gaussfit.settings import FitSettings
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
     from napari_gaussfit.views import Views
 
 __all__ = ["ChannelsTrainer", "checked_channels", "seed_channels"]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting import Fit
     from napari_gaussfit.io.native import SavedFit, StackBox
     from napari_gaussfit.output import FitFolder
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
     Points = NDArray[np.float64] | None
 
@@ -207,7 +207,7 @@ def _add_stack_options(parser: argparse.ArgumentParser, *, several: bool = False
 
 def _opened(arguments: argparse.Namespace, path: Path) -> tuple[Stack, ...]:
     """Return the channels that were chosen, or the one that there is."""
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
     return tuple(
         Stack.open(
@@ -328,7 +328,7 @@ def _refuse_missing_device(settings: FitSettings) -> None:
 def _refuse_too_large(path: Path, channels: int, position: int | None) -> None:
     """Refuse a stack whose fit has no room, before its voxels are read."""
     from napari_gaussfit.running import refuse_what_memory_cannot_hold
-    from napari_gaussfit.stack import read_layout
+    from napari_gaussfit.stacks.stack import read_layout
 
     layout = read_layout(path, position=position)
     depth, rows, columns = layout.stack_shape
@@ -352,9 +352,9 @@ def _note_all(saved: SavedFit) -> SavedFit:
 
 def _refuse_to_destroy(arguments: argparse.Namespace, stack: Path | None = None) -> None:
     """Refuse a target that exists, is what is read, or is a folder of somebody else's."""
-    from napari_gaussfit.io.ome_zarr import refuse_foreign_folder
     from napari_gaussfit.output import fit_path
     from napari_gaussfit.overwriting import refuse_to_replace
+    from napari_gaussfit.stacks.ome_zarr import refuse_foreign_folder
 
     read = [fit_path(arguments.fit), *([] if stack is None else [stack])]
     refuse_to_replace([arguments.out], inputs=read, force=arguments.force)
@@ -463,7 +463,7 @@ def _given_box(arguments: argparse.Namespace) -> StackBox | None:
 def _info(arguments: argparse.Namespace) -> int:
     from napari_gaussfit import information
     from napari_gaussfit.io.formats import FIT_READERS
-    from napari_gaussfit.stack import is_stack_file, read_layout
+    from napari_gaussfit.stacks.stack import is_stack_file, read_layout
 
     path = arguments.path
     if path is None:

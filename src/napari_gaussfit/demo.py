@@ -12,11 +12,11 @@ import numpy as np
 
 from napari_gaussfit.io.csv import write_csv
 from napari_gaussfit.io.native import load_fit
-from napari_gaussfit.io.tiff import write_ome_tiff
 from napari_gaussfit.output import FIT_NAME, TABLE_NAME
 from napari_gaussfit.phantoms import separated
 from napari_gaussfit.recovery import errors_of
 from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stacks.tiff import write_ome_tiff
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.field import GaussianField
     from napari_gaussfit.refinement import Comparer, Comparison
     from napari_gaussfit.report import Report
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
     from napari_gaussfit.training import StepValues, Trainer
 
 __all__ = ["FinishReason", "Fit", "FitResult", "FitState", "Snapshot", "fit"]

@@ -9,7 +9,7 @@ from napari_gaussfit.errors import StackError
 
 if TYPE_CHECKING:
     from napari_gaussfit.io.native import SavedFit
-    from napari_gaussfit.stack import Stack, StackLayout
+    from napari_gaussfit.stacks.stack import Stack, StackLayout
 
 __all__ = ["of_fit", "of_layout", "of_machine", "of_stack", "open_choice"]
 
@@ -82,8 +82,8 @@ def open_choice(layout: StackLayout, channel: int | None, time: int | None) -> s
 def of_stack(stack: Stack) -> Lines:
     """Return shape, spacing, intensities, what was assumed, and a count of Gaussians for it."""
     from napari_gaussfit.memory import predict_memory
-    from napari_gaussfit.seeding import suggested_count
     from napari_gaussfit.settings import FitSettings
+    from napari_gaussfit.stacks.statistics import suggested_count
 
     lowest, highest = stack.value_range
     needed = predict_memory(stack.voxels.size, stack.nbytes, FitSettings())

@@ -24,7 +24,7 @@ from napari_gaussfit._structures import (
 )
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.field import GaussianField
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from numpy.random import Generator

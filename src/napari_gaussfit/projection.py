@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.camera import Box, Camera
     from napari_gaussfit.field import GaussianField
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
     Image = NDArray[np.float32]
 

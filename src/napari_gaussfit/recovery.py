@@ -81,7 +81,7 @@ def against_truth(found: GaussianField, phantom: Phantom) -> tuple[float, float]
     from napari_gaussfit.metrics import psnr
     from napari_gaussfit.projection import render
     from napari_gaussfit.settings import FitSettings
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
     from napari_gaussfit.views import Views
 
     shape, spacing = phantom.stack.shape, phantom.stack.spacing

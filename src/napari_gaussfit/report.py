@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.field import GaussianField
     from napari_gaussfit.scaling import WorkingStack
     from napari_gaussfit.settings import FitSettings
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
     from napari_gaussfit.views import View, Views
 
     Image = NDArray[np.float32]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

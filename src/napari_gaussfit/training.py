@@ -21,9 +21,10 @@ from napari_gaussfit.field import GaussianField
 from napari_gaussfit.objective import CUTOFF_PER_ERROR, CUTOFFS, Objective, decibels
 from napari_gaussfit.relocation import relocate, removal_costs, sites
 from napari_gaussfit.scaling import WorkingStack
-from napari_gaussfit.seeding import estimate_background, seed_count, seed_field
+from napari_gaussfit.seeding import seed_count, seed_field
 from napari_gaussfit.settings import Device, FitSettings
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
+from napari_gaussfit.stacks.statistics import estimate_background
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

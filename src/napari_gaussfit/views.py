@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit._kernels.geometry import Rays
     from napari_gaussfit.camera import Camera
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
 TRAINING_PIXEL = 2.0
 """Size of the pixels trained on, in finest spacings."""

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.io.checkpoint import LAYOUTS, read_checkpoint
 from napari_gaussfit.io.native import StackBox
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,7 +15,7 @@ from napari_gaussfit.errors import FormatError, OutputError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.io.csv import measurements, read_channels, read_csv, read_points, write_csv
 from napari_gaussfit.io.native import StackBox
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,7 +23,7 @@ from napari_gaussfit.io.formats import (
 )
 from napari_gaussfit.io.native import StackBox
 from napari_gaussfit.phantoms import beads
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from napari_gaussfit.io.native import SavedFit

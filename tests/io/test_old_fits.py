@@ -16,7 +16,7 @@ from napari_gaussfit.fitting import Fit, FitState
 from napari_gaussfit.io.native import load_fit
 from napari_gaussfit.metrics import psnr
 from napari_gaussfit.settings import FitSettings
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from napari_gaussfit.io.native import SavedFit

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from napari_gaussfit.fitting import Fit, Snapshot
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
 SWITCH_SECONDS = 0.001
 """After which a Python thread hands over to another that waits."""
@@ -141,7 +141,7 @@ def stack_message(kind: str, stack: Stack) -> Message:
 
 def stack_from(message: Message) -> Stack:
     """Return the stack that a message carries."""
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
     words = message.words
     dz, dy, dx = words["spacing"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.field import GaussianField
     from napari_gaussfit.fitting import Fit
     from napari_gaussfit.refinement import Comparison
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["FitTask", "Job", "News", "ThreadJob", "described", "load_torch", "mark_end"]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.camera import Camera
     from napari_gaussfit.field import GaussianField
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["MipDrawer", "MipPair", "MipThread", "ViewChoice"]
 

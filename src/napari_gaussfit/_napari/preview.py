@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit._napari.renderer import Renderer
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["Preview", "memory_of_fit", "preview_of"]
 
@@ -53,7 +53,7 @@ def preview_of(stack: Stack, device: str, renderer: Renderer) -> Preview:
     # Imported here, beside the window, so that the first update of a fit has it at hand.
     from napari_gaussfit._napari import edited, layers  # noqa: F401
     from napari_gaussfit._napari.renderer import device_words
-    from napari_gaussfit.seeding import estimate_background, suggested_count
+    from napari_gaussfit.stacks.statistics import estimate_background, suggested_count
 
     counts, edges = np.histogram(stack.voxels, bins=BINS)
     background, suggested = estimate_background(stack.voxels)[0], suggested_count(stack.voxels)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.io.layout import refused_shape
-from napari_gaussfit.stack import is_stack_file, read_layout, read_voxels, stack_name
+from napari_gaussfit.stacks.layout import refused_shape
+from napari_gaussfit.stacks.stack import is_stack_file, read_layout, read_voxels, stack_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit._napari.layers import LayerData
-    from napari_gaussfit.stack import StackLayout
+    from napari_gaussfit.stacks.stack import StackLayout
 
     Reader = Callable[[str | Sequence[str]], list[LayerData]]
 
@@ -74,7 +74,7 @@ def open_stack(layout: StackLayout) -> list[LayerData]:
     """
     from napari_gaussfit._napari.layers import METADATA
     from napari_gaussfit._napari.placement import AXIS_LABELS
-    from napari_gaussfit.io.layout import refuse_what_memory_cannot_hold
+    from napari_gaussfit.stacks.layout import refuse_what_memory_cannot_hold
 
     count = layout.channels
     refuse_what_memory_cannot_hold(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.field import GaussianField
     from napari_gaussfit.io.native import SavedFit
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["Answers", "RemoteDrawer", "Renderer", "device_words", "rendered", "sample"]
 

@@ -20,8 +20,8 @@ from napari_gaussfit._napari.spacing import (
     shown_spacing,
 )
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.io.layout import refuse_what_memory_cannot_hold, refused_shape
-from napari_gaussfit.stack import Stack, StackLayout
+from napari_gaussfit.stacks.layout import refuse_what_memory_cannot_hold, refused_shape
+from napari_gaussfit.stacks.stack import Stack, StackLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -206,7 +206,7 @@ def source_of(layer: Image, place: Sequence[int] = (), mask: Any = None) -> Sour
     )
     first = (0, 0, 0)
     if mask is not None:
-        from napari_gaussfit.region import crop
+        from napari_gaussfit.stacks.region import crop
 
         stack, first = crop(stack, mask)
     low, high = layer.contrast_limits

@@ -15,9 +15,9 @@ import numpy as np
 
 from napari_gaussfit._napari.placement import METADATA, OF
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.io.layout import PIXEL_SPACING
-from napari_gaussfit.io.units import micrometers_per
-from napari_gaussfit.stack import StackLayout, is_stack_file, read_layout
+from napari_gaussfit.stacks.layout import PIXEL_SPACING
+from napari_gaussfit.stacks.stack import StackLayout, is_stack_file, read_layout
+from napari_gaussfit.stacks.units import micrometers_per
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -20,8 +20,8 @@ from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.gaussians import Gaussians
 from napari_gaussfit.io.native import SavedFit, StackBox
-from napari_gaussfit.io.reading import refusing, shown
 from napari_gaussfit.io.xyz import covariances_in_zyx, covariances_of
+from napari_gaussfit.stacks.reading import refusing, shown
 
 if TYPE_CHECKING:
     import os

@@ -18,8 +18,8 @@ from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.files import replacing
 from napari_gaussfit.gaussians import FWHM_PER_SIGMA, Gaussians
-from napari_gaussfit.io.reading import refusing
-from napari_gaussfit.io.units import standard_unit
+from napari_gaussfit.stacks.reading import refusing
+from napari_gaussfit.stacks.units import standard_unit
 
 if TYPE_CHECKING:
     import os
@@ -139,7 +139,7 @@ def read_csv(path: str | os.PathLike[str], *, background: float = 0.0) -> Gaussi
     ----------
     path : path-like
         A file that `write_csv` wrote, or one with these columns, separated by commas, semicolons
-        or tabs, in a unit that `io.units` knows. Decimal commas are understood.
+        or tabs, in a unit that `stacks.units` knows. Decimal commas are understood.
     background : float
         In raw intensity units; the file does not tell.
 

@@ -75,7 +75,7 @@ def rendered(saved: SavedFit) -> NDArray[np.float32]:
     """
     import numpy as np
 
-    from napari_gaussfit.io.layout import refuse_what_memory_cannot_hold
+    from napari_gaussfit.stacks.layout import refuse_what_memory_cannot_hold
 
     voxels = math.prod(saved.shape) * len(saved.channels)
     # The kernels' own volume and the sum with the background, beside what is returned.
@@ -232,11 +232,11 @@ def write_volume(path: Pathlike, volume: NDArray[np.float32], saved: SavedFit) -
         raise OutputError(f"{path}: has the suffix {suffix!r}; a volume is one of {expected}")
     write: VolumeWriter
     if suffix == ".zarr":
-        from napari_gaussfit.io.ome_zarr import write_ome_zarr
+        from napari_gaussfit.stacks.ome_zarr import write_ome_zarr
 
         write = partial(write_ome_zarr, origin=saved.origin)
     else:
-        from napari_gaussfit.io.tiff import write_ome_tiff as write
+        from napari_gaussfit.stacks.tiff import write_ome_tiff as write
     write(path, volume, spacing=saved.spacing, unit=saved.unit, name=saved.stack)
 
 

@@ -22,9 +22,9 @@ from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.files import replacing
 from napari_gaussfit.gaussians import Gaussians
-from napari_gaussfit.io.layout import checked_spacing
-from napari_gaussfit.io.reading import is_number, numbers_of, parsed_json, refusing, shown
-from napari_gaussfit.io.units import standard_unit
+from napari_gaussfit.stacks.layout import checked_spacing
+from napari_gaussfit.stacks.reading import is_number, numbers_of, parsed_json, refusing, shown
+from napari_gaussfit.stacks.units import standard_unit
 
 if TYPE_CHECKING:
     import os

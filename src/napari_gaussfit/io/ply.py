@@ -23,9 +23,9 @@ from napari_gaussfit.field import GaussianField
 from napari_gaussfit.files import replacing
 from napari_gaussfit.gaussians import Gaussians
 from napari_gaussfit.io.native import SavedFit
-from napari_gaussfit.io.reading import is_number, numbers_of, parsed_json, refusing, shown
-from napari_gaussfit.io.units import standard_unit
 from napari_gaussfit.io.xyz import covariances_in_zyx, covariances_of, scales_and_quaternions
+from napari_gaussfit.stacks.reading import is_number, numbers_of, parsed_json, refusing, shown
+from napari_gaussfit.stacks.units import standard_unit
 
 if TYPE_CHECKING:
     import os

@@ -13,8 +13,8 @@ import pytest
 import zarr
 
 from napari_gaussfit.errors import OutputError, StackError, StackNotFoundError
-from napari_gaussfit.io.ome_zarr import write_ome_zarr
-from napari_gaussfit.stack import Stack, read_layout
+from napari_gaussfit.stacks.ome_zarr import write_ome_zarr
+from napari_gaussfit.stacks.stack import Stack, read_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from microscope_files import ome_xml, write_lsm, write_micromanager, write_scanimage, write_stk
 
-from napari_gaussfit.stack import Stack, read_layout
+from napari_gaussfit.stacks.stack import Stack, read_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ import pytest
 
 from napari_gaussfit.errors import StackError
 from napari_gaussfit.phantoms import beads
-from napari_gaussfit.region import crop
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.region import crop
+from napari_gaussfit.stacks.stack import Stack
 
 
 @pytest.fixture(scope="module")

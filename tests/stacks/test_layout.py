@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_gaussfit.stack import Stack, read_layout
+from napari_gaussfit.stacks.stack import Stack, read_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable

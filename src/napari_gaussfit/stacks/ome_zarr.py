@@ -14,15 +14,15 @@ import numpy as np
 
 from napari_gaussfit.errors import OutputError, StackError
 from napari_gaussfit.files import replacing
-from napari_gaussfit.io.layout import (
+from napari_gaussfit.stacks.layout import (
     StackLayout,
     interpret_axes,
     known_proportions,
     refuse_what_memory_cannot_hold,
     spacing_notes,
 )
-from napari_gaussfit.io.zarr_image import one_line, opened
-from napari_gaussfit.io.zarr_paths import OWN_MARK, is_own_volume
+from napari_gaussfit.stacks.zarr_image import one_line, opened
+from napari_gaussfit.stacks.zarr_paths import OWN_MARK, is_own_volume
 
 if TYPE_CHECKING:
     import os
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_gaussfit.io.layout import Spacing, VoxelSize
-    from napari_gaussfit.io.zarr_image import ZarrImage
+    from napari_gaussfit.stacks.layout import Spacing, VoxelSize
+    from napari_gaussfit.stacks.zarr_image import ZarrImage
 
 __all__ = ["read_layout", "read_voxels", "refuse_foreign_folder", "write_ome_zarr"]
 

@@ -19,15 +19,15 @@ import tifffile
 
 from napari_gaussfit.errors import StackError, StackNotFoundError
 from napari_gaussfit.files import replacing
-from napari_gaussfit.io.layout import (
+from napari_gaussfit.stacks.layout import (
     StackLayout,
     interpret_axes,
     refuse_what_memory_cannot_hold,
     spacing_notes,
 )
-from napari_gaussfit.io.ome_xml import xml_to_read_by
-from napari_gaussfit.io.tiff_images import TiffImage, images_of
-from napari_gaussfit.io.tiff_metadata import calibration, channel_names
+from napari_gaussfit.stacks.ome_xml import xml_to_read_by
+from napari_gaussfit.stacks.tiff_images import TiffImage, images_of
+from napari_gaussfit.stacks.tiff_metadata import calibration, channel_names
 
 if TYPE_CHECKING:
     import os

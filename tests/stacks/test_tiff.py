@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.stack import Stack, read_layout
+from napari_gaussfit.stacks.stack import Stack, read_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable

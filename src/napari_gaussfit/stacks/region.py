@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.seeding import estimate_background
+from napari_gaussfit.stacks.statistics import estimate_background
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_gaussfit.stack import Stack
+    from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["crop"]
 

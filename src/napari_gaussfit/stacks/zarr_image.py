@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.errors import StackError, StackNotFoundError
-from napari_gaussfit.io.ome_metadata import (
+from napari_gaussfit.stacks.ome_metadata import (
     Axis,
     Level,
     Multiscale,
@@ -22,7 +22,7 @@ from napari_gaussfit.io.ome_metadata import (
     ome_attributes,
     read_multiscale,
 )
-from napari_gaussfit.io.zarr_paths import located
+from napari_gaussfit.stacks.zarr_paths import located
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

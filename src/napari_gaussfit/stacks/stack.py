@@ -14,16 +14,16 @@ import numpy as np
 
 from napari_gaussfit._limits import BRIGHTEST
 from napari_gaussfit.errors import SettingsError, StackError, StackNotFoundError
-from napari_gaussfit.io.layout import (
+from napari_gaussfit.stacks.layout import (
     PIXEL_SPACING,
     Spacing,
     StackLayout,
     checked_spacing,
     spacing_doubt,
 )
-from napari_gaussfit.io.reading import refusing
-from napari_gaussfit.io.units import standard_unit
-from napari_gaussfit.io.zarr_paths import is_zarr, zarr_name
+from napari_gaussfit.stacks.reading import refusing
+from napari_gaussfit.stacks.units import standard_unit
+from napari_gaussfit.stacks.zarr_paths import is_zarr, zarr_name
 
 if TYPE_CHECKING:
     import os
@@ -383,11 +383,11 @@ class _StackReader(Protocol):
 def _reader_of(path: Path) -> _StackReader:
     """Return the module that reads files with the suffix of `path`."""
     if _is_tiff(path):
-        from napari_gaussfit.io import tiff
+        from napari_gaussfit.stacks import tiff
 
         return tiff
     if is_zarr(path):
-        from napari_gaussfit.io import ome_zarr
+        from napari_gaussfit.stacks import ome_zarr
 
         return ome_zarr
     if not path.exists():

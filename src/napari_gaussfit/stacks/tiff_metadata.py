@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit.io.layout import known_proportions, spacing_doubt
-from napari_gaussfit.io.ome_xml import described_pixels
-from napari_gaussfit.io.tiff_images import scanimage_settings
-from napari_gaussfit.io.units import micrometers_per
+from napari_gaussfit.stacks.layout import known_proportions, spacing_doubt
+from napari_gaussfit.stacks.ome_xml import described_pixels
+from napari_gaussfit.stacks.tiff_images import scanimage_settings
+from napari_gaussfit.stacks.units import micrometers_per
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import tifffile
 
-    from napari_gaussfit.io.layout import Spacing, VoxelSize
-    from napari_gaussfit.io.tiff_images import TiffImage
+    from napari_gaussfit.stacks.layout import Spacing, VoxelSize
+    from napari_gaussfit.stacks.tiff_images import TiffImage
 
 __all__ = ["calibration", "channel_names"]
 

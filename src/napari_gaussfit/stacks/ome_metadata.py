@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.io.units import micrometers_per
+from napari_gaussfit.stacks.units import micrometers_per
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

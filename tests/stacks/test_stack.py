@@ -16,7 +16,7 @@ from napari_gaussfit.errors import (
     StackError,
     StackNotFoundError,
 )
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -268,7 +268,7 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 
 def test_making_a_stack_imports_no_file_format() -> None:
     program = (
-        "import sys, numpy, napari_gaussfit.stack as s;"
+        "import sys, numpy, napari_gaussfit.stacks.stack as s;"
         "s.Stack.from_array(numpy.arange(8).reshape(2, 2, 2));"
         "print(sorted({'tifffile', 'torch', 'numba', 'scipy', 'napari'} & set(sys.modules)))"
     )

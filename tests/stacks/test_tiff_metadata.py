@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,8 @@ import pytest
 import tifffile
 
 from napari_gaussfit.errors import OutputError
-from napari_gaussfit.io.tiff import write_ome_tiff
-from napari_gaussfit.stack import Stack
+from napari_gaussfit.stacks.stack import Stack
+from napari_gaussfit.stacks.tiff import write_ome_tiff
 
 if TYPE_CHECKING:
     from pathlib import Path
