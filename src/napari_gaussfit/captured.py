@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from napari_gaussfit._kernels import cuda
+from napari_gaussfit._kernels.cuda_graphs import Graphs
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.losses import DARKEST_RATE, LOSSES, WINDOW, dissimilarity
 
@@ -110,7 +111,7 @@ class Numbers:
 
 
 class Bricks:
-    """The stack's bricks on a device, padded to the largest.
+    """The stack's voxels on a device, and its bricks, padded to the largest.
 
     Parameters
     ----------
@@ -141,6 +142,7 @@ class Bricks:
             z, y, x = grid.shape
             targets[n, :z, :y, :x] = stack.voxels[brick]
             inside[n, :z, :y, :x] = True
+        self.voxels = torch.from_numpy(stack.voxels).to(device)
         self.targets = torch.from_numpy(targets).to(device)
         self.inside = torch.from_numpy(inside).to(device)
 
@@ -205,8 +207,7 @@ def _windows(own: tuple[int, int], padded: tuple[int, int]) -> Tensor:
 class CapturedSteps:
     """Takes steps on what `state` holds.
 
-    On a CUDA device the first step of its kind runs as it is, the second is captured in a graph,
-    and all further ones are replays. On the CPU, in the simulator, each runs as it is.
+    On a CUDA device steps of a kind are captured in a graph.
 
     Parameters
     ----------
@@ -224,11 +225,10 @@ class CapturedSteps:
         self.rules, self.state = rules, state
         self._bricks, self._pixels = bricks, pixels
         device = state.means.device
-        self._graphs = device.type == "cuda"
+        self.graphs = Graphs(device)
         self._rates = torch.zeros(10, device=device)
         self._numbers = torch.full((6,), math.nan, device=device)
         self._chosen: dict[str, Tensor] = {}
-        self._kinds: dict[tuple[bool, int, int], torch.cuda.CUDAGraph | None] = {}
         self._free = torch.ones(6, device=device)
         if not rules.full_covariance:
             self._free[list(OFF_DIAGONAL)] = 0.0
@@ -250,15 +250,7 @@ class CapturedSteps:
         self._rates.fill_(rate)
         self._choose("bricks", bricks)
         self._choose("views", views)
-        kind = (search, len(bricks), len(views))
-        if not self._graphs or kind not in self._kinds:
-            self._kinds[kind] = None
-            self._take(search=search)
-            return
-        graph = self._kinds[kind]
-        if graph is None:
-            graph = self._kinds[kind] = self._captured(search=search)
-        graph.replay()
+        self.graphs.run((search, len(bricks), len(views)), lambda: self._take(search=search))
 
     def _choose(self, name: str, which: Sequence[int]) -> None:
         """Put indices where the captured step reads them."""
@@ -269,13 +261,6 @@ class CapturedSteps:
         # Each travels with its launch: no host memory that must stay as it is, no wait.
         for place, index in zip(self._chosen[key], which, strict=True):
             place.fill_(int(index))
-
-    def _captured(self, *, search: bool) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
-        # Other threads (a viewer's, say) may allocate meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._take(search=search)
-        return graph
 
     def _take(self, *, search: bool) -> None:
         """Take a step by operations on the device alone."""

@@ -67,6 +67,10 @@ BRICK = (32, 128, 128)
 VOXELS_PER_STEP = 1_000_000
 """About as many voxels are looked at in a step, however large the stack."""
 
+RESIDUAL_TOLERANCE = 1e-3
+"""What may be left out of a field whose residual is asked for, in parts of its largest
+amplitude."""
+
 LARGEST_BACKGROUND = 1e15
 """Of a state that a fit goes on from: also of a stack with a large offset it is far below."""
 
@@ -259,7 +263,7 @@ class Objective:
     def residual(self, field: GaussianField, first: int, end: int) -> NDArray[np.float32]:
         """Return stack minus field on planes [first, end)."""
         shape, spacing = self.stack.shape, self.stack.spacing
-        prediction = field.voxelise_planes(first, end, shape, spacing, tolerance=1e-3)
+        prediction = field.voxelise_planes(first, end, shape, spacing, tolerance=RESIDUAL_TOLERANCE)
         residual: NDArray[np.float32] = (self._voxels[first:end] - prediction.cpu()).numpy()
         return residual
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from napari_gaussfit._kernels.overlaps import NEIGHBOURS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,9 +26,6 @@ if TYPE_CHECKING:
 
     Filter = NDArray[np.float32]
     Triple = tuple[float, float, float]
-
-NEIGHBOURS = 24
-"""Nearest Gaussians that make up for one that is taken away."""
 
 SHAPES = ((0.8, 0.8, 0.8), (1.0, 1.5, 1.5), (1.6, 2.4, 2.4), (2.5, 4.0, 4.0))
 """Sigmas in voxels (z, y, x) that a Gaussian may be put down with."""
@@ -134,7 +133,7 @@ def sites(residual: NDArray[np.float32], most: int) -> Sites:
     which = np.zeros(residual.shape, np.uint8)
     top = np.empty(residual.shape, np.bool_)
     tasks = [
-        partial(cpu_matches.match_planes, residual, _filters(shape), _worth(shape), n, gains, which)
+        partial(cpu_matches.match_planes, residual, filters(shape), worth(shape), n, gains, which)
         for n, shape in enumerate(SHAPES)
     ]
     for task in (*tasks, partial(cpu_matches.mark_maxima, gains, APART, top)):
@@ -143,12 +142,23 @@ def sites(residual: NDArray[np.float32], most: int) -> Sites:
     best = np.argsort(-gain, kind="stable")[:most]
     places, gain = places[best], gain[best]
     chosen = which[tuple(places.T)]
-    worths = np.array([_worth(shape) for shape in SHAPES])[chosen]
+    worths = np.array([worth(shape) for shape in SHAPES])[chosen]
     return Sites(places, np.asarray(SHAPES)[chosen], 2**1.5 * np.sqrt(gain / worths), gain)
 
 
-def _filters(shape: Triple) -> tuple[Filter, Filter, Filter]:
-    """Return Gaussians of sum 1 along z, y and x, out to three sigmas."""
+def filters(shape: Triple) -> tuple[Filter, Filter, Filter]:
+    """Return filters along z, y and x: Gaussians of sum 1, out to three sigmas.
+
+    Parameters
+    ----------
+    shape : tuple of float
+        Sigmas in voxels.
+
+    Returns
+    -------
+    tuple of ndarray
+        Each of odd length.
+    """
     made = []
     for sigma in shape:
         reach = int(3 * sigma + 0.5)
@@ -157,10 +167,20 @@ def _filters(shape: Triple) -> tuple[Filter, Filter, Filter]:
     return made[0], made[1], made[2]
 
 
-def _worth(shape: Triple) -> np.float32:
+def worth(shape: Triple) -> np.float32:
     """Return what the square of a residual filtered by a Gaussian of this shape counts.
 
     <r, g> is the filtered residual times (2 pi)^(3/2) |sigma|, and <g, g> pi^(3/2) |sigma|.
+
+    Parameters
+    ----------
+    shape : tuple of float
+        Sigmas in voxels.
+
+    Returns
+    -------
+    numpy.float32
+        Squared residual, summed over voxels.
     """
     return np.float32((4 * np.pi) ** 1.5 * np.prod(shape))
 

@@ -19,7 +19,7 @@ from napari_gaussfit.density import confine, widen
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.field import GaussianField
 from napari_gaussfit.objective import CUTOFF_PER_ERROR, CUTOFFS, Objective, decibels
-from napari_gaussfit.relocation import relocate, removal_costs, sites
+from napari_gaussfit.relocation import relocate
 from napari_gaussfit.scaling import WorkingStack
 from napari_gaussfit.seeding import seed_count, seed_field
 from napari_gaussfit.settings import Device, FitSettings
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_gaussfit.captured import CapturedSteps
+    from napari_gaussfit.captured_relocation import CapturedRelocation
     from napari_gaussfit.objective import Found, Tensors
     from napari_gaussfit.views import Views
 
@@ -110,13 +111,12 @@ class StepValues:
 def compile_kernels(device: Device) -> None:
     """Compile every kernel of a fit on a device, or load it, by a step on a few voxels."""
     ramp = np.arange(5 * 6 * 7, dtype=np.float32).reshape(5, 6, 7)
-    settings = FitSettings(gaussians=2, views=2, held_out=1, device=device)
+    enough = round(1 / RELOCATED_FRACTION)  # for one to be relocated
+    settings = FitSettings(gaussians=enough, views=2, held_out=1, device=device)
     trainer = Trainer(Stack.from_array(ramp), settings)
-    for _ in range(2):
+    for trainer.iteration in (0, 1, RELOCATE_EVERY - 1):
         trainer.step(0.0)
     trainer.held_out_psnr()
-    removal_costs(trainer.field)
-    sites(ramp, 1)
 
 
 class Trainer:
@@ -155,6 +155,7 @@ class Trainer:
         self.iteration = 0
         self.device = _kernels.device_named(settings.device)
         self._captured: CapturedSteps | None = None
+        self._captured_relocation: CapturedRelocation | None = None
         nothing = float("nan")
         self._found = StepValues(nothing, nothing, nothing, (nothing, nothing, nothing))
         if _kernels.backend_name(self.device) == "numba-cuda":
@@ -202,6 +203,7 @@ class Trainer:
     def _on_device(self) -> CapturedSteps:
         """Move what steps change to the device, and what they look at."""
         from napari_gaussfit.captured import Bricks, CapturedSteps, Pixels, Rules, State
+        from napari_gaussfit.captured_relocation import CapturedRelocation
 
         settings, objective, device = self.settings, self.objective, self.device
         state = State(
@@ -235,7 +237,14 @@ class Trainer:
             volume = objective.views.projector.spline if objective.has_voxels else None
             pixels = Pixels(views, volume, objective.search_step, weights, device)
         self._spacing = torch.tensor(objective.stack.spacing, dtype=torch.float32, device=device)
-        return CapturedSteps(rules, state, bricks, pixels)
+        steps = CapturedSteps(rules, state, bricks, pixels)
+        if bricks is not None:
+            planes = self._slab_planes
+            most = round(self._share(0, planes) * len(state.means))
+            self._captured_relocation = CapturedRelocation(
+                steps.graphs, state, bricks.voxels, objective.stack.spacing, planes, most
+            )
+        return steps
 
     def _read_back(self, steps: CapturedSteps) -> None:
         """Fetch what a captured step changes beside the Gaussians; waits for the device."""
@@ -320,25 +329,29 @@ class Trainer:
 
     def _relocate(self) -> None:
         first, end = self._slab()
+        if self._captured_relocation is not None:
+            self._captured_relocation(first, self.kept)
+            return
         residual = self.residual(first, end)
-        field = self.scaled_field()
-        host = field.to("cpu")
         moved = relocate(
-            host,
+            self.scaled_field(),
             residual,
             self.working.stack.spacing,
             self._share(first, end),
             first_plane=first,
             kept=self.kept,
         )
-        for here, there in zip(host.tensors, field.tensors, strict=True):
-            there.copy_(here)
         self.forget(moved)
+
+    @property
+    def _slab_planes(self) -> int:
+        """How many planes a relocation looks at."""
+        depth, rows, columns = self.stack.shape
+        return min(depth, max(1, RELOCATION_VOXELS // (rows * columns)))
 
     def _slab(self) -> tuple[int, int]:
         """Draw the planes that a relocation looks at: all, but of a large stack."""
-        depth, rows, columns = self.stack.shape
-        planes = min(depth, max(1, RELOCATION_VOXELS // (rows * columns)))
+        depth, planes = self.stack.shape[0], self._slab_planes
         first = int(self.rng.integers(depth - planes + 1)) if planes < depth else 0
         return first, first + planes
 

@@ -28,7 +28,7 @@ from scenes import (
 )
 from torch import Tensor
 
-from napari_gaussfit import _kernels, objective
+from napari_gaussfit import _kernels, captured_relocation, objective, relocation, training
 from napari_gaussfit._kernels import (
     Rays,
     adam,
@@ -38,9 +38,12 @@ from napari_gaussfit._kernels import (
     cuda_adam,
     cuda_device,
     cuda_gaussians,
+    cuda_matches,
+    cuda_overlaps,
     cuda_points,
     cuda_projections,
     cuda_rays,
+    cuda_relocation,
     cuda_spline,
     cuda_sums,
     cuda_views,
@@ -51,6 +54,7 @@ from napari_gaussfit._kernels import (
 from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 from napari_gaussfit._kernels.cuda_launch import launch
 from napari_gaussfit.density import widen
+from napari_gaussfit.field import GaussianField
 from napari_gaussfit.metrics import psnr
 from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings
@@ -59,6 +63,8 @@ from napari_gaussfit.training import Trainer
 KERNELS = (
     cuda_adam,
     cuda_device,
+    cuda_matches,
+    cuda_overlaps,
     cuda_points,
     cuda_projections,
     cuda_rays,
@@ -66,7 +72,7 @@ KERNELS = (
     cuda_voxels,
     cuda_widen,
 )
-LAUNCHING = (cuda_gaussians, cuda_sums, cuda_views)
+LAUNCHING = (cuda_gaussians, cuda_relocation, cuda_sums, cuda_views)
 SMALL = {"overlapping": 10, "elongated": 8, "tiny": 12, "outside": 10, "one": 1}
 OF_PEAK = 1e-3
 """How far a MIP may be from the CPU's: on a flat top, four evaluations do not reach the mode."""
@@ -416,6 +422,45 @@ def test_widening_is_that_of_density() -> None:
     torch.testing.assert_close(found, true, rtol=1e-3, atol=1e-3)
 
 
+def test_places_that_lack_a_gaussian_are_the_cpus() -> None:
+    residual = np.random.default_rng(2).standard_normal((5, 8, 9)).astype(np.float32)
+    filters = captured_relocation._filters((2.0, 1.0, 1.0), torch.device("cpu"))
+    for most in (3, 100):
+        found = cuda.sites(torch.from_numpy(residual), filters, most)
+        own = relocation.sites(residual, most)
+        count = len(own.gains)
+        assert count == most or not found.gains[count:].any()
+        places = np.stack(np.unravel_index(found.places[:count].numpy(), residual.shape), 1)
+        assert np.array_equal(places, own.voxels)
+        np.testing.assert_allclose(found.gains[:count], own.gains, rtol=1e-4)
+        shapes = np.asarray(relocation.SHAPES)[found.which[found.places[:count].long()]]
+        assert np.array_equal(shapes, own.sigmas)
+
+
+@pytest.mark.parametrize("kind", ["overlapping", "one and its copy"])
+def test_what_taking_a_gaussian_away_costs_is_what_it_is_on_the_cpu(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more than there are neighbours, and of two, of which either makes up for the other."""
+    for module in (relocation, cuda_relocation):
+        monkeypatch.setattr(module, "NEIGHBOURS", 5)
+    field = FIELDS["overlapping"](seed=4) if kind == "overlapping" else few("one")
+    parameters = (field.means, field.cholesky, field.amplitudes)
+    if kind == "overlapping":
+        leaves = [p[:9].contiguous() for p in parameters]
+    else:
+        leaves = [torch.cat([p, p]) for p in parameters]
+    scale = torch.tensor([(2 * math.pi) ** 1.5], dtype=torch.float64)
+    costs, neighbours, shares = cuda.removal_costs(*leaves, scale)
+    own, own_neighbours, own_shares = relocation.removal_costs(GaussianField(*leaves))
+    alone = scale * leaves[2].double() ** 2
+    torch.testing.assert_close(costs / alone, own / alone, rtol=1e-5, atol=1e-9)
+    for k, (near, own_near) in enumerate(zip(neighbours, own_neighbours, strict=True)):
+        order, own_order = near.argsort(), own_near.argsort()
+        assert torch.equal(near[order].long(), own_near[own_order])
+        torch.testing.assert_close(shares[k][order], own_shares[k][own_order], rtol=1e-4, atol=1e-4)
+
+
 SHAPE = (6, 12, 14)
 SAME_DECIBELS = 0.1
 HOMES = _kernels._HOMES
@@ -469,6 +514,38 @@ def test_steps_of_every_kind_are_the_cpus(
     apart = float((found._first - own._first).norm() / own._first.norm())
     assert apart < 3e-3, f"gradients, in each Gaussian's own frame, are {apart:.1e} apart"
     assert found.field.background == pytest.approx(own.field.background, rel=1e-4)
+
+
+@pytest.mark.parametrize("kept", [0, 9])
+def test_relocation_moves_whom_the_cpu_moves_to_the_same_places(
+    monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    """Of a slab of the stack that begins anywhere, and sparing the first Gaussians."""
+    monkeypatch.setattr(training, "RELOCATION_VOXELS", 4 * math.prod(SHAPE[1:]))
+    monkeypatch.setattr(training, "RELOCATED_FRACTION", 0.5)
+    for module in (relocation, cuda_relocation):
+        monkeypatch.setattr(module, "NEIGHBOURS", 5)
+    settings = {"gaussians": 14, "objective": "voxels"}
+    own, found = (trained(monkeypatch, name, 0, **settings) for name in ("numba", "numba-cuda"))
+    state = {name: tensor.clone() for name, tensor in own.state().items()}
+    source = torch.Generator().manual_seed(3)
+    state["amplitudes"] *= torch.rand(14, generator=source) ** 4
+    state["first"], state["age"] = torch.ones(14, 10), torch.ones(14)
+    for trainer in (own, found):
+        trainer.restore(state)
+        trainer.kept = kept
+        with monkeypatch.context() as patch:
+            if trainer is own:
+                patch.setattr(_kernels, "_HOMES", HOMES)
+            _kernels._part.cache_clear()
+            trainer._relocate()
+    moved = own._age == 0
+    assert 0 < int(moved.sum()) < 14 - kept, f"{int(moved.sum())} of {14 - kept} moved"
+    assert not moved[:kept].any()
+    assert torch.equal(moved, found._age == 0)
+    for name in training.STATE_TENSORS:
+        one, other = (getattr(trainer, f"_{name}") for trainer in (own, found))
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_a_captured_fit_goes_on_from_its_state(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter, maximum_filter
 
 from napari_gaussfit._kernels import cpu_matches
-from napari_gaussfit.relocation import SHAPES, _filters, _worth
+from napari_gaussfit.relocation import SHAPES, filters, worth
 
 VOLUMES = [(20, 30, 40), (1, 17, 33), (3, 2, 50), (40, 1, 1), (2, 60, 5)]
 
@@ -24,7 +24,7 @@ def test_gains_are_those_of_filtering_with_each_shape(volume: tuple[int, int, in
         # In uneven pieces: no plane is done twice, and none is forgotten.
         for first, end in ((0, 1), (1, volume[0])):
             cpu_matches.match_planes(
-                residual, _filters(shape), _worth(shape), n, gains, which, first, end
+                residual, filters(shape), worth(shape), n, gains, which, first, end
             )
     filtered = [
         gaussian_filter(residual.astype(float), shape, mode="constant", truncate=3.0)
@@ -32,7 +32,7 @@ def test_gains_are_those_of_filtering_with_each_shape(volume: tuple[int, int, in
     ]
     won = np.stack(
         [
-            _worth(shape) * np.maximum(one, 0) ** 2
+            worth(shape) * np.maximum(one, 0) ** 2
             for shape, one in zip(SHAPES, filtered, strict=True)
         ]
     )

@@ -1,11 +1,4 @@
-"""Numba kernel of overlaps: what taking a Gaussian away costs once its neighbours make up for it.
-
-The integral of the product of two Gaussians i and j of amplitude 1 is
-
-    <g_i, g_j> = (2 pi)^(3/2) |L_i| |L_j| / sqrt(|S|) exp(-1/2 d^T S^-1 d),
-
-with d = mu_i - mu_j and S = Sigma_i + Sigma_j.
-"""
+"""Numba kernel of what taking a Gaussian away costs once its neighbours make up for it."""
 
 from __future__ import annotations
 
@@ -15,31 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.compiled import njit
-
-Array64 = NDArray[np.float64]
-
-DAMPING = 1e-6
-"""Keeps the equations solvable where neighbours are copies of each other."""
-
-
-@njit(inline="always")
-def _overlap(mu: Array64, sigma: Array64, volume: Array64, i: int, j: int) -> float:
-    """<g_i, g_j> / (2 pi)^(3/2)."""
-    a, b, c = sigma[i, 0] + sigma[j, 0], sigma[i, 1] + sigma[j, 1], sigma[i, 2] + sigma[j, 2]
-    d, e, f = sigma[i, 3] + sigma[j, 3], sigma[i, 4] + sigma[j, 4], sigma[i, 5] + sigma[j, 5]
-    # The triangle of S, row by row; then its cofactors.
-    x, y, z = mu[i, 0] - mu[j, 0], mu[i, 1] - mu[j, 1], mu[i, 2] - mu[j, 2]
-    caa, cab, cad = c * f - e * e, d * e - b * f, b * e - c * d
-    ccc, cce, cff = a * f - d * d, b * d - a * e, a * c - b * b
-    determinant = a * caa + b * cab + d * cad
-    if determinant <= 0.0:
-        return 0.0
-    square = x * x * caa + y * y * ccc + z * z * cff
-    square += 2.0 * (x * y * cab + x * z * cad + y * z * cce)
-    value: float = (
-        volume[i] * volume[j] / math.sqrt(determinant) * math.exp(-0.5 * square / determinant)
-    )
-    return value
+from napari_gaussfit._kernels.overlaps import DAMPING, Array64, overlap
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -66,9 +35,9 @@ def removal_costs(
     for k in range(first, end):
         for m in range(count):
             i = neighbours[k, m]
-            beside[m] = _overlap(mu, sigma, volume, k, i)
+            beside[m] = overlap(mu, sigma, volume, k, i)
             for n in range(m + 1):
-                gram[m, n] = _overlap(mu, sigma, volume, i, neighbours[k, n])
+                gram[m, n] = overlap(mu, sigma, volume, i, neighbours[k, n])
             gram[m, m] *= 1.0 + DAMPING
         # Cholesky's factor in place, then the two triangular solutions.
         for m in range(count):
@@ -92,4 +61,4 @@ def removal_costs(
             for p in range(m + 1, count):
                 s -= gram[p, m] * shares[k, p]
             shares[k, m] = s / gram[m, m]
-        costs[k] = max(_overlap(mu, sigma, volume, k, k) - explained, 0.0)
+        costs[k] = max(overlap(mu, sigma, volume, k, k) - explained, 0.0)

@@ -7,6 +7,15 @@ each are summed by one block in an order of its own: no atomics, the same result
 
 from napari_gaussfit._kernels.arithmetic import MOMENTS
 from napari_gaussfit._kernels.cuda_gaussians import adam_step, pack, unpack_gradient, widen
+from napari_gaussfit._kernels.cuda_relocation import (
+    Filters,
+    Slab,
+    leaving,
+    missing,
+    put_down,
+    removal_costs,
+    sites,
+)
 from napari_gaussfit._kernels.cuda_sums import GridEvaluation, Grids, PointEvaluation
 from napari_gaussfit._kernels.cuda_views import (
     LineIntegralEvaluation,
@@ -18,16 +27,23 @@ from napari_gaussfit._kernels.cuda_views import (
 
 __all__ = [
     "MOMENTS",
+    "Filters",
     "GridEvaluation",
     "Grids",
     "LineIntegralEvaluation",
     "MipEvaluation",
     "PointEvaluation",
+    "Slab",
     "SoftMipEvaluation",
     "Views",
     "Volume",
     "adam_step",
+    "leaving",
+    "missing",
     "pack",
+    "put_down",
+    "removal_costs",
+    "sites",
     "unpack_gradient",
     "widen",
 ]

@@ -1,0 +1,114 @@
+"""Relocation on a CUDA device: the twin of what `relocation` does on the CPU, without a wait.
+
+What moves and where to is known to the device alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_gaussfit._kernels import cuda
+from napari_gaussfit.objective import RESIDUAL_TOLERANCE
+from napari_gaussfit.relocation import APART, CLOSE, DIMMEST, SHAPES, filters, worth
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from napari_gaussfit._kernels.cuda_graphs import Graphs
+    from napari_gaussfit.captured import State
+
+
+class CapturedRelocation:
+    """Moves Gaussians of `state` from where they are hardly missed to where most is missing.
+
+    Parameters
+    ----------
+    graphs : Graphs
+        Run it.
+    state : State
+        What it changes.
+    voxels : Tensor, shape [Z, Y, X]
+        The stack's, on the device.
+    spacing : sequence of float
+        (dz, dy, dx).
+    planes : int
+        How many of the stack it looks at.
+    most : int
+        How many Gaussians it moves at most.
+    """
+
+    def __init__(
+        self,
+        graphs: Graphs,
+        state: State,
+        voxels: Tensor,
+        spacing: Sequence[float],
+        planes: int,
+        most: int,
+    ) -> None:
+        self._graphs, self._state, self._voxels = graphs, state, voxels
+        self._depth, self._most = spacing[0], most
+        device = voxels.device
+        shape = (planes, *voxels.shape[1:])
+
+        def whole(*numbers: int) -> Tensor:
+            return torch.tensor(numbers, dtype=torch.int32, device=device)
+
+        def doubles(*numbers: float) -> Tensor:
+            return torch.tensor(numbers, dtype=torch.float64, device=device)
+
+        origins = torch.tensor([[0.0, 0.0, 0.0, *spacing]], dtype=torch.float32, device=device)
+        self._grids = cuda.Grids(origins, whole(*shape)[None], shape)
+        self._slab = cuda.Slab(whole(0), whole(*shape), doubles(*spacing))
+        self._kept, self._close = whole(0), doubles(CLOSE)
+        self._scale = doubles((2 * math.pi) ** 1.5 / math.prod(spacing))
+        self._filters = _filters(spacing, device)
+
+    def __call__(self, first: int, kept: int) -> None:
+        """Relocate, looking at planes from `first` on; the first `kept` Gaussians stay.
+
+        Returns when it is on its way.
+        """
+        if not self._most or len(self._state.means) < 2:
+            return
+        self._slab.first.fill_(first)
+        self._kept.fill_(kept)
+        self._grids.origins[0, 0].fill_(first * self._depth)
+        self._graphs.run("relocation", self._relocate)
+
+    def _relocate(self) -> None:
+        state = self._state
+        gaussians = (state.means, state.cholesky, state.amplitudes)
+        cutoff = (RESIDUAL_TOLERANCE * state.amplitudes.amax()).reshape(1)
+        prediction = cuda.GridEvaluation(self._grids).forward(cuda.pack(*gaussians, cutoff))[0]
+        residual = cuda.missing(self._voxels, self._slab.first, state.background, prediction)
+        sites = cuda.sites(residual, self._filters, self._most)
+        costs, neighbours, shares = cuda.removal_costs(*gaussians, self._scale)
+        leaving = cuda.leaving(
+            costs, sites.gains, (neighbours, shares), (self._kept, self._close), state.amplitudes
+        )
+        least = (DIMMEST * state.amplitudes.amax()).reshape(1)
+        moments = (state.first, state.second, state.age)
+        cuda.put_down(leaving, sites, self._slab, self._filters, least, gaussians, moments)
+
+
+def _filters(spacing: Sequence[float], device: torch.device) -> cuda.Filters:
+    """Return the filters of `relocation` on a device."""
+    cholesky = np.zeros((len(SHAPES), 6), np.float32)
+    cholesky[:, [0, 2, 5]] = np.log(np.asarray(SHAPES) * np.asarray(spacing, np.float64))
+    all_along = []
+    for shape in SHAPES:
+        z, y, x = (torch.from_numpy(weights).to(device) for weights in filters(shape))
+        all_along.append((z, y, x))
+    return cuda.Filters(
+        all_along,
+        torch.tensor([float(worth(shape)) for shape in SHAPES], device=device),
+        torch.from_numpy(cholesky).to(device),
+        torch.tensor(APART, dtype=torch.int32, device=device),
+    )
