@@ -27,8 +27,8 @@ from napari_gaussfit._kernels.footprint import (
     dot,
 )
 from napari_gaussfit._kernels.profiles import profile
-from napari_gaussfit.camera import orbit_view
-from napari_gaussfit.projection import StackProjector
+from napari_gaussfit.model.camera import orbit_view
+from napari_gaussfit.model.projection import StackProjector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -279,7 +279,7 @@ def time_fit(device: torch.device, *, small: bool) -> list[Row]:
     """The dendrite: on the device to the promised quality, and on the CPU from the same seed."""
     from benchmarks.quality import Judge, first_at, run_fit
     from napari_gaussfit import FitSettings
-    from napari_gaussfit.views import Views
+    from napari_gaussfit.model.views import Views
 
     stack = open_stack(DENDRITE, small=small)
     ends, rows = [], []

@@ -13,8 +13,8 @@ from benchmarks.tables import Cell, Table
 from napari_gaussfit._kernels import adam, cpu, cpu_views, cuda, reference
 from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 from napari_gaussfit._kernels.geometry import Grid
-from napari_gaussfit.camera import orbit
 from napari_gaussfit.density import widen
+from napari_gaussfit.model.camera import orbit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_gaussfit.field import GaussianField
+from napari_gaussfit.model.field import GaussianField
 
 if TYPE_CHECKING:
     from napari_gaussfit._kernels.geometry import Rays
-    from napari_gaussfit.camera import Box
-    from napari_gaussfit.views import View
+    from napari_gaussfit.model.camera import Box
+    from napari_gaussfit.model.views import View
 
 PAIRS_AT_ONCE = 200_000
 """Rays times Gaussians held at a time: the fastest size; larger ones wait for memory."""

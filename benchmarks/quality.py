@@ -14,13 +14,13 @@ from benchmarks.stacks import DENDRITE, open_stack
 from benchmarks.tables import Cell, Table
 from napari_gaussfit import Fit, FitSettings, render
 from napari_gaussfit.metrics import psnr
+from napari_gaussfit.model.views import Views
 from napari_gaussfit.settings import ITERATIONS
-from napari_gaussfit.views import Views
 
 if TYPE_CHECKING:
     from benchmarks.options import Options
-    from napari_gaussfit.field import GaussianField
-    from napari_gaussfit.projection import Mode
+    from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.model.projection import Mode
     from napari_gaussfit.settings import Quality
     from napari_gaussfit.stacks.stack import Stack
 

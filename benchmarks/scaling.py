@@ -17,7 +17,7 @@ from benchmarks.timing import exponent, medians, with_kernels
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels import cpu
 from napari_gaussfit._kernels.geometry import Grid
-from napari_gaussfit.camera import orbit_view
+from napari_gaussfit.model.camera import orbit_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

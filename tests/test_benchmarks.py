@@ -129,7 +129,7 @@ def test_keops_gives_the_kernels_gradients(load: Load) -> None:
 
 def test_pairs_of_a_view_are_those_that_the_footprints_hold(load: Load) -> None:
     from napari_gaussfit._kernels import cpu
-    from napari_gaussfit.camera import orbit_view
+    from napari_gaussfit.model.camera import orbit_view
 
     parameters = load("fields").random_field(5, (8.0, 8.0, 8.0), 1.0)
     box = np.zeros(3), np.full(3, 8.0)
@@ -185,7 +185,7 @@ def test_the_scatter_voxelises_as_the_kernels_do(load: Load) -> None:
 
 def test_the_plain_soft_mip_is_the_references(load: Load) -> None:
     from napari_gaussfit._kernels import reference
-    from napari_gaussfit.camera import orbit_view
+    from napari_gaussfit.model.camera import orbit_view
 
     plain, fields = load("plain"), load("fields")
     parameters = fields.random_field(12, (4.0, 5.0, 6.0), 0.5)
@@ -201,8 +201,8 @@ def test_the_plain_soft_mip_is_the_references(load: Load) -> None:
 
 
 def test_the_plain_way_learns(load: Load) -> None:
+    from napari_gaussfit.model.views import Views
     from napari_gaussfit.phantoms import neurite
-    from napari_gaussfit.views import Views
 
     plain = load("plain")
     stack = neurite(shape=(10, 24, 24)).stack

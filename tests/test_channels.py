@@ -19,7 +19,7 @@ from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.training import Trainer
 
 if TYPE_CHECKING:
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.field import GaussianField
 
 COUNT = 12
 BACKGROUNDS = (100.0, 40.0, 7.0)

@@ -11,7 +11,7 @@ import torch
 
 from napari_gaussfit.density import clone, confine, prune, split
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.field import GaussianField
+from napari_gaussfit.model.field import GaussianField
 
 
 @pytest.fixture

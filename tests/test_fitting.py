@@ -21,8 +21,8 @@ from napari_gaussfit.settings import FitSettings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_gaussfit.field import GaussianField
     from napari_gaussfit.fitting import Snapshot
+    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
 
 LATENCY_S = 2.0

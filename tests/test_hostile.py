@@ -13,8 +13,9 @@ import pytest
 import tifffile
 
 from attacked import outcomes
-from napari_gaussfit.field import GaussianField
-from napari_gaussfit.io.native import SavedFit, save_fit
+from napari_gaussfit.io.native import save_fit
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.result import SavedFit
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -31,7 +31,7 @@ QT = {"qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "pyqtgraph", "superqt"}
 GUI = QT | {"napari", "magicgui", "vispy"}
 
 # From the top down. What a layer imports, directly or through others, stands below it.
-LAYERS = [{"_napari", "cli"}, {"fitting"}, {"projection"}, {"field"}, {"_kernels"}]
+LAYERS = [{"_napari", "cli"}, {"fitting"}, {"model"}, {"stacks"}, {"_kernels"}]
 
 
 def run(*command: str | Path) -> str:
@@ -287,5 +287,5 @@ def test_the_windows_process_loads_no_torch(source: Path) -> None:
     parts = (source / PACKAGE / "_napari").glob("*.py")
     modules = ", ".join(f"{PACKAGE}._napari.{path.stem}" for path in parts if path.stem[0] != "_")
     loaded = run(sys.executable, "-c", f"import sys, {modules}; print(*sys.modules)").split()
-    assert f"{PACKAGE}.field" in loaded
+    assert f"{PACKAGE}.model.field" in loaded
     assert "torch" not in loaded

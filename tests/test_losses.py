@@ -10,7 +10,6 @@ import torch
 
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit._kernels.reference import voxelise
-from napari_gaussfit.field import GaussianField
 from napari_gaussfit.losses import (
     LOSSES,
     dissimilarity,
@@ -19,6 +18,7 @@ from napari_gaussfit.losses import (
     voxel_loss,
 )
 from napari_gaussfit.metrics import ssim
+from napari_gaussfit.model.field import GaussianField
 
 if TYPE_CHECKING:
     from collections.abc import Callable

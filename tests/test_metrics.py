@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from napari_gaussfit.measure import metrics
 
-from napari_gaussfit import metrics, phantoms
+from napari_gaussfit import phantoms
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.metrics import draw_noise, noise_psnr, psnr, ssim
 

@@ -76,13 +76,13 @@ def has(thing: Any, path: list[str]) -> bool:
     ("name", "public"),
     [
         ("GaussianField", True),
-        ("napari_gaussfit.field.GaussianField.evaluate", True),
+        ("napari_gaussfit.model.field.GaussianField.evaluate", True),
         ("GaussianField.means", True),
-        ("camera.orbit", True),
+        ("model.camera.orbit", True),
         ("benchmarks.points", True),
-        ("camera._framed", False),
-        ("camera.orbits", False),
-        ("field.GaussianField.nothing", False),
+        ("model.camera._framed", False),
+        ("model.camera.orbits", False),
+        ("model.field.GaussianField.nothing", False),
     ],
 )
 def test_public_names_are_told_from_others(name: str, public: bool) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.field import FWHM_PER_SIGMA
+from napari_gaussfit.model.field import FWHM_PER_SIGMA
 from napari_gaussfit.phantoms import Phantom, beads, neurite, nuclei, separated
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ import pytest
 
 from napari_gaussfit.fitting import Fit, FitState, fit
 from napari_gaussfit.metrics import psnr
+from napari_gaussfit.model.projection import project_stack, render
+from napari_gaussfit.model.views import Views
 from napari_gaussfit.phantoms import beads
-from napari_gaussfit.projection import project_stack, render
 from napari_gaussfit.refinement import Comparison
 from napari_gaussfit.settings import FitSettings
-from napari_gaussfit.views import Views
 
 if TYPE_CHECKING:
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
 
 SETTINGS = FitSettings(gaussians=20, iterations=60, views=8, held_out=2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_gaussfit.field import GaussianField
+from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.relocation import relocate, removal_costs, sites
 
 SHAPE, SPACING = (14, 32, 32), (0.3, 0.1, 0.1)

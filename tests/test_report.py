@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 
 from napari_gaussfit.metrics import psnr
+from napari_gaussfit.model.projection import project_stack, render
+from napari_gaussfit.model.scaling import WorkingStack
+from napari_gaussfit.model.views import Views
 from napari_gaussfit.phantoms import Phantom, separated
-from napari_gaussfit.projection import project_stack, render
 from napari_gaussfit.report import (
     TRAINING_VIEWS_REPORTED,
     Report,
     make_report,
     peak_memory_mb,
 )
-from napari_gaussfit.scaling import WorkingStack
 from napari_gaussfit.settings import FitSettings
-from napari_gaussfit.views import Views
 
 if TYPE_CHECKING:
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
 
 SETTINGS = FitSettings(views=12, held_out=4, seed=9)
@@ -71,7 +71,7 @@ def test_voxel_psnr_is_that_of_the_formula(report: Report, phantom: Phantom) -> 
     assert report.voxel_psnr == pytest.approx(expected, abs=0.01)
 
 
-@pytest.mark.notebook("psnr-gap", api="report.Report.heldout_mip_psnr")
+@pytest.mark.notebook("psnr-gap", api="measure.report.Report.heldout_mip_psnr")
 def test_held_out_psnr_is_the_mean_over_held_out_views(
     report: Report, phantom: Phantom, views: Views
 ) -> None:
@@ -88,7 +88,7 @@ def test_held_out_psnr_is_the_mean_over_held_out_views(
     assert report.heldout_mip_psnr == pytest.approx(np.mean(found), abs=1e-3)
 
 
-@pytest.mark.notebook("psnr-gap", api="report.Report.mip_psnr_gap")
+@pytest.mark.notebook("psnr-gap", api="measure.report.Report.mip_psnr_gap")
 def test_the_gap_is_between_views_trained_on_and_held_out(
     report: Report, phantom: Phantom, views: Views
 ) -> None:

@@ -18,7 +18,7 @@ from napari_gaussfit.stacks.statistics import (
 )
 
 if TYPE_CHECKING:
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.phantoms import Phantom
 
 SPACING = (0.3, 0.1, 0.1)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.phantoms import Phantom
 
 pytestmark = pytest.mark.slow

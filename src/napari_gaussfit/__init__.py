@@ -9,25 +9,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_gaussfit.camera import Camera
-    from napari_gaussfit.field import GaussianField
     from napari_gaussfit.fitting import Fit, FitResult, FitState, Snapshot, fit
-    from napari_gaussfit.projection import project_stack, render
+    from napari_gaussfit.model.camera import Camera
+    from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.model.projection import project_stack, render
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.stack import Stack
 
 _HOMES = {
-    "Camera": "camera",
+    "Camera": "model.camera",
     "Fit": "fitting",
     "FitResult": "fitting",
     "FitSettings": "settings",
     "FitState": "fitting",
-    "GaussianField": "field",
+    "GaussianField": "model.field",
     "Snapshot": "fitting",
     "Stack": "stacks.stack",
     "fit": "fitting",
-    "project_stack": "projection",
-    "render": "projection",
+    "project_stack": "model.projection",
+    "render": "model.projection",
 }
 
 __all__ = [

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_gaussfit._kernels.cpu_stacks import SplineVolume
+    from napari_gaussfit.model.views import View
     from napari_gaussfit.stacks.stack import Stack
-    from napari_gaussfit.views import View
 
 OFF_DIAGONAL = (1, 3, 4)
 """Cholesky parameters that are 0 where axes are kept along z, y, x."""

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.model.scaling import WorkingStack
 from napari_gaussfit.objective import Found
 from napari_gaussfit.relocation import relocate
-from napari_gaussfit.scaling import WorkingStack
 from napari_gaussfit.seeding import DIMMEST, lit_by, seed_count, seed_field
 from napari_gaussfit.stacks.statistics import estimate_background, smoothed
 from napari_gaussfit.training import Trainer
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.model.views import Views
     from napari_gaussfit.objective import Tensors
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.stack import Stack
-    from napari_gaussfit.views import Views
 
 __all__ = ["ChannelsTrainer", "checked_channels", "seed_channels"]
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_gaussfit.camera import Camera
-    from napari_gaussfit.field import GaussianField
     from napari_gaussfit.fitting import Fit
-    from napari_gaussfit.io.native import SavedFit, StackBox
+    from napari_gaussfit.model.camera import Camera
+    from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.model.result import SavedFit, StackBox
     from napari_gaussfit.output import FitFolder
     from napari_gaussfit.stacks.stack import Stack
 
@@ -364,7 +364,7 @@ def _refuse_to_destroy(arguments: argparse.Namespace, stack: Path | None = None)
 def _render(arguments: argparse.Namespace) -> int:
     from napari_gaussfit.io.formats import VOLUME_SUFFIXES, write_fit
     from napari_gaussfit.io.image import checked_image_path, write_image
-    from napari_gaussfit.projection import render
+    from napari_gaussfit.model.projection import render
 
     angles = arguments.azimuth is not None or arguments.elevation is not None
     if arguments.volume:
@@ -390,7 +390,7 @@ def _render(arguments: argparse.Namespace) -> int:
 
 def _camera(arguments: argparse.Namespace, saved: SavedFit, *, square: bool) -> Camera:
     """Return the view asked for; along an axis, its pixels are the voxels' unless `square`."""
-    from napari_gaussfit.camera import AXIS_NAMES, axis_view, orbit_view
+    from napari_gaussfit.model.camera import AXIS_NAMES, axis_view, orbit_view
 
     finest = min(saved.spacing)
     if arguments.azimuth is not None or arguments.elevation is not None:
@@ -447,7 +447,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _given_box(arguments: argparse.Namespace) -> StackBox | None:
     """Return the stack that --box and --spacing describe, for fits that do not tell theirs."""
-    from napari_gaussfit.io.native import StackBox
+    from napari_gaussfit.model.result import StackBox
 
     if arguments.box is None:
         if (arguments.spacing, arguments.channel, arguments.time) != (None, None, None):

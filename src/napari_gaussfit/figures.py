@@ -15,19 +15,19 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.offsetbox import AnchoredOffsetbox, AuxTransformBox, HPacker, TextArea
 from matplotlib.patches import Rectangle
 
-from napari_gaussfit.camera import AXIS_NAMES, axis_view
 from napari_gaussfit.metrics import psnr
-from napari_gaussfit.projection import render
-from napari_gaussfit.scaling import WorkingStack
-from napari_gaussfit.views import View, Views
+from napari_gaussfit.model.camera import AXIS_NAMES, axis_view
+from napari_gaussfit.model.projection import render
+from napari_gaussfit.model.scaling import WorkingStack
+from napari_gaussfit.model.views import View, Views
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
-    from napari_gaussfit.field import GaussianField
     from napari_gaussfit.fitting import FitResult
+    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.settings import FitSettings
 
     Image = NDArray[np.float32]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.convergence import Convergence
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.refinement import Comparer, Comparison
     from napari_gaussfit.report import Report
     from napari_gaussfit.stacks.stack import Stack

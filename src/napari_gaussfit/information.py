@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from napari_gaussfit.errors import StackError
 
 if TYPE_CHECKING:
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.model.result import SavedFit
     from napari_gaussfit.stacks.stack import Stack, StackLayout
 
 __all__ = ["of_fit", "of_layout", "of_machine", "of_stack", "open_choice"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.field import GaussianField
 
 DARKEST_RATE = 1e-3
 """A Poisson rate below this part of the range counts as this: its logarithm must exist. The

@@ -18,18 +18,18 @@ from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.losses import DARKEST_RATE, LOSSES, dissimilarity, poisson_deviance
 from napari_gaussfit.metrics import psnr
-from napari_gaussfit.views import EndlessShuffle, Views
+from napari_gaussfit.model.views import EndlessShuffle, Views
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from napari_gaussfit._kernels import GradientSum
-    from napari_gaussfit.camera import Camera
-    from napari_gaussfit.field import GaussianField
-    from napari_gaussfit.scaling import WorkingStack
+    from napari_gaussfit.model.camera import Camera
+    from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.model.scaling import WorkingStack
+    from napari_gaussfit.model.views import View
     from napari_gaussfit.settings import FitSettings
-    from napari_gaussfit.views import View
 
     Tensors = tuple[Tensor, Tensor, Tensor]
     Brick = tuple[slice, slice, slice]

@@ -25,7 +25,8 @@ from napari_gaussfit.errors import FormatError, OutOfSpaceError, OutputError, Se
 from napari_gaussfit.files import replacing
 from napari_gaussfit.fitting import FitState
 from napari_gaussfit.io.csv import write_csv
-from napari_gaussfit.io.native import SavedFit, load_fit, save_fit
+from napari_gaussfit.io.native import load_fit, save_fit
+from napari_gaussfit.model.result import SavedFit
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:

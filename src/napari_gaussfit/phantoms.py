@@ -23,7 +23,7 @@ from napari_gaussfit._structures import (
     process,
 )
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.field import GaussianField
+from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:

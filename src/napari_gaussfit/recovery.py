@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.phantoms import Phantom
     from napari_gaussfit.settings import FitSettings
 
@@ -79,10 +79,10 @@ def against_truth(found: GaussianField, phantom: Phantom) -> tuple[float, float]
         Mean over the ten views that a default fit holds out, and that of the voxels; in dB.
     """
     from napari_gaussfit.metrics import psnr
-    from napari_gaussfit.projection import render
+    from napari_gaussfit.model.projection import render
+    from napari_gaussfit.model.views import Views
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.stack import Stack
-    from napari_gaussfit.views import Views
 
     shape, spacing = phantom.stack.shape, phantom.stack.spacing
     clean = Stack.from_array(phantom.truth.voxelise(shape, spacing).numpy(), spacing=spacing)

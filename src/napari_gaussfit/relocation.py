@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.field import GaussianField
 
     Filter = NDArray[np.float32]
     Triple = tuple[float, float, float]

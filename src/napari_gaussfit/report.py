@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.metrics import draw_noise, noise_psnr, psnr, ssim
-from napari_gaussfit.projection import StackProjector, render
+from napari_gaussfit.model.projection import StackProjector, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from napari_gaussfit.field import GaussianField
-    from napari_gaussfit.scaling import WorkingStack
+    from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.model.scaling import WorkingStack
+    from napari_gaussfit.model.views import View, Views
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.stack import Stack
-    from napari_gaussfit.views import View, Views
 
     Image = NDArray[np.float32]
 

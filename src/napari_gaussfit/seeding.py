@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.field import GaussianField
-from napari_gaussfit.gaussians import Gaussians
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.stacks.statistics import SMOOTHING, smoothed, suggested_count
 
 if TYPE_CHECKING:

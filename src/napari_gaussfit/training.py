@@ -17,10 +17,10 @@ import torch
 from napari_gaussfit import _kernels
 from napari_gaussfit.density import confine, widen
 from napari_gaussfit.errors import FitError
-from napari_gaussfit.field import GaussianField
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.scaling import WorkingStack
 from napari_gaussfit.objective import CUTOFF_PER_ERROR, CUTOFFS, Objective, decibels
 from napari_gaussfit.relocation import relocate
-from napari_gaussfit.scaling import WorkingStack
 from napari_gaussfit.seeding import seed_count, seed_field
 from napari_gaussfit.settings import Device, FitSettings
 from napari_gaussfit.stacks.stack import Stack
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.captured import CapturedSteps
     from napari_gaussfit.captured_relocation import CapturedRelocation
+    from napari_gaussfit.model.views import Views
     from napari_gaussfit.objective import Found, Tensors
-    from napari_gaussfit.views import Views
 
 RATE, RATE_AT_END = 0.05, 0.006
 """Steps of Adam in a Gaussian's own frame: parts of its brightness, widths and position."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from napari_gaussfit._napari.placement import Placement
-from napari_gaussfit.field import GaussianField
-from napari_gaussfit.io.native import SavedFit
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.result import SavedFit
 
 SPACING = (0.3, 0.1, 0.2)
 SHAPE = (20, 30, 25)

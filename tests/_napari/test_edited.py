@@ -13,7 +13,7 @@ from saved_fits import PLACEMENT, SPACING, some_fit
 from napari_gaussfit._napari import layers
 from napari_gaussfit._napari.edited import field_of_points, fit_of_points
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.io.native import SavedFit
+from napari_gaussfit.model.result import SavedFit
 
 
 def points_of(fit: SavedFit) -> Points:

@@ -15,7 +15,7 @@ from napari_gaussfit._napari import layers
 from napari_gaussfit._napari.placement import Placement
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.io.csv import measurements
-from napari_gaussfit.io.native import SavedFit
+from napari_gaussfit.model.result import SavedFit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

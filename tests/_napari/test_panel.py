@@ -536,7 +536,7 @@ def test_a_fit_begins_at_the_gaussians_of_chosen_points(
 ) -> None:
     from napari_gaussfit._napari.layers import points_layer
     from napari_gaussfit._napari.placement import Placement
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.model.result import SavedFit
 
     stack = small_beads.stack
     truth = SavedFit(small_beads.truth, stack.name, stack.shape, stack.spacing, stack.unit)

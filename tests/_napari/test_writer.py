@@ -10,10 +10,11 @@ import torch
 
 from napari_gaussfit._napari.edited import fit_of_points
 from napari_gaussfit.errors import FitError
-from napari_gaussfit.field import GaussianField
 from napari_gaussfit.io.csv import read_csv
-from napari_gaussfit.io.native import SavedFit, load_fit, save_fit
+from napari_gaussfit.io.native import load_fit, save_fit
 from napari_gaussfit.io.ply import read_ply
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.result import SavedFit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

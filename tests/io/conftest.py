@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_gaussfit.field import GaussianField
-from napari_gaussfit.io.native import SavedFit
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.result import SavedFit
 
 if TYPE_CHECKING:
     pass

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.io.checkpoint import LAYOUTS, read_checkpoint
-from napari_gaussfit.io.native import StackBox
+from napari_gaussfit.model.result import StackBox
 from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:

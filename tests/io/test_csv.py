@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from napari_gaussfit.errors import FormatError, OutputError
-from napari_gaussfit.field import GaussianField
 from napari_gaussfit.io.csv import measurements, read_channels, read_csv, read_points, write_csv
-from napari_gaussfit.io.native import StackBox
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.result import StackBox
 from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.model.result import SavedFit
 
 SPACING = (0.3, 0.1, 0.11)
 

@@ -21,12 +21,12 @@ from napari_gaussfit.io.formats import (
     write_fit,
     write_volume,
 )
-from napari_gaussfit.io.native import StackBox
+from napari_gaussfit.model.result import StackBox
 from napari_gaussfit.phantoms import beads
 from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.model.result import SavedFit
 
 GAUSSIANS = sorted(set(FIT_WRITERS) & set(FIT_READERS))
 

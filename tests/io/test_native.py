@@ -16,8 +16,9 @@ from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file
 
 from napari_gaussfit.errors import FormatError, OutputError, SettingsError
-from napari_gaussfit.field import GaussianField
-from napari_gaussfit.io.native import FORMAT, VERSION, SavedFit, load_fit, save_fit
+from napari_gaussfit.io.native import FORMAT, VERSION, load_fit, save_fit
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.result import SavedFit
 
 if TYPE_CHECKING:
     from pathlib import Path

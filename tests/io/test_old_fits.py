@@ -19,7 +19,7 @@ from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.model.result import SavedFit
 
 FITS = Path(__file__).parents[1] / "data" / "saved_fits"
 

@@ -12,9 +12,9 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from napari_gaussfit.errors import FormatError
-from napari_gaussfit.field import GaussianField
-from napari_gaussfit.io.native import SavedFit
 from napari_gaussfit.io.ply import read_ply, write_ply
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.result import SavedFit
 
 if TYPE_CHECKING:
     from pathlib import Path

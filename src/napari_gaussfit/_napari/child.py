@@ -20,8 +20,8 @@ from napari_gaussfit._napari.jobs import SETTLE_SECONDS, load_torch
 from napari_gaussfit._napari.messages import Message, receive, send
 from napari_gaussfit._napari.mips import MipPair, MipThread, ViewChoice
 from napari_gaussfit.errors import FitError
-from napari_gaussfit.field import GaussianField
-from napari_gaussfit.gaussians import Gaussians
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.gaussians import Gaussians
 
 if TYPE_CHECKING:
     from types import TracebackType

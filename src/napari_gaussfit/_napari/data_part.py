@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit._napari.preview import Preview
     from napari_gaussfit._napari.source import Source
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.field import GaussianField
 
 __all__ = ["DataPart"]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from napari_gaussfit._napari.layers import METADATA
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.field import GaussianField
 from napari_gaussfit.io.csv import measurements
+from napari_gaussfit.model.field import GaussianField
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari.layers import Points
     from numpy.typing import NDArray
 
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.model.result import SavedFit
 
     Floats = NDArray[np.float64]
 

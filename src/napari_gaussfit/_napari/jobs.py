@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_gaussfit.field import GaussianField
     from napari_gaussfit.fitting import Fit
+    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.refinement import Comparison
     from napari_gaussfit.stacks.stack import Stack
 

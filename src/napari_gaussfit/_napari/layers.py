@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit._napari.placement import Placement
-    from napari_gaussfit.field import GaussianField
-    from napari_gaussfit.gaussians import Gaussians
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.model.gaussians import Gaussians
+    from napari_gaussfit.model.result import SavedFit
 
     Floats = NDArray[np.float64]
     LayerData = tuple[Any, dict[str, Any], str]

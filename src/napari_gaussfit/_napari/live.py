@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from napari_gaussfit._napari.mips import MipPair, ViewChoice
     from napari_gaussfit._napari.pictures import LayerData
     from napari_gaussfit._napari.source import Source
-    from napari_gaussfit.field import GaussianField
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.model.result import SavedFit
 
 __all__ = ["LiveLayers"]
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_gaussfit.camera import Camera
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.camera import Camera
+    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["MipDrawer", "MipPair", "MipThread", "ViewChoice"]
@@ -46,7 +46,7 @@ class ViewChoice:
 
     def camera(self, stack: Stack) -> Camera:
         """Return the camera that sees the whole stack this way."""
-        from napari_gaussfit.camera import axis_view, orbit_view
+        from napari_gaussfit.model.camera import axis_view, orbit_view
 
         if self.axis is not None:
             return axis_view(stack.shape, stack.spacing, self.axis)
@@ -102,7 +102,7 @@ class MipDrawer:
 
     def _fit_mip(self, field: GaussianField, view: ViewChoice, camera: Camera) -> Tensor:
         """Return the field's MIP, looked at as the stack is: at its voxels in an axis view."""
-        from napari_gaussfit.projection import render, voxel_mip
+        from napari_gaussfit.model.projection import render, voxel_mip
 
         stack = self._stack
         if view.axis is None:
@@ -113,7 +113,7 @@ class MipDrawer:
         """Return the stack's own MIP; of the last view it is kept."""
         if self._data is None or self._data[0] != view:
             if self._project is None:
-                from napari_gaussfit.projection import StackProjector
+                from napari_gaussfit.model.projection import StackProjector
 
                 self._project = StackProjector(self._stack).project
             self._data = view, self._project(camera)

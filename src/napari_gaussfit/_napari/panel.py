@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from napari_gaussfit._napari.jobs import News
     from napari_gaussfit._napari.mips import MipPair
     from napari_gaussfit._napari.source import Source
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.model.result import SavedFit
 
 __all__ = ["GaussianFitPanel"]
 

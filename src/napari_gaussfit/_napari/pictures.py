@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from napari_gaussfit._napari.mips import MipPair
     from napari_gaussfit._napari.source import Source
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.field import GaussianField
 
     LayerData = tuple[Any, dict[str, Any], str]
 

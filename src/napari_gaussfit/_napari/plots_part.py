@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from qtpy.QtGui import QShowEvent
 
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.field import GaussianField
 
 __all__ = ["DetailPlots", "ProgressPlots"]
 

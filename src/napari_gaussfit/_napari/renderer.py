@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_gaussfit.field import GaussianField
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.model.result import SavedFit
     from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["Answers", "RemoteDrawer", "Renderer", "device_words", "rendered", "sample"]
@@ -242,7 +242,7 @@ class Answers:
 
 def _render(question: Message) -> Message:
     from napari_gaussfit.io import formats
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.model.result import SavedFit
 
     count = sum(name.endswith("means") for name in question.arrays)
     fields = (field_from(question, f"{n}.") for n in range(count))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit._napari.live import LiveLayers
     from napari_gaussfit._napari.source import Source
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.model.result import SavedFit
 
     LayerData = tuple[Any, dict[str, Any], str]
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from napari.layers import Points
 
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.model.result import SavedFit
 
 __all__ = ["GaussianTable", "TablePart"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from napari_gaussfit.io.native import SavedFit
+from napari_gaussfit.model.result import SavedFit
 
 if TYPE_CHECKING:
     from napari_gaussfit._napari.jobs import FitTask, News

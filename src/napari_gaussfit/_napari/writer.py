@@ -11,7 +11,7 @@ from napari_gaussfit.errors import FitError, SettingsError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_gaussfit.io.native import SavedFit
+    from napari_gaussfit.model.result import SavedFit
 
 __all__ = ["save_fit_as", "write_fit"]
 

@@ -17,10 +17,10 @@ import torch
 
 from napari_gaussfit._kernels.reference import factors
 from napari_gaussfit.errors import FormatError, SettingsError
-from napari_gaussfit.field import GaussianField
-from napari_gaussfit.gaussians import Gaussians
-from napari_gaussfit.io.native import SavedFit, StackBox
 from napari_gaussfit.io.xyz import covariances_in_zyx, covariances_of
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.gaussians import Gaussians
+from napari_gaussfit.model.result import SavedFit, StackBox
 from napari_gaussfit.stacks.reading import refusing, shown
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from torch import Tensor
 
-    from napari_gaussfit.io.native import StackFacts
+    from napari_gaussfit.model.result import StackFacts
 
     Floats = NDArray[np.float64]
 

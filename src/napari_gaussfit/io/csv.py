@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from napari_gaussfit.errors import FormatError, SettingsError
-from napari_gaussfit.field import GaussianField
 from napari_gaussfit.files import replacing
-from napari_gaussfit.gaussians import FWHM_PER_SIGMA, Gaussians
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.stacks.reading import refusing
 from napari_gaussfit.stacks.units import standard_unit
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_gaussfit.io.native import StackFacts
+    from napari_gaussfit.model.result import StackFacts
 
 __all__ = ["measurements", "read_channels", "read_csv", "read_points", "write_csv"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_gaussfit.io.native import SavedFit, StackFacts
+    from napari_gaussfit.model.result import SavedFit, StackFacts
 
     Pathlike = str | os.PathLike[str]
     Writer = Callable[[Pathlike, SavedFit], None]
@@ -109,7 +109,7 @@ def _read_ply(path: Pathlike, _: StackFacts | None) -> SavedFit:
 
 def _read_table(path: Pathlike, stack: StackFacts | None) -> SavedFit:
     from napari_gaussfit.io.csv import read_channels
-    from napari_gaussfit.io.native import SavedFit, StackBox
+    from napari_gaussfit.model.result import SavedFit, StackBox
 
     known = _needed(path, stack)
     level = known.value_range[0]

@@ -19,11 +19,11 @@ import numpy as np
 
 from napari_gaussfit._limits import LONGEST_SIDE
 from napari_gaussfit.errors import FormatError
-from napari_gaussfit.field import GaussianField
 from napari_gaussfit.files import replacing
-from napari_gaussfit.gaussians import Gaussians
-from napari_gaussfit.io.native import SavedFit
 from napari_gaussfit.io.xyz import covariances_in_zyx, covariances_of, scales_and_quaternions
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.gaussians import Gaussians
+from napari_gaussfit.model.result import SavedFit
 from napari_gaussfit.stacks.reading import is_number, numbers_of, parsed_json, refusing, shown
 from napari_gaussfit.stacks.units import standard_unit
 

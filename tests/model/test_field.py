@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from napari_gaussfit.camera import axis_view
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.field import GaussianField
-from napari_gaussfit.projection import render
+from napari_gaussfit.model.camera import axis_view
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.projection import render
 
 COUNT, BACKGROUND = 12, 40.0
 

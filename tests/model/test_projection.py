@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from napari_gaussfit import projection
 from napari_gaussfit._kernels import reference
-from napari_gaussfit.camera import Camera, axis_view, look_at, orbit_view
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.field import GaussianField
-from napari_gaussfit.projection import hits, project_stack, render, voxel_mip
+from napari_gaussfit.model import projection
+from napari_gaussfit.model.camera import Camera, axis_view, look_at, orbit_view
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.projection import hits, project_stack, render, voxel_mip
 from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:

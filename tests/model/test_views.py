@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_gaussfit.camera import ORBIT_ELEVATIONS
+from napari_gaussfit.model.camera import ORBIT_ELEVATIONS
+from napari_gaussfit.model.projection import StackProjector, hits
+from napari_gaussfit.model.views import EndlessShuffle, Views
 from napari_gaussfit.phantoms import beads
-from napari_gaussfit.projection import StackProjector, hits
 from napari_gaussfit.settings import TRAINING_VIEWS
-from napari_gaussfit.views import EndlessShuffle, Views
 
 if TYPE_CHECKING:
-    from napari_gaussfit.camera import Camera
+    from napari_gaussfit.model.camera import Camera
     from napari_gaussfit.stacks.stack import Stack
 
 COUNTS = [(60, 10), (60, 40), (30, 10), (12, 4), (8, 7), (8, 2), (2, 1)]

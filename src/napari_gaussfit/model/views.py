@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_gaussfit.camera import ORBIT_ELEVATIONS, axis_view, orbit
-from napari_gaussfit.projection import StackProjector, hits
+from napari_gaussfit.model.camera import ORBIT_ELEVATIONS, axis_view, orbit
+from napari_gaussfit.model.projection import StackProjector, hits
 from napari_gaussfit.settings import TRAINING_VIEWS
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_gaussfit._kernels.geometry import Rays
-    from napari_gaussfit.camera import Camera
+    from napari_gaussfit.model.camera import Camera
     from napari_gaussfit.stacks.stack import Stack
 
 TRAINING_PIXEL = 2.0

@@ -15,7 +15,7 @@ import torch
 
 from napari_gaussfit import _kernels
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.field import DEFAULT_TOLERANCE
+from napari_gaussfit.model.field import DEFAULT_TOLERANCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_gaussfit.camera import Box, Camera
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.camera import Box, Camera
+    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
 
     Image = NDArray[np.float32]

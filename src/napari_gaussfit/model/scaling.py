@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_gaussfit.field import GaussianField
+    from napari_gaussfit.model.field import GaussianField
 
 __all__ = ["WorkingStack"]
 

@@ -9,8 +9,8 @@ import pytest
 
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.fitting import fit
+from napari_gaussfit.model.scaling import WorkingStack
 from napari_gaussfit.phantoms import beads
-from napari_gaussfit.scaling import WorkingStack
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_gaussfit.camera import Camera, axis_view, look_at, orbit, orbit_view
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.model.camera import Camera, axis_view, look_at, orbit, orbit_view
 
 BOX = (np.array([-0.15, -0.05, -0.05]), np.array([11.85, 9.95, 14.95]))
 MIDDLE = (BOX[0] + BOX[1]) / 2
@@ -111,7 +111,7 @@ def test_a_ray_projects_to_its_own_pixel(camera: Camera) -> None:
         np.testing.assert_allclose(np.diff(depths), np.diff(t[:, 0]), atol=1e-4)
 
 
-@pytest.mark.notebook("mip-views", api="camera.look_at")
+@pytest.mark.notebook("mip-views", api="model.camera.look_at")
 def test_look_at_sees_its_target_in_the_middle_and_its_field_of_view_edge_to_edge() -> None:
     position, target = np.array([-20.0, 5.0, 8.0]), np.array([6.0, 5.0, 8.0])
     camera = look_at(position, target, shape=(60, 80), field_of_view=40.0)

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.field import GaussianField
-from napari_gaussfit.gaussians import Gaussians
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.gaussians import Gaussians
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +105,7 @@ sys.meta_path.insert(0, Blocked())
 import numpy as np
 from napari_gaussfit import GaussianField, Stack
 from napari_gaussfit.io.formats import read_fit, write_fit
-from napari_gaussfit.io.native import SavedFit
+from napari_gaussfit.model.result import SavedFit
 folder = Path(sys.argv[1])
 field = GaussianField.from_covariances([[1, 2, 3]], [[[4, 1, 0], [1, 3, 0], [0, 0, 2]]], [5.0])
 saved = SavedFit(field, "spot", (9, 9, 9), (1.0, 1.0, 1.0), "micrometer")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.gaussians import DIAGONAL, FWHM_PER_SIGMA, Gaussians, refuse_other_shapes
+from napari_gaussfit.model.gaussians import DIAGONAL, FWHM_PER_SIGMA, Gaussians, refuse_other_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
