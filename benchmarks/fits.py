@@ -47,7 +47,7 @@ def peak_mb() -> float:
         for line in status.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return float(line.split()[1]) * 1024 / 1e6
-    from napari_gaussfit.report import peak_memory_mb
+    from napari_gaussfit.measure.report import peak_memory_mb
 
     return peak_memory_mb()
 

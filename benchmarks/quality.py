@@ -13,7 +13,7 @@ from benchmarks.plain import PlainFit, PlainSettings
 from benchmarks.stacks import DENDRITE, open_stack
 from benchmarks.tables import Cell, Table
 from napari_gaussfit import Fit, FitSettings, render
-from napari_gaussfit.metrics import psnr
+from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.model.views import Views
 from napari_gaussfit.settings import ITERATIONS
 

@@ -13,7 +13,7 @@ import pytest
 
 from napari_gaussfit import cli
 from napari_gaussfit.fitting import HISTORY_KEYS
-from napari_gaussfit.report import Report
+from napari_gaussfit.measure.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ import torch
 
 from napari_gaussfit.errors import FitError, SettingsError
 from napari_gaussfit.fitting import FinishReason, Fit, FitState, fit
-from napari_gaussfit.metrics import psnr
+from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.phantoms import beads, neurite
 from napari_gaussfit.settings import FitSettings
 

@@ -17,7 +17,7 @@ from napari_gaussfit.losses import (
     squared_error,
     voxel_loss,
 )
-from napari_gaussfit.metrics import ssim
+from napari_gaussfit.measure.metrics import ssim
 from napari_gaussfit.model.field import GaussianField
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from napari_gaussfit.report import Report
+    from napari_gaussfit.measure.report import Report
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from napari_gaussfit.fitting import Fit, FitState, fit
-from napari_gaussfit.metrics import psnr
+from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.model.projection import project_stack, render
 from napari_gaussfit.model.views import Views
 from napari_gaussfit.phantoms import beads

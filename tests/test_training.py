@@ -14,7 +14,7 @@ import torch
 from napari_gaussfit import objective, training
 from napari_gaussfit.errors import FitError, SettingsError
 from napari_gaussfit.fitting import Fit, fit
-from napari_gaussfit.metrics import psnr
+from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.objective import BRICK, VOXELS_PER_STEP, _bricks
 from napari_gaussfit.phantoms import beads, neurite

@@ -15,7 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.offsetbox import AnchoredOffsetbox, AuxTransformBox, HPacker, TextArea
 from matplotlib.patches import Rectangle
 
-from napari_gaussfit.metrics import psnr
+from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.model.camera import AXIS_NAMES, axis_view
 from napari_gaussfit.model.projection import render
 from napari_gaussfit.model.scaling import WorkingStack

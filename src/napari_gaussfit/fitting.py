@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.convergence import Convergence
+    from napari_gaussfit.measure.report import Report
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.refinement import Comparer, Comparison
-    from napari_gaussfit.report import Report
     from napari_gaussfit.stacks.stack import Stack
     from napari_gaussfit.training import StepValues, Trainer
 
@@ -434,7 +434,7 @@ class Fit:
         FitError
             If the fit has not begun.
         """
-        from napari_gaussfit.report import make_report
+        from napari_gaussfit.measure.report import make_report
 
         trainer, convergence = self._begun(), self._converged()
         reports = [

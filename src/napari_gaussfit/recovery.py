@@ -78,7 +78,7 @@ def against_truth(found: GaussianField, phantom: Phantom) -> tuple[float, float]
     held_out, voxels : float
         Mean over the ten views that a default fit holds out, and that of the voxels; in dB.
     """
-    from napari_gaussfit.metrics import psnr
+    from napari_gaussfit.measure.metrics import psnr
     from napari_gaussfit.model.projection import render
     from napari_gaussfit.model.views import Views
     from napari_gaussfit.settings import FitSettings

@@ -54,7 +54,7 @@ from napari_gaussfit._kernels import (
 from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 from napari_gaussfit._kernels.cuda_launch import launch
 from napari_gaussfit.density import widen
-from napari_gaussfit.metrics import psnr
+from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings

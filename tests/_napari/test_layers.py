@@ -14,7 +14,7 @@ from saved_fits import PLACEMENT, SHAPE, SPACING, some_field, some_fit
 from napari_gaussfit._napari import layers
 from napari_gaussfit._napari.placement import Placement
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.io.csv import measurements
+from napari_gaussfit.measure.table import measurements
 from napari_gaussfit.model.result import SavedFit
 
 if TYPE_CHECKING:

@@ -211,7 +211,7 @@ def test_rays_that_miss_a_stack_show_its_smallest_value(stack: Stack) -> None:
 
 
 def test_a_stack_and_the_field_that_made_it_have_the_same_projections() -> None:
-    from napari_gaussfit.metrics import psnr
+    from napari_gaussfit.measure.metrics import psnr
     from napari_gaussfit.phantoms import separated
 
     phantom = separated(count=6, shape=(30, 50, 50))

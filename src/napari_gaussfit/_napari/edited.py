@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_gaussfit._napari.layers import METADATA
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.io.csv import measurements
+from napari_gaussfit.measure.table import measurements
 from napari_gaussfit.model.field import GaussianField
 
 if TYPE_CHECKING:

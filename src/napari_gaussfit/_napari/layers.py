@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_gaussfit._napari.placement import METADATA
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.io.csv import measurements
+from napari_gaussfit.measure.table import measurements
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

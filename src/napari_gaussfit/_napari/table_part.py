@@ -189,7 +189,7 @@ class TablePart(QWidget):
 
         `edited` says that they are no more as their fit left them.
         """
-        from napari_gaussfit.io.csv import measurements
+        from napari_gaussfit.measure.table import measurements
 
         self._follow(points)
         self._unit, self._stack, self._spacing = fit.unit, fit.stack, np.asarray(fit.spacing)

@@ -1,4 +1,4 @@
-"""The table of a field's Gaussians, a row each, and the CSV file of it.
+"""The CSV file of the table of Gaussians, and points to begin at from any.
 
 napari opens the file as points, since its first columns are those of napari's own points files.
 The background is no Gaussian and has no row; it is in ``report.json`` and in the native format.
@@ -16,8 +16,9 @@ import pandas as pd
 
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.files import replacing
+from napari_gaussfit.measure.table import AXES, CHANNEL, COVARIANCES, VOXEL_AXES, measurements
 from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
+from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.stacks.reading import refusing
 from napari_gaussfit.stacks.units import standard_unit
 
@@ -29,75 +30,13 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.model.result import StackFacts
 
-__all__ = ["measurements", "read_channels", "read_csv", "read_points", "write_csv"]
+__all__ = ["read_channels", "read_csv", "read_points", "write_csv"]
 
-_AXES = ("z", "y", "x")
-
-_VOXEL_AXES = ("axis-0", "axis-1", "axis-2")
-"""The columns of napari's points files, here of the same positions in voxels."""
-
-_COVARIANCES = {
-    "cov_zz": (0, 0),
-    "cov_zy": (0, 1),
-    "cov_zx": (0, 2),
-    "cov_yy": (1, 1),
-    "cov_yx": (1, 2),
-    "cov_xx": (2, 2),
-}
-
-_CHANNEL = "amplitude_"
-"""What the columns of the amplitudes of several channels begin with; their numbers follow."""
 
 _SEPARATORS = (",", ";", "\t")
 
-_NEEDED = (*_AXES, "amplitude", *_COVARIANCES, "unit")
+_NEEDED = (*AXES, "amplitude", *COVARIANCES, "unit")
 """The columns that make a field; the others follow from them."""
-
-
-def measurements(
-    field: GaussianField, spacing: Sequence[float], others: Sequence[GaussianField] = ()
-) -> pd.DataFrame:
-    """Return what there is to know of each Gaussian, a row each.
-
-    Parameters
-    ----------
-    field : GaussianField
-        K Gaussians.
-    spacing : sequence of float
-        (dz, dy, dx) of the stack, in the field's unit.
-    others : sequence of GaussianField
-        Of several channels, those after the first, which is `field`.
-
-    Returns
-    -------
-    DataFrame, K rows
-        index; axis-0, axis-1, axis-2 (centre in pixels, z y x); z, y, x (centre in `unit`);
-        amplitude (raw intensity); cov_zz, cov_zy, cov_zx, cov_yy, cov_yx, cov_xx (`unit`
-        squared); sigma_1..3 and fwhm_1..3 (along the principal axes, descending, in `unit`);
-        axis_1_z, axis_1_y, axis_1_x, .. axis_3_x (these axes' unit vectors, in either direction);
-        integrated_intensity (raw intensity times `unit` cubed); where there are several
-        channels, amplitude_0, integrated_intensity_0, amplitude_1, .. of each, beside those of
-        the first under the names above; unit. In float64.
-    """
-    gaussians = field.numpy()
-    means, covariances = gaussians.means.astype(np.float64), gaussians.covariances
-    sigmas, axes = gaussians.principal()
-    pixels = means / np.asarray(spacing, dtype=np.float64)
-    columns: dict[str, NDArray[np.generic]] = {"index": np.arange(len(field))}
-    columns |= {axis: pixels[:, n] for n, axis in enumerate(_VOXEL_AXES)}
-    columns |= {axis: means[:, n] for n, axis in enumerate(_AXES)}
-    columns["amplitude"] = gaussians.amplitudes.astype(np.float64)
-    columns |= {name: covariances[:, i, j] for name, (i, j) in _COVARIANCES.items()}
-    columns |= {f"sigma_{n + 1}": sigmas[:, n] for n in range(3)}
-    columns |= {f"fwhm_{n + 1}": FWHM_PER_SIGMA * sigmas[:, n] for n in range(3)}
-    columns |= {
-        f"axis_{n + 1}_{axis}": axes[:, n, i] for n in range(3) for i, axis in enumerate(_AXES)
-    }
-    columns["integrated_intensity"] = gaussians.integrated_intensities()
-    for n, channel in enumerate((field, *others) if others else ()):
-        columns[f"{_CHANNEL}{n}"] = channel.numpy().amplitudes.astype(np.float64)
-        columns[f"integrated_intensity_{n}"] = channel.numpy().integrated_intensities()
-    return pd.DataFrame(columns).assign(unit=field.unit)
 
 
 def write_csv(
@@ -192,15 +131,15 @@ def _channels_of(source: Path, backgrounds: Sequence[float]) -> tuple[GaussianFi
             f"{source}: lacks the columns {', '.join(missing)}; it has "
             f"{', '.join(map(str, table.columns))}, expected {', '.join(_NEEDED)}"
         )
-    found = [name for name in table if re.fullmatch(_CHANNEL + "[0-9]+", str(name))]
-    brightness = [f"{_CHANNEL}{n}" for n in range(len(found))] or ["amplitude"]
+    found = [name for name in table if re.fullmatch(CHANNEL + "[0-9]+", str(name))]
+    brightness = [f"{CHANNEL}{n}" for n in range(len(found))] or ["amplitude"]
     numbers = _checked_numbers(source, table, brightness)
     covariances = np.empty((len(table), 3, 3))
-    for name, (i, j) in _COVARIANCES.items():
+    for name, (i, j) in COVARIANCES.items():
         covariances[:, i, j] = covariances[:, j, i] = numbers[name]
     unit, factor = _checked_unit(source, table)
     gaussians = Gaussians.from_covariances(
-        numbers[list(_AXES)].to_numpy() * factor,
+        numbers[list(AXES)].to_numpy() * factor,
         covariances * factor**2,
         numbers[brightness[0]].to_numpy(),
         background=backgrounds[0],
@@ -280,8 +219,8 @@ def read_points(path: str | os.PathLike[str], stack: StackFacts) -> NDArray[np.f
     """
     source = Path(path)
     table = _parsed(source)
-    in_unit = set(_AXES) <= set(table)
-    columns = _AXES if in_unit else _VOXEL_AXES
+    in_unit = set(AXES) <= set(table)
+    columns = AXES if in_unit else VOXEL_AXES
     if not set(columns) <= set(table) or (not in_unit and "axis-3" in table):
         raise FormatError(
             f"{source}: has the columns {', '.join(map(str, table.columns))}; expected z, y, x "
@@ -317,7 +256,7 @@ def _checked_numbers(path: Path, table: pd.DataFrame, brightness: list[str]) -> 
     missing = [name for name in brightness if name not in table]
     if missing:
         raise FormatError(f"{path}: lacks the columns {', '.join(missing)} between its channels")
-    return _finite(path, table, [*_AXES, *_COVARIANCES, *brightness])
+    return _finite(path, table, [*AXES, *COVARIANCES, *brightness])
 
 
 def _finite(path: Path, table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

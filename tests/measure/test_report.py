@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from napari_gaussfit.metrics import psnr
-from napari_gaussfit.model.projection import project_stack, render
-from napari_gaussfit.model.scaling import WorkingStack
-from napari_gaussfit.model.views import Views
-from napari_gaussfit.phantoms import Phantom, separated
-from napari_gaussfit.report import (
+from napari_gaussfit.measure.metrics import psnr
+from napari_gaussfit.measure.report import (
     TRAINING_VIEWS_REPORTED,
     Report,
     make_report,
     peak_memory_mb,
 )
+from napari_gaussfit.model.projection import project_stack, render
+from napari_gaussfit.model.scaling import WorkingStack
+from napari_gaussfit.model.views import Views
+from napari_gaussfit.phantoms import Phantom, separated
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
