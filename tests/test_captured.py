@@ -66,7 +66,7 @@ def steps_of(log: Log, monkeypatch: pytest.MonkeyPatch, *, graphs: bool) -> Capt
     rules = Rules("squared", 0.0, True, 0.01, 0.02, (1e-5, 1e-3))
     steps = CapturedSteps(rules, state, None, None)
     monkeypatch.setattr(steps, "_take", log.take)
-    monkeypatch.setattr(steps, "_graphs", graphs)
+    monkeypatch.setattr(steps.graphs, "_captures", graphs)
     return steps
 
 
