@@ -129,21 +129,24 @@ def sites(residual: NDArray[np.float32], most: int) -> Sites:
     from napari_gaussfit._kernels import cpu_matches, threads
 
     residual = np.ascontiguousarray(residual, np.float32)
-    gains = np.zeros(residual.shape, np.float32)
-    which = np.zeros(residual.shape, np.uint8)
+    gains = np.empty(residual.shape, np.float32)
+    which = np.empty(residual.shape, np.uint8)
     top = np.empty(residual.shape, np.bool_)
-    tasks = [
-        partial(cpu_matches.match_planes, residual, filters(shape), worth(shape), n, gains, which)
-        for n, shape in enumerate(SHAPES)
-    ]
-    for task in (*tasks, partial(cpu_matches.mark_maxima, gains, APART, top)):
+    shaped = tuple(filters(shape) for shape in SHAPES)
+    worths = np.array([worth(shape) for shape in SHAPES])
+    for task in (
+        partial(cpu_matches.match_planes, residual, shaped, worths, gains, which),
+        partial(cpu_matches.mark_maxima, gains, APART, top),
+    ):
         threads.run_pieces(task, len(residual))
-    places, gain = np.argwhere(top), gains[top]
+    places = np.flatnonzero(top)
+    gain = gains.reshape(-1)[places]
     best = np.argsort(-gain, kind="stable")[:most]
     places, gain = places[best], gain[best]
-    chosen = which[tuple(places.T)]
-    worths = np.array([worth(shape) for shape in SHAPES])[chosen]
-    return Sites(places, np.asarray(SHAPES)[chosen], 2**1.5 * np.sqrt(gain / worths), gain)
+    chosen = which.reshape(-1)[places]
+    voxels = np.stack(np.unravel_index(places, residual.shape), 1)
+    amplitudes = 2**1.5 * np.sqrt(gain / worths[chosen])
+    return Sites(voxels, np.asarray(SHAPES)[chosen], amplitudes, gain)
 
 
 def filters(shape: Triple) -> tuple[Filter, Filter, Filter]:

@@ -19,13 +19,12 @@ def noise(shape: tuple[int, int, int]) -> np.ndarray:
 @pytest.mark.parametrize("volume", VOLUMES)
 def test_gains_are_those_of_filtering_with_each_shape(volume: tuple[int, int, int]) -> None:
     residual = noise(volume)
-    gains, which = np.zeros(volume, np.float32), np.zeros(volume, np.uint8)
-    for n, shape in enumerate(SHAPES):
-        # In uneven pieces: no plane is done twice, and none is forgotten.
-        for first, end in ((0, 1), (1, volume[0])):
-            cpu_matches.match_planes(
-                residual, filters(shape), worth(shape), n, gains, which, first, end
-            )
+    gains, which = np.full(volume, np.nan, np.float32), np.full(volume, 9, np.uint8)
+    shaped = tuple(filters(shape) for shape in SHAPES)
+    worths = np.array([worth(shape) for shape in SHAPES])
+    # In uneven pieces: no plane is done twice, and none is forgotten.
+    for first, end in ((0, 1), (1, volume[0])):
+        cpu_matches.match_planes(residual, shaped, worths, gains, which, first, end)
     filtered = [
         gaussian_filter(residual.astype(float), shape, mode="constant", truncate=3.0)
         for shape in SHAPES

@@ -10,7 +10,16 @@ from numba import njit
 
 from napari_gaussfit._kernels import arithmetic, vectors
 from napari_gaussfit._kernels.arithmetic import F
-from napari_gaussfit._kernels.vectors import WIDTH, add_to, filled, load, ramp, total, up_to
+from napari_gaussfit._kernels.vectors import (
+    WIDTH,
+    add_to,
+    filled,
+    load,
+    ramp,
+    total,
+    up_to,
+    weighted,
+)
 
 SOME = np.random.default_rng(3).uniform(0.1, 9.0, (3, 2 * WIDTH)).astype(np.float32)
 
@@ -102,3 +111,22 @@ def test_reductions_look_at_every_lane_and_at_no_other(last: int) -> None:
     seen = row[:WIDTH]
     true = [seen.sum(), seen.min(), seen.max(), seen[: last + 1].sum()]
     assert _reduced(row, last) == pytest.approx(true, rel=1e-6)
+
+
+FOUR = tuple[float, float, float, float]
+
+
+@njit
+def _weighted(volume: np.ndarray, at: tuple[int, int, int], wz: FOUR, wy: FOUR, wx: FOUR) -> float:
+    return weighted(volume, at, wz, wy, wx)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("at", [(0, 0, 0), (2, 1, 3), (3, 2, 5)])
+def test_numbers_are_weighted_along_each_axis(at: tuple[int, int, int]) -> None:
+    source = np.random.default_rng(4)
+    volume = source.uniform(-1.0, 1.0, (7, 6, 9)).astype(np.float32)
+    z, y, x = at
+    weights = source.uniform(0.1, 1.0, (3, 4)).astype(np.float32)
+    true = np.einsum("abc,a,b,c", volume[z : z + 4, y : y + 4, x : x + 4], *weights)
+    found = _weighted(volume, at, *(tuple(row) for row in weights))
+    assert found == pytest.approx(true, abs=1e-6)

@@ -14,6 +14,7 @@ from napari_gaussfit._kernels.arithmetic import HALF, ONE, ZERO, Array, F, Vecto
 from napari_gaussfit._kernels.compiled import njit
 from napari_gaussfit._kernels.cpu_bounds import Codes
 from napari_gaussfit._kernels.spline import BOTH_MARGINS, place, weights
+from napari_gaussfit._kernels.vectors import weighted
 
 BLOCK = 32  # samples that are passed over together
 
@@ -24,15 +25,9 @@ def _interpolate(coefficients: Array, z: F, y: F, x: F) -> F:
     z, y, x = z + ONE, y + ONE, x + ONE
     iz, iy, ix = int(z), int(y), int(x)
     wz, wy, wx = weights(z - F(iz)), weights(y - F(iy)), weights(x - F(ix))
-    # Unsigned, as a signed index is asked 64 times whether it counts from the end.
-    x0, x1, x2, x3 = np.uintp(ix), np.uintp(ix + 1), np.uintp(ix + 2), np.uintp(ix + 3)
-    value = ZERO
-    for a in range(4):
-        plane = ZERO
-        for b in range(4):
-            row = coefficients[np.uintp(iz + a), np.uintp(iy + b)]
-            plane += wy[b] * (wx[0] * row[x0] + wx[1] * row[x1] + wx[2] * row[x2] + wx[3] * row[x3])
-        value += wz[a] * plane
+    # Unsigned, as a signed index is asked whether it counts from the end.
+    index = np.uintp(iz), np.uintp(iy), np.uintp(ix)
+    value: F = weighted(coefficients, index, wz, wy, wx)
     return value
 
 

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.arithmetic import ZERO, Array
 from napari_gaussfit._kernels.compiled import njit
+from napari_gaussfit._kernels.vectors import WIDTH, add_to, filled, load
+
+Filter = tuple[Array, Array, Array]
 
 
 @njit(inline="always")
@@ -19,47 +22,76 @@ def _add(weight: np.float32, source: Array, row: Array) -> None:
         row[x] += weight * source[x]
 
 
+@njit(inline="always")
+def _filter_plane(residual: Array, z: int, along_z: Array, ry: int, plane: Array) -> None:
+    """Set rows of `plane`, from row `ry` on, to plane z of what is filtered along z."""
+    depth, rows, columns = residual.shape
+    rz = len(along_z) // 2
+    for y in range(rows):
+        row = plane[ry + y, :columns]
+        row[:] = ZERO
+        for other in range(max(0, z - rz), min(depth, z + rz + 1)):
+            _add(along_z[other - z + rz], residual[other, y], row)
+
+
+@njit(inline="always")
+def _filter_row(
+    plane: Array, y: int, along_y: Array, along_x: Array, padded: Array, row: Array
+) -> None:
+    """Set `row` to row y of a plane filtered along y and x; `padded` is working memory.
+
+    A sum stays in a register until it is complete.
+    """
+    rx = len(along_x) // 2
+    padded[:] = ZERO
+    for x in range(0, len(row), WIDTH):
+        total = filled(ZERO)
+        for n in range(len(along_y)):
+            total = total + along_y[n] * load(plane, (y + n, x))
+        add_to(padded, (rx + x,), total)
+    row[:] = ZERO
+    for x in range(0, len(row), WIDTH):
+        total = filled(ZERO)
+        for n in range(len(along_x)):
+            total = total + along_x[n] * load(padded, (x + n,))
+        add_to(row, (x,), total)
+
+
 @njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 def match_planes(
     residual: Array,
-    filters: tuple[Array, Array, Array],
-    worth: np.float32,
-    index: int,
+    filters: tuple[Filter, ...],
+    worths: Array,
     gains: Array,
     shapes: NDArray[np.uint8],
     first: int,
     end: int,
 ) -> None:
-    """Raise `gains` [Z, Y, X] on planes [first, end) where this filter wins more, and say so.
+    """Set `gains` [Z, Y, X] on planes [first, end) to what the best filter wins, `shapes` to which.
 
-    residual : [Z, Y, X]; filters : along z, y and x, each of odd length; worth : of the square of
-    what is filtered; shapes : [Z, Y, X], the `index` of the filter that wins most.
+    residual : [Z, Y, X]; filters : along z, y and x, each of odd length; worths : of the square of
+    what each has filtered. Where none wins anything, `shapes` is 0.
     """
-    depth, rows, columns = residual.shape
-    along_z, along_y, along_x = filters
-    rz, ry, rx = len(along_z) // 2, len(along_y) // 2, len(along_x) // 2
-    plane = np.empty((rows, columns), np.float32)
-    padded = np.zeros(columns + 2 * rx, np.float32)
-    row = np.empty(columns, np.float32)
+    rows, columns = residual.shape[1], residual.shape[2]
+    width = -(-columns // WIDTH) * WIDTH
+    row = np.empty(width, np.float32)
+    gains[first:end], shapes[first:end] = ZERO, 0
     for z in range(first, end):
-        for y in range(rows):
-            plane[y] = ZERO
-            for other in range(max(0, z - rz), min(depth, z + rz + 1)):
-                _add(along_z[other - z + rz], residual[other, y], plane[y])
-        for y in range(rows):
-            inner = padded[rx : rx + columns]
-            inner[:] = ZERO
-            for other in range(max(0, y - ry), min(rows, y + ry + 1)):
-                _add(along_y[other - y + ry], plane[other], inner)
-            row[:] = ZERO
-            for n in range(len(along_x)):
-                _add(along_x[n], padded[n : n + columns], row)
-            best, which = gains[z, y], shapes[z, y]
-            for x in range(columns):
-                gain = worth * max(row[x], ZERO) ** 2
-                if gain > best[x]:
-                    best[x] = gain
-                    which[x] = index
+        for index in range(len(filters)):
+            along_z, along_y, along_x = filters[index]
+            worth, ry = worths[index], len(along_y) // 2
+            # Nothing beyond the faces: what is filtered there stays 0.
+            plane = np.zeros((rows + 2 * ry, width), np.float32)
+            padded = np.empty(width + len(along_x), np.float32)
+            _filter_plane(residual, z, along_z, ry, plane)
+            for y in range(rows):
+                _filter_row(plane, y, along_y, along_x, padded, row)
+                best, which = gains[z, y], shapes[z, y]
+                for x in range(columns):
+                    gain = worth * max(row[x], ZERO) ** 2
+                    more = gain > best[x]
+                    best[x] = gain if more else best[x]
+                    which[x] = index if more else which[x]
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
@@ -69,29 +101,19 @@ def mark_maxima(
     """Set `top` [Z, Y, X] on planes [first, end) to where no gain within reach is larger."""
     depth, rows, columns = gains.shape
     rz, ry, rx = reach
+    padded = np.zeros(columns + 2 * rx, np.float32)
+    largest = padded[rx : rx + columns]
     for z in range(first, end):
         for y in range(rows):
+            largest[:] = ZERO
+            for plane in range(max(0, z - rz), min(depth, z + rz + 1)):
+                for line in range(max(0, y - ry), min(rows, y + ry + 1)):
+                    other = gains[plane, line]
+                    for x in range(columns):
+                        largest[x] = max(largest[x], other[x])
+            row, marks = gains[z, y], top[z, y]
             for x in range(columns):
-                top[z, y, x] = gains[z, y, x] > ZERO and not _is_beaten(
-                    gains,
-                    gains[z, y, x],
-                    (max(0, z - rz), min(depth, z + rz + 1)),
-                    (max(0, y - ry), min(rows, y + ry + 1)),
-                    (max(0, x - rx), min(columns, x + rx + 1)),
-                )
-
-
-@njit(nogil=True, error_model="numpy", cache=True)
-def _is_beaten(
-    gains: Array,
-    gain: np.float32,
-    planes: tuple[int, int],
-    rows: tuple[int, int],
-    columns: tuple[int, int],
-) -> bool:
-    for z in range(planes[0], planes[1]):
-        for y in range(rows[0], rows[1]):
-            for x in range(columns[0], columns[1]):
-                if gains[z, y, x] > gain:
-                    return True
-    return False
+                beside = ZERO
+                for n in range(2 * rx + 1):
+                    beside = max(beside, padded[x + n])
+                marks[x] = (row[x] > ZERO) & (row[x] >= beside)
