@@ -10,8 +10,8 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_gaussfit.fitting.trainer import Trainer
     from napari_gaussfit.stacks.stack import Stack
-    from napari_gaussfit.training import Trainer
 
 Parameters = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -58,7 +58,7 @@ def pairs_per_volume(cholesky: torch.Tensor, amplitudes: torch.Tensor, cutoff: f
 def trainer_after(stack: Stack, gaussians: int, steps: int) -> Trainer:
     """A fit's trainer as it stands after some steps."""
     from napari_gaussfit import FitSettings
-    from napari_gaussfit.training import Trainer
+    from napari_gaussfit.fitting.trainer import Trainer
 
     settings = FitSettings(gaussians=gaussians)
     trainer = Trainer(stack, settings)

@@ -13,7 +13,7 @@ from benchmarks.tables import Cell, Table
 from napari_gaussfit._kernels import adam, cpu, cpu_views, cuda, reference
 from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 from napari_gaussfit._kernels.geometry import Grid
-from napari_gaussfit.density import widen
+from napari_gaussfit.fitting.bounds import widen
 from napari_gaussfit.model.camera import orbit
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ began = time.perf_counter()
 import {module}
 print(time.perf_counter() - began)
 """
-MODULES = ("napari_gaussfit", "napari_gaussfit.fitting", "torch")
+MODULES = ("napari_gaussfit", "napari_gaussfit.fitting.fit", "torch")
 
 
 def seconds_to_import(module: str) -> float:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from benchmarks.options import Options
     from benchmarks.stacks import Task
     from napari_gaussfit._kernels.cpu_stacks import SplineVolume
-    from napari_gaussfit.training import Trainer
+    from napari_gaussfit.fitting.trainer import Trainer
 
 REFERENCE_PAIRS_AT_ONCE = 200_000
 """Points times Gaussians of one dense call: its fastest size; larger ones wait for memory."""

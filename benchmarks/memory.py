@@ -41,7 +41,7 @@ def synthetic(shape: Shape) -> Stack:
 def measured_and_predicted(shape: Shape, gaussians: int, steps: int) -> tuple[float, float]:
     """Fit a synthetic stack, report included, in a process of its own: MB taken and predicted."""
     from napari_gaussfit import FitSettings, fit
-    from napari_gaussfit.memory import predict_memory
+    from napari_gaussfit.fitting.memory import predict_memory
 
     stack = synthetic(shape)
     settings = FitSettings(gaussians=gaussians, iterations=steps)

@@ -26,8 +26,8 @@ from plyfile import PlyData, PlyElement
 
 from napari_gaussfit import running
 from napari_gaussfit.cli import main
+from napari_gaussfit.fitting.memory import PROCESS, predict_memory
 from napari_gaussfit.io.native import load_fit
-from napari_gaussfit.memory import PROCESS, predict_memory
 from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
@@ -36,7 +36,7 @@ from napari_gaussfit.stacks.tiff import write_ome_tiff
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_gaussfit.fitting import Fit
+    from napari_gaussfit.fitting.fit import Fit
 
     Capture = pytest.CaptureFixture[str]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from napari_gaussfit import cli
-from napari_gaussfit.fitting import HISTORY_KEYS
+from napari_gaussfit.fitting.snapshot import HISTORY_KEYS
 from napari_gaussfit.measure.report import Report
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from napari_gaussfit.figures import comparisons, draw_projections, scale_bar_length
-from napari_gaussfit.fitting import FitResult, fit
+from napari_gaussfit.fitting.fit import FitResult, fit
 from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings
 

@@ -20,7 +20,7 @@ import tifffile
 import torch
 
 from attacked import outcomes
-from napari_gaussfit.fitting import Fit
+from napari_gaussfit.fitting.fit import Fit
 from napari_gaussfit.io.csv import write_csv
 from napari_gaussfit.io.native import load_fit, save_fit
 from napari_gaussfit.io.ply import write_ply

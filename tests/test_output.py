@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from napari_gaussfit.errors import FormatError, OutputError, SettingsError
-from napari_gaussfit.fitting import Fit
+from napari_gaussfit.fitting.fit import Fit
 from napari_gaussfit.io.native import load_fit
 from napari_gaussfit.output import (
     FitFolder,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from napari_gaussfit.fitting import fit
+from napari_gaussfit.fitting.fit import fit
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_gaussfit.fitting import FitResult, fit
+from napari_gaussfit.fitting.fit import FitResult, fit
 from napari_gaussfit.phantoms import Phantom, separated
 from napari_gaussfit.recovery import errors_of, errors_under_noise
 from napari_gaussfit.settings import FitSettings

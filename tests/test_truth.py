@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from napari_gaussfit.fitting import fit
+from napari_gaussfit.fitting.fit import fit
 from napari_gaussfit.phantoms import photon_counts, spots
 from napari_gaussfit.recovery import against_truth, errors_of, intensity_errors
 from napari_gaussfit.settings import FitSettings

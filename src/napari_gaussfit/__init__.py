@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_gaussfit.fitting import Fit, FitResult, FitState, Snapshot, fit
+    from napari_gaussfit.fitting.fit import Fit, FitResult, fit
+    from napari_gaussfit.fitting.snapshot import FitState, Snapshot
     from napari_gaussfit.model.camera import Camera
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.projection import project_stack, render
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Camera": "model.camera",
-    "Fit": "fitting",
-    "FitResult": "fitting",
+    "Fit": "fitting.fit",
+    "FitResult": "fitting.fit",
     "FitSettings": "settings",
-    "FitState": "fitting",
+    "FitState": "fitting.snapshot",
     "GaussianField": "model.field",
-    "Snapshot": "fitting",
+    "Snapshot": "fitting.snapshot",
     "Stack": "stacks.stack",
-    "fit": "fitting",
+    "fit": "fitting.fit",
     "project_stack": "model.projection",
     "render": "model.projection",
 }

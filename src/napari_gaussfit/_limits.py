@@ -1,4 +1,4 @@
-"""What float32 can work with: numbers that the kernels and the borders of the package share.
+"""What float32 and memory can work with: numbers that kernels and the borders share.
 
 Products of three widths, and squares of their ratios, stay below 3e38. A Gaussian beyond them is
 refused where it comes from outside, and is nowhere in a kernel that meets it all the same.
@@ -23,3 +23,7 @@ LONGEST_SIDE = 1_000_000
 
 BRIGHTEST = 1e36
 """Of amplitudes, backgrounds and voxels, in raw intensity: sums of a few still are float32."""
+
+MOST_HALVED = 16_000_000
+"""Cells of a voxel of which each half has a bound of its own; in larger stacks, for memory's sake,
+each whole one."""

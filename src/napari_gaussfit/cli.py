@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_gaussfit.fitting import Fit
+    from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.model.camera import Camera
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.result import SavedFit, StackBox
@@ -223,7 +223,7 @@ def _opened(arguments: argparse.Namespace, path: Path) -> tuple[Stack, ...]:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    from napari_gaussfit.fitting import Fit
+    from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.output import OUTPUTS, FitFolder, checked_folder, fit_path, holds_fit
     from napari_gaussfit.overwriting import refuse_to_replace
 
@@ -275,7 +275,7 @@ def _begin(fit: Fit, folder: FitFolder, *, force: bool) -> int:
 
 def _go_on(folder: FitFolder, given: dict[str, Any], points: Points) -> int:
     """Go on with the fit in a folder, by its own settings, from its own points."""
-    from napari_gaussfit.fitting import Fit
+    from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.output import is_finished, resumed_points, resumed_settings
     from napari_gaussfit.overwriting import claimed
     from napari_gaussfit.running import run
@@ -327,7 +327,7 @@ def _refuse_missing_device(settings: FitSettings) -> None:
 
 def _refuse_too_large(path: Path, channels: int, position: int | None) -> None:
     """Refuse a stack whose fit has no room, before its voxels are read."""
-    from napari_gaussfit.running import refuse_what_memory_cannot_hold
+    from napari_gaussfit.fitting.memory import refuse_what_memory_cannot_hold
     from napari_gaussfit.stacks.stack import read_layout
 
     layout = read_layout(path, position=position)
@@ -487,7 +487,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     from napari_gaussfit import demo
-    from napari_gaussfit.fitting import Fit
+    from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.output import OUTPUTS, FitFolder, checked_folder
     from napari_gaussfit.overwriting import refuse_to_replace
 

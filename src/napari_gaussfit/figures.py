@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
-    from napari_gaussfit.fitting import FitResult
+    from napari_gaussfit.fitting.fit import FitResult
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.settings import FitSettings
 

@@ -81,7 +81,7 @@ def open_choice(layout: StackLayout, channel: int | None, time: int | None) -> s
 
 def of_stack(stack: Stack) -> Lines:
     """Return shape, spacing, intensities, what was assumed, and a count of Gaussians for it."""
-    from napari_gaussfit.memory import predict_memory
+    from napari_gaussfit.fitting.memory import predict_memory
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.statistics import suggested_count
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from napari_gaussfit.errors import FormatError, OutOfSpaceError, OutputError, SettingsError
 from napari_gaussfit.files import replacing
-from napari_gaussfit.fitting import FitState
+from napari_gaussfit.fitting.snapshot import FitState
 from napari_gaussfit.io.csv import write_csv
 from napari_gaussfit.io.native import load_fit, save_fit
 from napari_gaussfit.model.result import SavedFit
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from napari_gaussfit.fitting import Fit, FitResult
+    from napari_gaussfit.fitting.fit import Fit, FitResult
     from napari_gaussfit.stacks.stack import Stack
 
 __all__ = [

@@ -139,7 +139,7 @@ def errors_under_noise(
 
     import pandas as pd
 
-    from napari_gaussfit.fitting import fit
+    from napari_gaussfit.fitting.fit import fit
     from napari_gaussfit.phantoms import separated
     from napari_gaussfit.settings import FitSettings
 

@@ -7,21 +7,20 @@ import signal
 import sys
 from contextlib import contextmanager
 from enum import IntEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_gaussfit.errors import StackError
-from napari_gaussfit.fitting import FitState
+from napari_gaussfit.fitting.snapshot import FitState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tqdm import tqdm
 
-    from napari_gaussfit.fitting import Fit, Snapshot
+    from napari_gaussfit.fitting.fit import Fit
+    from napari_gaussfit.fitting.snapshot import Snapshot
     from napari_gaussfit.output import FitFolder
 
-__all__ = ["Ending", "kernels_are_compiled", "refuse_what_memory_cannot_hold", "run"]
+__all__ = ["Ending", "run"]
 
 BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 
@@ -54,10 +53,12 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
     Ending
         NOT_WRITTEN where a file is missing in the end, whatever else there is.
     """
+    from napari_gaussfit._kernels.compiled import kernels_are_compiled
+    from napari_gaussfit.fitting.memory import memory_line
     from napari_gaussfit.saving import Saving, rescue
 
     if sys.stderr.isatty():
-        sys.stderr.write(_memory_line(fit))
+        sys.stderr.write(memory_line(fit))
     if not kernels_are_compiled():
         sys.stderr.write("compiling the kernels, once: this takes about half a minute\n")
     with _signals_cancel(fit):
@@ -83,17 +84,6 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
         rescue(fit, folder, result, failed)
         return Ending.NOT_WRITTEN
     return Ending.DONE if ended else Ending.INTERRUPTED
-
-
-def _memory_line(fit: Fit) -> str:
-    import psutil
-
-    from napari_gaussfit.memory import predict_memory
-
-    voxels = sum(stack.voxels.size for stack in fit.stacks)
-    needed = predict_memory(voxels, sum(stack.nbytes for stack in fit.stacks), fit.settings)
-    available = psutil.virtual_memory().available
-    return f"takes about {needed / 1e9:.2g} GB of memory; {available / 1e9:.2g} GB are free\n"
 
 
 @contextmanager
@@ -129,46 +119,3 @@ def _show(bar: tqdm[Any], snapshot: Snapshot) -> None:
     bar.set_postfix_str(f"{quality}{len(snapshot.field):,} Gaussians{when}", refresh=False)
     bar.update(snapshot.iteration - bar.n)
     bar.refresh()
-
-
-def kernels_are_compiled() -> bool:
-    """Tell whether Numba's cache holds the kernel that takes longest, newer than its sources."""
-    from napari_gaussfit._kernels import compiled, cpu_modes
-
-    sources = compiled.sources_of(Path(cpu_modes.__file__))
-    cache = Path(str(cpu_modes.find_modes.stats.cache_path))
-    newest = max((f.stat().st_mtime for f in cache.glob("cpu_modes.find_modes-*.nbi")), default=0)
-    return newest > max(source.stat().st_mtime for source in sources)
-
-
-def refuse_what_memory_cannot_hold(label: str, shape: tuple[int, int, int], nbytes: int) -> None:
-    """Check, before its voxels are read, that the fit of a stack has room.
-
-    Parameters
-    ----------
-    label : str
-        The stack, for the message.
-    shape : tuple of int
-        Its voxels, z, y, x.
-    nbytes : int
-        Its size as it is stored.
-
-    Raises
-    ------
-    StackError
-        If it has not.
-    """
-    import psutil
-
-    from napari_gaussfit.memory import PROCESS, predict_memory
-    from napari_gaussfit.settings import FitSettings
-
-    voxels = math.prod(shape)
-    needed = predict_memory(voxels, nbytes, FitSettings()) - PROCESS  # which is there already
-    available = int(psutil.virtual_memory().available)
-    if needed > available:
-        raise StackError(
-            f"{label}: its {voxels:,} voxels ({' x '.join(map(str, shape))}) need about "
-            f"{needed / 1e9:.3g} GB of memory to be fitted, {available / 1e9:.3g} GB are free; "
-            "crop or bin the stack, or close other programs"
-        )

@@ -18,7 +18,7 @@ from napari_gaussfit.output import FIT_NAME, KEPT_PREFIX, OUTPUTS
 from napari_gaussfit.overwriting import claimed, refuse_to_replace
 
 if TYPE_CHECKING:
-    from napari_gaussfit.fitting import Fit, FitResult
+    from napari_gaussfit.fitting.fit import Fit, FitResult
     from napari_gaussfit.output import Failures, FitFolder
 
 __all__ = ["Saving", "rescue"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_gaussfit.losses import squared_error
+from napari_gaussfit.fitting.losses import squared_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -38,8 +38,8 @@ from napari_gaussfit._kernels import (
 )
 from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 from napari_gaussfit._kernels.cuda_graphs import Graphs
-from napari_gaussfit.captured import State
-from napari_gaussfit.captured_relocation import CapturedRelocation
+from napari_gaussfit.fitting.cuda_relocation import CapturedRelocation
+from napari_gaussfit.fitting.cuda_steps import State
 
 KERNELS = (
     cuda_adam,

@@ -28,7 +28,7 @@ from scenes import (
 )
 from torch import Tensor
 
-from napari_gaussfit import _kernels, captured_relocation, objective, relocation, training
+from napari_gaussfit import _kernels
 from napari_gaussfit._kernels import (
     Rays,
     adam,
@@ -53,12 +53,22 @@ from napari_gaussfit._kernels import (
 )
 from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 from napari_gaussfit._kernels.cuda_launch import launch
-from napari_gaussfit.density import widen
+from napari_gaussfit.fitting import (
+    cuda_relocation as captured_relocation,
+)
+from napari_gaussfit.fitting import (
+    objective,
+    relocation,
+)
+from napari_gaussfit.fitting import (
+    trainer as training,
+)
+from napari_gaussfit.fitting.bounds import widen
+from napari_gaussfit.fitting.trainer import Trainer
 from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings
-from napari_gaussfit.training import Trainer
 
 KERNELS = (
     cuda_adam,

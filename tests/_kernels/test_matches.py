@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter, maximum_filter
 
 from napari_gaussfit._kernels import cpu_matches
-from napari_gaussfit.relocation import SHAPES, filters, worth
+from napari_gaussfit.fitting.relocation import SHAPES, filters, worth
 
 VOLUMES = [(20, 30, 40), (1, 17, 33), (3, 2, 50), (40, 1, 1), (2, 60, 5)]
 

@@ -16,7 +16,7 @@ from napari_gaussfit._napari.jobs import FitTask, ThreadJob
 from napari_gaussfit._napari.mips import ViewChoice
 from napari_gaussfit._napari.process_job import ProcessJob, start_child
 from napari_gaussfit.errors import FitError
-from napari_gaussfit.fitting import FinishReason, FitState
+from napari_gaussfit.fitting.snapshot import FinishReason, FitState
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:

@@ -569,8 +569,8 @@ def test_a_refinement_that_loses_leaves_the_fit_and_can_be_had_all_the_same(
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
     done, shown = panel.fit, panel.live.centres.data.copy()
     assert not panel.run.other.isVisibleTo(panel)
-    monkeypatch.setattr("napari_gaussfit.training.RATE_AT_END", 0.3)
-    monkeypatch.setattr("napari_gaussfit.training.REFINING_RATE_AT_END", 0.3)
+    monkeypatch.setattr("napari_gaussfit.fitting.trainer.RATE_AT_END", 0.3)
+    monkeypatch.setattr("napari_gaussfit.fitting.trainer.REFINING_RATE_AT_END", 0.3)
 
     press(panel, "Refine")
     wait_until(lambda: iteration(panel) > 30)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_gaussfit.fitting import Fit, FitState
+from napari_gaussfit.fitting.fit import Fit
+from napari_gaussfit.fitting.snapshot import FitState
 from napari_gaussfit.io.native import load_fit
 from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.settings import FitSettings

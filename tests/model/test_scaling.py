@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.fitting import fit
+from napari_gaussfit.fitting.fit import fit
 from napari_gaussfit.model.scaling import WorkingStack
 from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings

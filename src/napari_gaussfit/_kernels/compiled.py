@@ -26,7 +26,14 @@ from numba.core.caching import CacheImpl
 
 from napari_gaussfit.errors import OutputError
 
-__all__ = ["is_temporary", "keep_kernels_of", "njit", "sources_of", "stamp_of"]
+__all__ = [
+    "is_temporary",
+    "keep_kernels_of",
+    "kernels_are_compiled",
+    "njit",
+    "sources_of",
+    "stamp_of",
+]
 
 KERNELS = Path(__file__).parent
 SOURCE = KERNELS.parents[1]
@@ -177,3 +184,13 @@ def is_temporary(folder: Path) -> bool:
 
 
 keep_kernels_of(CacheImpl)
+
+
+def kernels_are_compiled() -> bool:
+    """Tell whether Numba's cache holds the kernel that takes longest, newer than its sources."""
+    from napari_gaussfit._kernels import cpu_modes
+
+    sources = sources_of(Path(cpu_modes.__file__))
+    cache = Path(str(cpu_modes.find_modes.stats.cache_path))
+    newest = max((f.stat().st_mtime for f in cache.glob("cpu_modes.find_modes-*.nbi")), default=0)
+    return newest > max(source.stat().st_mtime for source in sources)

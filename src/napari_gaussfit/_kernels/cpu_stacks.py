@@ -12,9 +12,8 @@ from napari_gaussfit._kernels.cpu_views import lengths, view_of
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.spline import MARGIN
 from napari_gaussfit._kernels.threads import run_pieces
-from napari_gaussfit._limits import BRIGHTEST
+from napari_gaussfit._limits import BRIGHTEST, MOST_HALVED
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.memory import MOST_HALVED
 
 Array = NDArray[np.float32]
 

@@ -26,7 +26,8 @@ from napari_gaussfit.model.gaussians import Gaussians
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from napari_gaussfit.fitting import Fit, Snapshot
+    from napari_gaussfit.fitting.fit import Fit
+    from napari_gaussfit.fitting.snapshot import Snapshot
     from napari_gaussfit.stacks.stack import Stack
 
 SWITCH_SECONDS = 0.001
@@ -88,8 +89,9 @@ def _answer(asked: Message, inbox: IO[bytes], outbox: Outbox) -> None:
 
 
 def _fit(asked: Message, inbox: IO[bytes], outbox: Outbox) -> None:
-    from napari_gaussfit.fitting import Fit, FitState
-    from napari_gaussfit.running import kernels_are_compiled
+    from napari_gaussfit._kernels.compiled import kernels_are_compiled
+    from napari_gaussfit.fitting.fit import Fit
+    from napari_gaussfit.fitting.snapshot import FitState
     from napari_gaussfit.settings import FitSettings
 
     if not kernels_are_compiled():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from napari_gaussfit._napari.mips import MipPair, MipThread, ViewChoice
 from napari_gaussfit.errors import FitError
-from napari_gaussfit.fitting import HISTORY_KEYS, FinishReason, FitState, Snapshot
+from napari_gaussfit.fitting.snapshot import HISTORY_KEYS, FinishReason, FitState, Snapshot
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_gaussfit.fitting import Fit
+    from napari_gaussfit.fitting.fit import Fit
+    from napari_gaussfit.fitting.refinement import Comparison
     from napari_gaussfit.model.field import GaussianField
-    from napari_gaussfit.refinement import Comparison
     from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["FitTask", "Job", "News", "ThreadJob", "described", "load_torch", "mark_end"]
@@ -98,7 +98,7 @@ class ThreadJob:
     """A fit in the thread that calls it."""
 
     def __init__(self, task: FitTask) -> None:
-        from napari_gaussfit.fitting import Fit
+        from napari_gaussfit.fitting.fit import Fit
 
         self.news = News()
         self._name = described(task)

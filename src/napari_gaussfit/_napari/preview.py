@@ -68,7 +68,7 @@ def memory_of_fit(stack: Stack) -> tuple[int, int]:
     """Return the bytes that the fit of a stack is expected to take, and those that are free."""
     import psutil
 
-    from napari_gaussfit.memory import predict_memory
+    from napari_gaussfit.fitting.memory import predict_memory
     from napari_gaussfit.settings import FitSettings
 
     needed = predict_memory(stack.voxels.size, stack.nbytes, FitSettings())

@@ -13,8 +13,8 @@ from typing import IO, TYPE_CHECKING, Any
 import napari_gaussfit
 from napari_gaussfit._napari.jobs import News, described, mark_end
 from napari_gaussfit.errors import FitError
-from napari_gaussfit.fitting import FinishReason, FitState, Snapshot
-from napari_gaussfit.refinement import Comparison
+from napari_gaussfit.fitting.refinement import Comparison
+from napari_gaussfit.fitting.snapshot import FinishReason, FitState, Snapshot
 
 if TYPE_CHECKING:
     from napari_gaussfit._napari.jobs import FitTask

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QVBox
 from napari_gaussfit._napari.worker import Phase
 
 if TYPE_CHECKING:
-    from napari_gaussfit.fitting import Snapshot
+    from napari_gaussfit.fitting.snapshot import Snapshot
 
 __all__ = ["RunPart"]
 

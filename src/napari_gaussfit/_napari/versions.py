@@ -12,7 +12,7 @@ from napari_gaussfit.model.result import SavedFit
 
 if TYPE_CHECKING:
     from napari_gaussfit._napari.jobs import FitTask, News
-    from napari_gaussfit.refinement import Comparison
+    from napari_gaussfit.fitting.refinement import Comparison
 
 __all__ = ["Choice", "Version", "version_of"]
 

@@ -21,7 +21,7 @@ from napari_gaussfit._napari.mips import MipDrawer, MipPair, ViewChoice
 from napari_gaussfit._napari.process_job import ProcessJob
 from napari_gaussfit._napari.renderer import RemoteDrawer
 from napari_gaussfit.errors import FitError
-from napari_gaussfit.fitting import FitState
+from napari_gaussfit.fitting.snapshot import FitState
 
 __all__ = ["FitWorker", "Phase"]
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from napari_gaussfit._kernels import cuda
-from napari_gaussfit.objective import RESIDUAL_TOLERANCE
-from napari_gaussfit.relocation import APART, CLOSE, DIMMEST, SHAPES, filters, worth
+from napari_gaussfit.fitting.objective import RESIDUAL_TOLERANCE
+from napari_gaussfit.fitting.relocation import APART, CLOSE, DIMMEST, SHAPES, filters, worth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_gaussfit._kernels.cuda_graphs import Graphs
-    from napari_gaussfit.captured import State
+    from napari_gaussfit.fitting.cuda_steps import State
 
 
 class CapturedRelocation:

@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("numba_cuda", reason="numba-cuda is for Linux and Windows")
 
-from napari_gaussfit.captured import CapturedSteps, Rules, State
+from napari_gaussfit.fitting.cuda_steps import CapturedSteps, Rules, State
 
 
 class Log:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from napari_gaussfit.fitting.relocation import relocate, removal_costs, sites
 from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.relocation import relocate, removal_costs, sites
 
 SHAPE, SPACING = (14, 32, 32), (0.3, 0.1, 0.1)
 VOXEL = float(np.prod(SPACING))

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_gaussfit.fitting import Fit, FitState, fit
+from napari_gaussfit.fitting.fit import Fit, fit
+from napari_gaussfit.fitting.refinement import Comparison
+from napari_gaussfit.fitting.snapshot import FitState
 from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.model.projection import project_stack, render
 from napari_gaussfit.model.views import Views
 from napari_gaussfit.phantoms import beads
-from napari_gaussfit.refinement import Comparison
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def test_a_refinement_that_loses_is_told_from_one_that_wins(
     assert won.improved
     assert won.after > won.before + 1
     assert str(won).startswith("refining was no loss: ")
-    monkeypatch.setattr("napari_gaussfit.training.RATE_AT_END", 0.5)
-    monkeypatch.setattr("napari_gaussfit.training.REFINING_RATE_AT_END", 0.5)
+    monkeypatch.setattr("napari_gaussfit.fitting.trainer.RATE_AT_END", 0.5)
+    monkeypatch.setattr("napari_gaussfit.fitting.trainer.REFINING_RATE_AT_END", 0.5)
     lost, _ = refined(done, stack)
     assert not lost.improved
     assert "what it went on from is the better fit" in str(lost)

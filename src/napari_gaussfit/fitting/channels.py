@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.fitting.objective import Found
+from napari_gaussfit.fitting.relocation import relocate
+from napari_gaussfit.fitting.seeding import DIMMEST, lit_by, seed_count, seed_field
+from napari_gaussfit.fitting.trainer import Trainer
 from napari_gaussfit.model.scaling import WorkingStack
-from napari_gaussfit.objective import Found
-from napari_gaussfit.relocation import relocate
-from napari_gaussfit.seeding import DIMMEST, lit_by, seed_count, seed_field
 from napari_gaussfit.stacks.statistics import estimate_background, smoothed
-from napari_gaussfit.training import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from napari_gaussfit.fitting.objective import Tensors
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.views import Views
-    from napari_gaussfit.objective import Tensors
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.stack import Stack
 

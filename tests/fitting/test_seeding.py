@@ -9,8 +9,14 @@ import pytest
 import torch
 
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.fitting.seeding import (
+    draw_sites,
+    local_maxima,
+    peak_widths,
+    seed_count,
+    seed_field,
+)
 from napari_gaussfit.phantoms import neurite, separated
-from napari_gaussfit.seeding import draw_sites, local_maxima, peak_widths, seed_count, seed_field
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.statistics import (
     smoothed,

@@ -8,14 +8,14 @@ import sys
 import pytest
 
 from napari_gaussfit import FitSettings
-from napari_gaussfit.memory import predict_memory
+from napari_gaussfit.fitting.memory import predict_memory
 
 HONEST = 0.2
 
 FIT = """
 import numpy as np
 from napari_gaussfit import FitSettings, Stack, fit
-from napari_gaussfit.memory import predict_memory
+from napari_gaussfit.fitting.memory import predict_memory
 voxels = np.random.default_rng(0).poisson(20, (60, 200, 250)).astype(np.uint16)
 voxels[20:30, 50:90, 60:100] += 200
 stack = Stack.from_array(voxels, spacing=(1.0, 0.5, 0.5))

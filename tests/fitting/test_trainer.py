@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from napari_gaussfit import objective, training
 from napari_gaussfit.errors import FitError, SettingsError
-from napari_gaussfit.fitting import Fit, fit
+from napari_gaussfit.fitting import objective
+from napari_gaussfit.fitting import trainer as training
+from napari_gaussfit.fitting.fit import Fit, fit
+from napari_gaussfit.fitting.objective import BRICK, VOXELS_PER_STEP, _bricks
+from napari_gaussfit.fitting.trainer import NARROWEST, RATE, RATE_AT_END, Trainer
 from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.objective import BRICK, VOXELS_PER_STEP, _bricks
 from napari_gaussfit.phantoms import beads, neurite
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
-from napari_gaussfit.training import NARROWEST, RATE, RATE_AT_END, Trainer
 
 OFF_DIAGONAL = [1, 3, 4]
 

@@ -12,8 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_gaussfit.fitting.trainer import Trainer
     from napari_gaussfit.model.field import GaussianField
-    from napari_gaussfit.training import Trainer
 
 __all__ = ["Comparer", "Comparison"]
 

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from napari_gaussfit import _kernels
-from napari_gaussfit.density import confine, widen
 from napari_gaussfit.errors import FitError
+from napari_gaussfit.fitting.bounds import confine, widen
+from napari_gaussfit.fitting.objective import CUTOFF_PER_ERROR, CUTOFFS, Objective, decibels
+from napari_gaussfit.fitting.relocation import relocate
+from napari_gaussfit.fitting.seeding import seed_count, seed_field
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.scaling import WorkingStack
-from napari_gaussfit.objective import CUTOFF_PER_ERROR, CUTOFFS, Objective, decibels
-from napari_gaussfit.relocation import relocate
-from napari_gaussfit.seeding import seed_count, seed_field
 from napari_gaussfit.settings import Device, FitSettings
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.statistics import estimate_background
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_gaussfit.captured import CapturedSteps
-    from napari_gaussfit.captured_relocation import CapturedRelocation
+    from napari_gaussfit.fitting.cuda_relocation import CapturedRelocation
+    from napari_gaussfit.fitting.cuda_steps import CapturedSteps
+    from napari_gaussfit.fitting.objective import Found, Tensors
     from napari_gaussfit.model.views import Views
-    from napari_gaussfit.objective import Found, Tensors
 
 RATE, RATE_AT_END = 0.05, 0.006
 """Steps of Adam in a Gaussian's own frame: parts of its brightness, widths and position."""
@@ -202,8 +202,8 @@ class Trainer:
 
     def _on_device(self) -> CapturedSteps:
         """Move what steps change to the device, and what they look at."""
-        from napari_gaussfit.captured import Bricks, CapturedSteps, Pixels, Rules, State
-        from napari_gaussfit.captured_relocation import CapturedRelocation
+        from napari_gaussfit.fitting.cuda_relocation import CapturedRelocation
+        from napari_gaussfit.fitting.cuda_steps import Bricks, CapturedSteps, Pixels, Rules, State
 
         settings, objective, device = self.settings, self.objective, self.device
         state = State(

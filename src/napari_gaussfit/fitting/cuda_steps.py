@@ -17,7 +17,7 @@ import torch
 from napari_gaussfit._kernels import cuda
 from napari_gaussfit._kernels.cuda_graphs import Graphs
 from napari_gaussfit._kernels.geometry import Grid
-from napari_gaussfit.losses import DARKEST_RATE, LOSSES, WINDOW, dissimilarity
+from napari_gaussfit.fitting.losses import DARKEST_RATE, LOSSES, WINDOW, dissimilarity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -367,7 +367,7 @@ class CapturedSteps:
         return self._pixels.depths[n, :rows, :width]
 
     def widen(self, spacing: Tensor, narrowest: float) -> None:
-        """Widen Gaussians that are narrower than voxels; see `density.widen`."""
+        """Widen Gaussians that are narrower than voxels; see `bounds.widen`."""
         cuda.widen(self.state.cholesky, spacing, narrowest)
 
     def numbers(self) -> Numbers:

@@ -1,7 +1,7 @@
-"""Density control: fields of more or fewer Gaussians, and the bounds that a fit keeps them in.
+"""Density control: fields of more or fewer Gaussians, with which no fit of this package works.
 
-`split`, `clone` and `prune` give the rows that an optimiser's moments move along; `widen` and
-`confine` work in place. Moving Gaussians at an equal count is `relocation`'s.
+`split`, `clone` and `prune` give the rows that an optimiser's moments move along. A fit moves
+Gaussians at an equal count, see `fitting.relocation`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_gaussfit._kernels.reference import cholesky_parameters, factors
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike
     from torch import Tensor
 
@@ -24,52 +21,6 @@ if TYPE_CHECKING:
 
 SPREAD = 0.5
 """How far from their parent's centre the outermost parts of a split lie, in its largest sigma."""
-
-
-def widen(cholesky: Tensor, spacing: Sequence[float], narrowest: float) -> None:
-    """Widen Gaussians that are narrower than voxels, in any direction, in place.
-
-    Parameters
-    ----------
-    cholesky : Tensor, shape [K, 6]
-        Cholesky parameters; changed in place.
-    spacing : sequence of float
-        (dz, dy, dx).
-    narrowest : float
-        The least sigma, in voxels.
-    """
-    step = torch.as_tensor(spacing, dtype=torch.float32)
-    lower = factors(cholesky) / step[:, None]
-    # The smallest singular value is no less than 1 / |L^-1|: most need no closer look.
-    inverse = torch.linalg.solve_triangular(lower, torch.eye(3).expand_as(lower), upper=False)
-    narrow = (inverse.square().sum((-1, -2)) > narrowest**-2).nonzero().squeeze(-1)
-    if not len(narrow):
-        return
-    chosen = lower[narrow].double()
-    values, vectors = torch.linalg.eigh(chosen @ chosen.transpose(-1, -2))
-    wide = vectors * values.clamp(min=narrowest**2)[:, None] @ vectors.transpose(-1, -2)
-    widened = torch.linalg.cholesky(wide) * step.double()[:, None]
-    cholesky[narrow] = cholesky_parameters(widened).to(cholesky.dtype)
-
-
-def confine(means: Tensor, shape: Sequence[int], spacing: Sequence[float]) -> None:
-    """Move means that lie beyond the outermost voxels' centres onto these, in place.
-
-    Between them and the faces of the box no voxel holds the field: a Gaussian centred there lifts
-    every projection and costs nothing. On noisy nuclei it took half of the difference between a
-    field's MIPs and those of its own voxels.
-
-    Parameters
-    ----------
-    means : Tensor, shape [K, 3]
-        Changed in place.
-    shape : sequence of int
-        The stack's voxels, z, y, x.
-    spacing : sequence of float
-        (dz, dy, dx).
-    """
-    for axis in range(3):
-        means[:, axis].clamp_(0.0, (shape[axis] - 1) * spacing[axis])
 
 
 @dataclass(frozen=True, eq=False)

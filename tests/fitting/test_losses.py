@@ -10,7 +10,7 @@ import torch
 
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit._kernels.reference import voxelise
-from napari_gaussfit.losses import (
+from napari_gaussfit.fitting.losses import (
     LOSSES,
     dissimilarity,
     poisson_deviance,
@@ -92,7 +92,7 @@ def test_a_perfect_prediction_costs_nothing(
     assert float(loss(images[1], images[1])) == pytest.approx(0.0, abs=1e-9)
 
 
-@pytest.mark.notebook("voxel-loss", api="losses.voxel_loss")
+@pytest.mark.notebook("voxel-loss", api="fitting.losses.voxel_loss")
 @pytest.mark.parametrize("planes", [None, 1, 4])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_loss_over_voxels_has_the_gradient_of_the_formula_in_any_batches(

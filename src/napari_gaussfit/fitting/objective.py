@@ -16,7 +16,7 @@ import torch
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.losses import DARKEST_RATE, LOSSES, dissimilarity, poisson_deviance
+from napari_gaussfit.fitting.losses import DARKEST_RATE, LOSSES, dissimilarity, poisson_deviance
 from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.model.views import EndlessShuffle, Views
 

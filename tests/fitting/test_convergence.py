@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_gaussfit.convergence import LARGEST_CHANGE, judge
-from napari_gaussfit.fitting import Fit, fit
+from napari_gaussfit.fitting.convergence import LARGEST_CHANGE, judge
+from napari_gaussfit.fitting.fit import Fit, fit
 from napari_gaussfit.phantoms import beads, separated
 from napari_gaussfit.recovery import errors_of
 from napari_gaussfit.settings import FitSettings

@@ -10,10 +10,10 @@ import math
 import threading
 import time
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from napari_gaussfit.errors import FitError, SettingsError
+from napari_gaussfit.fitting.snapshot import HISTORY_KEYS, FinishReason, FitState, Snapshot
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_gaussfit.convergence import Convergence
+    from napari_gaussfit.fitting.convergence import Convergence
+    from napari_gaussfit.fitting.refinement import Comparer, Comparison
+    from napari_gaussfit.fitting.trainer import StepValues, Trainer
     from napari_gaussfit.measure.report import Report
     from napari_gaussfit.model.field import GaussianField
-    from napari_gaussfit.refinement import Comparer, Comparison
     from napari_gaussfit.stacks.stack import Stack
-    from napari_gaussfit.training import StepValues, Trainer
 
-__all__ = ["FinishReason", "Fit", "FitResult", "FitState", "Snapshot", "fit"]
+__all__ = ["Fit", "FitResult", "fit"]
 
 T = TypeVar("T")
 
@@ -38,81 +38,6 @@ SNAPSHOT_SECONDS = 0.1
 
 COMPARISON_SECONDS = 0.2
 """What the comparison of a refinement that was cancelled may take: who cancels waits for it."""
-
-
-class FitState(StrEnum):
-    """Where a fit is; `Fit` draws the diagram."""
-
-    IDLE = "idle"
-    RUNNING = "running"
-    PAUSED = "paused"
-    FINISHED = "finished"
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-
-
-class FinishReason(StrEnum):
-    """Why a fit ended."""
-
-    ITERATIONS = "iterations"
-    MAX_SECONDS = "max_seconds"
-    CANCELLED = "cancelled"
-    ERROR = "error"
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """A fit at one moment. Anybody may hold it: it shares nothing with the fit.
-
-    Parameters
-    ----------
-    state : FitState
-        Where the fit is.
-    iteration, iterations : int
-        Steps taken, and of how many.
-    seconds : float
-        Time spent running, pauses not counted.
-    seconds_left : float
-        An estimate; NaN before the first step.
-    field : GaussianField
-        The Gaussians, in raw intensity and the stack's unit.
-    loss : float
-        Of the last step; NaN before the first.
-    held_out_psnr, train_psnr, voxel_psnr : float
-        Running values in dB; NaN where not known yet.
-    reason : FinishReason or None
-        Why it ended, None while it goes on.
-    """
-
-    state: FitState
-    iteration: int
-    iterations: int
-    seconds: float
-    seconds_left: float
-    field: GaussianField
-    loss: float
-    held_out_psnr: float
-    train_psnr: float
-    voxel_psnr: float
-    reason: FinishReason | None = None
-
-
-HISTORY_KEYS = (
-    "iteration",
-    "seconds",
-    "loss",
-    "held_out_psnr",
-    "train_psnr",
-    "voxel_psnr",
-    "gaussians",
-    "background",
-    "gradient_means",
-    "gradient_cholesky",
-    "gradient_amplitudes",
-    *("mean_z", "mean_y", "mean_x", "mean_width", "mean_amplitude"),
-    *("spread_z", "spread_y", "spread_x", "spread_width", "spread_amplitude"),
-)
-"""What `Fit.history` records, a list each: means and spreads are over the Gaussians."""
 
 
 class Fit:
@@ -272,7 +197,7 @@ class Fit:
         import torch
 
         from napari_gaussfit._kernels import device_named
-        from napari_gaussfit.training import Trainer, compile_kernels
+        from napari_gaussfit.fitting.trainer import Trainer, compile_kernels
 
         if self.settings.refine and not self._start:
             message = "refine=True: there is nothing to go on from; give Gaussians as `start`"
@@ -283,7 +208,7 @@ class Fit:
         compile_kernels(self.settings.device)
         began = time.perf_counter()
         if len(self.stacks) > 1:
-            from napari_gaussfit.channels import ChannelsTrainer
+            from napari_gaussfit.fitting.channels import ChannelsTrainer
 
             trainer: Trainer = ChannelsTrainer(
                 self.stacks, self.settings, start=self._start, points=self.points
@@ -297,7 +222,7 @@ class Fit:
             )
             self._seconds = self.history["seconds"][-1] if self.history["seconds"] else 0.0
         elif self.settings.refine:
-            from napari_gaussfit.refinement import Comparer
+            from napari_gaussfit.fitting.refinement import Comparer
 
             self._comparer = Comparer(trainer, self._start)
         self._trainer = trainer
@@ -341,8 +266,8 @@ class Fit:
         return min(1.0, max(self._begun().iteration / self.settings.steps, by_time))
 
     def _step(self, trainer: Trainer) -> None:
-        from napari_gaussfit.objective import HELD_OUT_EVERY
-        from napari_gaussfit.training import HISTORY_EVERY
+        from napari_gaussfit.fitting.objective import HELD_OUT_EVERY
+        from napari_gaussfit.fitting.trainer import HISTORY_EVERY
 
         values = trainer.step(self._progress())
         self._last = values
@@ -415,7 +340,7 @@ class Fit:
 
     def _converged(self) -> Convergence:
         """Tell by more steps, which are taken back; a fit that was cut short is not tried."""
-        from napari_gaussfit.convergence import MORE_STEPS, Convergence, judge
+        from napari_gaussfit.fitting.convergence import MORE_STEPS, Convergence, judge
 
         trainer = self._begun()
         if self._state is not FitState.FINISHED:

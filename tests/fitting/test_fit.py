@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from napari_gaussfit.errors import FitError, SettingsError
-from napari_gaussfit.fitting import FinishReason, Fit, FitState, fit
+from napari_gaussfit.fitting.fit import Fit, fit
+from napari_gaussfit.fitting.snapshot import FinishReason, FitState
 from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.phantoms import beads, neurite
 from napari_gaussfit.settings import FitSettings
@@ -21,7 +22,7 @@ from napari_gaussfit.settings import FitSettings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_gaussfit.fitting import Snapshot
+    from napari_gaussfit.fitting.snapshot import Snapshot
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
 
@@ -235,7 +236,7 @@ def voxel_psnr(field: GaussianField, stack: Stack) -> float:
 def test_a_refinement_is_at_no_step_worse_than_the_fit_that_it_goes_on_from(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("napari_gaussfit.fitting.SNAPSHOT_SECONDS", 0.0)
+    monkeypatch.setattr("napari_gaussfit.fitting.fit.SNAPSHOT_SECONDS", 0.0)
     stack = neurite(photons=None, shape=(16, 48, 48), spacing=(0.5, 0.2, 0.2)).stack
     asked = settings(gaussians=150, iterations=150)
     done = fit(stack, asked).field

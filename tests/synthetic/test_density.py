@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from napari_gaussfit.density import clone, confine, prune, split
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.synthetic.density import clone, prune, split
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def long_ones() -> GaussianField:
     return GaussianField.from_covariances(means, covariances, np.arange(1.0, 7.0), background=3.0)
 
 
-@pytest.mark.notebook("densify-prune", api="density.split")
+@pytest.mark.notebook("densify-prune", api="synthetic.density.split")
 @pytest.mark.parametrize("parts", [2, 3])
 def test_parts_of_a_split_share_amplitude_and_keep_brightness_and_middle(
     long_ones: GaussianField, parts: int
@@ -42,7 +42,7 @@ def test_parts_of_a_split_share_amplitude_and_keep_brightness_and_middle(
     assert grown.background == long_ones.background
 
 
-@pytest.mark.notebook("densify-prune", api="density.clone")
+@pytest.mark.notebook("densify-prune", api="synthetic.density.clone")
 def test_a_clone_leaves_the_sum_as_it_was(long_ones: GaussianField) -> None:
     grown, rows = clone(long_ones, long_ones.amplitudes > 4)
     assert rows.source.tolist() == [0, 1, 2, 3, 4, 5, 4, 5]
@@ -54,7 +54,7 @@ def test_a_clone_leaves_the_sum_as_it_was(long_ones: GaussianField) -> None:
     assert off < 1e-5 * float(before.max()), f"the sum changes by {off:.1e}"
 
 
-@pytest.mark.notebook("densify-prune", api="density.prune")
+@pytest.mark.notebook("densify-prune", api="synthetic.density.prune")
 def test_the_dim_the_small_the_large_and_those_outside_are_pruned() -> None:
     sigmas = np.array([[0.2] * 3, [0.2] * 3, [0.2, 0.01, 0.2], [0.2, 0.2, 5.0], [0.2] * 3])
     means = np.array([[1.0, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 3.1, 1]])
@@ -90,10 +90,3 @@ def test_moments_move_with_their_gaussians(long_ones: GaussianField) -> None:
 def test_a_split_into_one_is_refused(long_ones: GaussianField) -> None:
     with pytest.raises(SettingsError, match="parts=1: expected 2 or more"):
         split(long_ones, torch.tensor([1]), parts=1)
-
-
-def test_means_beyond_the_outermost_voxels_come_back_to_them_and_no_others_move() -> None:
-    means = torch.tensor([[-0.2, 1.0, 0.5], [0.6, 2.0, 9.0], [0.9, 0.0, 0.7]])
-    confine(means, (4, 21, 11), (0.3, 0.1, 0.1))
-    wanted = torch.tensor([[0.0, 1.0, 0.5], [0.6, 2.0, 1.0], [0.9, 0.0, 0.7]])
-    torch.testing.assert_close(means, wanted)

@@ -1,0 +1,87 @@
+"""A fit at one moment, where it is by then, and what it records along the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_gaussfit.model.field import GaussianField
+
+__all__ = ["HISTORY_KEYS", "FinishReason", "FitState", "Snapshot"]
+
+
+class FitState(StrEnum):
+    """Where a fit is; `Fit` draws the diagram."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class FinishReason(StrEnum):
+    """Why a fit ended."""
+
+    ITERATIONS = "iterations"
+    MAX_SECONDS = "max_seconds"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A fit at one moment. Anybody may hold it: it shares nothing with the fit.
+
+    Parameters
+    ----------
+    state : FitState
+        Where the fit is.
+    iteration, iterations : int
+        Steps taken, and of how many.
+    seconds : float
+        Time spent running, pauses not counted.
+    seconds_left : float
+        An estimate; NaN before the first step.
+    field : GaussianField
+        The Gaussians, in raw intensity and the stack's unit.
+    loss : float
+        Of the last step; NaN before the first.
+    held_out_psnr, train_psnr, voxel_psnr : float
+        Running values in dB; NaN where not known yet.
+    reason : FinishReason or None
+        Why it ended, None while it goes on.
+    """
+
+    state: FitState
+    iteration: int
+    iterations: int
+    seconds: float
+    seconds_left: float
+    field: GaussianField
+    loss: float
+    held_out_psnr: float
+    train_psnr: float
+    voxel_psnr: float
+    reason: FinishReason | None = None
+
+
+HISTORY_KEYS = (
+    "iteration",
+    "seconds",
+    "loss",
+    "held_out_psnr",
+    "train_psnr",
+    "voxel_psnr",
+    "gaussians",
+    "background",
+    "gradient_means",
+    "gradient_cholesky",
+    "gradient_amplitudes",
+    *("mean_z", "mean_y", "mean_x", "mean_width", "mean_amplitude"),
+    *("spread_z", "spread_y", "spread_x", "spread_width", "spread_amplitude"),
+)
+"""What `Fit.history` records, a list each: means and spreads are over the Gaussians."""

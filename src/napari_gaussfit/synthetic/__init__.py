@@ -1,0 +1,1 @@
+"""Stacks with a known truth, errors against it, and what only pages and tests use."""
