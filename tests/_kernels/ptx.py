@@ -24,7 +24,9 @@ from napari_gaussfit._kernels import (
     cuda_adam,
     cuda_device,
     cuda_gaussians,
+    cuda_losses,
     cuda_matches,
+    cuda_objective,
     cuda_overlaps,
     cuda_points,
     cuda_projections,
@@ -44,6 +46,7 @@ from napari_gaussfit.fitting.cuda_steps import State
 KERNELS = (
     cuda_adam,
     cuda_device,
+    cuda_losses,
     cuda_matches,
     cuda_overlaps,
     cuda_points,
@@ -53,7 +56,7 @@ KERNELS = (
     cuda_voxels,
     cuda_widen,
 )
-LAUNCHING = (cuda_gaussians, cuda_relocation, cuda_sums, cuda_views)
+LAUNCHING = (cuda_gaussians, cuda_objective, cuda_relocation, cuda_sums, cuda_views)
 IN_DOUBLE = {
     "cuda_overlaps.spread",
     "cuda_overlaps.removal_costs",
@@ -65,6 +68,7 @@ ELEMENTS = {
     torch.float32: types.float32,
     torch.float64: types.float64,
     torch.int32: types.int32,
+    torch.int64: types.int64,
     torch.uint8: types.uint8,
 }
 Signatures = dict[Any, tuple[Any, ...]]
@@ -131,7 +135,22 @@ def launched_types() -> Signatures:
     backend.adam_step(leaves, leaves, state, torch.ones(10))
     backend.widen(field.cholesky, torch.ones(3), 0.7)
     relocate(leaves, state)
+    lose(mip.views)
     return found
+
+
+def lose(views: backend.Views) -> None:
+    """Call what a step calls for its losses."""
+    one = torch.ones(1)
+    losses = backend.Losses(
+        darkest=1e-3, zero=0.0, rules=(0.0, 0.0, 0.0, 0.0), background=one, cutoff=one
+    )
+    which, numbers = torch.zeros(1, dtype=torch.int64), torch.ones(1, 3, dtype=torch.int32)
+    voxels = torch.ones(2, 2, 2)
+    bricks = backend.BrickTables(voxels, numbers, numbers, one, one)
+    losses.of_bricks(bricks, which, voxels[None])
+    drawn = backend.Drawn(views, which, one, one)
+    losses.of_views(drawn, views.near, views.near, first=False)
 
 
 def relocate(leaves: tuple[torch.Tensor, ...], state: tuple[torch.Tensor, ...]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -38,7 +39,9 @@ from napari_gaussfit._kernels import (
     cuda_adam,
     cuda_device,
     cuda_gaussians,
+    cuda_losses,
     cuda_matches,
+    cuda_objective,
     cuda_overlaps,
     cuda_points,
     cuda_projections,
@@ -73,6 +76,7 @@ from napari_gaussfit.settings import FitSettings
 KERNELS = (
     cuda_adam,
     cuda_device,
+    cuda_losses,
     cuda_matches,
     cuda_overlaps,
     cuda_points,
@@ -82,7 +86,7 @@ KERNELS = (
     cuda_voxels,
     cuda_widen,
 )
-LAUNCHING = (cuda_gaussians, cuda_relocation, cuda_sums, cuda_views)
+LAUNCHING = (cuda_gaussians, cuda_objective, cuda_relocation, cuda_sums, cuda_views)
 SMALL = {"overlapping": 10, "elongated": 8, "tiny": 12, "outside": 10, "one": 1}
 OF_PEAK = 1e-3
 """How far a MIP may be from the CPU's: on a flat top, four evaluations do not reach the mode."""
@@ -476,12 +480,20 @@ SAME_DECIBELS = 0.1
 HOMES = _kernels._HOMES
 
 
-def trained(monkeypatch: pytest.MonkeyPatch, backend: str, steps: int, **settings: Any) -> Trainer:
-    """A trainer after some steps, whose tensors are the CPU's and whose backend is as told."""
+@contextmanager
+def cpu_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Operations on CPU tensors go to the CPU's backend, as they do elsewhere."""
     with monkeypatch.context() as patch:
         patch.setattr(_kernels, "_HOMES", HOMES)
-        patch.setattr(_kernels, "backend_name", lambda _: backend)
         _kernels._part.cache_clear()
+        yield
+    _kernels._part.cache_clear()
+
+
+def trained(monkeypatch: pytest.MonkeyPatch, backend: str, steps: int, **settings: Any) -> Trainer:
+    """A trainer after some steps, whose tensors are the CPU's and whose backend is as told."""
+    with cpu_backend(monkeypatch), monkeypatch.context() as patch:
+        patch.setattr(_kernels, "backend_name", lambda _: backend)
         few = {"gaussians": 4, "iterations": 20, "views": 4, "held_out": 1, "device": "cpu"}
         trainer = Trainer(beads(count=3, shape=SHAPE).stack, FitSettings(**few | settings))
         assert (trainer._captured is None) == (backend == "numba")
@@ -524,6 +536,35 @@ def test_steps_of_every_kind_are_the_cpus(
     apart = float((found._first - own._first).norm() / own._first.norm())
     assert apart < 3e-3, f"gradients, in each Gaussian's own frame, are {apart:.1e} apart"
     assert found.field.background == pytest.approx(own.field.background, rel=1e-4)
+    assert found.objective.cutoff == pytest.approx(own.objective.cutoff, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective": "voxels", "loss": "poisson"},
+        {"objective": "mip", "ssim_weight": 0.5},
+        {"background": 90.0},
+    ],
+    ids=["voxels", "mip", "both"],
+)
+def test_what_a_step_found_is_read_at_once(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """Loss, errors and the norms of gradients are the CPU's."""
+    own, found = (trained(monkeypatch, name, 0, **settings) for name in ("numba", "numba-cuda"))
+    # Numbers are read in every tenth step.
+    own.iteration = found.iteration = training.HISTORY_EVERY - 1
+    values = found.step(0.0)
+    with cpu_backend(monkeypatch):
+        expected = own.step(0.0)
+    for value, known in (
+        (values.loss, expected.loss),
+        (10 ** (-values.train_psnr / 20), 10 ** (-expected.train_psnr / 20)),
+        (10 ** (-values.voxel_psnr / 20), 10 ** (-expected.voxel_psnr / 20)),
+        *zip(values.gradient_norms, expected.gradient_norms, strict=True),
+    ):
+        assert value == pytest.approx(known, rel=3e-3, nan_ok=True), (values, expected)
 
 
 @pytest.mark.parametrize("kept", [0, 9])
@@ -544,11 +585,9 @@ def test_relocation_moves_whom_the_cpu_moves_to_the_same_places(
     for trainer in (own, found):
         trainer.restore(state)
         trainer.kept = kept
-        with monkeypatch.context() as patch:
-            if trainer is own:
-                patch.setattr(_kernels, "_HOMES", HOMES)
-            _kernels._part.cache_clear()
-            trainer._relocate()
+    found._relocate()
+    with cpu_backend(monkeypatch):
+        own._relocate()
     moved = own._age == 0
     assert 0 < int(moved.sum()) < 14 - kept, f"{int(moved.sum())} of {14 - kept} moved"
     assert not moved[:kept].any()

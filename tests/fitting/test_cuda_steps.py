@@ -63,7 +63,7 @@ def steps_of(log: Log, monkeypatch: pytest.MonkeyPatch, *, graphs: bool) -> Capt
         torch.zeros(count),
         *(torch.zeros(1) for _ in range(2)),
     )
-    rules = Rules("squared", 0.0, True, 0.01, 0.02, (1e-5, 1e-3))
+    rules = Rules("squared", 0.0, True, 0.01, 0.02, (1e-5, 1e-3), (1.0, 1.0, 1.0))
     steps = CapturedSteps(rules, state, None, None)
     monkeypatch.setattr(steps, "_take", log.take)
     monkeypatch.setattr(steps.graphs, "_captures", graphs)

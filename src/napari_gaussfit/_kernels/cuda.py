@@ -6,7 +6,14 @@ each are summed by one block in an order of its own: no atomics, the same result
 """
 
 from napari_gaussfit._kernels.arithmetic import MOMENTS
-from napari_gaussfit._kernels.cuda_gaussians import adam_step, pack, unpack_gradient, widen
+from napari_gaussfit._kernels.cuda_gaussians import (
+    adam_step,
+    pack,
+    unpack_gradient,
+    unpack_into,
+    widen,
+)
+from napari_gaussfit._kernels.cuda_objective import BrickTables, Drawn, Losses
 from napari_gaussfit._kernels.cuda_relocation import (
     Filters,
     Slab,
@@ -27,10 +34,13 @@ from napari_gaussfit._kernels.cuda_views import (
 
 __all__ = [
     "MOMENTS",
+    "BrickTables",
+    "Drawn",
     "Filters",
     "GridEvaluation",
     "Grids",
     "LineIntegralEvaluation",
+    "Losses",
     "MipEvaluation",
     "PointEvaluation",
     "Slab",
@@ -45,5 +55,6 @@ __all__ = [
     "removal_costs",
     "sites",
     "unpack_gradient",
+    "unpack_into",
     "widen",
 ]

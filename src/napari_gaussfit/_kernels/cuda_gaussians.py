@@ -63,19 +63,21 @@ def unpack_gradient(moments: Tensor, packed: Tensor) -> tuple[Tensor, ...]:
     """Return derivatives by means [K, 3], Cholesky parameters [K, 6] and amplitudes [C, K]."""
     channels, count = packed.shape[:2]
     device = packed.device
-    d_means, d_cholesky = floats(device, channels, count, 3), floats(device, channels, count, 6)
-    d_amplitudes = floats(device, channels, count)
-    launch(
-        cuda_adam.unpack_gradient,
-        (blocks_of(count, THREADS), channels),
-        THREADS,
-        moments,
-        packed,
-        d_means,
-        d_cholesky,
-        d_amplitudes,
+    gradients = (
+        floats(device, channels, count, 3),
+        floats(device, channels, count, 6),
+        floats(device, channels, count),
     )
+    unpack_into(moments, packed, gradients)
+    d_means, d_cholesky, d_amplitudes = gradients
     return d_means.sum(0), d_cholesky.sum(0), d_amplitudes
+
+
+def unpack_into(moments: Tensor, packed: Tensor, gradients: tuple[Tensor, ...]) -> None:
+    """Set each channel's part of the derivatives: [C, K, 3], [C, K, 6] and [C, K]."""
+    channels, count = packed.shape[:2]
+    blocks = (blocks_of(count, THREADS), channels)
+    launch(cuda_adam.unpack_gradient, blocks, THREADS, moments, packed, *gradients)
 
 
 def adam_step(

@@ -61,5 +61,24 @@ def confine(means: Tensor, shape: Sequence[int], spacing: Sequence[float]) -> No
     spacing : sequence of float
         (dz, dy, dx).
     """
-    for axis in range(3):
-        means[:, axis].clamp_(0.0, (shape[axis] - 1) * spacing[axis])
+    for axis, farthest in enumerate(farthest_means(shape, spacing)):
+        means[:, axis].clamp_(0.0, farthest)
+
+
+def farthest_means(shape: Sequence[int], spacing: Sequence[float]) -> tuple[float, float, float]:
+    """Return where a stack's outermost voxels are centred, beyond which `confine` leaves none.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        The stack's voxels, z, y, x.
+    spacing : sequence of float
+        (dz, dy, dx).
+
+    Returns
+    -------
+    tuple of float
+        Along z, y, x; on the other side they are at 0.
+    """
+    z, y, x = ((size - 1) * step for size, step in zip(shape, spacing, strict=True))
+    return z, y, x

@@ -17,7 +17,7 @@ import torch
 from napari_gaussfit._kernels import cuda
 from napari_gaussfit._kernels.cuda_graphs import Graphs
 from napari_gaussfit._kernels.geometry import Grid
-from napari_gaussfit.fitting.losses import DARKEST_RATE, LOSSES, WINDOW, dissimilarity
+from napari_gaussfit.fitting.losses import DARKEST_RATE, WINDOW, dissimilarity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 OFF_DIAGONAL = (1, 3, 4)
 """Cholesky parameters that are 0 where axes are kept along z, y, x."""
-
-BLANK = 1.0
-"""Prediction and target where there is neither voxel nor ray: they agree, and no loss is 0 / 0."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,9 @@ class Rules:
         A Gaussian is left out where it adds less than this part of the field's own error.
     cutoffs : tuple of float
         The smallest and the largest cutoff.
+    farthest : tuple of float
+        Where the outermost voxels are centred (z, y, x), beyond which no mean moves; see
+        `density.confine`.
     zero : float
         What an intensity of 0 lies below the lowest voxel, for a loss that must know; else 0.
     """
@@ -63,6 +63,7 @@ class Rules:
     background_rate: float
     cutoff_per_error: float
     cutoffs: tuple[float, float]
+    farthest: tuple[float, float, float]
     zero: float = 0.0
 
 
@@ -102,16 +103,20 @@ class Numbers:
         Mean squared errors of its bricks and views.
     gradient_norms : tuple of float
         Of means, Cholesky parameters and amplitudes.
+    background, cutoff : float
+        After the step.
     """
 
     loss: float
     voxel_error: float
     pixel_error: float
     gradient_norms: tuple[float, float, float]
+    background: float
+    cutoff: float
 
 
 class Bricks:
-    """The stack's voxels on a device, and its bricks, padded to the largest.
+    """The stack's voxels and bricks on a device.
 
     Parameters
     ----------
@@ -130,21 +135,24 @@ class Bricks:
         device: torch.device,
     ) -> None:
         spacing = np.asarray(stack.spacing, np.float32)
+        starts = np.asarray([[s.start for s in brick] for brick in bricks], np.int32)
         grids = []
-        for brick in bricks:
-            origin = np.asarray([s.start for s in brick], np.float32) * spacing
+        for brick, start in zip(bricks, starts, strict=True):
             z, y, x = (s.stop - s.start for s in brick)
-            grids.append(Grid(origin, spacing, (z, y, x)))
-        self.grids = cuda.Grids.of(grids, device)
-        targets = np.zeros((len(bricks), *self.grids.shape), np.float32)
-        inside = np.zeros(targets.shape, bool)
-        for n, (brick, grid) in enumerate(zip(bricks, grids, strict=True)):
-            z, y, x = grid.shape
-            targets[n, :z, :y, :x] = stack.voxels[brick]
-            inside[n, :z, :y, :x] = True
-        self.voxels = torch.from_numpy(stack.voxels).to(device)
-        self.targets = torch.from_numpy(targets).to(device)
-        self.inside = torch.from_numpy(inside).to(device)
+            grids.append(Grid(start.astype(np.float32) * spacing, spacing, (z, y, x)))
+        self._grids = cuda.Grids.of(grids, device)
+        counts = torch.tensor([math.prod(grid.shape) for grid in grids], dtype=torch.float32)
+        self.tables = cuda.BrickTables(
+            torch.from_numpy(stack.voxels).to(device),
+            torch.from_numpy(starts).to(device),
+            self._grids.shapes,
+            counts.to(device),
+            torch.ones_like(counts).to(device),
+        )
+
+    def select(self, which: Tensor) -> cuda.Grids:
+        """Return the grids of the bricks that indices choose, on the device."""
+        return self._grids if len(self.tables.counts) == 1 else self._grids.select(which)
 
 
 class Pixels:
@@ -175,24 +183,29 @@ class Pixels:
     ) -> None:
         self.tables = cuda.Views.of([view.rays for view in views], bin_step, device)
         shape = self.tables.shape
-
-        def padded(name: str, dtype: torch.dtype) -> Tensor:
-            all_views = torch.zeros(shape, dtype=dtype)
-            for n, view in enumerate(views):
-                rows, width = view.rays.shape
-                all_views[n, :rows, :width] = getattr(view, name)
-            return all_views.to(device)
-
-        self.hit = padded("hit", torch.bool)
         self.target = (
-            padded("target", torch.float32) if spline is None else cuda.Volume(spline, device)
+            _padded([view.target for view in views], shape).to(device)
+            if spline is None
+            else cuda.Volume(spline, device)
         )
         self.depths = torch.zeros(shape, dtype=torch.float32, device=device)
         self.shapes = [view.rays.shape for view in views]
         self.weights = torch.tensor(weights, dtype=torch.float32, device=device)
+        self.counts = torch.tensor(
+            [view.pixels for view in views], dtype=torch.float32, device=device
+        )
         self.windows = torch.stack([_windows(view.rays.shape, shape[1:]) for view in views]).to(
             device
         )
+
+
+def _padded(images: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+    """Return images [V, H, W], each in a corner of its own."""
+    together = torch.zeros(*shape)
+    for image, place in zip(images, together, strict=True):
+        rows, width = image.shape
+        place[:rows, :width] = image
+    return together
 
 
 def _windows(own: tuple[int, int], padded: tuple[int, int]) -> Tensor:
@@ -227,11 +240,24 @@ class CapturedSteps:
         device = state.means.device
         self.graphs = Graphs(device)
         self._rates = torch.zeros(10, device=device)
-        self._numbers = torch.full((6,), math.nan, device=device)
         self._chosen: dict[str, Tensor] = {}
+        count = len(state.means)
+        self._gradients = tuple(
+            torch.full((1, count, *size), math.nan, device=device) for size in ((3,), (6,), ())
+        )
+        self._losses = cuda.Losses(
+            darkest=DARKEST_RATE if rules.loss == "poisson" else 0.0,
+            zero=rules.zero,
+            rules=(rules.background_rate, rules.cutoff_per_error, *rules.cutoffs),
+            background=state.background,
+            cutoff=state.cutoff,
+        )
+        if pixels is not None:
+            self._importance = (1 - rules.ssim_weight) * pixels.weights
         self._free = torch.ones(6, device=device)
-        if not rules.full_covariance:
-            self._free[list(OFF_DIAGONAL)] = 0.0
+        self._free[list(OFF_DIAGONAL)] = 0.0
+        self._farthest = torch.tensor(rules.farthest, dtype=torch.float32, device=device)
+        self._nearest = torch.zeros_like(self._farthest)
 
     def step(
         self, bricks: Sequence[int], views: Sequence[int], *, rate: float, search: bool
@@ -264,99 +290,64 @@ class CapturedSteps:
 
     def _take(self, *, search: bool) -> None:
         """Take a step by operations on the device alone."""
-        state, rules, numbers = self.state, self.rules, self._numbers
+        state, moments = self.state, []
         packed = cuda.pack(state.means, state.cholesky, state.amplitudes, state.cutoff)
-        moments = torch.zeros(
-            (1, len(state.means), cuda.MOMENTS), dtype=torch.float32, device=packed.device
-        )
-        loss, errors = torch.zeros((), device=packed.device), []
         if self._bricks is not None and len(self._chosen["bricks"]):
-            value, error = self._add_voxels(self._bricks, packed, moments)
-            loss, errors = loss + value, [error]
-            numbers[1].copy_(error)
+            moments.append(self._of_voxels(self._bricks, packed))
         if self._pixels is not None and len(self._chosen["views"]):
-            value, error = self._add_pixels(self._pixels, packed, moments, search=search)
-            loss, errors = loss + value, [*errors, error]
-            numbers[2].copy_(error)
-        d_means, d_cholesky, d_amplitudes = cuda.unpack_gradient(moments, packed)
-        d_cholesky = d_cholesky * self._free
-        gradients = (d_means, d_cholesky, d_amplitudes[0])
+            of_pixels = self._of_pixels(self._pixels, packed, search=search, first=not moments)
+            moments.append(of_pixels)
+        cuda.unpack_into(sum(moments[1:], moments[0]), packed, self._gradients)
+        d_means, d_cholesky, d_amplitudes = (gradient[0] for gradient in self._gradients)
+        if not self.rules.full_covariance:
+            d_cholesky *= self._free
         cuda.adam_step(
             (state.means, state.cholesky, state.amplitudes),
-            gradients,
+            (d_means, d_cholesky, d_amplitudes),
             (state.first, state.second, state.age),
             self._rates,
         )
-        state.cutoff.copy_((rules.cutoff_per_error * errors[0].sqrt()).clamp(*rules.cutoffs))
-        numbers[0].copy_(loss)
-        for n, gradient in enumerate(gradients):
-            numbers[3 + n].copy_(torch.linalg.vector_norm(gradient))
+        torch.clamp(state.means, self._nearest, self._farthest, out=state.means)
 
-    def _add_voxels(self, bricks: Bricks, packed: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
-        """Add to `moments` those of the voxels' loss; return it and the mean squared error."""
+    def _of_voxels(self, bricks: Bricks, packed: Tensor) -> Tensor:
+        """Return the moments of the voxels' loss."""
         which = self._chosen["bricks"]
-        evaluation = cuda.GridEvaluation(bricks.grids.select(which))
-        prediction = evaluation.forward(packed).requires_grad_()
-        inside = bricks.inside.index_select(0, which)
-        target = bricks.targets.index_select(0, which)
-        shares = 1.0 / inside.flatten(1).sum(1)
-        loss = self._mean_loss(prediction, target, inside, shares / len(which))
-        (weights,) = torch.autograd.grad(loss, prediction)
-        moments += evaluation.backward(packed, weights)
-        rate = prediction.detach() + self.state.background
-        difference = torch.where(inside, target - rate, 0.0).flatten(1)
-        if self.rules.background_rate:
-            by_brick = difference.sum(1) * shares
-            if self.rules.loss == "poisson":
-                trust = 1.0 / (rate + self.rules.zero).clamp(min=DARKEST_RATE)
-                trust = torch.where(inside, trust, 0.0).flatten(1)
-                by_brick = (difference * trust).sum(1) / trust.sum(1)
-            self.state.background.add_(self.rules.background_rate * by_brick.mean())
-        return loss.detach(), (difference.square().sum(1) * shares).mean()
+        evaluation = cuda.GridEvaluation(bricks.select(which))
+        prediction = evaluation.forward(packed)
+        weights = self._losses.of_bricks(bricks.tables, which, prediction)
+        return evaluation.backward(packed, weights)
 
-    def _add_pixels(
-        self, pixels: Pixels, packed: Tensor, moments: Tensor, *, search: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Add to `moments` those of the views' loss; return it and the mean squared error."""
-        which, share = self._chosen["views"], self.rules.ssim_weight
+    def _of_pixels(self, pixels: Pixels, packed: Tensor, *, search: bool, first: bool) -> Tensor:
+        """Return the moments of the views' loss; `first` where no voxels have been looked at."""
+        which = self._chosen["views"]
         start = None if search else pixels.depths.index_select(0, which)
-        evaluation = cuda.MipEvaluation(pixels.tables.select(which), start=start)
-        image = evaluation.forward(packed).requires_grad_()
-        hit = pixels.hit.index_select(0, which)
+        views = pixels.tables.select(which)
+        evaluation = cuda.MipEvaluation(views, start=start)
+        image = evaluation.forward(packed)
         pixels.depths.index_copy_(0, which, evaluation.depth)
         if isinstance(pixels.target, torch.Tensor):
-            target = pixels.target.index_select(0, which)
+            known = pixels.target.index_select(0, which)
         else:
-            target = evaluation.target_of(pixels.target)
-        weights = pixels.weights.index_select(0, which) / len(which)
-        each = 1.0 / hit.flatten(1).sum(1)
-        loss = (1 - share) * self._mean_loss(image, target, hit, each * weights)
-        target = target - self.state.background
-        if share:
-            blank = torch.where(hit, target, 0.0)
-            for n in range(len(which)):
-                shares = pixels.windows.index_select(0, which[n : n + 1])[0]
-                loss = loss + share * weights[n] * dissimilarity(image[n], blank[n], shares)
-        (derivative,) = torch.autograd.grad(loss, image)
-        moments += evaluation.backward(packed, torch.where(hit, derivative, 0.0))
-        difference = torch.where(hit, target - image.detach(), 0.0).flatten(1)
-        return loss.detach(), (difference.square().sum(1) * each).mean()
+            known = evaluation.target_of(pixels.target)
+        drawn = cuda.Drawn(views, which, pixels.counts, self._importance)
+        weights = self._losses.of_views(drawn, known, image, first=first)
+        if self.rules.ssim_weight:
+            hit = views.near < views.far
+            goal = torch.where(hit, known - self.state.background, 0.0)
+            weights += torch.where(hit, self._structure(pixels, image, goal), 0.0)
+        return evaluation.backward(packed, weights)
 
-    def _mean_loss(
-        self, prediction: Tensor, target: Tensor, inside: Tensor, weights: Tensor
-    ) -> Tensor:
-        """Return the sum over n of weights[n] times the sum of the loss of part n inside.
-
-        The prediction is without the background, the target as it was recorded.
-        """
-        total = torch.zeros((), device=prediction.device)
-        offset = self.state.background + self.rules.zero
-        for n in range(len(prediction)):
-            seen = torch.where(inside[n], prediction[n] + offset, BLANK)
-            known = torch.where(inside[n], target[n] + self.rules.zero, BLANK)
-            mean = LOSSES[self.rules.loss](seen, known)
-            total = total + weights[n] * inside[n].numel() * mean
-        return total
+    def _structure(self, pixels: Pixels, image: Tensor, goal: Tensor) -> Tensor:
+        """Return the derivatives of the views' dissimilarity, which is added to what was found."""
+        which, leaf = self._chosen["views"], image.detach().requires_grad_()
+        shares = self.rules.ssim_weight * pixels.weights.index_select(0, which) / len(which)
+        total = torch.zeros((), device=image.device)
+        for n in range(len(which)):
+            windows = pixels.windows.index_select(0, which[n : n + 1])[0]
+            total = total + shares[n] * dissimilarity(leaf[n], goal[n], windows)
+        (derivative,) = torch.autograd.grad(total, leaf)
+        self._losses.found[0] += total.detach()
+        return derivative
 
     def depth(self, n: int) -> Tensor:
         """Return where training view n's maxima were last, [H, W]: the steps' own memory."""
@@ -371,6 +362,11 @@ class CapturedSteps:
         cuda.widen(self.state.cholesky, spacing, narrowest)
 
     def numbers(self) -> Numbers:
-        """Return what the last step found; waits for it."""
-        loss, voxels, pixels, *norms = self._numbers.tolist()
-        return Numbers(loss, voxels, pixels, (norms[0], norms[1], norms[2]))
+        """Return what the last step found, and where it left background and cutoff.
+
+        Waits for it, once.
+        """
+        norms = [torch.linalg.vector_norm(gradient) for gradient in self._gradients]
+        state = (self.state.background[0], self.state.cutoff[0])
+        loss, voxels, pixels, *rest = torch.stack([*self._losses.found, *norms, *state]).tolist()
+        return Numbers(loss, voxels, pixels, (rest[0], rest[1], rest[2]), rest[3], rest[4])

@@ -16,7 +16,7 @@ import torch
 
 from napari_gaussfit import _kernels
 from napari_gaussfit.errors import FitError
-from napari_gaussfit.fitting.bounds import confine, widen
+from napari_gaussfit.fitting.bounds import confine, farthest_means, widen
 from napari_gaussfit.fitting.objective import CUTOFF_PER_ERROR, CUTOFFS, Objective, decibels
 from napari_gaussfit.fitting.relocation import relocate
 from napari_gaussfit.fitting.seeding import seed_count, seed_field
@@ -226,6 +226,7 @@ class Trainer:
             objective.background_rate,
             CUTOFF_PER_ERROR,
             CUTOFFS,
+            farthest_means(objective.stack.shape, objective.stack.spacing),
             objective.zero,
         )
         bricks = pixels = None
@@ -242,14 +243,15 @@ class Trainer:
             planes = self._slab_planes
             most = round(self._share(0, planes) * len(state.means))
             self._captured_relocation = CapturedRelocation(
-                steps.graphs, state, bricks.voxels, objective.stack.spacing, planes, most
+                steps.graphs, state, bricks.tables.voxels, objective.stack.spacing, planes, most
             )
         return steps
 
     def _read_back(self, steps: CapturedSteps) -> None:
         """Fetch what a captured step changes beside the Gaussians; waits for the device."""
-        self.objective.background = float(steps.state.background)
-        self.objective.cutoff = float(steps.state.cutoff)
+        state = steps.state
+        found = torch.cat([state.background, state.cutoff]).tolist()
+        self.objective.background, self.objective.cutoff = found
 
     def _captured_step(self, steps: CapturedSteps, progress: float) -> StepValues:
         """Take one step on the device; what it found is read back every `HISTORY_EVERY` steps."""
@@ -257,7 +259,6 @@ class Trainer:
         rate, search = self._rate(progress), self.objective.searches(self.iteration, views)
         steps.step(bricks, views, rate=rate, search=search)
         self.objective.depths |= {n: steps.depth(n) for n in views}
-        confine(self._means, self.stack.shape, self.working.stack.spacing)
         last = progress + 1 / self.settings.steps >= 1
         if self.iteration % WIDEN_EVERY == 0 or last:
             steps.widen(self._spacing, NARROWEST)
@@ -268,7 +269,7 @@ class Trainer:
         if self.iteration % HISTORY_EVERY and not last:
             return replace(self._found, train_psnr=unknown, voxel_psnr=unknown)
         found = steps.numbers()
-        self._read_back(steps)
+        self.objective.background, self.objective.cutoff = found.background, found.cutoff
         self._found = StepValues(
             found.loss,
             decibels(found.pixel_error),
