@@ -15,7 +15,7 @@ import pytest
 
 from napari_gaussfit.cli import main
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.io.formats import read_fit
+from napari_gaussfit.formats.registry import read_fit
 from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:

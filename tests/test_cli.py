@@ -27,7 +27,7 @@ from plyfile import PlyData, PlyElement
 from napari_gaussfit import running
 from napari_gaussfit.cli import main
 from napari_gaussfit.fitting.memory import PROCESS, predict_memory
-from napari_gaussfit.io.native import load_fit
+from napari_gaussfit.formats.native import load_fit
 from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack

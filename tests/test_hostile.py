@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from attacked import outcomes
-from napari_gaussfit.io.native import save_fit
+from napari_gaussfit.formats.native import save_fit
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.result import SavedFit
 

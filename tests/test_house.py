@@ -31,7 +31,14 @@ QT = {"qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "pyqtgraph", "superqt"}
 GUI = QT | {"napari", "magicgui", "vispy"}
 
 # From the top down. What a layer imports, directly or through others, stands below it.
-LAYERS = [{"_napari", "cli"}, {"fitting"}, {"measure"}, {"model"}, {"stacks"}, {"_kernels"}]
+LAYERS = [
+    {"_napari", "cli"},
+    {"fitting", "formats"},
+    {"measure"},
+    {"model"},
+    {"stacks"},
+    {"_kernels"},
+]
 
 
 def run(*command: str | Path) -> str:

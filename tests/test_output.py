@@ -12,7 +12,7 @@ import pytest
 
 from napari_gaussfit.errors import FormatError, OutputError, SettingsError
 from napari_gaussfit.fitting.fit import Fit
-from napari_gaussfit.io.native import load_fit
+from napari_gaussfit.formats.native import load_fit
 from napari_gaussfit.output import (
     FitFolder,
     checked_folder,

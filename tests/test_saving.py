@@ -19,7 +19,7 @@ from napari_gaussfit import output, saving
 from napari_gaussfit.cli import main
 from napari_gaussfit.errors import OutOfSpaceError
 from napari_gaussfit.fitting.fit import Fit
-from napari_gaussfit.io.native import load_fit, save_fit
+from napari_gaussfit.formats.native import load_fit, save_fit
 from napari_gaussfit.model.result import SavedFit
 from napari_gaussfit.output import OUTPUTS, FitFolder
 from napari_gaussfit.phantoms import beads

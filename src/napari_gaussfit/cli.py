@@ -293,14 +293,14 @@ def _go_on(folder: FitFolder, given: dict[str, Any], points: Points) -> int:
 
 
 def _points(path: Path | None, stack: Stack) -> Points:
-    from napari_gaussfit.io.csv import read_points
+    from napari_gaussfit.formats.csv import read_points
 
     return None if path is None else read_points(path, stack)
 
 
 def _start(path: Path | None, stacks: tuple[Stack, ...]) -> tuple[GaussianField, ...] | None:
     """Return the Gaussians of a fit of such a stack as this one."""
-    from napari_gaussfit.io.formats import read_fit
+    from napari_gaussfit.formats.registry import read_fit
 
     if path is None:
         return None
@@ -337,7 +337,7 @@ def _refuse_too_large(path: Path, channels: int, position: int | None) -> None:
 
 
 def _loaded(path: Path) -> SavedFit:
-    from napari_gaussfit.io.formats import read_fit
+    from napari_gaussfit.formats.registry import read_fit
     from napari_gaussfit.output import fit_path
 
     return read_fit(fit_path(path))
@@ -362,8 +362,8 @@ def _refuse_to_destroy(arguments: argparse.Namespace, stack: Path | None = None)
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    from napari_gaussfit.io.formats import VOLUME_SUFFIXES, write_fit
-    from napari_gaussfit.io.image import checked_image_path, write_image
+    from napari_gaussfit.formats.image import checked_image_path, write_image
+    from napari_gaussfit.formats.registry import VOLUME_SUFFIXES, write_fit
     from napari_gaussfit.model.projection import render
 
     angles = arguments.azimuth is not None or arguments.elevation is not None
@@ -418,7 +418,13 @@ def _camera(arguments: argparse.Namespace, saved: SavedFit, *, square: bool) -> 
 def _export(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from napari_gaussfit.io.formats import read_fit, rendered, write_fit, write_volume, writer_of
+    from napari_gaussfit.formats.registry import (
+        read_fit,
+        rendered,
+        write_fit,
+        write_volume,
+        writer_of,
+    )
     from napari_gaussfit.output import fit_path
 
     writer_of(arguments.out)
@@ -462,7 +468,7 @@ def _given_box(arguments: argparse.Namespace) -> StackBox | None:
 
 def _info(arguments: argparse.Namespace) -> int:
     from napari_gaussfit import information
-    from napari_gaussfit.io.formats import FIT_READERS
+    from napari_gaussfit.formats.registry import FIT_READERS
     from napari_gaussfit.stacks.stack import is_stack_file, read_layout
 
     path = arguments.path

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_gaussfit.io.csv import write_csv
-from napari_gaussfit.io.native import load_fit
+from napari_gaussfit.formats.csv import write_csv
+from napari_gaussfit.formats.native import load_fit
 from napari_gaussfit.output import FIT_NAME, TABLE_NAME
 from napari_gaussfit.phantoms import separated
 from napari_gaussfit.recovery import errors_of

@@ -24,8 +24,8 @@ import numpy as np
 from napari_gaussfit.errors import FormatError, OutOfSpaceError, OutputError, SettingsError
 from napari_gaussfit.files import replacing
 from napari_gaussfit.fitting.snapshot import FitState
-from napari_gaussfit.io.csv import write_csv
-from napari_gaussfit.io.native import load_fit, save_fit
+from napari_gaussfit.formats.csv import write_csv
+from napari_gaussfit.formats.native import load_fit, save_fit
 from napari_gaussfit.model.result import SavedFit
 from napari_gaussfit.settings import FitSettings
 

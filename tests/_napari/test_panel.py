@@ -28,7 +28,7 @@ from napari_gaussfit._napari.panel import GaussianFitPanel
 from napari_gaussfit._napari.process_job import ProcessJob
 from napari_gaussfit._napari.results_part import KINDS
 from napari_gaussfit._napari.worker import Phase
-from napari_gaussfit.io.native import load_fit
+from napari_gaussfit.formats.native import load_fit
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:

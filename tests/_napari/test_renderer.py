@@ -16,7 +16,7 @@ from napari_gaussfit._napari.mips import MipDrawer, ViewChoice
 from napari_gaussfit._napari.process_job import start_child
 from napari_gaussfit._napari.renderer import RemoteDrawer, Renderer, device_words, rendered
 from napari_gaussfit.errors import FitError
-from napari_gaussfit.io import formats
+from napari_gaussfit.formats import registry
 
 if TYPE_CHECKING:
     import subprocess
@@ -40,7 +40,7 @@ def test_another_process_draws_what_this_one_draws(small_beads: Phantom) -> None
 
 def test_another_process_renders_what_this_one_renders() -> None:
     fit = some_fit()
-    np.testing.assert_allclose(rendered(fit), formats.rendered(fit), rtol=1e-4)
+    np.testing.assert_allclose(rendered(fit), registry.rendered(fit), rtol=1e-4)
 
 
 def test_the_device_is_said_in_words() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_gaussfit.io.native import load_fit
+from napari_gaussfit.formats.native import load_fit
 
 PROGRAM = Path(__file__).with_name("window_without_torch.py")
 STEPS = ["opened", "fitted", "looked", "added", "saved", "opened again", "refined"]

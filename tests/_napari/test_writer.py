@@ -10,9 +10,9 @@ import torch
 
 from napari_gaussfit._napari.edited import fit_of_points
 from napari_gaussfit.errors import FitError
-from napari_gaussfit.io.csv import read_csv
-from napari_gaussfit.io.native import load_fit, save_fit
-from napari_gaussfit.io.ply import read_ply
+from napari_gaussfit.formats.csv import read_csv
+from napari_gaussfit.formats.native import load_fit, save_fit
+from napari_gaussfit.formats.ply import read_ply
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.result import SavedFit
 

@@ -104,7 +104,7 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import numpy as np
 from napari_gaussfit import GaussianField, Stack
-from napari_gaussfit.io.formats import read_fit, write_fit
+from napari_gaussfit.formats.registry import read_fit, write_fit
 from napari_gaussfit.model.result import SavedFit
 folder = Path(sys.argv[1])
 field = GaussianField.from_covariances([[1, 2, 3]], [[[4, 1, 0], [1, 3, 0], [0, 0, 2]]], [5.0])

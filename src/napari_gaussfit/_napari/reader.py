@@ -137,7 +137,7 @@ def open_fit(path: str | Sequence[str]) -> list[LayerData]:
     from napari_gaussfit._napari.layers import points_layer, surface_layer, vectors_layer
     from napari_gaussfit._napari.pictures import FAINTEST
     from napari_gaussfit._napari.placement import Placement
-    from napari_gaussfit.io.formats import read_fit
+    from napari_gaussfit.formats.registry import read_fit
 
     fit = read_fit(str(path))
     for note in fit.notes:

@@ -181,7 +181,7 @@ class RemoteDrawer:
 
 
 def rendered(saved: SavedFit) -> NDArray[np.float32]:
-    """Return the voxels of a fit; see `io.formats.rendered`."""
+    """Return the voxels of a fit; see `formats.registry.rendered`."""
     words: dict[str, object] = {"shape": saved.shape, "spacing": saved.spacing}
     arrays: dict[str, NDArray[Any]] = {}
     for n, field in enumerate(saved.channels):
@@ -241,7 +241,7 @@ class Answers:
 
 
 def _render(question: Message) -> Message:
-    from napari_gaussfit.io import formats
+    from napari_gaussfit.formats import registry
     from napari_gaussfit.model.result import SavedFit
 
     count = sum(name.endswith("means") for name in question.arrays)
@@ -250,7 +250,7 @@ def _render(question: Message) -> Message:
     nz, ny, nx = question.words["shape"]
     dz, dy, dx = question.words["spacing"]
     saved = SavedFit(first, "", (nz, ny, nx), (dz, dy, dx), first.unit, others=tuple(others))
-    return Message("volume", {}, {"volume": formats.rendered(saved)})
+    return Message("volume", {}, {"volume": registry.rendered(saved)})
 
 
 def _device(question: Message) -> Message:

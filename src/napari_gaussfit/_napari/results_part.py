@@ -15,7 +15,7 @@ from napari_gaussfit._napari.pictures import FAINTEST
 from napari_gaussfit._napari.source import mark
 from napari_gaussfit._napari.writer import save_fit_as
 from napari_gaussfit.errors import GaussfitError
-from napari_gaussfit.io.formats import FIT_WRITERS
+from napari_gaussfit.formats.registry import FIT_WRITERS
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

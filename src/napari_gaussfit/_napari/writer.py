@@ -17,7 +17,7 @@ __all__ = ["save_fit_as", "write_fit"]
 
 
 def write_fit(path: str, data: NDArray[Any], keywords: dict[str, Any]) -> list[str]:
-    """Write the fit in the format that the file's suffix asks for, see `io.formats`.
+    """Write the fit in the format that the file's suffix asks for, see `formats.registry`.
 
     The native file is the one from which a fit can be gone on with.
 
@@ -50,12 +50,12 @@ def save_fit_as(path: str, fit: SavedFit) -> None:
         If there is no such format, or no such folder.
     """
     from napari_gaussfit._napari.renderer import rendered
-    from napari_gaussfit.io import formats
+    from napari_gaussfit.formats import registry
 
-    if Path(path).suffix.lower() in formats.VOLUME_SUFFIXES:
-        formats.write_volume(path, rendered(fit), fit)
+    if Path(path).suffix.lower() in registry.VOLUME_SUFFIXES:
+        registry.write_volume(path, rendered(fit), fit)
     else:
-        formats.write_fit(path, fit)
+        registry.write_fit(path, fit)
 
 
 def _fit_of(data: NDArray[Any], keywords: dict[str, Any]) -> SavedFit:

@@ -12,7 +12,7 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from napari_gaussfit.errors import FormatError
-from napari_gaussfit.io.ply import read_ply, write_ply
+from napari_gaussfit.formats.ply import read_ply, write_ply
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.result import SavedFit
 

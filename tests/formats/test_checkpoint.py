@@ -13,7 +13,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from napari_gaussfit.errors import FormatError, SettingsError
-from napari_gaussfit.io.checkpoint import LAYOUTS, read_checkpoint
+from napari_gaussfit.formats.checkpoint import LAYOUTS, read_checkpoint
 from napari_gaussfit.model.result import StackBox
 from napari_gaussfit.stacks.stack import Stack
 
@@ -108,7 +108,7 @@ def test_every_layout_is_tested() -> None:
     assert [set(state) for state, _, _ in found] == [set(layout.shapes) for layout in LAYOUTS]
 
 
-@pytest.mark.notebook("checkpoints", api="io.checkpoint.read_checkpoint")
+@pytest.mark.notebook("checkpoints", api="formats.checkpoint.read_checkpoint")
 @pytest.mark.parametrize("model", MODELS)
 def test_the_field_is_the_checkpoints_own_in_the_stacks_box(
     tmp_path: Path, stack: Stack, rng: np.random.Generator, model: str

@@ -14,7 +14,7 @@ import pytest
 
 from napari_gaussfit.fitting.fit import Fit
 from napari_gaussfit.fitting.snapshot import FitState
-from napari_gaussfit.io.native import load_fit
+from napari_gaussfit.formats.native import load_fit
 from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack

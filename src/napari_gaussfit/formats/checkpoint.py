@@ -17,7 +17,7 @@ import torch
 
 from napari_gaussfit._kernels.reference import factors
 from napari_gaussfit.errors import FormatError, SettingsError
-from napari_gaussfit.io.xyz import covariances_in_zyx, covariances_of
+from napari_gaussfit.formats.xyz import covariances_in_zyx, covariances_of
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.model.result import SavedFit, StackBox

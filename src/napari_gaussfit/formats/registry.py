@@ -39,19 +39,19 @@ VOLUME_SUFFIXES = (".tif", ".tiff", ".zarr")
 
 
 def _write_native(path: Pathlike, saved: SavedFit) -> None:
-    from napari_gaussfit.io.native import save_fit
+    from napari_gaussfit.formats.native import save_fit
 
     save_fit(path, saved)
 
 
 def _write_table(path: Pathlike, saved: SavedFit) -> None:
-    from napari_gaussfit.io.csv import write_csv
+    from napari_gaussfit.formats.csv import write_csv
 
     write_csv(path, saved.field, saved.spacing, saved.others, saved.place)
 
 
 def _write_ply(path: Pathlike, saved: SavedFit) -> None:
-    from napari_gaussfit.io.ply import write_ply
+    from napari_gaussfit.formats.ply import write_ply
 
     write_ply(path, saved)
 
@@ -96,19 +96,19 @@ FIT_WRITERS: dict[str, tuple[str, Writer]] = {
 
 
 def _read_native(path: Pathlike, _: StackFacts | None) -> SavedFit:
-    from napari_gaussfit.io.native import load_fit
+    from napari_gaussfit.formats.native import load_fit
 
     return load_fit(path)
 
 
 def _read_ply(path: Pathlike, _: StackFacts | None) -> SavedFit:
-    from napari_gaussfit.io.ply import read_ply
+    from napari_gaussfit.formats.ply import read_ply
 
     return read_ply(path)
 
 
 def _read_table(path: Pathlike, stack: StackFacts | None) -> SavedFit:
-    from napari_gaussfit.io.csv import read_channels
+    from napari_gaussfit.formats.csv import read_channels
     from napari_gaussfit.model.result import SavedFit, StackBox
 
     known = _needed(path, stack)
@@ -123,7 +123,7 @@ def _read_table(path: Pathlike, stack: StackFacts | None) -> SavedFit:
 
 
 def _read_checkpoint(path: Pathlike, stack: StackFacts | None) -> SavedFit:
-    from napari_gaussfit.io.checkpoint import read_checkpoint
+    from napari_gaussfit.formats.checkpoint import read_checkpoint
 
     return read_checkpoint(path, _needed(path, stack))
 

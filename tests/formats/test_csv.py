@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from napari_gaussfit.errors import FormatError, OutputError
-from napari_gaussfit.io.csv import read_channels, read_csv, read_points, write_csv
+from napari_gaussfit.formats.csv import read_channels, read_csv, read_points, write_csv
 from napari_gaussfit.measure.table import measurements
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.result import StackBox

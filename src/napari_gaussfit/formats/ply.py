@@ -20,7 +20,7 @@ import numpy as np
 from napari_gaussfit._limits import LONGEST_SIDE
 from napari_gaussfit.errors import FormatError
 from napari_gaussfit.files import replacing
-from napari_gaussfit.io.xyz import covariances_in_zyx, covariances_of, scales_and_quaternions
+from napari_gaussfit.formats.xyz import covariances_in_zyx, covariances_of, scales_and_quaternions
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.model.result import SavedFit

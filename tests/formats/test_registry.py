@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from napari_gaussfit.errors import FormatError, OutputError
-from napari_gaussfit.io.csv import write_csv
-from napari_gaussfit.io.formats import (
+from napari_gaussfit.formats.csv import write_csv
+from napari_gaussfit.formats.registry import (
     FIT_READERS,
     FIT_WRITERS,
     VOLUME_SUFFIXES,

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file
 
 from napari_gaussfit.errors import FormatError, OutputError, SettingsError
-from napari_gaussfit.io.native import FORMAT, VERSION, load_fit, save_fit
+from napari_gaussfit.formats.native import FORMAT, VERSION, load_fit, save_fit
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.result import SavedFit
 
