@@ -73,7 +73,7 @@ class Watched:
 def stack() -> Stack:
     """The dendrite where the real stacks are, else a phantom."""
     from napari_gaussfit import Stack
-    from napari_gaussfit.phantoms import neurite
+    from napari_gaussfit.synthetic.phantoms import neurite
 
     folder = Path(os.environ.get("GAUSSFIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
     path = folder / "neurites" / "dendrite_spines_spotspine.tif"

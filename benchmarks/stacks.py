@@ -41,7 +41,7 @@ def open_stack(task: Task, *, small: bool = False) -> Stack:
     from napari_gaussfit import Stack
 
     if small:
-        from napari_gaussfit.phantoms import neurite
+        from napari_gaussfit.synthetic.phantoms import neurite
 
         return neurite(shape=(10, 24, 24)).stack
     path = data_folder() / task.path

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from benchmarks.stacks import BEADS, DENDRITE, NUCLEI, DataMissingError, Task, open_stack
 from drawing import pictures
 
-from napari_gaussfit import FitSettings, fit, phantoms
+from napari_gaussfit import FitSettings, fit
 from napari_gaussfit.figures import comparisons
+from napari_gaussfit.synthetic import phantoms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

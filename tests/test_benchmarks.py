@@ -146,7 +146,7 @@ def test_pairs_of_a_view_are_those_that_the_footprints_hold(load: Load) -> None:
 def test_the_view_that_is_timed_is_that_of_a_fits_step(
     load: Load, monkeypatch: pytest.MonkeyPatch, *, searched: bool
 ) -> None:
-    from napari_gaussfit.phantoms import neurite
+    from napari_gaussfit.synthetic.phantoms import neurite
 
     trainer = load("fields").trainer_after(neurite(shape=(10, 24, 24)).stack, 30, 4)
     step, objective = load("kernels").next_step(trainer), trainer.objective
@@ -162,7 +162,7 @@ def test_the_view_that_is_timed_is_that_of_a_fits_step(
 
 
 def test_a_timed_step_keeps_its_gaussians_while_the_fit_goes_on(load: Load) -> None:
-    from napari_gaussfit.phantoms import neurite
+    from napari_gaussfit.synthetic.phantoms import neurite
 
     trainer = load("fields").trainer_after(neurite(shape=(10, 24, 24)).stack, 30, 2)
     step = load("kernels").next_step(trainer)
@@ -202,7 +202,7 @@ def test_the_plain_soft_mip_is_the_references(load: Load) -> None:
 
 def test_the_plain_way_learns(load: Load) -> None:
     from napari_gaussfit.model.views import Views
-    from napari_gaussfit.phantoms import neurite
+    from napari_gaussfit.synthetic.phantoms import neurite
 
     plain = load("plain")
     stack = neurite(shape=(10, 24, 24)).stack

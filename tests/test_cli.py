@@ -28,10 +28,10 @@ from napari_gaussfit import running
 from napari_gaussfit.cli import main
 from napari_gaussfit.fitting.memory import PROCESS, predict_memory
 from napari_gaussfit.formats.native import load_fit
-from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.tiff import write_ome_tiff
+from napari_gaussfit.synthetic.phantoms import beads
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ import pytest
 
 from napari_gaussfit.figures import comparisons, draw_projections, scale_bar_length
 from napari_gaussfit.fitting.fit import FitResult, fit
-from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.synthetic.phantoms import beads
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from napari_gaussfit.cli import main
-from napari_gaussfit.phantoms import beads
 from napari_gaussfit.stacks.tiff import write_ome_tiff
+from napari_gaussfit.synthetic.phantoms import beads
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

@@ -20,9 +20,9 @@ from napari_gaussfit.output import (
     is_finished,
     resumed_settings,
 )
-from napari_gaussfit.phantoms import neurite
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
+from napari_gaussfit.synthetic.phantoms import neurite
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,9 @@ import torch
 from napari_gaussfit.fitting.fit import FitResult, fit
 from napari_gaussfit.fitting.snapshot import HISTORY_KEYS
 from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.phantoms import beads
 from napari_gaussfit.plots import MOST_POINTS, PANELS, draw_gaussians, draw_history
 from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.synthetic.phantoms import beads
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from napari_gaussfit.fitting.fit import Fit
 from napari_gaussfit.formats.native import load_fit, save_fit
 from napari_gaussfit.model.result import SavedFit
 from napari_gaussfit.output import OUTPUTS, FitFolder
-from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.tiff import write_ome_tiff
+from napari_gaussfit.synthetic.phantoms import beads
 
 Capture = pytest.CaptureFixture[str]
 

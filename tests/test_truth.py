@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from napari_gaussfit.fitting.fit import fit
-from napari_gaussfit.phantoms import photon_counts, spots
-from napari_gaussfit.recovery import against_truth, errors_of, intensity_errors
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
+from napari_gaussfit.synthetic.phantoms import photon_counts, spots
+from napari_gaussfit.synthetic.recovery import against_truth, errors_of, intensity_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.model.field import GaussianField
-    from napari_gaussfit.phantoms import Phantom
+    from napari_gaussfit.synthetic.phantoms import Phantom
 
 pytestmark = pytest.mark.slow
 

@@ -13,15 +13,15 @@ import numpy as np
 from napari_gaussfit.formats.csv import write_csv
 from napari_gaussfit.formats.native import load_fit
 from napari_gaussfit.output import FIT_NAME, TABLE_NAME
-from napari_gaussfit.phantoms import separated
-from napari_gaussfit.recovery import errors_of
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.tiff import write_ome_tiff
+from napari_gaussfit.synthetic.phantoms import separated
+from napari_gaussfit.synthetic.recovery import errors_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_gaussfit.phantoms import Phantom
+    from napari_gaussfit.synthetic.phantoms import Phantom
 
 __all__ = ["STACK_NAME", "TRUTH_NAME", "compare", "has_screen", "problem", "show"]
 

@@ -70,8 +70,8 @@ from napari_gaussfit.fitting.bounds import widen
 from napari_gaussfit.fitting.trainer import Trainer
 from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.synthetic.phantoms import beads
 
 KERNELS = (
     cuda_adam,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from napari_gaussfit.phantoms import beads
+from napari_gaussfit.synthetic.phantoms import beads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from napari_gaussfit.phantoms import Phantom
+    from napari_gaussfit.synthetic.phantoms import Phantom
 
 
 @pytest.fixture(scope="session")

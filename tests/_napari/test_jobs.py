@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from napari_gaussfit.phantoms import Phantom
+    from napari_gaussfit.synthetic.phantoms import Phantom
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from napari_gaussfit.phantoms import Phantom
+    from napari_gaussfit.synthetic.phantoms import Phantom
 
     Wait = Callable[..., None]
 

@@ -21,7 +21,7 @@ from napari_gaussfit.formats import registry
 if TYPE_CHECKING:
     import subprocess
 
-    from napari_gaussfit.phantoms import Phantom
+    from napari_gaussfit.synthetic.phantoms import Phantom
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from napari_gaussfit import phantoms
 from napari_gaussfit._napari.edited import fit_of_points
+from napari_gaussfit.synthetic import phantoms
 
 if TYPE_CHECKING:
     from collections.abc import Callable

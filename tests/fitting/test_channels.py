@@ -13,10 +13,10 @@ from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.fitting.channels import ChannelsTrainer, checked_channels, seed_channels
 from napari_gaussfit.fitting.fit import Fit, FitResult, fit
 from napari_gaussfit.fitting.trainer import Trainer
-from napari_gaussfit.phantoms import separated
-from napari_gaussfit.recovery import errors_of
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
+from napari_gaussfit.synthetic.phantoms import separated
+from napari_gaussfit.synthetic.recovery import errors_of
 
 if TYPE_CHECKING:
     from napari_gaussfit.model.field import GaussianField

@@ -10,12 +10,12 @@ import torch
 
 from napari_gaussfit.fitting.convergence import LARGEST_CHANGE, judge
 from napari_gaussfit.fitting.fit import Fit, fit
-from napari_gaussfit.phantoms import beads, separated
-from napari_gaussfit.recovery import errors_of
 from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.synthetic.phantoms import beads, separated
+from napari_gaussfit.synthetic.recovery import errors_of
 
 if TYPE_CHECKING:
-    from napari_gaussfit.phantoms import Phantom
+    from napari_gaussfit.synthetic.phantoms import Phantom
 
 
 @pytest.fixture(scope="module")

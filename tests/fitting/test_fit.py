@@ -16,8 +16,8 @@ from napari_gaussfit.errors import FitError, SettingsError
 from napari_gaussfit.fitting.fit import Fit, fit
 from napari_gaussfit.fitting.snapshot import FinishReason, FitState
 from napari_gaussfit.measure.metrics import psnr
-from napari_gaussfit.phantoms import beads, neurite
 from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.synthetic.phantoms import beads, neurite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

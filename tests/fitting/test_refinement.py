@@ -14,8 +14,8 @@ from napari_gaussfit.fitting.snapshot import FitState
 from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.model.projection import project_stack, render
 from napari_gaussfit.model.views import Views
-from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.synthetic.phantoms import beads
 
 if TYPE_CHECKING:
     from napari_gaussfit.model.field import GaussianField

@@ -16,16 +16,16 @@ from napari_gaussfit.fitting.seeding import (
     seed_count,
     seed_field,
 )
-from napari_gaussfit.phantoms import neurite, separated
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.statistics import (
     smoothed,
     suggested_count,
 )
+from napari_gaussfit.synthetic.phantoms import neurite, separated
 
 if TYPE_CHECKING:
     from napari_gaussfit.model.field import GaussianField
-    from napari_gaussfit.phantoms import Phantom
+    from napari_gaussfit.synthetic.phantoms import Phantom
 
 SPACING = (0.3, 0.1, 0.1)
 SHAPE = (20, 40, 40)

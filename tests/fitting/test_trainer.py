@@ -19,9 +19,9 @@ from napari_gaussfit.fitting.objective import BRICK, VOXELS_PER_STEP, _bricks
 from napari_gaussfit.fitting.trainer import NARROWEST, RATE, RATE_AT_END, Trainer
 from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.phantoms import beads, neurite
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
+from napari_gaussfit.synthetic.phantoms import beads, neurite
 
 OFF_DIAGONAL = [1, 3, 4]
 

@@ -22,8 +22,8 @@ from napari_gaussfit.formats.registry import (
     write_volume,
 )
 from napari_gaussfit.model.result import StackBox
-from napari_gaussfit.phantoms import beads
 from napari_gaussfit.stacks.stack import Stack
+from napari_gaussfit.synthetic.phantoms import beads
 
 if TYPE_CHECKING:
     from napari_gaussfit.model.result import SavedFit

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_gaussfit import phantoms
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure import metrics
 from napari_gaussfit.measure.metrics import draw_noise, noise_psnr, psnr, ssim
+from napari_gaussfit.synthetic import phantoms
 
 if TYPE_CHECKING:
     from collections.abc import Callable

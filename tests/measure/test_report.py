@@ -20,8 +20,8 @@ from napari_gaussfit.measure.report import (
 from napari_gaussfit.model.projection import project_stack, render
 from napari_gaussfit.model.scaling import WorkingStack
 from napari_gaussfit.model.views import Views
-from napari_gaussfit.phantoms import Phantom, separated
 from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.synthetic.phantoms import Phantom, separated
 
 if TYPE_CHECKING:
     from napari_gaussfit.model.field import GaussianField

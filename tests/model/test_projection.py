@@ -212,7 +212,7 @@ def test_rays_that_miss_a_stack_show_its_smallest_value(stack: Stack) -> None:
 
 def test_a_stack_and_the_field_that_made_it_have_the_same_projections() -> None:
     from napari_gaussfit.measure.metrics import psnr
-    from napari_gaussfit.phantoms import separated
+    from napari_gaussfit.synthetic.phantoms import separated
 
     phantom = separated(count=6, shape=(30, 50, 50))
     camera = orbit_view(phantom.stack.box, 50.0, -20.0, 0.1)

@@ -10,9 +10,9 @@ import pytest
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.fitting.fit import fit
 from napari_gaussfit.model.scaling import WorkingStack
-from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
+from napari_gaussfit.synthetic.phantoms import beads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,8 +11,8 @@ import pytest
 from napari_gaussfit.model.camera import ORBIT_ELEVATIONS
 from napari_gaussfit.model.projection import StackProjector, hits
 from napari_gaussfit.model.views import EndlessShuffle, Views
-from napari_gaussfit.phantoms import beads
 from napari_gaussfit.settings import TRAINING_VIEWS
+from napari_gaussfit.synthetic.phantoms import beads
 
 if TYPE_CHECKING:
     from napari_gaussfit.model.camera import Camera

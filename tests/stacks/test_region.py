@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.phantoms import beads
 from napari_gaussfit.stacks.region import crop
 from napari_gaussfit.stacks.stack import Stack
+from napari_gaussfit.synthetic.phantoms import beads
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_gaussfit.phantoms import beads, neurite, nuclei, separated
 from napari_gaussfit.stacks.statistics import (
     SUGGESTION_LIMITS,
     estimate_background,
     smoothed,
     suggested_count,
 )
+from napari_gaussfit.synthetic.phantoms import beads, neurite, nuclei, separated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_gaussfit.phantoms import Phantom
+    from napari_gaussfit.synthetic.phantoms import Phantom
 
 
 @pytest.mark.parametrize("make", [neurite, beads, nuclei, separated])

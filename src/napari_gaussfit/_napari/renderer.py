@@ -271,7 +271,7 @@ def _device(question: Message) -> Message:
 
 
 def _sample(question: Message) -> Message:
-    from napari_gaussfit import phantoms
+    from napari_gaussfit.synthetic import phantoms
 
     makers = {"neurite": phantoms.neurite, "beads": phantoms.beads, "nuclei": phantoms.nuclei}
     phantom = makers[question.words["name"]]()

@@ -449,7 +449,7 @@ def fit(
     Examples
     --------
     >>> from napari_gaussfit import FitSettings, fit
-    >>> from napari_gaussfit.phantoms import beads
+    >>> from napari_gaussfit.synthetic.phantoms import beads
     >>> result = fit(beads().stack, FitSettings(gaussians=60, quality="preview"))
     >>> len(result.field) <= 60
     True

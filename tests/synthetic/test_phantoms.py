@@ -10,7 +10,7 @@ import torch
 
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.model.field import FWHM_PER_SIGMA
-from napari_gaussfit.phantoms import Phantom, beads, neurite, nuclei, separated
+from napari_gaussfit.synthetic.phantoms import Phantom, beads, neurite, nuclei, separated
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from napari_gaussfit._structures import (
+from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.stacks.stack import Stack
+from napari_gaussfit.synthetic.structures import (
     Parts,
     blurred,
     branch,
@@ -22,9 +25,6 @@ from napari_gaussfit._structures import (
     path_through,
     process,
 )
-from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from numpy.random import Generator

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.model.field import GaussianField
-    from napari_gaussfit.phantoms import Phantom
     from napari_gaussfit.settings import FitSettings
+    from napari_gaussfit.synthetic.phantoms import Phantom
 
 __all__ = ["against_truth", "errors_of", "errors_under_noise", "intensity_errors"]
 
@@ -140,8 +140,8 @@ def errors_under_noise(
     import pandas as pd
 
     from napari_gaussfit.fitting.fit import fit
-    from napari_gaussfit.phantoms import separated
     from napari_gaussfit.settings import FitSettings
+    from napari_gaussfit.synthetic.phantoms import separated
 
     rows = []
     for light in photons:

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from napari_gaussfit.splatting2d import Gaussians2D, fit_image, splatting_loss, three_gaussians
+from napari_gaussfit.synthetic.splatting2d import (
+    Gaussians2D,
+    fit_image,
+    splatting_loss,
+    three_gaussians,
+)
 
 SHAPE = (32, 32)
 
@@ -46,7 +51,7 @@ def test_the_loss_has_the_gradient_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(loss, leaves)
 
 
-@pytest.mark.notebook("splatting-2d", api="splatting2d.fit_image")
+@pytest.mark.notebook("splatting-2d", api="synthetic.splatting2d.fit_image")
 def test_all_three_centres_are_found_within_a_tenth_of_a_pixel(found: Found) -> None:
     away = torch.cdist(three_gaussians().means, found[0].means)
     worst = float(away.amin(1).max())
@@ -54,7 +59,7 @@ def test_all_three_centres_are_found_within_a_tenth_of_a_pixel(found: Found) -> 
     assert len(away.argmin(1).unique()) == 3
 
 
-@pytest.mark.notebook("splatting-2d", api="splatting2d.splatting_loss")
+@pytest.mark.notebook("splatting-2d", api="synthetic.splatting2d.splatting_loss")
 def test_the_picture_ends_above_50_db(found: Found) -> None:
     target = three_gaussians().image(SHAPE)
     error = float(splatting_loss(found[0], target))

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from napari_gaussfit.fitting.fit import FitResult, fit
-from napari_gaussfit.phantoms import Phantom, separated
-from napari_gaussfit.recovery import errors_of, errors_under_noise
 from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.synthetic.phantoms import Phantom, separated
+from napari_gaussfit.synthetic.recovery import errors_of, errors_under_noise
 
 
 @pytest.fixture(scope="module")
