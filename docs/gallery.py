@@ -17,7 +17,7 @@ from benchmarks.stacks import BEADS, DENDRITE, NUCLEI, DataMissingError, Task, o
 from drawing import pictures
 
 from napari_gaussfit import FitSettings, fit
-from napari_gaussfit.figures import comparisons
+from napari_gaussfit.plots.projections import comparisons
 from napari_gaussfit.synthetic import phantoms
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ GUI = QT | {"napari", "magicgui", "vispy"}
 # From the top down. What a layer imports, directly or through others, stands below it.
 LAYERS = [
     {"_napari", "cli"},
-    {"synthetic"},
+    {"synthetic", "plots"},
     {"fitting", "formats"},
     {"measure"},
     {"model"},

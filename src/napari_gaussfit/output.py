@@ -229,8 +229,8 @@ class FitFolder:
 
     def write(self, fit: Fit, result: FitResult, *, over_own: bool = False) -> Failures:
         """Write all files, each on its own; return why some could not be written, by name."""
-        from napari_gaussfit.figures import draw_projections
-        from napari_gaussfit.plots import draw_gaussians, draw_history
+        from napari_gaussfit.plots.history import draw_gaussians, draw_history
+        from napari_gaussfit.plots.projections import draw_projections
 
         def fitted() -> None:
             ended = fit.state is FitState.FINISHED

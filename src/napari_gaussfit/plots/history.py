@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from napari_gaussfit.figures import DPI, UNIT_SYMBOLS
+from napari_gaussfit.plots.projections import DPI, UNIT_SYMBOLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

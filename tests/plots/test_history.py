@@ -9,7 +9,7 @@ import torch
 from napari_gaussfit.fitting.fit import FitResult, fit
 from napari_gaussfit.fitting.snapshot import HISTORY_KEYS
 from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.plots import MOST_POINTS, PANELS, draw_gaussians, draw_history
+from napari_gaussfit.plots.history import MOST_POINTS, PANELS, draw_gaussians, draw_history
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.synthetic.phantoms import beads
 
@@ -20,7 +20,7 @@ def result() -> FitResult:
     return fit(beads(count=4, shape=(12, 40, 40)).stack, settings)
 
 
-@pytest.mark.notebook("gradient-monitoring", api="plots.draw_history")
+@pytest.mark.notebook("gradient-monitoring", api="plots.history.draw_history")
 def test_the_lines_are_what_the_fit_recorded(result: FitResult) -> None:
     figure = draw_history(result.history, "micrometer")
     figure.canvas.draw()
@@ -51,7 +51,7 @@ def test_a_history_that_lacks_some_is_drawn_without_them() -> None:
     assert [len(axes.get_lines()) for axes in figure.axes] == [0, 1, 0, 0, 0, 0]
 
 
-@pytest.mark.notebook("plots", api="plots.draw_gaussians")
+@pytest.mark.notebook("plots", api="plots.history.draw_gaussians")
 def test_centres_are_where_they_are_in_the_colours_of_their_amplitudes(result: FitResult) -> None:
     figure = draw_gaussians(result.field)
     figure.canvas.draw()

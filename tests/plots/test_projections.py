@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_gaussfit.figures import comparisons, draw_projections, scale_bar_length
 from napari_gaussfit.fitting.fit import FitResult, fit
+from napari_gaussfit.plots.projections import comparisons, draw_projections, scale_bar_length
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.synthetic.phantoms import beads
 

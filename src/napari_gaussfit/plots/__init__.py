@@ -1,0 +1,1 @@
+"""Pictures of a fit: projections side by side, its history, its Gaussians."""
