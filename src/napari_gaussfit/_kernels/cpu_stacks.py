@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,32 @@ def _levels(coefficients: Array) -> Array:
     return np.append(levels, np.float32(np.finfo(np.float32).max))
 
 
+def _smooth(source: Array, axis: int, out: Array, first: int, end: int) -> None:
+    """Set some of `out` to spline coefficients along an axis of `source` [Z, Y, X].
+
+    Those between `first` and `end` of the planes; along z, of the rows of each.
+    """
+    from scipy.ndimage import spline_filter1d
+
+    some = np.s_[first:end] if axis else np.s_[:, first:end]
+    spline_filter1d(source[some], 3, axis, out[some], mode="mirror")
+
+
+def _coefficients(voxels: Array) -> Array:
+    """Return a stack's cubic B-spline coefficients, with `MARGIN` more on every side."""
+    padded = np.empty([size + 2 * MARGIN for size in voxels.shape], np.float32)
+    inner = padded[MARGIN:-MARGIN, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    run_pieces(partial(_smooth, voxels, 0, inner), inner.shape[1])
+    for axis in (1, 2):
+        run_pieces(partial(_smooth, inner, axis, inner), inner.shape[0])
+    for axis, size in enumerate(voxels.shape):
+        slices = np.moveaxis(padded, axis, 0)
+        mirrored = np.pad(np.arange(MARGIN, MARGIN + size), MARGIN, mode="reflect")
+        for n in (*range(MARGIN), *range(-MARGIN, 0)):
+            slices[n] = slices[mirrored[n]]
+    return padded
+
+
 class SplineVolume:
     """A stack as cubic B-spline coefficients, mirrored at its outer voxel centres.
 
@@ -65,12 +92,9 @@ class SplineVolume:
     """
 
     def __init__(self, voxels: Array, spacing: Array) -> None:
-        from scipy.ndimage import spline_filter
-
         self.spacing = spacing
         self._slack = np.float32(SLACK * float(np.ptp(voxels)))
-        smooth = spline_filter(voxels, order=3, output=np.float32, mode="mirror")
-        self.coefficients = np.pad(smooth, MARGIN, mode="reflect")
+        self.coefficients = _coefficients(voxels)
         self._bound()
 
     def _bound(self) -> None:

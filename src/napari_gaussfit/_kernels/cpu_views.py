@@ -50,7 +50,7 @@ class View:
         hit = self.near < self.far
         self.near[~hit] = self.far[~hit] = 0.0
         self.hit = torch.from_numpy(hit[:, :width])
-        self.count = int(self.hit.sum())
+        self.count = int(np.count_nonzero(hit))
         # Where the first ray enters the box and the last one leaves it.
         self.span = (
             (float(self.near[hit].min()), float(self.far[hit].max())) if self.count else (0.0, 0.0)

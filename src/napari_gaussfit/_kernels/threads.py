@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 MOST_PER_THREAD = 8
 """Pieces: the smallest are still far above what starting one takes."""
@@ -28,6 +29,22 @@ def thread_count() -> int:
 def _pool(process: int) -> ThreadPoolExecutor:
     """Worker threads of this process (a forked child must not use its parent's)."""
     return ThreadPoolExecutor(thread_count(), thread_name_prefix=f"gaussfit-{process}")
+
+
+@contextmanager
+def in_one_torch_thread() -> Iterator[None]:
+    """Keep torch from waking its threads: they spin while the kernels' own threads want the cores.
+
+    A step takes five times as long with both.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def run_pieces(

@@ -292,7 +292,7 @@ class Objective:
         )
         return psnr(
             view.target.numpy(),
-            (image.cpu() + field.background).numpy(),
+            image.cpu().numpy() + np.float32(field.background),
             self.stack.value_range,
             view.hit.numpy(),
         )
@@ -302,24 +302,32 @@ class Objective:
         if not self.has_voxels or not self.depths:
             return {}
         numbers = sorted(self.depths)
-        hits = {n: self.views.view(self.views.training[n]).hit for n in numbers}
-        depths = torch.cat([self.depths[n].cpu()[hits[n]] for n in numbers])
-        return {"depth_views": torch.tensor(numbers), "depths": depths}
+        depths = [self.depths[n].cpu().numpy()[self._seen_by(n)] for n in numbers]
+        return {
+            "depth_views": torch.tensor(numbers),
+            "depths": torch.from_numpy(np.concatenate(depths)),
+        }
+
+    def _seen_by(self, n: int) -> NDArray[np.bool_]:
+        """Return which rays of training view n cross the box."""
+        hit: NDArray[np.bool_] = self.views.view(self.views.training[n]).hit.numpy()
+        return hit
 
     def unpacked_depths(self, state: dict[str, Tensor]) -> dict[int, Tensor]:
         """Return the `depths` that `packed_depths` gave."""
         depths: dict[int, Tensor] = {}
         if "depth_views" not in state:
             return depths
-        if not bool(state["depths"].isfinite().all()):
+        known = state["depths"].numpy()
+        if not np.isfinite(known).all():
             raise ValueError("depths are not all finite")
         first = 0
         for n in map(operator.index, state["depth_views"].tolist()):
-            hit = self.views.view(self.views.training[n]).hit
-            depths[n] = torch.zeros(hit.shape)
-            end = first + int(hit.sum())
-            depths[n][hit] = state["depths"][first:end]
-            first = end
+            hit = self._seen_by(n)
+            end = first + int(np.count_nonzero(hit))
+            depth = np.zeros(hit.shape, np.float32)
+            depth[hit] = known[first:end]
+            depths[n], first = torch.from_numpy(depth), end
         return depths
 
     def state(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Knows neither threads nor files nor who watches. Inside, all is in working units
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from napari_gaussfit import _kernels
+from napari_gaussfit._kernels.threads import in_one_torch_thread
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting.bounds import confine, farthest_means, widen
 from napari_gaussfit.fitting.objective import CUTOFF_PER_ERROR, CUTOFFS, Objective, decibels
@@ -71,20 +71,6 @@ STATE_TENSORS = ("means", "cholesky", "amplitudes", "first", "second", "age")
 
 HISTORY_EVERY = 10
 """Steps from one record of a fit to the next."""
-
-
-@contextmanager
-def _in_one_torch_thread() -> Iterator[None]:
-    """Keep torch from waking its threads: they spin while the kernels' own threads want the cores.
-
-    A step takes five times as long with both.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -300,7 +286,7 @@ class Trainer:
             return self._captured_step(self._captured, progress)
         return self._step(progress)
 
-    @_in_one_torch_thread()
+    @in_one_torch_thread()
     def _step(self, progress: float) -> StepValues:
         gradients, found = self.gradients()
         if not self.settings.full_covariance:
@@ -375,6 +361,7 @@ class Trainer:
         """Take a field's own means and Cholesky parameters, which whoever has them may move."""
         self._means, self._cholesky = field.means, field.cholesky
 
+    @in_one_torch_thread()
     def held_out_psnr(self) -> float:
         """Return the mean PSNR of the held-out views, one of them looked at anew.
 
@@ -384,6 +371,7 @@ class Trainer:
             self._read_back(self._captured)
         return self.objective.held_out_psnr(self.scaled_field(), self.iteration)
 
+    @in_one_torch_thread()
     def drift(self, steps: int, cut_short: Callable[[], bool]) -> Tensor:
         """Return by how much [K] more steps would change widths; all stays as it is.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_gaussfit._kernels.threads import run_pieces
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -146,11 +147,16 @@ def draw_noise(
     known, level = np.asarray(voxels), np.asarray(estimate, np.float32)
     lowest, least, gain = map(np.float32, _photon_transfer(known, level))
     noise = np.empty(level.shape, np.float32)
-    # Plane by plane: beside a large stack there is no room for what comes between.
-    for plane, out in zip(level, noise, strict=True):
-        normal = rng.standard_normal(plane.shape, dtype=np.float32)
-        deviation = np.sqrt((least + gain * (plane - lowest)).clip(0))
-        out[:] = deviation * normal + gain / np.float32(6) * (np.square(normal) - 1)
+    sources = rng.spawn(len(level))  # one a plane: the draw is the same in any number of threads
+
+    def draw(first: int, end: int) -> None:
+        # Plane by plane: beside a large stack there is no room for what comes between.
+        for z in range(first, end):
+            normal = sources[z].standard_normal(level[z].shape, dtype=np.float32)
+            deviation = np.sqrt((least + gain * (level[z] - lowest)).clip(0))
+            noise[z] = deviation * normal + gain / np.float32(6) * (np.square(normal) - 1)
+
+    run_pieces(draw, len(level))
     return noise
 
 

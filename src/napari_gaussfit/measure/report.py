@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_gaussfit._kernels.threads import in_one_torch_thread
 from napari_gaussfit.measure.metrics import draw_noise, noise_psnr, psnr, ssim
 from napari_gaussfit.model.projection import StackProjector, render
 
@@ -122,6 +123,7 @@ class Report:
         return asdict(self)
 
 
+@in_one_torch_thread()
 def make_report(
     field: GaussianField,
     working: WorkingStack,
@@ -158,7 +160,8 @@ def make_report(
     original, stack, device = working.original, working.stack, device_named(settings.device)
     field = field.to(device)
     volume: Image = field.voxelise(stack.shape, stack.spacing).cpu().numpy()
-    sample = views.training[:: max(1, len(views.training) // TRAINING_VIEWS_REPORTED)]
+    every = max(1, len(views.training) // TRAINING_VIEWS_REPORTED)
+    sample = views.training[::every][:TRAINING_VIEWS_REPORTED]
     held_out = [views.view(camera) for camera in views.held_out]
     images = [_image(field, stack, view) for view in held_out]
     heldout_mip_psnr = _mean(

@@ -52,12 +52,13 @@ class View:
     @cached_property
     def target(self) -> Tensor:
         """The stack's MIP [H, W]; 0 where a ray misses. Made when first asked for."""
-        return torch.where(self.hit, torch.from_numpy(self.projector.maximum(self.camera)), 0.0)
+        image = np.where(self.hit.numpy(), self.projector.maximum(self.camera), np.float32(0.0))
+        return torch.from_numpy(image)
 
     @cached_property
     def pixels(self) -> int:
         """How many rays cross the box."""
-        return int(self.hit.sum())
+        return int(np.count_nonzero(self.hit.numpy()))
 
 
 class Views:
