@@ -17,7 +17,6 @@ from benchmarks.stacks import BEADS, open_stack
 from benchmarks.tables import Cell, Table
 from benchmarks.threads import in_one_thread
 from napari_gaussfit._kernels import cpu, cpu_views
-from napari_gaussfit._kernels.cpu_stacks import STEP
 from napari_gaussfit._kernels.footprint import (
     FIRST_ROW,
     LAST_ROW,
@@ -27,6 +26,7 @@ from napari_gaussfit._kernels.footprint import (
     dot,
 )
 from napari_gaussfit._kernels.profiles import profile
+from napari_gaussfit._kernels.spline import STEP
 from napari_gaussfit.model.camera import orbit_view
 from napari_gaussfit.model.projection import StackProjector
 

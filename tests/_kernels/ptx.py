@@ -33,6 +33,7 @@ from napari_gaussfit._kernels import (
     cuda_rays,
     cuda_relocation,
     cuda_spline,
+    cuda_stacks,
     cuda_sums,
     cuda_views,
     cuda_voxels,
@@ -56,7 +57,7 @@ KERNELS = (
     cuda_voxels,
     cuda_widen,
 )
-LAUNCHING = (cuda_gaussians, cuda_objective, cuda_relocation, cuda_sums, cuda_views)
+LAUNCHING = (cuda_gaussians, cuda_objective, cuda_relocation, cuda_stacks, cuda_sums, cuda_views)
 IN_DOUBLE = {
     "cuda_overlaps.spread",
     "cuda_overlaps.removal_costs",
@@ -129,7 +130,9 @@ def launched_types() -> Signatures:
         moments = evaluation.backward(packed, torch.ones_like(evaluation.forward(packed)))
     backend.unpack_gradient(moments, packed)
     voxels, spacing = np.zeros((2, 3, 4), np.float32), np.ones(3, np.float32)
-    mip.target_of(backend.Volume(SplineVolume(voxels, spacing), packed.device))
+    volume = backend.Volume(SplineVolume(voxels, spacing), packed.device)
+    mip.target_of(volume)
+    backend.maxima(volume, mip.views)
     count = len(field.means)
     state = (torch.zeros(count, 10), torch.zeros(count, 10), torch.zeros(count))
     backend.adam_step(leaves, leaves, state, torch.ones(10))

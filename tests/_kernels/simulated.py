@@ -48,6 +48,7 @@ from napari_gaussfit._kernels import (
     cuda_rays,
     cuda_relocation,
     cuda_spline,
+    cuda_stacks,
     cuda_sums,
     cuda_views,
     cuda_voxels,
@@ -86,7 +87,7 @@ KERNELS = (
     cuda_voxels,
     cuda_widen,
 )
-LAUNCHING = (cuda_gaussians, cuda_objective, cuda_relocation, cuda_sums, cuda_views)
+LAUNCHING = (cuda_gaussians, cuda_objective, cuda_relocation, cuda_stacks, cuda_sums, cuda_views)
 SMALL = {"overlapping": 10, "elongated": 8, "tiny": 12, "outside": 10, "one": 1}
 OF_PEAK = 1e-3
 """How far a MIP may be from the CPU's: on a flat top, four evaluations do not reach the mode."""
@@ -255,7 +256,7 @@ def test_mip_climbs_from_where_it_is_told_to(image: Rays) -> None:
 
 def test_a_volume_is_read_where_the_cpu_reads_it(image: Rays) -> None:
     voxels = np.random.default_rng(0).normal(1.0, 0.3, (7, 9, 11)).astype(np.float32)
-    spline = SplineVolume(voxels, np.asarray(SIZE, np.float32) / voxels.shape)
+    spline = SplineVolume(voxels, np.divide(SIZE, voxels.shape, dtype=np.float32))
     leaves = few("overlapping").leaves(torch.float32)
     evaluation = cuda.MipEvaluation(image, 1.0)
     evaluation.forward(cuda.pack(*leaves, CUTOFF))
@@ -264,6 +265,23 @@ def test_a_volume_is_read_where_the_cpu_reads_it(image: Rays) -> None:
     spline.sample(image, evaluation.depth[0].numpy(), true, 0, image.shape[0])
     assert np.ptp(true) > 0.5, "the volume is not flat there"
     np.testing.assert_allclose(found.numpy(), true, atol=1e-5)
+
+
+def test_a_volumes_maxima_are_the_cpus() -> None:
+    """In views of two sizes, and beside the box nothing."""
+    voxels = np.random.default_rng(0).normal(1.0, 0.3, (5, 6, 7)).astype(np.float32)
+    spline = SplineVolume(voxels, np.divide(SIZE, voxels.shape, dtype=np.float32))
+    views = [make_rays("orthographic", (6, 7)), make_rays("pinhole", (5, 8))]
+    device = torch.device("cpu")
+    found = cuda.maxima(cuda.Volume(spline, device), cuda.Views.of(views, 1.0, device))
+    for image, rays in zip(found.numpy(), views, strict=True):
+        rows, width = rays.shape
+        expected = spline.mip(rays)[0]
+        assert (expected == 0).any()
+        assert (expected > 1).any()
+        np.testing.assert_allclose(image[:rows, :width], expected, atol=3e-4)
+        assert not image[rows:].any()
+        assert not image[:, width:].any()
 
 
 def test_long_rays_are_searched_in_pieces(image: Rays) -> None:
@@ -595,6 +613,20 @@ def test_relocation_moves_whom_the_cpu_moves_to_the_same_places(
     for name in training.STATE_TENSORS:
         one, other = (getattr(trainer, f"_{name}") for trainer in (own, found))
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_held_out_views_are_as_good_as_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in its turn, and all of them together, of one field."""
+    own, found = (
+        trained(monkeypatch, name, 0, views=6, held_out=3) for name in ("numba", "numba-cuda")
+    )
+    for n in (0, 10):
+        own.iteration = found.iteration = n
+        with cpu_backend(monkeypatch):
+            expected = own.held_out_psnr()
+        assert found.held_out_psnr() == pytest.approx(expected, abs=0.01)
+    known = own.objective.state()["held_out_psnr"]
+    assert known[0] != pytest.approx(known[1], abs=0.1), "the views tell apart nothing"
 
 
 def test_a_captured_fit_goes_on_from_its_state(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from napari_gaussfit._kernels import Rays, cpu_stacks, reference
-from napari_gaussfit._kernels.cpu_stacks import SLACK, STEP, SplineVolume
+from napari_gaussfit._kernels.cpu_stacks import SLACK, SplineVolume
 from napari_gaussfit._kernels.cpu_views import view_of
+from napari_gaussfit._kernels.spline import STEP
 from napari_gaussfit.model.camera import look_at, orbit_view
 
 Array = NDArray[np.float32]

@@ -10,10 +10,10 @@ import math
 
 import numpy as np
 
-from napari_gaussfit._kernels.arithmetic import HALF, ONE, ZERO, Array, F, Vector
+from napari_gaussfit._kernels.arithmetic import ONE, ZERO, Array, F, Vector
 from napari_gaussfit._kernels.compiled import njit
 from napari_gaussfit._kernels.cpu_bounds import Codes
-from napari_gaussfit._kernels.spline import BOTH_MARGINS, place, weights
+from napari_gaussfit._kernels.spline import BOTH_MARGINS, place, vertex, weights
 from napari_gaussfit._kernels.vectors import weighted
 
 BLOCK = 32  # samples that are passed over together
@@ -29,18 +29,6 @@ def _interpolate(coefficients: Array, z: F, y: F, x: F) -> F:
     index = np.uintp(iz), np.uintp(iy), np.uintp(ix)
     value: F = weighted(coefficients, index, wz, wy, wx)
     return value
-
-
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
-def _vertex(before: F, best: F, after: F) -> F:
-    """Where a parabola through three samples is largest, in samples from the middle one.
-
-    0 where the middle one is not the largest: within the slack, a neighbour may be.
-    """
-    bend = before - best + after - best
-    if bend >= ZERO or best < max(before, after):
-        return ZERO
-    return HALF * (before - after) / bend
 
 
 @njit(inline="always")
@@ -167,7 +155,7 @@ def march_maximum(
                 before = _interpolate(coefficients, z + m * dz, y + m * dy, x + m * dx)
                 m = F(where + 1)
                 after = _interpolate(coefficients, z + m * dz, y + m * dy, x + m * dx)
-                m = F(where) + _vertex(before, best, after)
+                m = F(where) + vertex(before, best, after)
                 value = _interpolate(coefficients, z + m * dz, y + m * dy, x + m * dx)
                 if value > best:
                     best, peak = value, m

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_gaussfit._kernels import cpu_bounds, cpu_march
 from napari_gaussfit._kernels.cpu_views import lengths, view_of
 from napari_gaussfit._kernels.geometry import Rays
-from napari_gaussfit._kernels.spline import MARGIN
+from napari_gaussfit._kernels.spline import MARGIN, STEP
 from napari_gaussfit._kernels.threads import run_pieces
 from napari_gaussfit._limits import BRIGHTEST, MOST_HALVED
 from napari_gaussfit.errors import StackError
@@ -20,10 +20,6 @@ Array = NDArray[np.float32]
 
 SLACK = 1e-4
 """Part of the stack's range that a projected maximum may fall short: less than 80 dB shows."""
-
-
-STEP = 0.5
-"""Voxels between samples along the axis on which a ray is fastest: half the finest or less."""
 
 TABLE = 2**14
 """Values, evenly spaced, whose codes are kept in a table."""
@@ -132,7 +128,7 @@ class SplineVolume:
                 self.spacing,
                 near,
                 far,
-                np.float32(STEP),
+                STEP,
                 self._slack,
                 image,
                 depth,
@@ -167,7 +163,7 @@ class SplineVolume:
 
         view, (rows, width) = view_of(rays), rays.shape
         inside = lengths(rays)
-        samples = int(np.ceil(inside.max() / (STEP * self.spacing.min()))) + 1
+        samples = int(np.ceil(inside.max() / (float(STEP) * self.spacing.min()))) + 1
         fractions = (np.arange(samples) + 0.5) / samples
         column = np.arange(width)[:, None]
         image = np.zeros(rays.shape, np.float32)

@@ -23,6 +23,7 @@ from napari_gaussfit._kernels.cuda_relocation import (
     removal_costs,
     sites,
 )
+from napari_gaussfit._kernels.cuda_stacks import maxima
 from napari_gaussfit._kernels.cuda_sums import GridEvaluation, Grids, PointEvaluation
 from napari_gaussfit._kernels.cuda_views import (
     LineIntegralEvaluation,
@@ -49,6 +50,7 @@ __all__ = [
     "Volume",
     "adam_step",
     "leaving",
+    "maxima",
     "missing",
     "pack",
     "put_down",

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_gaussfit._kernels.cpu_stacks import SplineVolume
     from napari_gaussfit.model.views import View
     from napari_gaussfit.stacks.stack import Stack
 
@@ -162,9 +161,10 @@ class Pixels:
     ----------
     views : sequence of View
         What is trained on.
-    spline : SplineVolume or None
-        Of the stack, whose value where the field is largest is a pixel's target; without it, the
-        stack's own maximum is.
+    volume : Volume
+        The stack's spline.
+    follows : bool
+        Whether a pixel's target is the stack where the field is largest, or else its maximum.
     bin_step : float
         Distance in t of the places where the search for a ray's maximum looks.
     weights : sequence of float
@@ -176,18 +176,16 @@ class Pixels:
     def __init__(
         self,
         views: Sequence[View],
-        spline: SplineVolume | None,
+        volume: cuda.Volume,
         bin_step: float,
         weights: Sequence[float],
         device: torch.device,
+        *,
+        follows: bool,
     ) -> None:
         self.tables = cuda.Views.of([view.rays for view in views], bin_step, device)
         shape = self.tables.shape
-        self.target = (
-            _padded([view.target for view in views], shape).to(device)
-            if spline is None
-            else cuda.Volume(spline, device)
-        )
+        self.target = volume if follows else cuda.maxima(volume, self.tables)
         self.depths = torch.zeros(shape, dtype=torch.float32, device=device)
         self.shapes = [view.rays.shape for view in views]
         self.weights = torch.tensor(weights, dtype=torch.float32, device=device)
@@ -197,15 +195,6 @@ class Pixels:
         self.windows = torch.stack([_windows(view.rays.shape, shape[1:]) for view in views]).to(
             device
         )
-
-
-def _padded(images: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
-    """Return images [V, H, W], each in a corner of its own."""
-    together = torch.zeros(*shape)
-    for image, place in zip(images, together, strict=True):
-        rows, width = image.shape
-        place[:rows, :width] = image
-    return together
 
 
 def _windows(own: tuple[int, int], padded: tuple[int, int]) -> Tensor:
@@ -356,10 +345,6 @@ class CapturedSteps:
             raise ValueError(message)
         rows, width = self._pixels.shapes[n]
         return self._pixels.depths[n, :rows, :width]
-
-    def widen(self, spacing: Tensor, narrowest: float) -> None:
-        """Widen Gaussians that are narrower than voxels; see `bounds.widen`."""
-        cuda.widen(self.state.cholesky, spacing, narrowest)
 
     def numbers(self) -> Numbers:
         """Return what the last step found, and where it left background and cutoff.

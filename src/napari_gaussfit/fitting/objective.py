@@ -267,16 +267,21 @@ class Objective:
         residual: NDArray[np.float32] = (self._voxels[first:end] - prediction.cpu()).numpy()
         return residual
 
-    def held_out_psnr(self, field: GaussianField, iteration: int) -> float:
-        """Return the mean PSNR of the held-out views, one of them looked at anew.
+    def next_held_out(self, iteration: int) -> int:
+        """Return which held-out view is to be looked at, `HELD_OUT_EVERY` steps after the last."""
+        return (iteration // HELD_OUT_EVERY) % len(self.views.held_out)
 
-        Each call, `HELD_OUT_EVERY` steps after the last, looks at the next view; the others count
-        as they were last seen.
+    def held_out_psnr(self, n: int, psnr: float) -> float:
+        """Return the mean PSNR of the held-out views, of which n has just been looked at.
+
+        The others count as they were last seen.
         """
-        cameras = self.views.held_out
-        n = (iteration // HELD_OUT_EVERY) % len(cameras)
-        self._held_out_psnr[n] = self._view_psnr(field, cameras[n], self.cutoff)
+        self._held_out_psnr[n] = psnr
         return float(np.mean(list(self._held_out_psnr.values())))
+
+    def look(self, field: GaussianField, n: int) -> float:
+        """Return the PSNR of held-out view n, as exactly as the fit is."""
+        return self._view_psnr(field, self.views.held_out[n], self.cutoff)
 
     def view_psnr(self, field: GaussianField, n: int) -> float:
         """Return the PSNR of held-out view n, alike whenever it is asked for."""

@@ -16,8 +16,8 @@ import torch
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels.threads import in_one_torch_thread
 from napari_gaussfit.errors import FitError
-from napari_gaussfit.fitting.bounds import confine, farthest_means, widen
-from napari_gaussfit.fitting.objective import CUTOFF_PER_ERROR, CUTOFFS, Objective, decibels
+from napari_gaussfit.fitting.bounds import confine, widen
+from napari_gaussfit.fitting.objective import Objective, decibels
 from napari_gaussfit.fitting.relocation import relocate
 from napari_gaussfit.fitting.seeding import seed_count, seed_field
 from napari_gaussfit.model.field import GaussianField
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_gaussfit.fitting.cuda_relocation import CapturedRelocation
-    from napari_gaussfit.fitting.cuda_steps import CapturedSteps
+    from napari_gaussfit.fitting.cuda_fit import CapturedFit
     from napari_gaussfit.fitting.objective import Found, Tensors
     from napari_gaussfit.model.views import Views
 
@@ -140,8 +139,7 @@ class Trainer:
         self._age = torch.zeros(count)
         self.iteration = 0
         self.device = _kernels.device_named(settings.device)
-        self._captured: CapturedSteps | None = None
-        self._captured_relocation: CapturedRelocation | None = None
+        self._captured: CapturedFit | None = None
         nothing = float("nan")
         self._found = StepValues(nothing, nothing, nothing, (nothing, nothing, nothing))
         if _kernels.backend_name(self.device) == "numba-cuda":
@@ -186,68 +184,39 @@ class Trainer:
         background, unit = self.objective.background, self.working.stack.unit
         return GaussianField(self._means, self._cholesky, self._amplitudes, background, unit)
 
-    def _on_device(self) -> CapturedSteps:
+    def _on_device(self) -> CapturedFit:
         """Move what steps change to the device, and what they look at."""
-        from napari_gaussfit.fitting.cuda_relocation import CapturedRelocation
-        from napari_gaussfit.fitting.cuda_steps import Bricks, CapturedSteps, Pixels, Rules, State
+        from napari_gaussfit.fitting.cuda_fit import CapturedFit
 
-        settings, objective, device = self.settings, self.objective, self.device
-        state = State(
-            self._means.to(device),
-            self._cholesky.to(device),
-            self._amplitudes.to(device),
-            self._first.to(device),
-            self._second.to(device),
-            self._age.to(device),
-            torch.full((1,), objective.background, device=device),
-            torch.full((1,), objective.cutoff, device=device),
+        planes = self._slab_planes
+        captured = CapturedFit(
+            self.objective,
+            (self._means, self._cholesky, self._amplitudes),
+            (self._first, self._second, self._age),
+            self.device,
+            planes=planes,
+            most=round(self._share(0, planes) * len(self._means)),
         )
-        self._means, self._cholesky = state.means, state.cholesky
-        self._amplitudes = state.amplitudes
-        self._first, self._second, self._age = state.first, state.second, state.age
-        rules = Rules(
-            settings.loss,
-            settings.ssim_weight,
-            settings.full_covariance,
-            objective.background_rate,
-            CUTOFF_PER_ERROR,
-            CUTOFFS,
-            farthest_means(objective.stack.shape, objective.stack.spacing),
-            objective.zero,
-        )
-        bricks = pixels = None
-        if objective.has_voxels:
-            bricks = Bricks(objective.stack, objective.bricks, device)
-        if objective.has_projections:
-            views = [objective.views.view(camera) for camera in objective.views.training]
-            weights = [objective.pixel_weight(view) for view in views]
-            volume = objective.views.projector.spline if objective.has_voxels else None
-            pixels = Pixels(views, volume, objective.search_step, weights, device)
-        self._spacing = torch.tensor(objective.stack.spacing, dtype=torch.float32, device=device)
-        steps = CapturedSteps(rules, state, bricks, pixels)
-        if bricks is not None:
-            planes = self._slab_planes
-            most = round(self._share(0, planes) * len(state.means))
-            self._captured_relocation = CapturedRelocation(
-                steps.graphs, state, bricks.tables.voxels, objective.stack.spacing, planes, most
-            )
-        return steps
+        for name in STATE_TENSORS:
+            setattr(self, f"_{name}", getattr(captured.state, name))
+        return captured
 
-    def _read_back(self, steps: CapturedSteps) -> None:
+    def _read_back(self, captured: CapturedFit) -> None:
         """Fetch what a captured step changes beside the Gaussians; waits for the device."""
-        state = steps.state
+        state = captured.state
         found = torch.cat([state.background, state.cutoff]).tolist()
         self.objective.background, self.objective.cutoff = found
 
-    def _captured_step(self, steps: CapturedSteps, progress: float) -> StepValues:
+    def _captured_step(self, captured: CapturedFit, progress: float) -> StepValues:
         """Take one step on the device; what it found is read back every `HISTORY_EVERY` steps."""
         bricks, views = self.objective.draw()
+        steps = captured.steps
         rate, search = self._rate(progress), self.objective.searches(self.iteration, views)
         steps.step(bricks, views, rate=rate, search=search)
         self.objective.depths |= {n: steps.depth(n) for n in views}
         last = progress + 1 / self.settings.steps >= 1
         if self.iteration % WIDEN_EVERY == 0 or last:
-            steps.widen(self._spacing, NARROWEST)
+            captured.widen(NARROWEST)
         self.iteration += 1
         if self._relocates(progress):
             self._relocate()
@@ -316,8 +285,8 @@ class Trainer:
 
     def _relocate(self) -> None:
         first, end = self._slab()
-        if self._captured_relocation is not None:
-            self._captured_relocation(first, self.kept)
+        if self._captured is not None:
+            self._captured.relocate(first, self.kept)
             return
         residual = self.residual(first, end)
         moved = relocate(
@@ -365,11 +334,14 @@ class Trainer:
     def held_out_psnr(self) -> float:
         """Return the mean PSNR of the held-out views, one of them looked at anew.
 
-        See `Objective.held_out_psnr`.
+        See `Objective.next_held_out`.
         """
+        n = self.objective.next_held_out(self.iteration)
         if self._captured is not None:
-            self._read_back(self._captured)
-        return self.objective.held_out_psnr(self.scaled_field(), self.iteration)
+            psnr = decibels(self._captured.held_out_error(n))
+        else:
+            psnr = self.objective.look(self.scaled_field(), n)
+        return self.objective.held_out_psnr(n, psnr)
 
     @in_one_torch_thread()
     def drift(self, steps: int, cut_short: Callable[[], bool]) -> Tensor:
@@ -471,7 +443,7 @@ class Trainer:
         self.objective.depths = self.objective.unpacked_depths(state)
         if self._captured is not None:
             for n, depth in self.objective.depths.items():
-                self.objective.depths[n] = self._captured.depth(n).copy_(depth)
+                self.objective.depths[n] = self._captured.steps.depth(n).copy_(depth)
             self._captured.state.background.fill_(self.objective.background)
             self._captured.state.cutoff.fill_(self.objective.cutoff)
 

@@ -1,0 +1,67 @@
+"""Held-out views of a fit on a CUDA device: what a look at one finds is a number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_gaussfit._kernels import cuda
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_gaussfit._kernels.cuda_graphs import Graphs
+    from napari_gaussfit.fitting.cuda_steps import State
+    from napari_gaussfit.model.views import View
+
+
+class CapturedLooks:
+    """Looks at held-out views, padded to the largest; their targets are made on the device.
+
+    Parameters
+    ----------
+    graphs : Graphs
+        Run it.
+    state : State
+        What is looked at.
+    volume : Volume
+        The stack's spline.
+    views : sequence of View
+        From where.
+    bin_step : float
+        Distance in t of the places where the search for a ray's maximum looks.
+    """
+
+    def __init__(
+        self,
+        graphs: Graphs,
+        state: State,
+        volume: cuda.Volume,
+        views: Sequence[View],
+        bin_step: float,
+    ) -> None:
+        self._graphs, self._state = graphs, state
+        device = state.means.device
+        self._tables = cuda.Views.of([view.rays for view in views], bin_step, device)
+        self._targets = cuda.maxima(volume, self._tables)
+        pixels = [view.pixels for view in views]
+        self._pixels = torch.tensor(pixels, dtype=torch.float32, device=device)
+        self._which = torch.zeros(1, dtype=torch.int64, device=device)
+        self._error = torch.zeros(1, device=device)
+
+    def error(self, n: int) -> float:
+        """Return the mean squared error of view n, in working units; waits for it."""
+        self._which.fill_(n)
+        self._graphs.run("held-out view", self._look)
+        return self._error.item()
+
+    def _look(self) -> None:
+        state, which = self._state, self._which
+        views = self._tables.select(which)
+        packed = cuda.pack(state.means, state.cholesky, state.amplitudes, state.cutoff)
+        image = cuda.MipEvaluation(views).forward(packed) + state.background
+        lacks = torch.where(
+            views.near < views.far, self._targets.index_select(0, which) - image, 0.0
+        )
+        self._error.copy_(lacks.square().sum() / self._pixels.index_select(0, which))
