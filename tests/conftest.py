@@ -1,19 +1,24 @@
-"""Where the real stacks are, and a scratch folder for what programs remember."""
+"""Where the real stacks are, a small one to fit, and a look at what is left behind."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from notebook_rows import NotebookTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from napari_gaussfit.synthetic.phantoms import Phantom
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -74,3 +79,35 @@ def stack_path(data_dir: Path) -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def small_beads() -> Phantom:
+    """Beads in a stack that fits in a moment."""
+    from napari_gaussfit.synthetic.phantoms import beads
+
+    return beads(count=6, shape=(12, 40, 40))
+
+
+@pytest.fixture
+def nothing_left_behind() -> Iterator[None]:
+    """Fail if a process or a thread of a fit outlives the test."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline and (_processes(before) or _threads()):
+        time.sleep(0.05)
+    assert not _processes(before), "a process is left behind"
+    assert not _threads(), "a thread is left behind"
+
+
+def _processes(before: set[int]) -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child.pid not in before and child.status() != psutil.STATUS_ZOMBIE
+    ]
+
+
+def _threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name == "gaussfit-mips"]

@@ -33,6 +33,7 @@ GUI = QT | {"napari", "magicgui", "vispy"}
 # From the top down. What a layer imports, directly or through others, stands below it.
 LAYERS = [
     {"_napari", "cli"},
+    {"jobs"},
     {"synthetic", "plots"},
     {"fitting", "formats"},
     {"measure"},
@@ -292,8 +293,10 @@ def test_every_kind_of_import_counts_for_the_layers(tmp_path: Path) -> None:
 
 def test_the_windows_process_loads_no_torch(source: Path) -> None:
     """Where torch cannot be loaded beside Qt, the panel opens all the same; a fit has its own."""
-    parts = (source / PACKAGE / "_napari").glob("*.py")
-    modules = ", ".join(f"{PACKAGE}._napari.{path.stem}" for path in parts if path.stem[0] != "_")
+    package = source / PACKAGE
+    parts = [*(package / "_napari").rglob("*.py"), *(package / "jobs").glob("*.py")]
+    names = [".".join(path.relative_to(source).with_suffix("").parts) for path in parts]
+    modules = ", ".join(name.removesuffix(".__init__") for name in names)
     loaded = run(sys.executable, "-c", f"import sys, {modules}; print(*sys.modules)").split()
     assert f"{PACKAGE}.model.field" in loaded
     assert "torch" not in loaded

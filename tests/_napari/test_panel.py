@@ -25,10 +25,10 @@ from qtpy.QtWidgets import QApplication, QLabel, QMainWindow, QWidget
 from napari_gaussfit._napari.edited import fit_of_layer
 from napari_gaussfit._napari.layers import METADATA
 from napari_gaussfit._napari.panel import GaussianFitPanel
-from napari_gaussfit._napari.process_job import ProcessJob
 from napari_gaussfit._napari.results_part import KINDS
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.formats.native import load_fit
+from napari_gaussfit.jobs.process import ProcessJob
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:

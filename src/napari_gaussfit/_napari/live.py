@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
     from qtpy.QtCore import QObject
 
-    from napari_gaussfit._napari.mips import MipPair, ViewChoice
     from napari_gaussfit._napari.pictures import LayerData
     from napari_gaussfit._napari.source import Source
+    from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.result import SavedFit
 

@@ -11,19 +11,19 @@ from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_gaussfit._napari.arranging import dropped_files, scrolling, stacked
 from napari_gaussfit._napari.data_part import DataPart
-from napari_gaussfit._napari.jobs import FitTask
 from napari_gaussfit._napari.live import LiveLayers
 from napari_gaussfit._napari.model_part import ModelPart
 from napari_gaussfit._napari.plots_part import DetailPlots, ProgressPlots
 from napari_gaussfit._napari.preview import Preview, memory_of_fit, preview_of
-from napari_gaussfit._napari.renderer import Renderer
 from napari_gaussfit._napari.results_part import ResultsPart
 from napari_gaussfit._napari.run_part import RunPart
 from napari_gaussfit._napari.table_part import TablePart
-from napari_gaussfit._napari.versions import Choice, Version, version_of
 from napari_gaussfit._napari.view_part import ViewPart
 from napari_gaussfit._napari.worker import FitWorker, Phase
 from napari_gaussfit.errors import GaussfitError
+from napari_gaussfit.jobs.job import FitTask
+from napari_gaussfit.jobs.renderer import Renderer
+from napari_gaussfit.jobs.versions import Choice, Version, version_of
 
 if TYPE_CHECKING:
     import napari
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
 
-    from napari_gaussfit._napari.jobs import News
-    from napari_gaussfit._napari.mips import MipPair
     from napari_gaussfit._napari.source import Source
+    from napari_gaussfit.jobs.job import News
+    from napari_gaussfit.jobs.pictures import MipPair
     from napari_gaussfit.model.result import SavedFit
 
 __all__ = ["GaussianFitPanel"]

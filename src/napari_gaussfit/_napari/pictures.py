@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from napari_gaussfit._napari.mips import MipPair
     from napari_gaussfit._napari.source import Source
+    from napari_gaussfit.jobs.pictures import MipPair
     from napari_gaussfit.model.field import GaussianField
 
     LayerData = tuple[Any, dict[str, Any], str]

@@ -12,7 +12,7 @@ from napari_gaussfit.errors import FitError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_gaussfit._napari.renderer import Renderer
+    from napari_gaussfit.jobs.renderer import Renderer
     from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["Preview", "memory_of_fit", "preview_of"]
@@ -52,7 +52,7 @@ def preview_of(stack: Stack, device: str, renderer: Renderer) -> Preview:
     """Return what there is to know of a stack's intensities, and of the device of that name."""
     # Imported here, beside the window, so that the first update of a fit has it at hand.
     from napari_gaussfit._napari import edited, layers  # noqa: F401
-    from napari_gaussfit._napari.renderer import device_words
+    from napari_gaussfit.jobs.renderer import device_words
     from napari_gaussfit.stacks.statistics import estimate_background, suggested_count
 
     counts, edges = np.histogram(stack.voxels, bins=BINS)

@@ -68,7 +68,7 @@ def result_layers(
         Of the labels, in raw intensity.
     """
     from napari_gaussfit._napari import layers
-    from napari_gaussfit._napari.renderer import rendered
+    from napari_gaussfit.jobs.renderer import rendered
 
     field, place, name = fit.field, source.placement, source.name
     made: list[LayerData] = []

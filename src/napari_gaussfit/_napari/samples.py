@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from napari_gaussfit._napari.layers import points_layer
 from napari_gaussfit._napari.placement import Placement
-from napari_gaussfit._napari.renderer import sample
+from napari_gaussfit.jobs.renderer import sample
 from napari_gaussfit.model.result import SavedFit
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_gaussfit._napari.arranging import Form
-from napari_gaussfit._napari.mips import ViewChoice
+from napari_gaussfit.jobs.pictures import ViewChoice
 
 __all__ = ["ViewPart"]
 

@@ -15,13 +15,13 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import FunctionWorker
 
-from napari_gaussfit._napari.collection import HeldCollection
-from napari_gaussfit._napari.jobs import FitTask, Job, News, ThreadJob
-from napari_gaussfit._napari.mips import MipDrawer, MipPair, ViewChoice
-from napari_gaussfit._napari.process_job import ProcessJob
-from napari_gaussfit._napari.renderer import RemoteDrawer
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting.snapshot import FitState
+from napari_gaussfit.jobs.collection import HeldCollection
+from napari_gaussfit.jobs.job import FitTask, Job, News, ThreadJob
+from napari_gaussfit.jobs.pictures import MipDrawer, MipPair, ViewChoice
+from napari_gaussfit.jobs.process import ProcessJob
+from napari_gaussfit.jobs.renderer import RemoteDrawer
 
 __all__ = ["FitWorker", "Phase"]
 

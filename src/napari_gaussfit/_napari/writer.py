@@ -49,8 +49,8 @@ def save_fit_as(path: str, fit: SavedFit) -> None:
     OutputError
         If there is no such format, or no such folder.
     """
-    from napari_gaussfit._napari.renderer import rendered
     from napari_gaussfit.formats import registry
+    from napari_gaussfit.jobs.renderer import rendered
 
     if Path(path).suffix.lower() in registry.VOLUME_SUFFIXES:
         registry.write_volume(path, rendered(fit), fit)

@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 
-from napari_gaussfit._napari.messages import Message, receive, send
+from napari_gaussfit.jobs.messages import Message, receive, send
 
 
 def test_a_message_arrives_as_it_was_sent() -> None:

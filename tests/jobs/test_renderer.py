@@ -9,14 +9,14 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import pytest
-from saved_fits import some_fit
 
-from napari_gaussfit._napari.messages import Message
-from napari_gaussfit._napari.mips import MipDrawer, ViewChoice
-from napari_gaussfit._napari.process_job import start_child
-from napari_gaussfit._napari.renderer import RemoteDrawer, Renderer, device_words, rendered
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.formats import registry
+from napari_gaussfit.jobs.messages import Message
+from napari_gaussfit.jobs.pictures import MipDrawer, ViewChoice
+from napari_gaussfit.jobs.process import start_child
+from napari_gaussfit.jobs.renderer import RemoteDrawer, Renderer, device_words, rendered
+from saved_fits import some_fit
 
 if TYPE_CHECKING:
     import subprocess
@@ -83,7 +83,7 @@ def test_who_is_closed_as_it_starts_leaves_no_process(monkeypatch: pytest.Monkey
         renderer._closed = True  # what `close` does first
         return process
 
-    monkeypatch.setattr("napari_gaussfit._napari.renderer.start_child", start_and_close)
+    monkeypatch.setattr("napari_gaussfit.jobs.renderer.start_child", start_and_close)
     with pytest.raises(FitError, match="given up"):
         renderer.ask(Message("device", {"name": "cpu"}))
     with pytest.raises(FitError, match="given up"):

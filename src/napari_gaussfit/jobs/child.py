@@ -1,8 +1,7 @@
 """The process that fits: a stack comes in, snapshots go out, requests are heeded.
 
-Run as ``python -m napari_gaussfit._napari.child`` by `process_job.ProcessJob`, and by
-`renderer.Renderer`, whose questions it answers. Knows neither napari
-nor Qt. When napari is gone its pipe closes, and the process ends with it.
+Run as ``python -m napari_gaussfit.jobs.child`` by `process.ProcessJob`, and by `renderer.Renderer`,
+whose questions it answers. When napari is gone its pipe closes, and the process ends with it.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from napari_gaussfit._napari.jobs import SETTLE_SECONDS, load_torch
-from napari_gaussfit._napari.messages import Message, receive, send
-from napari_gaussfit._napari.mips import MipPair, MipThread, ViewChoice
 from napari_gaussfit.errors import FitError
+from napari_gaussfit.jobs.job import SETTLE_SECONDS, load_torch
+from napari_gaussfit.jobs.messages import Message, receive, send
+from napari_gaussfit.jobs.pictures import MipPair, MipThread, ViewChoice
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
 
@@ -77,7 +76,7 @@ def main() -> None:
 
 
 def _answer(asked: Message, inbox: IO[bytes], outbox: Outbox) -> None:
-    from napari_gaussfit._napari.renderer import Answers
+    from napari_gaussfit.jobs.renderer import Answers
 
     answers = Answers()
     while True:

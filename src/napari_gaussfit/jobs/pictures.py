@@ -1,6 +1,6 @@
 """Projections of a stack and of the latest field for one chosen view, made in a thread.
 
-Newest wins: fields and views may come faster than they can be drawn. Knows neither napari nor Qt.
+Newest wins: fields and views may come faster than they can be drawn.
 """
 
 from __future__ import annotations

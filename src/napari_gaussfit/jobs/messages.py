@@ -1,7 +1,7 @@
 """Messages between napari and the process that fits: words and arrays over a byte stream.
 
 Nothing is pickled. A message is a length, a JSON header and the arrays' bytes one after another.
-Knows neither fits nor Qt.
+Knows no fit.
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_gaussfit._napari.jobs import FitTask, ThreadJob
-from napari_gaussfit._napari.mips import ViewChoice
-from napari_gaussfit._napari.process_job import ProcessJob, start_child
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting.snapshot import FinishReason, FitState
+from napari_gaussfit.jobs.job import FitTask, ThreadJob
+from napari_gaussfit.jobs.pictures import ViewChoice
+from napari_gaussfit.jobs.process import ProcessJob, start_child
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:

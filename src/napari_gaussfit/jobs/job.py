@@ -1,7 +1,7 @@
 """Fits as jobs that a thread waits for; here the one that runs in that very thread.
 
-`process_job` has the one in a process of its own. A job holds the latest of everything, for
-whoever looks. Knows neither napari nor Qt.
+`process` has the one in a process of its own. A job holds the latest of everything, for
+whoever looks.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import importlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from napari_gaussfit._napari.mips import MipPair, MipThread, ViewChoice
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting.snapshot import HISTORY_KEYS, FinishReason, FitState, Snapshot
+from napari_gaussfit.jobs.pictures import MipPair, MipThread, ViewChoice
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:

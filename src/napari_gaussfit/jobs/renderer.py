@@ -1,8 +1,7 @@
 """What a window that loads no torch has rendered: its questions, and the process that answers.
 
 A question is a `Message` and so is its answer; both stand here, one below the other. On Windows
-torch cannot be loaded beside Qt, and elsewhere it would take the window 2 seconds and 200 MB. Knows
-neither napari nor Qt.
+torch cannot be loaded beside Qt, and elsewhere it would take the window 2 seconds and 200 MB.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ import threading
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from napari_gaussfit._napari.child import (
+from napari_gaussfit.errors import FitError, SettingsError
+from napari_gaussfit.jobs.child import (
     field_arrays,
     field_from,
     field_words,
@@ -22,10 +22,9 @@ from napari_gaussfit._napari.child import (
     stack_from,
     stack_message,
 )
-from napari_gaussfit._napari.messages import Message, receive, send
-from napari_gaussfit._napari.mips import MipDrawer, MipPair, ViewChoice
-from napari_gaussfit._napari.process_job import how_it_ended, start_child
-from napari_gaussfit.errors import FitError, SettingsError
+from napari_gaussfit.jobs.messages import Message, receive, send
+from napari_gaussfit.jobs.pictures import MipDrawer, MipPair, ViewChoice
+from napari_gaussfit.jobs.process import how_it_ended, start_child
 
 if TYPE_CHECKING:
     from types import TracebackType

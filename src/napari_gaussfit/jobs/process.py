@@ -1,4 +1,4 @@
-"""A fit in a process of its own, as a job that a thread waits for. Knows neither napari nor Qt."""
+"""A fit in a process of its own, as a job that a thread waits for."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import napari_gaussfit
-from napari_gaussfit._napari.jobs import News, described, mark_end
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting.refinement import Comparison
 from napari_gaussfit.fitting.snapshot import FinishReason, FitState, Snapshot
+from napari_gaussfit.jobs.job import News, described, mark_end
 
 if TYPE_CHECKING:
-    from napari_gaussfit._napari.jobs import FitTask
-    from napari_gaussfit._napari.messages import Message
-    from napari_gaussfit._napari.mips import ViewChoice
+    from napari_gaussfit.jobs.job import FitTask
+    from napari_gaussfit.jobs.messages import Message
+    from napari_gaussfit.jobs.pictures import ViewChoice
 
 __all__ = ["ProcessJob"]
 
@@ -83,7 +83,7 @@ class ProcessJob:
             self._task = None
 
     def _listen(self) -> None:
-        from napari_gaussfit._napari.messages import receive
+        from napari_gaussfit.jobs.messages import receive
 
         if self._process is None or self._process.stdout is None:
             return
@@ -94,7 +94,7 @@ class ProcessJob:
                 return
 
     def _take(self, message: Message) -> None:
-        from napari_gaussfit._napari.child import field_from, mips_from
+        from napari_gaussfit.jobs.child import field_from, mips_from
 
         if message.kind == "snapshot":
             words = message.words["snapshot"]
@@ -139,7 +139,7 @@ class ProcessJob:
         return code
 
     def _send(self, message: Message) -> None:
-        from napari_gaussfit._napari.messages import send
+        from napari_gaussfit.jobs.messages import send
 
         with self._send_lock:
             if self._process is None or self._process.stdin is None or self._process.stdin.closed:
@@ -150,7 +150,7 @@ class ProcessJob:
                 return  # It is dead; who listens to it finds out and says so.
 
     def _ask(self, kind: str, words: dict[str, Any] | None = None) -> None:
-        from napari_gaussfit._napari.messages import Message
+        from napari_gaussfit.jobs.messages import Message
 
         self._send(Message(kind, words or {}))
 
@@ -190,7 +190,7 @@ def start_child(errors: IO[bytes]) -> subprocess.Popen[bytes]:
     # Not multiprocessing's spawn: that runs the user's script anew, viewer and all,
     # where it has no `if __name__ == "__main__"`. -P: no module is taken from the working folder.
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "napari_gaussfit._napari.child"],
+        [sys.executable, "-P", "-m", "napari_gaussfit.jobs.child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
@@ -209,7 +209,7 @@ def _search_path() -> list[str]:
 
 
 def _task_message(task: FitTask) -> Message:
-    from napari_gaussfit._napari.child import field_arrays, field_words, stack_message
+    from napari_gaussfit.jobs.child import field_arrays, field_words, stack_message
 
     message = stack_message("fit", task.stack)
     words, arrays = message.words, message.arrays

@@ -1,7 +1,4 @@
-"""Gaussians at rest as the panel shows them, and the two that a refinement leaves to choose from.
-
-Knows no widget.
-"""
+"""Gaussians at rest as shown, and the two that a refinement leaves to choose from."""
 
 from __future__ import annotations
 
@@ -11,8 +8,8 @@ from typing import TYPE_CHECKING
 from napari_gaussfit.model.result import SavedFit
 
 if TYPE_CHECKING:
-    from napari_gaussfit._napari.jobs import FitTask, News
     from napari_gaussfit.fitting.refinement import Comparison
+    from napari_gaussfit.jobs.job import FitTask, News
 
 __all__ = ["Choice", "Version", "version_of"]
 
