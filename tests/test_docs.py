@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from napari_gaussfit import cli
+from napari_gaussfit.cli import commands
 from napari_gaussfit.fitting.snapshot import HISTORY_KEYS
 from napari_gaussfit.measure.report import Report
 
@@ -76,7 +76,7 @@ def test_the_map_of_the_code_has_every_folder_and_what_lies_in_none() -> None:
 @pytest.mark.parametrize("page", sorted({*PAGES} - WITH_OTHER_OPTIONS), ids=name)
 def test_the_command_line_has_the_options_that_a_page_names(page: Path) -> None:
     named = set(re.findall(r"(?<![-\w|])--[a-z][a-z-]+", text_of(page)))
-    missing = named - set(options_of(cli._parser()))
+    missing = named - set(options_of(commands._parser()))
     assert not missing
 
 

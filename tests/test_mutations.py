@@ -20,11 +20,11 @@ import tifffile
 import torch
 
 from attacked import outcomes
+from napari_gaussfit.cli.folder import FitFolder
 from napari_gaussfit.fitting.fit import Fit
 from napari_gaussfit.formats.csv import write_csv
 from napari_gaussfit.formats.native import load_fit, save_fit
 from napari_gaussfit.formats.ply import write_ply
-from napari_gaussfit.output import FitFolder
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.ome_zarr import write_ome_zarr
 from napari_gaussfit.stacks.stack import Stack

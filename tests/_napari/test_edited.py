@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from napari.layers import Layer, Points
-from saved_fits import PLACEMENT, SPACING, some_fit
 
 from napari_gaussfit._napari import layers
 from napari_gaussfit._napari.edited import field_of_points, fit_of_points
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.model.result import SavedFit
+from saved_fits import PLACEMENT, SPACING, some_fit
 
 
 def points_of(fit: SavedFit) -> Points:

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 import torch
 from napari.layers import Labels, Layer, Points, Surface, Vectors
-from saved_fits import PLACEMENT, SHAPE, SPACING, some_field, some_fit
 
 from napari_gaussfit._napari import layers
 from napari_gaussfit._napari.placement import Placement
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.table import measurements
 from napari_gaussfit.model.result import SavedFit
+from saved_fits import PLACEMENT, SHAPE, SPACING, some_field, some_fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
+from napari_gaussfit.cli.printing import printing
 from napari_gaussfit.errors import GaussfitError, SettingsError
-from napari_gaussfit.printing import printing
 from napari_gaussfit.settings import Device, FitSettings, Loss, Objective, Quality
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_gaussfit.cli.folder import FitFolder
     from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.model.camera import Camera
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.result import SavedFit, StackBox
-    from napari_gaussfit.output import FitFolder
     from napari_gaussfit.stacks.stack import Stack
 
     Points = NDArray[np.float64] | None
@@ -223,9 +223,9 @@ def _opened(arguments: argparse.Namespace, path: Path) -> tuple[Stack, ...]:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
+    from napari_gaussfit.cli.folder import OUTPUTS, FitFolder, checked_folder, fit_path, holds_fit
+    from napari_gaussfit.cli.overwriting import refuse_to_replace
     from napari_gaussfit.fitting.fit import Fit
-    from napari_gaussfit.output import OUTPUTS, FitFolder, checked_folder, fit_path, holds_fit
-    from napari_gaussfit.overwriting import refuse_to_replace
 
     given = {name: value for name in SETTINGS if (value := getattr(arguments, name)) is not None}
     if "refine" in given:
@@ -263,9 +263,9 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 
 def _begin(fit: Fit, folder: FitFolder, *, force: bool) -> int:
-    from napari_gaussfit.output import OUTPUTS
-    from napari_gaussfit.overwriting import claimed, refuse_to_replace
-    from napari_gaussfit.running import run
+    from napari_gaussfit.cli.folder import OUTPUTS
+    from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
+    from napari_gaussfit.cli.run import run
 
     with claimed(folder.path):
         # Once more: another fit may have ended there since.
@@ -275,10 +275,10 @@ def _begin(fit: Fit, folder: FitFolder, *, force: bool) -> int:
 
 def _go_on(folder: FitFolder, given: dict[str, Any], points: Points) -> int:
     """Go on with the fit in a folder, by its own settings, from its own points."""
+    from napari_gaussfit.cli.folder import is_finished, resumed_points, resumed_settings
+    from napari_gaussfit.cli.overwriting import claimed
+    from napari_gaussfit.cli.run import run
     from napari_gaussfit.fitting.fit import Fit
-    from napari_gaussfit.output import is_finished, resumed_points, resumed_settings
-    from napari_gaussfit.overwriting import claimed
-    from napari_gaussfit.running import run
 
     with claimed(folder.path):
         saved = folder.saved()
@@ -337,8 +337,8 @@ def _refuse_too_large(path: Path, channels: int, position: int | None) -> None:
 
 
 def _loaded(path: Path) -> SavedFit:
+    from napari_gaussfit.cli.folder import fit_path
     from napari_gaussfit.formats.registry import read_fit
-    from napari_gaussfit.output import fit_path
 
     return read_fit(fit_path(path))
 
@@ -352,8 +352,8 @@ def _note_all(saved: SavedFit) -> SavedFit:
 
 def _refuse_to_destroy(arguments: argparse.Namespace, stack: Path | None = None) -> None:
     """Refuse a target that exists, is what is read, or is a folder of somebody else's."""
-    from napari_gaussfit.output import fit_path
-    from napari_gaussfit.overwriting import refuse_to_replace
+    from napari_gaussfit.cli.folder import fit_path
+    from napari_gaussfit.cli.overwriting import refuse_to_replace
     from napari_gaussfit.stacks.ome_zarr import refuse_foreign_folder
 
     read = [fit_path(arguments.fit), *([] if stack is None else [stack])]
@@ -418,6 +418,7 @@ def _camera(arguments: argparse.Namespace, saved: SavedFit, *, square: bool) -> 
 def _export(arguments: argparse.Namespace) -> int:
     import numpy as np
 
+    from napari_gaussfit.cli.folder import fit_path
     from napari_gaussfit.formats.registry import (
         read_fit,
         rendered,
@@ -425,7 +426,6 @@ def _export(arguments: argparse.Namespace) -> int:
         write_volume,
         writer_of,
     )
-    from napari_gaussfit.output import fit_path
 
     writer_of(arguments.out)
     _refuse_to_destroy(arguments, arguments.stack)
@@ -467,24 +467,24 @@ def _given_box(arguments: argparse.Namespace) -> StackBox | None:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from napari_gaussfit import information
+    from napari_gaussfit.cli import info
     from napari_gaussfit.formats.registry import FIT_READERS
     from napari_gaussfit.stacks.stack import is_stack_file, read_layout
 
     path = arguments.path
     if path is None:
-        lines = information.of_machine()
+        lines = info.of_machine()
     elif path.suffix.lower() in FIT_READERS or (path.is_dir() and not is_stack_file(path)):
-        lines = information.of_fit(_loaded(path))
+        lines = info.of_fit(_loaded(path))
     else:
         layout = read_layout(path, position=arguments.position)
-        lines = information.of_layout(layout)
+        lines = info.of_layout(layout)
         [channel] = arguments.channel or [None]
-        choice = information.open_choice(layout, channel, arguments.time)
+        choice = info.open_choice(layout, channel, arguments.time)
         if choice:
             lines += [("to choose", choice), *(("note", note) for note in layout.notes)]
         else:
-            lines += information.of_stack(*_opened(arguments, path))
+            lines += info.of_stack(*_opened(arguments, path))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name:<{width}}  {value}")
@@ -492,10 +492,10 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from napari_gaussfit import demo
+    from napari_gaussfit.cli import demo
+    from napari_gaussfit.cli.folder import OUTPUTS, FitFolder, checked_folder
+    from napari_gaussfit.cli.overwriting import refuse_to_replace
     from napari_gaussfit.fitting.fit import Fit
-    from napari_gaussfit.output import OUTPUTS, FitFolder, checked_folder
-    from napari_gaussfit.overwriting import refuse_to_replace
 
     folder = checked_folder(arguments.out)
     written = (demo.STACK_NAME, demo.TRUTH_NAME, *OUTPUTS)
@@ -507,7 +507,3 @@ def _demo(arguments: argparse.Namespace) -> int:
         demo.compare(folder, phantom)
         demo.show(folder)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_gaussfit.cli.folder import FIT_NAME, KEPT_PREFIX, OUTPUTS
+from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
 from napari_gaussfit.errors import OutputError
-from napari_gaussfit.output import FIT_NAME, KEPT_PREFIX, OUTPUTS
-from napari_gaussfit.overwriting import claimed, refuse_to_replace
 
 if TYPE_CHECKING:
+    from napari_gaussfit.cli.folder import Failures, FitFolder
     from napari_gaussfit.fitting.fit import Fit, FitResult
-    from napari_gaussfit.output import Failures, FitFolder
 
 __all__ = ["Saving", "rescue"]
 

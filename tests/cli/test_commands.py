@@ -24,8 +24,7 @@ import torch
 import zarr
 from plyfile import PlyData, PlyElement
 
-from napari_gaussfit import running
-from napari_gaussfit.cli import main
+from napari_gaussfit.cli import main, run
 from napari_gaussfit.fitting.memory import PROCESS, predict_memory
 from napari_gaussfit.formats.native import load_fit
 from napari_gaussfit.settings import FitSettings
@@ -264,11 +263,11 @@ def test_every_setting_of_a_fit_has_its_option(
 ) -> None:
     asked: list[FitSettings] = []
 
-    def take(fit: Fit, *_: object, **__: object) -> running.Ending:
+    def take(fit: Fit, *_: object, **__: object) -> run.Ending:
         asked.append(fit.settings)
-        return running.Ending.DONE
+        return run.Ending.DONE
 
-    monkeypatch.setattr(running, "run", take)
+    monkeypatch.setattr(run, "run", take)
     options, value = SETTING_OPTIONS[name]
     options = tuple(str(fitted) if option == "FITTED" else option for option in options)
     assert main(["fit", str(stack), "-o", str(tmp_path / "out"), *options]) == 0
@@ -802,7 +801,7 @@ def test_a_killed_fit_goes_on(fitted: Path, stack: Path, tmp_path: Path) -> None
 
 
 def test_a_demo_without_a_terminal_opens_no_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_gaussfit.demo import has_screen
+    from napari_gaussfit.cli.demo import has_screen
 
     monkeypatch.setenv("DISPLAY", ":0")
     assert not has_screen()
@@ -811,7 +810,7 @@ def test_a_demo_without_a_terminal_opens_no_window(monkeypatch: pytest.MonkeyPat
 def test_the_demos_window_runs_nothing_that_lies_in_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_gaussfit import demo
+    from napari_gaussfit.cli import demo
 
     asked: list[list[str]] = []
     monkeypatch.setattr(demo, "has_screen", lambda: True)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
+    from napari_gaussfit.cli.folder import FitFolder
     from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.fitting.snapshot import Snapshot
-    from napari_gaussfit.output import FitFolder
 
 __all__ = ["Ending", "run"]
 
@@ -54,8 +54,8 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
         NOT_WRITTEN where a file is missing in the end, whatever else there is.
     """
     from napari_gaussfit._kernels.compiled import kernels_are_compiled
+    from napari_gaussfit.cli.saving import Saving, rescue
     from napari_gaussfit.fitting.memory import memory_line
-    from napari_gaussfit.saving import Saving, rescue
 
     if sys.stderr.isatty():
         sys.stderr.write(memory_line(fit))

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_gaussfit import output, saving
-from napari_gaussfit.cli import main
+from napari_gaussfit.cli import folder as folders
+from napari_gaussfit.cli import main, saving
+from napari_gaussfit.cli.folder import OUTPUTS, FitFolder
 from napari_gaussfit.errors import OutOfSpaceError
 from napari_gaussfit.fitting.fit import Fit
 from napari_gaussfit.formats.native import load_fit, save_fit
 from napari_gaussfit.model.result import SavedFit
-from napari_gaussfit.output import OUTPUTS, FitFolder
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.tiff import write_ome_tiff
 from napari_gaussfit.synthetic.phantoms import beads
@@ -55,7 +55,7 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.room, self.tries = 0, 0
         self._folder = folder.resolve()
-        monkeypatch.setattr(output, "save_fit", self._save)
+        monkeypatch.setattr(folders, "save_fit", self._save)
 
     def _save(self, path: Path, saved: SavedFit) -> None:
         if path.parent.resolve() == self._folder:

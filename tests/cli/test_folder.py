@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from napari_gaussfit.errors import FormatError, OutputError, SettingsError
-from napari_gaussfit.fitting.fit import Fit
-from napari_gaussfit.formats.native import load_fit
-from napari_gaussfit.output import (
+from napari_gaussfit.cli.folder import (
     FitFolder,
     checked_folder,
     fit_path,
     is_finished,
     resumed_settings,
 )
+from napari_gaussfit.errors import FormatError, OutputError, SettingsError
+from napari_gaussfit.fitting.fit import Fit
+from napari_gaussfit.formats.native import load_fit
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.synthetic.phantoms import neurite

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_gaussfit.cli.folder import FIT_NAME, TABLE_NAME
 from napari_gaussfit.formats.csv import write_csv
 from napari_gaussfit.formats.native import load_fit
-from napari_gaussfit.output import FIT_NAME, TABLE_NAME
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.tiff import write_ome_tiff
 from napari_gaussfit.synthetic.phantoms import separated
