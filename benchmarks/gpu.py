@@ -24,7 +24,7 @@ import torch
 
 from benchmarks import gpu_floors, points
 from benchmarks.fields import random_field
-from benchmarks.gpu_checks import Checks, views_of
+from benchmarks.gpu_checks import Checks, views_on_box
 from benchmarks.machine import describe
 from benchmarks.page import write_tables
 from benchmarks.stacks import DENDRITE, DataMissingError, open_stack
@@ -33,6 +33,7 @@ from napari_gaussfit._kernels import (
     cuda,
     cuda_gaussians,
     cuda_launch,
+    cuda_relocation,
     cuda_sums,
     cuda_views,
     why_not,
@@ -40,6 +41,7 @@ from napari_gaussfit._kernels import (
 from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 from napari_gaussfit._kernels.cuda_device import SIMULATED
 from napari_gaussfit._kernels.geometry import Grid
+from napari_gaussfit.fitting.cuda_relocation import filters_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +60,9 @@ PROMISES = {
     "dendrite to 54.5 dB": 1.5,
 }
 """Seconds on a device like the H200."""
+
+JUDGED_EVERY = 0.05
+"""Seconds of a fit between two judgements: the promise is of a second."""
 
 LEAST_SPEEDUP = 20.0
 """Of the dense field against the batched solve."""
@@ -130,7 +135,7 @@ class Bench:
             taken = statistics.median(self.once(replay) for _ in range(self.turns))
             self.kernels[name_of(kernel)] = taken / self._launches
 
-        modules = (cuda_gaussians, cuda_sums, cuda_views)
+        modules = (cuda_gaussians, cuda_relocation, cuda_sums, cuda_views)
         for module in modules:
             module.launch = timed
         try:
@@ -150,6 +155,7 @@ class Sizes:
     """How large the inputs are."""
 
     def __init__(self, *, small: bool) -> None:
+        self.small = small
         self.gaussians = 20 if small else 50_000
         self.side = 8 if small else 256
         self.views, self.image = (2, 12) if small else (50, 512)
@@ -161,8 +167,8 @@ class Sizes:
         return random_field(self.gaussians, self.shape, SIGMA)
 
     def rays(self) -> list[Any]:
-        """Views of that box; their frames are as large as was asked for."""
-        return views_of(self.views, (self.image, self.image), self.shape)
+        """Views of that box, with as many rays that cross it as an image has pixels."""
+        return views_on_box(self.views, self.image, self.shape)
 
     def work(self) -> dict[str, Work]:
         """What each kernel must do."""
@@ -206,8 +212,7 @@ def time_views(bench: Bench, sizes: Sizes) -> Row:
         cuda.unpack_gradient(evaluation.backward(packed, images), packed)
 
     seconds = bench.seconds(call)
-    _, rows, width = evaluation.views.shape
-    size = f"{sizes.views} views of {rows} x {width}, {sizes.gaussians:,} Gaussians"
+    size = f"{sizes.views} views of {sizes.image}^2 rays, {sizes.gaussians:,} Gaussians"
     return _judged("MIPs, forward and backward", size, seconds)
 
 
@@ -220,9 +225,26 @@ def time_targets(bench: Bench, sizes: Sizes) -> Row:
     evaluation = cuda.MipEvaluation(cuda.Views.of(sizes.rays(), BIN_STEP, bench.device))
     evaluation.forward(cuda.pack(*(p.to(bench.device) for p in sizes.parameters()), CUTOFF))
     seconds = bench.seconds(lambda: evaluation.target_of(volume))
-    _, rows, width = evaluation.views.shape
-    size = f"{sizes.views} views of {rows} x {width}, {sizes.side}^3 voxels"
+    size = f"{sizes.views} views of {sizes.image}^2 rays, {sizes.side}^3 voxels"
     return ("targets at the maxima", size, 1e3 * seconds, None, "")
+
+
+def time_relocation(bench: Bench, sizes: Sizes) -> list[Row]:
+    """Where one more Gaussian would win most, and what taking each away costs."""
+    import numpy as np
+
+    residual = np.random.default_rng(5).standard_normal(sizes.shape, np.float32)
+    lacks, most = torch.from_numpy(residual).to(bench.device), sizes.gaussians // 20
+    filters = filters_on((1.0, 1.0, 1.0), bench.device)
+    number = 6 if sizes.small else sizes.gaussians
+    gaussians = [p[:number].to(bench.device) for p in sizes.parameters()]
+    scale = torch.ones(1, dtype=torch.float64, device=bench.device)
+    places = bench.seconds(lambda: cuda.sites(lacks, filters, most))
+    costs = bench.seconds(lambda: cuda.removal_costs(*gaussians, scale))
+    return [
+        ("places that lack a Gaussian", f"{sizes.side}^3 voxels", 1e3 * places, None, ""),
+        ("costs of taking each away", f"{number:,} Gaussians", 1e3 * costs, None, ""),
+    ]
 
 
 def time_points(bench: Bench, sizes: Sizes) -> Row:
@@ -291,7 +313,7 @@ def time_fit(device: torch.device, *, small: bool) -> list[Row]:
         )
         judge = Judge(stack, Views(stack, settings.views, settings.held_out))
         run_fit(stack, settings, judge)  # kernels are compiled, and the device is awake
-        moments = run_fit(stack, settings, judge)
+        moments = run_fit(stack, settings, judge, every=JUDGED_EVERY)
         ends.append(moments[-1].psnr)
         seconds = first_at(moments, TARGET_PSNR)
         size = f"on {name}, ends at {ends[-1]:.2f} dB after {moments[-1].seconds:.2f} s"
@@ -364,6 +386,58 @@ def device_at_hand(device: torch.device) -> Device | None:
     return gpu_floors.Device(name, processors, clock, 2 * data.nbytes / seconds)
 
 
+class Results:
+    """Tables as they are made, printed and in a file at once: a run that breaks off leaves them."""
+
+    def __init__(self, path: Path, about: dict[str, Any]) -> None:
+        self.tables: list[Table] = []
+        self._path, self._about = path, about
+
+    def add(self, table: Table, **known: object) -> None:
+        """Print a table, and write it with all before it and what else is `known`."""
+        self.tables.append(table)
+        print(table.text(), flush=True)
+        self.keep(**known)
+
+    def keep(self, *unfinished: Table, **known: object) -> None:
+        """Write all tables, and those that are not finished yet."""
+        self._about |= known | {"when": datetime.now(UTC).isoformat(timespec="seconds")}
+        tables = [table.to_dict() for table in (*self.tables, *unfinished)]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        written = json.dumps(self._about | {"tables": tables}, indent=2)
+        self._path.write_text(written, encoding="utf-8")
+
+
+def timings(bench: Bench, sizes: Sizes, results: Results, notes: list[str]) -> Table:
+    """Time all that there is, and write down each as soon as it is known."""
+    rows: list[Row] = []
+
+    def fit(bench: Bench, sizes: Sizes) -> list[Row]:
+        try:
+            return time_fit(bench.device, small=sizes.small)
+        except DataMissingError as error:
+            notes.append(str(error))
+            return []
+
+    ways: list[Callable[[Bench, Sizes], Row | list[Row]]] = [
+        time_grid,
+        time_views,
+        time_targets,
+        time_relocation,
+        time_points,
+        time_adam,
+        fit,
+    ]
+    header = ("what", "size", "ms", "promised, ms", "kept")
+    table = Table("What a GPU is promised for", header, (), tuple(notes))
+    for way in ways:
+        found = way(bench, sizes)
+        rows += found if isinstance(found, list) else [found]
+        table = Table(table.title, header, tuple(rows), tuple(notes))
+        results.keep(table)
+    return table
+
+
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser("python -m benchmarks.gpu", description=__doc__)
@@ -394,36 +468,16 @@ def main(words: Sequence[str] | None = None) -> int:
     device = torch.device("cpu") if SIMULATED else torch.device("cuda", torch.cuda.current_device())
     name = "numba's simulator, on the CPU" if SIMULATED else torch.cuda.get_device_name(device)
     seed = secrets.randbelow(2**31) if chosen.seed is None else chosen.seed
-    tables = [describe()]
+    results = Results(chosen.json, {"device": name, "seed": seed})
     checks = Checks(device, small=chosen.small, seed=seed)
-    tables.append(checks.run())
-    print("\n".join(table.text() for table in tables), flush=True)
+    results.add(describe())
+    results.add(checks.run(), passed=checks.passed)
     bench = Bench(device, 1 if chosen.small else chosen.turns)
-    rows = [
-        time_grid(bench, sizes),
-        time_views(bench, sizes),
-        time_targets(bench, sizes),
-        time_points(bench, sizes),
-        time_adam(bench, sizes),
-    ]
     notes = [f"Device: {name}. Medians of {bench.turns}, of graphs, by events on the device."]
-    try:
-        rows += time_fit(device, small=chosen.small)
-    except DataMissingError as error:
-        notes.append(str(error))
-    tables.append(kernels_table(bench, sizes.work(), device_at_hand(device)))
-    header = ("what", "size", "ms", "promised, ms", "kept")
-    tables.append(Table("What a GPU is promised for", header, tuple(rows), tuple(notes)))
-    print("\n".join(table.text() for table in tables[2:]))
-    results = {
-        "device": name,
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": seed,
-        "passed": checks.passed,
-        "tables": [table.to_dict() for table in tables],
-    }
-    chosen.json.parent.mkdir(parents=True, exist_ok=True)
-    chosen.json.write_text(json.dumps(results, indent=2), encoding="utf-8")
+    timed = timings(bench, sizes, results, notes)
+    results.add(kernels_table(bench, sizes.work(), device_at_hand(device)))
+    results.add(timed)
+    tables = results.tables
     if chosen.markdown:
         write_tables(chosen.markdown, tables, command)
     return 0 if checks.passed else 1

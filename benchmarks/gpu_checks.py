@@ -13,8 +13,12 @@ from benchmarks.tables import Cell, Table
 from napari_gaussfit._kernels import adam, cpu, cpu_views, cuda, reference
 from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 from napari_gaussfit._kernels.geometry import Grid
+from napari_gaussfit.fitting import relocation
 from napari_gaussfit.fitting.bounds import widen
-from napari_gaussfit.model.camera import orbit
+from napari_gaussfit.fitting.cuda_relocation import filters_on
+from napari_gaussfit.fitting.losses import DARKEST_RATE, LOSSES
+from napari_gaussfit.model.camera import ORBIT_ELEVATIONS, orbit, orbit_view
+from napari_gaussfit.model.field import GaussianField
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,6 +56,9 @@ class Checks:
         self._check_projections(parameters)
         self._check_batches(parameters)
         self._check_steps(parameters)
+        self._check_losses()
+        self._check_relocation(parameters)
+        self._check_maxima()
         header = ("what", "against", "value off by", "gradients off by", "")
         note = f"{self._count:,} random Gaussians, seed {self.seed}; in relative norm."
         return Table("Checks", header, tuple(self._rows), (note,))
@@ -197,6 +204,74 @@ class Checks:
         cuda.widen(here, torch.tensor(spacing, device=self.device), 0.7)
         self._note("widening", "float64", (apart([here.cpu()], [wide]), 0.0), OF_CPU)
 
+    def _check_losses(self) -> None:
+        """Losses and derivatives of bricks of two sizes, against torch's own."""
+        source = torch.Generator().manual_seed(self.seed + 3)
+        z, y, x = self._shape
+        voxels = torch.rand(self._shape, generator=source)
+        prediction = torch.rand((2, z, y, x), generator=source)
+        shapes = torch.tensor([[z, y, x], [z - 1, y - 2, x - 3]], dtype=torch.int32)
+        counts = shapes.prod(1).float()
+        bricks = cuda.BrickTables(
+            voxels.to(self.device),
+            torch.zeros_like(shapes).to(self.device),
+            shapes.to(self.device),
+            counts.to(self.device),
+            torch.ones(2, device=self.device),
+        )
+        for name, loss in LOSSES.items():
+            background = torch.full((1,), 0.1, device=self.device)
+            losses = cuda.Losses(
+                darkest=DARKEST_RATE if name == "poisson" else 0.0,
+                zero=0.0,
+                rules=(0.0, 0.02, 1e-5, 1e-3),
+                background=background,
+                cutoff=torch.zeros(1, device=self.device),
+            )
+            which = torch.arange(2, device=self.device)
+            weights = losses.of_bricks(bricks, which, prediction.to(self.device)).cpu()
+            leaf = prediction.double().requires_grad_()
+            parts = [tuple(slice(int(end)) for end in shape) for shape in shapes]
+            each = [
+                loss(leaf[n][part] + 0.1, voxels.double()[part]) for n, part in enumerate(parts)
+            ]
+            total = torch.stack(each).mean()
+            (right,) = torch.autograd.grad(total, leaf)
+            off = float((losses.found[0].cpu() / total.detach() - 1).abs())
+            errors = (off, apart([weights], [right]))
+            self._note(f"{name} loss of bricks", "torch", errors, LARGEST_VALUE_ERROR)
+
+    def _check_relocation(self, parameters: Parameters) -> None:
+        """What it costs to take Gaussians away, and where one more would win most."""
+        scale = torch.tensor([(2 * math.pi) ** 1.5], dtype=torch.float64, device=self.device)
+        found, *_ = cuda.removal_costs(*(p.to(self.device) for p in parameters), scale)
+        own, *_ = relocation.removal_costs(GaussianField(*parameters))
+        alone = (2 * math.pi) ** 1.5 * parameters[2].double() ** 2
+        off = apart([found.cpu() / alone], [own / alone])
+        self._note("costs of removal", "CPU", (off, 0.0), LARGEST_VALUE_ERROR)
+        residual = np.random.default_rng(self.seed).standard_normal(self._shape, np.float32)
+        most = self._count
+        places = cuda.sites(
+            torch.from_numpy(residual).to(self.device), filters_on((1, 1, 1), self.device), most
+        )
+        sites = relocation.sites(residual, most)
+        true = torch.from_numpy(sites.gains)
+        off = apart([places.gains[: len(true)].cpu()], [true])
+        self._note("gains of places", "CPU", (off, 0.0), LARGEST_VALUE_ERROR)
+
+    def _check_maxima(self) -> None:
+        """Maxima of a random stack along the rays of two views."""
+        voxels = np.random.default_rng(self.seed).random(self._shape, np.float32)
+        spline = SplineVolume(voxels, grid_of(self._shape).spacing)
+        views = views_of(2, self._image)
+        table, volume = cuda.Views.of(views, 1.0, self.device), cuda.Volume(spline, self.device)
+        off = 0.0
+        for image, rays in zip(cuda.maxima(volume, table).cpu().numpy(), views, strict=True):
+            own = spline.mip(rays)[0]
+            rows, width = own.shape
+            off = max(off, float(np.abs(image[:rows, :width] - own).max() / own.max()))
+        self._note("a stack's maxima", "CPU", (off, 0.0), OF_CPU)
+
 
 def apart(found: Sequence[torch.Tensor], true: Sequence[torch.Tensor]) -> float:
     """The largest relative norm of a difference; NaN is as far as can be."""
@@ -208,6 +283,21 @@ def grid_of(shape: tuple[int, int, int]) -> Grid:
     """A grid over the box."""
     spacing = np.asarray(SIDES, np.float32) / np.asarray(shape, np.float32)
     return Grid(spacing / 2, spacing, shape)
+
+
+def views_on_box(count: int, side: int, sides: Sequence[float]) -> list[Rays]:
+    """Orthographic views from around a box, each with about side^2 rays that cross it."""
+    lengths = np.asarray(sides, np.float64)
+    box = np.zeros(3), lengths
+    found = []
+    for n in range(count):
+        where = 360.0 * n / count, ORBIT_ELEVATIONS[n % len(ORBIT_ELEVATIONS)]
+        forward = orbit_view(box, *where, 1.0).rotation[2]
+        # The box's shadow is that of its three faces on this side.
+        shadow = float(np.abs(forward) @ (lengths.prod() / lengths))
+        camera = orbit_view(box, *where, math.sqrt(shadow) / side, largest_side=2 * side)
+        found.append(camera.rays(box))
+    return found
 
 
 def views_of(count: int, shape: tuple[int, int], sides: Sequence[float] = SIDES) -> list[Rays]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.tables import Cell, Table
@@ -20,6 +20,14 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def version_of(name: str) -> str:
+    """The version of an installed package; a checkout may be measured that is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def describe() -> Table:
@@ -39,5 +47,5 @@ def describe() -> Table:
         ("load before the run (1 minute)", load),
         ("Python", platform.python_version()),
     ]
-    rows += [(name, version(name)) for name in PACKAGES]
+    rows += [(name, version_of(name)) for name in PACKAGES]
     return Table("Machine", ("what", "which"), tuple(rows))

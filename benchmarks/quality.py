@@ -75,11 +75,13 @@ class Judge:
         return float(np.mean(found))
 
 
-def run_fit(stack: Stack, settings: FitSettings, judge: Judge) -> list[Moment]:
-    """Fit, and judge now and then and at the end; seeds are part of the time."""
+def run_fit(
+    stack: Stack, settings: FitSettings, judge: Judge, *, every: float = FIT_JUDGED_EVERY
+) -> list[Moment]:
+    """Fit, and judge after so many seconds and at the end; seeds are part of the time."""
     moments: list[Moment] = []
     for snapshot in Fit(stack, settings):
-        due = not moments or snapshot.seconds - moments[-1].seconds >= FIT_JUDGED_EVERY
+        due = not moments or snapshot.seconds - moments[-1].seconds >= every
         if due or snapshot.reason:
             found = judge.psnr(snapshot.field)
             moments.append(Moment(snapshot.seconds, snapshot.iteration, found))

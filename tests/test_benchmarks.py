@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -260,7 +261,7 @@ def test_the_script_for_a_gpu_runs_in_the_simulator(checkout: Path, tmp_path: Pa
     assert found["passed"]
     assert found["device"].startswith("numba's simulator")
     tables = {table["title"]: table["rows"] for table in found["tables"]}
-    assert len(tables["Checks"]) >= 12
+    assert len(tables["Checks"]) >= 17
     assert "targets at the maxima" in {row["what"] for row in tables["Checks"]}
     assert {
         "cuda_rays.climb",
@@ -269,6 +270,40 @@ def test_the_script_for_a_gpu_runs_in_the_simulator(checkout: Path, tmp_path: Pa
         "cuda_points.gather_dense",
     } <= {row["kernel"] for row in tables["Kernels and their floors"]}
     assert list(tables)[-1] == "What a GPU is promised for", "the last table is the answer"
+
+
+def test_views_have_as_many_rays_on_the_box_as_they_say(load: Load) -> None:
+    from napari_gaussfit._kernels import reference
+
+    for rays in load("gpu_checks").views_on_box(7, 200, (24.0, 20.0, 28.0)):
+        near, far = reference.clip(rays, torch.float64)
+        assert int((near < far).sum()) == pytest.approx(200**2, rel=0.01)
+
+
+def test_a_run_that_breaks_off_leaves_what_it_found(load: Load, tmp_path: Path) -> None:
+    gpu, tables = load("gpu"), load("tables")
+    results = gpu.Results(tmp_path / "new" / "gpu.json", {"device": "thing"})
+    results.add(tables.Table("Checks", ("what",), (("f on a grid",),)), passed=True)
+
+    def fail(*_: object) -> None:
+        message = "out of memory"
+        raise MemoryError(message)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, "time_grid", lambda *_: ("grid", "8^3", 1.0, 3.0, "yes"))
+        patch.setattr(gpu, "time_views", fail)
+        with pytest.raises(MemoryError):
+            gpu.timings(None, None, results, [])
+    found = json.loads((tmp_path / "new" / "gpu.json").read_text())
+    assert found["passed"]
+    assert found["device"] == "thing"
+    titles = [(table["title"], len(table["rows"])) for table in found["tables"]]
+    assert titles == [("Checks", 1), ("What a GPU is promised for", 1)]
+
+
+def test_a_checkout_that_is_not_installed_is_measured_too(load: Load) -> None:
+    assert load("machine").version_of("torch") == version("torch")
+    assert load("machine").version_of("no-such-package") == "not installed"
 
 
 def test_without_a_gpu_its_script_says_why(load: Load, capsys: pytest.CaptureFixture[str]) -> None:

@@ -456,7 +456,7 @@ def test_widening_is_that_of_density() -> None:
 
 def test_places_that_lack_a_gaussian_are_the_cpus() -> None:
     residual = np.random.default_rng(2).standard_normal((5, 8, 9)).astype(np.float32)
-    filters = captured_relocation._filters((2.0, 1.0, 1.0), torch.device("cpu"))
+    filters = captured_relocation.filters_on((2.0, 1.0, 1.0), torch.device("cpu"))
     for most in (3, 100):
         found = cuda.sites(torch.from_numpy(residual), filters, most)
         own = relocation.sites(residual, most)

@@ -68,7 +68,7 @@ class CapturedRelocation:
         self._slab = cuda.Slab(whole(0), whole(*shape), doubles(*spacing))
         self._kept, self._close = whole(0), doubles(CLOSE)
         self._scale = doubles((2 * math.pi) ** 1.5 / math.prod(spacing))
-        self._filters = _filters(spacing, device)
+        self._filters = filters_on(spacing, device)
 
     def __call__(self, first: int, kept: int) -> None:
         """Relocate, looking at planes from `first` on; the first `kept` Gaussians stay.
@@ -98,8 +98,21 @@ class CapturedRelocation:
         cuda.put_down(leaving, sites, self._slab, self._filters, least, gaussians, moments)
 
 
-def _filters(spacing: Sequence[float], device: torch.device) -> cuda.Filters:
-    """Return the filters of `relocation` on a device."""
+def filters_on(spacing: Sequence[float], device: torch.device) -> cuda.Filters:
+    """Return the filters of `relocation` on a device.
+
+    Parameters
+    ----------
+    spacing : sequence of float
+        (dz, dy, dx).
+    device : torch.device
+        Which one.
+
+    Returns
+    -------
+    Filters
+        Of all `SHAPES`.
+    """
     cholesky = np.zeros((len(SHAPES), 6), np.float32)
     cholesky[:, [0, 2, 5]] = np.log(np.asarray(SHAPES) * np.asarray(spacing, np.float64))
     all_along = []
