@@ -16,7 +16,7 @@ OTHER_QT_VENV := .venv-pyside6
 # torch is not the lowest but the one above: its older wheels bring gigabytes of CUDA libraries. uv,
 # which can do so, leaves a torch alone that is there.
 LOWEST_VENV := .venv-lowest
-LOWEST_TESTS := tests/lowest.py tests/formats tests/stacks tests/fitting/test_fit.py tests/_napari/test_layers.py
+LOWEST_TESTS := tests/lowest.py tests/formats tests/stacks tests/fitting/test_fit.py tests/_napari/layers/test_layers.py
 RESOLUTION ?= highest
 
 BIN := $(VENV)/bin

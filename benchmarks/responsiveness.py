@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_gaussfit import FitSettings, Stack
-    from napari_gaussfit._napari.panel import GaussianFitPanel
+    from napari_gaussfit._napari.panel.panel import GaussianFitPanel
 
 SIZE = 1200, 900
 TICK_MS = 10

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_gaussfit._napari.panel import GaussianFitPanel
+    from napari_gaussfit._napari.panel.panel import GaussianFitPanel
 
 SIZE = 1200, 900
 ANGLES = (0.0, 25.0, 65.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_gaussfit._napari.placement import Placement
+from napari_gaussfit._napari.layers.placement import Placement
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.result import SavedFit
 

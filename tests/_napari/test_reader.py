@@ -10,8 +10,8 @@ import tifffile
 from npe2 import PluginManifest
 from plyfile import PlyData, PlyElement
 
+from napari_gaussfit._napari.layers.spacing import layout_of
 from napari_gaussfit._napari.reader import FIT_SUFFIXES, get_reader
-from napari_gaussfit._napari.spacing import layout_of
 from napari_gaussfit.cli import main
 from napari_gaussfit.errors import FormatError, StackError
 from napari_gaussfit.stacks.ome_zarr import write_ome_zarr

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from napari_gaussfit._napari.edited import fit_of_points
+from napari_gaussfit._napari.layers.edited import fit_of_points
 from napari_gaussfit.synthetic import phantoms
 
 if TYPE_CHECKING:

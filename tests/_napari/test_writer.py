@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_gaussfit._napari.edited import fit_of_points
+from napari_gaussfit._napari.layers.edited import fit_of_points
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.formats.csv import read_csv
 from napari_gaussfit.formats.native import load_fit, save_fit

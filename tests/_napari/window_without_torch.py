@@ -31,7 +31,7 @@ from qtpy.QtCore import Qt  # noqa: E402
 from qtpy.QtTest import QTest  # noqa: E402
 from qtpy.QtWidgets import QApplication  # noqa: E402
 
-from napari_gaussfit._napari.results_part import KINDS  # noqa: E402
+from napari_gaussfit._napari.panel.results import KINDS  # noqa: E402
 from napari_gaussfit._napari.worker import Phase  # noqa: E402
 from napari_gaussfit.settings import FitSettings  # noqa: E402
 

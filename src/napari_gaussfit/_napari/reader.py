@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_gaussfit._napari.layers import LayerData
+    from napari_gaussfit._napari.layers.gaussians import LayerData
     from napari_gaussfit.stacks.stack import StackLayout
 
     Reader = Callable[[str | Sequence[str]], list[LayerData]]
@@ -72,8 +72,8 @@ def open_stack(layout: StackLayout) -> list[LayerData]:
     StackError
         If the voxels cannot be read, do not fit into memory, or are all NaN.
     """
-    from napari_gaussfit._napari.layers import METADATA
-    from napari_gaussfit._napari.placement import AXIS_LABELS
+    from napari_gaussfit._napari.layers.gaussians import METADATA
+    from napari_gaussfit._napari.layers.placement import AXIS_LABELS
     from napari_gaussfit.stacks.layout import refuse_what_memory_cannot_hold
 
     count = layout.channels
@@ -134,9 +134,9 @@ def open_fit(path: str | Sequence[str]) -> list[LayerData]:
     """
     from napari.utils.notifications import show_info
 
-    from napari_gaussfit._napari.layers import points_layer, surface_layer, vectors_layer
-    from napari_gaussfit._napari.pictures import FAINTEST
-    from napari_gaussfit._napari.placement import Placement
+    from napari_gaussfit._napari.layers.gaussians import points_layer, surface_layer, vectors_layer
+    from napari_gaussfit._napari.layers.pictures import FAINTEST
+    from napari_gaussfit._napari.layers.placement import Placement
     from napari_gaussfit.formats.registry import read_fit
 
     fit = read_fit(str(path))

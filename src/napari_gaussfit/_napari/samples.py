@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_gaussfit._napari.layers import points_layer
-from napari_gaussfit._napari.placement import Placement
+from napari_gaussfit._napari.layers.gaussians import points_layer
+from napari_gaussfit._napari.layers.placement import Placement
 from napari_gaussfit.jobs.renderer import sample
 from napari_gaussfit.model.result import SavedFit
 
 if TYPE_CHECKING:
-    from napari_gaussfit._napari.layers import LayerData
+    from napari_gaussfit._napari.layers.gaussians import LayerData
 
 __all__ = ["open_beads", "open_neurite", "open_nuclei"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_gaussfit._napari.edited import fit_of_points
+from napari_gaussfit._napari.layers.edited import fit_of_points
 from napari_gaussfit.errors import FitError, SettingsError
 
 if TYPE_CHECKING:

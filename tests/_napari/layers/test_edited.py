@@ -9,15 +9,15 @@ import pytest
 import torch
 from napari.layers import Layer, Points
 
-from napari_gaussfit._napari import layers
-from napari_gaussfit._napari.edited import field_of_points, fit_of_points
+from napari_gaussfit._napari.layers import gaussians
+from napari_gaussfit._napari.layers.edited import field_of_points, fit_of_points
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.model.result import SavedFit
 from saved_fits import PLACEMENT, SPACING, some_fit
 
 
 def points_of(fit: SavedFit) -> Points:
-    return Layer.create(*layers.points_layer(fit, PLACEMENT, name="centres"))
+    return Layer.create(*gaussians.points_layer(fit, PLACEMENT, name="centres"))
 
 
 def fit_now(points: Points) -> SavedFit:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from napari.layers import Labels, Layer, Points, Surface, Vectors
 
-from napari_gaussfit._napari import layers
-from napari_gaussfit._napari.placement import Placement
+from napari_gaussfit._napari.layers import gaussians
+from napari_gaussfit._napari.layers.placement import Placement
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.table import measurements
 from napari_gaussfit.model.result import SavedFit
@@ -27,7 +27,7 @@ def made(layer_data: Any) -> Layer:
 
 
 def points_of(fit: SavedFit) -> Points:
-    return made(layers.points_layer(fit, PLACEMENT, name="centres"))
+    return made(gaussians.points_layer(fit, PLACEMENT, name="centres"))
 
 
 def test_points_are_at_the_means_with_all_measurements() -> None:
@@ -52,7 +52,7 @@ def test_a_brighter_gaussian_has_a_brighter_point_and_a_wider_one_a_larger() -> 
 
 def test_vectors_run_along_each_principal_axis_from_minus_to_plus_sigma() -> None:
     field = some_field(30)
-    vectors = made(layers.vectors_layer(field, PLACEMENT, name="axes"))
+    vectors = made(gaussians.vectors_layer(field, PLACEMENT, name="axes"))
     assert isinstance(vectors, Vectors)
     ends = vectors.data.reshape(30, 3, 2, 3) * SPACING
     middles = ends[:, :, 0] + ends[:, :, 1] / 2
@@ -70,7 +70,7 @@ def test_vectors_run_along_each_principal_axis_from_minus_to_plus_sigma() -> Non
 @pytest.mark.parametrize("at_sigma", [0.5, 1.0, 2.0])
 def test_a_surface_of_many_ellipsoids_is_one_layer_at_the_chosen_sigma(at_sigma: float) -> None:
     field = some_field(50)
-    surface = made(layers.surface_layer(field, PLACEMENT, name="s", at_sigma=at_sigma))
+    surface = made(gaussians.surface_layer(field, PLACEMENT, name="s", at_sigma=at_sigma))
     assert isinstance(surface, Surface)
     vertices = surface.vertices.reshape(50, -1, 3) * SPACING
     offsets = torch.from_numpy(vertices).float() - field.means[:, None]
@@ -86,7 +86,7 @@ def test_a_surface_of_many_ellipsoids_is_one_layer_at_the_chosen_sigma(at_sigma:
 
 
 def test_an_ellipsoid_is_closed_and_seen_from_outside() -> None:
-    vertices, faces = layers.ellipsoids(some_field(1).numpy())
+    vertices, faces = gaussians.ellipsoids(some_field(1).numpy())
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     outward = corners.mean(axis=1) - vertices.mean(axis=0)
@@ -99,21 +99,21 @@ def test_an_ellipsoid_is_closed_and_seen_from_outside() -> None:
 def test_many_ellipsoids_are_coarser_but_not_too_many_triangles(count: int) -> None:
     field = some_field(1)
     many = field.select(torch.zeros(count, dtype=torch.long))
-    _, faces = layers.ellipsoids(many.numpy())
-    assert len(faces) <= max(layers.MOST_FACES, 20 * count)
+    _, faces = gaussians.ellipsoids(many.numpy())
+    assert len(faces) <= max(gaussians.MOST_FACES, 20 * count)
 
 
 @pytest.mark.parametrize("at_sigma", [0.0, -1.0, float("nan"), float("inf")])
 def test_an_ellipsoid_of_no_size_is_refused(at_sigma: float) -> None:
     with pytest.raises(SettingsError, match="at_sigma"):
-        layers.ellipsoids(some_field(1).numpy(), at_sigma)
+        gaussians.ellipsoids(some_field(1).numpy(), at_sigma)
 
 
 def test_the_residual_is_the_stack_minus_the_field_around_the_middle_of_its_colours() -> None:
     rng = np.random.default_rng(0)
     voxels = rng.integers(0, 60000, SHAPE).astype(np.uint16)
     volume = rng.uniform(0, 60000, SHAPE).astype(np.float32)
-    residual = made(layers.residual_layer(voxels, volume, PLACEMENT, name="residual"))
+    residual = made(gaussians.residual_layer(voxels, volume, PLACEMENT, name="residual"))
     np.testing.assert_allclose(residual.data, voxels.astype(float) - volume, atol=0.01)
     low, high = residual.contrast_limits
     assert low == -high < 0
@@ -121,14 +121,14 @@ def test_the_residual_is_the_stack_minus_the_field_around_the_middle_of_its_colo
 
 def test_a_perfect_fit_has_a_residual_that_can_be_shown() -> None:
     volume = np.ones(SHAPE, np.float32)
-    residual = made(layers.residual_layer(volume, volume, PLACEMENT, name="residual"))
+    residual = made(gaussians.residual_layer(volume, volume, PLACEMENT, name="residual"))
     assert not residual.data.any()
     assert residual.contrast_limits[0] < residual.contrast_limits[1]
 
 
 def test_the_volume_takes_the_sources_contrast() -> None:
     volume = np.zeros(SHAPE, np.float32)
-    shown = made(layers.volume_layer(volume, PLACEMENT, name="v", contrast_limits=(3, 70)))
+    shown = made(gaussians.volume_layer(volume, PLACEMENT, name="v", contrast_limits=(3, 70)))
     assert shown.contrast_limits == [3, 70]
 
 
@@ -136,7 +136,9 @@ def test_labels_are_of_the_nearest_centre_where_the_field_is_bright() -> None:
     field = some_field(15)
     volume = field.voxelise(SHAPE, SPACING).numpy()
     threshold = float(np.median(volume))
-    labels = made(layers.labels_layer(field, volume, PLACEMENT, threshold=threshold, name="labels"))
+    labels = made(
+        gaussians.labels_layer(field, volume, PLACEMENT, threshold=threshold, name="labels")
+    )
     assert isinstance(labels, Labels)
     places = np.moveaxis(np.indices(SHAPE), 0, -1) * SPACING
     distances = np.linalg.norm(places[..., None, :] - field.means.numpy(), axis=-1)
@@ -149,10 +151,10 @@ def test_labels_are_of_the_nearest_centre_where_the_field_is_bright() -> None:
 
 
 LAYERS: dict[str, Callable[[SavedFit, Placement], Any]] = {
-    "points": lambda fit, at: layers.points_layer(fit, at, name="l"),
-    "vectors": lambda fit, at: layers.vectors_layer(fit.field, at, name="l"),
-    "surface": lambda fit, at: layers.surface_layer(fit.field, at, name="l"),
-    "labels": lambda fit, at: layers.labels_layer(
+    "points": lambda fit, at: gaussians.points_layer(fit, at, name="l"),
+    "vectors": lambda fit, at: gaussians.vectors_layer(fit.field, at, name="l"),
+    "surface": lambda fit, at: gaussians.surface_layer(fit.field, at, name="l"),
+    "labels": lambda fit, at: gaussians.labels_layer(
         fit.field, np.ones(SHAPE, np.float32), at, threshold=0.5, name="l"
     ),
 }
@@ -186,8 +188,8 @@ def test_all_layers_show_beside_their_source_and_keep_its_units(
     placement = Placement.of_layer(source, SPACING)
     for make in LAYERS.values():
         viewer.add_layer(made(make(fit, placement)))
-    viewer.add_layer(made(layers.volume_layer(volume, placement, name="volume")))
-    viewer.add_layer(made(layers.residual_layer(volume, volume, placement, name="residual")))
+    viewer.add_layer(made(gaussians.volume_layer(volume, placement, name="volume")))
+    viewer.add_layer(made(gaussians.residual_layer(volume, volume, placement, name="residual")))
     viewer.dims.ndisplay = ndisplay
     viewer.screenshot(canvas_only=True)
     assert len(viewer.layers) == 7

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QFormLayout, QLabel, QSpinBox, QWidget
 
-from napari_gaussfit._napari.arranging import LABELS, wheel_needs_focus
-from napari_gaussfit._napari.source import axis_name
+from napari_gaussfit._napari.layers.source import axis_name
+from napari_gaussfit._napari.panel.widgets import LABELS, wheel_needs_focus
 
 if TYPE_CHECKING:
     from napari.layers import Image

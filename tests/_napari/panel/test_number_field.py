@@ -8,7 +8,7 @@ import pytest
 from qtpy.QtCore import QLocale, Qt
 from qtpy.QtTest import QTest
 
-from napari_gaussfit._napari.number_field import NumberField, number_from
+from napari_gaussfit._napari.panel.number_field import NumberField, number_from
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -51,7 +51,7 @@ class Preview:
 def preview_of(stack: Stack, device: str, renderer: Renderer) -> Preview:
     """Return what there is to know of a stack's intensities, and of the device of that name."""
     # Imported here, beside the window, so that the first update of a fit has it at hand.
-    from napari_gaussfit._napari import edited, layers  # noqa: F401
+    from napari_gaussfit._napari.layers import edited, gaussians  # noqa: F401
     from napari_gaussfit.jobs.renderer import device_words
     from napari_gaussfit.stacks.statistics import estimate_background, suggested_count
 

@@ -8,7 +8,7 @@ import numpy as np
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_gaussfit._napari.plotting import COLOURS, INK, bare_plot
+from napari_gaussfit._napari.panel.plotting import COLOURS, INK, bare_plot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit._napari.placement import METADATA, OF, Placement
-from napari_gaussfit._napari.spacing import (
+from napari_gaussfit._napari.layers.placement import METADATA, OF, Placement
+from napari_gaussfit._napari.layers.spacing import (
     PIXEL,
     converted,
     known_spacing,

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QTimer
 
-from napari_gaussfit._napari.pictures import (
+from napari_gaussfit._napari.layers.pictures import (
     CAPTIONS,
     PICTURES,
     WORDS,
     amplitude_colours,
     pictures_of,
 )
-from napari_gaussfit._napari.placement import METADATA
-from napari_gaussfit._napari.source import mark
+from napari_gaussfit._napari.layers.placement import METADATA
+from napari_gaussfit._napari.layers.source import mark
 
 if TYPE_CHECKING:
     from napari.layers import Layer, Points
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
     from qtpy.QtCore import QObject
 
-    from napari_gaussfit._napari.pictures import LayerData
-    from napari_gaussfit._napari.source import Source
+    from napari_gaussfit._napari.layers.pictures import LayerData
+    from napari_gaussfit._napari.layers.source import Source
     from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.result import SavedFit
@@ -125,7 +125,7 @@ class LiveLayers:
 
     def settle(self, fit: SavedFit) -> None:
         """Show the Gaussians of a fit at rest, with all their measurements, ready to be edited."""
-        from napari_gaussfit._napari.layers import points_layer
+        from napari_gaussfit._napari.layers.gaussians import points_layer
 
         self._field = None
         self._make_soon()

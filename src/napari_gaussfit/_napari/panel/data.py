@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
-from napari_gaussfit._napari import source as sources
-from napari_gaussfit._napari.arranging import Form
-from napari_gaussfit._napari.histogram import Histogram
-from napari_gaussfit._napari.layer_box import LayerBox
-from napari_gaussfit._napari.place_part import PlacePart
-from napari_gaussfit._napari.placement import METADATA, OF
-from napari_gaussfit._napari.spacing_part import SpacingPart
+from napari_gaussfit._napari.layers import source as sources
+from napari_gaussfit._napari.layers.placement import METADATA, OF
+from napari_gaussfit._napari.panel.histogram import Histogram
+from napari_gaussfit._napari.panel.layer_box import LayerBox
+from napari_gaussfit._napari.panel.place import PlacePart
+from napari_gaussfit._napari.panel.spacing import SpacingPart
+from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
     from numpy.typing import NDArray
 
-    from napari_gaussfit._napari.preview import Preview
-    from napari_gaussfit._napari.source import Source
+    from napari_gaussfit._napari.layers.source import Source
+    from napari_gaussfit._napari.panel.preview import Preview
     from napari_gaussfit.model.field import GaussianField
 
 __all__ = ["DataPart"]
@@ -132,7 +132,7 @@ class DataPart(QWidget):
 
     def start(self, source: Source) -> tuple[GaussianField | None, NDArray[Any] | None]:
         """Return Gaussians or positions to start from, each None where not chosen."""
-        from napari_gaussfit._napari.edited import fit_of_layer
+        from napari_gaussfit._napari.layers.edited import fit_of_layer
 
         points, layer = self.start_from, self.layer
         if points is None or layer is None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from napari.layers import Image, Points
 
-from napari_gaussfit._napari.placement import Placement
+from napari_gaussfit._napari.layers.placement import Placement
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:

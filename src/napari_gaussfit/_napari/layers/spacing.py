@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit._napari.placement import METADATA, OF
+from napari_gaussfit._napari.layers.placement import METADATA, OF
 from napari_gaussfit.errors import StackError
 from napari_gaussfit.stacks.layout import PIXEL_SPACING
 from napari_gaussfit.stacks.stack import StackLayout, is_stack_file, read_layout

@@ -8,10 +8,10 @@ import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 
-from napari_gaussfit._napari.plotting import bare_plot
+from napari_gaussfit._napari.panel.plotting import bare_plot
 
 if TYPE_CHECKING:
-    from napari_gaussfit._napari.preview import Preview
+    from napari_gaussfit._napari.panel.preview import Preview
 
 __all__ = ["Histogram"]
 

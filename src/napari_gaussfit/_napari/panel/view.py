@@ -6,7 +6,7 @@ from magicgui.widgets import ComboBox, FloatSlider
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_gaussfit._napari.arranging import Form
+from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit.jobs.pictures import ViewChoice
 
 __all__ = ["ViewPart"]

@@ -7,7 +7,7 @@ from typing import get_args
 from magicgui.widgets import CheckBox, ComboBox, SpinBox
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
-from napari_gaussfit._napari.arranging import Form
+from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit.settings import ITERATIONS, Device, FitSettings, Loss, Objective, Quality
 
 __all__ = ["ModelPart"]

@@ -9,10 +9,10 @@ import numpy as np
 from magicgui.widgets import CheckBox, Container, FloatSpinBox
 from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_gaussfit._napari.arranging import Form
-from napari_gaussfit._napari.number_field import NumberField
-from napari_gaussfit._napari.pictures import FAINTEST
-from napari_gaussfit._napari.source import mark
+from napari_gaussfit._napari.layers.pictures import FAINTEST
+from napari_gaussfit._napari.layers.source import mark
+from napari_gaussfit._napari.panel.number_field import NumberField
+from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit._napari.writer import save_fit_as
 from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.formats.registry import FIT_WRITERS
@@ -20,8 +20,8 @@ from napari_gaussfit.formats.registry import FIT_WRITERS
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-    from napari_gaussfit._napari.live import LiveLayers
-    from napari_gaussfit._napari.source import Source
+    from napari_gaussfit._napari.layers.live import LiveLayers
+    from napari_gaussfit._napari.layers.source import Source
     from napari_gaussfit.model.result import SavedFit
 
     LayerData = tuple[Any, dict[str, Any], str]
@@ -67,7 +67,7 @@ def result_layers(
     threshold : float
         Of the labels, in raw intensity.
     """
-    from napari_gaussfit._napari import layers
+    from napari_gaussfit._napari.layers import gaussians
     from napari_gaussfit.jobs.renderer import rendered
 
     field, place, name = fit.field, source.placement, source.name
@@ -77,21 +77,21 @@ def result_layers(
     if "volume" in kinds:
         limits = source.contrast_limits
         title = f"{name} rendered"
-        made.append(layers.volume_layer(volume, place, name=title, contrast_limits=limits))
+        made.append(gaussians.volume_layer(volume, place, name=title, contrast_limits=limits))
     if "residual" in kinds:
         voxels = source.stack.voxels
-        made.append(layers.residual_layer(voxels, volume, place, name=f"{name} residual"))
+        made.append(gaussians.residual_layer(voxels, volume, place, name=f"{name} residual"))
     if "labels" in kinds:
         title = f"{name} nearest"
-        made.append(layers.labels_layer(field, volume, place, threshold=threshold, name=title))
+        made.append(gaussians.labels_layer(field, volume, place, threshold=threshold, name=title))
     if "surface" in kinds:
         title = f"{name} ellipsoids"
         look = {"at_sigma": at_sigma, "faintest": faintest}
-        made.append(layers.surface_layer(field, place, name=title, **look))
+        made.append(gaussians.surface_layer(field, place, name=title, **look))
     if "vectors" in kinds:
-        made.append(layers.vectors_layer(field, place, name=f"{name} axes"))
+        made.append(gaussians.vectors_layer(field, place, name=f"{name} axes"))
     if "points" in kinds:
-        made.append(layers.points_layer(fit, place, name=f"{name} Gaussians"))
+        made.append(gaussians.points_layer(fit, place, name=f"{name} Gaussians"))
     for _, keywords, _ in made:
         mark(keywords, source)
     return made
@@ -191,7 +191,7 @@ class ResultsPart(QWidget):
 
     def _as_edited(self) -> SavedFit | None:
         """Return the result with what was done to its points, if they are there and stand still."""
-        from napari_gaussfit._napari.edited import fit_of_layer
+        from napari_gaussfit._napari.layers.edited import fit_of_layer
 
         centres = None if self._live is None else self._live.centres
         return self._fit if centres is None or not self._edits else fit_of_layer(centres)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit._napari.placement import METADATA
+from napari_gaussfit._napari.layers.placement import METADATA
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.table import measurements
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_gaussfit._napari.placement import Placement
+    from napari_gaussfit._napari.layers.placement import Placement
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.gaussians import Gaussians
     from napari_gaussfit.model.result import SavedFit

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QEvent, QSize, QTimer
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
-from napari_gaussfit._napari.arranging import dropped_files, scrolling, stacked
-from napari_gaussfit._napari.data_part import DataPart
-from napari_gaussfit._napari.live import LiveLayers
-from napari_gaussfit._napari.model_part import ModelPart
-from napari_gaussfit._napari.plots_part import DetailPlots, ProgressPlots
-from napari_gaussfit._napari.preview import Preview, memory_of_fit, preview_of
-from napari_gaussfit._napari.results_part import ResultsPart
-from napari_gaussfit._napari.run_part import RunPart
-from napari_gaussfit._napari.table_part import TablePart
-from napari_gaussfit._napari.view_part import ViewPart
+from napari_gaussfit._napari.layers.live import LiveLayers
+from napari_gaussfit._napari.panel.data import DataPart
+from napari_gaussfit._napari.panel.model import ModelPart
+from napari_gaussfit._napari.panel.plots import DetailPlots, ProgressPlots
+from napari_gaussfit._napari.panel.preview import Preview, memory_of_fit, preview_of
+from napari_gaussfit._napari.panel.results import ResultsPart
+from napari_gaussfit._napari.panel.run import RunPart
+from napari_gaussfit._napari.panel.table import TablePart
+from napari_gaussfit._napari.panel.view import ViewPart
+from napari_gaussfit._napari.panel.widgets import dropped_files, scrolling, stacked
 from napari_gaussfit._napari.worker import FitWorker, Phase
 from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.jobs.job import FitTask
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
 
-    from napari_gaussfit._napari.source import Source
+    from napari_gaussfit._napari.layers.source import Source
     from napari_gaussfit.jobs.job import News
     from napari_gaussfit.jobs.pictures import MipPair
     from napari_gaussfit.model.result import SavedFit
@@ -203,7 +203,7 @@ class GaussianFitPanel(QWidget):
 
     def _as_edited(self) -> Version | None:
         """Return the Gaussians shown with what was done to their points since."""
-        from napari_gaussfit._napari.edited import fit_of_layer
+        from napari_gaussfit._napari.layers.edited import fit_of_layer
 
         centres = None if self.live is None else self.live.centres
         if centres is None or self._shown is None:

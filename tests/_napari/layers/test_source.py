@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels, Points, Shapes
 
-from napari_gaussfit._napari.source import mask_of, positions_of, refusal_of, source_of
-from napari_gaussfit._napari.spacing import known_spacing, set_spacing
+from napari_gaussfit._napari.layers.source import mask_of, positions_of, refusal_of, source_of
+from napari_gaussfit._napari.layers.spacing import known_spacing, set_spacing
 from napari_gaussfit.errors import StackError
 
 pytestmark = pytest.mark.gui

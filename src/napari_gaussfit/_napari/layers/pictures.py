@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from napari_gaussfit._napari.source import Source
+    from napari_gaussfit._napari.layers.source import Source
     from napari_gaussfit.jobs.pictures import MipPair
     from napari_gaussfit.model.field import GaussianField
 

@@ -15,10 +15,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_gaussfit._napari import spacing as spacings
-from napari_gaussfit._napari.arranging import LABELS, wheel_needs_focus
-from napari_gaussfit._napari.number_field import NumberField
-from napari_gaussfit._napari.spacing import PIXEL
+from napari_gaussfit._napari.layers import spacing as spacings
+from napari_gaussfit._napari.layers.spacing import PIXEL
+from napari_gaussfit._napari.panel.number_field import NumberField
+from napari_gaussfit._napari.panel.widgets import LABELS, wheel_needs_focus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,10 +22,10 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QLabel, QMainWindow, QWidget
 
-from napari_gaussfit._napari.edited import fit_of_layer
-from napari_gaussfit._napari.layers import METADATA
-from napari_gaussfit._napari.panel import GaussianFitPanel
-from napari_gaussfit._napari.results_part import KINDS
+from napari_gaussfit._napari.layers.edited import fit_of_layer
+from napari_gaussfit._napari.layers.gaussians import METADATA
+from napari_gaussfit._napari.panel.panel import GaussianFitPanel
+from napari_gaussfit._napari.panel.results import KINDS
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.formats.native import load_fit
 from napari_gaussfit.jobs.process import ProcessJob
@@ -192,7 +192,7 @@ def test_a_user_drops_a_stack_fits_pauses_edits_refines_and_saves(
     assert panel.fit.report["gaussians"] == 40 - removed
 
     monkeypatch.setattr(
-        "napari_gaussfit._napari.results_part.QFileDialog.getSaveFileName",
+        "napari_gaussfit._napari.panel.results.QFileDialog.getSaveFileName",
         lambda *_: (str(tmp_path / "dendrite.safetensors"), ""),
     )
     QTest.mouseClick(panel.results.save, Qt.MouseButton.LeftButton)
@@ -534,8 +534,8 @@ def test_the_panel_opens_in_half_a_second_beyond_the_import_of_napari() -> None:
 def test_a_fit_begins_at_the_gaussians_of_chosen_points(
     panel: Any, small_beads: Phantom, wait_until: Wait
 ) -> None:
-    from napari_gaussfit._napari.layers import points_layer
-    from napari_gaussfit._napari.placement import Placement
+    from napari_gaussfit._napari.layers.gaussians import points_layer
+    from napari_gaussfit._napari.layers.placement import Placement
     from napari_gaussfit.model.result import SavedFit
 
     stack = small_beads.stack
@@ -674,7 +674,7 @@ def test_save_writes_the_fit_though_its_layers_are_deleted(
 def save_as(panel: GaussianFitPanel, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Save, and give a name."""
     monkeypatch.setattr(
-        "napari_gaussfit._napari.results_part.QFileDialog.getSaveFileName",
+        "napari_gaussfit._napari.panel.results.QFileDialog.getSaveFileName",
         lambda *_: (str(path), ""),
     )
     QTest.mouseClick(panel.results.save, Qt.MouseButton.LeftButton)

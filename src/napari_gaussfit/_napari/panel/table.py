@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QDoubleRangeSlider
 
-from napari_gaussfit._napari.arranging import wheel_needs_focus
+from napari_gaussfit._napari.panel.widgets import wheel_needs_focus
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,10 +23,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_gaussfit._napari.data_part import DataPart
-from napari_gaussfit._napari.layer_box import LayerBox
-from napari_gaussfit._napari.number_field import NumberField
-from napari_gaussfit._napari.panel import GaussianFitPanel
+from napari_gaussfit._napari.panel.data import DataPart
+from napari_gaussfit._napari.panel.layer_box import LayerBox
+from napari_gaussfit._napari.panel.number_field import NumberField
+from napari_gaussfit._napari.panel.panel import GaussianFitPanel
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.settings import FitSettings

@@ -1,0 +1,1 @@
+"""Layers of napari: from them to stacks, and from fits to them."""
