@@ -12,13 +12,18 @@ from typing import IO, TYPE_CHECKING, Any
 
 import napari_gaussfit
 from napari_gaussfit.errors import FitError
-from napari_gaussfit.fitting.refinement import Comparison
-from napari_gaussfit.fitting.snapshot import FinishReason, FitState, Snapshot
+from napari_gaussfit.fitting.snapshot import FinishReason, FitState
+from napari_gaussfit.jobs.encoding import (
+    comparison_from,
+    mips_from,
+    snapshot_from,
+    task_message,
+)
 from napari_gaussfit.jobs.job import News, described, mark_end
+from napari_gaussfit.jobs.messages import Message, receive, send
 
 if TYPE_CHECKING:
     from napari_gaussfit.jobs.job import FitTask
-    from napari_gaussfit.jobs.messages import Message
     from napari_gaussfit.jobs.pictures import ViewChoice
 
 __all__ = ["ProcessJob"]
@@ -79,12 +84,10 @@ class ProcessJob:
                 return
             self._process = start_child(errors)
         if self._task is not None:
-            self._send(_task_message(self._task))
+            self._send(task_message(self._task))
             self._task = None
 
     def _listen(self) -> None:
-        from napari_gaussfit.jobs.messages import receive
-
         if self._process is None or self._process.stdout is None:
             return
         while not self._ended:
@@ -94,27 +97,17 @@ class ProcessJob:
                 return
 
     def _take(self, message: Message) -> None:
-        from napari_gaussfit.jobs.child import field_from, mips_from
-
         if message.kind == "snapshot":
-            words = message.words["snapshot"]
-            state, reason = FitState(words.pop("state")), words.pop("reason")
-            found = field_from(message)
-            if found is not None:
-                for key, values in message.words["history"].items():
-                    self.news.history[key].extend(values)
-                self.news.snapshot = Snapshot(
-                    state=state,
-                    field=found,
-                    reason=FinishReason(reason) if reason else None,
-                    **words,
-                )
+            snapshot, rows = snapshot_from(message)
+            for key, values in rows.items():
+                self.news.history[key].extend(values)
+            self.news.snapshot = snapshot
         elif message.kind == "mips":
             self.news.take_mips(mips_from(message))
         elif message.kind == "report":
             self.news.report = message.words
         elif message.kind == "comparison":
-            self.news.comparison = Comparison(**message.words)
+            self.news.comparison = comparison_from(message)
         elif message.kind == "notice":
             self.news.notice = message.words["text"]
         elif message.kind == "error":
@@ -139,8 +132,6 @@ class ProcessJob:
         return code
 
     def _send(self, message: Message) -> None:
-        from napari_gaussfit.jobs.messages import send
-
         with self._send_lock:
             if self._process is None or self._process.stdin is None or self._process.stdin.closed:
                 return
@@ -150,8 +141,6 @@ class ProcessJob:
                 return  # It is dead; who listens to it finds out and says so.
 
     def _ask(self, kind: str, words: dict[str, Any] | None = None) -> None:
-        from napari_gaussfit.jobs.messages import Message
-
         self._send(Message(kind, words or {}))
 
     def pause(self) -> None:
@@ -206,20 +195,6 @@ def _search_path() -> list[str]:
     wanted = any(Path(path).absolute() == here for path in asked if path)
     kept = [path for path in sys.path if path and (wanted or Path(path) != here)]
     return kept if package in kept else [*kept, package]
-
-
-def _task_message(task: FitTask) -> Message:
-    from napari_gaussfit.jobs.child import field_arrays, field_words, stack_message
-
-    message = stack_message("fit", task.stack)
-    words, arrays = message.words, message.arrays
-    words |= {"settings": task.settings.to_dict(), "view": task.view.to_dict()}
-    if task.start is not None:
-        words["start.field"] = field_words(task.start)
-        arrays |= field_arrays(task.start, "start.")
-    if task.points is not None:
-        arrays["points"] = task.points
-    return message
 
 
 def _obituary(kept: str, code: int, errors: IO[bytes]) -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from napari_gaussfit.errors import FitError, SettingsError
-from napari_gaussfit.jobs.child import (
+from napari_gaussfit.jobs.encoding import (
     field_arrays,
     field_from,
     field_words,
@@ -194,10 +194,7 @@ def sample(name: str) -> tuple[Stack, GaussianField]:
     """Return the stack and the true Gaussians of a phantom: neurite, beads or nuclei."""
     with Renderer() as renderer:
         answer = renderer.ask(Message("sample", {"name": name}))
-    truth = field_from(answer)
-    if truth is None:
-        raise FitError(f"sample {name!r} came without its Gaussians")
-    return stack_from(answer), truth
+    return stack_from(answer), field_from(answer)
 
 
 def device_words(name: str, renderer: Renderer) -> str:
@@ -233,10 +230,11 @@ class Answers:
         return Message("taken")
 
     def _draw(self, question: Message) -> Message:
-        field = field_from(question)
-        if self._drawer is None or field is None:
-            raise FitError("a picture was asked for without its stack or its Gaussians")
-        return mips_message(self._drawer.draw(field, ViewChoice(**question.words["view"])))
+        if self._drawer is None:
+            raise FitError("a picture was asked for without its stack")
+        return mips_message(
+            self._drawer.draw(field_from(question), ViewChoice(**question.words["view"]))
+        )
 
 
 def _render(question: Message) -> Message:
@@ -244,8 +242,7 @@ def _render(question: Message) -> Message:
     from napari_gaussfit.model.result import SavedFit
 
     count = sum(name.endswith("means") for name in question.arrays)
-    fields = (field_from(question, f"{n}.") for n in range(count))
-    first, *others = (field for field in fields if field is not None)
+    first, *others = (field_from(question, f"{n}.") for n in range(count))
     nz, ny, nx = question.words["shape"]
     dz, dy, dx = question.words["spacing"]
     saved = SavedFit(first, "", (nz, ny, nx), (dz, dy, dx), first.unit, others=tuple(others))

@@ -1,0 +1,108 @@
+"""What is sent to the process that fits, and back, arrives as it was."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from napari_gaussfit.fitting.refinement import Comparison
+from napari_gaussfit.fitting.snapshot import HISTORY_KEYS, FinishReason, FitState, Snapshot
+from napari_gaussfit.jobs import encoding
+from napari_gaussfit.jobs.job import FitTask
+from napari_gaussfit.jobs.messages import Message, receive, send
+from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
+from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stacks.stack import Stack
+from saved_fits import some_field
+
+if TYPE_CHECKING:
+    from napari_gaussfit.model.field import GaussianField
+
+VOXELS = np.random.default_rng(0).integers(0, 900, (4, 6, 5), np.uint16)
+STACK = Stack.from_array(VOXELS, spacing=(0.5, 0.2, 0.1), name="cells µ")
+
+
+def sent(message: Message) -> Message:
+    """Send a message through a stream."""
+    stream = io.BytesIO()
+    send(stream, message)
+    stream.seek(0)
+    return receive(stream)
+
+
+def assert_same(found: Any, wanted: Any) -> None:
+    """Compare two values of a class, part by part, of which arrays and fields are some."""
+    for part in fields(wanted):
+        one, other = getattr(found, part.name), getattr(wanted, part.name)
+        if isinstance(other, np.ndarray):
+            np.testing.assert_array_equal(one, other, err_msg=part.name)
+            assert one.dtype == other.dtype, part.name
+        else:
+            assert one == other, part.name
+            assert type(one) is type(other), part.name
+
+
+def assert_same_field(found: GaussianField, wanted: GaussianField) -> None:
+    assert_same(found.numpy(), wanted.numpy())
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        some_field(7),
+        replace(some_field(3), unit="pixel", background=-12.5),
+        replace(some_field(5), full_covariance=False),
+    ],
+    ids=["of any orientation", "in pixels", "along the axes"],
+)
+def test_a_field_arrives(field: GaussianField) -> None:
+    message = Message("field", {"field": encoding.field_words(field)}, encoding.field_arrays(field))
+    assert_same_field(encoding.field_from(sent(message)), field)
+
+
+@pytest.mark.parametrize("start", [None, some_field(6)], ids=["anew", "from others"])
+@pytest.mark.parametrize("points", [None, np.ones((2, 3))], ids=["seeds", "points"])
+def test_a_task_arrives(start: GaussianField | None, points: np.ndarray | None) -> None:
+    settings = FitSettings(gaussians=9, loss="poisson", background=3.5, full_covariance=False)
+    task = FitTask(STACK, settings, start, points, ViewChoice(azimuth=40.0))
+
+    found = encoding.task_from(sent(encoding.task_message(task)))
+
+    np.testing.assert_array_equal(found.stack.voxels, VOXELS)
+    assert found.stack.voxels.dtype == VOXELS.dtype
+    for name in ("spacing", "unit", "name"):
+        assert getattr(found.stack, name) == getattr(STACK, name)
+    assert (found.settings, found.view) == (settings, task.view)
+    assert (found.start is None, found.points is None) == (start is None, points is None)
+    if start is not None and found.start is not None:
+        assert_same_field(found.start, start)
+    if points is not None:
+        np.testing.assert_array_equal(found.points, points)
+
+
+@pytest.mark.parametrize("reason", [None, *FinishReason])
+def test_a_snapshot_arrives_with_what_is_new_of_the_history(reason: FinishReason | None) -> None:
+    state = FitState.FINISHED if reason else FitState.RUNNING
+    snapshot = Snapshot(state, 30, 700, 1.5, 33.25, some_field(4), 0.1, 31.5, 32.5, 33.5, reason)
+    history = {key: [1.0, 2.0, 3.0] for key in HISTORY_KEYS}
+
+    found, rows = encoding.snapshot_from(sent(encoding.snapshot_message(snapshot, history, 2)))
+
+    assert_same_field(found.field, snapshot.field)
+    assert_same(replace(found, field=None), replace(snapshot, field=None))
+    assert rows == {key: [3.0] for key in HISTORY_KEYS}
+
+
+def test_projections_arrive() -> None:
+    data, fit = np.random.default_rng(1).random((2, 5, 6), np.float32)
+    pair = MipPair(ViewChoice(azimuth=10.0, elevation=-20.0), (0.2, 0.1), data, fit)
+    assert_same(encoding.mips_from(sent(encoding.mips_message(pair))), pair)
+
+
+def test_a_comparison_arrives() -> None:
+    comparison = Comparison(31.0, 32.5, 10)
+    assert encoding.comparison_from(sent(encoding.comparison_message(comparison))) == comparison
