@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numba
 import numba.cuda.dispatcher
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ from napari_gaussfit._kernels import (
     cuda_voxels,
     cuda_widen,
 )
+from napari_gaussfit._kernels.arithmetic import exp2_negative
 from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 from napari_gaussfit._kernels.cuda_graphs import Graphs
 from napari_gaussfit.fitting.cuda_relocation import CapturedRelocation
@@ -119,6 +121,8 @@ def launched_types() -> Signatures:
     leaves = (field.means, field.cholesky, field.amplitudes)
     packed, rays = backend.pack(*leaves, 1e-5), make_rays("pinhole", (10, 11))
     mip = backend.MipEvaluation(rays, 0.5)
+    mip.forward(packed)
+    cuda_views.FEW_TILES = 0
     for evaluation in (
         backend.PointEvaluation(torch.rand(100, 3)),
         backend.PointEvaluation(torch.rand(2 * cuda_sums.DENSE_POINTS, 3)),
@@ -168,6 +172,9 @@ def main(capability: str, folder: str | None = None) -> None:
     """Compile every kernel and print a line for each."""
     cc = int(capability[0]), int(capability[2])
     numba.cuda.dispatcher.get_current_device = lambda: Device(cc)
+    # As in a fit, whose kernels for the CPU are compiled first: numba must not take what it then
+    # knows of a function that both have for what CUDA's is.
+    numba.njit(lambda x: exp2_negative(x))(np.float32(-1.0))  # noqa: PLW0108 - it is the call
     signatures = launched_types()
     for name, kernel in all_kernels().items():
         ptx, _ = cuda.compile(

@@ -224,6 +224,21 @@ def test_line_integral_of_gaussians_far_wider_than_the_box(image: Rays) -> None:
     )
 
 
+@pytest.fixture(autouse=True)
+def images_of_many_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if they had: of the kernels with several threads a pixel there are tests of their own."""
+    monkeypatch.setattr(cuda_views, "FEW_TILES", 0)
+
+
+@pytest.fixture
+def images_of_few_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two threads a pixel: the simulator has a thread of Python for each."""
+    monkeypatch.setattr(cuda_views, "FEW_TILES", 1 << 30)
+    monkeypatch.setattr(cuda_rays, "SPLIT", 2)
+    monkeypatch.setattr(cuda_rays, "search_split", cuda_rays.make_search(2))
+    monkeypatch.setattr(cuda_rays, "climb_split", cuda_rays.make_climb(2))
+
+
 def test_mip_is_the_cpu_backends_and_its_gradient_that_of_f_there(
     small: Field, image: Rays
 ) -> None:
@@ -284,29 +299,67 @@ def test_a_volumes_maxima_are_the_cpus() -> None:
         assert not image[:, width:].any()
 
 
+@pytest.mark.usefixtures("images_of_few_tiles")
+def test_several_threads_a_pixel_find_what_one_does(image: Rays) -> None:
+    """In more bins than shared memory holds, too."""
+    packed = cuda.pack(*few("overlapping").leaves(torch.float32), CUTOFF)
+    evaluation = cuda.MipEvaluation(image, 0.4)
+    found = evaluation.forward(packed)
+    own = cpu_views.MipEvaluation(image, 0.4).forward(
+        cpu.pack(*few("overlapping").leaves(torch.float32), CUTOFF)
+    )
+    assert int(evaluation.views.searches[0, cuda_rays.BIN_COUNT]) > cuda_rays.BINS_OF_SPLIT
+    worst = float((found - own).abs().max() / own.max())
+    assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
+
+
 def test_long_rays_are_searched_in_pieces(image: Rays) -> None:
     """More bins than shared memory holds."""
     leaves = few("tiny").leaves(torch.float32)
-    table = cuda.Views.of([image], 0.2, torch.device("cpu"))
+    table = cuda.Views.of([image], 0.15, torch.device("cpu"))
     assert int(table.searches[0, cuda_rays.BIN_COUNT]) > 2 * cuda_rays.BINS
-    found = _kernels.mip(*leaves, image, cutoff=CUTOFF, bin_step=0.2)
-    own = cpu_views.MipEvaluation(image, 0.2).forward(cpu.pack(*leaves, CUTOFF))
+    found = _kernels.mip(*leaves, image, cutoff=CUTOFF, bin_step=0.15)
+    own = cpu_views.MipEvaluation(image, 0.15).forward(cpu.pack(*leaves, CUTOFF))
+    worst = float((found - own).abs().max().detach() / own.max())
+    assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
+
+
+def assert_mip_of_a_crowd_is_the_cpus() -> None:
+    """Hold the MIP of more Gaussians than a block has threads against the CPU backend's."""
+    field = FIELDS["overlapping"](seed=2)
+    leaves = [torch.cat([p, p.flip(0)]) for p in field.leaves(torch.float32)]
+    assert len(leaves[0]) > cuda_rays.TILE_PIXELS
+    rays = make_rays("orthographic", (4, 4))
+    found = _kernels.mip(*leaves, rays, cutoff=CUTOFF, bin_step=2.0)
+    own = cpu_views.MipEvaluation(rays, 2.0).forward(cpu.pack(*leaves, CUTOFF))
     worst = float((found - own).abs().max().detach() / own.max())
     assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
 
 
 def test_crowded_tiles_take_their_gaussians_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """More Gaussians at a tile than shared memory holds."""
-    monkeypatch.setattr(cuda_device, "SHARE", 1)
-    monkeypatch.setattr(cuda_device, "CAPACITY", cuda_rays.THREADS)
-    field = FIELDS["overlapping"](seed=2)
-    leaves = [torch.cat([p, p.flip(0)]) for p in field.leaves(torch.float32)]
-    assert len(leaves[0]) > cuda_rays.THREADS
-    rays = make_rays("orthographic", (4, 4))
-    found = _kernels.mip(*leaves, rays, cutoff=CUTOFF, bin_step=2.0)
-    own = cpu_views.MipEvaluation(rays, 2.0).forward(cpu.pack(*leaves, CUTOFF))
-    worst = float((found - own).abs().max().detach() / own.max())
-    assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
+    for module in (cuda_device, cuda_rays):
+        monkeypatch.setattr(module, "SHARE", 1)
+    monkeypatch.setattr(cuda_rays, "FOUND", cuda_rays.TILE_PIXELS)
+    monkeypatch.setattr(cuda_rays, "search", cuda_rays.make_search(1))
+    monkeypatch.setattr(cuda_rays, "climb", cuda_rays.make_climb(1))
+    assert_mip_of_a_crowd_is_the_cpus()
+
+
+def test_a_climb_that_more_gaussians_reach_than_are_kept_looks_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cuda_rays, "KEPT", 1)
+    monkeypatch.setattr(cuda_rays, "climb", cuda_rays.make_climb(1))
+    assert_mip_of_a_crowd_is_the_cpus()
+
+
+def test_a_cell_whose_list_is_too_long_takes_the_larger_cells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cuda_rays, "LEAST_ROOM", 1)
+    monkeypatch.setattr(cuda_rays, "ROOM", 1000)
+    assert_mip_of_a_crowd_is_the_cpus()
 
 
 def test_tiles_work_on_a_few_records_at_a_time(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numba import types
+from numba.core.target_extension import current_target
 from numba.extending import overload, register_jitable
 from numpy.typing import NDArray
 
@@ -22,6 +23,7 @@ from napari_gaussfit import _limits as limits
 F = np.float32
 Array = NDArray[np.float32]
 Vector = tuple[F, F, F]
+Index = int | np.integer[Any]
 INT = np.int32
 SCALE = F(math.sqrt(0.5 / math.log(2.0)))  # c above
 
@@ -58,7 +60,6 @@ def _of_number(whole: Any) -> Any:
     return power_of_two if isinstance(whole, types.Number) else None
 
 
-@register_jitable(inline="always")
 def exp2_negative(x: F) -> F:
     """2^x for x <= 0 without a library call, so that loops over it vectorise."""
     x = max(x, LOWEST_EXPONENT)
@@ -67,6 +68,14 @@ def exp2_negative(x: F) -> F:
     p = ((((C5 * f + C4) * f + C3) * f + C2) * f + C1) * f + ONE
     value: F = p * power_of_two(whole)
     return value
+
+
+@overload(exp2_negative, inline="always", strict=False)
+def _exp2_of_cpu(_x: Any) -> Any:
+    # On CUDA it is one instruction, see `cuda_device`. Without this question numba would inline
+    # the polynomial there too as soon as a loop for the CPU was compiled before: what is inlined
+    # is looked up by the types of arguments alone.
+    return None if current_target() == "cuda" else exp2_negative
 
 
 @register_jitable(inline="always")

@@ -31,6 +31,10 @@ if not SIMULATED:
 kernel = cuda.jit(fastmath=True, cache=not SIMULATED)
 device = cuda.jit(device=True, fastmath=True)
 
+U = np.uint32
+"""Of indices and counters in loops that matter: numba takes an index without a sign as it is, where
+it looks at each access whether another is negative, and counts in 64 bits, which GPUs do in two."""
+
 GROUP = 16  # threads whose counts are added up by one of them
 SHARE = 4  # candidates that a thread looks at in one go
 CAPACITY = 1024  # Gaussians that a tile keeps in shared memory; more of them come in pieces
@@ -72,21 +76,23 @@ def places(count: INT, scan: Counts, thread: int, threads: int) -> tuple[INT, IN
 
     `scan` holds threads + threads / GROUP numbers in shared memory.
     """
-    scan[thread] = count
+    scan[U(thread)] = count
     cuda.syncthreads()
     if thread < threads // GROUP:
         total = INT(0)
-        for n in range(thread * GROUP, (thread + 1) * GROUP):
-            total += scan[n]
-        scan[threads + thread] = total
+        for m in range(GROUP):
+            total = INT(total + scan[U(thread * GROUP + m)])
+        scan[U(threads + thread)] = total
     cuda.syncthreads()
     place, total = INT(0), INT(0)
-    for n in range(thread - thread % GROUP, thread):
-        place += scan[n]
-    for n in range(threads // GROUP):
-        if n < thread // GROUP:
-            place += scan[threads + n]
-        total += scan[threads + n]
+    n = U(thread - thread % GROUP)
+    while n < U(thread):
+        place = INT(place + scan[n])
+        n = U(n + U(1))
+    for group in range(threads // GROUP):
+        if group < thread // GROUP:
+            place = INT(place + scan[U(threads + group)])
+        total = INT(total + scan[U(threads + group)])
     cuda.syncthreads()
     return place, total
 
@@ -94,13 +100,14 @@ def places(count: INT, scan: Counts, thread: int, threads: int) -> tuple[INT, IN
 @device
 def overlap(boxes: Array, n: int, k: int, tile: tuple[F, F, F, F, F, F]) -> Any:
     """Whether box k of image n, [N, 6, K], meets a tile: (z, z, y, y, x, x), ends included."""
+    # Without `and`, whose branches would wait for one load after another.
     return (
-        boxes[n, 2, k] <= tile[3]
-        and boxes[n, 3, k] >= tile[2]
-        and boxes[n, 4, k] <= tile[5]
-        and boxes[n, 5, k] >= tile[4]
-        and boxes[n, 0, k] <= tile[1]
-        and boxes[n, 1, k] >= tile[0]
+        (boxes[n, 2, k] <= tile[3])
+        & (boxes[n, 3, k] >= tile[2])
+        & (boxes[n, 4, k] <= tile[5])
+        & (boxes[n, 5, k] >= tile[4])
+        & (boxes[n, 0, k] <= tile[1])
+        & (boxes[n, 1, k] >= tile[0])
     )
 
 
@@ -123,21 +130,21 @@ def collect(
     more when it could. Their order depends on nothing but the candidates'.
     """
     held = INT(0)
-    while start < count and held <= CAPACITY - SHARE * threads:
+    while start < count and held <= found.shape[0] - SHARE * threads:
         met, number = INT(0), INT(0)
         for m in range(SHARE):
-            at = start + m * threads + thread
-            if at < count and overlap(boxes, n, candidates[at], tile):
+            at = INT(start + m * threads + thread)
+            if at < count and overlap(boxes, n, U(candidates[U(at)]), tile):
                 met |= INT(1) << INT(m)
-                number += INT(1)
+                number = INT(number + INT(1))
         place, total = places(number, scan, thread, threads)
-        place += held
+        place = INT(place + held)
         for m in range(SHARE):
             if met & (INT(1) << INT(m)):
-                found[place] = candidates[start + m * threads + thread]
-                place += INT(1)
-        held += total
-        start += INT(SHARE * threads)
+                found[U(place)] = candidates[U(start + m * threads + thread)]
+                place = INT(place + INT(1))
+        held = INT(held + total)
+        start = INT(start + INT(SHARE * threads))
     cuda.syncthreads()
     return held, start
 
@@ -152,17 +159,20 @@ def stage(
     width: int,
     thread: int,
     threads: int,
-) -> int:
+) -> U:
     """Copy rows found[first], found[first + 1], ... of `source` to `records` in shared memory.
 
     Returns how many there are, `RECORDS` at most. A loop over Gaussians that read each number
     of theirs from global memory would wait for loads longer than it computes.
     """
-    count = min(number - first, RECORDS)
+    count = U(min(INT(number - first), INT(RECORDS)))
     cuda.syncthreads()
-    for n in range(thread, count * width, threads):
-        m = n // width
-        records[m, n - m * width] = source[found[first + m], n - m * width]
+    n, end = U(thread), U(count * U(width))
+    while n < end:
+        m = U(n // U(width))
+        column = U(n - m * U(width))
+        records[m, column] = source[U(found[U(first + m)]), column]
+        n = U(n + U(threads))
     cuda.syncthreads()
     return count
 

@@ -15,7 +15,6 @@ from napari_gaussfit._kernels import cuda_device, cuda_projections, cuda_rays, c
 from napari_gaussfit._kernels.arithmetic import MOMENTS
 from napari_gaussfit._kernels.cpu_views import LARGEST_BIN_COUNT, speeds, view_of
 from napari_gaussfit._kernels.cuda_gaussians import (
-    THREADS,
     Lists,
     blocks_of,
     floats,
@@ -24,11 +23,13 @@ from napari_gaussfit._kernels.cuda_gaussians import (
 from napari_gaussfit._kernels.cuda_launch import launch
 from napari_gaussfit._kernels.footprint import FOOTPRINT
 from napari_gaussfit._kernels.geometry import Rays
+from napari_gaussfit._kernels.profiles import PROFILE
 
 if TYPE_CHECKING:
     from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 
 TABLES = 256  # views whose tables are kept
+FEW_TILES = 4096  # tiles below which a device has more cores than one thread a pixel keeps busy
 
 
 class Views:
@@ -135,17 +136,19 @@ class _Projection:
         views, rows, width = self.views.shape
         self.images = channels * views
         self._footprints = floats(device, self.images, count, FOOTPRINT)
+        self._profiles = floats(device, self.images, count, PROFILE)
         self._boxes = whole_numbers(device, self.images, 6, count)
         launch(
             cuda_rays.project,
-            (blocks_of(count, THREADS), self.images),
-            THREADS,
+            (blocks_of(count, cuda_rays.MAKING), self.images),
+            cuda_rays.MAKING,
             packed,
             self.views.frames,
             self.views.solves,
             self.views.sizes,
             self.views.searches,
             self._footprints,
+            self._profiles,
             self._boxes,
         )
         cell = (cuda_rays.FAR_BIN, cuda_rays.CELL, cuda_rays.CELL)
@@ -222,11 +225,53 @@ class MipEvaluation(_Projection):
         if not packed.shape[1]:
             return self._shaped(peaks)
         if self._start is None:
-            self._forward(cuda_rays.search, self.views.searches, self.depth)
+            self._along_rays(cuda_rays.search, cuda_rays.search_split, self.depth)
         else:
             self.depth.copy_(self._start.reshape(-1, *self.depth.shape[1:]))
-        self._forward(cuda_rays.climb, self.views.searches, self.depth, peaks)
+        self._along_rays(cuda_rays.climb, cuda_rays.climb_split, self.depth, peaks)
         return self._shaped(peaks)
+
+    def _project(self, packed: Tensor) -> None:
+        super()._project(packed)
+        _, rows, width = self.views.shape
+        side, count = cuda_rays.SMALL, packed.shape[1]
+        cells = blocks_of(rows, side), blocks_of(width, side)
+        room = max(min(count, cuda_rays.LEAST_ROOM), count // cuda_rays.ROOM)
+        self._small_lists = whole_numbers(packed.device, self.images, *cells, max(room, 1))
+        self._small_counts = whole_numbers(packed.device, self.images, *cells)
+        launch(
+            cuda_rays.list_small_cells,
+            (math.prod(cells) if count else 0, self.images),
+            cuda_device.LISTING_THREADS,
+            self._boxes,
+            self._lists.lists,
+            self._lists.counts,
+            self._small_lists,
+            self._small_counts,
+        )
+
+    def _along_rays(self, kernel: object, split_kernel: object, *changed: Tensor) -> None:
+        """Launch the kernel that sums profiles along rays, or that with several threads a pixel."""
+        _, rows, width = self.views.shape
+        tile = cuda_rays.TILE
+        blocks = blocks_of(width, tile), blocks_of(rows, tile), self.images
+        split = math.prod(blocks) < FEW_TILES
+        launch(
+            split_kernel if split else kernel,
+            blocks,
+            cuda_rays.TILE_PIXELS * (cuda_rays.SPLIT if split else 1),
+            self._profiles,
+            self._boxes,
+            self._small_lists,
+            self._small_counts,
+            self._lists.lists,
+            self._lists.counts,
+            self.views.sizes,
+            self.views.near,
+            self.views.far,
+            self.views.searches,
+            *changed,
+        )
 
     def target_of(self, volume: Volume) -> Tensor:
         """Return the values [N, H, W] of a volume where f was found largest, 0 off the box."""

@@ -36,6 +36,7 @@ from napari_gaussfit._kernels.cuda_device import (
     SUMS,
     WIDE,
     Counts,
+    U,
     add_up,
     ceil_int,
     collect,
@@ -136,9 +137,11 @@ def voxelise(
         number, start = collect(
             boxes, n, tile, candidates, count, start, found, scan, thread, THREADS
         )
-        for part in range(0, number, RECORDS):
-            staged = stage(packed[channel], found, part, number, records, PACKED, thread, THREADS)
-            for m in range(staged):
+        done = INT(0)
+        while done < number:
+            staged = stage(packed[channel], found, done, number, records, PACKED, thread, THREADS)
+            done = INT(done + INT(RECORDS))
+            for m in range(int(staged)):
                 dz, dy = at_z - records[m, MEAN], at_y - records[m, MEAN + 1]
                 u0 = records[m, FACTOR] * dz
                 u1 = records[m, FACTOR + 1] * dz + records[m, FACTOR + 2] * dy
@@ -190,12 +193,15 @@ def gather_moments(
     for b in range(grids.shape[0]):
         n = channel * grids.shape[0] + b
         first_plane, first_row = boxes[n, 0, k], boxes[n, 2, k]
-        rows = max(INT(0), boxes[n, 3, k] - first_row + INT(1))
-        planes = max(INT(0), boxes[n, 1, k] - first_plane + INT(1))
+        rows = INT(max(INT(0), INT(boxes[n, 3, k] - first_row + INT(1))))
+        planes = INT(max(INT(0), INT(boxes[n, 1, k] - first_plane + INT(1))))
         inverse, spacing = ONE / grids[b, SPACING + 2], grids[b, SPACING + 2]
         offset = grids[b, ORIGIN + 2] - g[MEAN + 2]
-        for line in range(thread // GATHERING, planes * rows, GATHERING):
-            z, y = first_plane + line // rows, first_row + line % rows
+        own = weights[n]
+        line, lines = INT(thread // GATHERING), INT(planes * rows)
+        while line < lines:
+            z, y = INT(first_plane + line // rows), INT(first_row + line % rows)
+            line = INT(line + INT(GATHERING))
             dz = grids[b, ORIGIN] + F(z) * grids[b, SPACING] - g[MEAN]
             dy = grids[b, ORIGIN + 1] + F(y) * grids[b, SPACING + 1] - g[MEAN + 1]
             u0 = g[FACTOR] * dz
@@ -206,10 +212,12 @@ def gather_moments(
                 shift = g[FACTOR + 3] * dz + g[FACTOR + 4] * dy
                 height, reach = exp2(-square), math.sqrt(left) * i22
                 centre = -shift * i22 - offset
-                first = max(INT(0), ceil_int((centre - reach) * inverse))
-                last = min(shapes[b, 2] - INT(1), floor_int((centre + reach) * inverse))
-                for x in range(first + thread % GATHERING, last + 1, GATHERING):
+                x = max(INT(0), ceil_int((centre - reach) * inverse))
+                last = min(INT(shapes[b, 2] - INT(1)), floor_int((centre + reach) * inverse))
+                x = INT(x + thread % GATHERING)
+                while x <= last:
                     u2 = shift + g[FACTOR + 5] * (offset + F(x) * spacing)
-                    we = weights[n, z, y, x] * height * exp2(-u2 * u2)
+                    we = own[U(z), U(y), U(x)] * height * exp2(-u2 * u2)
                     s = with_point(s, we, u0, u1, u2)
+                    x = INT(x + INT(GATHERING))
     add_up(s, sums, thread, moments[channel, k])

@@ -30,6 +30,7 @@ from napari_gaussfit._kernels.arithmetic import (
     ZERO,
     Array,
     F,
+    Index,
     Vector,
     inverse_scale,
     is_within,
@@ -68,7 +69,7 @@ def depth_per_u(packed: Array, k: int, solve: Array) -> F:
 
 
 @register_jitable
-def _cross(a: Vector, b: Vector) -> Vector:
+def cross(a: Vector, b: Vector) -> Vector:
     return (
         a[1] * b[2] - a[2] * b[1],
         a[2] * b[0] - a[0] * b[2],
@@ -129,7 +130,7 @@ def footprint(
     )
     dv = _factor_times(packed, k, frame[4, 0], frame[4, 1], frame[4, 2])
     du = _factor_times(packed, k, frame[5, 0], frame[5, 1], frame[5, 2])
-    cv, cu = _cross(pv, d), _cross(pu, d)
+    cv, cu = cross(pv, d), cross(pu, d)
     quu = dot(cu, cu) - r2 * dot(du, du)
     qvu = dot(cv, cu) - r2 * dot(dv, du)
     qvv = dot(cv, cv) - r2 * dot(dv, dv)
@@ -207,7 +208,7 @@ def column_extent(g: Array, k: int, width: int) -> tuple[F, F]:
 
 
 @register_jitable
-def on_ray(g: Array, k: int, i: int, j: int, s: F) -> tuple[Vector, Vector]:
+def on_ray(g: Array, k: Index, i: Index, j: Index, s: F) -> tuple[Vector, Vector]:
     """Return u on the ray of pixel (i, j) at s from the footprint's depth, and du/ds there."""
     p, q = F(i) - g[k, ROW], F(j) - g[k, COLUMN]
     d = (

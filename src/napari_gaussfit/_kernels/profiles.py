@@ -11,8 +11,40 @@ import math
 
 from numba.extending import register_jitable
 
-from napari_gaussfit._kernels.arithmetic import HALF, ONE, ZERO, Array, F, Vector, exp2_negative
-from napari_gaussfit._kernels.footprint import DEPTH, LN2, dot, on_ray
+from napari_gaussfit._kernels.arithmetic import (
+    HALF,
+    ONE,
+    TWO,
+    ZERO,
+    Array,
+    F,
+    Index,
+    Vector,
+    exp2_negative,
+)
+from napari_gaussfit._kernels.footprint import (
+    COLUMN,
+    DEPTH,
+    HEIGHT,
+    LN2,
+    PIXEL_U,
+    PIXEL_V,
+    RAY,
+    RAY_U,
+    RAY_V,
+    REACH2,
+    ROW,
+    cross,
+    dot,
+    on_ray,
+)
+
+# A profile: all that one Gaussian's profile along any ray of a view follows from, see `profile_of`.
+# Of the row before it, it keeps ROW, COLUMN; the last eight are of use to pinhole cameras alone.
+ACROSS_V, ACROSS_VU, ACROSS_U, LIMIT = 2, 3, 4, 5
+PLACE, SHARP, SHIFT_V, SHIFT_U, PEAK = 6, 7, 8, 9, 10
+LENGTH_V, LENGTH_U, LENGTH_VV, LENGTH_VU, LENGTH_UU = 12, 13, 14, 15, 16
+SHIFT_VV, SHIFT_VU, SHIFT_UU, PROFILE = 17, 18, 19, 20
 
 Blend = tuple[F, F, F, F]
 """A pixel's softmax so far: the largest peak, the sum of exp((peak - top) / tau), that sum
@@ -44,6 +76,78 @@ def profile(g: Array, k: int, i: int, j: int) -> tuple[Vector, Vector, F, F]:
     a = dot(d, d)
     s = -dot(u, d) / a
     return along(u, d, s), d, a, g[k, DEPTH] + s
+
+
+@register_jitable
+def profile_of(g: Array, k: int, first: F, step: F, out: Array) -> None:
+    """Fill row k of `out` [K, PROFILE] with the profile of footprint k, depths in bins.
+
+    Bin b is at t = first + b step. On the ray of pixel (i, j), with p = i - i_c and q = j - j_c,
+    f of this Gaussian is `peak` 2^(-(m + a x^2)) at x bins from its place, and nothing where the
+    exponent is above `limit`. For an orthographic camera |c|^2 = m is a quadratic form of (p, q),
+    kept by its Cholesky factor, whose squares lose no digits where the form is elongated:
+
+        m = (p L_vv + q L_vu)^2 + (q L_uu)^2,   place = t_c + p s_v + q s_u,   a = |d_c|^2.
+
+    For a pinhole camera |d|^2 and u . d are quadratic in (p, q) too: see `profile_on_ray`.
+    """
+    pv = (g[k, PIXEL_V], g[k, PIXEL_V + 1], g[k, PIXEL_V + 2])
+    pu = (g[k, PIXEL_U], g[k, PIXEL_U + 1], g[k, PIXEL_U + 2])
+    d = (g[k, RAY], g[k, RAY + 1], g[k, RAY + 2])
+    dv = (g[k, RAY_V], g[k, RAY_V + 1], g[k, RAY_V + 2])
+    du = (g[k, RAY_U], g[k, RAY_U + 1], g[k, RAY_U + 2])
+    length2 = dot(d, d)
+    per_length = ONE / F(math.sqrt(length2))
+    towards = (d[0] * per_length, d[1] * per_length, d[2] * per_length)
+    cv, cu = cross(pv, towards), cross(pu, towards)
+    root = F(math.sqrt(dot(cv, cv)))
+    out[k, ROW], out[k, COLUMN] = g[k, ROW], g[k, COLUMN]
+    out[k, PLACE] = (g[k, DEPTH] - first) / step
+    out[k, PEAK], out[k, LIMIT], out[k, SHARP] = g[k, HEIGHT], g[k, REACH2], length2 * step * step
+    out[k, ACROSS_V], out[k, ACROSS_VU] = root, dot(cv, cu) / root
+    out[k, ACROSS_U] = dot(cross(cv, cu), towards) / root
+    inverse = ONE / length2
+    shift = -inverse / step
+    out[k, SHIFT_V], out[k, SHIFT_U] = dot(pv, d) * shift, dot(pu, d) * shift
+    out[k, PEAK + 1] = ZERO
+    out[k, LENGTH_V], out[k, LENGTH_U] = TWO * dot(d, dv) * inverse, TWO * dot(d, du) * inverse
+    out[k, LENGTH_VV], out[k, LENGTH_UU] = dot(dv, dv) * inverse, dot(du, du) * inverse
+    out[k, LENGTH_VU] = TWO * dot(dv, du) * inverse
+    out[k, SHIFT_VV], out[k, SHIFT_UU] = dot(pv, dv) * shift, dot(pu, du) * shift
+    out[k, SHIFT_VU] = (dot(pv, du) + dot(pu, dv)) * shift
+
+
+@register_jitable
+def _relative_length2(r: Array, k: Index, p: F, q: F) -> F:
+    """Return |d|^2 on a ray of a pinhole camera over that of the ray through the mean."""
+    length2: F = (
+        ONE
+        + (r[k, LENGTH_V] + p * r[k, LENGTH_VV] + q * r[k, LENGTH_VU]) * p
+        + (r[k, LENGTH_U] + q * r[k, LENGTH_UU]) * q
+    )
+    return length2
+
+
+@register_jitable
+def square_on_ray(r: Array, k: Index, i: Index, j: Index, perspective: bool) -> F:
+    """Return m of profile k on the ray of pixel (i, j); see `profile_of`."""
+    p, q = F(i) - r[k, ROW], F(j) - r[k, COLUMN]
+    v, u = p * r[k, ACROSS_V] + q * r[k, ACROSS_VU], q * r[k, ACROSS_U]
+    m: F = v * v + u * u
+    return m / _relative_length2(r, k, p, q) if perspective else m
+
+
+@register_jitable
+def profile_on_ray(r: Array, k: Index, i: Index, j: Index, perspective: bool) -> tuple[F, F, F]:
+    """Return m, a and the place of profile k on the ray of pixel (i, j); see `profile_of`."""
+    p, q = F(i) - r[k, ROW], F(j) - r[k, COLUMN]
+    m, a = square_on_ray(r, k, i, j, perspective), r[k, SHARP]
+    shift = p * r[k, SHIFT_V] + q * r[k, SHIFT_U]
+    if perspective:
+        length2 = _relative_length2(r, k, p, q)
+        shift += (p * r[k, SHIFT_VV] + q * r[k, SHIFT_VU]) * p + q * q * r[k, SHIFT_UU]
+        a, shift = a * length2, shift / length2
+    return m, a, r[k, PLACE] + shift
 
 
 @register_jitable
