@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,22 +119,48 @@ class TestWhyNot:
             _kernels.device_named("cuda")
 
     @pytest.mark.parametrize(
-        ("linker", "advice"),
+        ("packages", "advice"),
         [
             (
-                "13.0.88",
-                "nvidia-nvvm 13.5.37 compiles for a newer CUDA than nvidia-nvjitlink 13.0.88",
+                {"nvidia-nvvm": "13.5.37", "nvidia-nvjitlink": "13.0.88"},
+                (
+                    "nvidia-nvvm 13.5.37 compiles for a newer CUDA than nvidia-nvjitlink 13.0.88 "
+                    'links: run pip install "nvidia-nvvm==13.0.*"'
+                ),
             ),
-            ("13.0.88", 'run pip install "nvidia-nvvm==13.0.*"'),
-            ("13.5.37", "update the driver, or install"),
-            ("13.10.1", "update the driver, or install"),
+            (
+                {"nvidia-cuda-nvcc-cu12": "12.9.86", "nvidia-nvjitlink-cu12": "12.8.93"},
+                (
+                    "nvidia-cuda-nvcc-cu12 12.9.86 compiles for a newer CUDA than "
+                    "nvidia-nvjitlink-cu12 12.8.93 links: run pip install "
+                    '"nvidia-cuda-nvcc-cu12==12.8.*"'
+                ),
+            ),
+            (
+                {"numpy": "2.5.0", "numba-cuda": "0.30.4"},
+                'numba-cuda 0.30.4 does not work with numpy 2.5.0: run pip install "numpy<2.5"',
+            ),
+            ({"numpy": "2.4.6", "numba-cuda": "0.30.4"}, "update the driver, or install"),
+            (
+                {"nvidia-nvvm": "13.5.37", "nvidia-nvjitlink": "13.5.37"},
+                "update the driver, or install",
+            ),
+            (
+                {"nvidia-nvvm": "13.5.37", "nvidia-nvjitlink": "13.10.1"},
+                "update the driver, or install",
+            ),
+            ({"nvidia-nvjitlink": "13.0.88"}, "update the driver, or install"),
         ],
     )
-    def test_a_compiler_that_is_newer_than_its_linker(
-        self, monkeypatch: pytest.MonkeyPatch, linker: str, advice: str
+    def test_packages_that_do_not_work_together(
+        self, monkeypatch: pytest.MonkeyPatch, packages: dict[str, str], advice: str
     ) -> None:
-        packages = {"nvidia-nvvm": "13.5.37", "nvidia-nvjitlink": linker}
-        monkeypatch.setattr(cuda_probe, "version", packages.__getitem__)
+        def version(name: str) -> str:
+            if name not in packages:
+                raise PackageNotFoundError(name)
+            return packages[name]
+
+        monkeypatch.setattr(cuda_probe, "version", version)
 
         def fail(_: object) -> None:
             message = "ERROR_INVALID_PTX"
@@ -144,12 +171,18 @@ class TestWhyNot:
             _kernels.device_named("cuda")
         assert advice in str(refused.value)
 
-    def test_auto_falls_back_to_the_cpu(self) -> None:
+    def test_auto_falls_back_to_the_cpu_and_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         assert _kernels.device_named("auto") == torch.device("cpu")
+        said = _kernels.fallback("auto")
+        assert said is not None
+        assert said.startswith("device auto is the CPU here: torch sees no NVIDIA GPU; check that")
+        assert _kernels.fallback("cpu") is None, "it was asked for"
 
     def test_auto_takes_cuda_once_a_kernel_has_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cuda_probe, "_try", lambda _: None)
         assert _kernels.device_named("auto") == torch.device("cuda")
+        assert _kernels.fallback("auto") is None
         assert _kernels.backend_name(torch.device("cuda", 0)) == "numba-cuda"
 
 

@@ -24,6 +24,7 @@ import torch
 import zarr
 from plyfile import PlyData, PlyElement
 
+from napari_gaussfit._kernels import fallback
 from napari_gaussfit.cli import main, run
 from napari_gaussfit.fitting.memory import PROCESS, predict_memory
 from napari_gaussfit.formats.native import load_fit
@@ -143,6 +144,10 @@ def test_a_terminal_is_told_what_memory_a_fit_takes_and_how_far_it_is(
     arguments = ["--gaussians", "10", "--max-seconds", "0.1"]
     assert main(["fit", str(stack), "-o", str(tmp_path / "out"), *arguments]) == 0
     said = terminal.getvalue()
+    why = fallback("auto")
+    if why is not None:  # there is no GPU: the default device is another than may be expected
+        assert f"\n{why}\n" in said
+        assert report_in(tmp_path / "out")["notes"] == [why]
     assert re.search(r"takes about [\d.]+ GB of memory; [\d.]+ GB are free", said), said
     assert "10 Gaussians" in said
 

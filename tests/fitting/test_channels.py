@@ -152,6 +152,9 @@ def test_a_trainer_that_is_one_of_several_moves_amplitudes_alone(stacks: tuple[S
 
 
 def test_channels_are_fitted_on_the_cpu(stacks: tuple[Stack, ...]) -> None:
+    notes = ChannelsTrainer(stacks, settings(device="auto")).notes
+    assert notes == ("device auto is the CPU: several channels are fitted there",)
+    assert ChannelsTrainer(stacks, settings(device="cpu")).notes == ()
     with pytest.raises(SettingsError, match="device='cuda': several channels are fitted on the"):
         ChannelsTrainer(stacks, settings(device="cuda"))
 

@@ -46,6 +46,9 @@ def test_another_process_renders_what_this_one_renders() -> None:
 def test_the_device_is_said_in_words() -> None:
     with Renderer() as renderer:
         assert device_words("cpu", renderer) == "Runs on the CPU (numba)."
+        automatic = device_words("auto", renderer)
+        assert automatic.startswith("Runs on") or "device auto is the CPU here: " in automatic
+        assert ("CPU" in automatic) == ("; device auto is the CPU here: " in automatic)
         assert device_words("nonsense", renderer).startswith("⚠ device='nonsense': expected")
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "backend_name",
     "device_named",
     "evaluate",
+    "fallback",
     "kernel_folder",
     "line_integral",
     "mip",
@@ -103,6 +104,12 @@ def device_named(name: str) -> torch.device:
         raise SettingsError(message) from error
     backend_name(device)
     return device
+
+
+def fallback(name: str) -> str | None:
+    """Return why "auto" is the CPU here, and what to do; None where it is not, or not asked for."""
+    reason = why_not() if name == "auto" else None
+    return None if reason is None else f"device auto is the CPU here: {reason}"
 
 
 def kernel_folder() -> tuple[Path, bool]:

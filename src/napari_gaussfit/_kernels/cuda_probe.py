@@ -11,6 +11,17 @@ import torch
 LEAST_CAPABILITY = (7, 5)
 """The oldest GPUs (Turing) that every kernel is compiled for in the tests."""
 
+FIRST_NUMPY_WITHOUT = (2, 5)
+"""The first numpy without `row_stack`, which numba-cuda up to 0.30.4 asks for at its first kernel;
+it is maintained no further."""
+
+COMPILERS_AND_LINKERS = (
+    ("nvidia-nvvm", "nvidia-nvjitlink"),
+    ("nvidia-cuda-nvcc-cu12", "nvidia-nvjitlink-cu12"),
+)
+"""Packages of NVVM, which compiles to PTX, and of nvJitLink, which links PTX of its own CUDA and of
+older ones; of CUDA 13 and 12."""
+
 
 @functools.cache
 def why_not(index: int | None = None) -> str | None:
@@ -61,18 +72,38 @@ def _why_torch_cannot(index: int | None) -> str | None:
 
 
 def _which_do_not_fit() -> str | None:
-    """Say so where the compiler, NVVM, is of a newer CUDA than nvJitLink, which links its PTX."""
+    """Return which two of the installed packages do not work together, and what to do."""
+    numpy = _release("numpy")
+    if numpy is not None and numpy >= FIRST_NUMPY_WITHOUT:
+        return (
+            f"numba-cuda {_named('numba-cuda')} does not work with numpy {_named('numpy')}: run "
+            'pip install "numpy<{}.{}"'.format(*FIRST_NUMPY_WITHOUT)
+        )
+    for compiler, linker in COMPILERS_AND_LINKERS:
+        newest, linked = _release(compiler), _release(linker)
+        if newest is not None and linked is not None and newest > linked:
+            return (
+                f"{compiler} {_named(compiler)} compiles for a newer CUDA than {linker} "
+                f'{_named(linker)} links: run pip install "{compiler}=={linked[0]}.{linked[1]}.*"'
+            )
+    return None
+
+
+def _named(package: str) -> str:
+    """Return an installed package's version, as it is written."""
     try:
-        compiler, linker = version("nvidia-nvvm"), version("nvidia-nvjitlink")
-    except PackageNotFoundError:  # of CUDA 12, or not from packages
+        return version(package)
+    except PackageNotFoundError:
+        return "of no package"
+
+
+def _release(package: str) -> tuple[int, int] | None:
+    """Return the first two numbers of a package's version; None where it is not installed."""
+    try:
+        major, minor = version(package).split(".")[:2]
+    except PackageNotFoundError:  # of another CUDA, or not from packages
         return None
-    release = ".".join(linker.split(".")[:2])
-    if [*map(int, compiler.split(".")[:2])] <= [*map(int, release.split("."))]:
-        return None
-    return (
-        f"nvidia-nvvm {compiler} compiles for a newer CUDA than nvidia-nvjitlink {linker} links: "
-        f'run pip install "nvidia-nvvm=={release}.*"'
-    )
+    return int(major), int(minor)
 
 
 def _try(device: torch.device) -> None:

@@ -53,12 +53,15 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
     Ending
         NOT_WRITTEN where a file is missing in the end, whatever else there is.
     """
+    from napari_gaussfit._kernels import fallback
     from napari_gaussfit._kernels.compiled import kernels_are_compiled
     from napari_gaussfit.cli.saving import Saving, rescue
     from napari_gaussfit.fitting.memory import memory_line
 
     if sys.stderr.isatty():
         sys.stderr.write(memory_line(fit))
+        why = fallback(fit.settings.device)
+        sys.stderr.write("" if why is None else f"{why}\n")
     if not kernels_are_compiled():
         sys.stderr.write("compiling the kernels, once: this takes about half a minute\n")
     with _signals_cancel(fit):

@@ -362,20 +362,27 @@ class Fit:
         from napari_gaussfit.measure.report import make_report
 
         trainer, convergence = self._begun(), self._converged()
-        reports = [
-            replace(
-                make_report(
-                    field,
-                    working,
-                    views,
-                    self.settings,
-                    seconds=self._seconds,
-                    iterations=trainer.iteration,
-                ),
-                converged=convergence.converged,
-                convergence=convergence.sentence,
+        # Where it ran: several channels of "auto" are fitted on the CPU, whatever there is.
+        settings = replace(self.settings, device=trainer.settings.device)
+        measured = [
+            make_report(
+                field,
+                working,
+                views,
+                settings,
+                seconds=self._seconds,
+                iterations=trainer.iteration,
             )
             for working, views, field in trainer.channels()
+        ]
+        reports = [
+            replace(
+                report,
+                converged=convergence.converged,
+                convergence=convergence.sentence,
+                notes=(*trainer.notes, *report.notes),
+            )
+            for report in measured
         ]
         return FitResult(
             trainer.field,

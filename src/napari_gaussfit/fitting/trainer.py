@@ -169,6 +169,12 @@ class Trainer:
         return self.working.restored(self.scaled_field().to("cpu"))
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to know of the device that the settings ask for."""
+        note = _kernels.fallback(self.settings.device)
+        return () if note is None else (note,)
+
+    @property
     def other_fields(self) -> tuple[GaussianField, ...]:
         """Of several channels, the fields after the first; none here."""
         return ()

@@ -252,15 +252,18 @@ def _render(question: Message) -> Message:
 def _device(question: Message) -> Message:
     import torch
 
-    from napari_gaussfit._kernels import backend_name, device_named
+    from napari_gaussfit._kernels import backend_name, device_named, fallback
 
+    name = question.words["name"]
     try:
-        device = device_named(question.words["name"])
+        device = device_named(name)
     except SettingsError as error:
         return Message("device", {"text": f"⚠ {error}"})
     backend = backend_name(device)
     if device.type == "cpu":
-        return Message("device", {"text": f"Runs on the CPU ({backend})."})
+        why = fallback(name)
+        said = f"Runs on the CPU ({backend})" + ("" if why is None else f"; {why}")
+        return Message("device", {"text": f"{said}."})
     gpu = torch.cuda.get_device_properties(device)
     text = f"Runs on {gpu.name} ({backend}), with {gpu.total_memory / 1e9:.2g} GB."
     return Message("device", {"text": text})
