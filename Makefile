@@ -19,6 +19,13 @@ LOWEST_VENV := .venv-lowest
 LOWEST_TESTS := tests/lowest.py tests/formats tests/stacks tests/fitting/test_fit.py tests/_napari/layers/test_layers.py
 RESOLUTION ?= highest
 
+FAST_TESTS := tests/stacks tests/model tests/formats tests/plots tests/measure/test_metrics.py \
+    tests/jobs/test_messages.py tests/jobs/test_encoding.py tests/fitting/test_bounds.py \
+    tests/fitting/test_fit.py tests/fitting/test_losses.py tests/fitting/test_seeding.py \
+    tests/cli/test_folder.py tests/cli/test_overwriting.py tests/test_docs.py \
+    tests/test_docstrings.py tests/test_errors.py tests/test_files.py tests/test_house.py \
+    tests/test_settings.py tests/test_workflows.py
+
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -34,7 +41,7 @@ DOCS := docs/_build
 NOTEBOOK_TABLE := $(DOCS)/notebook-table.md
 TESTED := $(shell find src tests -name '*.py' 2>/dev/null) pyproject.toml
 
-.PHONY: help demo test smoke lowest quick-tests lint docs bench screenshots clean window-packages screen-packages
+.PHONY: help demo test test-fast coverage smoke lowest quick-tests lint docs bench screenshots clean window-packages screen-packages
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +54,17 @@ test: lint screen-packages ## Run all that CI runs: lint, then every test, then 
 	$(MAKE) smoke VENV=$(OTHER_QT_VENV) EXTRAS=test,pyside6
 	$(MAKE) lowest
 	$(MAKE) docs
+
+# Files, arithmetic, pages and the house: what most changes break, without windows and whole fits.
+test-fast: lint ## Lint, then the quick tests: an answer in two minutes
+	$(BIN)/python -m pytest -q -m "not slow and not gui" $(FAST_TESTS)
+
+coverage: $(READY) screen-packages ## Say which lines no test runs, those of processes that tests start too: htmlcov
+	$(BIN)/python -m pip install 'coverage>=7.10.3'
+	$(ON_SCREEN) $(BIN)/python -m coverage run -m pytest -m "not slow"
+	$(BIN)/python -m coverage combine
+	$(BIN)/python -m coverage html
+	$(BIN)/python -m coverage report
 
 smoke: $(READY) screen-packages ## Run the smoke test of the windows with the Qt of EXTRAS
 	$(ON_SCREEN) $(BIN)/python -m pytest -m smoke
@@ -79,7 +97,7 @@ screenshots: $(READY) screen-packages ## Make the pictures of the README and doc
 
 clean: ## Remove the environment and all that was built, cached or written by the demo
 	rm -rf $(VENV) $(OTHER_QT_VENV) $(LOWEST_VENV) build dist .mypy_cache .pytest_cache .ruff_cache
-	rm -rf $(DEMO_OUTPUT) $(DOCS) docs/api/generated
+	rm -rf .coverage* htmlcov $(DEMO_OUTPUT) $(DOCS) docs/api/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The documentation shows which test proves what, and how it ended: a run of `make test` wrote it,
