@@ -10,6 +10,7 @@ __all__ = [
     "FitError",
     "FormatError",
     "GaussfitError",
+    "OutOfMemoryError",
     "OutOfSpaceError",
     "OutputError",
     "SettingsError",
@@ -54,6 +55,10 @@ class SettingsError(GaussfitError, ValueError):
 
 class FitError(GaussfitError, RuntimeError):
     """A fit that cannot go on."""
+
+
+class OutOfMemoryError(GaussfitError, MemoryError):
+    """A GPU whose memory has no room for what is to be done."""
 
 
 class FormatError(GaussfitError, ValueError):

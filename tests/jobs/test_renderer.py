@@ -12,6 +12,7 @@ import pytest
 
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.formats import registry
+from napari_gaussfit.jobs import renderer as rendering
 from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.jobs.pictures import MipDrawer, ViewChoice
 from napari_gaussfit.jobs.process import start_child
@@ -45,11 +46,21 @@ def test_another_process_renders_what_this_one_renders() -> None:
 
 def test_the_device_is_said_in_words() -> None:
     with Renderer() as renderer:
-        assert device_words("cpu", renderer) == "Runs on the CPU (numba)."
-        automatic = device_words("auto", renderer)
+        assert device_words("cpu", renderer, needed=0) == "Runs on the CPU (numba)."
+        automatic = device_words("auto", renderer, needed=0)
         assert automatic.startswith("Runs on") or "device auto is the CPU here: " in automatic
         assert ("CPU" in automatic) == ("; device auto is the CPU here: " in automatic)
-        assert device_words("nonsense", renderer).startswith("⚠ device='nonsense': expected")
+        assert device_words("nonsense", renderer, needed=0).startswith(
+            "⚠ device='nonsense': expected"
+        )
+
+
+def test_of_a_gpu_the_memory_that_a_fit_takes_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"text": "Runs on Thing 1 (numba-cuda)", "memory": 16_000_000_000}
+    monkeypatch.setitem(rendering._DEVICES, "cuda", known)
+    with Renderer() as renderer:
+        said = device_words("cuda", renderer, needed=1_260_000_000)
+    assert said == "Runs on Thing 1 (numba-cuda), takes about 1.3 of its 16 GB."
 
 
 def test_an_error_is_told_and_the_next_question_is_answered() -> None:

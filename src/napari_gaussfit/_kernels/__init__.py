@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_gaussfit._kernels.cuda_memory import room_on
 from napari_gaussfit._kernels.cuda_probe import why_not
 from napari_gaussfit._kernels.geometry import Grid, Rays
 from napari_gaussfit.errors import SettingsError
@@ -158,16 +159,18 @@ class _Sum(torch.autograd.Function):
         evaluation: Evaluation,
     ) -> Tensor:
         """Evaluate, and keep what backward needs."""
-        packed = _part(means.device, "pack")(means, cholesky, amplitudes, cutoff)
-        ctx.packed, ctx.evaluation, ctx.like = packed, evaluation, amplitudes
-        return evaluation.forward(packed)
+        with room_on(means.device):
+            packed = _part(means.device, "pack")(means, cholesky, amplitudes, cutoff)
+            ctx.packed, ctx.evaluation, ctx.like = packed, evaluation, amplitudes
+            return evaluation.forward(packed)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gather the gradients."""
-        moments = ctx.evaluation.backward(ctx.packed, gradients[0])
-        unpack = _part(ctx.like.device, "unpack_gradient")
-        d_means, d_cholesky, d_amplitudes = unpack(moments, ctx.packed)
+        with room_on(ctx.like.device):
+            moments = ctx.evaluation.backward(ctx.packed, gradients[0])
+            unpack = _part(ctx.like.device, "unpack_gradient")
+            d_means, d_cholesky, d_amplitudes = unpack(moments, ctx.packed)
         return d_means, d_cholesky, d_amplitudes.reshape(ctx.like.shape), None, None
 
 

@@ -27,6 +27,10 @@ class Graphs:
         self._captures = device.type == "cuda"
         self._known: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
 
+    def forget(self, kind: Hashable) -> None:
+        """Forget a kind of work: it is of another shape from now on."""
+        self._known.pop(kind, None)
+
     def run(self, kind: Hashable, work: Callable[[], None]) -> None:
         """Do work of a kind; returns when it is on its way.
 

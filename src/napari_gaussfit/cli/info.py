@@ -81,19 +81,23 @@ def open_choice(layout: StackLayout, channel: int | None, time: int | None) -> s
 
 def of_stack(stack: Stack) -> Lines:
     """Return shape, spacing, intensities, what was assumed, and a count of Gaussians for it."""
-    from napari_gaussfit.fitting.memory import predict_memory
+    from napari_gaussfit.fitting.memory import predict_device_memory, predict_memory
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.statistics import suggested_count
 
     lowest, highest = stack.value_range
     needed = predict_memory(stack.voxels.size, stack.nbytes, FitSettings())
+    on_device = predict_device_memory(stack.voxels.size, FitSettings())
     lines = [
         ("shape", f"{' x '.join(map(str, stack.shape))} voxels (z, y, x)"),
         ("spacing", _lengths(stack.spacing, stack.unit)),
         *([("origin", _lengths(stack.origin, stack.unit))] if any(stack.origin) else []),
         ("intensity", f"{lowest:g} to {highest:g}"),
         ("gaussians", f"{suggested_count(stack.voxels):,} suggested"),
-        ("memory", f"a fit takes about {needed / 1e9:.2g} GB"),
+        (
+            "memory",
+            f"a fit takes about {needed / 1e9:.2g} GB; of a GPU's {on_device / 1e9:.2g} GB",
+        ),
     ]
     return lines + [("note", note) for note in stack.notes]
 

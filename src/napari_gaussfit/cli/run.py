@@ -59,7 +59,7 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
     from napari_gaussfit.fitting.memory import memory_line
 
     if sys.stderr.isatty():
-        sys.stderr.write(memory_line(fit))
+        sys.stderr.write(memory_line(fit.stacks, fit.settings))
         why = fallback(fit.settings.device)
         sys.stderr.write("" if why is None else f"{why}\n")
     if not kernels_are_compiled():

@@ -138,12 +138,11 @@ class ChannelsTrainer(Trainer):
             message = "device='cuda': several channels are fitted on the CPU; use device='cpu'"
             raise SettingsError(message)
         automatic, settings = settings.device == "auto", replace(settings, device="cpu")
-        self._notes = (
-            ("device auto is the CPU: several channels are fitted there",) if automatic else ()
-        )
         first, *others = checked_channels(stacks)
         own, *of_others = start or seed_channels(stacks, settings, points=points)
         super().__init__(first, settings, start=own)
+        if automatic:
+            self.notes = ("device auto is the CPU: several channels are fitted there",)
         self.kept = 0 if points is None or start else len(points)
         self.others = [
             Trainer(stack, settings, start=field)
@@ -152,11 +151,6 @@ class ChannelsTrainer(Trainer):
         for other in self.others:
             other.share_shapes_of(self.scaled_field())
         self._of_others: list[Tensor] = []
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Why the device is the CPU, if that was not asked for."""
-        return self._notes
 
     @property
     def other_fields(self) -> tuple[GaussianField, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_gaussfit._kernels import cuda
+from napari_gaussfit._kernels.cuda_memory import room_on
 from napari_gaussfit.fitting.bounds import farthest_means
 from napari_gaussfit.fitting.cuda_held_out import CapturedLooks
 from napari_gaussfit.fitting.cuda_relocation import CapturedRelocation
@@ -15,6 +16,8 @@ from napari_gaussfit.fitting.cuda_steps import Bricks, CapturedSteps, Pixels, Ru
 from napari_gaussfit.fitting.objective import CUTOFF_PER_ERROR, CUTOFFS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_gaussfit.fitting.objective import Objective, Tensors
 
 
@@ -53,7 +56,12 @@ class CapturedFit:
         planes: int,
         most: int,
     ) -> None:
-        self._objective = objective
+        self._objective, self._device = objective, device
+        with room_on(device):
+            self._build(gaussians, moments, planes, most)
+
+    def _build(self, gaussians: Tensors, moments: Tensors, planes: int, most: int) -> None:
+        objective, device = self._objective, self._device
         means, cholesky, amplitudes = (tensor.to(device) for tensor in gaussians)
         first, second, age = (tensor.to(device) for tensor in moments)
         background = torch.full((1,), objective.background, device=device)
@@ -88,10 +96,18 @@ class CapturedFit:
         graphs, step = self.steps.graphs, objective.search_step
         return CapturedLooks(graphs, self.state, self._volume, views, step)
 
+    def step(
+        self, bricks: Sequence[int], views: Sequence[int], *, rate: float, search: bool
+    ) -> None:
+        """Take a step; see `CapturedSteps.step`."""
+        with room_on(self._device):
+            self.steps.step(bricks, views, rate=rate, search=search)
+
     def relocate(self, first: int, kept: int) -> None:
         """Relocate, looking at planes from `first` on; the first `kept` Gaussians stay."""
         if self._relocation is not None:
-            self._relocation(first, kept)
+            with room_on(self._device):
+                self._relocation(first, kept)
 
     def widen(self, narrowest: float) -> None:
         """Widen Gaussians that are narrower than voxels; see `bounds.widen`."""
@@ -99,7 +115,8 @@ class CapturedFit:
 
     def held_out_error(self, n: int) -> float:
         """Return the mean squared error of held-out view n, in working units; waits for it."""
-        return self._looks.error(n)
+        with room_on(self._device):
+            return self._looks.error(n)
 
 
 def _rules(objective: Objective) -> Rules:

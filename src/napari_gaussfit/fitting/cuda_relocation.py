@@ -53,34 +53,52 @@ class CapturedRelocation:
         most: int,
     ) -> None:
         self._graphs, self._state, self._voxels = graphs, state, voxels
-        self._depth, self._most = spacing[0], most
-        device = voxels.device
-        shape = (planes, *voxels.shape[1:])
+        self._spacing, self._planes, self._most = tuple(spacing), planes, most
+        self._device = voxels.device
+        self._kept, self._close = self._whole(0), self._doubles(CLOSE)
+        self._scale = self._doubles((2 * math.pi) ** 1.5 / math.prod(spacing))
+        self._filters = filters_on(spacing, self._device)
+        self._make_slab()
 
-        def whole(*numbers: int) -> Tensor:
-            return torch.tensor(numbers, dtype=torch.int32, device=device)
+    def _whole(self, *numbers: int) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.int32, device=self._device)
 
-        def doubles(*numbers: float) -> Tensor:
-            return torch.tensor(numbers, dtype=torch.float64, device=device)
+    def _doubles(self, *numbers: float) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.float64, device=self._device)
 
-        origins = torch.tensor([[0.0, 0.0, 0.0, *spacing]], dtype=torch.float32, device=device)
-        self._grids = cuda.Grids(origins, whole(*shape)[None], shape)
-        self._slab = cuda.Slab(whole(0), whole(*shape), doubles(*spacing))
-        self._kept, self._close = whole(0), doubles(CLOSE)
-        self._scale = doubles((2 * math.pi) ** 1.5 / math.prod(spacing))
-        self._filters = filters_on(spacing, device)
+    def _make_slab(self) -> None:
+        """Make the tables of as many planes as are looked at."""
+        shape = (self._planes, *self._voxels.shape[1:])
+        origins = torch.tensor([[0.0, 0.0, 0.0, *self._spacing]], device=self._device)
+        whole = self._whole(*shape)
+        self._grids = cuda.Grids(origins, whole[None], shape)
+        self._slab = cuda.Slab(self._whole(0), whole, self._doubles(*self._spacing))
 
     def __call__(self, first: int, kept: int) -> None:
         """Relocate, looking at planes from `first` on; the first `kept` Gaussians stay.
 
-        Returns when it is on its way.
+        Returns when it is on its way. Where the device has no room, fewer planes are looked at
+        from then on, and as many fewer Gaussians moved.
         """
         if not self._most or len(self._state.means) < 2:
             return
+        while not self._has_looked_from(first, kept):
+            self._graphs.forget("relocation")
+            self._planes, self._most = self._planes // 2, max(1, self._most // 2)
+            self._make_slab()
+
+    def _has_looked_from(self, first: int, kept: int) -> bool:
+        """Relocate; False where the device has no room, but may have for fewer planes."""
         self._slab.first.fill_(first)
         self._kept.fill_(kept)
-        self._grids.origins[0, 0].fill_(first * self._depth)
-        self._graphs.run("relocation", self._relocate)
+        self._grids.origins[0, 0].fill_(first * self._spacing[0])
+        try:
+            self._graphs.run("relocation", self._relocate)
+        except torch.OutOfMemoryError:
+            if self._planes == 1:
+                raise
+            return False
+        return True
 
     def _relocate(self) -> None:
         state = self._state

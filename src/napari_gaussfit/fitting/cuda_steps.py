@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -192,9 +193,13 @@ class Pixels:
         self.counts = torch.tensor(
             [view.pixels for view in views], dtype=torch.float32, device=device
         )
-        self.windows = torch.stack([_windows(view.rays.shape, shape[1:]) for view in views]).to(
-            device
-        )
+
+    @cached_property
+    def windows(self) -> Tensor:
+        """What SSIM's windows count in each view, [V, H - 6, W - 6]."""
+        padded = self.depths.shape[1:]
+        counted = [_windows(own, (padded[0], padded[1])) for own in self.shapes]
+        return torch.stack(counted).to(self.depths.device)
 
 
 def _windows(own: tuple[int, int], padded: tuple[int, int]) -> Tensor:

@@ -15,8 +15,9 @@ import torch
 
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels.threads import in_one_torch_thread
-from napari_gaussfit.errors import FitError
+from napari_gaussfit.errors import FitError, OutOfMemoryError
 from napari_gaussfit.fitting.bounds import confine, widen
+from napari_gaussfit.fitting.memory import RELOCATION_VOXELS, predict_device_memory
 from napari_gaussfit.fitting.objective import Objective, decibels
 from napari_gaussfit.fitting.relocation import relocate
 from napari_gaussfit.fitting.seeding import seed_count, seed_field
@@ -49,10 +50,6 @@ sign alone, and at full size undo part of a fit."""
 RELOCATE_EVERY, RELOCATED_FRACTION, RELOCATE_UNTIL = 25, 0.05, 0.85
 """Steps between relocations, the part of the Gaussians that one may move, and the part of the fit
 in which they come."""
-
-RELOCATION_VOXELS = 8_000_000
-"""Relocation looks at a slab of about as many voxels, however large the stack: its time and memory
-stay what they are on a small one."""
 
 WIDEN_EVERY, NARROWEST = 10, 0.4
 """Least sigma in voxels, in any direction: a narrower Gaussian hides between samples. With means
@@ -99,7 +96,7 @@ def compile_kernels(device: Device) -> None:
     enough = round(1 / RELOCATED_FRACTION)  # for one to be relocated
     settings = FitSettings(gaussians=enough, views=2, held_out=1, device=device)
     trainer = Trainer(Stack.from_array(ramp), settings)
-    for trainer.iteration in (0, 1, RELOCATE_EVERY - 1):
+    for trainer.iteration in (0, 1, HISTORY_EVERY - 1, RELOCATE_EVERY - 1):
         trainer.step(0.0)
     trainer.held_out_psnr()
 
@@ -117,6 +114,11 @@ class Trainer:
         Gaussians to go on from, instead of seeds.
     points : ndarray, shape [P, 3], optional
         Positions (z, y, x in the stack's unit) that seeds must begin at.
+
+    Attributes
+    ----------
+    notes : tuple of str
+        Why the device is the CPU, if that was not asked for.
     """
 
     def __init__(
@@ -142,6 +144,8 @@ class Trainer:
         self._captured: CapturedFit | None = None
         nothing = float("nan")
         self._found = StepValues(nothing, nothing, nothing, (nothing, nothing, nothing))
+        note = _kernels.fallback(settings.device)
+        self.notes: tuple[str, ...] = () if note is None else (note,)
         if _kernels.backend_name(self.device) == "numba-cuda":
             self._captured = self._on_device()
 
@@ -169,12 +173,6 @@ class Trainer:
         return self.working.restored(self.scaled_field().to("cpu"))
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What there is to know of the device that the settings ask for."""
-        note = _kernels.fallback(self.settings.device)
-        return () if note is None else (note,)
-
-    @property
     def other_fields(self) -> tuple[GaussianField, ...]:
         """Of several channels, the fields after the first; none here."""
         return ()
@@ -190,10 +188,28 @@ class Trainer:
         background, unit = self.objective.background, self.working.stack.unit
         return GaussianField(self._means, self._cholesky, self._amplitudes, background, unit)
 
-    def _on_device(self) -> CapturedFit:
-        """Move what steps change to the device, and what they look at."""
+    def _on_device(self) -> CapturedFit | None:
+        """Move what steps change to the device, and what they look at.
+
+        Where it has no room, and was not asked for by name, the fit stays on the CPU.
+        """
+        try:
+            return self._moved()
+        except OutOfMemoryError as error:
+            if self.settings.device != "auto":
+                raise
+            self.device = torch.device("cpu")
+            self.notes = (f"device auto is the CPU here: {error}",)
+            return None
+
+    def _moved(self) -> CapturedFit:
+        from napari_gaussfit._kernels.cuda_memory import free_memory, no_room
         from napari_gaussfit.fitting.cuda_fit import CapturedFit
 
+        if self.device.type == "cuda":
+            needed = predict_device_memory(self.stack.voxels.size, self.settings)
+            if needed > free_memory(self.device)[0]:
+                raise no_room(self.device, needed)
         planes = self._slab_planes
         captured = CapturedFit(
             self.objective,
@@ -218,7 +234,7 @@ class Trainer:
         bricks, views = self.objective.draw()
         steps = captured.steps
         rate, search = self._rate(progress), self.objective.searches(self.iteration, views)
-        steps.step(bricks, views, rate=rate, search=search)
+        captured.step(bricks, views, rate=rate, search=search)
         self.objective.depths |= {n: steps.depth(n) for n in views}
         last = progress + 1 / self.settings.steps >= 1
         if self.iteration % WIDEN_EVERY == 0 or last:

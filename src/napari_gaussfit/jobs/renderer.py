@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answers", "RemoteDrawer", "Renderer", "device_words", "rendered", "sample"]
 
-_DEVICES: dict[str, str] = {}
+_DEVICES: dict[str, dict[str, Any]] = {}
 """What is known of the device of a name."""
 
 ENDING = 5.0
@@ -197,15 +197,19 @@ def sample(name: str) -> tuple[Stack, GaussianField]:
     return stack_from(answer), field_from(answer)
 
 
-def device_words(name: str, renderer: Renderer) -> str:
+def device_words(name: str, renderer: Renderer, *, needed: int) -> str:
     """Say what the device of a name ("auto", "cpu", "cuda") really is, or why it cannot serve.
 
-    What it is does not change while napari runs, and is asked once; the renderer rests after it.
+    Of a GPU also what of its memory is `needed`, in bytes. What it is does not change while napari
+    runs, and is asked once; the renderer rests after it.
     """
     if name not in _DEVICES:
-        _DEVICES[name] = renderer.ask(Message("device", {"name": name})).words["text"]
+        _DEVICES[name] = renderer.ask(Message("device", {"name": name})).words
         renderer.rest()
-    return _DEVICES[name]
+    known = _DEVICES[name]
+    if "memory" not in known:
+        return str(known["text"])
+    return f"{known['text']}, takes about {needed / 1e9:.2g} of its {known['memory'] / 1e9:.3g} GB."
 
 
 class Answers:
@@ -265,8 +269,8 @@ def _device(question: Message) -> Message:
         said = f"Runs on the CPU ({backend})" + ("" if why is None else f"; {why}")
         return Message("device", {"text": f"{said}."})
     gpu = torch.cuda.get_device_properties(device)
-    text = f"Runs on {gpu.name} ({backend}), with {gpu.total_memory / 1e9:.2g} GB."
-    return Message("device", {"text": text})
+    text = f"Runs on {gpu.name} ({backend})"
+    return Message("device", {"text": text, "memory": gpu.total_memory})
 
 
 def _sample(question: Message) -> Message:

@@ -52,13 +52,16 @@ def preview_of(stack: Stack, device: str, renderer: Renderer) -> Preview:
     """Return what there is to know of a stack's intensities, and of the device of that name."""
     # Imported here, beside the window, so that the first update of a fit has it at hand.
     from napari_gaussfit._napari.layers import edited, gaussians  # noqa: F401
+    from napari_gaussfit.fitting.memory import predict_device_memory
     from napari_gaussfit.jobs.renderer import device_words
+    from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.statistics import estimate_background, suggested_count
 
     counts, edges = np.histogram(stack.voxels, bins=BINS)
     background, suggested = estimate_background(stack.voxels)[0], suggested_count(stack.voxels)
     try:
-        words = device_words(device, renderer)
+        needed = predict_device_memory(stack.voxels.size, FitSettings())
+        words = device_words(device, renderer, needed=needed)
     except FitError as error:
         words = f"⚠ {error}."
     return Preview(stack, background, suggested, counts, edges, words)
