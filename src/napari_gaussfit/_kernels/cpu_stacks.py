@@ -12,7 +12,7 @@ from napari_gaussfit._kernels import cpu_bounds, cpu_march
 from napari_gaussfit._kernels.cpu_views import lengths, view_of
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.spline import MARGIN, STEP
-from napari_gaussfit._kernels.threads import run_pieces
+from napari_gaussfit._kernels.threads import run_along_axes, run_pieces
 from napari_gaussfit._limits import BRIGHTEST, MOST_HALVED
 from napari_gaussfit.errors import StackError
 
@@ -43,24 +43,13 @@ def _levels(coefficients: Array) -> Array:
     return np.append(levels, np.float32(np.finfo(np.float32).max))
 
 
-def _smooth(source: Array, axis: int, out: Array, first: int, end: int) -> None:
-    """Set some of `out` to spline coefficients along an axis of `source` [Z, Y, X].
-
-    Those between `first` and `end` of the planes; along z, of the rows of each.
-    """
-    from scipy.ndimage import spline_filter1d
-
-    some = np.s_[first:end] if axis else np.s_[:, first:end]
-    spline_filter1d(source[some], 3, axis, out[some], mode="mirror")
-
-
 def _coefficients(voxels: Array) -> Array:
     """Return a stack's cubic B-spline coefficients, with `MARGIN` more on every side."""
+    from scipy.ndimage import spline_filter1d
+
     padded = np.empty([size + 2 * MARGIN for size in voxels.shape], np.float32)
     inner = padded[MARGIN:-MARGIN, MARGIN:-MARGIN, MARGIN:-MARGIN]
-    run_pieces(partial(_smooth, voxels, 0, inner), inner.shape[1])
-    for axis in (1, 2):
-        run_pieces(partial(_smooth, inner, axis, inner), inner.shape[0])
+    run_along_axes(partial(spline_filter1d, mode="mirror"), voxels, inner)
     for axis, size in enumerate(voxels.shape):
         slices = np.moveaxis(padded, axis, 0)
         mirrored = np.pad(np.arange(MARGIN, MARGIN + size), MARGIN, mode="reflect")

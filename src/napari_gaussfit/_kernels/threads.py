@@ -13,6 +13,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MOST_PER_THREAD = 8
 """Pieces: the smallest are still far above what starting one takes."""
@@ -75,6 +81,23 @@ def run_pieces(
         for future in futures:
             if not future.cancel():
                 future.result()
+
+
+def run_along_axes(
+    filter_lines: Callable[..., object], source: NDArray[Any], out: NDArray[Any]
+) -> None:
+    """Set `out` to a volume [Z, Y, X] filtered along z, y and x in turn, over all threads.
+
+    ``filter_lines(volume, axis=axis, output=out)`` filters all lines along an axis, each by itself,
+    and releases the GIL; a volume may be its own output.
+    """
+    for axis in range(3):
+
+        def some(first: int, end: int, axis: int = axis) -> None:
+            part = np.s_[first:end] if axis else np.s_[:, first:end]
+            filter_lines((out if axis else source)[part], axis=axis, output=out[part])
+
+        run_pieces(some, out.shape[0 if axis else 1])
 
 
 def _pieces(total: int, least: int, most: int) -> Iterator[tuple[int, int]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +41,9 @@ NOISE_SIGMAS = 2.0
 
 PEAK_SIGMAS = 8.0
 """A local maximum as many sigmas of the noise above the background is a seed of its own."""
+
+APART = (1, 2, 2)
+"""Voxels (z, y, x) to either side of a local maximum, in which none is brighter."""
 
 WIDEST_PEAK = 4.0
 """Sigma of a local maximum in voxel spacings at most, as its curvature says."""
@@ -228,19 +232,23 @@ def local_maxima(calm: Volume, threshold: float) -> NDArray[np.int64]:
     calm : ndarray, shape [Z, Y, X]
         Smoothed, see `smoothed`.
     threshold : float
-        What a maximum must exceed.
+        What a maximum must exceed, 0 or more.
 
     Returns
     -------
     ndarray of int, shape [P, 3]
         Axis order z, y, x.
     """
-    from scipy.ndimage import maximum_filter
+    from napari_gaussfit._kernels import cpu_matches, threads
 
-    top = (calm == maximum_filter(calm, size=(3, 5, 5))) & (calm > threshold)
-    places = np.argwhere(top)
-    order = np.argsort(-calm[tuple(places.T)], kind="stable")
-    return places[order]
+    calm = np.ascontiguousarray(calm, np.float32)
+    top = np.empty(calm.shape, np.bool_)
+    threads.run_pieces(partial(cpu_matches.mark_maxima, calm, APART, top), len(calm))
+    places = np.flatnonzero(top)
+    heights = calm.reshape(-1)[places]
+    places, heights = places[heights > threshold], heights[heights > threshold]
+    brightest = places[np.argsort(-heights, kind="stable")]
+    return np.stack(np.unravel_index(brightest, calm.shape), 1)
 
 
 def peak_widths(calm: Volume, peaks: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -40,9 +40,15 @@ def smoothed(signal: Volume) -> Volume:
     ndarray, shape [Z, Y, X]
         In float32.
     """
-    from scipy.ndimage import gaussian_filter
+    from scipy.ndimage import gaussian_filter1d
 
-    result: Volume = gaussian_filter(signal, SMOOTHING, output=np.float32)
+    from napari_gaussfit._kernels.threads import run_along_axes
+
+    def smooth(volume: Volume, *, axis: int, output: Volume) -> None:
+        gaussian_filter1d(volume, SMOOTHING[axis], axis, output=output)
+
+    result = np.empty(signal.shape, np.float32)
+    run_along_axes(smooth, signal, result)
     return result
 
 
