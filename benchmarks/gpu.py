@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from benchmarks.fields import Parameters
     from benchmarks.gpu_floors import Device, Work
 
+KEPT_PART = "measured"
+"""Of a page that gets the tables of a run: the part that `--floors` writes stands beside it."""
+
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 CUTOFF, SIGMA, BIN_STEP = 1e-3, 1.5, 1.5
 """Of a fit on its way: where a Gaussian is cut off, its width and the search's step in voxels."""
@@ -447,6 +450,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="of the checks; a new one every time by default")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where to write JSON")
     parser.add_argument("--markdown", type=Path, help="page whose marked part gets the tables")
+    parser.add_argument("--kept", type=Path, help="show a run that was kept instead: its JSON")
     return parser.parse_args(words)
 
 
@@ -461,6 +465,13 @@ def main(words: Sequence[str] | None = None) -> int:
         if chosen.markdown:
             write_tables(chosen.markdown, [table], command)
         return 0
+    if chosen.kept:
+        kept = json.loads(chosen.kept.read_text(encoding="utf-8"))
+        tables = [Table.from_dict(table) for table in kept["tables"]]
+        print("\n".join(table.text() for table in tables))
+        if chosen.markdown:
+            write_tables(chosen.markdown, tables, command, part=KEPT_PART)
+        return 0 if kept["passed"] else 1
     reason = None if SIMULATED else why_not()
     if reason is not None:
         print(f"no GPU to measure on: {reason}", file=sys.stderr)
@@ -479,7 +490,7 @@ def main(words: Sequence[str] | None = None) -> int:
     results.add(timed)
     tables = results.tables
     if chosen.markdown:
-        write_tables(chosen.markdown, tables, command)
+        write_tables(chosen.markdown, tables, command, part=KEPT_PART)
     return 0 if checks.passed else 1
 
 

@@ -22,6 +22,18 @@ class Table:
         rows = [dict(zip(self.header, row, strict=True)) for row in self.rows]
         return {"title": self.title, "rows": rows, "notes": list(self.notes)}
 
+    @classmethod
+    def from_dict(cls, known: dict[str, Any]) -> Table:
+        """The table that `to_dict` gave."""
+        rows = known["rows"]
+        header = tuple(rows[0]) if rows else ()
+        return cls(
+            known["title"],
+            header,
+            tuple(tuple(row.values()) for row in rows),
+            tuple(known["notes"]),
+        )
+
     def text(self) -> str:
         """The table for a terminal."""
         lines = _aligned([self.header, *(tuple(map(shown, row)) for row in self.rows)])

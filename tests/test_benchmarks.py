@@ -320,3 +320,17 @@ def test_floors_are_the_longest_of_bytes_and_operations(load: Load) -> None:
     assert floors.Work(256e9, 0.0, 1e9).seconds(device) == (1.0, "arithmetic")
     assert floors.Work(256e9, 64e9, 1e9).seconds(device) == (2.0, "exponentials")
     assert floors.Work(256e9, 0.0, 3e9).seconds(device) == (3.0, "bytes")
+
+
+def test_a_run_that_was_kept_can_be_put_into_a_page(load: Load, tmp_path: Path) -> None:
+    gpu, tables = load("gpu"), load("tables")
+    table = tables.Table("Times", ("what", "ms"), (("a step", 1.5), ("a fit", None)), ("On it.",))
+    results = gpu.Results(tmp_path / "gpu.json", {"device": "thing", "passed": True})
+    results.add(table)
+    page = tmp_path / "page.md"
+    page.write_text("Before.\n<!-- measured: begin -->\n<!-- measured: end -->\nAfter.\n")
+    assert gpu.main(["--kept", str(tmp_path / "gpu.json"), "--markdown", str(page)]) == 0
+    written = page.read_text()
+    assert written.startswith("Before.\n")
+    assert written.endswith("After.\n")
+    assert table.markdown().strip() in written
