@@ -34,7 +34,7 @@ def _layers(name: str) -> list[LayerData]:
     """Return the stack as an Image, and the Gaussians that it was made of as hidden Points."""
     stack, field = sample(name)
     placement = Placement.of_stack(stack.spacing, stack.unit)
-    truth = SavedFit(field, stack.name, stack.shape, stack.spacing, stack.unit)
+    truth = SavedFit.of(field, stack)
     points, keywords, kind = points_layer(truth, placement, name=f"{name} truth")
     image = {"name": name, **placement.keywords()}
     return [(stack.voxels, image, "image"), (points, {**keywords, "visible": False}, kind)]

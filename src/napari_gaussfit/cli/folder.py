@@ -183,20 +183,14 @@ class FitFolder:
         state[_DIGEST] = self._digest
         if fit.points is not None:
             state[_POINTS] = np.asarray(fit.points)
-        saved = SavedFit(
-            field=field,
-            stack=self.stack.name,
-            shape=self.stack.shape,
-            spacing=self.stack.spacing,
-            unit=self.stack.unit,
+        saved = SavedFit.of(
+            field,
+            self.stack,
             settings=fit.settings.to_dict(),
             history=history,
             report=None if report is None else dict(report),
             state=state,
             others=fit.other_fields,
-            origin=self.stack.origin,
-            channel=self.place.get("channel"),
-            time=self.place.get("time"),
         )
         path = self.path / FIT_NAME
         try:

@@ -62,19 +62,12 @@ def version_of(task: FitTask, news: News) -> Version | None:
     """
     if news.snapshot is None:
         return None
-    stack = task.stack
-    fit = SavedFit(
+    fit = SavedFit.of(
         news.snapshot.field,
-        stack.name,
-        stack.shape,
-        stack.spacing,
-        stack.unit,
-        task.settings.to_dict(),
-        {key: list(values) for key, values in news.history.items()},
-        news.report,
-        origin=stack.origin,
-        channel=stack.channel,
-        time=stack.time,
+        task.stack,
+        settings=task.settings.to_dict(),
+        history={key: list(values) for key, values in news.history.items()},
+        report=news.report,
     )
     return Version(fit, news)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["SavedFit", "StackBox", "StackFacts"]
 
@@ -203,6 +204,37 @@ class SavedFit:
             index: object = getattr(self, name)
             if index is not None and (not isinstance(index, (int, np.integer)) or index < 0):
                 raise SettingsError(f"{name} is {shown(index)}; expected a number from 0, or null")
+
+    @classmethod
+    def of(cls, field: GaussianField, stack: Stack, **more: Any) -> SavedFit:
+        """Return the fit of a stack, with all that is known of where the stack is.
+
+        Parameters
+        ----------
+        field : GaussianField
+            Of the stack, or of the first of several channels.
+        stack : Stack
+            What was fitted; of several channels, the first.
+        **more
+            The other parameters of the class, by their names.
+
+        Returns
+        -------
+        SavedFit
+            With the stack's name, shape, spacing, unit, origin and time, and its channel where
+            there are no others.
+        """
+        return cls(
+            field,
+            stack.name,
+            stack.shape,
+            stack.spacing,
+            stack.unit,
+            origin=stack.origin,
+            channel=None if more.get("others") else stack.channel,
+            time=stack.time,
+            **more,
+        )
 
     @property
     def place(self) -> dict[str, int]:
