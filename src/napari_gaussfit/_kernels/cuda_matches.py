@@ -26,16 +26,22 @@ def add_missing(
 
 
 @kernel
-def smooth(source: Array, weights: Array, smoothed: Array) -> None:
-    """Filter `source` [A, N, B] along N by `weights` of odd length; beyond the ends is nothing."""
+def smooth(
+    source: Array, length: np.int32, stride: np.int32, weights: Array, smoothed: Array
+) -> None:
+    """Filter a volume [V] along an axis by `weights` of odd length; beyond its ends is nothing.
+
+    length, stride : voxels along the axis, and from one to the next.
+    """
     i = INT(cuda.grid(1))
-    length, inner = INT(source.shape[1]), INT(source.shape[2])
     if i < source.size:
-        b, n, a = i % inner, (i // inner) % length, i // (inner * length)
-        reach, total = INT(weights.shape[0] // 2), ZERO
-        for m in range(max(-reach, -n), min(reach, length - INT(1) - n) + INT(1)):
-            total += weights[m + reach] * source[a, n + m, b]
-        smoothed[a, n, b] = total
+        n, reach = (i // stride) % length, INT(weights.shape[0] // 2)
+        first, total = max(INT(0), reach - n), ZERO
+        at = i + (first - reach) * stride
+        for m in range(first, min(INT(2) * reach + INT(1), length + reach - n)):
+            total += weights[m] * source[at]
+            at += stride
+        smoothed[i] = total
 
 
 @kernel
@@ -65,9 +71,11 @@ def keep_maxima(gains: Array, reach: Counts, kept: Array) -> None:
     x, y, z = i % columns, (i // columns) % rows, i // (columns * rows)
     gain = gains[z, y, x]
     largest = gain
+    left, right = max(INT(0), x - reach[2]), min(columns, x + reach[2] + INT(1))
     if gain > ZERO:
         for k in range(max(INT(0), z - reach[0]), min(depth, z + reach[0] + INT(1))):
             for j in range(max(INT(0), y - reach[1]), min(rows, y + reach[1] + INT(1))):
-                for m in range(max(INT(0), x - reach[2]), min(columns, x + reach[2] + INT(1))):
-                    largest = max(largest, gains[k, j, m])
+                if largest <= gain:  # or it is beaten already
+                    for m in range(left, right):
+                        largest = max(largest, gains[k, j, m])
     kept[z, y, x] = gain if largest <= gain else ZERO

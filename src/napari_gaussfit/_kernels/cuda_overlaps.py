@@ -11,7 +11,7 @@ import numpy as np
 from numba import cuda
 
 from napari_gaussfit._kernels.adam import COORDINATES
-from napari_gaussfit._kernels.arithmetic import INT, ZERO, Array, F
+from napari_gaussfit._kernels.arithmetic import INT, ONE, ZERO, Array, F
 from napari_gaussfit._kernels.cuda_device import Counts, kernel
 from napari_gaussfit._kernels.overlaps import DAMPING, NEIGHBOURS, Array64, overlap
 
@@ -52,8 +52,9 @@ def nearest(means: Array, neighbours: Counts) -> None:
     k, thread, count = INT(cuda.grid(1)), cuda.threadIdx.x, INT(means.shape[0])
     most, own = neighbours.shape[1], min(k, count - INT(1))
     z, y, x = means[own, 0], means[own, 1], means[own, 2]
-    for m in range(most):
-        squares[m], found[m] = FAR, own
+    # All loops over what is kept are of constant length: it stays in registers.
+    for m in range(NEIGHBOURS):
+        squares[m], found[m] = FAR if m < most else ZERO, own
     farthest, at = FAR, INT(0)
     for start in range(INT(0), count, INT(WARP)):
         cuda.syncthreads()
@@ -65,14 +66,17 @@ def nearest(means: Array, neighbours: Counts) -> None:
             dz, dy, dx = places[n, 0] - z, places[n, 1] - y, places[n, 2] - x
             square = dz * dz + dy * dy + dx * dx
             if square < farthest and INT(start) + INT(n) != own:
-                squares[at], found[at] = square, INT(start) + INT(n)
-                farthest, at = squares[0], INT(0)
-                for m in range(1, most):
+                replaced = at
+                farthest = -ONE
+                for m in range(NEIGHBOURS):
+                    if m == replaced:
+                        squares[m], found[m] = square, INT(start) + INT(n)
                     if squares[m] > farthest:
                         farthest, at = squares[m], INT(m)
     if k < count:
-        for m in range(most):
-            neighbours[k, m] = found[m]
+        for m in range(NEIGHBOURS):
+            if m < most:
+                neighbours[k, m] = found[m]
 
 
 @kernel
@@ -160,7 +164,8 @@ def choose(
 
     By one block, as each choice depends on those before; neighbours take over at once.
 
-    order : [K], by cost; gains : [N], the largest first, 0 where there is no more place.
+    order, costs : [K], the smallest cost first.
+    gains : [N], the largest first, 0 where there is no more place.
     kept, close : [1], how many stay anyway; the share from which on a neighbour stays.
     stays : [K], zeros to begin with. goes_to : [K], of those that leave set to a place's number.
     moved : [1], how many leave.
@@ -169,7 +174,7 @@ def choose(
     leaving = INT(0)
     for n in range(count):
         k = order[n]
-        if leaving == gains.shape[0] or costs[k] >= gains[leaving]:
+        if leaving == gains.shape[0] or costs[n] >= gains[leaving]:
             break
         if k < kept[0] or stays[k] != 0:
             continue

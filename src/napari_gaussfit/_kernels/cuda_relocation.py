@@ -120,12 +120,12 @@ def sites(residual: Tensor, filters: Filters, most: int) -> Sites:
     gains = torch.zeros_like(residual)
     which = torch.zeros(count, dtype=torch.uint8, device=device)
     filtered, spare = torch.empty_like(residual), torch.empty_like(residual)
-    depth, rows, columns = residual.shape
-    lines = ((1, depth, rows * columns), (depth, rows, columns), (depth * rows, columns, 1))
     for n, along in enumerate(filters.along):
         source = residual
-        for weights, shape, goal in zip(along, lines, (filtered, spare, filtered), strict=True):
-            _over(count, cuda_matches.smooth, source.view(shape), weights, goal.view(shape))
+        for axis, goal in enumerate((filtered, spare, filtered)):
+            line = np.int32(residual.shape[axis]), np.int32(residual.stride(axis))
+            given = (source.view(-1), *line, along[axis], goal.view(-1))
+            _over(count, cuda_matches.smooth, *given)
             source = goal
         won = (filters.worths, np.int32(n), gains.view(-1), which)
         _over(count, cuda_matches.match, filtered.view(-1), *won)
@@ -182,10 +182,11 @@ def leaving(
     amplitudes : Tensor, shape [K]
         Changed.
     """
-    order = costs.argsort(stable=True).int()
+    cheapest = costs.sort(stable=True)
+    order = cheapest.indices.int()
     stays = torch.zeros_like(order)
     found = Leaving(torch.full_like(order, STAYS), stays.new_zeros(1))
-    given = (order, costs, gains, *neighbours, *bounds, amplitudes, stays)
+    given = (order, cheapest.values, gains, *neighbours, *bounds, amplitudes, stays)
     launch(cuda_overlaps.choose, (1,), WARP, *given, found.goes_to, found.moved)
     return found
 
