@@ -6,7 +6,7 @@ import numpy as np
 from numba import cuda
 
 from napari_gaussfit._kernels.arithmetic import INT, ZERO, Array
-from napari_gaussfit._kernels.cuda_device import Counts, kernel
+from napari_gaussfit._kernels.cuda_device import Counts, U, kernel
 
 
 @kernel
@@ -33,14 +33,16 @@ def smooth(
 
     length, stride : voxels along the axis, and from one to the next.
     """
-    i = INT(cuda.grid(1))
+    i, step = U(cuda.grid(1)), U(stride)
     if i < source.size:
-        n, reach = (i // stride) % length, INT(weights.shape[0] // 2)
-        first, total = max(INT(0), reach - n), ZERO
-        at = i + (first - reach) * stride
-        for m in range(first, min(INT(2) * reach + INT(1), length + reach - n)):
+        n, reach = U(U(i // step) % U(length)), U(weights.shape[0] // 2)
+        m, end, total = U(0), U(min(U(U(2) * reach + U(1)), U(U(length) + reach - n))), ZERO
+        if n < reach:
+            m = U(reach - n)
+        at = U(i + U(m * step) - U(reach * step))
+        while m < end:
             total += weights[m] * source[at]
-            at += stride
+            m, at = U(m + U(1)), U(at + step)
         smoothed[i] = total
 
 

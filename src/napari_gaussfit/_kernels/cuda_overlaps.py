@@ -12,7 +12,7 @@ from numba import cuda
 
 from napari_gaussfit._kernels.adam import COORDINATES
 from napari_gaussfit._kernels.arithmetic import INT, ONE, ZERO, Array, F
-from napari_gaussfit._kernels.cuda_device import Counts, kernel
+from napari_gaussfit._kernels.cuda_device import Counts, U, kernel
 from napari_gaussfit._kernels.overlaps import DAMPING, NEIGHBOURS, Array64, overlap
 
 WARP = 32  # threads of a block here, one for each neighbour and more
@@ -55,24 +55,26 @@ def nearest(means: Array, neighbours: Counts) -> None:
     # All loops over what is kept are of constant length: it stays in registers.
     for m in range(NEIGHBOURS):
         squares[m], found[m] = FAR if m < most else ZERO, own
-    farthest, at = FAR, INT(0)
+    farthest, slot = FAR, INT(0)
     for start in range(INT(0), count, INT(WARP)):
         cuda.syncthreads()
         other = min(INT(start) + INT(thread), count - INT(1))
         for n in range(3):
             places[thread, n] = means[other, n]
         cuda.syncthreads()
-        for n in range(min(INT(WARP), count - INT(start))):
-            dz, dy, dx = places[n, 0] - z, places[n, 1] - y, places[n, 2] - x
+        at, end = U(0), U(min(INT(WARP), count - INT(start)))
+        while at < end:
+            dz, dy, dx = places[at, 0] - z, places[at, 1] - y, places[at, 2] - x
             square = dz * dz + dy * dy + dx * dx
-            if square < farthest and INT(start) + INT(n) != own:
-                replaced = at
-                farthest = -ONE
+            other = INT(start) + INT(at)
+            at = U(at + U(1))
+            if square < farthest and other != own:
+                replaced, farthest = slot, -ONE
                 for m in range(NEIGHBOURS):
                     if m == replaced:
-                        squares[m], found[m] = square, INT(start) + INT(n)
+                        squares[m], found[m] = square, other
                     if squares[m] > farthest:
-                        farthest, at = squares[m], INT(m)
+                        farthest, slot = squares[m], INT(m)
     if k < count:
         for m in range(NEIGHBOURS):
             if m < most:
