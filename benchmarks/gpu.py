@@ -42,6 +42,7 @@ from napari_gaussfit._kernels.cpu_stacks import SplineVolume
 from napari_gaussfit._kernels.cuda_device import SIMULATED
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.fitting.cuda_relocation import filters_on
+from napari_gaussfit.fitting.memory import predict_device_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -66,6 +67,9 @@ PROMISES = {
 
 JUDGED_EVERY = 0.05
 """Seconds of a fit between two judgements: the promise is of a second."""
+
+CONTEXT = 500_000_000
+"""About as many bytes of a device hold CUDA itself and the kernels' code, and torch counts none."""
 
 LEAST_SPEEDUP = 20.0
 """Of the dense field against the batched solve."""
@@ -316,6 +320,9 @@ def time_fit(device: torch.device, *, small: bool) -> list[Row]:
         )
         judge = Judge(stack, Views(stack, settings.views, settings.held_out))
         run_fit(stack, settings, judge)  # kernels are compiled, and the device is awake
+        if name == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
         moments = run_fit(stack, settings, judge, every=JUDGED_EVERY)
         ends.append(moments[-1].psnr)
         seconds = first_at(moments, TARGET_PSNR)
@@ -323,6 +330,10 @@ def time_fit(device: torch.device, *, small: bool) -> list[Row]:
         what = "dendrite to 54.5 dB"
         if name == "cuda":
             rows.append(_judged(what, size, seconds))
+            taken = (torch.cuda.max_memory_reserved() + CONTEXT) / 1e6
+            predicted = predict_device_memory(stack.voxels.size, settings) / 1e6
+            said = f"{predicted:,.0f} MB predicted, {taken:,.0f} MB taken"
+            rows.append(("its memory on the device", said, None, None, ""))
         else:
             rows.append((what, size, None if seconds is None else 1e3 * seconds, None, ""))
     if len(ends) > 1:

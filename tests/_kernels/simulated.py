@@ -561,12 +561,22 @@ def cpu_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     _kernels._part.cache_clear()
 
 
-def trained(monkeypatch: pytest.MonkeyPatch, backend: str, steps: int, **settings: Any) -> Trainer:
+def trained(
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    steps: int,
+    *,
+    scale: float = 1.0,
+    **settings: Any,
+) -> Trainer:
     """A trainer after some steps, whose tensors are the CPU's and whose backend is as told."""
     with cpu_backend(monkeypatch), monkeypatch.context() as patch:
         patch.setattr(_kernels, "backend_name", lambda _: backend)
         few = {"gaussians": 4, "iterations": 20, "views": 4, "held_out": 1, "device": "cpu"}
-        trainer = Trainer(beads(count=3, shape=SHAPE).stack, FitSettings(**few | settings))
+        stack = beads(count=3, shape=SHAPE).stack
+        dz, dy, dx = (scale * step for step in stack.spacing)
+        stack = replace(stack, spacing=(dz, dy, dx))
+        trainer = Trainer(stack, FitSettings(**few | settings))
         assert (trainer._captured is None) == (backend == "numba")
         for n in range(steps):
             trainer.step(n / steps)
@@ -599,36 +609,24 @@ def test_a_fit_ends_where_the_cpus_does(monkeypatch: pytest.MonkeyPatch) -> None
 def test_steps_of_every_kind_are_the_cpus(
     monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
-    """On bricks of uneven sizes, several at once: the background follows after all of them."""
+    """And find what they find, on bricks of uneven sizes, several at once.
+
+    The device's stack has voxels of 10^25 micrometers, whose squares float32 does not hold.
+    """
     monkeypatch.setattr(objective, "VOXELS_PER_STEP", 500)
     monkeypatch.setattr(objective, "BRICK", (6, 8, 8))
-    own, found = (trained(monkeypatch, name, 1, **settings) for name in ("numba", "numba-cuda"))
+    own = trained(monkeypatch, "numba", 0, **settings)
+    found = trained(monkeypatch, "numba-cuda", 0, scale=1e25, **settings)
     assert len(own.objective.bricks) == 4
-    apart = float((found._first - own._first).norm() / own._first.norm())
-    assert apart < 3e-3, f"gradients, in each Gaussian's own frame, are {apart:.1e} apart"
-    assert found.field.background == pytest.approx(own.field.background, rel=1e-4)
-    assert found.objective.cutoff == pytest.approx(own.objective.cutoff, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"objective": "voxels", "loss": "poisson"},
-        {"objective": "mip", "ssim_weight": 0.5},
-        {"background": 90.0},
-    ],
-    ids=["voxels", "mip", "both"],
-)
-def test_what_a_step_found_is_read_at_once(
-    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
-) -> None:
-    """Loss, errors and the norms of gradients are the CPU's."""
-    own, found = (trained(monkeypatch, name, 0, **settings) for name in ("numba", "numba-cuda"))
-    # Numbers are read in every tenth step.
+    # What was found is read in every tenth step.
     own.iteration = found.iteration = training.HISTORY_EVERY - 1
     values = found.step(0.0)
     with cpu_backend(monkeypatch):
         expected = own.step(0.0)
+    apart = float((found._first - own._first).norm() / own._first.norm())
+    assert apart < 3e-3, f"gradients, in each Gaussian's own frame, are {apart:.1e} apart"
+    assert found.field.background == pytest.approx(own.field.background, rel=1e-4)
+    assert found.objective.cutoff == pytest.approx(own.objective.cutoff, rel=1e-3)
     for value, known in (
         (values.loss, expected.loss),
         (10 ** (-values.train_psnr / 20), 10 ** (-expected.train_psnr / 20)),
@@ -638,16 +636,15 @@ def test_what_a_step_found_is_read_at_once(
         assert value == pytest.approx(known, rel=3e-3, nan_ok=True), (values, expected)
 
 
-@pytest.mark.parametrize("kept", [0, 9])
 def test_relocation_moves_whom_the_cpu_moves_to_the_same_places(
-    monkeypatch: pytest.MonkeyPatch, kept: int
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of a slab of the stack that begins anywhere, and sparing the first Gaussians."""
     monkeypatch.setattr(training, "RELOCATION_VOXELS", 4 * math.prod(SHAPE[1:]))
     monkeypatch.setattr(training, "RELOCATED_FRACTION", 0.5)
     for module in (relocation, cuda_relocation):
         monkeypatch.setattr(module, "NEIGHBOURS", 5)
-    settings = {"gaussians": 14, "objective": "voxels"}
+    settings, kept = {"gaussians": 14, "objective": "voxels"}, 4
     own, found = (trained(monkeypatch, name, 0, **settings) for name in ("numba", "numba-cuda"))
     state = {name: tensor.clone() for name, tensor in own.state().items()}
     source = torch.Generator().manual_seed(3)
