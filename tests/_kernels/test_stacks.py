@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
 
 from napari_gaussfit._kernels import Rays, cpu_stacks, reference
 from napari_gaussfit._kernels.cpu_stacks import SLACK, SplineVolume
@@ -42,6 +42,14 @@ def volume(
     if request.param == "voxels":
         monkeypatch.setattr(cpu_stacks, "MOST_HALVED", 0)
     return SplineVolume(voxels, SPACING)
+
+
+@pytest.mark.parametrize("shape", [(9, 14, 17), (1, 5, 6), (2, 3, 1), (1, 1, 1), (40, 2, 50)])
+def test_coefficients_are_those_of_scipy(shape: tuple[int, int, int]) -> None:
+    noise = np.random.default_rng(2).normal(100.0, 10.0, shape).astype(np.float32)
+    true = spline_filter(noise.astype(np.float64), order=3, mode="mirror")
+    found = SplineVolume(noise, SPACING).coefficients
+    np.testing.assert_allclose(found, np.pad(true, 2, mode="reflect"), rtol=0, atol=5e-4)
 
 
 def bounds_at(volume: SplineVolume, points: NDArray[np.float64]) -> Array:

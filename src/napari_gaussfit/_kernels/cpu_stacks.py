@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels import cpu_bounds, cpu_march
+from napari_gaussfit._kernels import cpu_bounds, cpu_march, cpu_spline
 from napari_gaussfit._kernels.cpu_views import lengths, view_of
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.spline import MARGIN, STEP
-from napari_gaussfit._kernels.threads import run_along_axes, run_pieces
+from napari_gaussfit._kernels.threads import run_pieces
 from napari_gaussfit._limits import BRIGHTEST, MOST_HALVED
 from napari_gaussfit.errors import StackError
 
@@ -45,11 +45,16 @@ def _levels(coefficients: Array) -> Array:
 
 def _coefficients(voxels: Array) -> Array:
     """Return a stack's cubic B-spline coefficients, with `MARGIN` more on every side."""
-    from scipy.ndimage import spline_filter1d
-
     padded = np.empty([size + 2 * MARGIN for size in voxels.shape], np.float32)
-    inner = padded[MARGIN:-MARGIN, MARGIN:-MARGIN, MARGIN:-MARGIN]
-    run_along_axes(partial(spline_filter1d, mode="mirror"), voxels, inner)
+    padded[MARGIN:-MARGIN, MARGIN:-MARGIN, MARGIN:-MARGIN] = voxels
+    depth, rows, columns = voxels.shape
+    # Of one voxel along an axis the coefficient is that voxel.
+    if depth > 1:
+        run_pieces(partial(cpu_spline.filter_rows, padded, 0), rows)
+    if rows > 1:
+        run_pieces(partial(cpu_spline.filter_rows, padded, 1), depth)
+    if columns > 1:
+        run_pieces(partial(cpu_spline.filter_columns, padded), depth)
     for axis, size in enumerate(voxels.shape):
         slices = np.moveaxis(padded, axis, 0)
         mirrored = np.pad(np.arange(MARGIN, MARGIN + size), MARGIN, mode="reflect")
