@@ -54,9 +54,10 @@ def test_coefficients_are_those_of_scipy(shape: tuple[int, int, int]) -> None:
 
 def bounds_at(volume: SplineVolume, points: NDArray[np.float64]) -> Array:
     """Bounds [B] that hold at points [3, B] in voxels."""
-    parts = volume._codes.shape[2] // (volume.coefficients.shape[2] - 3)
+    levels, codes = volume._bounds
+    parts = codes.shape[2] // (volume.coefficients.shape[2] - 3)
     cells = (parts * (points + 1)).astype(int)
-    bounds: Array = volume._levels[volume._codes[tuple(cells)]]
+    bounds: Array = levels[codes[tuple(cells)]]
     return bounds
 
 

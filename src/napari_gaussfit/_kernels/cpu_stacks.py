@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,39 +85,45 @@ class SplineVolume:
         self.spacing = spacing
         self._slack = np.float32(SLACK * float(np.ptp(voxels)))
         self.coefficients = _coefficients(voxels)
-        self._bound()
-
-    def _bound(self) -> None:
-        """Bound the spline from above, in codes of 8 bits."""
-        coefficients = self.coefficients
-        low, high = np.float32(coefficients.min()), np.float32(coefficients.max())
+        low, high = np.float32(self.coefficients.min()), np.float32(self.coefficients.max())
         if not max(abs(low), abs(high)) <= BRIGHTEST * OVERSHOOT:
             message = f"voxels: reach from {low:g} to {high:g}; expected finite ones below 1e36"
             raise StackError(message)
-        self._levels = _levels(coefficients)
+        self._ends = low, high
+
+    @cached_property
+    def _bounds(self) -> tuple[Array, cpu_bounds.Codes]:
+        """What codes of 8 bits stand for, and those that bound the spline from above.
+
+        Made for the first projection: a fit on a GPU needs none.
+        """
+        coefficients, (low, high) = self.coefficients, self._ends
+        levels = _levels(coefficients)
         edges = np.linspace(low, high, TABLE + 1, dtype=np.float32)
-        table = np.searchsorted(self._levels, edges[1:]).clip(0, 255).astype(np.uint8)
+        table = np.searchsorted(levels, edges[1:]).clip(0, 255).astype(np.uint8)
         scale = np.float32(TABLE) / max(high - low, np.float32(1e-30))
         cells = [size - 3 for size in coefficients.shape]
         parts = 2 if math.prod(cells) <= MOST_HALVED else 1
-        self._codes = np.empty([parts * size for size in cells], np.uint8)
+        codes = np.empty([parts * size for size in cells], np.uint8)
 
         def bound(first: int, end: int) -> None:
-            cpu_bounds.bound_planes(coefficients, low, scale, table, self._codes, first, end)
+            cpu_bounds.bound_planes(coefficients, low, scale, table, codes, first, end)
 
         run_pieces(bound, cells[0])
+        return levels, codes
 
     def mip(self, rays: Rays) -> tuple[Array, Array]:
         """Return the largest value [H, W] on each ray and its t; 0 where a ray misses the box."""
         view, width = view_of(rays), rays.shape[1]
         near, far = (np.ascontiguousarray(t[:, :width]) for t in (view.near, view.far))
         image, depth = np.zeros((2, *rays.shape), np.float32)
+        levels, codes = self._bounds
 
         def march(first: int, end: int) -> None:
             cpu_march.march_maximum(
                 self.coefficients,
-                self._codes,
-                self._levels,
+                codes,
+                levels,
                 rays.frame,
                 self.spacing,
                 near,
