@@ -33,6 +33,7 @@ from napari_gaussfit._kernels import (
     cuda_projections,
     cuda_rays,
     cuda_relocation,
+    cuda_selection,
     cuda_spline,
     cuda_stacks,
     cuda_sums,
@@ -55,6 +56,7 @@ KERNELS = (
     cuda_points,
     cuda_projections,
     cuda_rays,
+    cuda_selection,
     cuda_spline,
     cuda_voxels,
     cuda_widen,
@@ -156,6 +158,7 @@ def lose(views: backend.Views) -> None:
     voxels = torch.ones(2, 2, 2)
     bricks = backend.BrickTables(voxels, numbers, numbers, one, one)
     losses.of_bricks(bricks, which, voxels[None])
+    backend.selected(views, which)
     drawn = backend.Drawn(views, which, one, one)
     losses.of_views(drawn, views.near, views.near, first=False)
 

@@ -47,6 +47,7 @@ from napari_gaussfit._kernels import (
     cuda_projections,
     cuda_rays,
     cuda_relocation,
+    cuda_selection,
     cuda_spline,
     cuda_stacks,
     cuda_sums,
@@ -83,6 +84,7 @@ KERNELS = (
     cuda_points,
     cuda_projections,
     cuda_rays,
+    cuda_selection,
     cuda_spline,
     cuda_voxels,
     cuda_widen,
@@ -420,6 +422,14 @@ def test_views_and_channels_go_in_one_launch() -> None:
         gradients[1] += d_cholesky
         gradients[2][channel] += d_amplitudes[0]
     assert_gradients_agree(found, [g.detach() for g in gradients])
+
+
+def test_tables_of_chosen_views_are_those_of_all() -> None:
+    views = [make_rays("orthographic", (6, 9)), make_rays("pinhole", (8, 5))]
+    table, which = cuda.Views.of(views, 1.0, torch.device("cpu")), torch.tensor([1, 0, 1])
+    found, known = cuda.selected(table, which), table.select(which)
+    for name in ("frames", "solves", "sizes", "searches", "near", "far"):
+        assert torch.equal(getattr(found, name), getattr(known, name)), name
 
 
 def test_grids_go_in_one_launch() -> None:

@@ -13,7 +13,7 @@ from napari_gaussfit._kernels.cuda_gaussians import (
     unpack_into,
     widen,
 )
-from napari_gaussfit._kernels.cuda_objective import BrickTables, Drawn, Losses
+from napari_gaussfit._kernels.cuda_objective import BrickTables, Drawn, Losses, selected
 from napari_gaussfit._kernels.cuda_relocation import (
     Filters,
     Slab,
@@ -55,6 +55,7 @@ __all__ = [
     "pack",
     "put_down",
     "removal_costs",
+    "selected",
     "sites",
     "unpack_gradient",
     "unpack_into",

@@ -12,7 +12,7 @@ import numpy as np
 from numba import cuda
 
 from napari_gaussfit._kernels.arithmetic import INT, ONE, TWO, ZERO, Array, F
-from napari_gaussfit._kernels.cuda_device import Counts, device, kernel
+from napari_gaussfit._kernels.cuda_device import Counts, U, device, kernel
 
 THREADS = 128
 PER_THREAD = 8  # voxels or pixels
@@ -68,39 +68,44 @@ def brick_losses(
     counts: Array,
     background: Array,
     prediction: Array,
+    rows: np.int32,
+    columns: np.int32,
     zero: F,
     darkest: F,
     weights: Array,
     sums: Array,
 ) -> None:
-    """Set `weights` [N, Z, Y, X] to derivatives of the mean loss over N bricks, 0 outside of them.
+    """Set `weights` [N, V] to derivatives of the mean loss over N bricks, 0 outside of them.
 
-    voxels : of the whole stack. starts, shapes : [B, 3], of all bricks. which : [N], of them.
-    counts : [B], voxels of each. prediction : [N, Z, Y, X], without the background [1].
+    voxels : [Z, Y, X], of the whole stack. starts, shapes : [B, 3], of all bricks.
+    which : [N], of them. counts : [B], voxels of each.
+    prediction : [N, V], without the background [1], of so many rows and columns a plane.
     sums : [N, SUMS, blocks], over what each block looks at.
     """
     scratch = cuda.shared.array(SCRATCH, np.float32)
     n, block, thread = cuda.blockIdx.y, cuda.blockIdx.x, cuda.threadIdx.x
-    depth, rows = INT(prediction.shape[1]), INT(prediction.shape[2])
-    columns = INT(prediction.shape[3])
-    b = which[n]
+    b, size = which[n], U(prediction.shape[1])
     scale = ONE / (counts[b] * F(prediction.shape[0]))
     loss, square, lack, trust = ZERO, ZERO, ZERO, ZERO
     for m in range(PER_THREAD):
-        i = INT(block * PER_BLOCK + m * THREADS + thread)
-        if i < depth * rows * columns:
-            x, y, z = i % columns, (i // columns) % rows, i // (columns * rows)
-            if z < shapes[b, 0] and y < shapes[b, 1] and x < shapes[b, 2]:
-                known = voxels[starts[b, 0] + z, starts[b, 1] + y, starts[b, 2] + x]
-                rate = prediction[n, z, y, x] + background[0]
+        i = U(block * PER_BLOCK + m * THREADS + thread)
+        if i < size:
+            row = U(i // U(columns))
+            z, x = U(row // U(rows)), U(i - U(row * U(columns)))
+            y = U(row - U(z * U(rows)))
+            if z < U(shapes[b, 0]) and y < U(shapes[b, 1]) and x < U(shapes[b, 2]):
+                known = voxels[
+                    U(U(starts[b, 0]) + z), U(U(starts[b, 1]) + y), U(U(starts[b, 2]) + x)
+                ]
+                rate = prediction[n, i] + background[0]
                 value, derivative, trusted = loss_of(rate, known, zero, darkest)
-                weights[n, z, y, x] = scale * derivative
+                weights[n, i] = scale * derivative
                 loss += value
                 square += (known - rate) * (known - rate)
                 lack += (known - rate) * trusted
                 trust += trusted
             else:
-                weights[n, z, y, x] = ZERO
+                weights[n, i] = ZERO
     sum_up((loss, square, lack, trust), scratch, thread)
     if thread < SUMS:
         sums[n, thread, block] = scratch[thread, 0]
@@ -121,32 +126,30 @@ def pixel_losses(
     weights: Array,
     sums: Array,
 ) -> None:
-    """Set `weights` [N, H, W] to derivatives of the loss of N views, 0 where rays miss the box.
+    """Set `weights` [N, P] to derivatives of the loss of N views, 0 where rays miss the box.
 
-    near, far, known : [N, H, W], ends of rays and their targets. which : [N], of all views.
+    near, far, known : [N, P], ends of rays and their targets. which : [N], of all views.
     counts, importance : [V], rays of each view in the box, and what the mean over them counts.
-    image : [N, H, W], without the background [1]. sums : [N, SUMS, blocks], of each block.
+    image : [N, P], without the background [1]. sums : [N, SUMS, blocks], of each block.
     """
     scratch = cuda.shared.array(SCRATCH, np.float32)
     n, block, thread = cuda.blockIdx.y, cuda.blockIdx.x, cuda.threadIdx.x
-    rows, width = INT(image.shape[1]), INT(image.shape[2])
-    v = which[n]
+    v, size = which[n], U(image.shape[1])
     scale = importance[v] / (counts[v] * F(image.shape[0]))
     loss, square, lack, trust = ZERO, ZERO, ZERO, ZERO
     for m in range(PER_THREAD):
-        place = INT(block * PER_BLOCK + m * THREADS + thread)
-        if place < rows * width:
-            i, j = place // width, place % width
-            if near[n, i, j] < far[n, i, j]:
-                target, rate = known[n, i, j], image[n, i, j] + background[0]
+        i = U(block * PER_BLOCK + m * THREADS + thread)
+        if i < size:
+            if near[n, i] < far[n, i]:
+                target, rate = known[n, i], image[n, i] + background[0]
                 value, derivative, trusted = loss_of(rate, target, zero, darkest)
-                weights[n, i, j] = scale * derivative
+                weights[n, i] = scale * derivative
                 loss += value
                 square += (target - rate) * (target - rate)
                 lack += (target - rate) * trusted
                 trust += trusted
             else:
-                weights[n, i, j] = ZERO
+                weights[n, i] = ZERO
     sum_up((loss, square, lack, trust), scratch, thread)
     if thread < SUMS:
         sums[n, thread, block] = scratch[thread, 0]

@@ -8,15 +8,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_gaussfit._kernels import cuda_losses
+from napari_gaussfit._kernels import cuda_losses, cuda_selection
 from napari_gaussfit._kernels.cuda_gaussians import blocks_of, floats
 from napari_gaussfit._kernels.cuda_launch import launch
 from napari_gaussfit._kernels.cuda_losses import PIXEL_ERROR, THREADS, VOXEL_ERROR
+from napari_gaussfit._kernels.cuda_views import Views
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from napari_gaussfit._kernels.cuda_views import Views
+
+def selected(views: Views, which: Tensor) -> Views:
+    """Return the tables of the views that indices [N] choose, on the device: `Views.select`."""
+    tables = (views.frames, views.solves, views.sizes, views.searches, views.near, views.far)
+    own = tuple(
+        torch.empty((len(which), *t.shape[1:]), dtype=t.dtype, device=t.device) for t in tables
+    )
+    pixels = max(views.near[0].numel(), cuda_selection.FRAME)
+    launch(
+        cuda_selection.select_views,
+        (blocks_of(pixels, cuda_selection.THREADS), len(which)),
+        cuda_selection.THREADS,
+        which,
+        *(table.flatten(1) for table in (*tables, *own)),
+    )
+    frames, solves, sizes, searches, near, far = own
+    return Views(frames, solves, sizes, (near, far), searches)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +133,11 @@ class Losses:
             which,
             bricks.counts,
             self._background,
-            prediction,
+            prediction.flatten(1),
+            np.int32(prediction.shape[2]),
+            np.int32(prediction.shape[3]),
             *self._kind,
-            weights,
+            weights.flatten(1),
             sums,
         )
         tables = (which, bricks.counts, bricks.importance, self._rules)
@@ -137,14 +156,14 @@ class Losses:
             cuda_losses.pixel_losses,
             (sums.shape[2], len(image)),
             THREADS,
-            drawn.views.near,
-            drawn.views.far,
-            known,
+            drawn.views.near.flatten(1),
+            drawn.views.far.flatten(1),
+            known.flatten(1),
             *tables,
             self._background,
-            image,
+            image.flatten(1),
             *self._kind,
-            weights,
+            weights.flatten(1),
             sums,
         )
         self._conclude(sums, *tables, self._rules_of_pixels, slot=PIXEL_ERROR, first=first)

@@ -58,7 +58,7 @@ class CapturedLooks:
 
     def _look(self) -> None:
         state, which = self._state, self._which
-        views = self._tables.select(which)
+        views = cuda.selected(self._tables, which)
         packed = cuda.pack(state.means, state.cholesky, state.amplitudes, state.cutoff)
         image = cuda.MipEvaluation(views).forward(packed) + state.background
         lacks = torch.where(

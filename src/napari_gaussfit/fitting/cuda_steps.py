@@ -235,6 +235,7 @@ class CapturedSteps:
         self.graphs = Graphs(device)
         self._rates = torch.zeros(10, device=device)
         self._chosen: dict[str, Tensor] = {}
+        self._known: dict[str, list[int]] = {}
         count = len(state.means)
         self._gradients = tuple(
             torch.full((1, count, *size), math.nan, device=device) for size in ((3,), (6,), ())
@@ -278,6 +279,9 @@ class CapturedSteps:
         if key not in self._chosen:
             self._chosen[key] = torch.zeros(len(which), dtype=torch.int64, device=device)
         self._chosen[name] = self._chosen[key]
+        if self._known.get(key) == list(which):
+            return
+        self._known[key] = list(which)
         # Each travels with its launch: no host memory that must stay as it is, no wait.
         for place, index in zip(self._chosen[key], which, strict=True):
             place.fill_(int(index))
@@ -315,7 +319,7 @@ class CapturedSteps:
         """Return the moments of the views' loss; `first` where no voxels have been looked at."""
         which = self._chosen["views"]
         start = None if search else pixels.depths.index_select(0, which)
-        views = pixels.tables.select(which)
+        views = cuda.selected(pixels.tables, which)
         evaluation = cuda.MipEvaluation(views, start=start)
         image = evaluation.forward(packed)
         pixels.depths.index_copy_(0, which, evaluation.depth)
