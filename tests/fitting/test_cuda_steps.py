@@ -14,6 +14,7 @@ import torch
 
 pytest.importorskip("numba_cuda", reason="numba-cuda is for Linux and Windows")
 
+from napari_gaussfit._kernels.cuda_graphs import Graphs
 from napari_gaussfit.fitting.cuda_steps import CapturedSteps, Rules, State
 
 
@@ -85,6 +86,23 @@ def test_each_kind_of_step_runs_once_and_is_captured_once(
         "replay",
         "replay",
     ]
+
+
+def test_work_that_failed_is_not_captured_before_it_has_run(log: Log) -> None:
+    graphs = Graphs(torch.device("cuda", 0))
+
+    def fail() -> None:
+        message = "CUDA out of memory"
+        raise torch.OutOfMemoryError(message)
+
+    with pytest.raises(torch.OutOfMemoryError):
+        graphs.run("work", fail)
+    for _ in range(3):
+        graphs.run("work", lambda: log.take(search=True))
+    assert log.events == ["run with search", "capture with search", "replay", "replay"]
+    graphs.forget("work")
+    graphs.run("work", lambda: log.take(search=False))
+    assert log.events[-1] == "run without search", "work of another shape"
 
 
 def test_without_a_device_every_step_runs(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,8 +37,8 @@ class Graphs:
         The first time compiles kernels and sends constants, neither of which a graph can hold.
         """
         if not self._captures or kind not in self._known:
-            self._known[kind] = None
             work()
+            self._known[kind] = None
             return
         graph = self._known[kind]
         if graph is None:
