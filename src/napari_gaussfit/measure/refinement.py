@@ -1,0 +1,442 @@
+"""Gaussians refined one by one or with those that overlap them, each number with its error bar.
+
+A fit trains all Gaussians on views and voxels at once, by gradients. Here each is refined in its
+own window of the stack until its likelihood is largest, by Fisher scoring: what is known of it then
+is what the photons allow (the bound of Cramér and Rao), and the inverse of the same matrix tells
+how well.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
+from scipy.spatial import cKDTree
+
+from napari_gaussfit._kernels.cpu_refinement import SHAPE, refine_blocks
+from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.measure.noise import Noise, noise_of_neighbours
+from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_gaussfit.stacks.stack import Stack
+
+    Floats = NDArray[np.float64]
+    Counts = NDArray[np.int64]
+
+__all__ = ["Measurement", "measure"]
+
+Likelihood = Literal["poisson", "squared"]
+
+WINDOW = 3.5
+"""Sigmas from its centre to the sides of a Gaussian's window: far enough to tell it from the
+background, near enough that one constant is a background."""
+
+LEAST_HALF = 3
+"""Voxels from a centre to the sides of its window, at least."""
+
+TOGETHER = 4.5
+"""Distance of centres below which two Gaussians are refined together, in sigmas of one blurred by
+the other: what they have in common would bias both."""
+
+UNSEEN = 0.02
+"""Of the noise's standard deviation: a Gaussian of another block is subtracted where it is more."""
+
+FARTHEST = 5.4
+"""Sigmas to where a Gaussian is anything at all: where the kernels end it."""
+
+MOST_TOGETHER = 24
+"""Gaussians of a block. Clusters of more are a structure, and refined in parts by sweeps."""
+
+SWEEPS = 3
+"""Turns in which blocks that others reach are refined, each with what these were before."""
+
+MOST_STEPS = 60
+
+BORDER = 2.0
+"""Sigmas: a Gaussian whose centre is nearer to a face of the stack is seen in part."""
+
+WRONG_MODEL = 3.0
+"""Standard deviations of chi^2 above its mean from which the sandwich's error bars are taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Refined Gaussians and what is known of each.
+
+    Parameters
+    ----------
+    gaussians : tuple of Gaussians
+        Refined, one a channel, with equal means and covariances.
+    covariances : ndarray, shape [K, 9 + 2 C, 9 + 2 C]
+        Of z, y, x and the six Cholesky parameters (in `unit`), the amplitudes and the backgrounds
+        (raw intensity) of each Gaussian; NaN where they are not determined.
+    reduced_chi2 : ndarray, shape [K]
+        Of the window, 1 where the model holds but for the noise; NaN where the variance of
+        the noise is not known.
+    backgrounds : ndarray, shape [K, C]
+        Around each Gaussian, in raw intensity.
+    steps : ndarray of int, shape [K]
+        That were taken; below 0 where they did not converge.
+    flags : tuple of str
+        Of each Gaussian what keeps its numbers from being trusted, words between semicolons; empty
+        where nothing does.
+    """
+
+    gaussians: tuple[Gaussians, ...]
+    covariances: Floats
+    reduced_chi2: Floats
+    backgrounds: Floats
+    steps: Counts
+    flags: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of Gaussians."""
+        return len(self.flags)
+
+    def errors(self) -> dict[str, Floats]:
+        """Return the standard deviation of each number, by the names of a table's columns.
+
+        Returns
+        -------
+        dict of str to ndarray, shape [K]
+            sd_z, sd_y, sd_x, sd_sigma_1 .. 3, sd_fwhm_1 .. 3 (`unit`), sd_amplitude,
+            sd_background (raw intensity), sd_integrated_intensity (raw intensity times `unit`
+            cubed). Of several channels, those of the first; the others' end in their number.
+            Widths are along the principal axes, the widest first; errors are propagated linearly,
+            which holds where they are small beside the widths' differences.
+        """
+        first = self.gaussians[0]
+        channels = len(self.gaussians)
+        deviations = np.sqrt(np.diagonal(self.covariances, axis1=1, axis2=2))
+        found = {f"sd_{axis}": deviations[:, n] for n, axis in enumerate("zyx")}
+        sigmas = self._sigma_errors(first)
+        found |= {f"sd_sigma_{n + 1}": sigmas[:, n] for n in range(3)}
+        found |= {f"sd_fwhm_{n + 1}": FWHM_PER_SIGMA * sigmas[:, n] for n in range(3)}
+        for c, gaussians in enumerate(self.gaussians):
+            end = f"_{c}" if c else ""
+            found[f"sd_amplitude{end}"] = deviations[:, SHAPE + c]
+            found[f"sd_integrated_intensity{end}"] = self._integral_errors(gaussians, c)
+            found[f"sd_background{end}"] = deviations[:, SHAPE + channels + c]
+        return found
+
+    def _sigma_errors(self, gaussians: Gaussians) -> Floats:
+        """Return the errors [K, 3] of the widths: d sigma = e^T dL L^T e / sigma of each axis e."""
+        sigmas, axes = gaussians.principal()
+        factors = gaussians.factors
+        along = np.einsum("knj,kji->kni", axes, factors)  # e^T L of each axis
+        gradients = np.zeros((len(self), 3, SHAPE))
+        rows, columns = (0, 1, 1, 2, 2, 2), (0, 0, 1, 0, 1, 2)
+        for n, (i, j) in enumerate(zip(rows, columns, strict=True)):
+            by_entry = axes[:, :, i] * along[:, :, j] / sigmas
+            gradients[:, :, 3 + n] = by_entry * (factors[:, i, j, None] if i == j else 1.0)
+        shapes = self.covariances[:, :SHAPE, :SHAPE]
+        errors: Floats = np.sqrt(np.einsum("kni,kij,knj->kn", gradients, shapes, gradients))
+        return errors
+
+    def _integral_errors(self, gaussians: Gaussians, channel: int) -> Floats:
+        """Return the errors [K] of A (2 pi)^(3/2) det L."""
+        size = self.covariances.shape[1]
+        gradients = np.zeros((len(self), size))
+        integrals = gaussians.integrated_intensities()
+        gradients[:, [3, 5, 8]] = integrals[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gradients[:, SHAPE + channel] = integrals / gaussians.amplitudes.astype(np.float64)
+        errors: Floats = np.sqrt(np.einsum("ki,kij,kj->k", gradients, self.covariances, gradients))
+        return errors
+
+
+def measure(
+    gaussians: Sequence[Gaussians],
+    stacks: Sequence[Stack],
+    *,
+    likelihood: Likelihood = "poisson",
+    noise: Noise | None = None,
+) -> Measurement:
+    """Refine Gaussians on a stack to the largest likelihood, and say how well each is known.
+
+    Parameters
+    ----------
+    gaussians : sequence of Gaussians
+        Where to begin: one a channel, with equal means and covariances, in the stack's unit.
+    stacks : sequence of Stack
+        The channels of one stack.
+    likelihood : {"poisson", "squared"}
+        "poisson" takes the noise for that of photons and a detector's reading. "squared" takes it
+        for the same at all voxels of a window, and its size from what is left there.
+    noise : Noise, optional
+        For "poisson"; estimated from the first channel by `noise_of_neighbours` if None.
+
+    Returns
+    -------
+    Measurement
+        As many Gaussians in the same order.
+
+    Raises
+    ------
+    SettingsError
+        If Gaussians and stacks do not belong together, or the noise cannot be estimated.
+    """
+    _refuse_what_differs(gaussians, stacks)
+    first, stack = gaussians[0], stacks[0]
+    spacing = np.asarray(stack.spacing if first.unit == stack.unit else (1.0, 1.0, 1.0))
+    if noise is None:
+        noise = noise_of_neighbours(stack.voxels) if likelihood == "poisson" else Noise(1.0)
+    poisson = likelihood == "poisson" and noise.gain > 0
+    numbers = np.array([noise.gain or 1.0, noise.intercept, noise.saturation, float(poisson)])
+    shapes = _in_voxels(first, spacing)
+    amplitudes = np.stack([g.amplitudes.astype(np.float64) for g in gaussians])
+    voxels = np.stack([s.voxels.astype(np.float32) for s in stacks])
+    windows = _windows(shapes, stack.shape)
+    blocks, structure = _blocks(shapes)
+    grounds = np.array([g.background for g in gaussians])
+    backgrounds = np.tile(grounds, (len(blocks), 1))
+    fits = _refined(voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers)
+    shapes, amplitudes, fisher, robust, found = fits
+    reduced, looked, steps = found[:, 0], found[:, 1], found[:, 2].astype(np.int64)
+    wrong = reduced > 1 + WRONG_MODEL * np.sqrt(2 / np.maximum(looked, 1))
+    taken = np.where((wrong | (not poisson))[:, None, None], robust, fisher)
+    saturated = _saturated(voxels, windows, noise.saturation)
+    return Measurement(
+        _in_units(shapes, amplitudes, gaussians, spacing),
+        _scaled(taken, spacing),
+        reduced if poisson else np.full(len(reduced), math.nan),
+        found[:, 3:],
+        steps,
+        _flags(shapes, stack.shape, structure, saturated, steps),
+    )
+
+
+def _refined(
+    voxels: NDArray[np.float32],
+    start: tuple[Floats, Floats],
+    blocks: list[Counts],
+    windows: Counts,
+    backgrounds: Floats,
+    noise: Floats,
+) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Refine all blocks, and again those that others reach, with what these have become."""
+    shapes, amplitudes = start
+    bounds = _bounds(blocks, windows)
+    found: tuple[Floats, Floats, Floats] | None = None
+    which = np.arange(len(blocks))
+    for _ in range(SWEEPS):
+        some = [blocks[b] for b in which]
+        reaches = _reaches(amplitudes, noise, float(backgrounds.min()))
+        others = _others(some, bounds[which], shapes, reaches)
+        grounds = backgrounds[which]
+        shapes, amplitudes, *new = refine_blocks(
+            voxels,
+            bounds[which],
+            windows,
+            _listed(some),
+            others,
+            (shapes, amplitudes),
+            grounds,
+            noise,
+            MOST_STEPS,
+        )
+        backgrounds[which] = grounds
+        members = np.concatenate(some)
+        if found is None:
+            found = new[0], new[1], new[2]
+        else:
+            for kept, renewed in zip(found, new, strict=True):
+                kept[members] = renewed[members]
+        which = which[np.diff(others[0]) > 0]
+        if not len(which):
+            break
+    assert found is not None
+    return shapes, amplitudes, *found
+
+
+def _refuse_what_differs(gaussians: Sequence[Gaussians], stacks: Sequence[Stack]) -> None:
+    if len(gaussians) != len(stacks) or not gaussians:
+        message = f"{len(gaussians)} channels of Gaussians for {len(stacks)} of a stack"
+        raise SettingsError(f"{message}; give one of each for every channel")
+    if len({stack.shape for stack in stacks}) > 1 or len({len(g) for g in gaussians}) > 1:
+        raise SettingsError("channels of several shapes or counts cannot be measured together")
+    if gaussians[0].unit not in (stacks[0].unit, "pixel"):
+        message = f"Gaussians in {gaussians[0].unit} cannot be measured on a stack in "
+        raise SettingsError(f"{message}{stacks[0].unit}; give the stack's spacing")
+
+
+def _in_voxels(gaussians: Gaussians, spacing: Floats) -> Floats:
+    """Return centres and Cholesky parameters [K, 9] in voxels."""
+    shapes = np.empty((len(gaussians), SHAPE))
+    shapes[:, :3] = gaussians.means / spacing
+    shapes[:, 3:] = gaussians.cholesky
+    shapes[:, [3, 5, 8]] -= np.log(spacing)
+    shapes[:, [4, 6, 7]] /= spacing[[1, 2, 2]]
+    return shapes
+
+
+def _in_units(
+    shapes: Floats, amplitudes: Floats, before: Sequence[Gaussians], spacing: Floats
+) -> tuple[Gaussians, ...]:
+    """Return the refined Gaussians of all channels."""
+    cholesky = shapes[:, 3:].copy()
+    cholesky[:, [0, 2, 5]] += np.log(spacing)
+    cholesky[:, [1, 3, 4]] *= spacing[[1, 2, 2]]
+    return tuple(
+        Gaussians(shapes[:, :3] * spacing, cholesky, own, g.background, g.unit)
+        for own, g in zip(amplitudes, before, strict=True)
+    )
+
+
+def _scaled(covariances: Floats, spacing: Floats) -> Floats:
+    """Return covariances of parameters in voxels in the stack's unit."""
+    scale = np.ones(covariances.shape[1])
+    scale[:3] = spacing
+    scale[[4, 6, 7]] = spacing[[1, 2, 2]]
+    return covariances * scale[:, None] * scale
+
+
+def _factors(shapes: Floats) -> Floats:
+    """Return the Cholesky factors [K, 3, 3] of shapes [K, 9]."""
+    factors = np.zeros((len(shapes), 3, 3))
+    factors[:, [0, 1, 2], [0, 1, 2]] = np.exp(shapes[:, [3, 5, 8]])
+    factors[:, [1, 2, 2], [0, 0, 1]] = shapes[:, [4, 6, 7]]
+    return factors
+
+
+def _half_sides(shapes: Floats) -> Floats:
+    """Return the standard deviations [K, 3] along z, y and x, in voxels."""
+    sides: Floats = np.linalg.norm(_factors(shapes), axis=2)
+    return sides
+
+
+def _boxes(shapes: Floats, sigmas: float, least: int, shape: tuple[int, int, int]) -> Counts:
+    """Return first and last z, y, x [K, 6] of boxes about Gaussians, within a stack."""
+    half = np.maximum(np.ceil(sigmas * _half_sides(shapes)), least)
+    centres = np.rint(shapes[:, :3])
+    boxes = np.empty((len(shapes), 6), np.int64)
+    boxes[:, ::2] = np.clip(centres - half, 0, np.subtract(shape, 1))
+    boxes[:, 1::2] = np.clip(centres + half, 0, np.subtract(shape, 1))
+    return boxes
+
+
+def _windows(shapes: Floats, shape: tuple[int, int, int]) -> Counts:
+    return _boxes(shapes, WINDOW, LEAST_HALF, shape)
+
+
+def _blocks(shapes: Floats) -> tuple[list[Counts], NDArray[np.bool_]]:
+    """Return which Gaussians are refined together, and which are of a structure."""
+    count = len(shapes)
+    covariances = _factors(shapes) @ _factors(shapes).swapaxes(1, 2)
+    widest = np.sqrt(np.linalg.eigvalsh(covariances)[:, -1]) if count else np.zeros(0)
+    pairs = _near_pairs(shapes[:, :3], widest)
+    if len(pairs):
+        apart = shapes[pairs[:, 0], :3] - shapes[pairs[:, 1], :3]
+        both = covariances[pairs[:, 0]] + covariances[pairs[:, 1]]
+        solved = np.linalg.solve(both, apart[..., None])[..., 0]
+        pairs = pairs[np.einsum("ni,ni->n", apart, solved) < TOGETHER**2 / 2]
+    graph = csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    graph = (graph + graph.T).tocsr()
+    _, labels = connected_components(graph, directed=False)
+    sizes = np.bincount(labels) if count else np.zeros(0, np.int64)
+    order = reverse_cuthill_mckee(graph, symmetric_mode=True) if count else np.zeros(0, np.int64)
+    order = order[np.argsort(labels[order], kind="stable")]
+    blocks = []
+    for part in np.split(order, np.cumsum(sizes)[:-1]) if count else []:
+        cuts = range(MOST_TOGETHER, len(part), MOST_TOGETHER)
+        blocks += [np.sort(block).astype(np.int64) for block in np.split(part, cuts)]
+    return blocks, sizes[labels] > MOST_TOGETHER
+
+
+def _near_pairs(centres: Floats, widest: Floats) -> Counts:
+    """Return pairs [n, 2] of Gaussians that may be near each other."""
+    if len(centres) < 2:
+        return np.zeros((0, 2), np.int64)
+    tree = cKDTree(centres)
+    near_by = tree.query_ball_point(centres, TOGETHER * (widest + np.median(widest)))
+    found = [
+        np.column_stack([np.full(len(own), k), own]) for k, own in enumerate(near_by) if len(own)
+    ]
+    pairs = np.concatenate(found)
+    return np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
+
+
+def _listed(lists: Sequence[Counts]) -> tuple[Counts, Counts]:
+    """Return where each list begins in all of them one after the other, and that."""
+    starts = np.concatenate([[0], np.cumsum([len(part) for part in lists])]).astype(np.int64)
+    return starts, np.concatenate([*lists, np.zeros(0, np.int64)]).astype(np.int64)
+
+
+def _bounds(blocks: Sequence[Counts], windows: Counts) -> Counts:
+    """Return the boxes [B, 6] of blocks."""
+    bounds = np.empty((len(blocks), 6), np.int64)
+    for n, block in enumerate(blocks):
+        bounds[n, ::2] = windows[block, ::2].min(0)
+        bounds[n, 1::2] = windows[block, 1::2].max(0)
+    return bounds
+
+
+def _reaches(amplitudes: Floats, noise: Floats, darkest: float) -> Floats:
+    """Return how many sigmas from its centre each Gaussian is lost in the noise of the darkest."""
+    if noise[3] <= 0:
+        return np.full(amplitudes.shape[1], FARTHEST)
+    unseen = UNSEEN * math.sqrt(max(noise[0] * darkest + noise[1], 1e-30))
+    heights = np.maximum(amplitudes.max(0) / unseen, 1.0)
+    reaches: Floats = np.minimum(np.sqrt(2 * np.log(heights)), FARTHEST)
+    return reaches
+
+
+def _others(
+    blocks: Sequence[Counts], bounds: Counts, shapes: Floats, reaches: Floats
+) -> tuple[Counts, Counts]:
+    """Return those Gaussians of other blocks that reach each block's box."""
+    half = reaches[:, None] * _half_sides(shapes)
+    first, last = shapes[:, :3] - half, shapes[:, :3] + half
+    tree = cKDTree(shapes[:, :3])
+    longest = float(np.linalg.norm(half, axis=1).max(initial=0.0))
+    lists = []
+    for block, box in zip(blocks, bounds, strict=True):
+        middle, size = (box[::2] + box[1::2]) / 2, (box[1::2] - box[::2]) / 2
+        near_by = np.array(tree.query_ball_point(middle, np.linalg.norm(size) + longest), np.int64)
+        meets = ((first[near_by] <= box[1::2]) & (last[near_by] >= box[::2])).all(1)
+        lists.append(np.sort(np.setdiff1d(near_by[meets], block)))
+    return _listed(lists)
+
+
+def _saturated(
+    voxels: NDArray[np.float32], windows: Counts, saturation: float
+) -> NDArray[np.bool_]:
+    """Return in whose windows a voxel is saturated."""
+    if not math.isfinite(saturation):
+        return np.zeros(len(windows), np.bool_)
+    full: NDArray[np.bool_] = np.any(voxels >= saturation, axis=0)
+    return np.array(
+        [full[a : b + 1, c : d + 1, e : f + 1].any() for a, b, c, d, e, f in windows], np.bool_
+    )
+
+
+def _flags(
+    shapes: Floats,
+    shape: tuple[int, int, int],
+    structure: NDArray[np.bool_],
+    saturated: NDArray[np.bool_],
+    steps: Counts,
+) -> tuple[str, ...]:
+    """Return what keeps each Gaussian's numbers from being trusted."""
+    half = BORDER * _half_sides(shapes)
+    last = np.subtract(shape, 1)
+    border = np.any((shapes[:, :3] < half) | (shapes[:, :3] > last - half), axis=1)
+    words = {
+        "one of many in a structure": structure,
+        "at the border": border,
+        "saturated": saturated,
+        "not converged": steps < 0,
+        "not determined": steps == 0,
+    }
+    return tuple(
+        "; ".join(word for word, holds in words.items() if holds[k]) for k in range(len(shapes))
+    )

@@ -1,0 +1,256 @@
+"""Refined numbers are as near to the truth as photons allow, and their error bars say how near."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+from scipy.spatial.transform import Rotation
+
+from napari_gaussfit._kernels import cpu_refinement
+from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.measure.noise import Noise
+from napari_gaussfit.measure.refinement import Measurement, measure
+from napari_gaussfit.model.gaussians import Gaussians
+from napari_gaussfit.stacks.stack import Stack
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+BACKGROUND = 10.0
+
+
+def made(means: Floats, covariances: Floats, amplitudes: Floats) -> Gaussians:
+    return Gaussians.from_covariances(
+        means, covariances, amplitudes, background=BACKGROUND, unit="pixel"
+    )
+
+
+def rendered(truth: Gaussians, shape: tuple[int, int, int]) -> Floats:
+    """The truth in each voxel, Gaussians without an end."""
+    places = np.indices(shape).reshape(3, -1).T.astype(np.float64)
+    light = np.full(len(places), BACKGROUND)
+    for mean, covariance, amplitude in zip(
+        truth.means, truth.covariances, truth.amplitudes, strict=True
+    ):
+        d = places - mean
+        light += amplitude * np.exp(-0.5 * np.einsum("ni,ni->n", d @ np.linalg.inv(covariance), d))
+    return light.reshape(shape)
+
+
+def isolated(rng: np.random.Generator, sigmas: tuple[float, ...], peak: float) -> Gaussians:
+    """Sixteen Gaussians apart from each other, each turned at random."""
+    cells = np.indices((1, 4, 4)).reshape(3, -1).T
+    means = (cells + 0.5) * 26 + rng.uniform(-2, 2, cells.shape)
+    turns = Rotation.random(len(means), random_state=rng).as_matrix()
+    covariances = turns @ np.diag(np.square(sigmas)) @ turns.swapaxes(1, 2)
+    return made(means, covariances, np.full(len(means), peak))
+
+
+def shaken(
+    rng: np.random.Generator, truth: Gaussians, gain: float = 1.0, offset: float = 0.0
+) -> Gaussians:
+    """Where a fit may have left them."""
+    return Gaussians(
+        truth.means + rng.normal(0, 0.15, truth.means.shape),
+        truth.cholesky + np.array([0.1, 0, 0.1, 0, 0, 0.1]),
+        truth.amplitudes * 0.9 * gain,
+        BACKGROUND * gain + offset,
+        truth.unit,
+    )
+
+
+def pulls_of(found: Measurement, truth: Gaussians) -> dict[str, Floats]:
+    """Errors over their error bars."""
+    refined, deviations = found.gaussians[0], found.errors()
+    sigmas, true_sigmas = refined.principal()[0], truth.principal()[0]
+    errors = {axis: refined.means[:, n] - truth.means[:, n] for n, axis in enumerate("zyx")}
+    errors |= {f"sigma_{n + 1}": sigmas[:, n] - true_sigmas[:, n] for n in range(3)}
+    errors["amplitude"] = refined.amplitudes - truth.amplitudes
+    integrals = refined.integrated_intensities() - truth.integrated_intensities()
+    errors["integrated_intensity"] = integrals
+    errors["background"] = found.backgrounds[:, 0] - truth.background
+    return {name: error / deviations[f"sd_{name}"] for name, error in errors.items()}
+
+
+@pytest.mark.parametrize("peak", [20.0, 1000.0])
+def test_error_bars_are_true(peak: float) -> None:
+    """Errors over error bars have mean 0 and standard deviation 1: here of 96 rods."""
+    rng = np.random.default_rng(1)
+    pulls: list[dict[str, Floats]] = []
+    for _ in range(6):
+        truth = isolated(rng, (3.5, 2.0, 1.2), peak)
+        light = rendered(truth, (26, 104, 104))
+        stack = Stack.from_array(rng.poisson(light).astype(np.float32))
+        found = measure([shaken(rng, truth)], [stack], noise=Noise(1.0))
+        assert found.flags == ("",) * len(truth)
+        assert np.mean(found.reduced_chi2) == pytest.approx(1.0, abs=0.02)
+        pulls.append(pulls_of(found, truth))
+    for name in pulls[0]:
+        every = np.concatenate([one[name] for one in pulls])
+        assert abs(every.mean()) < 4 / np.sqrt(len(every)), name
+        assert np.std(every) == pytest.approx(1.0, abs=4 / np.sqrt(2 * len(every))), name
+
+
+def test_a_detectors_gain_offset_and_read_noise_are_taken_into_account() -> None:
+    rng = np.random.default_rng(2)
+    truth = isolated(rng, (3.0, 2.0, 1.3), 60.0)
+    light = rng.poisson(rendered(truth, (26, 104, 104)))
+    stack = Stack.from_array(2.3 * light + 100 + rng.normal(0, 1.5, light.shape))
+    noise = Noise.of_detector(2.3, offset=100.0, read=1.5)
+    start = shaken(rng, truth, 2.3, 100.0)
+    found = measure([start], [stack], noise=noise)
+    right = 2.3 * truth.integrated_intensities()
+    deviations = found.errors()["sd_integrated_intensity"]
+    pulls = (found.gaussians[0].integrated_intensities() - right) / deviations
+    assert np.sqrt(np.mean(pulls**2)) == pytest.approx(1.0, abs=0.5)
+    assert np.mean(found.reduced_chi2) == pytest.approx(1.0, abs=0.03)
+
+
+def test_squared_error_takes_the_noise_from_what_is_left() -> None:
+    rng = np.random.default_rng(3)
+    truth = isolated(rng, (3.0, 2.0, 1.3), 60.0)
+    stack = Stack.from_array(rendered(truth, (26, 104, 104)) + rng.normal(0, 4.0, (26, 104, 104)))
+    found = measure([shaken(rng, truth)], [stack], likelihood="squared")
+    assert np.isnan(found.reduced_chi2).all(), "the size of the noise is taken from it"
+    for name, pull in pulls_of(found, truth).items():
+        assert 0.55 < np.sqrt(np.mean(pull**2)) < 1.6, name
+
+
+def test_what_overlaps_is_refined_together() -> None:
+    """Two spots two sigma apart: each is within three error bars of the truth."""
+    rng = np.random.default_rng(4)
+    within = []
+    for _ in range(10):
+        means = np.array([[12.0, 12.0, 10.5], [12.0, 12.0, 13.5]]) + rng.uniform(-0.5, 0.5, 3)
+        truth = made(means, np.tile(np.diag([4.0, 2.25, 2.25]), (2, 1, 1)), np.full(2, 100.0))
+        stack = Stack.from_array(rng.poisson(rendered(truth, (25, 25, 25))).astype(np.float32))
+        found = measure([shaken(rng, truth)], [stack], noise=Noise(1.0))
+        deviations = found.errors()
+        pulls = [
+            (found.gaussians[0].means[:, n] - truth.means[:, n]) / deviations[f"sd_{axis}"]
+            for n, axis in enumerate("zyx")
+        ]
+        within += list((np.abs(pulls) < 3).all(0))
+    assert np.mean(within) >= 0.9
+
+
+def test_channels_share_centre_and_shape() -> None:
+    rng = np.random.default_rng(5)
+    truth = isolated(rng, (3.0, 2.0, 1.3), 100.0)
+    light = rendered(truth, (26, 104, 104))
+    other = BACKGROUND + 0.3 * (light - BACKGROUND)
+    stacks = [Stack.from_array(rng.poisson(one).astype(np.float32)) for one in (light, other)]
+    start = shaken(rng, truth)
+    both = measure([start, start], stacks, noise=Noise(1.0))
+    alone = measure([start], stacks[:1], noise=Noise(1.0))
+    np.testing.assert_array_equal(both.gaussians[0].means, both.gaussians[1].means)
+    ratio = both.gaussians[1].amplitudes / both.gaussians[0].amplitudes
+    assert np.mean(ratio) == pytest.approx(0.3, abs=0.01)
+    assert (both.errors()["sd_x"] < alone.errors()["sd_x"]).all(), "more photons tell more"
+
+
+def test_spacing_scales_centres_widths_and_their_errors() -> None:
+    rng = np.random.default_rng(6)
+    truth = isolated(rng, (3.0, 2.0, 1.3), 100.0)
+    voxels = rng.poisson(rendered(truth, (26, 104, 104))).astype(np.float32)
+    start, spacing = shaken(rng, truth), np.array([0.4, 0.1, 0.2])
+    pixels = measure([start], [Stack.from_array(voxels)], noise=Noise(1.0))
+    covariances = start.covariances * spacing[:, None] * spacing
+    scaled = Gaussians.from_covariances(
+        start.means * spacing, covariances, start.amplitudes, background=BACKGROUND
+    )
+    micrometres = measure(
+        [scaled], [Stack.from_array(voxels, spacing=tuple(spacing))], noise=Noise(1.0)
+    )
+    np.testing.assert_allclose(
+        micrometres.gaussians[0].means, pixels.gaussians[0].means * spacing, rtol=1e-3
+    )
+    for n, axis in enumerate("zyx"):
+        name = f"sd_{axis}"
+        wide = micrometres.errors()[name]
+        np.testing.assert_allclose(wide, pixels.errors()[name] * spacing[n], rtol=0.02)
+
+
+def test_the_score_is_the_derivative_of_the_likelihood() -> None:
+    """Of two Gaussians that overlap, in two channels, with what others add."""
+    rng = np.random.default_rng(7)
+    theta = np.concatenate(
+        [
+            [4.1, 5.2, 4.3, 0.6, 0.1, 0.4, 0.05, -0.1, 0.3],
+            [5.0, 4.4, 6.3, 0.5, -0.2, 0.2, 0.1, 0.1, 0.6],
+            [50.0, 30.0, 20.0, 60.0],
+            [9.0, 11.0],
+        ]
+    )
+    voxels = rng.poisson(15.0, (2, 10, 11, 12)).astype(np.float32)
+    known = rng.uniform(0, 1, voxels.shape)
+    box = np.array([0, 9, 0, 10, 0, 11])
+    windows = np.array([[1, 8, 1, 9, 0, 9], [2, 9, 0, 8, 2, 11]])
+    noise = np.array([1.7, 3.0, np.inf, 1.0])
+    fisher, score = np.empty((24, 24)), np.empty(24)
+
+    def objective(at: Floats) -> float:
+        return float(
+            cpu_refinement.information(
+                voxels, known, box, windows, at, 2, noise, fisher, score, squared=False
+            )[0]
+        )
+
+    slopes = approx_fprime(theta, objective, 1e-6)
+    objective(theta)
+    np.testing.assert_allclose(-2 * score, slopes, rtol=2e-4, atol=2e-3 * np.abs(slopes).max())
+    whole = np.tril(fisher) + np.tril(fisher, -1).T
+    assert (np.linalg.eigvalsh(whole) > 0).all()
+
+
+def test_what_cannot_be_trusted_is_flagged() -> None:
+    rng = np.random.default_rng(8)
+    truth = isolated(rng, (2.0, 1.6, 1.3), 100.0)
+    light = rendered(truth, (26, 104, 104))
+    stack = Stack.from_array(rng.poisson(light)[:, int(truth.means[0, 1]) :].astype(np.float32))
+    start = shaken(rng, truth)
+    start = Gaussians(
+        start.means - np.array([0, int(truth.means[0, 1]), 0]),
+        start.cholesky,
+        start.amplitudes,
+        BACKGROUND,
+        "pixel",
+    )
+    found = measure([start], [stack], noise=Noise(1.0, saturation=100.0))
+    assert "at the border" in found.flags[0]
+    assert any("saturated" in flag for flag in found.flags)
+    crowd = made(
+        rng.uniform(8, 18, (30, 3)), np.tile(np.eye(3) * 4.0, (30, 1, 1)), np.full(30, 30.0)
+    )
+    voxels = rng.poisson(rendered(crowd, (26, 26, 26))).astype(np.float32)
+    flags = measure([crowd], [Stack.from_array(voxels)], noise=Noise(1.0)).flags
+    assert all("one of many in a structure" in flag for flag in flags)
+
+
+def test_the_same_numbers_come_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_gaussfit._kernels import threads
+
+    rng = np.random.default_rng(9)
+    truth = isolated(rng, (2.0, 1.6, 1.3), 100.0)
+    stack = Stack.from_array(rng.poisson(rendered(truth, (26, 104, 104))).astype(np.float32))
+    start = shaken(rng, truth)
+    many = measure([start], [stack], noise=Noise(1.0))
+    monkeypatch.setattr(threads, "thread_count", lambda: 1)
+    one = measure([start], [stack], noise=Noise(1.0))
+    np.testing.assert_array_equal(many.gaussians[0].means, one.gaussians[0].means)
+    np.testing.assert_array_equal(many.covariances, one.covariances)
+
+
+def test_other_units_and_channels_are_refused() -> None:
+    truth = isolated(np.random.default_rng(0), (2.0, 1.6, 1.3), 100.0)
+    stack = Stack.from_array(np.random.default_rng(0).random((26, 104, 104)))
+    with pytest.raises(SettingsError, match="2 channels of Gaussians for 1 of a stack"):
+        measure([truth, truth], [stack])
+    micrometres = Gaussians(truth.means, truth.cholesky, truth.amplitudes)
+    with pytest.raises(SettingsError, match="Gaussians in micrometer"):
+        measure([micrometres], [stack])
