@@ -76,9 +76,10 @@ class Judge:
 
 
 def run_fit(
-    stack: Stack, settings: FitSettings, judge: Judge, *, every: float = FIT_JUDGED_EVERY
+    stack: Stack, settings: FitSettings, judge: Judge, *, every: float | None = None
 ) -> list[Moment]:
     """Fit, and judge after so many seconds and at the end; seeds are part of the time."""
+    every = FIT_JUDGED_EVERY if every is None else every
     moments: list[Moment] = []
     for snapshot in Fit(stack, settings):
         due = not moments or snapshot.seconds - moments[-1].seconds >= every
