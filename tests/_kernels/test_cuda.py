@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from napari_gaussfit import _kernels
-from napari_gaussfit._kernels import cuda_probe
+from napari_gaussfit._kernels import cuda_launch, cuda_probe
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -64,6 +64,20 @@ def test_every_kernel_compiles_to_ptx_without_f64(
     """On no GPU at all; `ptx.py` says which kernel has what it should not have."""
     said = compiled[capability].result()
     assert said.count("ok") > 20, said
+
+
+@where_numba_cuda_is
+def test_numba_is_given_one_object_for_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps what it prepares of launches by it."""
+    from numba import cuda
+
+    monkeypatch.setattr(cuda, "external_stream", lambda _: object())
+    cuda_launch._stream.cache_clear()
+    first = cuda_launch._stream(0, 7)
+    assert cuda_launch._stream(0, 7) is first
+    assert cuda_launch._stream(0, 8) is not first
+    assert cuda_launch._stream(1, 7) is not first
+    cuda_launch._stream.cache_clear()
 
 
 @pytest.fixture

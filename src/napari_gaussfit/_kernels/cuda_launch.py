@@ -6,6 +6,7 @@ operations follow each other in order and torch's allocator knows when memory is
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,6 +42,18 @@ def launch(kernel: Any, blocks: Sequence[int], threads: int | tuple[int, int], *
 
     device = next(a.device for a in given if isinstance(a, Tensor))
     with torch.cuda.device(device), cuda.gpus[device.index]:
-        stream = cuda.external_stream(torch.cuda.current_stream().cuda_stream)
+        stream = _stream(device.index, torch.cuda.current_stream().cuda_stream)
         arguments = [cuda.as_cuda_array(a.detach()) if isinstance(a, Tensor) else a for a in given]
         kernel[tuple(blocks), threads, stream](*arguments)
+
+
+@functools.lru_cache(maxsize=64)
+def _stream(_device: int, pointer: int) -> Any:
+    """Return numba's object for a stream of torch's on a device, the same each time.
+
+    Numba keeps what it prepares of a launch by its stream: of a new object it would prepare all
+    anew.
+    """
+    from numba import cuda
+
+    return cuda.external_stream(pointer)
