@@ -40,7 +40,7 @@ def phantom() -> Phantom:
 def seeds_of(phantom: Phantom, count: int, *, seed: int = 0, noise: float = 0.0) -> GaussianField:
     signal = phantom.stack.voxels.astype(np.float32) - phantom.truth.background
     rng = np.random.default_rng(seed)
-    return seed_field(signal, phantom.stack.spacing, count, rng, noise=noise)
+    return seed_field(smoothed(signal), phantom.stack.spacing, count, rng, noise=noise)
 
 
 def test_the_same_draw_gives_the_same_seeds(phantom: Phantom) -> None:
@@ -95,7 +95,7 @@ def test_points_are_where_seeds_begin(phantom: Phantom) -> None:
     signal = phantom.stack.voxels - np.float32(phantom.truth.background)
     for count in (20, 8):
         rng = np.random.default_rng(1)
-        seeds = seed_field(signal, SPACING, count, rng, points=points)
+        seeds = seed_field(smoothed(signal), SPACING, count, rng, points=points)
         assert len(seeds) == count
         np.testing.assert_allclose(seeds.means[:8], points, atol=1e-5)
 
@@ -108,7 +108,7 @@ def test_a_point_begins_as_wide_as_its_spot() -> None:
     beside = np.random.default_rng(0).integers(-1, 2, (6, 3)) * spacing
     points = phantom.truth.means.numpy() + beside
     rng = np.random.default_rng(1)
-    seeds = seed_field(signal, phantom.stack.spacing, 6, rng, points=points)
+    seeds = seed_field(smoothed(signal), phantom.stack.spacing, 6, rng, points=points)
     found = seeds.covariances.diagonal(dim1=-2, dim2=-1).sqrt()
     true = phantom.truth.covariances.diagonal(dim1=-2, dim2=-1).sqrt()
     np.testing.assert_allclose(found, true, rtol=0.35)
@@ -129,7 +129,11 @@ def test_points_where_nothing_is_above_a_given_background_have_a_width(phantom: 
     points = phantom.truth.means.numpy().astype(np.float64)
     signal = phantom.stack.voxels.astype(np.float32) - 1e6
     seeds = seed_field(
-        signal, phantom.stack.spacing, len(points), np.random.default_rng(0), points=points
+        smoothed(signal),
+        phantom.stack.spacing,
+        len(points),
+        np.random.default_rng(0),
+        points=points,
     )
     assert seeds.cholesky.isfinite().all()
 
@@ -137,7 +141,7 @@ def test_points_where_nothing_is_above_a_given_background_have_a_width(phantom: 
 def test_points_outside_of_the_stack_begin_at_its_face() -> None:
     signal = np.random.default_rng(0).uniform(1, 2, SHAPE).astype(np.float32)
     points = np.array([[-3.0, 1.0, 1.0], [1.0, 99.0, 1.0]])
-    seeds = seed_field(signal, SPACING, 5, np.random.default_rng(1), points=points)
+    seeds = seed_field(smoothed(signal), SPACING, 5, np.random.default_rng(1), points=points)
     lower, upper = Stack.from_array(signal, spacing=SPACING).box
     assert (seeds.means.numpy() >= lower - 1e-5).all()
     assert (seeds.means.numpy() <= upper + 1e-5).all()
@@ -154,7 +158,7 @@ def test_any_count_of_seeds_is_valid(phantom: Phantom, count: int) -> None:
 
 def test_there_may_be_more_seeds_than_voxels() -> None:
     signal = np.random.default_rng(0).uniform(0, 9, (3, 4, 5)).astype(np.float32)
-    seeds = seed_field(signal, SPACING, 100, np.random.default_rng(1))
+    seeds = seed_field(smoothed(signal), SPACING, 100, np.random.default_rng(1))
     assert len(seeds) == 100
     assert len(seeds.means.unique(dim=0)) > 90, "jittered apart"
     assert seeds.cholesky.isfinite().all()
@@ -163,7 +167,7 @@ def test_there_may_be_more_seeds_than_voxels() -> None:
 def test_seeds_sum_to_about_the_signal() -> None:
     stack = neurite(photons=None).stack
     signal = stack.voxels - np.float32(100)
-    seeds = seed_field(signal, stack.spacing, 400, np.random.default_rng(0))
+    seeds = seed_field(smoothed(signal), stack.spacing, 400, np.random.default_rng(0))
     left = signal - seeds.voxelise(stack.shape, stack.spacing).numpy()
     share = float(np.square(left).sum() / np.square(signal).sum())
     assert share < 0.4, f"{share:.0%} of the signal's energy is left"

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from scipy.optimize import nnls
 
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure import metrics
-from napari_gaussfit.measure.metrics import draw_noise, noise_psnr, psnr, ssim
+from napari_gaussfit.measure.metrics import _not_negative, draw_noise, noise_psnr, psnr, ssim
 from napari_gaussfit.synthetic import phantoms
 
 if TYPE_CHECKING:
@@ -131,3 +132,11 @@ def test_noise_is_drawn_alike_piece_by_piece(monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_allclose(
         draw_noise(noisy, level, np.random.default_rng(2)), whole, rtol=1e-4, atol=1e-4
     )
+
+
+def test_two_numbers_that_must_not_be_negative_are_those_of_scipy() -> None:
+    source = np.random.default_rng(0)
+    for columns, goal in zip(
+        np.abs(source.normal(size=(300, 6, 2))), source.normal(size=(300, 6)), strict=True
+    ):
+        np.testing.assert_allclose(_not_negative(columns, goal), nnls(columns, goal)[0], atol=1e-9)

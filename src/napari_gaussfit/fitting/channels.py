@@ -96,7 +96,7 @@ def seed_channels(
     together = np.asarray(sum(signals), np.float32)
     spacing = all_working[0].stack.spacing
     seeds = seed_field(
-        together,
+        smoothed(together),
         spacing,
         seed_count(settings.gaussians, points, together),
         np.random.default_rng(settings.seed),

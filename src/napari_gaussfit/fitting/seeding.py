@@ -15,7 +15,7 @@ import numpy as np
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
-from napari_gaussfit.stacks.statistics import SMOOTHING, smoothed, suggested_count
+from napari_gaussfit.stacks.statistics import SMOOTHING, suggested_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,7 +140,7 @@ def _weighted_sample(weights: Volume, count: int, rng: np.random.Generator) -> N
 
 
 def seed_field(
-    signal: Volume,
+    calm: Volume,
     spacing: Sequence[float],
     count: int,
     rng: np.random.Generator,
@@ -149,12 +149,12 @@ def seed_field(
     points: NDArray[np.float64] | None = None,
     unit: str = "micrometer",
 ) -> GaussianField:
-    """Return `count` Gaussians spread over a signal.
+    """Return `count` Gaussians spread over a smoothed signal.
 
     Parameters
     ----------
-    signal : ndarray, shape [Z, Y, X]
-        Intensity above the background.
+    calm : ndarray, shape [Z, Y, X]
+        Intensity above the background, smoothed, see `stacks.statistics.smoothed`.
     spacing : sequence of float
         (dz, dy, dx).
     count : int
@@ -162,7 +162,7 @@ def seed_field(
     rng : numpy.random.Generator
         Source of the draw.
     noise : float
-        Sigma of the smoothed signal where there is none.
+        Its sigma where there is no signal.
     points : ndarray, shape [P, 3], optional
         Positions (z, y, x in the spacing's unit) that seeds must begin at; then come local
         maxima, and the rest is drawn by intensity.
@@ -175,7 +175,6 @@ def seed_field(
         Isotropic in space but for the voxel's own shape; amplitudes scaled so that the sum
         meets the signal at the seeds. Background 0.
     """
-    calm = smoothed(signal)
     step = np.asarray(spacing, np.float64)
     placed = np.empty((0, 3)) if points is None else points / step
     room = count - len(placed)
@@ -186,11 +185,11 @@ def seed_field(
     weights = calm - np.float32(NOISE_SIGMAS * noise)
     np.clip(weights, 0.0, None, out=weights)
     drawn = draw_sites(weights, room - len(peaks), rng)
-    sites = np.clip(np.concatenate([placed, peaks, drawn]), -0.5, np.array(signal.shape) - 0.5)
+    sites = np.clip(np.concatenate([placed, peaks, drawn]), -0.5, np.array(calm.shape) - 0.5)
     widths = _mean_distance(sites * step)[:, None] * WIDTH_PER_DISTANCE * np.ones(3)
     summits = np.concatenate([_summits(calm, placed), peaks])
     widths[: len(summits)] = np.minimum(widths[: len(summits)], peak_widths(calm, summits) * step)
-    widths = np.minimum(widths, np.array(signal.shape) * step / 4)  # a seed that stands alone
+    widths = np.minimum(widths, np.array(calm.shape) * step / 4)  # a seed that stands alone
     widths = np.maximum(widths, NARROWEST * step)
     cholesky = np.zeros((count, 6), np.float32)
     cholesky[:, [0, 2, 5]] = np.log(widths)

@@ -25,7 +25,7 @@ from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.scaling import WorkingStack
 from napari_gaussfit.settings import Device, FitSettings
 from napari_gaussfit.stacks.stack import Stack
-from napari_gaussfit.stacks.statistics import estimate_background
+from napari_gaussfit.stacks.statistics import background_of, smoothed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -151,11 +151,12 @@ class Trainer:
 
     def _seeds(self, points: NDArray[np.float64] | None) -> GaussianField:
         stack, settings = self.working.stack, self.settings
-        background, noise = estimate_background(stack.voxels)
+        smooth = smoothed(stack.voxels)
+        background, noise = background_of(smooth)
         if settings.background is not None:
             background = self.working.given_background(settings.background)
         seeds = seed_field(
-            stack.voxels - np.float32(background),
+            smooth - np.float32(background),
             stack.spacing,
             seed_count(settings.gaussians, points, stack.voxels),
             self.rng,

@@ -70,7 +70,23 @@ def estimate_background(voxels: ArrayLike) -> tuple[float, float]:
     noise : float
         Its standard deviation.
     """
-    calm = smoothed(np.asarray(voxels, np.float32)).reshape(-1)
+    return background_of(smoothed(np.asarray(voxels, np.float32)))
+
+
+def background_of(smooth: Volume) -> tuple[float, float]:
+    """Return what `estimate_background` does, of a stack that is smoothed already.
+
+    Parameters
+    ----------
+    smooth : ndarray, shape [Z, Y, X]
+        See `smoothed`.
+
+    Returns
+    -------
+    background, noise : float
+        As there.
+    """
+    calm = smooth.reshape(-1)
     values = np.sort(calm[:: max(1, calm.size // SAMPLES)]).astype(np.float64)
     below = values
     while len(values) > 3:
@@ -99,8 +115,9 @@ def suggested_count(voxels: ArrayLike) -> int:
     int
         Within `SUGGESTION_LIMITS`.
     """
-    background, noise = estimate_background(voxels)
-    signal = smoothed(np.asarray(voxels, np.float32)) - background
+    smooth = smoothed(np.asarray(voxels, np.float32))
+    background, noise = background_of(smooth)
+    signal = smooth - background
     bright = float(np.quantile(signal.reshape(-1)[:: max(1, signal.size // SAMPLES)], 0.999))
     threshold = max(5 * noise, 0.05 * bright)
     count = round(float((signal > threshold).sum()) / SUGGESTION_VOXELS)
