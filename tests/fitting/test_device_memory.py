@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from napari_gaussfit.errors import GaussfitError, OutOfMemoryError
 from napari_gaussfit.fitting import cuda_fit
 from napari_gaussfit.fitting.cuda_relocation import CapturedRelocation
 from napari_gaussfit.fitting.cuda_steps import State
-from napari_gaussfit.fitting.memory import predict_device_memory
+from napari_gaussfit.fitting.memory import memory_line, predict_device_memory
 from napari_gaussfit.fitting.trainer import Trainer
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.stacks.stack import Stack
@@ -125,6 +126,19 @@ def test_a_fit_that_is_too_large_is_refused_before_it_moves(
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 2 * GB)
     with pytest.raises(OutOfMemoryError, match=r"about 0.* GB are needed on Thing 1, where 0 of 8"):
         Trainer(STACK, settings, start=START)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_what_a_fit_takes_of_a_gpu_is_said_beside_that_of_the_computer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_kernels, "device_named", torch.device)
+    lines = [memory_line([STACK], FitSettings(device=name)) for name in ("cuda", "cpu")]
+    assert re.search(r" GB are free; 0\.\d+ GB on the GPU, where 3 GB are free\n$", lines[0])
+    assert lines[1].endswith(" GB are free\n")
+    assert "GPU" not in lines[1]
+    several = memory_line([STACK, STACK], FitSettings(device="cuda"))
+    assert "GPU" not in several, "several channels are fitted on the CPU"
 
 
 def test_what_a_fit_takes_of_a_gpu_grows_with_stack_and_gaussians() -> None:
