@@ -57,7 +57,7 @@ def fit_once(task: Task, objective: Objective, options: Options) -> Outcome:
     import importlib
     import time
 
-    for name in ("fitting.trainer", "measure.report", "stacks.stack", "_kernels.cpu_stacks"):
+    for name in ("fitting.trainer", "measure.report", "stacks.stack", "_kernels.cpu.spline"):
         importlib.import_module(f"napari_gaussfit.{name}")
     importlib.import_module("skimage.metrics")
     imports = peak_mb()

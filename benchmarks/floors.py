@@ -16,8 +16,8 @@ from benchmarks.peak import cpu_seconds, peak_operations
 from benchmarks.stacks import BEADS, open_stack
 from benchmarks.tables import Cell, Table
 from benchmarks.threads import in_one_thread
-from napari_gaussfit._kernels import cpu, cpu_views
-from napari_gaussfit._kernels.footprint import (
+from napari_gaussfit._kernels.cpu import grids, mip
+from napari_gaussfit._kernels.shared.footprint import (
     FIRST_ROW,
     LAST_ROW,
     REACH2,
@@ -25,8 +25,8 @@ from napari_gaussfit._kernels.footprint import (
     column_ends,
     dot,
 )
-from napari_gaussfit._kernels.profiles import profile
-from napari_gaussfit._kernels.spline import STEP
+from napari_gaussfit._kernels.shared.profile import profile
+from napari_gaussfit._kernels.shared.spline import STEP
 from napari_gaussfit.model.camera import orbit_view
 from napari_gaussfit.model.projection import StackProjector
 
@@ -82,14 +82,14 @@ def _count_pairs(g: NDArray[np.float32], width: int, step: np.float32) -> tuple[
 
 def ray_pairs(packed: NDArray[np.float32], rays: Rays, bin_step: float) -> tuple[float, float]:
     """Pairs of Gaussian and pixel of a view, and of Gaussian, pixel and bin that matters."""
-    g = cpu_views.footprints_of(packed, rays)
+    g = mip.footprints_of(packed, rays)
     pairs, bins = _count_pairs(g, rays.shape[1], np.float32(bin_step))
     return pairs, bins
 
 
 def samples_of(rays: Rays, spacing: Sequence[float]) -> float:
     """Samples that a stack's projection looks at along orthographic rays, all together."""
-    view = cpu_views.view_of(rays)
+    view = mip.view_of(rays)
     speed = np.abs(rays.frame[3] / np.asarray(spacing)).max()
     lengths = (view.far - view.near)[:, : rays.shape[1]] * speed
     return float((np.ceil(lengths / STEP) + 1)[lengths > 0].sum())
@@ -97,17 +97,19 @@ def samples_of(rays: Rays, spacing: Sequence[float]) -> float:
 
 def works(step: Step, options: Options) -> list[Work]:
     """What is timed: every kernel of a step on the dendrite, and points that all pairs count at."""
-    packed = cpu.pack(*step.parameters, step.cutoff)
+    packed = grids.pack(*step.parameters, step.cutoff)
     voxels = pairs_per_volume(step.parameters[1], step.parameters[2], step.cutoff)
     voxels /= float(np.prod(step.grid.spacing))
     pixels, bins = ray_pairs(packed, step.rays, step.bin_step)
-    grid = cpu.GridEvaluation(step.grid)
-    searched = cpu_views.MipEvaluation(step.rays, step.bin_step)
-    climbed = cpu_views.MipEvaluation(step.rays, step.bin_step, step.depth)
+    grid = grids.GridEvaluation(step.grid)
+    searched = mip.MipEvaluation(step.rays, step.bin_step)
+    climbed = mip.MipEvaluation(step.rays, step.bin_step, step.depth)
     searched.forward(packed)
     count, places = options.pick((1_000, 500), (20, 30))
-    wide = cpu.pack(*random_field(count, (1.0, 1.0, 1.0), 0.5), 1e-6)
-    points = cpu.PointEvaluation(torch.rand(places, 3, generator=torch.Generator().manual_seed(4)))
+    wide = grids.pack(*random_field(count, (1.0, 1.0, 1.0), 0.5), 1e-6)
+    points = grids.PointEvaluation(
+        torch.rand(places, 3, generator=torch.Generator().manual_seed(4))
+    )
     ones = torch.ones(places)
     stack = open_stack(BEADS, small=options.small)
     camera = orbit_view(stack.box, 30.0, 20.0, 2 * min(stack.spacing))
@@ -117,7 +119,7 @@ def works(step: Step, options: Options) -> list[Work]:
         Work("voxel gather", voxels, lambda: grid.backward(packed, step.voxel_weights)),
         Work(
             "climb (an evaluation)",
-            pixels * cpu_views.EVALUATIONS,
+            pixels * mip.EVALUATIONS,
             lambda: climbed.forward(packed),
         ),
         Work("search (a bin)", bins, lambda: searched.forward(packed)),

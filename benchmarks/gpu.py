@@ -29,17 +29,21 @@ from benchmarks.machine import describe
 from benchmarks.page import write_tables
 from benchmarks.stacks import DENDRITE, DataMissingError, open_stack
 from benchmarks.tables import Cell, Table
-from napari_gaussfit._kernels import (
-    cuda,
-    cuda_gaussians,
-    cuda_launch,
-    cuda_relocation,
-    cuda_sums,
-    cuda_views,
-    why_not,
+from napari_gaussfit._kernels import why_not
+from napari_gaussfit._kernels.cpu.spline import SplineVolume
+from napari_gaussfit._kernels.cuda import (
+    backend,
+    grids,
+    mip,
+    relocation,
 )
-from napari_gaussfit._kernels.cpu_stacks import SplineVolume
-from napari_gaussfit._kernels.cuda_device import SIMULATED
+from napari_gaussfit._kernels.cuda import (
+    gaussians as cuda_gaussians,
+)
+from napari_gaussfit._kernels.cuda import (
+    launch as cuda_launch,
+)
+from napari_gaussfit._kernels.cuda.device import SIMULATED
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.fitting.cuda_relocation import filters_on
 from napari_gaussfit.fitting.memory import predict_device_memory
@@ -142,7 +146,7 @@ class Bench:
             taken = statistics.median(self.once(replay) for _ in range(self.turns))
             self.kernels[name_of(kernel)] = taken / self._launches
 
-        modules = (cuda_gaussians, cuda_relocation, cuda_sums, cuda_views)
+        modules = (cuda_gaussians, relocation, grids, mip)
         for module in modules:
             module.launch = timed
         try:
@@ -155,7 +159,7 @@ class Bench:
 def name_of(kernel: Any) -> str:
     """The module and name of a kernel."""
     function = kernel.fn if SIMULATED else kernel.py_func
-    return f"{function.__module__.rsplit('.', 1)[1]}.{function.__name__}"
+    return f"{function.__module__.partition('._kernels.')[2]}.{function.__name__}"
 
 
 class Sizes:
@@ -196,13 +200,13 @@ def time_grid(bench: Bench, sizes: Sizes) -> Row:
 
     parameters = [p.to(bench.device) for p in sizes.parameters()]
     grid = Grid(np.zeros(3, np.float32), np.ones(3, np.float32), sizes.shape)
-    evaluation = cuda.GridEvaluation(cuda.Grids.of([grid], bench.device))
+    evaluation = backend.GridEvaluation(backend.Grids.of([grid], bench.device))
     weights = torch.ones((1, *sizes.shape), device=bench.device)
 
     def call() -> None:
-        packed = cuda.pack(*parameters, CUTOFF)
+        packed = backend.pack(*parameters, CUTOFF)
         evaluation.forward(packed)
-        cuda.unpack_gradient(evaluation.backward(packed, weights), packed)
+        backend.unpack_gradient(evaluation.backward(packed, weights), packed)
 
     what = "voxelise, forward and backward"
     return _judged(what, f"{sizes.side}^3, {sizes.gaussians:,} Gaussians", bench.seconds(call))
@@ -211,12 +215,12 @@ def time_grid(bench: Bench, sizes: Sizes) -> Row:
 def time_views(bench: Bench, sizes: Sizes) -> Row:
     """Search, climb, and gather the gradients of all Gaussians, in all views at once."""
     parameters = [p.to(bench.device) for p in sizes.parameters()]
-    evaluation = cuda.MipEvaluation(cuda.Views.of(sizes.rays(), BIN_STEP, bench.device))
+    evaluation = backend.MipEvaluation(backend.Views.of(sizes.rays(), BIN_STEP, bench.device))
 
     def call() -> None:
-        packed = cuda.pack(*parameters, CUTOFF)
+        packed = backend.pack(*parameters, CUTOFF)
         images = evaluation.forward(packed)
-        cuda.unpack_gradient(evaluation.backward(packed, images), packed)
+        backend.unpack_gradient(evaluation.backward(packed, images), packed)
 
     seconds = bench.seconds(call)
     size = f"{sizes.views} views of {sizes.image}^2 rays, {sizes.gaussians:,} Gaussians"
@@ -228,9 +232,9 @@ def time_targets(bench: Bench, sizes: Sizes) -> Row:
     import numpy as np
 
     voxels = np.random.default_rng(3).random(sizes.shape, np.float32)
-    volume = cuda.Volume(SplineVolume(voxels, np.ones(3, np.float32)), bench.device)
-    evaluation = cuda.MipEvaluation(cuda.Views.of(sizes.rays(), BIN_STEP, bench.device))
-    evaluation.forward(cuda.pack(*(p.to(bench.device) for p in sizes.parameters()), CUTOFF))
+    volume = backend.Volume(SplineVolume(voxels, np.ones(3, np.float32)), bench.device)
+    evaluation = backend.MipEvaluation(backend.Views.of(sizes.rays(), BIN_STEP, bench.device))
+    evaluation.forward(backend.pack(*(p.to(bench.device) for p in sizes.parameters()), CUTOFF))
     seconds = bench.seconds(lambda: evaluation.target_of(volume))
     size = f"{sizes.views} views of {sizes.image}^2 rays, {sizes.side}^3 voxels"
     return ("targets at the maxima", size, 1e3 * seconds, None, "")
@@ -246,8 +250,8 @@ def time_relocation(bench: Bench, sizes: Sizes) -> list[Row]:
     number = 6 if sizes.small else sizes.gaussians
     gaussians = [p[:number].to(bench.device) for p in sizes.parameters()]
     scale = torch.ones(1, dtype=torch.float64, device=bench.device)
-    places = bench.seconds(lambda: cuda.sites(lacks, filters, most))
-    costs = bench.seconds(lambda: cuda.removal_costs(*gaussians, scale))
+    places = bench.seconds(lambda: backend.sites(lacks, filters, most))
+    costs = bench.seconds(lambda: backend.removal_costs(*gaussians, scale))
     return [
         ("places that lack a Gaussian", f"{sizes.side}^3 voxels", 1e3 * places, None, ""),
         ("costs of taking each away", f"{number:,} Gaussians", 1e3 * costs, None, ""),
@@ -260,12 +264,12 @@ def time_points(bench: Bench, sizes: Sizes) -> Row:
     means, cholesky, amplitudes = (p.to(bench.device) for p in field)
     places = torch.rand(sizes.points, 3, generator=torch.Generator().manual_seed(4))
     places = places.to(bench.device)
-    evaluation, weights = cuda.PointEvaluation(places), torch.ones(len(places)).to(bench.device)
+    evaluation, weights = backend.PointEvaluation(places), torch.ones(len(places)).to(bench.device)
 
     def ours() -> None:
-        packed = cuda.pack(means, cholesky, amplitudes, points.CUTOFF)
+        packed = backend.pack(means, cholesky, amplitudes, points.CUTOFF)
         evaluation.forward(packed)
-        cuda.unpack_gradient(evaluation.backward(packed, weights), packed)
+        backend.unpack_gradient(evaluation.backward(packed, weights), packed)
 
     def theirs() -> None:
         points.forward_and_backward(points.batched_solve, (means, cholesky, amplitudes), places)
@@ -294,7 +298,7 @@ def time_adam(bench: Bench, sizes: Sizes) -> Row:
     rates = rates.to(bench.device)
 
     def call() -> None:
-        cuda.adam_step(
+        backend.adam_step(
             (parameters[0], parameters[1], parameters[2]),
             (gradients[0], gradients[1], gradients[2]),
             (state[0], state[1], state[2]),

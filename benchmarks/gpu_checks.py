@@ -10,9 +10,12 @@ import torch
 
 from benchmarks.fields import random_field
 from benchmarks.tables import Cell, Table
-from napari_gaussfit._kernels import adam, cpu, cpu_views, cuda, reference
-from napari_gaussfit._kernels.cpu_stacks import SplineVolume
+from napari_gaussfit._kernels import reference
+from napari_gaussfit._kernels.cpu import grids, mip
+from napari_gaussfit._kernels.cpu.spline import SplineVolume
+from napari_gaussfit._kernels.cuda import backend as cuda
 from napari_gaussfit._kernels.geometry import Grid
+from napari_gaussfit._kernels.shared import adam
 from napari_gaussfit.fitting import relocation
 from napari_gaussfit.fitting.bounds import widen
 from napari_gaussfit.fitting.cuda_relocation import filters_on
@@ -136,7 +139,7 @@ class Checks:
         """Hold a MIP against the CPU's, and its gradient against the reference's of f there."""
         evaluation = cuda.MipEvaluation(rays, 1.0)
         found, gradients, weights = self._found(parameters, evaluation)
-        own = cpu_views.MipEvaluation(rays, 1.0).forward(cpu.pack(*parameters, CUTOFF))
+        own = mip.MipEvaluation(rays, 1.0).forward(grids.pack(*parameters, CUTOFF))
         leaves = [p.double().requires_grad_() for p in parameters]
         o, d = reference.origins_and_directions(rays, torch.float64)
         near, far = reference.clip(rays, torch.float64)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmarks.fields import pairs_per_volume
-from napari_gaussfit._kernels import cpu_views
-from napari_gaussfit._kernels.arithmetic import MOMENTS, PACKED
-from napari_gaussfit._kernels.footprint import FOOTPRINT
+from napari_gaussfit._kernels.cpu import mip
 from napari_gaussfit._kernels.reference import factors
+from napari_gaussfit._kernels.shared.footprint import FOOTPRINT
+from napari_gaussfit._kernels.shared.gaussian import MOMENTS, PACKED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,8 +89,8 @@ def of_grid(parameters: Parameters, cutoff: float, voxels: int, voxel: float) ->
     pairs, count = pairs_per_volume(cholesky, amplitudes, cutoff) / voxel, len(amplitudes)
     records = FLOAT * count * PACKED
     return {
-        "cuda_voxels.voxelise": Work(VOXEL * pairs, pairs, records + FLOAT * voxels),
-        "cuda_voxels.gather_moments": Work(
+        "cuda.grid_kernels.voxelise": Work(VOXEL * pairs, pairs, records + FLOAT * voxels),
+        "cuda.grid_kernels.gather_moments": Work(
             VOXEL_MOMENTS * pairs, pairs, records + FLOAT * (voxels + count * MOMENTS)
         ),
     }
@@ -106,16 +106,16 @@ def of_views(
     records = FLOAT * images * FOOTPRINT
     moments = FLOAT * len(parameters[0]) * MOMENTS
     return {
-        "cuda_rays.project": Work(
+        "cuda.mip_kernels.project": Work(
             FOOTPRINT_OF_ONE * images, 0.0, records + FLOAT * images * (PACKED + BOX)
         ),
-        "cuda_rays.search": Work(
+        "cuda.mip_kernels.search": Work(
             PROFILE * pairs + BIN * bins, 3 * pairs, records + FLOAT * 3 * pixels
         ),
-        "cuda_rays.climb": Work(
+        "cuda.mip_kernels.climb": Work(
             EVALUATIONS * CLIMB * pairs, EVALUATIONS * pairs, records + FLOAT * 5 * pixels
         ),
-        "cuda_rays.gather_moments": Work(
+        "cuda.mip_kernels.gather_moments": Work(
             PIXEL_MOMENTS * pairs, pairs, records + FLOAT * 4 * pixels + moments
         ),
     }
@@ -123,17 +123,17 @@ def of_views(
 
 def of_targets(views: Sequence[Rays], voxels: int) -> dict[str, Work]:
     """Work of reading a stack's spline where f is largest: a sample a pixel that sees the box."""
-    pixels = sum(int(hits.sum()) for hits in map(cpu_views.hits, views))
+    pixels = sum(int(hits.sum()) for hits in map(mip.hits, views))
     moved = FLOAT * (voxels + 4 * pixels)
-    return {"cuda_spline.sample_rays": Work(SAMPLE * pixels, 0.0, moved)}
+    return {"cuda.spline_kernels.sample_rays": Work(SAMPLE * pixels, 0.0, moved)}
 
 
 def of_points(count: int, points: int) -> dict[str, Work]:
     """Work of the dense field at points, forward and backward."""
     pairs, read = float(count * points), FLOAT * (count * PACKED + 3 * points)
     return {
-        "cuda_points.evaluate_dense": Work(POINT * pairs, pairs, read + FLOAT * points),
-        "cuda_points.gather_dense": Work(
+        "cuda.point_kernels.evaluate_dense": Work(POINT * pairs, pairs, read + FLOAT * points),
+        "cuda.point_kernels.gather_dense": Work(
             POINT_MOMENTS * pairs, pairs, read + FLOAT * (points + count * MOMENTS)
         ),
     }
@@ -141,7 +141,11 @@ def of_points(count: int, points: int) -> dict[str, Work]:
 
 def of_adam(count: int) -> dict[str, Work]:
     """Work of a step of Adam: parameters, gradients and moments read, all but gradients written."""
-    return {"cuda_adam.adam_step": Work(STEP_OF_ADAM * count, 0.0, FLOAT * count * (31 * 2 + 10))}
+    return {
+        "cuda.gaussian_kernels.adam_step": Work(
+            STEP_OF_ADAM * count, 0.0, FLOAT * count * (31 * 2 + 10)
+        )
+    }
 
 
 def pixel_pairs(

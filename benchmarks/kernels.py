@@ -21,13 +21,14 @@ from benchmarks.stacks import DENDRITE, open_stack
 from benchmarks.tables import Cell, Table
 from benchmarks.timing import Way, medians, with_kernels, with_torch
 from napari_gaussfit import _kernels
-from napari_gaussfit._kernels import cpu, cpu_views, reference
+from napari_gaussfit._kernels import reference
+from napari_gaussfit._kernels.cpu import grids, mip
 from napari_gaussfit._kernels.geometry import Grid, Rays
 
 if TYPE_CHECKING:
     from benchmarks.options import Options
     from benchmarks.stacks import Task
-    from napari_gaussfit._kernels.cpu_stacks import SplineVolume
+    from napari_gaussfit._kernels.cpu.spline import SplineVolume
     from napari_gaussfit.fitting.trainer import Trainer
 
 REFERENCE_PAIRS_AT_ONCE = 200_000
@@ -88,7 +89,7 @@ class Step:
     def pixel_points(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The maxima [B, 3] on rays that cross the box, as the kernels find them; weights [B]."""
         o, d = reference.origins_and_directions(self.rays, torch.float32)
-        hit = torch.from_numpy(cpu_views.hits(self.rays))
+        hit = torch.from_numpy(mip.hits(self.rays))
         return (o + self.depth[..., None] * d)[hit], self.pixel_weights[hit]
 
 
@@ -108,8 +109,8 @@ def next_step(trainer: Trainer) -> Step:
     stack, objective = trainer.working.stack, trainer.objective
     view = objective.views.view(objective.views.training[0])
     parameters, bin_step, cutoff = scaled(trainer), objective.search_step, objective.cutoff
-    search = cpu_views.MipEvaluation(view.rays, bin_step)
-    search.forward(cpu.pack(*parameters, cutoff))
+    search = mip.MipEvaluation(view.rays, bin_step)
+    search.forward(grids.pack(*parameters, cutoff))
     spacing = np.asarray(stack.spacing, np.float32)
     source = torch.Generator().manual_seed(1)
     return Step(

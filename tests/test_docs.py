@@ -65,7 +65,7 @@ def test_the_map_of_the_code_has_every_folder_and_what_lies_in_none() -> None:
     mapped = mapped.split("Imports run downwards")[0]
     package = CHECKOUT / "src" / "napari_gaussfit"
     folders = {path.parent.relative_to(package).as_posix() for path in package.rglob("*.py")}
-    lines = set(re.findall(r"^ +([\w/]+)/  ", mapped, re.MULTILINE))
+    lines = set(re.findall(r"^ +([\w/]+)/ ", mapped, re.MULTILINE))
     named = set(re.findall(r"(?<![\w*])\w+\.py\b", mapped))
     assert not folders - {"."} - lines
     assert not {path.name for path in package.glob("*.py")} - {"__init__.py"} - named

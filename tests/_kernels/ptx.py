@@ -20,53 +20,61 @@ import torch
 from numba import cuda, types
 from scenes import FIELDS, make_grid, make_rays
 
-from napari_gaussfit._kernels import cuda as backend
-from napari_gaussfit._kernels import (
-    cuda_adam,
-    cuda_device,
-    cuda_gaussians,
-    cuda_losses,
-    cuda_matches,
-    cuda_objective,
-    cuda_overlaps,
-    cuda_points,
-    cuda_projections,
-    cuda_rays,
-    cuda_relocation,
-    cuda_selection,
-    cuda_spline,
-    cuda_stacks,
-    cuda_sums,
-    cuda_views,
-    cuda_voxels,
-    cuda_widen,
+from napari_gaussfit._kernels import cuda_selection
+from napari_gaussfit._kernels.cpu.spline import SplineVolume
+from napari_gaussfit._kernels.cuda import (
+    backend,
+    gaussian_kernels,
+    gaussians,
+    grid_kernels,
+    grids,
+    match_kernels,
+    mip_kernels,
+    objective,
+    overlap_kernels,
+    point_kernels,
+    profile_kernels,
+    spline,
+    spline_kernels,
+    widen,
 )
-from napari_gaussfit._kernels.arithmetic import exp2_negative
-from napari_gaussfit._kernels.cpu_stacks import SplineVolume
-from napari_gaussfit._kernels.cuda_graphs import Graphs
+from napari_gaussfit._kernels.cuda import (
+    device as cuda_device,
+)
+from napari_gaussfit._kernels.cuda import (
+    losses as cuda_losses,
+)
+from napari_gaussfit._kernels.cuda import (
+    mip as cuda_mip,
+)
+from napari_gaussfit._kernels.cuda import (
+    relocation as cuda_relocation,
+)
+from napari_gaussfit._kernels.cuda.graphs import Graphs
+from napari_gaussfit._kernels.shared.gaussian import exp2_negative
 from napari_gaussfit.fitting.cuda_relocation import CapturedRelocation
 from napari_gaussfit.fitting.cuda_steps import State
 
 KERNELS = (
-    cuda_adam,
+    gaussian_kernels,
     cuda_device,
     cuda_losses,
-    cuda_matches,
-    cuda_overlaps,
-    cuda_points,
-    cuda_projections,
-    cuda_rays,
+    match_kernels,
+    overlap_kernels,
+    point_kernels,
+    profile_kernels,
+    mip_kernels,
     cuda_selection,
-    cuda_spline,
-    cuda_voxels,
-    cuda_widen,
+    spline_kernels,
+    grid_kernels,
+    widen,
 )
-LAUNCHING = (cuda_gaussians, cuda_objective, cuda_relocation, cuda_stacks, cuda_sums, cuda_views)
+LAUNCHING = (gaussians, objective, cuda_relocation, spline, grids, cuda_mip)
 IN_DOUBLE = {
-    "cuda_overlaps.spread",
-    "cuda_overlaps.removal_costs",
-    "cuda_overlaps.choose",
-    "cuda_overlaps.put_down",
+    "cuda.overlap_kernels.spread",
+    "cuda.overlap_kernels.removal_costs",
+    "cuda.overlap_kernels.choose",
+    "cuda.overlap_kernels.put_down",
 }
 """Kernels of a relocation, one in 25 steps: costs are differences in which most digits cancel."""
 ELEMENTS = {
@@ -89,7 +97,7 @@ class Device:
 def all_kernels() -> dict[str, Any]:
     """Every kernel of the backend, by its name."""
     return {
-        f"{module.__name__.rsplit('.', 1)[1]}.{name}": value
+        f"{module.__name__.partition('._kernels.')[2]}.{name}": value
         for module in KERNELS
         for name, value in vars(module).items()
         if hasattr(value, "py_func")
@@ -124,10 +132,10 @@ def launched_types() -> Signatures:
     packed, rays = backend.pack(*leaves, 1e-5), make_rays("pinhole", (10, 11))
     mip = backend.MipEvaluation(rays, 0.5)
     mip.forward(packed)
-    cuda_views.FEW_TILES = 0
+    cuda_mip.FEW_TILES = 0
     for evaluation in (
         backend.PointEvaluation(torch.rand(100, 3)),
-        backend.PointEvaluation(torch.rand(2 * cuda_sums.DENSE_POINTS, 3)),
+        backend.PointEvaluation(torch.rand(2 * grids.DENSE_POINTS, 3)),
         backend.GridEvaluation(make_grid((8, 9, 10))),
         mip,
         backend.SoftMipEvaluation(rays, 0.5),

@@ -30,34 +30,47 @@ from scenes import (
 from torch import Tensor
 
 from napari_gaussfit import _kernels
-from napari_gaussfit._kernels import (
-    Rays,
-    adam,
-    cpu,
-    cpu_views,
-    cuda,
-    cuda_adam,
-    cuda_device,
-    cuda_gaussians,
-    cuda_losses,
-    cuda_matches,
-    cuda_objective,
-    cuda_overlaps,
-    cuda_points,
-    cuda_projections,
-    cuda_rays,
-    cuda_relocation,
-    cuda_selection,
-    cuda_spline,
-    cuda_stacks,
-    cuda_sums,
-    cuda_views,
-    cuda_voxels,
-    cuda_widen,
-    reference,
+from napari_gaussfit._kernels import Rays, cuda_selection, reference
+from napari_gaussfit._kernels.cpu import grids, mip
+from napari_gaussfit._kernels.cpu.spline import SplineVolume
+from napari_gaussfit._kernels.cuda import (
+    backend as cuda,
 )
-from napari_gaussfit._kernels.cpu_stacks import SplineVolume
-from napari_gaussfit._kernels.cuda_launch import launch
+from napari_gaussfit._kernels.cuda import (
+    device as cuda_device,
+)
+from napari_gaussfit._kernels.cuda import (
+    gaussian_kernels,
+    gaussians,
+    grid_kernels,
+    losses,
+    match_kernels,
+    mip_kernels,
+    overlap_kernels,
+    point_kernels,
+    profile_kernels,
+    spline_kernels,
+)
+from napari_gaussfit._kernels.cuda import (
+    grids as cuda_grids,
+)
+from napari_gaussfit._kernels.cuda import (
+    mip as cuda_mip,
+)
+from napari_gaussfit._kernels.cuda import (
+    objective as cuda_objective,
+)
+from napari_gaussfit._kernels.cuda import (
+    relocation as cuda_relocation,
+)
+from napari_gaussfit._kernels.cuda import (
+    spline as cuda_spline,
+)
+from napari_gaussfit._kernels.cuda import (
+    widen as cuda_widen,
+)
+from napari_gaussfit._kernels.cuda.launch import launch
+from napari_gaussfit._kernels.shared import adam
 from napari_gaussfit.fitting import (
     cuda_relocation as captured_relocation,
 )
@@ -76,20 +89,20 @@ from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.synthetic.phantoms import beads
 
 KERNELS = (
-    cuda_adam,
+    gaussian_kernels,
     cuda_device,
-    cuda_losses,
-    cuda_matches,
-    cuda_overlaps,
-    cuda_points,
-    cuda_projections,
-    cuda_rays,
+    losses,
+    match_kernels,
+    overlap_kernels,
+    point_kernels,
+    profile_kernels,
+    mip_kernels,
     cuda_selection,
-    cuda_spline,
-    cuda_voxels,
+    spline_kernels,
+    grid_kernels,
     cuda_widen,
 )
-LAUNCHING = (cuda_gaussians, cuda_objective, cuda_relocation, cuda_stacks, cuda_sums, cuda_views)
+LAUNCHING = (gaussians, cuda_objective, cuda_relocation, cuda_spline, cuda_grids, cuda_mip)
 SMALL = {"overlapping": 10, "elongated": 8, "tiny": 12, "outside": 10, "one": 1}
 OF_PEAK = 1e-3
 """How far a MIP may be from the CPU's: on a flat top, four evaluations do not reach the mode."""
@@ -124,7 +137,7 @@ def every_kernel_runs(pytestconfig: pytest.Config) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def cuda_in_place_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Public operations on CPU tensors go to the CUDA backend."""
-    monkeypatch.setattr(_kernels, "_HOMES", {"numba": ("cuda",)})
+    monkeypatch.setattr(_kernels, "_HOMES", {"numba": ("cuda.backend",)})
     _kernels._part.cache_clear()
     yield
     _kernels._part.cache_clear()
@@ -157,7 +170,7 @@ def some_points(count: int) -> Tensor:
 
 @pytest.mark.parametrize("dense_points", [0, 4096], ids=["culled", "dense"])
 def test_f_at_points(small: Field, dense_points: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_sums, "DENSE_POINTS", dense_points)
+    monkeypatch.setattr(cuda_grids, "DENSE_POINTS", dense_points)
     points = some_points(70)
     assert_agrees(
         small,
@@ -199,7 +212,7 @@ def test_a_gaussian_that_is_not_finite_is_nowhere(
     grown = (with_far_ones if what in FAR else spoilt)(field, what).leaves(torch.float32)
     leaves = field.leaves(torch.float32)
     if what in FAR:  # unlike a device's exp2, the simulator's never is 0
-        monkeypatch.setattr(cuda_sums, "DENSE_POINTS", 0)
+        monkeypatch.setattr(cuda_grids, "DENSE_POINTS", 0)
     grid = make_grid((2, 5, 9))
     operations: list[Operation] = [
         lambda *p: _kernels.evaluate(*p, points, cutoff=CUTOFF),
@@ -229,16 +242,16 @@ def test_line_integral_of_gaussians_far_wider_than_the_box(image: Rays) -> None:
 @pytest.fixture(autouse=True)
 def images_of_many_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if they had: of the kernels with several threads a pixel there are tests of their own."""
-    monkeypatch.setattr(cuda_views, "FEW_TILES", 0)
+    monkeypatch.setattr(cuda_mip, "FEW_TILES", 0)
 
 
 @pytest.fixture
 def images_of_few_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """With two threads a pixel: the simulator has a thread of Python for each."""
-    monkeypatch.setattr(cuda_views, "FEW_TILES", 1 << 30)
-    monkeypatch.setattr(cuda_rays, "SPLIT", 2)
-    monkeypatch.setattr(cuda_rays, "search_split", cuda_rays.make_search(2))
-    monkeypatch.setattr(cuda_rays, "climb_split", cuda_rays.make_climb(2))
+    monkeypatch.setattr(cuda_mip, "FEW_TILES", 1 << 30)
+    monkeypatch.setattr(mip_kernels, "SPLIT", 2)
+    monkeypatch.setattr(mip_kernels, "search_split", mip_kernels.make_search(2))
+    monkeypatch.setattr(mip_kernels, "climb_split", mip_kernels.make_climb(2))
 
 
 def test_mip_is_the_cpu_backends_and_its_gradient_that_of_f_there(
@@ -248,7 +261,7 @@ def test_mip_is_the_cpu_backends_and_its_gradient_that_of_f_there(
     evaluation = cuda.MipEvaluation(image, small.narrowest)
     packed = cuda.pack(*single, CUTOFF)
     value = evaluation.forward(packed)
-    own = cpu_views.MipEvaluation(image, small.narrowest).forward(cpu.pack(*single, CUTOFF))
+    own = mip.MipEvaluation(image, small.narrowest).forward(grids.pack(*single, CUTOFF))
     worst = float((value - own).abs().max() / own.max())
     assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
     weights = torch.randn(value.shape, generator=torch.Generator().manual_seed(4))
@@ -307,10 +320,10 @@ def test_several_threads_a_pixel_find_what_one_does(image: Rays) -> None:
     packed = cuda.pack(*few("overlapping").leaves(torch.float32), CUTOFF)
     evaluation = cuda.MipEvaluation(image, 0.4)
     found = evaluation.forward(packed)
-    own = cpu_views.MipEvaluation(image, 0.4).forward(
-        cpu.pack(*few("overlapping").leaves(torch.float32), CUTOFF)
+    own = mip.MipEvaluation(image, 0.4).forward(
+        grids.pack(*few("overlapping").leaves(torch.float32), CUTOFF)
     )
-    assert int(evaluation.views.searches[0, cuda_rays.BIN_COUNT]) > cuda_rays.BINS_OF_SPLIT
+    assert int(evaluation.views.searches[0, mip_kernels.BIN_COUNT]) > mip_kernels.BINS_OF_SPLIT
     worst = float((found - own).abs().max() / own.max())
     assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
 
@@ -319,9 +332,9 @@ def test_long_rays_are_searched_in_pieces(image: Rays) -> None:
     """More bins than shared memory holds."""
     leaves = few("tiny").leaves(torch.float32)
     table = cuda.Views.of([image], 0.15, torch.device("cpu"))
-    assert int(table.searches[0, cuda_rays.BIN_COUNT]) > 2 * cuda_rays.BINS
+    assert int(table.searches[0, mip_kernels.BIN_COUNT]) > 2 * mip_kernels.BINS
     found = _kernels.mip(*leaves, image, cutoff=CUTOFF, bin_step=0.15)
-    own = cpu_views.MipEvaluation(image, 0.15).forward(cpu.pack(*leaves, CUTOFF))
+    own = mip.MipEvaluation(image, 0.15).forward(grids.pack(*leaves, CUTOFF))
     worst = float((found - own).abs().max().detach() / own.max())
     assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
 
@@ -330,37 +343,37 @@ def assert_mip_of_a_crowd_is_the_cpus() -> None:
     """Hold the MIP of more Gaussians than a block has threads against the CPU backend's."""
     field = FIELDS["overlapping"](seed=2)
     leaves = [torch.cat([p, p.flip(0)]) for p in field.leaves(torch.float32)]
-    assert len(leaves[0]) > cuda_rays.TILE_PIXELS
+    assert len(leaves[0]) > mip_kernels.TILE_PIXELS
     rays = make_rays("orthographic", (4, 4))
     found = _kernels.mip(*leaves, rays, cutoff=CUTOFF, bin_step=2.0)
-    own = cpu_views.MipEvaluation(rays, 2.0).forward(cpu.pack(*leaves, CUTOFF))
+    own = mip.MipEvaluation(rays, 2.0).forward(grids.pack(*leaves, CUTOFF))
     worst = float((found - own).abs().max().detach() / own.max())
     assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
 
 
 def test_crowded_tiles_take_their_gaussians_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """More Gaussians at a tile than shared memory holds."""
-    for module in (cuda_device, cuda_rays):
+    for module in (cuda_device, mip_kernels):
         monkeypatch.setattr(module, "SHARE", 1)
-    monkeypatch.setattr(cuda_rays, "FOUND", cuda_rays.TILE_PIXELS)
-    monkeypatch.setattr(cuda_rays, "search", cuda_rays.make_search(1))
-    monkeypatch.setattr(cuda_rays, "climb", cuda_rays.make_climb(1))
+    monkeypatch.setattr(mip_kernels, "FOUND", mip_kernels.TILE_PIXELS)
+    monkeypatch.setattr(mip_kernels, "search", mip_kernels.make_search(1))
+    monkeypatch.setattr(mip_kernels, "climb", mip_kernels.make_climb(1))
     assert_mip_of_a_crowd_is_the_cpus()
 
 
 def test_a_climb_that_more_gaussians_reach_than_are_kept_looks_at_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cuda_rays, "KEPT", 1)
-    monkeypatch.setattr(cuda_rays, "climb", cuda_rays.make_climb(1))
+    monkeypatch.setattr(mip_kernels, "KEPT", 1)
+    monkeypatch.setattr(mip_kernels, "climb", mip_kernels.make_climb(1))
     assert_mip_of_a_crowd_is_the_cpus()
 
 
 def test_a_cell_whose_list_is_too_long_takes_the_larger_cells(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cuda_rays, "LEAST_ROOM", 1)
-    monkeypatch.setattr(cuda_rays, "ROOM", 1000)
+    monkeypatch.setattr(mip_kernels, "LEAST_ROOM", 1)
+    monkeypatch.setattr(mip_kernels, "ROOM", 1000)
     assert_mip_of_a_crowd_is_the_cpus()
 
 
@@ -368,9 +381,9 @@ def test_tiles_work_on_a_few_records_at_a_time(
     monkeypatch: pytest.MonkeyPatch, image: Rays
 ) -> None:
     """More Gaussians at a tile than are copied to shared memory at once."""
-    for module in (cuda_device, cuda_points, cuda_projections, cuda_rays, cuda_voxels):
+    for module in (cuda_device, point_kernels, profile_kernels, mip_kernels, grid_kernels):
         monkeypatch.setattr(module, "RECORDS", 4)
-    monkeypatch.setattr(cuda_sums, "DENSE_POINTS", 0)
+    monkeypatch.setattr(cuda_grids, "DENSE_POINTS", 0)
     field, points, grid = few("overlapping"), some_points(20), make_grid((3, 4, 5))
     assert_agrees(
         field,
@@ -492,7 +505,7 @@ def test_lists_hold_just_the_gaussians_that_reach_each_cell() -> None:
     generator = np.random.default_rng(3)
     low = generator.integers(-3, 12, (1, 3, 300))
     boxes = np.stack([low, low + generator.integers(-1, 5, low.shape)], 2).reshape(1, 6, 300)
-    lists = cuda_gaussians.Lists(torch.from_numpy(boxes.astype(np.int32)), (4, 8, 5), (7, 9, 11))
+    lists = gaussians.Lists(torch.from_numpy(boxes.astype(np.int32)), (4, 8, 5), (7, 9, 11))
     number = 0
     for z in range(2):
         for y in range(2):

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_gaussfit._kernels import adam, cpu, reference
+from napari_gaussfit._kernels import reference
+from napari_gaussfit._kernels.cpu import grids
+from napari_gaussfit._kernels.shared import adam
 
 if TYPE_CHECKING:
     from scenes import Field
@@ -23,7 +25,7 @@ def test_steps_agree_with_the_reference(overlapping: Field) -> None:
     true_moments = tuple(torch.zeros(shape, dtype=torch.float64) for shape in shapes)
     for _ in range(5):
         gradients = tuple(torch.randn(p.shape, generator=generator) for p in found)
-        cpu.adam_step(found, gradients, found_moments, rates)
+        grids.adam_step(found, gradients, found_moments, rates)
         reference.adam_step(
             true,
             tuple(g.double() for g in gradients),
@@ -45,7 +47,7 @@ def test_a_step_changes_the_tensors_memory_however_it_is_strided(overlapping: Fi
     before = [p.clone() for p in plain]
     for parameters in (plain, strided):
         moments = tuple(torch.zeros(shape) for shape in ((count, 10), (count, 10), (count,)))
-        cpu.adam_step(parameters, gradients, moments, torch.full((10,), 0.05))
+        grids.adam_step(parameters, gradients, moments, torch.full((10,), 0.05))
     for known, one, other in zip(before, plain, strided, strict=True):
         assert not torch.equal(known, one)
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)

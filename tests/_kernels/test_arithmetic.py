@@ -10,8 +10,9 @@ import pytest
 import torch
 from numba import njit
 
-from napari_gaussfit._kernels import arithmetic, cpu, profiles
+from napari_gaussfit._kernels.cpu import grids
 from napari_gaussfit._kernels.reference import factors
+from napari_gaussfit._kernels.shared import gaussian, profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from scenes import Field
 
-    from napari_gaussfit._kernels.arithmetic import Array
+    from napari_gaussfit._kernels.shared.gaussian import Array
 
 
 def over_arrays(function: Callable[[Any], Any]) -> Callable[[ArrayLike], Array]:
@@ -41,12 +42,12 @@ def over_arrays(function: Callable[[Any], Any]) -> Callable[[ArrayLike], Array]:
 
 @pytest.fixture(scope="module")
 def exp2() -> Callable[[ArrayLike], Array]:
-    return over_arrays(arithmetic.exp2_negative)
+    return over_arrays(gaussian.exp2_negative)
 
 
 @pytest.fixture(scope="module")
 def log2() -> Callable[[ArrayLike], Array]:
-    return over_arrays(arithmetic.log2_positive)
+    return over_arrays(gaussian.log2_positive)
 
 
 def test_exp2_is_right_to_two_parts_in_ten_million(exp2: Callable[..., Array]) -> None:
@@ -66,18 +67,18 @@ def test_exp2_never_becomes_a_denormal(exp2: Callable[..., Array]) -> None:
 
 
 def test_a_packed_gaussian_has_the_inverse_of_its_factor(overlapping: Field) -> None:
-    packed = cpu.pack(*overlapping.leaves(torch.float32), 1e-6)
+    packed = grids.pack(*overlapping.leaves(torch.float32), 1e-6)
     inverse = torch.linalg.inv(factors(overlapping.cholesky.double()))
     lower = inverse[:, [0, 1, 1, 2, 2, 2], [0, 0, 1, 0, 1, 2]] * math.sqrt(0.5 / math.log(2))
-    found = packed[:, arithmetic.FACTOR : arithmetic.FACTOR + 6]
+    found = packed[:, gaussian.FACTOR : gaussian.FACTOR + 6]
     np.testing.assert_allclose(found, lower.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_gaussian_below_the_cutoff_has_no_reach(overlapping: Field) -> None:
     overlapping.amplitudes[:3] = torch.tensor([0.1, 0.0, -0.1])
-    packed = cpu.pack(*overlapping.leaves(torch.float32), 0.15)
-    assert (packed[:3, arithmetic.RADIUS2] < 0).all()
-    assert (packed[3:, arithmetic.RADIUS2] > 0).all()
+    packed = grids.pack(*overlapping.leaves(torch.float32), 0.15)
+    assert (packed[:3, gaussian.RADIUS2] < 0).all()
+    assert (packed[3:, gaussian.RADIUS2] > 0).all()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_moments_along_a_line_agree_with_quadrature(low: float, high: float) -> 
     x = np.linspace(max(low, -8.0), min(high, 8.0), 200_001)
     e = np.exp2(-m - a * x * x)
     true = [np.trapezoid(e * x**n, x) for n in range(3)]
-    found = njit(profiles.line_moments)(*map(np.float32, (m, a, low, high)))
+    found = njit(profile.line_moments)(*map(np.float32, (m, a, low, high)))
     np.testing.assert_allclose(found, true, rtol=1e-5, atol=1e-6 * true[0])
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_gaussfit._kernels.arithmetic import NOWHERE
-from napari_gaussfit._kernels.cpu_boxes import Tiles, list_meeting
+from napari_gaussfit._kernels.cpu.boxes import Tiles, list_meeting
+from napari_gaussfit._kernels.shared.gaussian import NOWHERE
 
 
 @pytest.mark.parametrize("tiles", [(1, 1, 1), (3, 1, 2), (4, 5, 6)])

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(_kernels.__file__).parent
-CPU = sorted(path.stem for path in HERE.glob("cpu*.py"))
-CUDA = sorted(path.stem for path in HERE.glob("cuda*.py") if path.stem != "cuda_probe")
+CPU = sorted(f"cpu.{path.stem}" for path in HERE.glob("cpu/[!_]*.py"))
+CUDA = sorted(f"cuda.{path.stem}" for path in HERE.glob("cuda/[!_]*.py") if path.stem != "probe")
 
 PACKED_AMPLITUDE = """
 import torch
-from napari_gaussfit._kernels import cpu
+from napari_gaussfit._kernels.cpu import grids
 one = torch.ones(1)
-print(float(cpu.pack(torch.zeros(1, 3), torch.zeros(1, 6), one, 1e-6)[0, 0]))
-print(sum(cpu._pack_all.stats.cache_hits.values()))
-print(cpu._pack_all.stats.cache_path)
+print(float(grids.pack(torch.zeros(1, 3), torch.zeros(1, 6), one, 1e-6)[0, 0]))
+print(sum(grids._pack_all.stats.cache_hits.values()))
+print(grids._pack_all.stats.cache_path)
 """
 
 
@@ -105,7 +105,7 @@ def test_both_backends_have_kernels_that_are_kept() -> None:
 def test_a_kernel_is_kept_until_a_function_that_it_calls_is_changed(copy: Path) -> None:
     assert run(copy, "-c", PACKED_AMPLITUDE)[:2] == ["1.0", "0"]
     assert run(copy, "-c", PACKED_AMPLITUDE)[:2] == ["1.0", "1"]
-    source = copy / "napari_gaussfit" / "_kernels" / "arithmetic.py"
+    source = copy / "napari_gaussfit" / "_kernels" / "shared" / "gaussian.py"
     text = source.read_text(encoding="utf-8")
     old, new = "AMPLITUDE] = amplitude", "AMPLITUDE] = F(3) * amplitude"
     assert text.count(old) == 1
@@ -122,14 +122,17 @@ def test_a_change_of_device_functions_is_one_of_the_kernels_that_call_them(
 
     def stamps() -> dict[str, str]:
         compiled.stamp_of.cache_clear()
-        return {path.stem: compiled.stamp_of(path) for path in kernels.glob("c*_*.py")}
+        return {
+            f"{path.parent.name}.{path.stem}": compiled.stamp_of(path)
+            for path in kernels.glob("c*/[!_]*.py")
+        }
 
     before = stamps()
-    with (kernels / "cuda_device.py").open("a") as file:
+    with (kernels / "cuda" / "device.py").open("a") as file:
         file.write("# changed\n")
     changed = {name for name, stamp in stamps().items() if stamp != before[name]}
-    assert {"cuda_device", "cuda_points", "cuda_rays", "cuda_voxels"} <= changed
-    assert not {name for name in changed if name.startswith("cpu")}
+    assert {"cuda.device", "cuda.point_kernels", "cuda.mip_kernels", "cuda.grid_kernels"} <= changed
+    assert not {name for name in changed if name.startswith("cpu.")}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders of Windows are not made read-only so")

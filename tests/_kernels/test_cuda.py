@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from napari_gaussfit import _kernels
-from napari_gaussfit._kernels import cuda_launch, cuda_probe
+from napari_gaussfit._kernels.cuda import launch, probe
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -72,20 +72,20 @@ def test_numba_is_given_one_object_for_a_stream(monkeypatch: pytest.MonkeyPatch)
     from numba import cuda
 
     monkeypatch.setattr(cuda, "external_stream", lambda _: object())
-    cuda_launch._stream.cache_clear()
-    first = cuda_launch._stream(0, 7)
-    assert cuda_launch._stream(0, 7) is first
-    assert cuda_launch._stream(0, 8) is not first
-    assert cuda_launch._stream(1, 7) is not first
-    cuda_launch._stream.cache_clear()
+    launch._stream.cache_clear()
+    first = launch._stream(0, 7)
+    assert launch._stream(0, 7) is first
+    assert launch._stream(0, 8) is not first
+    assert launch._stream(1, 7) is not first
+    launch._stream.cache_clear()
 
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """Reasons are kept between calls: ask anew, and let nobody else believe what is pretended."""
-    cuda_probe.why_not.cache_clear()
+    probe.why_not.cache_clear()
     yield
-    cuda_probe.why_not.cache_clear()
+    probe.why_not.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh")
@@ -122,7 +122,7 @@ class TestWhyNot:
             _kernels.device_named("cuda")
 
     def test_no_numba_cuda(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cuda_probe, "find_spec", lambda _: None)
+        monkeypatch.setattr(probe, "find_spec", lambda _: None)
         with pytest.raises(SettingsError, match=r"install napari-gaussfit\[cuda12\]"):
             _kernels.device_named("cuda")
 
@@ -174,13 +174,13 @@ class TestWhyNot:
                 raise PackageNotFoundError(name)
             return packages[name]
 
-        monkeypatch.setattr(cuda_probe, "version", version)
+        monkeypatch.setattr(probe, "version", version)
 
         def fail(_: object) -> None:
             message = "ERROR_INVALID_PTX"
             raise RuntimeError(message)
 
-        monkeypatch.setattr(cuda_probe, "_try", fail)
+        monkeypatch.setattr(probe, "_try", fail)
         with pytest.raises(SettingsError, match=r"Thing 1 \(ERROR_INVALID_PTX\); ") as refused:
             _kernels.device_named("cuda")
         assert advice in str(refused.value)
@@ -194,7 +194,7 @@ class TestWhyNot:
         assert _kernels.fallback("cpu") is None, "it was asked for"
 
     def test_auto_takes_cuda_once_a_kernel_has_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cuda_probe, "_try", lambda _: None)
+        monkeypatch.setattr(probe, "_try", lambda _: None)
         assert _kernels.device_named("auto") == torch.device("cuda")
         assert _kernels.fallback("auto") is None
         assert _kernels.backend_name(torch.device("cuda", 0)) == "numba-cuda"

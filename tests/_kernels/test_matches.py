@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, maximum_filter
 
-from napari_gaussfit._kernels import cpu_matches
+from napari_gaussfit._kernels.cpu import relocation_kernels
 from napari_gaussfit.fitting.relocation import SHAPES, filters, worth
 
 VOLUMES = [(20, 30, 40), (1, 17, 33), (3, 2, 50), (40, 1, 1), (2, 60, 5)]
@@ -24,7 +24,7 @@ def test_gains_are_those_of_filtering_with_each_shape(volume: tuple[int, int, in
     worths = np.array([worth(shape) for shape in SHAPES])
     # In uneven pieces: no plane is done twice, and none is forgotten.
     for first, end in ((0, 1), (1, volume[0])):
-        cpu_matches.match_planes(residual, shaped, worths, gains, which, first, end)
+        relocation_kernels.match_planes(residual, shaped, worths, gains, which, first, end)
     filtered = [
         gaussian_filter(residual.astype(float), shape, mode="constant", truncate=3.0)
         for shape in SHAPES
@@ -45,7 +45,7 @@ def test_maxima_are_the_largest_within_reach(volume: tuple[int, int, int]) -> No
     gains = np.maximum(noise(volume), 0)
     top = np.empty(volume, np.bool_)
     for first, end in ((0, 1), (1, volume[0])):
-        cpu_matches.mark_maxima(gains, (1, 2, 2), top, first, end)
+        relocation_kernels.mark_maxima(gains, (1, 2, 2), top, first, end)
     largest = (gains == maximum_filter(gains, size=(3, 5, 5))) & (gains > 0)
     assert largest.any()
     assert np.array_equal(top, largest)

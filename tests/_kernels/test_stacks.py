@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
 
-from napari_gaussfit._kernels import Rays, cpu_stacks, reference
-from napari_gaussfit._kernels.cpu_stacks import SLACK, SplineVolume
-from napari_gaussfit._kernels.cpu_views import view_of
-from napari_gaussfit._kernels.spline import STEP
+from napari_gaussfit._kernels import Rays, reference
+from napari_gaussfit._kernels.cpu import spline as cpu_spline
+from napari_gaussfit._kernels.cpu.mip import view_of
+from napari_gaussfit._kernels.cpu.spline import SLACK, SplineVolume
+from napari_gaussfit._kernels.shared.spline import STEP
 from napari_gaussfit.model.camera import look_at, orbit_view
 
 Array = NDArray[np.float32]
@@ -40,7 +41,7 @@ def volume(
 ) -> SplineVolume:
     """A spline whose bounds are as fine as a small stack's, or as coarse as a large one's."""
     if request.param == "voxels":
-        monkeypatch.setattr(cpu_stacks, "MOST_HALVED", 0)
+        monkeypatch.setattr(cpu_spline, "MOST_HALVED", 0)
     return SplineVolume(voxels, SPACING)
 
 

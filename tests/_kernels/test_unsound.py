@@ -12,9 +12,9 @@ from hostile_gaussians import FAR, UNSOUND, spoilt, with_far_ones
 from scenes import CUTOFF, FIELDS, SIZE, Field, Operation, make_grid, make_rays
 
 from napari_gaussfit import _kernels
-from napari_gaussfit._kernels import cpu
-from napari_gaussfit._kernels.arithmetic import FACTOR, RADIUS2
-from napari_gaussfit._kernels.cpu_stacks import SplineVolume
+from napari_gaussfit._kernels.cpu import grids
+from napari_gaussfit._kernels.cpu.spline import SplineVolume
+from napari_gaussfit._kernels.shared.gaussian import FACTOR, RADIUS2
 from napari_gaussfit.errors import StackError
 
 POINTS = torch.rand(300, 3, generator=torch.Generator().manual_seed(3)) * torch.tensor(SIZE)
@@ -83,7 +83,7 @@ def test_gaussians_far_away_cost_nothing() -> None:
 
 
 def test_what_is_nowhere_is_packed_in_finite_numbers(field: Field) -> None:
-    packed = cpu.pack(*spoilt(field, "a width that is NaN").leaves(torch.float32), CUTOFF)
+    packed = grids.pack(*spoilt(field, "a width that is NaN").leaves(torch.float32), CUTOFF)
     assert np.isfinite(packed).all()
     assert (packed[[0, -1], RADIUS2] < 0).all()
     assert (packed[1:-1, RADIUS2] > 0).all()

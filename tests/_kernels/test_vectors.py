@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from napari_gaussfit._kernels import arithmetic, vectors
-from napari_gaussfit._kernels.arithmetic import F
-from napari_gaussfit._kernels.vectors import (
+from napari_gaussfit._kernels.cpu import simd
+from napari_gaussfit._kernels.cpu.simd import (
     WIDTH,
     add_to,
     filled,
@@ -20,6 +19,8 @@ from napari_gaussfit._kernels.vectors import (
     up_to,
     weighted,
 )
+from napari_gaussfit._kernels.shared import gaussian
+from napari_gaussfit._kernels.shared.gaussian import F
 
 SOME = np.random.default_rng(3).uniform(0.1, 9.0, (3, 2 * WIDTH)).astype(np.float32)
 
@@ -40,7 +41,7 @@ def of_vectors(a, b, number):  # noqa: ANN001, ANN201 (numba's vectors are no ty
         min(number, a),
         np.floor(a),
         math.sqrt(a),
-        arithmetic.exp2_negative(-a),
+        gaussian.exp2_negative(-a),
     )
 
 
@@ -99,8 +100,8 @@ def _reduced(row: np.ndarray, last: int) -> tuple[float, float, float, float]:
     vector = load(row, (0,))
     return (
         total(vector),
-        vectors.lowest(vector),
-        vectors.highest(vector),
+        simd.lowest(vector),
+        simd.highest(vector),
         total(up_to(last, vector, F(0.0))),
     )
 

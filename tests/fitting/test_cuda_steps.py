@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("numba_cuda", reason="numba-cuda is for Linux and Windows")
 
-from napari_gaussfit._kernels.cuda_graphs import Graphs
+from napari_gaussfit._kernels.cuda.graphs import Graphs
 from napari_gaussfit.fitting.cuda_steps import CapturedSteps, Rules, State
 
 

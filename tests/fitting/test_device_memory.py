@@ -12,8 +12,8 @@ import torch
 pytest.importorskip("numba_cuda", reason="numba-cuda is for Linux and Windows")
 
 from napari_gaussfit import FitSettings, _kernels
-from napari_gaussfit._kernels.cuda_graphs import Graphs
-from napari_gaussfit._kernels.cuda_memory import room_on
+from napari_gaussfit._kernels.cuda.graphs import Graphs
+from napari_gaussfit._kernels.cuda.memory import room_on
 from napari_gaussfit.errors import GaussfitError, OutOfMemoryError
 from napari_gaussfit.fitting import cuda_fit
 from napari_gaussfit.fitting.cuda_relocation import CapturedRelocation
@@ -102,7 +102,7 @@ def test_a_fit_without_room_stays_on_the_cpu_where_that_was_left_to_it(
         patch.setattr(_kernels, "device_named", lambda _: CPU)
         patch.setattr(_kernels, "fallback", lambda _: None)
         patch.setattr(_kernels, "backend_name", lambda _: "numba-cuda")
-        patch.setattr(cuda_fit.cuda, "Volume", no_room)
+        patch.setattr(cuda_fit.backend, "Volume", no_room)
         if device == "cuda":
             with pytest.raises(OutOfMemoryError, match=r"no room is left .* or use device='cpu'"):
                 Trainer(STACK, settings, start=START)

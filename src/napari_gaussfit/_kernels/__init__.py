@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_gaussfit._kernels.cuda_memory import room_on
-from napari_gaussfit._kernels.cuda_probe import why_not
+from napari_gaussfit._kernels.cuda.memory import room_on
+from napari_gaussfit._kernels.cuda.probe import why_not
 from napari_gaussfit._kernels.geometry import Grid, Rays
 from napari_gaussfit.errors import SettingsError
 
@@ -43,7 +43,7 @@ __all__ = [
 
 
 class Volume(Protocol):
-    """What has a value everywhere on `Rays`: see `cpu_stacks.SplineVolume.sample`."""
+    """What has a value everywhere on `Rays`: see `cpu.spline.SplineVolume.sample`."""
 
     def sample(
         self,
@@ -115,14 +115,15 @@ def fallback(name: str) -> str | None:
 
 def kernel_folder() -> tuple[Path, bool]:
     """Return where the CPU's compiled kernels are kept, and whether that is a temporary folder."""
-    from napari_gaussfit._kernels import compiled, cpu_points
+    from napari_gaussfit._kernels import compiled
+    from napari_gaussfit._kernels.cpu import point_kernels
 
-    folder = Path(str(cpu_points.bounds_of_blocks.stats.cache_path))
+    folder = Path(str(point_kernels.bounds_of_blocks.stats.cache_path))
     return folder, compiled.is_temporary(folder)
 
 
 # Where each backend's parts are.
-_HOMES = {"numba": ("cpu", "cpu_views", "cpu_projections"), "numba-cuda": ("cuda",)}
+_HOMES = {"numba": ("cpu.grids", "cpu.mip", "cpu.profiles"), "numba-cuda": ("cuda.backend",)}
 
 
 @functools.cache

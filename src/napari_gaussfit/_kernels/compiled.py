@@ -83,7 +83,8 @@ class KernelLocators:
             return None
         found = (other.from_function(function, file) for other in self._others)
         locator = next(filter(None, found), None)
-        folder = locator.get_cache_path() if locator else str(temporary_folder())
+        apart = temporary_folder() / Path(file).parent.name  # as one name is in both backends
+        folder = locator.get_cache_path() if locator else str(apart)
         return KernelLocator(file, function.__code__.co_firstlineno, folder)
 
 
@@ -188,9 +189,9 @@ keep_kernels_of(CacheImpl)
 
 def kernels_are_compiled() -> bool:
     """Tell whether Numba's cache holds the kernel that takes longest, newer than its sources."""
-    from napari_gaussfit._kernels import cpu_modes
+    from napari_gaussfit._kernels.cpu import mip_kernels
 
-    sources = sources_of(Path(cpu_modes.__file__))
-    cache = Path(str(cpu_modes.find_modes.stats.cache_path))
-    newest = max((f.stat().st_mtime for f in cache.glob("cpu_modes.find_modes-*.nbi")), default=0)
+    sources = sources_of(Path(mip_kernels.__file__))
+    cache = Path(str(mip_kernels.find_modes.stats.cache_path))
+    newest = max((f.stat().st_mtime for f in cache.glob("mip_kernels.find_modes-*.nbi")), default=0)
     return newest > max(source.stat().st_mtime for source in sources)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from numba import cuda
 
-from napari_gaussfit._kernels.arithmetic import Array
-from napari_gaussfit._kernels.cuda_device import Counts, U, kernel
+from napari_gaussfit._kernels.cuda.device import Counts, U, kernel
+from napari_gaussfit._kernels.shared.gaussian import Array
 
 THREADS = 256
 FRAME, SOLVE, TRIPLE = 18, 9, 3
@@ -27,7 +27,7 @@ def select_views(
     own_near: Array,
     own_far: Array,
 ) -> None:
-    """Copy rows `which` [N] of the tables of `cuda_views.Views`, each [V, ...] made flat."""
+    """Copy rows `which` [N] of the tables of `cuda.mip.Views`, each [V, ...] made flat."""
     n, i = cuda.blockIdx.y, U(cuda.grid(1))
     v = which[n]
     if i < own_near.shape[1]:

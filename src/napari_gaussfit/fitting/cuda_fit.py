@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_gaussfit._kernels import cuda
-from napari_gaussfit._kernels.cuda_memory import room_on
+from napari_gaussfit._kernels.cuda import backend
+from napari_gaussfit._kernels.cuda.memory import room_on
 from napari_gaussfit.fitting.bounds import farthest_means
 from napari_gaussfit.fitting.cuda_held_out import CapturedLooks
 from napari_gaussfit.fitting.cuda_relocation import CapturedRelocation
@@ -67,7 +67,7 @@ class CapturedFit:
         background = torch.full((1,), objective.background, device=device)
         cutoff = torch.full((1,), objective.cutoff, device=device)
         self.state = State(means, cholesky, amplitudes, first, second, age, background, cutoff)
-        self._volume = cuda.Volume(objective.views.projector.spline, device)
+        self._volume = backend.Volume(objective.views.projector.spline, device)
         spacing = objective.stack.spacing
         bricks = Bricks(objective.stack, objective.bricks, device) if objective.has_voxels else None
         pixels = self._pixels(device) if objective.has_projections else None
@@ -111,7 +111,7 @@ class CapturedFit:
 
     def widen(self, narrowest: float) -> None:
         """Widen Gaussians that are narrower than voxels; see `bounds.widen`."""
-        cuda.widen(self.state.cholesky, self._spacing, narrowest)
+        backend.widen(self.state.cholesky, self._spacing, narrowest)
 
     def held_out_error(self, n: int) -> float:
         """Return the mean squared error of held-out view n, in working units; waits for it."""

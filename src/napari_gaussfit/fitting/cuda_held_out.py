@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_gaussfit._kernels import cuda
+from napari_gaussfit._kernels.cuda import backend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_gaussfit._kernels.cuda_graphs import Graphs
+    from napari_gaussfit._kernels.cuda.graphs import Graphs
     from napari_gaussfit.fitting.cuda_steps import State
     from napari_gaussfit.model.views import View
 
@@ -37,14 +37,14 @@ class CapturedLooks:
         self,
         graphs: Graphs,
         state: State,
-        volume: cuda.Volume,
+        volume: backend.Volume,
         views: Sequence[View],
         bin_step: float,
     ) -> None:
         self._graphs, self._state = graphs, state
         device = state.means.device
-        self._tables = cuda.Views.of([view.rays for view in views], bin_step, device)
-        self._targets = cuda.maxima(volume, self._tables)
+        self._tables = backend.Views.of([view.rays for view in views], bin_step, device)
+        self._targets = backend.maxima(volume, self._tables)
         pixels = [view.pixels for view in views]
         self._pixels = torch.tensor(pixels, dtype=torch.float32, device=device)
         self._which = torch.zeros(1, dtype=torch.int64, device=device)
@@ -58,9 +58,9 @@ class CapturedLooks:
 
     def _look(self) -> None:
         state, which = self._state, self._which
-        views = cuda.selected(self._tables, which)
-        packed = cuda.pack(state.means, state.cholesky, state.amplitudes, state.cutoff)
-        image = cuda.MipEvaluation(views).forward(packed) + state.background
+        views = backend.selected(self._tables, which)
+        packed = backend.pack(state.means, state.cholesky, state.amplitudes, state.cutoff)
+        image = backend.MipEvaluation(views).forward(packed) + state.background
         lacks = torch.where(
             views.near < views.far, self._targets.index_select(0, which) - image, 0.0
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_gaussfit._kernels import cuda
+from napari_gaussfit._kernels.cuda import backend
 from napari_gaussfit.fitting.objective import RESIDUAL_TOLERANCE
 from napari_gaussfit.fitting.relocation import APART, CLOSE, DIMMEST, SHAPES, filters, worth
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_gaussfit._kernels.cuda_graphs import Graphs
+    from napari_gaussfit._kernels.cuda.graphs import Graphs
     from napari_gaussfit.fitting.cuda_steps import State
 
 
@@ -71,8 +71,8 @@ class CapturedRelocation:
         shape = (self._planes, *self._voxels.shape[1:])
         origins = torch.tensor([[0.0, 0.0, 0.0, *self._spacing]], device=self._device)
         whole = self._whole(*shape)
-        self._grids = cuda.Grids(origins, whole[None], shape)
-        self._slab = cuda.Slab(self._whole(0), whole, self._doubles(*self._spacing))
+        self._grids = backend.Grids(origins, whole[None], shape)
+        self._slab = backend.Slab(self._whole(0), whole, self._doubles(*self._spacing))
 
     def __call__(self, first: int, kept: int) -> None:
         """Relocate, looking at planes from `first` on; the first `kept` Gaussians stay.
@@ -104,19 +104,21 @@ class CapturedRelocation:
         state = self._state
         gaussians = (state.means, state.cholesky, state.amplitudes)
         cutoff = (RESIDUAL_TOLERANCE * state.amplitudes.amax()).reshape(1)
-        prediction = cuda.GridEvaluation(self._grids).forward(cuda.pack(*gaussians, cutoff))[0]
-        residual = cuda.missing(self._voxels, self._slab.first, state.background, prediction)
-        sites = cuda.sites(residual, self._filters, self._most)
-        costs, neighbours, shares = cuda.removal_costs(*gaussians, self._scale)
-        leaving = cuda.leaving(
+        prediction = backend.GridEvaluation(self._grids).forward(backend.pack(*gaussians, cutoff))[
+            0
+        ]
+        residual = backend.missing(self._voxels, self._slab.first, state.background, prediction)
+        sites = backend.sites(residual, self._filters, self._most)
+        costs, neighbours, shares = backend.removal_costs(*gaussians, self._scale)
+        leaving = backend.leaving(
             costs, sites.gains, (neighbours, shares), (self._kept, self._close), state.amplitudes
         )
         least = (DIMMEST * state.amplitudes.amax()).reshape(1)
         moments = (state.first, state.second, state.age)
-        cuda.put_down(leaving, sites, self._slab, self._filters, least, gaussians, moments)
+        backend.put_down(leaving, sites, self._slab, self._filters, least, gaussians, moments)
 
 
-def filters_on(spacing: Sequence[float], device: torch.device) -> cuda.Filters:
+def filters_on(spacing: Sequence[float], device: torch.device) -> backend.Filters:
     """Return the filters of `relocation` on a device.
 
     Parameters
@@ -137,7 +139,7 @@ def filters_on(spacing: Sequence[float], device: torch.device) -> cuda.Filters:
     for shape in SHAPES:
         z, y, x = (torch.from_numpy(weights).to(device) for weights in filters(shape))
         all_along.append((z, y, x))
-    return cuda.Filters(
+    return backend.Filters(
         all_along,
         torch.tensor([float(worth(shape)) for shape in SHAPES], device=device),
         torch.from_numpy(cholesky).to(device),

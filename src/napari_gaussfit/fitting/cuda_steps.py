@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_gaussfit._kernels import cuda
-from napari_gaussfit._kernels.cuda_graphs import Graphs
+from napari_gaussfit._kernels.cuda import backend
+from napari_gaussfit._kernels.cuda.graphs import Graphs
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.fitting.losses import DARKEST_RATE, WINDOW, dissimilarity
 
@@ -140,9 +140,9 @@ class Bricks:
         for brick, start in zip(bricks, starts, strict=True):
             z, y, x = (s.stop - s.start for s in brick)
             grids.append(Grid(start.astype(np.float32) * spacing, spacing, (z, y, x)))
-        self._grids = cuda.Grids.of(grids, device)
+        self._grids = backend.Grids.of(grids, device)
         counts = torch.tensor([math.prod(grid.shape) for grid in grids], dtype=torch.float32)
-        self.tables = cuda.BrickTables(
+        self.tables = backend.BrickTables(
             torch.from_numpy(stack.voxels).to(device),
             torch.from_numpy(starts).to(device),
             self._grids.shapes,
@@ -150,7 +150,7 @@ class Bricks:
             torch.ones_like(counts).to(device),
         )
 
-    def select(self, which: Tensor) -> cuda.Grids:
+    def select(self, which: Tensor) -> backend.Grids:
         """Return the grids of the bricks that indices choose, on the device."""
         return self._grids if len(self.tables.counts) == 1 else self._grids.select(which)
 
@@ -177,16 +177,16 @@ class Pixels:
     def __init__(
         self,
         views: Sequence[View],
-        volume: cuda.Volume,
+        volume: backend.Volume,
         bin_step: float,
         weights: Sequence[float],
         device: torch.device,
         *,
         follows: bool,
     ) -> None:
-        self.tables = cuda.Views.of([view.rays for view in views], bin_step, device)
+        self.tables = backend.Views.of([view.rays for view in views], bin_step, device)
         shape = self.tables.shape
-        self.target = volume if follows else cuda.maxima(volume, self.tables)
+        self.target = volume if follows else backend.maxima(volume, self.tables)
         self.depths = torch.zeros(shape, dtype=torch.float32, device=device)
         self.shapes = [view.rays.shape for view in views]
         self.weights = torch.tensor(weights, dtype=torch.float32, device=device)
@@ -240,7 +240,7 @@ class CapturedSteps:
         self._gradients = tuple(
             torch.full((1, count, *size), math.nan, device=device) for size in ((3,), (6,), ())
         )
-        self._losses = cuda.Losses(
+        self._losses = backend.Losses(
             darkest=DARKEST_RATE if rules.loss == "poisson" else 0.0,
             zero=rules.zero,
             rules=(rules.background_rate, rules.cutoff_per_error, *rules.cutoffs),
@@ -289,17 +289,17 @@ class CapturedSteps:
     def _take(self, *, search: bool) -> None:
         """Take a step by operations on the device alone."""
         state, moments = self.state, []
-        packed = cuda.pack(state.means, state.cholesky, state.amplitudes, state.cutoff)
+        packed = backend.pack(state.means, state.cholesky, state.amplitudes, state.cutoff)
         if self._bricks is not None and len(self._chosen["bricks"]):
             moments.append(self._of_voxels(self._bricks, packed))
         if self._pixels is not None and len(self._chosen["views"]):
             of_pixels = self._of_pixels(self._pixels, packed, search=search, first=not moments)
             moments.append(of_pixels)
-        cuda.unpack_into(sum(moments[1:], moments[0]), packed, self._gradients)
+        backend.unpack_into(sum(moments[1:], moments[0]), packed, self._gradients)
         d_means, d_cholesky, d_amplitudes = (gradient[0] for gradient in self._gradients)
         if not self.rules.full_covariance:
             d_cholesky *= self._free
-        cuda.adam_step(
+        backend.adam_step(
             (state.means, state.cholesky, state.amplitudes),
             (d_means, d_cholesky, d_amplitudes),
             (state.first, state.second, state.age),
@@ -310,7 +310,7 @@ class CapturedSteps:
     def _of_voxels(self, bricks: Bricks, packed: Tensor) -> Tensor:
         """Return the moments of the voxels' loss."""
         which = self._chosen["bricks"]
-        evaluation = cuda.GridEvaluation(bricks.select(which))
+        evaluation = backend.GridEvaluation(bricks.select(which))
         prediction = evaluation.forward(packed)
         weights = self._losses.of_bricks(bricks.tables, which, prediction)
         return evaluation.backward(packed, weights)
@@ -319,15 +319,15 @@ class CapturedSteps:
         """Return the moments of the views' loss; `first` where no voxels have been looked at."""
         which = self._chosen["views"]
         start = None if search else pixels.depths.index_select(0, which)
-        views = cuda.selected(pixels.tables, which)
-        evaluation = cuda.MipEvaluation(views, start=start)
+        views = backend.selected(pixels.tables, which)
+        evaluation = backend.MipEvaluation(views, start=start)
         image = evaluation.forward(packed)
         pixels.depths.index_copy_(0, which, evaluation.depth)
         if isinstance(pixels.target, torch.Tensor):
             known = pixels.target.index_select(0, which)
         else:
             known = evaluation.target_of(pixels.target)
-        drawn = cuda.Drawn(views, which, pixels.counts, self._importance)
+        drawn = backend.Drawn(views, which, pixels.counts, self._importance)
         weights = self._losses.of_views(drawn, known, image, first=first)
         if self.rules.ssim_weight:
             hit = views.near < views.far

@@ -135,7 +135,7 @@ def memory_line(stacks: Sequence[Stack], settings: FitSettings) -> str:
 def _on_device(voxels: int, settings: FitSettings) -> str:
     """Say what a fit takes of a GPU's memory, and what is free there; nothing of the CPU."""
     from napari_gaussfit._kernels import device_named
-    from napari_gaussfit._kernels.cuda_memory import free_memory
+    from napari_gaussfit._kernels.cuda.memory import free_memory
 
     device = device_named(settings.device)
     if device.type == "cpu":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_gaussfit._kernels.overlaps import NEIGHBOURS
+from napari_gaussfit._kernels.shared.overlaps import NEIGHBOURS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +85,7 @@ def removal_costs(field: GaussianField) -> tuple[Tensor, Tensor, Tensor]:
     """
     from scipy.spatial import KDTree
 
-    from napari_gaussfit._kernels import cpu_overlaps, threads
+    from napari_gaussfit._kernels.cpu import overlaps, threads
 
     count = len(field)
     mu = field.means.double().numpy()
@@ -101,7 +101,7 @@ def removal_costs(field: GaussianField) -> tuple[Tensor, Tensor, Tensor]:
     costs, shares = np.empty(count), np.empty((count, near))
 
     def task(first: int, end: int) -> None:
-        cpu_overlaps.removal_costs(mu, sigma, volume, neighbours, costs, shares, first, end)
+        overlaps.removal_costs(mu, sigma, volume, neighbours, costs, shares, first, end)
 
     threads.run_pieces(task, count)
     weight = (2 * np.pi) ** 1.5 * field.amplitudes.double() ** 2
@@ -126,7 +126,7 @@ def sites(residual: NDArray[np.float32], most: int) -> Sites:
     Sites
         Local maxima of what is won, the largest first.
     """
-    from napari_gaussfit._kernels import cpu_matches, threads
+    from napari_gaussfit._kernels.cpu import relocation_kernels, threads
 
     residual = np.ascontiguousarray(residual, np.float32)
     gains = np.empty(residual.shape, np.float32)
@@ -135,8 +135,8 @@ def sites(residual: NDArray[np.float32], most: int) -> Sites:
     shaped = tuple(filters(shape) for shape in SHAPES)
     worths = np.array([worth(shape) for shape in SHAPES])
     for task in (
-        partial(cpu_matches.match_planes, residual, shaped, worths, gains, which),
-        partial(cpu_matches.mark_maxima, gains, APART, top),
+        partial(relocation_kernels.match_planes, residual, shaped, worths, gains, which),
+        partial(relocation_kernels.mark_maxima, gains, APART, top),
     ):
         threads.run_pieces(task, len(residual))
     places = np.flatnonzero(top)

@@ -238,11 +238,11 @@ def local_maxima(calm: Volume, threshold: float) -> NDArray[np.int64]:
     ndarray of int, shape [P, 3]
         Axis order z, y, x.
     """
-    from napari_gaussfit._kernels import cpu_matches, threads
+    from napari_gaussfit._kernels.cpu import relocation_kernels, threads
 
     calm = np.ascontiguousarray(calm, np.float32)
     top = np.empty(calm.shape, np.bool_)
-    threads.run_pieces(partial(cpu_matches.mark_maxima, calm, APART, top), len(calm))
+    threads.run_pieces(partial(relocation_kernels.mark_maxima, calm, APART, top), len(calm))
     places = np.flatnonzero(top)
     heights = calm.reshape(-1)[places]
     places, heights = places[heights > threshold], heights[heights > threshold]

@@ -50,9 +50,9 @@ def hits(camera: Camera, box: Box) -> NDArray[np.bool_]:
     ndarray of bool, shape [H, W]
         True where the ray crosses the box.
     """
-    from napari_gaussfit._kernels import cpu_views
+    from napari_gaussfit._kernels.cpu import mip
 
-    mask: NDArray[np.bool_] = cpu_views.hits(camera.rays(box))
+    mask: NDArray[np.bool_] = mip.hits(camera.rays(box))
     return mask
 
 
@@ -110,9 +110,9 @@ def render(
             raise SettingsError(message)
         image = _kernels.soft_mip(*tensors, rays, cutoff=cutoff, temperature=temperature)
     else:
-        from napari_gaussfit._kernels import cpu_views
+        from napari_gaussfit._kernels.cpu import mip
 
-        lengths = torch.from_numpy(cpu_views.lengths(rays)).to(field.device)
+        lengths = torch.from_numpy(mip.lengths(rays)).to(field.device)
         return _kernels.line_integral(*tensors, rays, cutoff=cutoff) + field.background * lengths
     return image + field.background
 
@@ -204,7 +204,7 @@ class StackProjector:
     """
 
     def __init__(self, stack: Stack) -> None:
-        from napari_gaussfit._kernels.cpu_stacks import SplineVolume
+        from napari_gaussfit._kernels.cpu.spline import SplineVolume
 
         self.stack = stack
         self._floor = float(stack.voxels.min())

@@ -1,0 +1,1 @@
+"""The backend for CPUs: Numba, in threads."""

@@ -1,0 +1,43 @@
+"""Numba kernel of the optimiser's step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from napari_gaussfit._kernels.compiled import njit
+from napari_gaussfit._kernels.shared.adam import COORDINATES, adam_update
+from napari_gaussfit._kernels.shared.gaussian import Array
+
+
+@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+def adam_step(
+    means: Array,
+    cholesky: Array,
+    amplitudes: Array,
+    d_means: Array,
+    d_cholesky: Array,
+    d_amplitudes: Array,
+    first: Array,
+    second: Array,
+    age: Array,
+    rates: Array,
+    begin: int,
+    end: int,
+) -> None:
+    """Take one step of Gaussians [begin, end) in place, see `reference.adam_step`, its twin."""
+    g = np.empty(COORDINATES, np.float32)
+    for k in range(begin, end):
+        adam_update(
+            k,
+            means,
+            cholesky,
+            amplitudes,
+            d_means,
+            d_cholesky,
+            d_amplitudes,
+            first,
+            second,
+            age,
+            rates,
+            g,
+        )

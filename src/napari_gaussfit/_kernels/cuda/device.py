@@ -1,0 +1,249 @@
+"""What all CUDA kernels share: exp2, sums over a block, and which Gaussians reach a tile.
+
+Barriers are reached by every thread of a block: whatever decides whether one is, is the same for
+all. No atomics and no shuffles, so that sums have one order and the simulator runs everything.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+from numba import cuda
+from numba.core import config
+from numba.extending import overload
+
+from napari_gaussfit._kernels.compiled import keep_kernels_of
+from napari_gaussfit._kernels.shared import gaussian
+from napari_gaussfit._kernels.shared.footprint import FOOTPRINT
+from napari_gaussfit._kernels.shared.gaussian import INT, MOMENTS, PACKED, ZERO, Array, F
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+"""Whether kernels run in numba's simulator, on the CPU, as tests have it."""
+
+if not SIMULATED:
+    from numba.cuda.core.caching import CacheImpl
+
+    keep_kernels_of(CacheImpl)
+
+kernel = cuda.jit(fastmath=True, cache=not SIMULATED)
+device = cuda.jit(device=True, fastmath=True)
+
+U = np.uint32
+"""Of indices and counters in loops that matter: numba takes an index without a sign as it is, where
+it looks at each access whether another is negative, and counts in 64 bits, which GPUs do in two."""
+
+GROUP = 16  # threads whose counts are added up by one of them
+SHARE = 4  # candidates that a thread looks at in one go
+CAPACITY = 1024  # Gaussians that a tile keeps in shared memory; more of them come in pieces
+RECORDS = 32  # of Gaussians, that a tile works on at a time
+STAGED = (RECORDS, FOOTPRINT)  # footprints in shared memory, see `stage`
+STAGED_PACKED = (RECORDS, PACKED + 1)  # packed Gaussians: a column more makes them `WIDE`
+WIDE = 16  # bytes that one load from shared memory takes, where they are aligned so
+LISTING_THREADS = 256
+LISTING_SCAN = LISTING_THREADS + LISTING_THREADS // GROUP  # see `places`
+GATHERING = 8  # threads by threads that gather one Gaussian's gradient: rows by columns
+GATHERING_THREADS = GATHERING * GATHERING
+PARTS = 4  # into which each of the ten sums of a block is cut
+SUMS = (MOMENTS + 1, GATHERING_THREADS + 1)  # see `add_up`; a column more spares bank conflicts
+
+Counts = np.ndarray
+Moments = tuple[F, F, F, F, F, F, F, F, F, F]
+NO_MOMENTS = (ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO)
+
+if SIMULATED:
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    def _shared_array(self: Any, shape: Any, dtype: Any, _alignment: int | None = None) -> Any:
+        """Return the block's array for a line of code; the simulator's own refuses alignment."""
+        line = sys._getframe(1)  # noqa: SLF001
+        key = line.f_code.co_filename, line.f_lineno
+        return self._allocations.setdefault(key, np.empty(shape, dtype))
+
+    FakeCUDAShared.array = _shared_array
+else:
+    # One instruction, where the CPU has a polynomial so that its loops vectorise.
+    @overload(gaussian.exp2_negative, target="cuda")
+    def _exp2_negative(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
+        return lambda x: F(math.exp2(x))
+
+
+@device
+def places(count: INT, scan: Counts, thread: int, threads: int) -> tuple[INT, INT]:
+    """Return the sum of `count` over the threads before this one, and over the whole block.
+
+    `scan` holds threads + threads / GROUP numbers in shared memory.
+    """
+    scan[U(thread)] = count
+    cuda.syncthreads()
+    if thread < threads // GROUP:
+        total = INT(0)
+        for m in range(GROUP):
+            total = INT(total + scan[U(thread * GROUP + m)])
+        scan[U(threads + thread)] = total
+    cuda.syncthreads()
+    place, total = INT(0), INT(0)
+    n = U(thread - thread % GROUP)
+    while n < U(thread):
+        place = INT(place + scan[n])
+        n = U(n + U(1))
+    for group in range(threads // GROUP):
+        if group < thread // GROUP:
+            place = INT(place + scan[U(threads + group)])
+        total = INT(total + scan[U(threads + group)])
+    cuda.syncthreads()
+    return place, total
+
+
+@device
+def overlap(boxes: Array, n: int, k: int, tile: tuple[F, F, F, F, F, F]) -> Any:
+    """Whether box k of image n, [N, 6, K], meets a tile: (z, z, y, y, x, x), ends included."""
+    # Without `and`, whose branches would wait for one load after another.
+    return (
+        (boxes[n, 2, k] <= tile[3])
+        & (boxes[n, 3, k] >= tile[2])
+        & (boxes[n, 4, k] <= tile[5])
+        & (boxes[n, 5, k] >= tile[4])
+        & (boxes[n, 0, k] <= tile[1])
+        & (boxes[n, 1, k] >= tile[0])
+    )
+
+
+@device
+def collect(
+    boxes: Array,
+    n: int,
+    tile: tuple[F, F, F, F, F, F],
+    candidates: Counts,
+    count: int,
+    start: INT,
+    found: Counts,
+    scan: Counts,
+    thread: int,
+    threads: int,
+) -> tuple[INT, INT]:
+    """Fill `found` with those of `candidates` [start, count) whose boxes meet the tile.
+
+    Returns how many there are, and where to go on when `found` could not hold all: `count` or
+    more when it could. Their order depends on nothing but the candidates'.
+    """
+    held = INT(0)
+    while start < count and held <= found.shape[0] - SHARE * threads:
+        met, number = INT(0), INT(0)
+        for m in range(SHARE):
+            at = INT(start + m * threads + thread)
+            if at < count and overlap(boxes, n, U(candidates[U(at)]), tile):
+                met |= INT(1) << INT(m)
+                number = INT(number + INT(1))
+        place, total = places(number, scan, thread, threads)
+        place = INT(place + held)
+        for m in range(SHARE):
+            if met & (INT(1) << INT(m)):
+                found[U(place)] = candidates[U(start + m * threads + thread)]
+                place = INT(place + INT(1))
+        held = INT(held + total)
+        start = INT(start + INT(SHARE * threads))
+    cuda.syncthreads()
+    return held, start
+
+
+@device
+def stage(
+    source: Array,
+    found: Counts,
+    first: int,
+    number: int,
+    records: Array,
+    width: int,
+    thread: int,
+    threads: int,
+) -> U:
+    """Copy rows found[first], found[first + 1], ... of `source` to `records` in shared memory.
+
+    Returns how many there are, `RECORDS` at most. A loop over Gaussians that read each number
+    of theirs from global memory would wait for loads longer than it computes.
+    """
+    count = U(min(INT(number - first), INT(RECORDS)))
+    cuda.syncthreads()
+    n, end = U(thread), U(count * U(width))
+    while n < end:
+        m = U(n // U(width))
+        column = U(n - m * U(width))
+        records[m, column] = source[U(found[U(first + m)]), column]
+        n = U(n + U(threads))
+    cuda.syncthreads()
+    return count
+
+
+@kernel
+def list_cells(boxes: Array, cell: Counts, shape: Counts, lists: Counts, counts: Counts) -> None:
+    """List the Gaussians that reach each cell, a large tile: one block a cell and image.
+
+    boxes : [N, 6, K], first and last z, y, x that each Gaussian reaches.
+    cell, shape : [3], points a cell; number of cells.
+    lists, counts : [N, cells, K] and [N, cells].
+    """
+    scan = cuda.shared.array(LISTING_SCAN, np.int32)
+    n, number, thread = cuda.blockIdx.y, cuda.blockIdx.x, cuda.threadIdx.x
+    x = number % shape[2]
+    y = (number // shape[2]) % shape[1]
+    z = number // (shape[2] * shape[1])
+    tile = (
+        z * cell[0],
+        (z + 1) * cell[0] - 1,
+        y * cell[1],
+        (y + 1) * cell[1] - 1,
+        x * cell[2],
+        (x + 1) * cell[2] - 1,
+    )
+    held = INT(0)
+    for start in range(0, boxes.shape[2], LISTING_THREADS):
+        k = start + thread
+        met = INT(0)
+        if k < boxes.shape[2] and overlap(boxes, n, k, tile):
+            met = INT(1)
+        place, total = places(met, scan, thread, LISTING_THREADS)
+        if met:
+            lists[n, number, held + place] = k
+        held += total
+    if thread == 0:
+        counts[n, number] = held
+
+
+@device
+def add_up(s: Moments, sums: Array, thread: int, moments: Array) -> None:
+    """Set `moments` [10] to the sums of `s` over a block of `GATHERING_THREADS`.
+
+    `sums` is [MOMENTS + 1, GATHERING_THREADS + 1] in shared memory.
+    """
+    sums[0, thread], sums[1, thread], sums[2, thread] = s[0], s[1], s[2]
+    sums[3, thread], sums[4, thread], sums[5, thread] = s[3], s[4], s[5]
+    sums[6, thread], sums[7, thread], sums[8, thread] = s[6], s[7], s[8]
+    sums[9, thread] = s[9]
+    cuda.syncthreads()
+    if thread < MOMENTS * PARTS:
+        part = ZERO
+        first = (thread % PARTS) * (GATHERING_THREADS // PARTS)
+        for n in range(first, first + GATHERING_THREADS // PARTS):
+            part += sums[thread // PARTS, n]
+        sums[MOMENTS, thread] = part
+    cuda.syncthreads()
+    if thread < MOMENTS:
+        total = ZERO
+        for n in range(PARTS):
+            total += sums[MOMENTS, thread * PARTS + n]
+        moments[thread] = total
+
+
+@device
+def floor_int(x: F) -> INT:
+    """Return the largest whole number not above x, within what int32 holds."""
+    return INT(math.floor(min(max(x, -F(1e9)), F(1e9))))
+
+
+@device
+def ceil_int(x: F) -> INT:
+    """Return the smallest whole number not below x, within what int32 holds."""
+    return INT(math.ceil(min(max(x, -F(1e9)), F(1e9))))

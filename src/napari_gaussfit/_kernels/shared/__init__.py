@@ -1,0 +1,1 @@
+"""Arithmetic that the kernels of both backends are of, compiled for each."""

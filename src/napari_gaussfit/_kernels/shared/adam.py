@@ -1,0 +1,76 @@
+"""Adam in one Gaussian's own frame: scalar code that CPU loops and CUDA kernels share."""
+
+from __future__ import annotations
+
+import math
+
+from numba.extending import register_jitable
+
+from napari_gaussfit._kernels.shared.gaussian import ONE, Array, F
+
+FIRST_DECAY, SECOND_DECAY = F(0.9), F(0.99)
+# A gradient far below float32's resolution of the loss is no direction.
+SMALLEST_ROOT = F(1e-15)
+LONGEST_LOG_STEP = F(0.25)
+COORDINATES = 10
+
+
+@register_jitable
+def adam_update(
+    k: int,
+    means: Array,
+    cholesky: Array,
+    amplitudes: Array,
+    d_means: Array,
+    d_cholesky: Array,
+    d_amplitudes: Array,
+    first: Array,
+    second: Array,
+    age: Array,
+    rates: Array,
+    g: Array,
+) -> None:
+    """Take Gaussian k's step in place; see `reference.adam_step`, whose twin this is.
+
+    `g` [COORDINATES] is working memory.
+    """
+    l00, l11, l22 = (
+        F(math.exp(cholesky[k, 0])),
+        F(math.exp(cholesky[k, 2])),
+        F(math.exp(cholesky[k, 5])),
+    )
+    l10, l20, l21 = cholesky[k, 1], cholesky[k, 3], cholesky[k, 4]
+    # Derivatives by log a, by nu = L^-1 dmu, and by the triangle of M = L^-1 dL.
+    g[0] = amplitudes[k] * d_amplitudes[k]
+    g[1] = l00 * d_means[k, 0] + l10 * d_means[k, 1] + l20 * d_means[k, 2]
+    g[2] = l11 * d_means[k, 1] + l21 * d_means[k, 2]
+    g[3] = l22 * d_means[k, 2]
+    c10, c20, c21 = d_cholesky[k, 1], d_cholesky[k, 3], d_cholesky[k, 4]
+    c11, c22 = d_cholesky[k, 2] / l11, d_cholesky[k, 5] / l22
+    g[4] = d_cholesky[k, 0] + l10 * c10 + l20 * c20
+    g[5] = l11 * c10 + l21 * c20
+    g[6] = l11 * c11 + l21 * c21
+    g[7] = l22 * c20
+    g[8] = l22 * c21
+    g[9] = l22 * c22
+    age[k] += ONE
+    scale1 = ONE / (ONE - FIRST_DECAY ** age[k])
+    scale2 = ONE / (ONE - SECOND_DECAY ** age[k])
+    for n in range(COORDINATES):
+        first[k, n] += (ONE - FIRST_DECAY) * (g[n] - first[k, n])
+        second[k, n] += (ONE - SECOND_DECAY) * (g[n] * g[n] - second[k, n])
+        root = math.sqrt(second[k, n] * scale2) + SMALLEST_ROOT
+        step = -rates[n] * first[k, n] * scale1 / root
+        g[n] = min(max(step, -LONGEST_LOG_STEP), LONGEST_LOG_STEP)
+    amplitudes[k] *= F(math.exp(g[0]))
+    means[k, 0] += l00 * g[1]
+    means[k, 1] += l10 * g[1] + l11 * g[2]
+    means[k, 2] += l20 * g[1] + l21 * g[2] + l22 * g[3]
+    # L <- L (exp of M's diagonal, with M's triangle below it).
+    e0, e1 = F(math.exp(g[4])), F(math.exp(g[6]))
+    cholesky[k, 0] += g[4]
+    cholesky[k, 1] = l10 * e0 + l11 * g[5]
+    cholesky[k, 2] += g[6]
+    cholesky[k, 3] = l20 * e0 + l21 * g[5] + l22 * g[7]
+    cholesky[k, 4] = l21 * e1 + l22 * g[8]
+    cholesky[k, 5] += g[9]
