@@ -1,6 +1,6 @@
 """Steps of a fit on a CUDA device: captured in a graph once, then replayed; nobody waits.
 
-The twin of what `training` does on the CPU, on buffers that stay where they are as long as the
+The twin of what `trainer` does on the CPU, on buffers that stay where they are as long as the
 number of Gaussians does. Which views and bricks a step looks at are indices in device memory;
 losses and norms stay there until they are asked for.
 """
@@ -34,7 +34,7 @@ OFF_DIAGONAL = (1, 3, 4)
 
 @dataclass(frozen=True)
 class Rules:
-    """What steps do; the numbers are `training`'s.
+    """What steps do; the numbers are `trainer`'s.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Rules:
         The smallest and the largest cutoff.
     farthest : tuple of float
         Where the outermost voxels are centred (z, y, x), beyond which no mean moves; see
-        `density.confine`.
+        `bounds.confine`.
     zero : float
         What an intensity of 0 lies below the lowest voxel, for a loss that must know; else 0.
     """

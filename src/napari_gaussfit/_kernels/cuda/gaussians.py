@@ -107,7 +107,7 @@ def adam_step(
 
 
 def widen(cholesky: Tensor, spacing: Tensor, narrowest: float) -> None:
-    """Widen Gaussians that are narrower than voxels, in place; see `density.widen`.
+    """Widen Gaussians that are narrower than voxels, in place; see `bounds.widen`.
 
     `spacing` is (dz, dy, dx) on the device, `narrowest` the least sigma in voxels.
     """

@@ -1,4 +1,4 @@
-"""CUDA kernel that widens Gaussians narrower than voxels; the twin of `density.widen`."""
+"""CUDA kernel that widens Gaussians narrower than voxels; the twin of `bounds.widen`."""
 
 from __future__ import annotations
 
