@@ -20,7 +20,6 @@ import torch
 from numba import cuda, types
 from scenes import FIELDS, make_grid, make_rays
 
-from napari_gaussfit._kernels import cuda_selection
 from napari_gaussfit._kernels.cpu.spline import SplineVolume
 from napari_gaussfit._kernels.cuda import (
     backend,
@@ -34,6 +33,7 @@ from napari_gaussfit._kernels.cuda import (
     overlap_kernels,
     point_kernels,
     profile_kernels,
+    selection,
     spline,
     spline_kernels,
     widen,
@@ -64,7 +64,7 @@ KERNELS = (
     point_kernels,
     profile_kernels,
     mip_kernels,
-    cuda_selection,
+    selection,
     spline_kernels,
     grid_kernels,
     widen,

@@ -30,7 +30,7 @@ from scenes import (
 from torch import Tensor
 
 from napari_gaussfit import _kernels
-from napari_gaussfit._kernels import Rays, cuda_selection, reference
+from napari_gaussfit._kernels import Rays, reference
 from napari_gaussfit._kernels.cpu import grids, mip
 from napari_gaussfit._kernels.cpu.spline import SplineVolume
 from napari_gaussfit._kernels.cuda import (
@@ -49,6 +49,7 @@ from napari_gaussfit._kernels.cuda import (
     overlap_kernels,
     point_kernels,
     profile_kernels,
+    selection,
     spline_kernels,
 )
 from napari_gaussfit._kernels.cuda import (
@@ -97,7 +98,7 @@ KERNELS = (
     point_kernels,
     profile_kernels,
     mip_kernels,
-    cuda_selection,
+    selection,
     spline_kernels,
     grid_kernels,
     cuda_widen,

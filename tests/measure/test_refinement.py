@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import approx_fprime
 from scipy.spatial.transform import Rotation
 
-from napari_gaussfit._kernels import cpu_refinement
+from napari_gaussfit._kernels.cpu import refinement_kernels
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.refinement import Measurement, measure
@@ -196,7 +196,7 @@ def test_the_score_is_the_derivative_of_the_likelihood() -> None:
 
     def objective(at: Floats) -> float:
         return float(
-            cpu_refinement.information(
+            refinement_kernels.information(
                 voxels, known, box, windows, at, 2, noise, fisher, score, squared=False
             )[0]
         )

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from scipy.spatial import cKDTree
 
-from napari_gaussfit._kernels.cpu_refinement import SHAPE, refine_blocks
+from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, refine_blocks
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.noise import Noise, noise_of_neighbours
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_gaussfit._kernels import cuda_selection
-from napari_gaussfit._kernels.cuda import losses
+from napari_gaussfit._kernels.cuda import losses, selection
 from napari_gaussfit._kernels.cuda.gaussians import blocks_of, floats
 from napari_gaussfit._kernels.cuda.launch import launch
 from napari_gaussfit._kernels.cuda.losses import PIXEL_ERROR, THREADS, VOXEL_ERROR
@@ -25,11 +24,11 @@ def selected(views: Views, which: Tensor) -> Views:
     own = tuple(
         torch.empty((len(which), *t.shape[1:]), dtype=t.dtype, device=t.device) for t in tables
     )
-    pixels = max(views.near[0].numel(), cuda_selection.FRAME)
+    pixels = max(views.near[0].numel(), selection.FRAME)
     launch(
-        cuda_selection.select_views,
-        (blocks_of(pixels, cuda_selection.THREADS), len(which)),
-        cuda_selection.THREADS,
+        selection.select_views,
+        (blocks_of(pixels, selection.THREADS), len(which)),
+        selection.THREADS,
         which,
         *(table.flatten(1) for table in (*tables, *own)),
     )
