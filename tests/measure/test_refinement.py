@@ -208,6 +208,19 @@ def test_the_score_is_the_derivative_of_the_likelihood() -> None:
     assert (np.linalg.eigvalsh(whole) > 0).all()
 
 
+def test_the_logarithm_in_a_rows_loop_is_that_of_the_library() -> None:
+    rates = np.geomspace(1e-3, 1e9, 3000)
+    found = np.array([refinement_kernels.log_and_inverse(rate) for rate in rates])
+    np.testing.assert_allclose(found[:, 0], np.log(rates), atol=1e-11)
+    np.testing.assert_allclose(found[:, 1], 1 / rates, rtol=1e-14)
+    row = np.full(11, 7.0, np.float32)
+    for rate in (0.3, 3.7, 1e6):
+        judged, _ = refinement_kernels.judge_row(
+            row, np.full(11, rate), np.array([1.0, 0.0, np.inf, 1.0]), np.ones(11), np.empty(11)
+        )
+        assert judged == pytest.approx(11 * 2 * (rate - 7 * np.log(rate)), rel=1e-10)
+
+
 def test_what_cannot_be_trusted_is_flagged() -> None:
     rng = np.random.default_rng(8)
     truth = isolated(rng, (2.0, 1.6, 1.3), 100.0)

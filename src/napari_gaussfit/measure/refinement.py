@@ -64,9 +64,6 @@ MOST_STEPS = 60
 BORDER = 2.0
 """Sigmas: a Gaussian whose centre is nearer to a face of the stack is seen in part."""
 
-WRONG_MODEL = 3.0
-"""Standard deviations of chi^2 above its mean from which the sandwich's error bars are taken."""
-
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
@@ -200,14 +197,12 @@ def measure(
     grounds = np.array([g.background for g in gaussians])
     backgrounds = np.tile(grounds, (len(blocks), 1))
     fits = _refined(voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers)
-    shapes, amplitudes, fisher, robust, found = fits
-    reduced, looked, steps = found[:, 0], found[:, 1], found[:, 2].astype(np.int64)
-    wrong = reduced > 1 + WRONG_MODEL * np.sqrt(2 / np.maximum(looked, 1))
-    taken = np.where((wrong | (not poisson))[:, None, None], robust, fisher)
+    shapes, amplitudes, covariances, found = fits
+    reduced, steps = found[:, 0], found[:, 2].astype(np.int64)
     saturated = _saturated(voxels, windows, noise.saturation)
     return Measurement(
         _in_units(shapes, amplitudes, gaussians, spacing),
-        _scaled(taken, spacing),
+        _scaled(covariances, spacing),
         reduced if poisson else np.full(len(reduced), math.nan),
         found[:, 3:],
         steps,
@@ -222,11 +217,11 @@ def _refined(
     windows: Counts,
     backgrounds: Floats,
     noise: Floats,
-) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+) -> tuple[Floats, Floats, Floats, Floats]:
     """Refine all blocks, and again those that others reach, with what these have become."""
     shapes, amplitudes = start
     bounds = _bounds(blocks, windows)
-    found: tuple[Floats, Floats, Floats] | None = None
+    found: tuple[Floats, Floats] | None = None
     which = np.arange(len(blocks))
     for _ in range(SWEEPS):
         some = [blocks[b] for b in which]
@@ -247,7 +242,7 @@ def _refined(
         backgrounds[which] = grounds
         members = np.concatenate(some)
         if found is None:
-            found = new[0], new[1], new[2]
+            found = new[0], new[1]
         else:
             for kept, renewed in zip(found, new, strict=True):
                 kept[members] = renewed[members]

@@ -37,12 +37,14 @@ FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-9, 1e9
 STEADY = 1e-4
 """Of a step in units of error bars, squared, a parameter: below it the block has converged."""
 
+WRONG_MODEL = 3.0
+"""Standard deviations of chi^2 above its mean from which the sandwich's error bars are taken."""
+
 LONGEST_MOVE, LARGEST_STRETCH = 2.0, 0.5
 """Voxels that a centre, and logarithm that a width, changes at most in a step."""
 
 ROOT_HALF, LN2 = math.sqrt(0.5), math.log(2.0)
 MANTISSA, ONE_HALF = np.int64(0xFFFFFFFFFFFFF), np.int64(0x3FE0000000000000)  # bits of float64
-TWO_TO_52, BIASED = np.int64(0x4330000000000000), 2.0**52 + 1023
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -122,16 +124,27 @@ def shape_at(theta: Floats, at: int, z: float, y: float, x: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def fill_row(theta: Floats, k: int, z: float, y: float, first: int, g: Floats) -> bool:
+def widths_of(theta: Floats, count: int, widths: Floats) -> None:
+    """Set `widths` [count, 4] to the diagonals of L, and what `fill_row` shrinks its ratio by."""
+    for k in range(count):
+        for n, m in ((0, 3), (1, 5), (2, 8)):
+            widths[k, n] = math.exp(theta[SHAPE * k + m])
+        widths[k, 3] = math.exp(-1.0 / (widths[k, 2] * widths[k, 2]))
+
+
+@njit(cache=True, nogil=True)
+def fill_row(
+    theta: Floats, widths: Floats, k: int, z: float, y: float, first: int, g: Floats
+) -> bool:
     """Set g [x] to Gaussian k on a row of voxels that begins at x = first; False if it is nothing.
 
     Exponents of evenly spaced places are quadratic in the place's number: each value is the last
     one's times a ratio, and each ratio the last one's times a constant.
     """
     at = SHAPE * k
-    l22 = math.exp(theta[at + 8])
-    u0 = (z - theta[at]) / math.exp(theta[at + 3])
-    u1 = (y - theta[at + 1] - theta[at + 4] * u0) / math.exp(theta[at + 5])
+    l22 = widths[k, 2]
+    u0 = (z - theta[at]) / widths[k, 0]
+    u1 = (y - theta[at + 1] - theta[at + 4] * u0) / widths[k, 1]
     rest = REACH2 - u0 * u0 - u1 * u1
     if rest <= 0.0:
         return False
@@ -145,7 +158,7 @@ def fill_row(theta: Floats, k: int, z: float, y: float, first: int, g: Floats) -
     g[high + 1 :] = 0.0
     u2 = (low - centre) / l22
     value = math.exp(-0.5 * (u0 * u0 + u1 * u1 + u2 * u2))
-    ratio, shrink = math.exp(-(u2 + 0.5 / l22) / l22), math.exp(-1.0 / (l22 * l22))
+    ratio, shrink = math.exp(-(u2 + 0.5 / l22) / l22), widths[k, 3]
     for n in range(low, high + 1):
         g[n] = value
         value *= ratio
@@ -153,17 +166,23 @@ def fill_row(theta: Floats, k: int, z: float, y: float, first: int, g: Floats) -
     return True
 
 
-@njit(cache=True, nogil=True)
-def log_positive(x: float) -> float:
-    """Return log(x) of x > 0 to 1e-11 without a library call, so that loops vectorise."""
+# As its caller has it: numba hands `fastmath` on to what a function calls.
+@njit(cache=True, nogil=True, fastmath=True)
+def log_and_inverse(x: float) -> tuple[float, float]:
+    """Return log(x) of x > 0, to 1e-11, and 1 / x: one division, no library call, in vectors.
+
+    log(f) = log(r) + 2 artanh((f - r) / (f + r)), with x = f 2^n and r = sqrt(1/2).
+    """
     bits = np.float64(x).view(np.int64)
-    # 2^52 + exponent, by its bits: no conversion of 64-bit integers vectorises everywhere.
-    exponent = np.int64((bits >> 52) | TWO_TO_52).view(np.float64) - BIASED
+    # By way of 32 bits: no conversion of 64-bit integers vectorises everywhere.
+    exponent = float(np.int32(bits >> 52)) - 1022.5
     f = np.int64((bits & MANTISSA) | ONE_HALF).view(np.float64)  # from 1/2 to 1
-    s = (f - ROOT_HALF) / (f + ROOT_HALF)
+    above = f + ROOT_HALF
+    both = 1.0 / (x * above)
+    s = (f - ROOT_HALF) * both * x
     t = s * s
     series = 1.0 + t * (1 / 3 + t * (1 / 5 + t * (1 / 7 + t * (1 / 9 + t * (1 / 11 + t / 13)))))
-    return (exponent + 0.5) * LN2 + 2.0 * s * series
+    return exponent * LN2 + 2.0 * s * series, both * above
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -185,8 +204,8 @@ def judge_row(
         counted = weights[n]
         if noise[3] > 0.0:
             rate, data = max(model[n] / gain + shift, LEAST_RATE), voxels[n] / gain + shift
-            inverse = 1.0 / rate
-            objective += counted * 2.0 * (rate - data * log_positive(rate))
+            logarithm, inverse = log_and_inverse(rate)
+            objective += counted * 2.0 * (rate - data * logarithm)
             weights[n] = counted * inverse / (gain * gain)
             pulls[n] = counted * (data - rate) * inverse / gain
             chi2 += counted * (data - rate) * (data - rate) * inverse
@@ -323,7 +342,8 @@ def information(
     g, near_by = np.empty((count, width)), np.empty(count, np.int64)
     pulls, weights, model = np.empty(width), np.empty(width), np.empty(width)
     inside, single, product = np.empty(width), np.empty(width), np.empty(width)
-    powers = np.ones((2, 5))
+    powers, widths = np.ones((2, 5)), np.empty((count, 4))
+    widths_of(theta, count, widths)
     pairs = np.zeros((channels, count * (count + 1) // 2, 35))
     singles, scores = np.zeros((channels, count, 10)), np.zeros((channels, count, 10))
     totals = np.zeros((channels, 2))
@@ -338,7 +358,7 @@ def information(
                     inside[w[4] - box[4] : w[5] - box[4] + 1] = 1.0
             touched = 0
             for k in range(count):
-                if fill_row(theta, k, z, y, box[4], g[touched]):
+                if fill_row(theta, widths, k, z, y, box[4], g[touched]):
                     near_by[touched] = k
                     touched += 1
             for n in range(1, 5):
@@ -472,11 +492,12 @@ def refine_block(
     noise: Floats,
     most_steps: int,
     covariance: Floats,
-    robust: Floats,
 ) -> tuple[float, int, int]:
-    """Refine the parameters `theta` of a block in place, and set their covariances.
+    """Refine the parameters `theta` of a block in place, and set their covariance [P, P].
 
-    covariance, robust : [P, P], by the Fisher information alone, and the sandwich.
+    It is the inverse of the Fisher information; or, where chi^2 says that the model does not hold,
+    or nothing is known of the noise, the sandwich, which assumes neither (H. White, Econometrica
+    50 (1982) 1).
 
     Returns the reduced chi^2, the number of values looked at, and that of steps: below 0 where they
     have not converged, and 0 where the information cannot be inverted (covariances are NaN then).
@@ -534,16 +555,15 @@ def refine_block(
     reduced = chi2 / max(looked - size, 1)
     damped[:] = fisher
     if not factor_in_place(damped, size):
-        covariance[:], robust[:] = np.nan, np.nan
+        covariance[:] = np.nan
         return reduced, looked, 0
     invert(damped, size, covariance)
-    information(voxels, known, box, windows, theta, count, noise, fisher, score, squared=True)
-    for i in range(size):
-        for j in range(i):
-            fisher[j, i] = fisher[i, j]
-    robust[:] = covariance @ fisher @ covariance
-    if noise[3] <= 0.0:
-        covariance *= reduced
+    if noise[3] <= 0.0 or reduced > 1.0 + WRONG_MODEL * math.sqrt(2.0 / max(looked, 1)):
+        information(voxels, known, box, windows, theta, count, noise, fisher, score, squared=True)
+        for i in range(size):
+            for j in range(i):
+                fisher[j, i] = fisher[i, j]
+        covariance[:] = covariance @ fisher @ covariance
     return reduced, looked, taken if steady else -taken
 
 
@@ -559,7 +579,7 @@ def refine_some(
     backgrounds: Floats,
     noise: Floats,
     most_steps: int,
-    found: tuple[Floats, Floats, Floats],
+    found: tuple[Floats, Floats],
     first: int,
     end: int,
 ) -> None:
@@ -568,7 +588,7 @@ def refine_some(
     other_starts, other_ids = others
     shapes, amplitudes = before
     channels = len(amplitudes)
-    covariances, robusts, numbers = found
+    covariances, numbers = found
     for b in range(first, end):
         own = ids[starts[b] : starts[b + 1]]
         count, box = len(own), bounds[b]
@@ -582,7 +602,7 @@ def refine_some(
         known = np.empty((channels, box[1] - box[0] + 1, box[3] - box[2] + 1, box[5] - box[4] + 1))
         near_by = other_ids[other_starts[b] : other_starts[b + 1]]
         add_known(known, box, near_by, shapes, amplitudes)
-        covariance, robust = np.empty((size, size)), np.empty((size, size))
+        covariance = np.empty((size, size))
         reduced, looked, steps = refine_block(
             voxels,
             known,
@@ -593,14 +613,12 @@ def refine_some(
             noise,
             most_steps,
             covariance,
-            robust,
         )
         for k in range(count):
             after[0][own[k]] = theta[SHAPE * k : SHAPE * (k + 1)]
             for c in range(channels):
                 after[1][c, own[k]] = theta[SHAPE * count + c * count + k]
             keep_own(covariance, k, count, channels, covariances[own[k]])
-            keep_own(robust, k, count, channels, robusts[own[k]])
             numbers[own[k], 0], numbers[own[k], 1], numbers[own[k], 2] = reduced, looked, steps
             numbers[own[k], 3 : 3 + channels] = theta[size - channels :]
         backgrounds[b] = theta[size - channels :]
@@ -636,7 +654,7 @@ def refine_blocks(
     backgrounds: Floats,
     noise: Floats,
     most_steps: int,
-) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+) -> tuple[Floats, Floats, Floats, Floats]:
     """Refine blocks of Gaussians, each by itself, over all threads.
 
     Parameters
@@ -661,9 +679,8 @@ def refine_blocks(
     -------
     shapes, amplitudes : ndarray, shape [K, 9] and [C, K]
         The refined ones.
-    covariances, robust : ndarray, shape [K, 9 + 2 C, 9 + 2 C]
-        Of centre, Cholesky parameters, amplitudes and backgrounds: by the Fisher information, and
-        the sandwich that does not assume the model to hold.
+    covariances : ndarray, shape [K, 9 + 2 C, 9 + 2 C]
+        Of centre, Cholesky parameters, amplitudes and backgrounds; see `refine_block`.
     numbers : ndarray, shape [K, 3 + C]
         Of each Gaussian's block: reduced chi^2, values looked at, steps (see `refine_block`),
         backgrounds.
@@ -672,7 +689,6 @@ def refine_blocks(
     size = SHAPE + 2 * channels
     after = before[0].copy(), before[1].copy()
     found = (
-        np.full((count, size, size), np.nan),
         np.full((count, size, size), np.nan),
         np.full((count, 3 + channels), np.nan),
     )
