@@ -29,6 +29,7 @@ SECTIONS = {
     "threads": "one thread against all cores",
     "memory": "what a fit takes against what is predicted, up to 100 x 647 x 813 voxels",
     "imports": "what importing the package costs",
+    "measurement": "refined Gaussians: errors, error bars and time against the bound and curve_fit",
     "quality": "time to a held-out PSNR: the fit against the plain way",
     "fits": "fits of the real stacks: quality, time, memory",
 }
@@ -37,7 +38,7 @@ RESULTS = Path(__file__).parent / "results" / "latest.json"
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    listing = "\n".join(f"  {name:9} {what}" for name, what in SECTIONS.items())
+    listing = "\n".join(f"  {name:11} {what}" for name, what in SECTIONS.items())
     parser = argparse.ArgumentParser(
         "python -m benchmarks",
         description=f"Measure on this machine, in one run.\n\nsections:\n{listing}",

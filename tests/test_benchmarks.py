@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Load = Callable[[str], Any]
 
 SECTIONS = {"kernels", "scaling", "points", "volumes", "threads", "imports", "quality", "fits"} | {
+    "measurement",
     "floors",
     "memory",
 }

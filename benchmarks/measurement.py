@@ -1,0 +1,220 @@
+"""Refined Gaussians against the truth, the Cramer-Rao bound, and SciPy's `curve_fit`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import curve_fit
+from scipy.spatial.transform import Rotation
+
+from benchmarks.tables import Cell, Table
+from benchmarks.timing import Way, medians, with_kernels
+from napari_gaussfit.measure.noise import Noise
+from napari_gaussfit.measure.refinement import Measurement
+from napari_gaussfit.measure.refinement import measure as refine
+from napari_gaussfit.model.gaussians import Gaussians
+from napari_gaussfit.stacks.stack import Stack
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from benchmarks.options import Options
+
+    Floats = NDArray[np.float64]
+
+BACKGROUND, PITCH, CELLS = 10.0, 26, (3, 4, 4)
+"""Photons a voxel without any; voxels from one Gaussian to the next; Gaussians along z, y, x."""
+
+DETECTOR = {"gain": 2.3, "offset": 100.0, "read": 1.5}
+NUMBERS = ("z", "y", "x", "sigma_1", "sigma_3", "amplitude", "integrated_intensity", "background")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is measured: Gaussians apart from each other, each turned at random."""
+
+    name: str
+    sigmas: tuple[float, float, float]
+    peak: float
+    detector: bool = False
+
+    @property
+    def noise(self) -> Noise:
+        """The noise of its stacks."""
+        return Noise.of_detector(**DETECTOR) if self.detector else Noise(1.0)
+
+    def recorded(self, light: Floats, rng: np.random.Generator) -> Stack:
+        """A stack of it."""
+        photons = rng.poisson(light).astype(np.float64)
+        if not self.detector:
+            return Stack.from_array(photons)
+        read = rng.normal(0, DETECTOR["read"], light.shape)
+        return Stack.from_array(DETECTOR["gain"] * photons + DETECTOR["offset"] + read)
+
+
+SCENES = (
+    *(Scene("spots", (2.0, 1.7, 1.4), peak) for peak in (20.0, 100.0, 1000.0)),
+    *(Scene("rods", (3.5, 1.5, 1.2), peak) for peak in (20.0, 100.0, 1000.0)),
+    Scene("spots, gain 2.3", (2.0, 1.7, 1.4), 100.0, detector=True),
+)
+
+
+def truth_of(scene: Scene, cells: tuple[int, int, int], rng: np.random.Generator) -> Gaussians:
+    """The Gaussians of a scene, in photons."""
+    places = np.indices(cells).reshape(3, -1).T
+    means = (places + 0.5) * PITCH + rng.uniform(-2, 2, places.shape)
+    turns = Rotation.random(len(means), random_state=rng).as_matrix()
+    covariances = turns @ np.diag(np.square(scene.sigmas)) @ turns.swapaxes(1, 2)
+    return Gaussians.from_covariances(
+        means, covariances, np.full(len(means), scene.peak), background=BACKGROUND, unit="pixel"
+    )
+
+
+def light_of(truth: Gaussians, cells: tuple[int, int, int]) -> Floats:
+    """What is to be seen of them, without an end: photons a voxel in the mean."""
+    shape = tuple(PITCH * n for n in cells)
+    light = np.full(shape, BACKGROUND)
+    for mean, covariance, amplitude in zip(
+        truth.means, truth.covariances, truth.amplitudes, strict=True
+    ):
+        first = np.maximum(np.rint(mean).astype(int) - 24, 0)
+        part = tuple(slice(a, a + 49) for a in first)
+        places = np.stack(
+            np.meshgrid(
+                *(np.arange(n)[s] for n, s in zip(shape, part, strict=True)), indexing="ij"
+            ),
+            -1,
+        )
+        d = places - mean
+        square = np.einsum("...i,ij,...j", d, np.linalg.inv(covariance), d)
+        light[part] += amplitude * np.exp(-0.5 * square)
+    return light
+
+
+def start_of(scene: Scene, truth: Gaussians, rng: np.random.Generator) -> Gaussians:
+    """Where a fit may have left them: a tenth of a voxel and a tenth of all else away."""
+    gain, offset = (DETECTOR["gain"], DETECTOR["offset"]) if scene.detector else (1.0, 0.0)
+    return Gaussians(
+        truth.means + rng.normal(0, 0.1, truth.means.shape),
+        truth.cholesky + np.array([0.1, 0, 0.1, 0, 0, 0.1]),
+        truth.amplitudes * 0.9 * gain,
+        BACKGROUND * gain + offset,
+        "pixel",
+    )
+
+
+def values_of(gaussians: Gaussians, backgrounds: Floats) -> dict[str, Floats]:
+    """What is measured of each."""
+    sigmas = gaussians.principal()[0]
+    found = {axis: gaussians.means[:, n].astype(np.float64) for n, axis in enumerate("zyx")}
+    found |= {f"sigma_{n + 1}": sigmas[:, n] for n in range(3)}
+    found["amplitude"] = gaussians.amplitudes.astype(np.float64)
+    found["integrated_intensity"] = gaussians.integrated_intensities()
+    found["background"] = backgrounds
+    return found
+
+
+def errors_of(scene: Scene, found: Measurement, truth: Gaussians) -> dict[str, Floats]:
+    """Measured less true."""
+    gain, offset = (DETECTOR["gain"], DETECTOR["offset"]) if scene.detector else (1.0, 0.0)
+    true = Gaussians(truth.means, truth.cholesky, truth.amplitudes * gain, 0.0, "pixel")
+    right = values_of(true, np.full(len(truth), BACKGROUND * gain + offset))
+    own = values_of(found.gaussians[0], found.backgrounds[:, 0])
+    return {name: own[name] - right[name] for name in NUMBERS}
+
+
+def accuracy(scene: Scene, draws: int, cells: tuple[int, int, int]) -> list[tuple[Cell, ...]]:
+    """A row a number: RMS error over the bound, the pulls' spread, and bias over the spread."""
+    rng = np.random.default_rng(1)
+    errors: list[dict[str, Floats]] = []
+    bars: list[dict[str, Floats]] = []
+    for _ in range(draws):
+        truth = truth_of(scene, cells, rng)
+        stack = scene.recorded(light_of(truth, cells), rng)
+        found = refine([start_of(scene, truth, rng)], [stack], noise=scene.noise)
+        errors.append(errors_of(scene, found, truth))
+        bars.append(found.errors())
+    rows: list[tuple[Cell, ...]] = []
+    for name in NUMBERS:
+        off = np.concatenate([one[name] for one in errors])
+        deviations = np.concatenate([one[f"sd_{name}"] for one in bars])
+        # The bound is that of Fisher's information at what was found, all but that at the truth.
+        bound = float(np.sqrt(np.mean(np.square(deviations))))
+        pulls = off / deviations
+        title = f"{scene.name}, {scene.peak:.0f} photons"
+        rms = float(np.sqrt(np.mean(np.square(off))))
+        bias = float(np.mean(off)) / bound
+        rows.append((title, name, rms / bound, bias, float(np.std(pulls)), float(np.mean(pulls))))
+    return rows
+
+
+def gaussian(places: Floats, *given: float) -> Floats:
+    """The model as `curve_fit` wants it: centre, Cholesky parameters, amplitude, background."""
+    z, y, x, d00, l10, d11, l20, l21, d22, amplitude, background = given
+    u0 = (places[0] - z) / np.exp(d00)
+    u1 = (places[1] - y - l10 * u0) / np.exp(d11)
+    u2 = (places[2] - x - l20 * u0 - l21 * u1) / np.exp(d22)
+    light: Floats = amplitude * np.exp(-0.5 * (u0 * u0 + u1 * u1 + u2 * u2)) + background
+    return light
+
+
+def one_by_curve_fit(stack: Stack, start: Gaussians, k: int) -> Floats:
+    """Gaussian k by `curve_fit` in a window of 13 x 11 x 11, squared error."""
+    first = np.rint(start.means[k]).astype(int) - (6, 5, 5)
+    window = tuple(slice(a, a + n) for a, n in zip(first, (13, 11, 11), strict=True))
+    places = np.indices((13, 11, 11)).reshape(3, -1) + first[:, None]
+    guess = [*start.means[k], *start.cholesky[k], start.amplitudes[k], start.background]
+    found, _ = curve_fit(gaussian, places.astype(float), stack.voxels[window].ravel(), guess)
+    return np.asarray(found)
+
+
+def by_curve_fit(stack: Stack, start: Gaussians) -> None:
+    """All of them, one after another."""
+    for k in range(len(start)):
+        one_by_curve_fit(stack, start, k)
+
+
+def speeds(options: Options, cells: tuple[int, int, int]) -> tuple[Cell, ...]:
+    """How long a spot takes, of spots that are where a fit leaves them."""
+    scene, rng = Scene("spots", (1.7, 1.5, 1.3), 100.0), np.random.default_rng(2)
+    truth = truth_of(scene, cells, rng)
+    stack, start = scene.recorded(light_of(truth, cells), rng), start_of(scene, truth, rng)
+    few = start.select(slice(0, min(len(start), 8)))
+    ways = [
+        with_kernels("ours", partial(refine, [start], [stack], noise=scene.noise)),
+        Way("curve_fit", partial(by_curve_fit, stack, few), 1),
+    ]
+    taken = medians(ways, turns=options.turns)
+    ours, theirs = taken["ours"] / len(start), taken["curve_fit"] / len(few)
+    began = time.process_time()
+    refine([start], [stack], noise=scene.noise)
+    processor = (time.process_time() - began) / len(start)
+    return (f"{len(start)} spots", 1e6 * ours, 1e6 * processor, 1e6 * theirs, theirs / ours)
+
+
+def measure(options: Options) -> list[Table]:
+    """How near to the truth, how true the error bars, how fast."""
+    draws, cells = (1, (1, 2, 2)) if options.small else (10, CELLS)
+    rows: list[tuple[Cell, ...]] = []
+    for scene in SCENES[:1] if options.small else SCENES:
+        rows += accuracy(scene, draws, cells)
+    note = (
+        f"{draws} draws of {int(np.prod(cells))} Gaussians on {BACKGROUND:.0f} photons. The bound "
+        "is that of Cramer and Rao; pulls are errors over their error bars."
+    )
+    header = ("what", "number", "RMS over bound", "bias over bound", "pulls' sd", "pulls' mean")
+    fast = (
+        "what",
+        "ours, us a spot",
+        "ours, us of a core",
+        "curve_fit, us a spot",
+        "times as fast",
+    )
+    return [
+        Table("Refined Gaussians against the truth", header, tuple(rows), (note,)),
+        Table("Time of a refinement", fast, (speeds(options, cells),)),
+    ]
