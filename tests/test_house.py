@@ -11,6 +11,7 @@ import time
 import tomllib
 import venv
 import zipfile
+from collections import Counter
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
@@ -282,8 +283,15 @@ def test_no_two_parts_import_each_other(source: Path, package: str) -> None:
         pytest.fail(f"imports go round: {' -> '.join(error.args[1])}")
 
 
-def test_few_modules_lie_in_no_folder(source: Path) -> None:
-    assert len(list((source / PACKAGE).glob("*.py"))) <= 6
+@pytest.mark.parametrize(("folder", "most"), [(".", 6), ("_kernels", 4), ("_napari", 5)])
+def test_few_modules_lie_in_no_folder_of_their_own(source: Path, folder: str, most: int) -> None:
+    assert len(list((source / PACKAGE / folder).glob("*.py"))) <= most
+
+
+def test_no_two_tests_have_one_name(checkout: Path) -> None:
+    """Pytest would collect but one of them, and end."""
+    names = Counter(path.name for path in (checkout / "tests").rglob("test_*.py"))
+    assert not [name for name, count in names.items() if count > 1]
 
 
 def test_every_kind_of_import_counts_for_the_layers(tmp_path: Path) -> None:
