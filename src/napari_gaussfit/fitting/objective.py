@@ -43,7 +43,7 @@ of the dendrite itself at 63.02 and 62.98."""
 SEARCH_STEP = 1.5
 """How far apart the search for a ray's maximum looks, in finest spacings."""
 
-SEARCH_EVERY = 4
+SEARCH_EVERY = 8
 """Every so many steps a ray's maximum is searched for. Between, the climb begins where the
 field was largest when this view was last looked at: a third of the time. Whether every second
 step searches or every eighth, fits of real stacks end within 0.02 dB of their voxels."""
