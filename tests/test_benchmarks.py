@@ -273,6 +273,25 @@ def test_the_script_for_a_gpu_runs_in_the_simulator(checkout: Path, tmp_path: Pa
     assert list(tables)[-1] == "What a GPU is promised for", "the last table is the answer"
 
 
+@pytest.mark.slow
+def test_a_fit_on_a_gpu_is_looked_at_from_outside(checkout: Path, tmp_path: Path) -> None:
+    """All parts, in the simulator; a part that fails keeps none of the others back."""
+    out = tmp_path / "contact.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_contact", "--json", str(out)],
+        capture_output=True,
+        text=True,
+        cwd=checkout,
+        env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = json.loads(out.read_text())
+    assert list(found) == ["info", "twice", "fit", "profile", "to_target"]
+    assert found["twice"] == {"image": True, "depth": True, "gradient": True}
+    assert found["fit"][0]["voxels"] == found["fit"][1]["voxels"]
+
+
 def test_views_have_as_many_rays_on_the_box_as_they_say(load: Load) -> None:
     from napari_gaussfit._kernels import reference
 
