@@ -116,7 +116,13 @@ def every_kernel_runs(pytestconfig: pytest.Config) -> Iterator[None]:
     launched: set[str] = set()
 
     def recorded(kernel: Any, *given: Any) -> None:
-        launched.add(f"{kernel.fn.__module__}.{kernel.fn.__name__}")
+        # By where it stands: kernels that are made of one function have its name in common.
+        launched.update(
+            f"{module.__name__}.{name}"
+            for module in KERNELS
+            for name, value in vars(module).items()
+            if value is kernel
+        )
         launch(kernel, *given)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -132,7 +138,7 @@ def every_kernel_runs(pytestconfig: pytest.Config) -> Iterator[None]:
     assert len(kernels) > 20
     if pytestconfig.getoption("keyword"):
         return
-    assert launched == kernels, f"never launched: {kernels - launched}"
+    assert kernels <= launched, f"never launched: {kernels - launched}"
 
 
 @pytest.fixture(autouse=True)
