@@ -35,7 +35,7 @@ def describe() -> Table:
     import psutil
     import torch
 
-    from napari_gaussfit._kernels.cpu.threads import thread_count
+    from napari_gaussfit._threads import thread_count
 
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "not known here"
     rows: list[tuple[Cell, ...]] = [

@@ -14,8 +14,8 @@ from benchmarks.stacks import DENDRITE, NUCLEI
 from benchmarks.tables import Cell, Table
 from benchmarks.timing import medians, with_kernels
 from benchmarks.volumes import CUTOFF, by_kernels, field_and_weights
+from napari_gaussfit import _threads as threads
 from napari_gaussfit._kernels import GradientSum
-from napari_gaussfit._kernels.cpu import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -43,7 +43,7 @@ LAYERS = {
         {"stacks"},
         {"_kernels"},
         {"files", "settings"},
-        {"errors", "_limits"},
+        {"errors", "_limits", "_threads"},
     ],
     f"{PACKAGE}._napari": [{"panel"}, {"worker", "reader", "writer", "samples"}, {"layers"}],
 }

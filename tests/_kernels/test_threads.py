@@ -11,8 +11,8 @@ from scenes import CUTOFF, SIZE, Field, Operation, make_grid
 from torch import Tensor
 
 from napari_gaussfit import _kernels
+from napari_gaussfit import _threads as threads
 from napari_gaussfit._kernels import Rays
-from napari_gaussfit._kernels.cpu import threads
 
 OnThreads = Callable[[int], list[Tensor]]
 

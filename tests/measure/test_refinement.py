@@ -246,7 +246,7 @@ def test_what_cannot_be_trusted_is_flagged() -> None:
 
 
 def test_the_same_numbers_come_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_gaussfit._kernels.cpu import threads
+    from napari_gaussfit import _threads as threads
 
     rng = np.random.default_rng(9)
     truth = isolated(rng, (2.0, 1.6, 1.3), 100.0)

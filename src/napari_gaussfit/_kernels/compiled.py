@@ -83,8 +83,10 @@ class KernelLocators:
             return None
         found = (other.from_function(function, file) for other in self._others)
         locator = next(filter(None, found), None)
-        apart = temporary_folder() / Path(file).parent.name  # as one name is in both backends
-        folder = locator.get_cache_path() if locator else str(apart)
+        if locator:
+            folder = locator.get_cache_path()
+        else:  # a folder a backend: modules of both have one name
+            folder = str(temporary_folder() / Path(file).parent.name)
         return KernelLocator(file, function.__code__.co_firstlineno, folder)
 
 

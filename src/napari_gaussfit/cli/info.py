@@ -24,7 +24,7 @@ def of_machine() -> Lines:
     import torch
 
     from napari_gaussfit._kernels import backend_name, why_not
-    from napari_gaussfit._kernels.cpu.threads import thread_count
+    from napari_gaussfit._threads import thread_count
 
     memory = psutil.virtual_memory()
     reason = why_not()

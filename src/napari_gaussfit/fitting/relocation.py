@@ -85,7 +85,8 @@ def removal_costs(field: GaussianField) -> tuple[Tensor, Tensor, Tensor]:
     """
     from scipy.spatial import KDTree
 
-    from napari_gaussfit._kernels.cpu import overlaps, threads
+    from napari_gaussfit import _threads as threads
+    from napari_gaussfit._kernels.cpu import overlaps
 
     count = len(field)
     mu = field.means.double().numpy()
@@ -126,7 +127,8 @@ def sites(residual: NDArray[np.float32], most: int) -> Sites:
     Sites
         Local maxima of what is won, the largest first.
     """
-    from napari_gaussfit._kernels.cpu import relocation_kernels, threads
+    from napari_gaussfit import _threads as threads
+    from napari_gaussfit._kernels.cpu import relocation_kernels
 
     residual = np.ascontiguousarray(residual, np.float32)
     gains = np.empty(residual.shape, np.float32)

@@ -238,7 +238,8 @@ def local_maxima(calm: Volume, threshold: float) -> NDArray[np.int64]:
     ndarray of int, shape [P, 3]
         Axis order z, y, x.
     """
-    from napari_gaussfit._kernels.cpu import relocation_kernels, threads
+    from napari_gaussfit import _threads as threads
+    from napari_gaussfit._kernels.cpu import relocation_kernels
 
     calm = np.ascontiguousarray(calm, np.float32)
     top = np.empty(calm.shape, np.bool_)

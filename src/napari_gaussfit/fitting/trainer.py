@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from napari_gaussfit import _kernels
-from napari_gaussfit._kernels.cpu.threads import in_one_torch_thread
+from napari_gaussfit._threads import in_one_torch_thread
 from napari_gaussfit.errors import FitError, OutOfMemoryError
 from napari_gaussfit.fitting.bounds import confine, widen
 from napari_gaussfit.fitting.memory import RELOCATION_VOXELS, predict_device_memory

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit._kernels.cpu.threads import run_pieces
+from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit._kernels.cpu.threads import in_one_torch_thread
+from napari_gaussfit._threads import in_one_torch_thread
 from napari_gaussfit.measure.metrics import draw_noise, noise_psnr, psnr, ssim
 from napari_gaussfit.model.projection import StackProjector, render
 

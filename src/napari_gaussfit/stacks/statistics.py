@@ -42,7 +42,7 @@ def smoothed(signal: Volume) -> Volume:
     """
     from scipy.ndimage import gaussian_filter1d
 
-    from napari_gaussfit._kernels.cpu.threads import run_along_axes
+    from napari_gaussfit._threads import run_along_axes
 
     def smooth(volume: Volume, *, axis: int, output: Volume) -> None:
         gaussian_filter1d(volume, SMOOTHING[axis], axis, output=output)

@@ -25,10 +25,10 @@ from napari_gaussfit._kernels.cpu import (
     point_kernels,
 )
 from napari_gaussfit._kernels.cpu.lanes import CHUNK
-from napari_gaussfit._kernels.cpu.threads import run_pieces
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit._kernels.shared import gaussian
 from napari_gaussfit._kernels.shared.gaussian import MOMENTS, Array
+from napari_gaussfit._threads import run_pieces
 
 # What takes as long as to wake a thread: Gaussians that take a step, and pairs of a Gaussian and a
 # point.

@@ -16,10 +16,10 @@ from napari_gaussfit._kernels.cpu import clip as cpu_clip
 from napari_gaussfit._kernels.cpu import mip_kernels, ray_kernels
 from napari_gaussfit._kernels.cpu.grids import array_of
 from napari_gaussfit._kernels.cpu.lanes import CHUNK
-from napari_gaussfit._kernels.cpu.threads import run_pieces
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.shared.footprint import FOOTPRINT
 from napari_gaussfit._kernels.shared.gaussian import MOMENTS, Array
+from napari_gaussfit._threads import run_pieces
 
 if TYPE_CHECKING:
     from napari_gaussfit._kernels import Volume

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from napari_gaussfit._kernels.cpu import profile_kernels
 from napari_gaussfit._kernels.cpu.mip import footprints_of, speeds, view_of
-from napari_gaussfit._kernels.cpu.threads import run_pieces
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.shared.gaussian import MOMENTS, Array
+from napari_gaussfit._threads import run_pieces
 
 
 class SoftMipEvaluation:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.compiled import njit
-from napari_gaussfit._kernels.cpu.threads import run_pieces
+from napari_gaussfit._threads import run_pieces
 
 __all__ = ["SHAPE", "refine_blocks"]
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from napari_gaussfit._kernels.cpu import bounds as cpu_bounds
 from napari_gaussfit._kernels.cpu import coefficient_kernels, spline_kernels
 from napari_gaussfit._kernels.cpu.mip import lengths, view_of
-from napari_gaussfit._kernels.cpu.threads import run_pieces
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.shared.spline import MARGIN, STEP
 from napari_gaussfit._limits import BRIGHTEST, MOST_HALVED
+from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import StackError
 
 Array = NDArray[np.float32]
@@ -83,7 +83,7 @@ class SplineVolume:
     """
 
     def __init__(self, voxels: Array, spacing: Array) -> None:
-        self.spacing = spacing
+        self.spacing = np.asarray(spacing, np.float32)
         self._slack = np.float32(SLACK * float(np.ptp(voxels)))
         self.coefficients = _coefficients(voxels)
         low, high = np.float32(self.coefficients.min()), np.float32(self.coefficients.max())
