@@ -175,7 +175,8 @@ def filters(shape: Triple) -> tuple[Filter, Filter, Filter]:
 def worth(shape: Triple) -> np.float32:
     """Return what the square of a residual filtered by a Gaussian of this shape counts.
 
-    <r, g> is the filtered residual times (2 pi)^(3/2) |sigma|, and <g, g> pi^(3/2) |sigma|.
+    <r, g> is the filtered residual times (2 pi)^(3/2) s, and <g, g> is pi^(3/2) s, with s the
+    product of the three sigmas.
 
     Parameters
     ----------
