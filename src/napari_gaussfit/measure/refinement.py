@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, refine_blocks
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.noise import Noise, noise_of_neighbours
-from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
+from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians, factors_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -192,7 +192,7 @@ def measure(
     shapes = _in_voxels(first, spacing)
     amplitudes = np.stack([g.amplitudes.astype(np.float64) for g in gaussians])
     voxels = np.stack([s.voxels.astype(np.float32) for s in stacks])
-    windows = _windows(shapes, stack.shape)
+    windows = _boxes(shapes, WINDOW, LEAST_HALF, stack.shape)
     blocks, structure = _blocks(shapes)
     grounds = np.array([g.background for g in gaussians])
     backgrounds = np.tile(grounds, (len(blocks), 1))
@@ -295,17 +295,9 @@ def _scaled(covariances: Floats, spacing: Floats) -> Floats:
     return covariances * scale[:, None] * scale
 
 
-def _factors(shapes: Floats) -> Floats:
-    """Return the Cholesky factors [K, 3, 3] of shapes [K, 9]."""
-    factors = np.zeros((len(shapes), 3, 3))
-    factors[:, [0, 1, 2], [0, 1, 2]] = np.exp(shapes[:, [3, 5, 8]])
-    factors[:, [1, 2, 2], [0, 0, 1]] = shapes[:, [4, 6, 7]]
-    return factors
-
-
 def _half_sides(shapes: Floats) -> Floats:
     """Return the standard deviations [K, 3] along z, y and x, in voxels."""
-    sides: Floats = np.linalg.norm(_factors(shapes), axis=2)
+    sides: Floats = np.linalg.norm(factors_of(shapes[:, 3:]), axis=2)
     return sides
 
 
@@ -319,14 +311,11 @@ def _boxes(shapes: Floats, sigmas: float, least: int, shape: tuple[int, int, int
     return boxes
 
 
-def _windows(shapes: Floats, shape: tuple[int, int, int]) -> Counts:
-    return _boxes(shapes, WINDOW, LEAST_HALF, shape)
-
-
 def _blocks(shapes: Floats) -> tuple[list[Counts], NDArray[np.bool_]]:
     """Return which Gaussians are refined together, and which are of a structure."""
     count = len(shapes)
-    covariances = _factors(shapes) @ _factors(shapes).swapaxes(1, 2)
+    factors = factors_of(shapes[:, 3:])
+    covariances = factors @ factors.swapaxes(1, 2)
     widest = np.sqrt(np.linalg.eigvalsh(covariances)[:, -1]) if count else np.zeros(0)
     pairs = _near_pairs(shapes[:, :3], widest)
     if len(pairs):

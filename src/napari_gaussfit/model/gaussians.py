@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["FWHM_PER_SIGMA", "Gaussians", "refuse_other_shapes"]
+__all__ = ["FWHM_PER_SIGMA", "Gaussians", "factors_of", "refuse_other_shapes"]
 
 FWHM_PER_SIGMA = 2.0 * float(np.sqrt(2.0 * np.log(2.0)))
 
@@ -110,7 +110,7 @@ class Gaussians:
         sigma = np.asarray(covariances, np.float64).reshape(-1, 3, 3)
         if not full_covariance:
             sigma = sigma * np.eye(3)
-        cholesky = _factors_of(sigma)[:, *_LOWER]
+        cholesky = _factors_of_covariances(sigma)[:, *_LOWER]
         cholesky[:, _ON_DIAGONAL] = np.log(cholesky[:, _ON_DIAGONAL])
         with np.errstate(over="ignore"):  # an infinity that comes of it is refused
             return cls(
@@ -187,11 +187,7 @@ class Gaussians:
     @property
     def factors(self) -> Floats:
         """L, shape [K, 3, 3], in `unit`."""
-        lower = np.zeros((len(self), 3, 3))
-        lower[:, *_LOWER] = self.cholesky
-        diagonal = np.arange(3)
-        lower[:, diagonal, diagonal] = np.exp(self.log_widths)
-        return lower
+        return factors_of(self.cholesky)
 
     @property
     def covariances(self) -> Floats:
@@ -225,7 +221,27 @@ class Gaussians:
         return integrals
 
 
-def _factors_of(covariances: Floats) -> Floats:
+def factors_of(cholesky: NDArray[Any]) -> Floats:
+    """Return L of Cholesky parameters.
+
+    Parameters
+    ----------
+    cholesky : ndarray, shape [K, 6]
+        See `GaussianField`.
+
+    Returns
+    -------
+    ndarray, shape [K, 3, 3]
+        In float64.
+    """
+    lower = np.zeros((len(cholesky), 3, 3))
+    lower[:, *_LOWER] = cholesky
+    diagonal = np.arange(3)
+    lower[:, diagonal, diagonal] = np.exp(lower[:, diagonal, diagonal])
+    return lower
+
+
+def _factors_of_covariances(covariances: Floats) -> Floats:
     """Return L [K, 3, 3] of covariances [K, 3, 3]; refuse those that have none."""
     # Beyond the squares of what is allowed, eigenvalues need not converge.
     bad = ~(np.abs(covariances) <= _limits.WIDEST**2).all(axis=(1, 2))

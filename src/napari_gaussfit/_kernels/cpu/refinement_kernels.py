@@ -114,16 +114,6 @@ def solve_in_place(factor: Floats, b: Floats, size: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def shape_at(theta: Floats, at: int, z: float, y: float, x: float) -> float:
-    """Return g at a place, of the Gaussian whose nine parameters begin at `at`."""
-    u0 = (z - theta[at]) / math.exp(theta[at + 3])
-    u1 = (y - theta[at + 1] - theta[at + 4] * u0) / math.exp(theta[at + 5])
-    u2 = (x - theta[at + 2] - theta[at + 6] * u0 - theta[at + 7] * u1) / math.exp(theta[at + 8])
-    square = u0 * u0 + u1 * u1 + u2 * u2
-    return math.exp(-0.5 * square) if square <= REACH2 else 0.0
-
-
-@njit(cache=True, nogil=True)
 def widths_of(theta: Floats, count: int, widths: Floats) -> None:
     """Set `widths` [count, 4] to the diagonals of L, and what `fill_row` shrinks its ratio by."""
     for k in range(count):
@@ -470,15 +460,15 @@ def add_known(
 ) -> None:
     """Set `known` to what Gaussians of other blocks add in a box."""
     known[:] = 0.0
+    g, widths = np.empty(box[5] - box[4] + 1), np.empty((1, 4))
     for m in range(len(others)):
         k = others[m]
+        widths_of(shapes[k], 1, widths)
         for z in range(box[0], box[1] + 1):
             for y in range(box[2], box[3] + 1):
-                for x in range(box[4], box[5] + 1):
-                    g = shape_at(shapes[k], 0, z, y, x)
-                    if g > 0.0:
-                        for c in range(len(known)):
-                            known[c, z - box[0], y - box[2], x - box[4]] += amplitudes[c, k] * g
+                if fill_row(shapes[k], widths, 0, z, y, box[4], g):
+                    for c in range(len(known)):
+                        add_scaled(known[c, z - box[0], y - box[2]], amplitudes[c, k], g)
 
 
 @njit(cache=True, nogil=True)
