@@ -174,6 +174,11 @@ class Trainer:
         return self.working.restored(self.scaled_field().to("cpu"))
 
     @property
+    def fields(self) -> tuple[GaussianField, ...]:
+        """Copies of the field of each channel, in raw intensity, on the CPU."""
+        return self.field, *self.other_fields
+
+    @property
     def other_fields(self) -> tuple[GaussianField, ...]:
         """Of several channels, the fields after the first; none here."""
         return ()
