@@ -140,5 +140,6 @@ def test_every_kind_of_column_of_a_table_is_explained() -> None:
     for column in (
         *("axis-0", "z, y, x", "cov_zz", "cov_xx", "sigma_1", "fwhm", "axis_1_z", "axis_3_x"),
         *("integrated_intensity", "amplitude_0", "integrated_intensity_0", "unit"),
+        *("sd_z, sd_y, sd_x", "sd_amplitude_0", "sd_fwhm_3", "reduced_chi2", "flags"),
     ):
         assert column in table.split("## ")[0], column

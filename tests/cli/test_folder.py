@@ -20,6 +20,7 @@ from napari_gaussfit.cli.folder import (
 from napari_gaussfit.errors import FormatError, OutputError, SettingsError
 from napari_gaussfit.fitting.fit import Fit
 from napari_gaussfit.formats.native import load_fit
+from napari_gaussfit.measure.table import ERRORS
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.synthetic.phantoms import neurite
@@ -46,7 +47,8 @@ COLUMNS = [
     "index", "axis-0", "axis-1", "axis-2", "z", "y", "x", "amplitude",
     "cov_zz", "cov_zy", "cov_zx", "cov_yy", "cov_yx", "cov_xx", "sigma_1", "sigma_2", "sigma_3",
     "fwhm_1", "fwhm_2", "fwhm_3", "axis_1_z", "axis_1_y", "axis_1_x", "axis_2_z", "axis_2_y",
-    "axis_2_x", "axis_3_z", "axis_3_y", "axis_3_x", "integrated_intensity", "unit",
+    "axis_2_x", "axis_3_z", "axis_3_y", "axis_3_x", "integrated_intensity", *ERRORS,
+    "reduced_chi2", "flags", "unit",
 ]  # fmt: skip
 
 

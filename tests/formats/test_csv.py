@@ -13,7 +13,7 @@ import torch
 
 from napari_gaussfit.errors import FormatError, OutputError
 from napari_gaussfit.formats.csv import read_channels, read_csv, read_points, write_csv
-from napari_gaussfit.measure.table import measurements
+from napari_gaussfit.measure.table import ERRORS, measurements
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.result import StackBox
 from napari_gaussfit.stacks.stack import Stack
@@ -50,6 +50,9 @@ COLUMNS = [
     "fwhm_3",
     *(f"axis_{n}_{axis}" for n in (1, 2, 3) for axis in "zyx"),
     "integrated_intensity",
+    *ERRORS,
+    "reduced_chi2",
+    "flags",
     "unit",
 ]
 
@@ -170,6 +173,12 @@ def test_a_gaussian_of_known_size_is_described_so() -> None:
     assert row["fwhm_1"] == pytest.approx(0.5 * 2.354820045)
     assert row["integrated_intensity"] == pytest.approx(7 * 15.749609945722419 * 0.01)
     assert row["unit"] == "pixel"
+
+
+def test_what_was_not_measured_has_no_error_bars(written: Path) -> None:
+    table = pd.read_csv(written)
+    assert table[[*ERRORS, "reduced_chi2", "flags"]].isna().all(axis=None)
+    assert set(ERRORS.values()) < set(table.columns), "each stands beside what it is of"
 
 
 def test_a_field_in_training_and_an_empty_one_are_described(field: GaussianField) -> None:
@@ -305,7 +314,7 @@ def test_a_table_whose_numbers_cannot_be_told_is_refused_by_what_is_wrong(writte
     written.write_text("\n".join([lines[0], lines[1], lines[2].replace(".", ","), *lines[3:]]))
     assert "with decimal commas and with decimal points" in refusal(written)
     written.write_text("\n".join([text.splitlines()[0], *text.replace(".", ",").splitlines()[1:]]))
-    assert "has more cells in a row than its 31 columns" in refusal(written)
+    assert f"has more cells in a row than its {len(COLUMNS)} columns" in refusal(written)
     written.write_bytes(text.encode("utf-16"))
     assert "is no CSV table in UTF-8" in refusal(written)
 

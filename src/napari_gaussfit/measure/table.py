@@ -17,9 +17,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_gaussfit.measure.refinement import Measurement
     from napari_gaussfit.model.field import GaussianField
 
-__all__ = ["AXES", "CHANNEL", "COVARIANCES", "VOXEL_AXES", "measurements"]
+__all__ = [
+    "AXES",
+    "CHANNEL",
+    "COVARIANCES",
+    "ERRORS",
+    "FLAGS",
+    "GOODNESS",
+    "VOXEL_AXES",
+    "error_columns",
+    "measurements",
+]
 
 
 AXES = ("z", "y", "x")
@@ -43,8 +54,56 @@ CHANNEL = "amplitude_"
 """What the columns of the amplitudes of several channels begin with; their numbers follow."""
 
 
+ERRORS = {
+    f"sd_{name}": name
+    for name in (*AXES, "amplitude", "integrated_intensity", "fwhm_1", "fwhm_2", "fwhm_3")
+}
+"""The columns of standard deviations, and whose they are."""
+
+
+GOODNESS, FLAGS = "reduced_chi2", "flags"
+"""The columns that say how well a Gaussian describes its part of the stack, and what keeps its
+numbers from being trusted."""
+
+
+def error_columns(
+    count: int, measurement: Measurement | None = None, channels: int = 1
+) -> dict[str, NDArray[np.generic]]:
+    """Return the columns of error bars, the same in every table of Gaussians or spots.
+
+    Parameters
+    ----------
+    count : int
+        Rows K.
+    measurement : Measurement, optional
+        Of these K Gaussians, in this order; where there is none, the columns are empty.
+    channels : int, default 1
+        How many there are; several have columns of their own, numbered from 0.
+
+    Returns
+    -------
+    dict of str to ndarray, shape [K]
+        The standard deviations `ERRORS`, in the units of what they are of, NaN where they are not
+        known; reduced_chi2, NaN where it is not; flags, words between semicolons. Of several
+        channels also sd_amplitude_0, sd_integrated_intensity_0, sd_amplitude_1, ..
+    """
+    nothing: NDArray[np.float64] = np.full(count, np.nan)
+    known = {} if measurement is None else measurement.errors()
+    columns: dict[str, NDArray[np.generic]] = {name: known.get(name, nothing) for name in ERRORS}
+    for n in range(channels if channels > 1 else 0):
+        for name in ("sd_amplitude", "sd_integrated_intensity"):
+            columns[f"{name}_{n}"] = known.get(f"{name}_{n}" if n else name, nothing)
+    columns[GOODNESS] = nothing if measurement is None else measurement.reduced_chi2
+    flags = ("",) * count if measurement is None else measurement.flags
+    columns[FLAGS] = np.array(flags, dtype=object)
+    return columns
+
+
 def measurements(
-    field: GaussianField, spacing: Sequence[float], others: Sequence[GaussianField] = ()
+    field: GaussianField,
+    spacing: Sequence[float],
+    others: Sequence[GaussianField] = (),
+    measurement: Measurement | None = None,
 ) -> pd.DataFrame:
     """Return what there is to know of each Gaussian, a row each.
 
@@ -56,6 +115,8 @@ def measurements(
         (dz, dy, dx) of the stack, in the field's unit.
     others : sequence of GaussianField
         Of several channels, those after the first, which is `field`.
+    measurement : Measurement, optional
+        What is known of how well these Gaussians are known.
 
     Returns
     -------
@@ -66,7 +127,7 @@ def measurements(
         axis_1_z, axis_1_y, axis_1_x, .. axis_3_x (these axes' unit vectors, in either direction);
         integrated_intensity (raw intensity times `unit` cubed); where there are several
         channels, amplitude_0, integrated_intensity_0, amplitude_1, .. of each, beside those of
-        the first under the names above; unit. In float64.
+        the first under the names above; the `error_columns`; unit. In float64.
     """
     gaussians = field.numpy()
     means, covariances = gaussians.means.astype(np.float64), gaussians.covariances
@@ -86,4 +147,5 @@ def measurements(
     for n, channel in enumerate((field, *others) if others else ()):
         columns[f"{CHANNEL}{n}"] = channel.numpy().amplitudes.astype(np.float64)
         columns[f"integrated_intensity_{n}"] = channel.numpy().integrated_intensities()
+    columns |= error_columns(len(field), measurement, 1 + len(others))
     return pd.DataFrame(columns).assign(unit=field.unit)
