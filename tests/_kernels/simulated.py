@@ -483,14 +483,16 @@ def test_a_field_without_gaussians_is_zero(image: Rays) -> None:
             assert gradient.shape == leaf.shape
 
 
-def test_steps_of_adam_agree_with_the_reference() -> None:
+@pytest.mark.parametrize("channels", [1, 2])
+def test_steps_of_adam_agree_with_the_reference(channels: int) -> None:
     field = few("overlapping")
-    count = len(field.means)
+    count, coordinates = len(field.means), 9 + channels
     generator = torch.Generator().manual_seed(5)
-    rates = torch.linspace(0.01, 0.1, 10)
-    found = tuple(p.detach().clone() for p in field.leaves(torch.float32))
-    true = tuple(p.detach().clone() for p in field.leaves(torch.float64))
-    shapes = ((count, 10), (count, 10), (count,))
+    rates = torch.linspace(0.01, 0.1, coordinates)
+    means, cholesky, amplitudes = (p.detach().clone() for p in field.leaves(torch.float64))
+    true = means, cholesky, amplitudes * torch.arange(1.0, channels + 1)[:, None]
+    found = tuple(p.float() for p in true)
+    shapes = ((count, coordinates), (count, coordinates), (count,))
     found_moments = tuple(torch.zeros(shape) for shape in shapes)
     true_moments = tuple(torch.zeros(shape, dtype=torch.float64) for shape in shapes)
     for _ in range(3):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 
 from napari_gaussfit._kernels import reference
@@ -14,13 +15,16 @@ if TYPE_CHECKING:
     from scenes import Field
 
 
-def test_steps_agree_with_the_reference(overlapping: Field) -> None:
-    count = len(overlapping.means)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_steps_agree_with_the_reference(overlapping: Field, channels: int) -> None:
+    count, coordinates = len(overlapping.means), 9 + channels
     generator = torch.Generator().manual_seed(5)
-    rates = torch.linspace(0.01, 0.1, 10)
-    found = tuple(p.detach() for p in overlapping.leaves(torch.float32))
-    true = tuple(p.detach().clone() for p in overlapping.leaves(torch.float64))
-    shapes = ((count, 10), (count, 10), (count,))
+    rates = torch.linspace(0.01, 0.1, coordinates)
+    means, cholesky, amplitudes = (p.detach() for p in overlapping.leaves(torch.float64))
+    brightness = amplitudes * torch.arange(1.0, channels + 1)[:, None]
+    true = means.clone(), cholesky.clone(), brightness
+    found = tuple(p.float() for p in true)
+    shapes = ((count, coordinates), (count, coordinates), (count,))
     found_moments = tuple(torch.zeros(shape) for shape in shapes)
     true_moments = tuple(torch.zeros(shape, dtype=torch.float64) for shape in shapes)
     for _ in range(5):

@@ -143,7 +143,7 @@ def adam_step(
     moments: tuple[Tensor, Tensor, Tensor],
     rates: Tensor,
 ) -> None:
-    """Take one optimiser step in place; see `reference.adam_step`."""
+    """Take one optimiser step in place, of amplitudes [K] or [C, K]; see `reference.adam_step`."""
     _part(rates.device, "adam_step")(parameters, gradients, moments, rates)
 
 

@@ -151,18 +151,19 @@ def adam_step(
 ) -> None:
     """Take one step of Adam in each Gaussian's own frame, in place.
 
-    The coordinates are (log a; nu; M) with dmu = L nu and dL = L M, M lower triangular: steps
-    are relative to the Gaussian's own brightness, widths and orientation, so that one rate
-    suits every scale and unit.
+    The coordinates are (log a; nu; M; log a of further channels) with dmu = L nu and dL = L M,
+    M lower triangular: steps are relative to the Gaussian's own brightness, widths and
+    orientation, so that one rate suits every scale and unit.
 
     Parameters
     ----------
     parameters, gradients : tuple of Tensor
-        Means [K, 3], Cholesky parameters [K, 6], amplitudes [K]; derivatives of the loss.
+        Means [K, 3], Cholesky parameters [K, 6], amplitudes [C, K], or [K] of one channel;
+        derivatives of the loss.
     moments : tuple of Tensor
-        Running means of the gradient [K, 10] and of its square [K, 10]; steps taken [K].
-    rates : Tensor, shape [10]
-        Step sizes of log a, nu (3) and M (00, 10, 11, 20, 21, 22).
+        Running means of the gradient [K, 9 + C] and of its square [K, 9 + C]; steps taken [K].
+    rates : Tensor, shape [9 + C]
+        Step sizes of log a, nu (3), M (00, 10, 11, 20, 21, 22) and log a of further channels.
     decays : tuple of float
         Of the two running means (Kingma and Ba, Adam, 2015: beta_1, beta_2).
     longest_step : float
@@ -176,17 +177,18 @@ def adam_step(
     rows, columns = torch.tril_indices(3, 3)
     d_m = (lower.transpose(-1, -2) @ d_lower)[:, rows, columns]
     d_nu = (lower.transpose(-1, -2) @ d_means.unsqueeze(-1)).squeeze(-1)
-    g = torch.cat([(amplitudes * d_amplitudes)[:, None], d_nu, d_m], 1)
+    by_log = (amplitudes * d_amplitudes).reshape(-1, len(means)).T
+    g = torch.cat([by_log[:, :1], d_nu, d_m, by_log[:, 1:]], 1)
     age += 1
     first += (1 - decays[0]) * (g - first)
     second += (1 - decays[1]) * (g * g - second)
     corrected = first / (1 - decays[0] ** age)[:, None]
     root = (second / (1 - decays[1] ** age)[:, None]).sqrt() + 1e-15
     step = (-rates * corrected / root).clamp(-longest_step, longest_step)
-    amplitudes *= step[:, 0].exp()
+    amplitudes *= torch.cat([step[:, :1], step[:, 10:]], 1).T.exp().reshape(amplitudes.shape)
     means += (lower @ step[:, 1:4, None]).squeeze(-1)
     growth = torch.zeros_like(lower)
-    growth[:, rows, columns] = step[:, 4:]
+    growth[:, rows, columns] = step[:, 4:10]
     diagonal = torch.diagonal(growth, dim1=-2, dim2=-1)
     diagonal.copy_(diagonal.exp())
     cholesky.copy_(cholesky_parameters(lower @ growth))

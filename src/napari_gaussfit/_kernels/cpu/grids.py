@@ -85,9 +85,10 @@ def adam_step(
     """Take one optimiser step in place; see `reference.adam_step`."""
     # What changes must be the tensors' own memory, however strided: a copy would be lost.
     changed = (tensor.detach().numpy() for tensor in (*parameters, *moments))
-    means, cholesky, amplitudes, first, second, age = changed
+    means, cholesky, brightness, first, second, age = changed
     read = (*gradients, rates)
-    d_means, d_cholesky, d_amplitudes, steps = (array_of(tensor) for tensor in read)
+    d_means, d_cholesky, d_brightness, steps = (array_of(tensor) for tensor in read)
+    amplitudes, d_amplitudes = np.atleast_2d(brightness), np.atleast_2d(d_brightness)
 
     def step(begin: int, end: int) -> None:
         gaussian_kernels.adam_step(

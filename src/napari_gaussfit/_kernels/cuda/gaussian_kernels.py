@@ -7,7 +7,7 @@ from numba import cuda
 
 from napari_gaussfit._kernels.cuda.device import kernel
 from napari_gaussfit._kernels.shared import gaussian
-from napari_gaussfit._kernels.shared.adam import COORDINATES, adam_update
+from napari_gaussfit._kernels.shared.adam import COORDINATES, adam_brighten, adam_update
 from napari_gaussfit._kernels.shared.gaussian import Array
 
 
@@ -44,7 +44,10 @@ def adam_step(
     age: Array,
     rates: Array,
 ) -> None:
-    """Take one step in place; see `reference.adam_step`, whose twin this is."""
+    """Take one step in place; see `reference.adam_step`, whose twin this is.
+
+    amplitudes, d_amplitudes : [C, K]. first, second : [K, 9 + C]. rates : [9 + C].
+    """
     k = cuda.grid(1)
     g = cuda.local.array(COORDINATES, np.float32)
     if k < means.shape[0]:
@@ -52,13 +55,16 @@ def adam_step(
             k,
             means,
             cholesky,
-            amplitudes,
+            amplitudes[0],
             d_means,
             d_cholesky,
-            d_amplitudes,
+            d_amplitudes[0],
             first,
             second,
             age,
             rates,
             g,
         )
+        for c in range(1, amplitudes.shape[0]):
+            n = COORDINATES + c - 1
+            adam_brighten(k, n, amplitudes[c], d_amplitudes[c], first, second, age, rates)

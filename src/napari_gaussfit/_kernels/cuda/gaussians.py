@@ -99,11 +99,16 @@ def adam_step(
         gaussian_kernels.adam_step,
         (blocks_of(len(parameters[0]), THREADS),),
         THREADS,
-        *parameters,
-        *(gradient.contiguous() for gradient in gradients),
+        *map(_by_channel, parameters),
+        *(_by_channel(gradient.contiguous()) for gradient in gradients),
         *moments,
         rates,
     )
+
+
+def _by_channel(values: Tensor) -> Tensor:
+    """Return amplitudes [K] of one channel as [1, K], and what has two axes as it is."""
+    return values[None] if values.ndim == 1 else values
 
 
 def widen(cholesky: Tensor, spacing: Tensor, narrowest: float) -> None:

@@ -12,6 +12,7 @@ FIRST_DECAY, SECOND_DECAY = F(0.9), F(0.99)
 # A gradient far below float32's resolution of the loss is no direction.
 SMALLEST_ROOT = F(1e-15)
 LONGEST_LOG_STEP = F(0.25)
+# Of a Gaussian of one channel: log a, nu (3), M (6). Further channels' log a come behind them.
 COORDINATES = 10
 
 
@@ -74,3 +75,28 @@ def adam_update(
     cholesky[k, 3] = l20 * e0 + l21 * g[5] + l22 * g[7]
     cholesky[k, 4] = l21 * e1 + l22 * g[8]
     cholesky[k, 5] += g[9]
+
+
+@register_jitable
+def adam_brighten(
+    k: int,
+    n: int,
+    amplitudes: Array,
+    d_amplitudes: Array,
+    first: Array,
+    second: Array,
+    age: Array,
+    rates: Array,
+) -> None:
+    """Take coordinate n's step, a further channel's log a of Gaussian k, in place.
+
+    After `adam_update`, which counts the step. amplitudes, d_amplitudes : [K], of the channel.
+    """
+    g = amplitudes[k] * d_amplitudes[k]
+    first[k, n] += (ONE - FIRST_DECAY) * (g - first[k, n])
+    second[k, n] += (ONE - SECOND_DECAY) * (g * g - second[k, n])
+    scale1 = ONE / (ONE - FIRST_DECAY ** age[k])
+    scale2 = ONE / (ONE - SECOND_DECAY ** age[k])
+    root = math.sqrt(second[k, n] * scale2) + SMALLEST_ROOT
+    step = -rates[n] * first[k, n] * scale1 / root
+    amplitudes[k] *= F(math.exp(min(max(step, -LONGEST_LOG_STEP), LONGEST_LOG_STEP)))
