@@ -44,6 +44,19 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path / "lib"
 
 
+A_MIP_AND_ITS_GRADIENT = """
+import hashlib
+import torch
+from napari_gaussfit import _kernels
+from scenes import FIELDS, make_rays
+
+leaves = FIELDS["overlapping"](seed=1).leaves(torch.float32)
+image = _kernels.mip(*leaves, make_rays("orthographic", (65, 70)), cutoff=1e-4, bin_step=3)
+for tensor in (image.detach(), *torch.autograd.grad(image.square().sum(), leaves)):
+    print(hashlib.sha256(tensor.numpy()).hexdigest())
+"""
+
+
 def run(lib: Path, *command: str, before: tuple[str, ...] = (), **environment: str) -> list[str]:
     """Run Python with a copy of the package; return the lines that it printed."""
     known = os.environ | {"PYTHONPATH": str(lib)} | environment
@@ -94,6 +107,34 @@ def test_every_kernel_is_stamped_with_the_code_that_it_calls(name: str) -> None:
         assert isinstance(kernel._cache._impl.locator, compiled.KernelLocator), kernel
         missing = set(called_by(kernel)) - compiled.sources_of(Path(module.__file__))
         assert not missing, f"{kernel} is used although {missing} changed"
+
+
+def parts_of(kernel: Any) -> Iterator[Any]:
+    """Yield the functions compiled by numba that a kernel calls, or they in their turn."""
+    for name in kernel.py_func.__code__.co_names:
+        value = kernel.py_func.__globals__.get(name)
+        if hasattr(value, "py_func"):
+            yield value
+            yield from parts_of(value)
+
+
+@pytest.mark.parametrize("name", CPU)
+def test_a_kernel_holds_all_that_it_calls(name: str) -> None:
+    """What does not is compiled by itself too, and a copy of it, which LLVM optimises again."""
+    module = importlib.import_module(f"napari_gaussfit._kernels.{name}")
+    for kernel in kernels_in(module):
+        for part in parts_of(kernel):
+            options = part.targetoptions
+            held = options.get("forceinline") or options.get("inline") == "always"
+            assert held, f"{kernel} calls {part}, which is compiled by itself"
+
+
+def test_the_process_that_compiles_computes_what_later_ones_do(tmp_path: Path) -> None:
+    paths = os.pathsep.join([str(HERE.parents[1]), str(Path(__file__).parent)])
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": paths}
+    # Of all kernels the longest, whose parts are too large for LLVM to inline by itself.
+    first, second = (run(tmp_path, "-c", A_MIP_AND_ITS_GRADIENT, **cache) for _ in range(2))
+    assert first == second
 
 
 def test_both_backends_have_kernels_that_are_kept() -> None:

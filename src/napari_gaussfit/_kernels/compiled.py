@@ -11,6 +11,7 @@ import ast
 import atexit
 import functools
 import hashlib
+import inspect
 import os
 import shutil
 import stat
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import resolve_name
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 from numba import njit
@@ -27,6 +29,7 @@ from numba.core.caching import CacheImpl
 from napari_gaussfit.errors import OutputError
 
 __all__ = [
+    "functions_of",
     "is_temporary",
     "keep_kernels_of",
     "kernels_are_compiled",
@@ -187,6 +190,12 @@ def is_temporary(folder: Path) -> bool:
 
 
 keep_kernels_of(CacheImpl)
+
+
+def functions_of(module: ModuleType) -> list[FunctionType]:
+    """Return the functions that a module defines."""
+    functions = (value for _, value in inspect.getmembers(module, inspect.isfunction))
+    return [function for function in functions if function.__module__ == module.__name__]
 
 
 def kernels_are_compiled() -> bool:

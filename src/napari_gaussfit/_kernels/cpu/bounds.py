@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.compiled import njit
+from napari_gaussfit._kernels.cpu.jit import fast_kernel, inlined
 from napari_gaussfit._kernels.shared.gaussian import HALF, TWO, ZERO, Array, F
 
 Codes = NDArray[np.uint8]
@@ -26,7 +26,7 @@ _LEFT = np.array([[8, 0, 0, 0], [4, 4, 0, 0], [2, 4, 2, 0], [1, 3, 3, 1]], np.fl
 HALVES = np.concatenate([_LEFT @ WHOLE, (_LEFT[::-1, ::-1] @ WHOLE)[1:]])
 
 
-@njit(inline="always")
+@inlined
 def _mix(point: Array, r0: Array, r1: Array, r2: Array, r3: Array, mixed: Array) -> None:
     """Set `mixed` [X] to a Bezier point, of weights [4], between rows [X] of coefficients."""
     w0, w1, w2, w3 = point
@@ -34,7 +34,7 @@ def _mix(point: Array, r0: Array, r1: Array, r2: Array, r3: Array, mixed: Array)
         mixed[x] = w0 * r0[x] + w1 * r1[x] + w2 * r2[x] + w3 * r3[x]
 
 
-@njit(inline="always")
+@inlined
 def _raise(row: Array, bounds: Array) -> None:
     """Raise the bounds of cells [X] to the Bezier points of a row of coefficients."""
     for x in range(bounds.shape[0]):
@@ -44,7 +44,7 @@ def _raise(row: Array, bounds: Array) -> None:
         bounds[x] = max(bounds[x], p0, p1, p2, p3)
 
 
-@njit(inline="always")
+@inlined
 def _raise_halves(row: Array, left: Array, right: Array) -> None:
     """Raise the bounds of cells' halves [X] to the Bezier points of a row of coefficients."""
     for x in range(left.shape[0]):
@@ -59,14 +59,14 @@ def _raise_halves(row: Array, left: Array, right: Array) -> None:
         right[x] = max(right[x], middle, l4, l5, p3)
 
 
-@njit(inline="always")
+@inlined
 def _code(bound: F, low: F, scale: F, table: Codes) -> np.uint8:
     entry = min(max((bound - low) * scale, ZERO), F(table.shape[0] - 1))
     code: np.uint8 = table[np.uintp(int(entry))]
     return code
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def bound_planes(
     coefficients: Array, low: F, scale: F, table: Codes, codes: Codes, first: int, end: int
 ) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.compiled import njit
+from napari_gaussfit._kernels.cpu.jit import exact_kernel, inlined
 from napari_gaussfit._kernels.shared.gaussian import (
     MEAN,
     NOWHERE,
@@ -22,7 +22,7 @@ from napari_gaussfit._kernels.shared.gaussian import (
 Tiles = tuple[int, int, int]
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@exact_kernel
 def boxes_of(packed: Array, boxes: Array) -> None:
     """Set `boxes` [K, 6] to the lower and upper corner of the box that each cutoff fits into.
 
@@ -36,7 +36,7 @@ def boxes_of(packed: Array, boxes: Array) -> None:
             boxes[k, 3 + axis] = packed[k, MEAN + axis] + halves[axis]
 
 
-@njit(inline="always")
+@inlined
 def apart(a: Array, k: int, b: Array, n: int) -> bool:
     """Whether box k of `a` and box n of `b` have no point in common."""
     beyond = False
@@ -45,7 +45,7 @@ def apart(a: Array, k: int, b: Array, n: int) -> bool:
     return beyond
 
 
-@njit(inline="always")
+@inlined
 def _tile(boxes: Array, k: int, box: Array, tiles: Tiles) -> int:
     """Return in which tile of `box` [1, 6] box k begins, counted along the last axis first."""
     tile = 0
@@ -56,7 +56,7 @@ def _tile(boxes: Array, k: int, box: Array, tiles: Tiles) -> int:
     return tile
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@exact_kernel
 def list_meeting(boxes: Array, box: Array, tiles: Tiles, some: NDArray[np.int64]) -> int:
     """Write to `some` [K] which boxes meet the only one of `box` [1, 6]; return how many.
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.compiled import njit
+from napari_gaussfit._kernels.cpu.jit import exact_kernel
 from napari_gaussfit._kernels.shared.gaussian import Array
 
 Exact = NDArray[np.float64]
@@ -15,7 +15,7 @@ Exact = NDArray[np.float64]
 PARALLEL = 1e-12  # slower than this along an axis, a ray never crosses that axis's faces
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@exact_kernel
 def clip_rows(
     frame: Exact,
     lower: Array,

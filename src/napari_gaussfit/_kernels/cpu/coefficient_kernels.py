@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from napari_gaussfit._kernels.compiled import njit
+from napari_gaussfit._kernels.cpu.jit import fast_kernel, inlined
 from napari_gaussfit._kernels.shared.gaussian import ONE, ZERO, Array, F
 from napari_gaussfit._kernels.shared.spline import MARGIN
 
@@ -21,21 +21,21 @@ TURN = GAIN * POLE / (POLE * POLE - ONE)
 HORIZON = 14  # voxels that the filter's first value looks at: POLE^14 is 1e-8
 
 
-@njit(inline="always")
+@inlined
 def _mirrored(n: int, size: int) -> int:
     """Return which of `size` voxels, 2 or more, lies at n from the first on."""
     n %= 2 * size - 2
     return min(n, 2 * size - 2 - n)
 
 
-@njit(inline="always")
+@inlined
 def _row(c: Array, axis: int, line: int, n: int) -> Array:
     """Return row n along an axis, 0 or 1, of those that lie at `line` along the other."""
     z, y = (n, line) if axis == 0 else (line, n)
     return c[z + MARGIN, y + MARGIN, MARGIN:-MARGIN]
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def filter_rows(c: Array, axis: int, first: int, end: int) -> None:
     """Filter along z or y (axis 0 or 1) what lies at [first, end) along the other.
 
@@ -68,7 +68,7 @@ def filter_rows(c: Array, axis: int, first: int, end: int) -> None:
             after = row
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def filter_columns(c: Array, first: int, end: int) -> None:
     """Filter planes [first, end) along x; see `filter_rows`."""
     size = c.shape[2] - 2 * MARGIN

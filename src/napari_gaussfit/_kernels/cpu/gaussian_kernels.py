@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_gaussfit._kernels.compiled import njit
+from napari_gaussfit._kernels.cpu.jit import fast_kernel
 from napari_gaussfit._kernels.shared.adam import COORDINATES, adam_brighten, adam_update
 from napari_gaussfit._kernels.shared.gaussian import Array
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def adam_step(
     means: Array,
     cholesky: Array,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.compiled import njit
+from napari_gaussfit._kernels.cpu.jit import fast_kernel, inlined
 from napari_gaussfit._kernels.cpu.lanes import CHUNK
 from napari_gaussfit._kernels.cpu.simd import WIDTH, add_to, filled, load, ramp, total
 from napari_gaussfit._kernels.shared.gaussian import (
@@ -37,7 +37,7 @@ Factor = tuple[F, F, F, F, F, F]
 RUN = 32  # rows in which u follows from that of the last: rounding adds up to 1e-6
 
 
-@njit(inline="always")
+@inlined
 def _in_voxels(packed: Array, k: int, origin: Array, spacing: Array) -> tuple[Vector, Factor]:
     """Mean and W of Gaussian k, in voxels of the grid."""
     hz, hy, hx = spacing[0], spacing[1], spacing[2]
@@ -57,7 +57,7 @@ def _in_voxels(packed: Array, k: int, origin: Array, spacing: Array) -> tuple[Ve
     return mean, factor
 
 
-@njit(inline="always")
+@inlined
 def _planes(
     packed: Array, k: int, origin: Array, spacing: Array, first: int, end: int
 ) -> tuple[int, int]:
@@ -67,7 +67,7 @@ def _planes(
     return first_index(z - reach, first), last_index(z + reach, end - 1)
 
 
-@njit(inline="always")
+@inlined
 def _section(mean: Vector, factor: Factor, r2: F, z: int) -> tuple[F, F, F, F]:
     """Return u_0 on plane z, the radius left there, and the y and x of the ellipse's centre."""
     dz = F(z) - mean[0]
@@ -78,7 +78,7 @@ def _section(mean: Vector, factor: Factor, r2: F, z: int) -> tuple[F, F, F, F]:
     return u0, F(math.sqrt(max(r2 - u0 * u0, ZERO))), mean[1] + dy, mean[2] + dx
 
 
-@njit(inline="always")
+@inlined
 def _columns(factor: Factor, radius: F, x: F, width: int) -> tuple[int, int]:
     """First and last column that an ellipse about x touches."""
     slant = factor[4] / factor[2]
@@ -86,7 +86,7 @@ def _columns(factor: Factor, radius: F, x: F, width: int) -> tuple[int, int]:
     return first_index(x - reach, 0), last_index(x + reach, width - 1)
 
 
-@njit(inline="always")
+@inlined
 def _rows(factor: Factor, radius: F, y: F, begin: F, end: F, rows: int) -> tuple[int, int]:
     """First and last row where an ellipse about y touches columns `begin` to `end` from its centre.
 
@@ -103,7 +103,7 @@ def _rows(factor: Factor, radius: F, y: F, begin: F, end: F, rows: int) -> tuple
     return first_index(y + low, 0), last_index(y + high, rows - 1)
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def add_slab(
     packed: Array, origin: Array, spacing: Array, volume: Array, first_plane: int, end_plane: int
 ) -> None:
@@ -132,7 +132,7 @@ def add_slab(
                         u1, u2 = u1 + factor[2], u2 + factor[4]
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def subtract(volume: Array, target: Array, offset: F, sums: NDArray[np.float64]) -> None:
     """Turn `volume` into ``volume + offset - target``, its padding into zeros.
 
@@ -155,7 +155,7 @@ def subtract(volume: Array, target: Array, offset: F, sums: NDArray[np.float64])
         sums[z, 0], sums[z, 1] = squares, total
 
 
-@njit(inline="always")
+@inlined
 def _with_point(sums: Any, we: Any, u1: Any, u2: Any) -> Any:
     """Add what is gathered at a point to a plane's moments: those without u_0, which is one."""
     we1, we2 = we * u1, we * u2
@@ -169,7 +169,7 @@ def _with_point(sums: Any, we: Any, u1: Any, u2: Any) -> Any:
     )
 
 
-@njit(inline="always")
+@inlined
 def _with_plane(sums: Any, plane: Any, u0: F) -> Any:
     """Add a plane's moments to all."""
     s, s1, s2, s11, s21, s22 = plane
@@ -187,7 +187,7 @@ def _with_plane(sums: Any, plane: Any, u0: F) -> Any:
     )
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def gather_moments(
     packed: Array,
     origin: Array,

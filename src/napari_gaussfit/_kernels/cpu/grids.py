@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_gaussfit._kernels.compiled import njit
 from napari_gaussfit._kernels.cpu import (
     boxes as cpu_boxes,
 )
@@ -24,6 +23,7 @@ from napari_gaussfit._kernels.cpu import (
     grid_kernels,
     point_kernels,
 )
+from napari_gaussfit._kernels.cpu.jit import exact_kernel
 from napari_gaussfit._kernels.cpu.lanes import CHUNK
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit._kernels.shared import gaussian
@@ -43,7 +43,7 @@ def array_of(tensor: Tensor) -> Array:
     return tensor.detach().contiguous().numpy()
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@exact_kernel
 def _pack_all(
     means: Array, cholesky: Array, amplitudes: Array, cutoff: np.float32, packed: Array
 ) -> None:
@@ -51,7 +51,7 @@ def _pack_all(
         gaussian.pack(means, cholesky, amplitudes, cutoff, k, packed)
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@exact_kernel
 def _unpack_all(
     moments: Array, packed: Array, d_means: Array, d_cholesky: Array, d_amplitudes: Array
 ) -> None:

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.compiled import njit
+from napari_gaussfit._kernels.cpu.jit import fast_kernel, inlined, part
 from napari_gaussfit._kernels.cpu.lanes import CHUNK, lanes
 from napari_gaussfit._kernels.cpu.ray_kernels import columns, three
 from napari_gaussfit._kernels.cpu.simd import (
@@ -68,7 +68,7 @@ Members = NDArray[np.int32]
 Counts = NDArray[np.int64]
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def list_members(g: Array, strip_rows: int, starts: Counts, members: Members) -> None:
     """List the Gaussians that touch each strip of rows, in order: members[starts[n]:starts[n+1]].
 
@@ -94,7 +94,7 @@ def list_members(g: Array, strip_rows: int, starts: Counts, members: Members) ->
         starts[0] = 0
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@part
 def _unpack_row(g: Array, members: Members, i: int, width: int, lines: Array) -> int:
     """Write one of `lines` [K, LINE] for each member that touches row i; return how many do."""
     count = 0
@@ -119,14 +119,14 @@ def _unpack_row(g: Array, members: Members, i: int, width: int, lines: Array) ->
     return count
 
 
-@njit(inline="always")
+@inlined
 def _note(spans: Counts, j: int, low: int, high: int) -> None:
     """Widen the spans of bins that columns from j on have something in."""
     for chunk in range(j // CHUNK, (j + WIDTH - 1) // CHUNK + 1):
         spans[chunk, 0], spans[chunk, 1] = min(spans[chunk, 0], low), max(spans[chunk, 1], high)
 
 
-@njit(inline="always")
+@inlined
 def _may_peak(bins: Array, b: int, c: int) -> bool:
     """Whether bin b holds something, and no less than both beside it, on any ray of a chunk."""
     before, after = max(b - 1, 0), min(b + 1, bins.shape[0] - 1)
@@ -138,7 +138,7 @@ def _may_peak(bins: Array, b: int, c: int) -> bool:
     return bool(highest(above) >= ZERO)
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@part
 def _highest_modes(
     bins: Array, spans: Counts, near: Array, far: Array, bin_start: F, bin_step: F, depth: Array
 ) -> None:
@@ -190,7 +190,7 @@ def _highest_modes(
             depth[lane] = min(max(at, near[lane]), far[lane])
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@part
 def _search_row(
     lines: Array,
     bins: Array,
@@ -237,7 +237,7 @@ def _search_row(
     _highest_modes(bins, spans, near, far, bin_start, bin_step, depth)
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@part
 def _climb_row(
     lines: Array,
     near: Array,
@@ -284,7 +284,7 @@ def _climb_row(
             peak[j], depth[j] = max(peak[j], height), trial if higher else depth[j]
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def find_modes(
     g: Array,
     starts: Counts,

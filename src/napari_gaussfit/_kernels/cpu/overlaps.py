@@ -7,11 +7,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.compiled import njit
+from napari_gaussfit._kernels.cpu.jit import exact_kernel
 from napari_gaussfit._kernels.shared.overlaps import DAMPING, Array64, overlap
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@exact_kernel
 def removal_costs(
     mu: Array64,
     sigma: Array64,

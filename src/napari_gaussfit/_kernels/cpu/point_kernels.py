@@ -6,8 +6,8 @@ so that points ordered in space cost little more than the pairs that matter.
 
 from __future__ import annotations
 
-from napari_gaussfit._kernels.compiled import njit
 from napari_gaussfit._kernels.cpu.boxes import apart
+from napari_gaussfit._kernels.cpu.jit import exact_kernel, fast_kernel
 from napari_gaussfit._kernels.shared.gaussian import (
     AMPLITUDE,
     FACTOR,
@@ -20,7 +20,7 @@ from napari_gaussfit._kernels.shared.gaussian import (
 BLOCK = 128
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@exact_kernel
 def bounds_of_blocks(points: Array, bounds: Array) -> None:
     """Set `bounds` [blocks, 6] to the lower and upper corner of each block of `points` [3, B]."""
     for b in range(bounds.shape[0]):
@@ -29,7 +29,7 @@ def bounds_of_blocks(points: Array, bounds: Array) -> None:
             bounds[b, axis], bounds[b, 3 + axis] = block.min(), block.max()
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def evaluate_blocks(
     packed: Array,
     reaches: Array,
@@ -70,7 +70,7 @@ def evaluate_blocks(
                 value[n] += a * exp2_negative(-(u0 * u0 + u1 * u1 + u2 * u2))
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def gather_moments(
     packed: Array,
     reaches: Array,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_gaussfit._kernels.compiled import njit
+from napari_gaussfit._kernels.cpu.jit import exact_kernel, inlined
 from napari_gaussfit._kernels.cpu.ray_kernels import columns
 from napari_gaussfit._kernels.shared.footprint import FIRST_ROW, HEIGHT, LAST_ROW, ROW, dot
 from napari_gaussfit._kernels.shared.gaussian import ONE, ZERO, Array, F
@@ -18,7 +18,7 @@ from napari_gaussfit._kernels.shared.profile import (
 TOP, TOTAL, VALUE, TOUCHED, BLEND = 0, 1, 2, 3, 4
 
 
-@njit(inline="always")
+@inlined
 def add_peak(blend: Array, i: int, j: int, peak: F, times: F, sharpness: F) -> None:
     """Add a peak, so many times, to a pixel's softmax."""
     before = blend[TOP, i, j], blend[TOTAL, i, j], blend[VALUE, i, j], blend[TOUCHED, i, j]
@@ -27,7 +27,7 @@ def add_peak(blend: Array, i: int, j: int, peak: F, times: F, sharpness: F) -> N
     blend[VALUE, i, j], blend[TOUCHED, i, j] = value, touched
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@exact_kernel
 def blend_strip(
     g: Array, first_row: int, end_row: int, near: Array, far: Array, sharpness: F, blend: Array
 ) -> None:
@@ -54,7 +54,7 @@ def blend_strip(
                 blend[VALUE, i, j] /= blend[TOTAL, i, j]
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@exact_kernel
 def gather_blend_moments(
     g: Array,
     blend: Array,
@@ -94,7 +94,7 @@ def gather_blend_moments(
                 moments[k, 9] += we * u[2] * u[2]
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@exact_kernel
 def integrate_strip(
     g: Array, first_row: int, end_row: int, near: Array, far: Array, values: Array
 ) -> None:
@@ -111,7 +111,7 @@ def integrate_strip(
                 values[i, j] += g[k, HEIGHT] * j0
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@exact_kernel
 def gather_line_moments(
     g: Array, near: Array, far: Array, weights: Array, moments: Array, first: int, end: int
 ) -> None:

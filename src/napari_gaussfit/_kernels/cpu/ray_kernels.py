@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.compiled import njit
+from napari_gaussfit._kernels.cpu.jit import fast_kernel, inlined
 from napari_gaussfit._kernels.cpu.lanes import CHUNK
 from napari_gaussfit._kernels.cpu.simd import WIDTH, filled, load, ramp, total
 from napari_gaussfit._kernels.shared.footprint import (
@@ -36,7 +36,7 @@ from napari_gaussfit._kernels.shared.gaussian import (
 )
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def footprints(
     packed: Array,
     frame: Array,
@@ -52,7 +52,7 @@ def footprints(
         footprint(packed, k, frame, solve, perspective, rows, out)
 
 
-@njit(inline="always")
+@inlined
 def columns(g: Array, k: int, p: F, width: int) -> tuple[int, int]:
     """First and last column of a row that a footprint touches (last < first when none)."""
     first, last = column_ends(g, k, p, width)
@@ -60,19 +60,19 @@ def columns(g: Array, k: int, p: F, width: int) -> tuple[int, int]:
     return max(0, int(first)), min(width - 1, int(last))
 
 
-@njit(inline="always")
+@inlined
 def three(g: Array, k: int, first: int) -> Vector:
     """Return the vector that begins at entry `first` of row k."""
     return g[k, first], g[k, first + 1], g[k, first + 2]
 
 
-@njit(inline="always")
+@inlined
 def _at_row(g: Array, k: int, p: F, first: int, c0: F, c1: F, c2: F) -> Vector:
     """Return c + p times the vector that begins at entry `first` of footprint k."""
     return c0 + p * g[k, first], c1 + p * g[k, first + 1], c2 + p * g[k, first + 2]
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def subtract(
     peak: Array,
     target: Array,
@@ -99,7 +99,7 @@ def subtract(
         squares[i] = total
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def gather_moments(
     g: Array, depth: Array, weights: Array, moments: Array, first: int, end: int
 ) -> None:

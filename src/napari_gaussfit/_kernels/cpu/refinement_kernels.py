@@ -19,7 +19,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.compiled import njit
+from napari_gaussfit._kernels.cpu.jit import exact_kernel, exact_part, part
 from napari_gaussfit._threads import run_pieces
 
 __all__ = ["SHAPE", "refine_blocks"]
@@ -81,7 +81,7 @@ ROWS, COLUMNS = np.array([0, 1, 1, 2, 2, 2]), np.array([0, 0, 1, 0, 1, 2])
 """Of L's entries in the order of Cholesky parameters."""
 
 
-@njit(cache=True, nogil=True)
+@exact_part
 def factor_in_place(a: Floats, size: int) -> bool:
     """Put the Cholesky factor in place of the lower triangle of a; False where it has none."""
     for i in range(size):
@@ -98,7 +98,7 @@ def factor_in_place(a: Floats, size: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@exact_part
 def solve_in_place(factor: Floats, b: Floats, size: int) -> None:
     """Replace b [size] by the solution x of factor factor^T x = b."""
     for i in range(size):
@@ -113,7 +113,7 @@ def solve_in_place(factor: Floats, b: Floats, size: int) -> None:
         b[i] = total / factor[i, i]
 
 
-@njit(cache=True, nogil=True)
+@exact_part
 def widths_of(theta: Floats, count: int, widths: Floats) -> None:
     """Set `widths` [count, 4] to the diagonals of L, and what `fill_row` shrinks its ratio by."""
     for k in range(count):
@@ -122,7 +122,7 @@ def widths_of(theta: Floats, count: int, widths: Floats) -> None:
         widths[k, 3] = math.exp(-1.0 / (widths[k, 2] * widths[k, 2]))
 
 
-@njit(cache=True, nogil=True)
+@exact_part
 def fill_row(
     theta: Floats, widths: Floats, k: int, z: float, y: float, first: int, g: Floats
 ) -> bool:
@@ -156,8 +156,7 @@ def fill_row(
     return True
 
 
-# As its caller has it: numba hands `fastmath` on to what a function calls.
-@njit(cache=True, nogil=True, fastmath=True)
+@part
 def log_and_inverse(x: float) -> tuple[float, float]:
     """Return log(x) of x > 0, to 1e-11, and 1 / x: one division, no library call, in vectors.
 
@@ -175,7 +174,7 @@ def log_and_inverse(x: float) -> tuple[float, float]:
     return exponent * LN2 + 2.0 * s * series, both * above
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@part
 def judge_row(
     voxels: NDArray[np.float32],
     model: Floats,
@@ -205,14 +204,14 @@ def judge_row(
     return (objective if noise[3] > 0.0 else chi2), chi2
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@part
 def multiply(a: Floats, b: Floats, out: Floats) -> None:
     """Set `out` to a b, without the array in between that numba would make."""
     for n in range(len(out)):
         out[n] = a[n] * b[n]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@part
 def begin_row(
     model: Floats,
     known: Floats,
@@ -234,14 +233,14 @@ def begin_row(
     return counted
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@part
 def add_scaled(model: Floats, scale: float, g: Floats) -> None:
     """Add scale g to the model."""
     for n in range(len(model)):
         model[n] += scale * g[n]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@part
 def add_moments(product: Floats, x: float, powers: Floats, degree: int, sums: Floats) -> None:
     """Add a row's moments of total degree `degree` or less, in the order of `EXPONENTS`.
 
@@ -268,7 +267,7 @@ def add_moments(product: Floats, x: float, powers: Floats, degree: int, sums: Fl
                 m += 1
 
 
-@njit(cache=True, nogil=True)
+@exact_part
 def polynomials_of(theta: Floats, k: int, middle: Floats, coefficients: Floats) -> None:
     """Set `coefficients` [9, 10] to those of dg / g of Gaussian k, in `MONOMIALS` about `middle`.
 
@@ -300,7 +299,7 @@ def polynomials_of(theta: Floats, k: int, middle: Floats, coefficients: Floats) 
                 coefficients[3 + m, PRODUCTS[a, b]] += scales[m] * v[i, a] * u[j, b]
 
 
-@njit(cache=True, nogil=True)
+@exact_part
 def information(
     voxels: NDArray[np.float32],
     known: Floats,
@@ -382,7 +381,7 @@ def information(
     return objective, chi2, looked
 
 
-@njit(cache=True, nogil=True)
+@exact_part
 def assemble(
     theta: Floats,
     count: int,
@@ -433,7 +432,7 @@ def assemble(
                             fisher[max(i, j), min(i, j)] += scale * other * both[p, q]
 
 
-@njit(cache=True, nogil=True)
+@exact_part
 def step_length(step: Floats, count: int) -> float:
     """Return by how much a step is shortened so that no Gaussian moves or stretches too far."""
     longest = 1.0
@@ -445,7 +444,7 @@ def step_length(step: Floats, count: int) -> float:
     return 1.0 / longest
 
 
-@njit(cache=True, nogil=True)
+@exact_part
 def invert(factor: Floats, size: int, inverse: Floats) -> None:
     """Set `inverse` [size, size] to that of factor factor^T."""
     for i in range(size):
@@ -454,7 +453,7 @@ def invert(factor: Floats, size: int, inverse: Floats) -> None:
         solve_in_place(factor, inverse[i], size)
 
 
-@njit(cache=True, nogil=True)
+@exact_part
 def add_known(
     known: Floats, box: Counts, others: Counts, shapes: Floats, amplitudes: Floats
 ) -> None:
@@ -471,7 +470,17 @@ def add_known(
                         add_scaled(known[c, z - box[0], y - box[2]], amplitudes[c, k], g)
 
 
-@njit(cache=True, nogil=True)
+@exact_part
+def damp(fisher: Floats, damping: float, damped: Floats) -> bool:
+    """Set `damped` to the Cholesky factor of the information, its diagonal times 1 + damping."""
+    for i in range(len(fisher)):
+        for j in range(i):
+            damped[i, j] = fisher[i, j]
+        damped[i, i] = fisher[i, i] * (1.0 + damping) + 1e-300
+    return factor_in_place(damped, len(fisher))
+
+
+@exact_part
 def refine_block(
     voxels: NDArray[np.float32],
     known: Floats,
@@ -496,28 +505,10 @@ def refine_block(
     fisher, score = np.empty((size, size)), np.empty(size)
     tried_fisher, tried_score = np.empty((size, size)), np.empty(size)
     damped, step = np.empty((size, size)), np.empty(size)
-    objective, chi2, looked = information(
-        voxels, known, box, windows, theta, count, noise, fisher, score, squared=False
-    )
-    damping, steady, taken = FIRST_DAMPING, False, 0
-    while taken < most_steps and not steady and damping < MOST_DAMPING:
-        taken += 1
-        for i in range(size):
-            for j in range(i):
-                damped[i, j] = fisher[i, j]
-            damped[i, i] = fisher[i, i] * (1.0 + damping) + 1e-300
-        if not factor_in_place(damped, size):
-            damping *= 10.0
-            continue
-        step[:] = score
-        solve_in_place(damped, step, size)
-        decrement = 0.0
-        for i in range(size):
-            decrement += step[i] * score[i]
-        step *= step_length(step, count)
-        trial = theta + step
-        for n in range(channels * count):
-            trial[SHAPE * count + n] = max(trial[SHAPE * count + n], 0.0)
+    trial = theta.copy()
+    objective, chi2, looked, decrement = math.inf, 0.0, 0, math.inf
+    damping, steady, taken = 10.0 * FIRST_DAMPING, False, 0
+    while True:
         tried, tried_chi2, tried_looked = information(
             voxels,
             known,
@@ -532,8 +523,7 @@ def refine_block(
         )
         # A step that is as small as errors allow may go uphill by a rounding.
         scale = 1.0 if noise[3] > 0.0 else max(chi2, 1e-300) / max(looked - size, 1)
-        if decrement < STEADY * size * scale:
-            steady = True
+        steady = decrement < STEADY * size * scale
         if tried <= objective:
             theta[:] = trial
             objective, chi2, looked = tried, tried_chi2, tried_looked
@@ -542,6 +532,22 @@ def refine_block(
             damping = max(damping * 0.1, LEAST_DAMPING)
         elif not steady:
             damping *= 10.0
+        if steady or taken == most_steps:
+            break
+        while damping < MOST_DAMPING and not damp(fisher, damping, damped):
+            damping *= 10.0
+        if not damping < MOST_DAMPING:
+            break
+        taken += 1
+        step[:] = score
+        solve_in_place(damped, step, size)
+        decrement = 0.0
+        for i in range(size):
+            decrement += step[i] * score[i]
+        step *= step_length(step, count)
+        trial[:] = theta + step
+        for n in range(channels * count):
+            trial[SHAPE * count + n] = max(trial[SHAPE * count + n], 0.0)
     reduced = chi2 / max(looked - size, 1)
     damped[:] = fisher
     if not factor_in_place(damped, size):
@@ -557,7 +563,7 @@ def refine_block(
     return reduced, looked, taken if steady else -taken
 
 
-@njit(cache=True, nogil=True)
+@exact_kernel
 def refine_some(
     voxels: NDArray[np.float32],
     bounds: Counts,
@@ -614,7 +620,7 @@ def refine_some(
         backgrounds[b] = theta[size - channels :]
 
 
-@njit(cache=True, nogil=True)
+@exact_part
 def keep_own(whole: Floats, k: int, count: int, channels: int, own: Floats) -> None:
     """Copy the part of a block's covariance that is Gaussian k's, with the backgrounds': `own`."""
     size = SHAPE + 2 * channels
@@ -624,7 +630,7 @@ def keep_own(whole: Floats, k: int, count: int, channels: int, own: Floats) -> N
             own[i, j] = whole[a, own_place(j, k, count, channels)]
 
 
-@njit(cache=True, nogil=True)
+@exact_part
 def own_place(i: int, k: int, count: int, channels: int) -> int:
     """Return where parameter i of Gaussian k stands among those of its block."""
     if i < SHAPE:

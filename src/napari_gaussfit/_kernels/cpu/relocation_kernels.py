@@ -9,20 +9,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.compiled import njit
+from napari_gaussfit._kernels.cpu.jit import exact_kernel, fast_kernel, inlined
 from napari_gaussfit._kernels.cpu.simd import WIDTH, add_to, filled, load
 from napari_gaussfit._kernels.shared.gaussian import ZERO, Array
 
 Filter = tuple[Array, Array, Array]
 
 
-@njit(inline="always")
+@inlined
 def _add(weight: np.float32, source: Array, row: Array) -> None:
     for x in range(len(row)):
         row[x] += weight * source[x]
 
 
-@njit(inline="always")
+@inlined
 def _filter_plane(residual: Array, z: int, along_z: Array, ry: int, plane: Array) -> None:
     """Set rows of `plane`, from row `ry` on, to plane z of what is filtered along z."""
     depth, rows, columns = residual.shape
@@ -34,7 +34,7 @@ def _filter_plane(residual: Array, z: int, along_z: Array, ry: int, plane: Array
             _add(along_z[other - z + rz], residual[other, y], row)
 
 
-@njit(inline="always")
+@inlined
 def _filter_row(
     plane: Array, y: int, along_y: Array, along_x: Array, padded: Array, row: Array
 ) -> None:
@@ -57,7 +57,7 @@ def _filter_row(
         add_to(row, (x,), total)
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def match_planes(
     residual: Array,
     filters: tuple[Filter, ...],
@@ -94,7 +94,7 @@ def match_planes(
                     which[x] = index if more else which[x]
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@exact_kernel
 def mark_maxima(
     gains: Array, reach: tuple[int, int, int], top: NDArray[np.bool_], first: int, end: int
 ) -> None:

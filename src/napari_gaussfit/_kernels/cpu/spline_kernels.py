@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from napari_gaussfit._kernels.compiled import njit
 from napari_gaussfit._kernels.cpu.bounds import Codes
+from napari_gaussfit._kernels.cpu.jit import fast_kernel, inlined, part
 from napari_gaussfit._kernels.cpu.simd import weighted
 from napari_gaussfit._kernels.shared.gaussian import ONE, ZERO, Array, F, Vector
 from napari_gaussfit._kernels.shared.spline import BOTH_MARGINS, place, vertex, weights
@@ -19,7 +19,7 @@ from napari_gaussfit._kernels.shared.spline import BOTH_MARGINS, place, vertex, 
 BLOCK = 32  # samples that are passed over together
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@part
 def _interpolate(coefficients: Array, z: F, y: F, x: F) -> F:
     """Value at (z, y, x) in voxels, at least -1; `coefficients` carry `MARGIN` on every side."""
     z, y, x = z + ONE, y + ONE, x + ONE
@@ -31,7 +31,7 @@ def _interpolate(coefficients: Array, z: F, y: F, x: F) -> F:
     return value
 
 
-@njit(inline="always")
+@inlined
 def _level(levels: Array, value: F) -> int:
     """Return the largest code whose bound is at most `value`; -1 if none is."""
     low, high = -1, levels.shape[0]
@@ -44,7 +44,7 @@ def _level(levels: Array, value: F) -> int:
     return low
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@part
 def _look_up(
     codes: Codes, start: Vector, step: Vector, count: int, seen: Codes, tops: Codes
 ) -> None:
@@ -70,7 +70,7 @@ def _look_up(
         tops[block // BLOCK] = top
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def march_maximum(
     coefficients: Array,
     codes: Codes,
@@ -163,7 +163,7 @@ def march_maximum(
             depth[i, j] = near[i, j] + peak * part * (far[i, j] - near[i, j])
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@fast_kernel
 def sample_rays(
     coefficients: Array,
     frame: Array,

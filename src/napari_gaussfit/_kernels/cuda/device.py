@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numba import cuda
 from numba.core import config
-from numba.extending import overload
 
-from napari_gaussfit._kernels.compiled import keep_kernels_of
-from napari_gaussfit._kernels.shared import gaussian
+from napari_gaussfit._kernels.compiled import functions_of, keep_kernels_of
+from napari_gaussfit._kernels.shared import adam, footprint, gaussian, overlaps, profile, spline
 from napari_gaussfit._kernels.shared.footprint import FOOTPRINT
 from napari_gaussfit._kernels.shared.gaussian import INT, MOMENTS, PACKED, ZERO, Array, F
 
@@ -64,8 +63,16 @@ if SIMULATED:
 
     FakeCUDAShared.array = _shared_array
 else:
+    from numba.cuda import extending
+
+    # Numba's decorators for functions of the shared arithmetic, which stay as plain as they are.
+    for _module in (adam, footprint, gaussian, overlaps, profile, spline):
+        for _function in functions_of(_module):
+            if _function is not gaussian.exp2_negative:
+                extending.register_jitable(_function)
+
     # One instruction, where the CPU has a polynomial so that its loops vectorise.
-    @overload(gaussian.exp2_negative, target="cuda")
+    @extending.overload(gaussian.exp2_negative)
     def _exp2_negative(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
         return lambda x: F(math.exp2(x))
 

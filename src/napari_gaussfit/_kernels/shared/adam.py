@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from numba.extending import register_jitable
-
 from napari_gaussfit._kernels.shared.gaussian import ONE, Array, F
 
 FIRST_DECAY, SECOND_DECAY = F(0.9), F(0.99)
@@ -16,7 +14,6 @@ LONGEST_LOG_STEP = F(0.25)
 COORDINATES = 10
 
 
-@register_jitable
 def adam_update(
     k: int,
     means: Array,
@@ -77,7 +74,6 @@ def adam_update(
     cholesky[k, 5] += g[9]
 
 
-@register_jitable
 def adam_brighten(
     k: int,
     n: int,

@@ -15,8 +15,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from numba.extending import register_jitable
-
 from napari_gaussfit._kernels.shared.gaussian import (
     AMPLITUDE,
     FACTOR,
@@ -49,7 +47,6 @@ QUU, QVU, LU, QVV, LV, L0 = 20, 21, 22, 23, 24, 25
 FIRST_ROW, LAST_ROW, FOOTPRINT = 26, 27, 28
 
 
-@register_jitable
 def _factor_times(packed: Array, k: int, z: F, y: F, x: F) -> Vector:
     return (
         packed[k, FACTOR] * z,
@@ -58,7 +55,6 @@ def _factor_times(packed: Array, k: int, z: F, y: F, x: F) -> Vector:
     )
 
 
-@register_jitable
 def depth_per_u(packed: Array, k: int, solve: Array) -> F:
     """How much the depth t changes at most where u changes by 1: |W^-T n|, n = dt/dx."""
     y2 = solve[2, 2] / packed[k, FACTOR + 5]
@@ -68,7 +64,6 @@ def depth_per_u(packed: Array, k: int, solve: Array) -> F:
     return F(math.sqrt(y0 * y0 + y1 * y1 + y2 * y2))
 
 
-@register_jitable
 def cross(a: Vector, b: Vector) -> Vector:
     return (
         a[1] * b[2] - a[2] * b[1],
@@ -77,12 +72,10 @@ def cross(a: Vector, b: Vector) -> Vector:
     )
 
 
-@register_jitable
 def dot(a: Vector, b: Vector) -> F:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@register_jitable
 def footprint(
     packed: Array, k: int, frame: Array, solve: Array, perspective: bool, rows: int, out: Array
 ) -> None:
@@ -168,7 +161,6 @@ def footprint(
     out[k, QVV], out[k, LV], out[k, L0] = qvv, lv, l0
 
 
-@register_jitable
 def column_ends(g: Array, k: int, p: F, width: int) -> tuple[F, F]:
     """First and last column of a row that a footprint touches (last < first when none)."""
     quu = g[k, QUU]
@@ -188,7 +180,6 @@ def column_ends(g: Array, k: int, p: F, width: int) -> tuple[F, F]:
     return whole + F(whole < low), F(INT(high + ONE)) - ONE
 
 
-@register_jitable
 def column_extent(g: Array, k: int, width: int) -> tuple[F, F]:
     """First and last column of all that a footprint touches."""
     quu, qvu, qvv, lu, lv = g[k, QUU], g[k, QVU], g[k, QVV], g[k, LU], g[k, LV]
@@ -207,7 +198,6 @@ def column_extent(g: Array, k: int, width: int) -> tuple[F, F]:
     return min(F(width), max(ZERO, F(first))), max(-ONE, min(F(width - 1), F(last)))
 
 
-@register_jitable
 def on_ray(g: Array, k: Index, i: Index, j: Index, s: F) -> tuple[Vector, Vector]:
     """Return u on the ray of pixel (i, j) at s from the footprint's depth, and du/ds there."""
     p, q = F(i) - g[k, ROW], F(j) - g[k, COLUMN]
@@ -224,7 +214,6 @@ def on_ray(g: Array, k: Index, i: Index, j: Index, s: F) -> tuple[Vector, Vector
     return u, d
 
 
-@register_jitable
 def mode_near_bin(before: F, middle: F, after: F, least: F, most: F, top: Any) -> tuple[F, F]:
     """Return the log2 of the mode by the parabola through the log2 of three bins, and where it is.
 
@@ -240,7 +229,6 @@ def mode_near_bin(before: F, middle: F, after: F, least: F, most: F, top: Any) -
     return middle + min(gain, QUARTER if top else max(left, right)), move
 
 
-@register_jitable
 def newton_step(value: F, slope: F, curvature: F, longest: F) -> F:
     """Step in t of Newton's method on log f, of f, f' and f'' (the latter two over 2 ln 2).
 

@@ -13,9 +13,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.core.target_extension import current_target
-from numba.extending import overload, register_jitable
 from numpy.typing import NDArray
 
 from napari_gaussfit import _limits as limits
@@ -55,11 +52,6 @@ def power_of_two(whole: F) -> F:
     return value
 
 
-@overload(power_of_two, inline="always", strict=False)
-def _of_number(whole: Any) -> Any:
-    return power_of_two if isinstance(whole, types.Number) else None
-
-
 def exp2_negative(x: F) -> F:
     """2^x for x <= 0 without a library call, so that loops over it vectorise."""
     x = max(x, LOWEST_EXPONENT)
@@ -70,15 +62,6 @@ def exp2_negative(x: F) -> F:
     return value
 
 
-@overload(exp2_negative, inline="always", strict=False)
-def _exp2_of_cpu(_x: Any) -> Any:
-    # On CUDA it is one instruction, see `cuda.device`. Without this question numba would inline
-    # the polynomial there too as soon as a loop for the CPU was compiled before: what is inlined
-    # is looked up by the types of arguments alone.
-    return None if current_target() == "cuda" else exp2_negative
-
-
-@register_jitable(inline="always")
 def log2_positive(x: F) -> F:
     """log2(x) for normal x > 0 without a library call, so that loops over it vectorise."""
     bits = F(x).view(np.int32)
@@ -88,7 +71,6 @@ def log2_positive(x: F) -> F:
     return value
 
 
-@register_jitable(inline="always")
 def first_index(position: F, least: int) -> int:
     """Smallest whole number neither below `position` nor below `least` >= 0; no library call."""
     # Held to what an integer holds: the cast of anything else is undefined.
@@ -97,19 +79,16 @@ def first_index(position: F, least: int) -> int:
     return max(least, whole + int(F(whole) < position))
 
 
-@register_jitable(inline="always")
 def last_index(position: F, most: int) -> int:
     """Largest whole number not above `position` or `most`; negative where there is none."""
     return min(most, int(min(LAST_INDEX, max(-ONE, position)) + ONE) - 1)
 
 
-@register_jitable
 def log2_ratio(a: F, b: F) -> F:
     """log2(a / b) of two positive numbers."""
     return F(math.log2(a / b))
 
 
-@register_jitable
 def is_within(x: F, limit: F) -> bool:
     """Whether |x| <= limit, which neither NaN nor an infinity is.
 
@@ -120,7 +99,6 @@ def is_within(x: F, limit: F) -> bool:
     return bool((bits & INT(0x7FFFFFFF)) <= most)
 
 
-@register_jitable
 def inverse_scale(x: F) -> F:
     """Return the power of two that brings x, from 0 to 2^126, to between 1 and 2, if it can."""
     exponent = F(x).view(np.int32) >> INT(23)
@@ -128,7 +106,6 @@ def inverse_scale(x: F) -> F:
     return value
 
 
-@register_jitable
 def is_sound(means: Array, cholesky: Array, amplitudes: Array, k: int) -> bool:
     """Whether the kernels can evaluate Gaussian k: finite, and nothing beyond the limits."""
     sound = is_within(amplitudes[k], BRIGHTEST)
@@ -146,7 +123,6 @@ def is_sound(means: Array, cholesky: Array, amplitudes: Array, k: int) -> bool:
     return bool(longest <= MOST_ELONGATED * narrowest)
 
 
-@register_jitable
 def pack_nowhere(k: int, packed: Array) -> None:
     """Write a Gaussian that reaches nothing, as finite numbers, to row k of `packed`."""
     for n in range(PACKED):
@@ -155,7 +131,6 @@ def pack_nowhere(k: int, packed: Array) -> None:
     packed[k, RADIUS2] = -ONE
 
 
-@register_jitable
 def pack(
     means: Array, cholesky: Array, amplitudes: Array, cutoff: F, k: int, packed: Array
 ) -> None:
@@ -186,7 +161,6 @@ def pack(
     packed[k, RADIUS2] = log2_ratio(height, cutoff) if height > cutoff else -ONE
 
 
-@register_jitable
 def half_sides(packed: Array, k: int, r: F) -> Vector:
     """Half the sides of the box that the ellipsoid |u| <= r of Gaussian k fits into.
 
@@ -205,7 +179,6 @@ def half_sides(packed: Array, k: int, r: F) -> Vector:
     )
 
 
-@register_jitable
 def with_point(sums: Any, we: Any, u0: Any, u1: Any, u2: Any) -> Any:
     """Return the ten sums that `unpack_gradient` wants, with a point (or a vector of such) more."""
     we0, we1, we2 = we * u0, we * u1, we * u2
@@ -223,7 +196,6 @@ def with_point(sums: Any, we: Any, u0: Any, u1: Any, u2: Any) -> Any:
     )
 
 
-@register_jitable
 def unpack_gradient(
     moments: Array, packed: Array, k: int, d_means: Array, d_cholesky: Array, d_amplitudes: Array
 ) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 Array64 = NDArray[np.float64]
@@ -25,7 +24,6 @@ DAMPING = 1e-6
 """Keeps the equations solvable where neighbours are copies of each other."""
 
 
-@register_jitable
 def overlap(mu: Array64, sigma: Array64, volume: Array64, i: int, j: int) -> float:
     """<g_i, g_j> / (2 pi)^(3/2).
 

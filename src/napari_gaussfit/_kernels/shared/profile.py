@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 
-from numba.extending import register_jitable
-
 from napari_gaussfit._kernels.shared.footprint import (
     COLUMN,
     DEPTH,
@@ -59,7 +57,6 @@ NODE_WEIGHTS = (F(0.3478548451), F(0.6521451549), F(0.6521451549), F(0.347854845
 FARTHEST = F(6.0)  # erfc(6) = 2e-17: farther out it would reach the denormals
 
 
-@register_jitable
 def along(vector: Vector, direction: Vector, x: F) -> Vector:
     """Return vector + x direction."""
     return (
@@ -69,7 +66,6 @@ def along(vector: Vector, direction: Vector, x: F) -> Vector:
     )
 
 
-@register_jitable
 def profile(g: Array, k: int, i: int, j: int) -> tuple[Vector, Vector, F, F]:
     """Return c, d, A and t at the peak of footprint k on the ray of pixel (i, j)."""
     u, d = on_ray(g, k, i, j, ZERO)
@@ -78,7 +74,6 @@ def profile(g: Array, k: int, i: int, j: int) -> tuple[Vector, Vector, F, F]:
     return along(u, d, s), d, a, g[k, DEPTH] + s
 
 
-@register_jitable
 def profile_of(g: Array, k: int, first: F, step: F, out: Array) -> None:
     """Fill row k of `out` [K, PROFILE] with the profile of footprint k, depths in bins.
 
@@ -117,7 +112,6 @@ def profile_of(g: Array, k: int, first: F, step: F, out: Array) -> None:
     out[k, SHIFT_VU] = (dot(pv, du) + dot(pu, dv)) * shift
 
 
-@register_jitable
 def _relative_length2(r: Array, k: Index, p: F, q: F) -> F:
     """Return |d|^2 on a ray of a pinhole camera over that of the ray through the mean."""
     length2: F = (
@@ -128,7 +122,6 @@ def _relative_length2(r: Array, k: Index, p: F, q: F) -> F:
     return length2
 
 
-@register_jitable
 def square_on_ray(r: Array, k: Index, i: Index, j: Index, perspective: bool) -> F:
     """Return m of profile k on the ray of pixel (i, j); see `profile_of`."""
     p, q = F(i) - r[k, ROW], F(j) - r[k, COLUMN]
@@ -137,7 +130,6 @@ def square_on_ray(r: Array, k: Index, i: Index, j: Index, perspective: bool) -> 
     return m / _relative_length2(r, k, p, q) if perspective else m
 
 
-@register_jitable
 def profile_on_ray(r: Array, k: Index, i: Index, j: Index, perspective: bool) -> tuple[F, F, F]:
     """Return m, a and the place of profile k on the ray of pixel (i, j); see `profile_of`."""
     p, q = F(i) - r[k, ROW], F(j) - r[k, COLUMN]
@@ -150,7 +142,6 @@ def profile_on_ray(r: Array, k: Index, i: Index, j: Index, perspective: bool) ->
     return m, a, r[k, PLACE] + shift
 
 
-@register_jitable
 def highest(g: Array, k: int, i: int, j: int, near: F, far: F) -> tuple[F, Vector]:
     """Return 2^(-|u|^2) and u of footprint k where it is largest between `near` and `far`."""
     c, d, _, peak = profile(g, k, i, j)
@@ -158,7 +149,6 @@ def highest(g: Array, k: int, i: int, j: int, near: F, far: F) -> tuple[F, Vecto
     return exp2_negative(-dot(u, u)), u
 
 
-@register_jitable
 def blended(blend: Blend, peak: F, times: F, sharpness: F) -> Blend:
     """Return a softmax with a peak added, so many times; its largest term always is 1."""
     top, total, value, touched = blend
@@ -171,14 +161,12 @@ def blended(blend: Blend, peak: F, times: F, sharpness: F) -> Blend:
     return top, total + weight, value + weight * peak, touched + times
 
 
-@register_jitable
 def blend_slope(peak: F, top: F, total: F, value: F, sharpness: F) -> F:
     """Return the derivative of a soft MIP by one peak, w (1 + (p - v) / tau); w is its share."""
     share = exp2_negative((peak - top) * sharpness) / total
     return share * (ONE + (peak - value) * sharpness * LN2)
 
 
-@register_jitable
 def erf_difference(low: F, high: F) -> F:
     """Return erf(high) - erf(low) for low <= high, without cancellation in the tails."""
     low, high = min(max(low, -FARTHEST), FARTHEST), min(max(high, -FARTHEST), FARTHEST)
@@ -189,7 +177,6 @@ def erf_difference(low: F, high: F) -> F:
     return F(math.erf(high) - math.erf(low))
 
 
-@register_jitable
 def short_line_moments(m: F, a: F, low: F, high: F) -> tuple[F, F, F]:
     """Return what `line_moments` returns, where 2^(-a x^2) is nearly a parabola."""
     middle, half = HALF * (low + high), HALF * (high - low)
@@ -203,7 +190,6 @@ def short_line_moments(m: F, a: F, low: F, high: F) -> tuple[F, F, F]:
     return zeroth, first, second
 
 
-@register_jitable
 def line_moments(m: F, a: F, low: F, high: F) -> tuple[F, F, F]:
     """Return the integrals of x^n 2^(-m - a x^2) from `low` to `high`, for n = 0, 1, 2."""
     bend = LN2 * a

@@ -6,8 +6,6 @@ that is not there.
 
 from __future__ import annotations
 
-from numba.extending import register_jitable
-
 from napari_gaussfit._kernels.shared.gaussian import HALF, ONE, TWO, ZERO, Array, F
 
 SIXTH, TWO_THIRDS = F(1.0 / 6.0), F(2.0 / 3.0)
@@ -16,7 +14,6 @@ MARGIN = 2
 BOTH_MARGINS = 2 * MARGIN
 
 
-@register_jitable
 def weights(f: F) -> tuple[F, F, F, F]:
     """Weights of the four coefficients around a point, `f` beyond the second of them."""
     g = ONE - f
@@ -28,7 +25,6 @@ def weights(f: F) -> tuple[F, F, F, F]:
     )
 
 
-@register_jitable
 def place(frame: Array, spacing: Array, i: int, j: int, t: F, axis: int, size: int) -> F:
     """Return where on an axis of `size` voxels, in voxels, pixel (i, j)'s ray is at t.
 
@@ -39,7 +35,6 @@ def place(frame: Array, spacing: Array, i: int, j: int, t: F, axis: int, size: i
     return min(max((o + t * d) / spacing[axis], -HALF), F(size) - HALF)
 
 
-@register_jitable
 def vertex(before: F, best: F, after: F) -> F:
     """Where a parabola through three samples is largest, in samples from the middle one.
 
