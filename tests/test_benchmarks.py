@@ -245,12 +245,11 @@ def test_ways_are_taken_in_turns_after_one_call_each(load: Load) -> None:
     assert torch.get_num_threads() == threads
 
 
-@pytest.mark.slow
-def test_the_script_for_a_gpu_runs_in_the_simulator(checkout: Path, tmp_path: Path) -> None:
-    """Checks and timings, on a few voxels: all that a GPU would run."""
-    out = tmp_path / "gpu.json"
+def run_simulated(checkout: Path, *words: str) -> None:
+    """Run a module with kernels in numba's simulator, whose threads take turns."""
+    simulator = checkout / "tests" / "_kernels" / "simulator.py"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu", "--small", "--json", str(out)],
+        [sys.executable, str(simulator), *words],
         capture_output=True,
         text=True,
         cwd=checkout,
@@ -258,6 +257,13 @@ def test_the_script_for_a_gpu_runs_in_the_simulator(checkout: Path, tmp_path: Pa
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_the_script_for_a_gpu_runs_in_the_simulator(checkout: Path, tmp_path: Path) -> None:
+    """Checks and timings, on a few voxels: all that a GPU would run."""
+    out = tmp_path / "gpu.json"
+    run_simulated(checkout, "benchmarks.gpu", "--small", "--json", str(out))
     found = json.loads(out.read_text())
     assert found["passed"]
     assert found["device"].startswith("numba's simulator")
@@ -277,15 +283,7 @@ def test_the_script_for_a_gpu_runs_in_the_simulator(checkout: Path, tmp_path: Pa
 def test_a_fit_on_a_gpu_is_looked_at_from_outside(checkout: Path, tmp_path: Path) -> None:
     """All parts, in the simulator; a part that fails keeps none of the others back."""
     out = tmp_path / "contact.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu_contact", "--json", str(out)],
-        capture_output=True,
-        text=True,
-        cwd=checkout,
-        env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    run_simulated(checkout, "benchmarks.gpu_contact", "--json", str(out))
     found = json.loads(out.read_text())
     assert list(found) == ["info", "twice", "fit", "profile", "to_target"]
     assert found["twice"] == {"image": True, "depth": True, "gradient": True}

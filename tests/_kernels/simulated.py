@@ -1,7 +1,8 @@
 """CUDA kernels in numba's simulator, against the float64 reference: run by `test_cuda.py`.
 
 In a process of its own, with NUMBA_ENABLE_CUDASIM=1: numba chooses when it is imported. A CPU
-thread stands for each CUDA thread, so that fields are small and images are a few tiles.
+thread stands for each CUDA thread, see `simulator.py`, so that fields are small and images are a
+few tiles.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simulator
 import torch
 from hostile_gaussians import FAR, spoilt, with_far_ones
+from numba import cuda as numba_cuda
+from numba.cuda.simulator import kernel
 from scenes import (
     CUTOFF,
     FIELDS,
@@ -113,6 +117,7 @@ OF_PEAK = 1e-3
 def every_kernel_runs(pytestconfig: pytest.Config) -> Iterator[None]:
     """At the end of all tests (not of some, by -k), every kernel has been launched."""
     assert cuda_device.SIMULATED
+    assert kernel.BlockManager.run is simulator.run_block
     launched: set[str] = set()
 
     def recorded(kernel: Any, *given: Any) -> None:
@@ -169,6 +174,37 @@ def few(kind: str) -> Field:
         cholesky=field.cholesky[:count],
         amplitudes=field.amplitudes[:count],
     )
+
+
+@pytest.mark.parametrize("of", [-1, 1], ids=["the thread before", "the thread after"])
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_is_read_without_a_barrier_is_not_there_yet(*, waits: bool, of: int) -> None:
+    """In one of two rounds, whichever thread was to wait: tests here then miss a barrier."""
+
+    @numba_cuda.jit
+    def handed_on(written: Any, read: Any) -> None:
+        thread = numba_cuda.threadIdx.x
+        for n in range(2):
+            written[n, thread] = 1
+            if waits:
+                numba_cuda.syncthreads()
+            read[n, thread] = written[n, (thread + of) % numba_cuda.blockDim.x]
+            numba_cuda.syncthreads()
+
+    read = torch.zeros(2, 8)
+    launch(handed_on, (1, 1, 1), 8, torch.zeros(2, 8), read)
+    assert read.min(1).values.all() == waits
+    assert read.any()
+
+
+def test_a_kernel_that_fails_says_so() -> None:
+    @numba_cuda.jit
+    def failing() -> None:
+        numba_cuda.syncthreads()
+        raise RuntimeError(numba_cuda.threadIdx.x)
+
+    with pytest.raises(RuntimeError, match="7"):
+        launch(failing, (1, 1, 1), 8)
 
 
 def some_points(count: int) -> Tensor:

@@ -26,7 +26,8 @@ CAPABILITIES = ("7.5", "9.0")
 
 def run(*command: str, **environment: str) -> str:
     """Run Python with the tests' folder on its path and return what it printed."""
-    known = os.environ | {"PYTHONPATH": str(HERE)} | environment
+    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    known = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, env=known, check=False
     )
