@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from notebook_rows import NotebookTable
+from notebook_rows import NotebookTable, note_marks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,11 +37,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Keep napari's and Qt's settings out of the user's, before anything reads them."""
     table = config.getoption("--notebook-table")
-    if table is not None:
+    if table is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(NotebookTable(table), "notebook-table")
     folder = tempfile.mkdtemp(prefix="gaussfit-config-")
     config.stash[_scratch_config] = folder
     os.environ["XDG_CONFIG_HOME"] = folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with files that take long, and keep in one process what shares fits, or the screen.
+
+    Side by side, that is: tests of one file share fixtures, and a window that opens takes the keys
+    from all others.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+    for item in items:
+        note_marks(item)
+        group = "windows" if item.get_closest_marker("gui") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = "napari_gaussfit"
+MARK = "notebook"
 
 ROWS = {
     "field": "LearnableGaussianField: means, Cholesky factors, amplitudes; values at points; "
@@ -55,27 +56,35 @@ class Proof:
 
 
 class NotebookTable:
-    """Collects proofs during a run and writes them when it ends."""
+    """Collects proofs during a run and writes them when it ends.
+
+    Tests that run side by side are collected in other processes: their marks come with reports.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.proofs: dict[str, dict[tuple[str, str], Proof]] = {row: {} for row in ROWS}
-        self.of_item: dict[str, list[Proof]] = {}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note which rows the tests of this run prove."""
         for item in session.items:
-            place = item.nodeid.partition("[")[0]
-            for row, api in marks_of(item):
-                proof = self.proofs[row].setdefault((place, api), Proof(place, api))
-                self.of_item.setdefault(item.nodeid, []).append(proof)
+            self._proofs_by(item)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note how a test ended, by the worst of its setup, call and teardown."""
-        for proof in self.of_item.get(report.nodeid, ()):
+        for proof in self._proofs_by(report):
             found = "xfailed" if hasattr(report, "wasxfail") else report.outcome
             known = proof.outcomes.get(report.nodeid, "passed")
             proof.outcomes[report.nodeid] = max(found, known, key=ORDER.index)
+
+    def _proofs_by(self, test: pytest.Item | pytest.TestReport) -> list[Proof]:
+        # After an @ stands the group, where tests run side by side.
+        place = test.nodeid.partition("[")[0].partition("@")[0]
+        return [
+            self.proofs[row].setdefault((place, api), Proof(place, api))
+            for kind, (row, api) in test.user_properties
+            if kind == MARK
+        ]
 
     def pytest_sessionfinish(self) -> None:
         """Write the table."""
@@ -87,7 +96,7 @@ class NotebookTable:
         table = ["| row | the notebook | here | proven by | outcome |", "|---|---|---|---|---|"]
         for row, text in ROWS.items():
             what = [f"`{row}`", text.replace("|", "\\|")]
-            for proof in self.proofs[row].values():
+            for _, proof in sorted(self.proofs[row].items()):
                 named = f"{{py:obj}}`{proof.api} <{full_name(proof.api)}>`"
                 table.append(
                     f"| {' | '.join([*what, named, f'`{proof.place}`'])} | {proof.outcome()} |"
@@ -108,15 +117,13 @@ def full_name(api: str) -> str:
     return api if first in {PACKAGE, "benchmarks"} or not rest else f"{PACKAGE}.{api}"
 
 
-def marks_of(item: pytest.Item) -> list[tuple[str, str]]:
-    """Return row and public name of each mark; refuse a row that the table does not have."""
-    found = []
-    for mark in item.iter_markers("notebook"):
+def note_marks(item: pytest.Item) -> None:
+    """Have a test's reports say which rows it proves; refuse a row that the table does not have."""
+    for mark in item.iter_markers(MARK):
         if len(mark.args) != 1 or mark.args[0] not in ROWS or set(mark.kwargs) != {"api"}:
             message = (
                 f"{item.nodeid}: notebook{mark.args}{mark.kwargs}; expected "
                 f"notebook(row, api=name) with one of {', '.join(ROWS)}"
             )
             raise pytest.UsageError(message)
-        found.append((mark.args[0], mark.kwargs["api"]))
-    return found
+        item.user_properties.append((MARK, (mark.args[0], mark.kwargs["api"])))

@@ -7,7 +7,6 @@ import importlib
 import subprocess
 import sys
 import sysconfig
-import time
 import tomllib
 import venv
 import zipfile
@@ -180,10 +179,12 @@ def source(checkout: Path) -> Path:
 
 
 def test_import_takes_less_than_a_tenth_of_a_second() -> None:
+    """Of work, at best: what else the machine is busy with is not the package's."""
+
     def seconds(program: str) -> float:
-        start = time.perf_counter()
-        run(sys.executable, "-c", program)
-        return time.perf_counter() - start
+        return float(
+            run(sys.executable, "-c", f"{program}; import time; print(time.process_time())")
+        )
 
     runs = [(seconds("pass"), seconds(f"import {PACKAGE}")) for _ in range(5)]
     bare, with_import = (min(times) for times in zip(*runs, strict=True))

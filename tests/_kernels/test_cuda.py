@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,20 +49,12 @@ def test_every_kernel_agrees_with_the_reference_in_the_simulator() -> None:
     assert "skipped" not in said, said
 
 
-@pytest.fixture(scope="module")
-def compiled() -> Iterator[dict[str, Future[str]]]:
-    """What compiling says by compute capability: both at once, a minute on a core each."""
-    with ThreadPoolExecutor() as threads:
-        yield {name: threads.submit(run, str(HERE / "ptx.py"), name) for name in CAPABILITIES}
-
-
 @where_numba_cuda_is
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", CAPABILITIES)
-def test_every_kernel_compiles_to_ptx_without_f64(
-    capability: str, compiled: dict[str, Future[str]]
-) -> None:
+def test_every_kernel_compiles_to_ptx_without_f64(capability: str) -> None:
     """On no GPU at all; `ptx.py` says which kernel has what it should not have."""
-    said = compiled[capability].result()
+    said = run(str(HERE / "ptx.py"), capability)
     assert said.count("ok") > 20, said
 
 

@@ -70,16 +70,16 @@ def test_a_gaussian_far_away_adds_nothing(field: Field, where: str, operation: s
 
 
 def test_gaussians_far_away_cost_nothing() -> None:
-    """A thousand of them beside a million voxels and as many pixels, in less than a second."""
+    """A thousand of them beside a million voxels and as many pixels: less than a second's work."""
     field = with_far_ones(FIELDS["one"](seed=1), "2 of 1e+16")
     many = [p[[0] * 1000].detach() for p in field.leaves(torch.float32)]
     many[0][:500, 2] = 1e5
     for side in (2, 100):  # with the kernels compiled at the second time
         grid, rays = make_grid((side, side, side)), make_rays("orthographic", (side**2, side))
-        began = time.perf_counter()
+        began = time.process_time()
         assert not _kernels.voxelise(*many, grid, cutoff=CUTOFF).any()
         assert not _kernels.mip(*many, rays, cutoff=CUTOFF, bin_step=1.0).any()
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 def test_what_is_nowhere_is_packed_in_finite_numbers(field: Field) -> None:

@@ -151,9 +151,11 @@ def test_a_user_drops_a_stack_fits_pauses_edits_refines_and_saves(
     wait_until(lambda: "Fit" in enabled(panel))
     panel.model.settings = LONG
 
+    began = time.monotonic()
     press(panel, "Fit")
     assert enabled(panel) == {"Stop"}
     wait_until(lambda: panel.worker.phase is Phase.RUNNING)
+    latency = latency_of(began)
     assert enabled(panel) == {"Pause", "Stop"}
     see_points_move(panel, wait_until, times=10)
 
@@ -171,7 +173,7 @@ def test_a_user_drops_a_stack_fits_pauses_edits_refines_and_saves(
     press(panel, "Stop")
     wait_until(lambda: panel.worker.phase is Phase.CANCELLED)
     took = time.monotonic() - asked
-    assert took < LATENCY, f"the fit goes on for {took:.2f} s after Stop"
+    assert took < latency, f"the fit goes on for {took:.2f} s after Stop"
     assert enabled(panel) == {"Fit", "Refine"}
 
     for layer in viewer.layers:
@@ -296,8 +298,10 @@ def test_a_layer_that_is_deleted_during_the_fit_is_not_forced_back(
 def test_closing_ends_the_fit_within_a_second(panel: Any, wait_until: Wait, closed: str) -> None:
     viewer = panel.viewer
     panel.model.settings = LONG
+    began = time.monotonic()
     press(panel, "Fit")
     wait_until(lambda: panel.worker.phase is Phase.RUNNING)
+    latency = latency_of(began)
     job = panel.worker.job
     assert isinstance(job, ProcessJob)
     pid = job.pid
@@ -309,9 +313,9 @@ def test_closing_ends_the_fit_within_a_second(panel: Any, wait_until: Wait, clos
         viewer.window.remove_dock_widget(panel)
     else:
         viewer.close()
-    wait_until(lambda: watch.seconds is not None, 5)
+    wait_until(lambda: watch.seconds is not None)
     assert watch.seconds is not None
-    assert watch.seconds < LATENCY, f"the process lives on for {watch.seconds:.2f} s"
+    assert watch.seconds < latency, f"the process lives on for {watch.seconds:.2f} s"
 
 
 @pytest.mark.parametrize("closed", ["layer", "window"])
@@ -350,6 +354,11 @@ def test_no_layer_is_made_for_a_window_that_is_gone(
     assert list(viewer.layers) == left
 
 
+def latency_of(began: float) -> float:
+    """Return how long an end may take: where a start took long, on a busy machine, half of that."""
+    return max(LATENCY, (time.monotonic() - began) / 2)
+
+
 class Watch:
     """Takes the time until a process is gone."""
 
@@ -386,14 +395,16 @@ def test_a_killed_fit_says_so_and_refine_goes_on_from_its_last_gaussians(
 
 def test_another_view_of_a_fit_at_rest_ends_with_the_window(panel: Any, wait_until: Wait) -> None:
     panel.model.settings = SHORT
+    began = time.monotonic()
     press(panel, "Fit")
     wait_until(lambda: panel.worker.phase is Phase.FINISHED)
+    latency = latency_of(began)
     panel.view.look_from(70.0, 10.0)
     wait_until(lambda: panel.worker.news.mips.view.azimuth == 70.0)
     processes = psutil.Process().children()
     assert processes, "nobody keeps the stack for yet another view"
     panel.viewer.close()
-    _, alive = psutil.wait_procs(processes, LATENCY)
+    _, alive = psutil.wait_procs(processes, latency)
     assert not alive
 
 
