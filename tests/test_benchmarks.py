@@ -261,9 +261,13 @@ def run_simulated(checkout: Path, *words: str) -> None:
 
 @pytest.mark.slow
 def test_the_script_for_a_gpu_runs_in_the_simulator(checkout: Path, tmp_path: Path) -> None:
-    """Checks and timings, on a few voxels: all that a GPU would run."""
+    """Checks and timings, on a few voxels: all that a GPU would run.
+
+    From one seed: in another's noise a ray may hold two peaks, nearly as high, of which either is
+    found.
+    """
     out = tmp_path / "gpu.json"
-    run_simulated(checkout, "benchmarks.gpu", "--small", "--json", str(out))
+    run_simulated(checkout, "benchmarks.gpu", "--small", "--seed", "1", "--json", str(out))
     found = json.loads(out.read_text())
     assert found["passed"]
     assert found["device"].startswith("numba's simulator")
