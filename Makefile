@@ -26,6 +26,11 @@ FAST_TESTS := tests/stacks tests/model tests/formats tests/plots tests/measure/t
     tests/test_docstrings.py tests/test_errors.py tests/test_files.py tests/test_house.py \
     tests/test_settings.py tests/test_workflows.py
 
+# A process of tests for each core; four have a gigabyte each, and share the kernels' compiled code.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# What make prints of two targets at a time: first all of one. Older than 4.0, it mixes the lines.
+IN_ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)
+
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -41,7 +46,7 @@ DOCS := docs/_build
 NOTEBOOK_TABLE := $(DOCS)/notebook-table.md
 TESTED := $(shell find src tests -name '*.py' 2>/dev/null) pyproject.toml
 
-.PHONY: help demo test test-fast coverage smoke lowest quick-tests lint docs bench screenshots clean window-packages screen-packages
+.PHONY: help demo test test-fast coverage smoke lowest other-packages quick-tests lint docs bench screenshots clean window-packages screen-packages
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,18 +55,20 @@ demo: $(READY) $(if $(HAS_SCREEN),window-packages) ## Fit a phantom with known G
 	$(BIN)/napari-gaussfit demo -o $(DEMO_OUTPUT) --force
 
 test: lint screen-packages ## Run all that CI runs: lint, then every test, then the documentation
-	$(ON_SCREEN) $(BIN)/python -m pytest --notebook-table=$(NOTEBOOK_TABLE)
+	$(ON_SCREEN) $(BIN)/python -m pytest $(SIDE_BY_SIDE) --notebook-table=$(NOTEBOOK_TABLE)
+	+$(MAKE) -j2 $(IN_ONE_PIECE) docs other-packages
+
+other-packages:
 	$(MAKE) smoke VENV=$(OTHER_QT_VENV) EXTRAS=test,pyside6
 	$(MAKE) lowest
-	$(MAKE) docs
 
 # Files, arithmetic, pages and the house: what most changes break, without windows and whole fits.
 test-fast: lint ## Lint, then the quick tests: an answer in two minutes
-	$(BIN)/python -m pytest -q -m "not slow and not gui" $(FAST_TESTS)
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not slow and not gui" $(FAST_TESTS)
 
 coverage: $(READY) screen-packages ## Say which lines no test runs, those of processes that tests start too: htmlcov
 	$(BIN)/python -m pip install 'coverage>=7.10.3'
-	$(ON_SCREEN) $(BIN)/python -m coverage run -m pytest -m "not slow"
+	$(ON_SCREEN) $(BIN)/python -m coverage run -m pytest $(SIDE_BY_SIDE) -m "not slow" $(COVERED_TESTS)
 	$(BIN)/python -m coverage combine
 	$(BIN)/python -m coverage html
 	$(BIN)/python -m coverage report
