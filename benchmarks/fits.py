@@ -28,9 +28,9 @@ class Outcome:
     """What a fit came to; memory in MB (10^6 bytes), of which `imports_mb` before the stack."""
 
     heldout_mip_psnr: float
-    heldout_noise_psnr: float
+    heldout_noise_psnr: float | None
     voxel_psnr: float
-    noise_psnr: float
+    noise_psnr: float | None
     consistency_psnr: float
     seconds: float
     imports_mb: float
@@ -83,6 +83,11 @@ def fit_once(task: Task, objective: Objective, options: Options) -> Outcome:
     )
 
 
+def decibels(psnr: float | None) -> str:
+    """A PSNR, or that it is not known."""
+    return "–" if psnr is None else f"{psnr:.2f}"
+
+
 def measure(options: Options) -> list[Table]:
     """Fit every stack, each in a new process."""
     context = multiprocessing.get_context("spawn")
@@ -95,9 +100,9 @@ def measure(options: Options) -> list[Table]:
                     f"{task.name}, {objective}",
                     options.pick(task.gaussians, 30),
                     f"{o.heldout_mip_psnr:.2f}",
-                    f"{o.heldout_noise_psnr:.2f}",
+                    decibels(o.heldout_noise_psnr),
                     f"{o.voxel_psnr:.2f}",
-                    f"{o.noise_psnr:.2f}",
+                    decibels(o.noise_psnr),
                     f"{o.consistency_psnr:.2f}",
                     o.seconds,
                     o.peak_mb,

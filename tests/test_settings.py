@@ -65,6 +65,9 @@ def test_what_is_wrong_in_a_dictionary_is_refused_like_an_argument() -> None:
         ("background", math.nan),
         ("background", 3e38),
         ("ssim_weight", math.nan),
+        ("gain", -1.0),
+        ("offset", 100.0),
+        ("read_noise", 1.5),
     ],
 )
 def test_numbers_that_nobody_means_are_refused(name: str, value: float) -> None:

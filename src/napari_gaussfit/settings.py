@@ -61,6 +61,11 @@ class FitSettings:
         Go on from the Gaussians that `Fit` is given as `start`, as their own fit would have: with
         steps that begin at the size at which a whole fit ends, and none relocated. Without it a
         start is worth no more than good seeds: the large first steps of a fit undo it.
+    gain : float or None
+        Of the detector, raw intensity a photon; None lets the stack tell its noise. The noise says
+        what a fit could reach and how well its numbers are known; the fit itself asks for none.
+    offset, read_noise : float or None
+        Raw intensity of no light, and the standard deviation of its noise; 0 beside a gain if None.
 
     Raises
     ------
@@ -82,6 +87,9 @@ class FitSettings:
     device: Device = "auto"
     seed: int = 0
     refine: bool = False
+    gain: float | None = None
+    offset: float | None = None
+    read_noise: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -103,6 +111,7 @@ class FitSettings:
             self._number("max_seconds", 0.0, MOST_SECONDS)
         if self.background is not None:
             self._number("background", -BRIGHTEST, BRIGHTEST)
+        self._detector()
 
     @property
     def steps(self) -> int:
@@ -142,6 +151,15 @@ class FitSettings:
     def _refuse(self, name: str, expected: str) -> None:
         message = f"{name}={getattr(self, name)!r}: expected {expected}"
         raise SettingsError(message)
+
+    def _detector(self) -> None:
+        for name, least in (("gain", 0.0), ("offset", -BRIGHTEST), ("read_noise", 0.0)):
+            if getattr(self, name) is not None:
+                self._number(name, least, BRIGHTEST)
+                if self.gain is None:
+                    self._refuse(name, "a gain beside it, without which neither tells the noise")
+        if self.gain == 0 and not self.read_noise:
+            self._refuse("gain", "more than 0, or a read noise beside it")
 
     def _one_of(self, name: str, literal: Any) -> None:
         choices = get_args(literal)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 FILES = [
     *("fit.safetensors", "gaussians.csv", "gaussians.png"),
-    *("history.png", "projections.png", "report.json"),
+    *("history.png", "noise.png", "projections.png", "report.json"),
 ]
 SHAPE = (16, 40, 36)
 

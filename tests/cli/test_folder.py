@@ -40,7 +40,7 @@ REPORT_KEYS = {
     "noise_psnr",
     "consistency_psnr", "compression", "seconds", "iterations", "device", "backend",
     "peak_memory_mb", "seed", "version", "notes",
-    "converged", "convergence",
+    "converged", "convergence", "noise", "gain", "offset", "read_noise", "saturation",
 }  # fmt: skip
 
 COLUMNS = [
@@ -117,7 +117,7 @@ def test_folder_holds_its_files_and_nothing_half_written(folder: FitFolder) -> N
     found = sorted(path.name for path in folder.path.iterdir())
     assert found == [
         *("fit.safetensors", "gaussians.csv", "gaussians.png"),
-        *("history.png", "projections.png", "report.json"),
+        *("history.png", "noise.png", "projections.png", "report.json"),
     ]
 
 

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from scipy.optimize import nnls
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.measure import metrics
-from napari_gaussfit.measure.metrics import _not_negative, draw_noise, noise_psnr, psnr, ssim
+from napari_gaussfit.measure import noise
+from napari_gaussfit.measure.metrics import noise_leaves, noise_psnr, psnr, ssim
 from napari_gaussfit.synthetic import phantoms
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def test_noise_is_told_from_structure(
 def test_noise_is_the_same_looked_at_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     voxels = np.random.default_rng(4).integers(0, 255, (23, 20, 30), dtype=np.uint8)
     whole = noise_psnr(voxels, (0, 255))
-    monkeypatch.setattr(metrics, "_AT_ONCE", 4 * 20 * 30)
+    monkeypatch.setattr(noise, "AT_ONCE", 4 * 20 * 30)
     assert noise_psnr(voxels, (0, 255)) == pytest.approx(whole, rel=1e-12)
 
 
@@ -103,40 +102,7 @@ def test_a_stack_without_noise_leaves_everything_to_reach(shape: tuple[int, int,
     assert noise_psnr(np.full(shape, 7.0), (0, 10)) == np.inf
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 2), (3, 3, 3), (2, 5, 5), (9, 9, 9), (16, 16, 16)])
-def test_noise_of_a_small_stack_is_drawn_like_its_own(shape: tuple[int, int, int]) -> None:
-    """A class of one voxel decided for all, and a stack of 27 had no class."""
-    level = np.linspace(0.0, 100.0, int(np.prod(shape)), dtype=np.float32).reshape(shape)
-    drawn = []
-    for seed in range(100):
-        rng = np.random.default_rng(seed)
-        noisy = level + rng.normal(0.0, 5.0, shape).astype(np.float32)
-        drawn.append(draw_noise(noisy, level, rng))
-    deviation = float(np.sqrt(np.mean(np.square(drawn))))
-    if max(shape) < 3:
-        assert deviation == 0, "nothing tells noise from structure"
-    else:
-        assert deviation == pytest.approx(5.0, rel=0.25)
-
-
-def test_without_noise_none_is_drawn() -> None:
-    level = np.random.default_rng(0).random((9, 9, 9), dtype=np.float32)
-    assert not draw_noise(level, level, np.random.default_rng(1)).any()
-
-
-def test_noise_is_drawn_alike_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    level = np.random.default_rng(0).uniform(0, 50, (12, 20, 20)).astype(np.float32)
-    noisy = np.random.default_rng(1).poisson(level)
-    whole = draw_noise(noisy, level, np.random.default_rng(2))
-    monkeypatch.setattr(metrics, "_planes_at_once", lambda _: 3)
-    np.testing.assert_allclose(
-        draw_noise(noisy, level, np.random.default_rng(2)), whole, rtol=1e-4, atol=1e-4
-    )
-
-
-def test_two_numbers_that_must_not_be_negative_are_those_of_scipy() -> None:
-    source = np.random.default_rng(0)
-    for columns, goal in zip(
-        np.abs(source.normal(size=(300, 6, 2))), source.normal(size=(300, 6)), strict=True
-    ):
-        np.testing.assert_allclose(_not_negative(columns, goal), nnls(columns, goal)[0], atol=1e-9)
+def test_what_the_noise_leaves_is_said_where_it_is_known() -> None:
+    assert noise_leaves(51.04) == " (noise leaves 51.0)"
+    assert noise_leaves(51.04, 2) == " (noise leaves 51.04)"
+    assert noise_leaves(float("nan")) == noise_leaves(None) == ""

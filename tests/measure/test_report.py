@@ -136,9 +136,37 @@ def test_the_truth_comes_as_near_to_noisy_views_as_the_noise_leaves(photons: int
     assert report.heldout_noise_psnr == pytest.approx(report.heldout_mip_psnr, abs=0.5)
 
 
+def test_the_noise_is_said_as_found_or_as_given(report: Report, phantom: Phantom) -> None:
+    stack, truth = phantom.stack, phantom.truth
+    clean = truth.voxelise(stack.shape, stack.spacing).numpy()
+    gain = float(np.square(stack.voxels - clean).sum() / clean.sum())
+    assert report.gain is not None
+    assert report.gain == pytest.approx(gain, rel=0.1)
+    assert report.noise.startswith(f"gain {report.gain:.3g} a photon")
+    given = reported(truth, stack, replace(SETTINGS, gain=gain, offset=3.0, read_noise=2.0))
+    assert (given.gain, given.offset, given.read_noise) == (pytest.approx(gain), 3.0, 2.0)
+    assert given.noise.endswith("as given")
+    assert given.heldout_noise_psnr == pytest.approx(report.heldout_noise_psnr, abs=0.5)
+
+
+def test_where_noise_cannot_be_known_there_is_no_figure_of_it(phantom: Phantom) -> None:
+    """A thresholded neuron was said to be fitted better than its noise leaves."""
+    voxels = phantom.stack.voxels
+    cut = replace(phantom.stack, voxels=np.where(voxels < np.median(voxels) * 1.5, 0, voxels))
+    report = reported(phantom.truth, cut)
+    assert "cut off" in report.noise
+    assert report.noise_psnr is None
+    assert report.heldout_noise_psnr is None
+    assert report.gain is None
+
+
 def test_without_noise_nothing_is_in_the_way_of_the_views() -> None:
     phantom = separated(count=5, shape=(30, 48, 48), photons=None)
-    assert reported(phantom.truth, phantom.stack).heldout_noise_psnr > 80
+    report = reported(phantom.truth, phantom.stack)
+    assert (
+        report.noise == "cannot be known: neighbours differ by nothing but what the light explains"
+    )
+    assert report.heldout_noise_psnr is None
 
 
 def test_what_is_assumed_of_a_stack_is_said(phantom: Phantom) -> None:

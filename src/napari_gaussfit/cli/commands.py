@@ -61,6 +61,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "background": {"type": float, "metavar": "LEVEL", "help": "raw intensity, else it is fitted"},
     "device": {"choices": get_args(Device), "help": "where to compute (auto)"},
     "seed": {"type": int, "metavar": "S", "help": "of all random choices (0)"},
+    "gain": {"type": float, "metavar": "G", "help": "of the detector, else the stack tells"},
+    "offset": {"type": float, "metavar": "LEVEL", "help": "intensity of no light (0)"},
+    "read_noise": {"type": float, "metavar": "SD", "help": "of the detector without light (0)"},
     "refine": {"type": Path, "metavar": "FIT", "help": "go on from the Gaussians of another fit"},
 }
 """The option of each setting of a fit, which has its name."""

@@ -43,6 +43,7 @@ __all__ = [
     "GAUSSIANS_NAME",
     "HISTORY_NAME",
     "KEPT_PREFIX",
+    "NOISE_NAME",
     "OUTPUTS",
     "PICTURE_NAME",
     "REPORT_NAME",
@@ -59,9 +60,12 @@ __all__ = [
 
 FIT_NAME, TABLE_NAME = "fit.safetensors", "gaussians.csv"
 REPORT_NAME, PICTURE_NAME = "report.json", "projections.png"
-HISTORY_NAME, GAUSSIANS_NAME = "history.png", "gaussians.png"
+HISTORY_NAME, GAUSSIANS_NAME, NOISE_NAME = "history.png", "gaussians.png", "noise.png"
 
-OUTPUTS = (FIT_NAME, TABLE_NAME, REPORT_NAME, PICTURE_NAME, HISTORY_NAME, GAUSSIANS_NAME)
+OUTPUTS = (
+    *(FIT_NAME, TABLE_NAME, REPORT_NAME),
+    *(PICTURE_NAME, HISTORY_NAME, GAUSSIANS_NAME, NOISE_NAME),
+)
 """What a fit leaves in its folder."""
 
 _RESULTS = OUTPUTS[1:]
@@ -223,13 +227,19 @@ class FitFolder:
 
     def write(self, fit: Fit, result: FitResult, *, over_own: bool = False) -> Failures:
         """Write all files, each on its own; return why some could not be written, by name."""
+        from napari_gaussfit.measure.noise import given_noise, photon_transfer
         from napari_gaussfit.plots.history import draw_gaussians, draw_history
+        from napari_gaussfit.plots.photon_transfer import draw_photon_transfer
         from napari_gaussfit.plots.projections import draw_projections
 
         def fitted() -> None:
             ended = fit.state is FitState.FINISHED
             report = result.report.to_dict() | ({NOT_WRITTEN: sorted(failed)} if failed else {})
             self.save(fit, report if ended else None, over_own=over_own)
+
+        def noise() -> Figure:
+            voxels = self.stack.voxels
+            return draw_photon_transfer(photon_transfer(voxels), given_noise(fit.settings, voxels))
 
         failed: Failures = {}
         spacing, unit = self.stack.spacing, self.stack.unit
@@ -241,6 +251,7 @@ class FitFolder:
             PICTURE_NAME: lambda path: _draw(path, draw_projections(result, fit.settings)),
             HISTORY_NAME: lambda path: _draw(path, draw_history(result.history, unit)),
             GAUSSIANS_NAME: lambda path: _draw(path, draw_gaussians(result.field)),
+            NOISE_NAME: lambda path: _draw(path, noise()),
             FIT_NAME: lambda _: fitted(),  # last, since it tells of the others
         }
         for name, write in writers.items():

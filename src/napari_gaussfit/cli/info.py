@@ -80,8 +80,9 @@ def open_choice(layout: StackLayout, channel: int | None, time: int | None) -> s
 
 
 def of_stack(stack: Stack) -> Lines:
-    """Return shape, spacing, intensities, what was assumed, and a count of Gaussians for it."""
+    """Return shape, spacing, intensities, noise, a count of Gaussians, and what was assumed."""
     from napari_gaussfit.fitting.memory import predict_device_memory, predict_memory
+    from napari_gaussfit.measure.noise import photon_transfer
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.statistics import suggested_count
 
@@ -93,6 +94,7 @@ def of_stack(stack: Stack) -> Lines:
         ("spacing", _lengths(stack.spacing, stack.unit)),
         *([("origin", _lengths(stack.origin, stack.unit))] if any(stack.origin) else []),
         ("intensity", f"{lowest:g} to {highest:g}"),
+        ("noise", photon_transfer(stack.voxels).words),
         ("gaussians", f"{suggested_count(stack.voxels):,} suggested"),
         (
             "memory",

@@ -57,6 +57,7 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
     from napari_gaussfit._kernels.compiled import kernels_are_compiled
     from napari_gaussfit.cli.saving import Saving, rescue
     from napari_gaussfit.fitting.memory import memory_line
+    from napari_gaussfit.measure.metrics import noise_leaves
 
     if sys.stderr.isatty():
         sys.stderr.write(memory_line(fit.stacks, fit.settings))
@@ -74,13 +75,14 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
     ended, report, comparison = fit.state is FitState.FINISHED, result.report, fit.comparison()
     sys.stdout.write(
         f"{folder.path}: {report.gaussians:,} Gaussians, "
-        f"held-out projections {report.heldout_mip_psnr:.2f} dB "
-        f"(noise leaves {report.heldout_noise_psnr:.2f}), "
-        f"voxels {report.voxel_psnr:.2f} dB (noise leaves {report.noise_psnr:.2f}), "
+        f"held-out projections {report.heldout_mip_psnr:.2f} dB"
+        f"{noise_leaves(report.heldout_noise_psnr, 2)}, "
+        f"voxels {report.voxel_psnr:.2f} dB{noise_leaves(report.noise_psnr, 2)}, "
         f"{report.iterations} steps in {report.seconds:.1f} s"
         + ("" if comparison is None else f"; {comparison}")
         + ("" if report.converged or not ended else f"; not converged: {report.convergence}")
         + ("\n" if ended else "; interrupted, --resume goes on\n")
+        + f"noise: {report.noise}\n"
         + "".join(f"note: {note}\n" for note in report.notes)
     )
     if failed:

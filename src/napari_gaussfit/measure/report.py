@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_gaussfit._threads import in_one_torch_thread
-from napari_gaussfit.measure.metrics import draw_noise, noise_psnr, psnr, ssim
+from napari_gaussfit.measure.metrics import noise_psnr, psnr, ssim
+from napari_gaussfit.measure.noise import draw_noise, given_noise, photon_transfer
 from napari_gaussfit.model.projection import StackProjector, render
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_gaussfit.measure.noise import Noise
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.scaling import WorkingStack
     from napari_gaussfit.model.views import View, Views
@@ -57,7 +60,7 @@ class Report:
         those of what is there, so that no honest field has them.
     heldout_noise_psnr : float
         What the noise leaves to reach of `heldout_mip_psnr`: that of the field's MIPs against those
-        of the field with a draw of the stack's estimated noise; dB.
+        of the field with a draw of the stack's noise; dB, None where the noise cannot be known.
     train_mip_psnr : float
         Mean over a sample of the views trained on; dB.
     mip_psnr_gap : float
@@ -66,8 +69,8 @@ class Report:
     voxel_psnr : float
         Of the field on the stack's own voxels; dB.
     noise_psnr : float
-        What the stack's noise leaves to reach, as `metrics.noise_psnr` estimates it; dB. A voxel
-        PSNR well above it says that Gaussians describe noise.
+        What the stack's noise leaves to reach, as `metrics.noise_psnr` estimates it; dB, None where
+        the noise cannot be known. A voxel PSNR well above it says that Gaussians describe noise.
     consistency_psnr : float
         Of the field's MIPs against the MIPs of its own voxels, over the held-out views; dB.
     compression : float
@@ -90,6 +93,11 @@ class Report:
         How that is known, and what to do.
     notes : tuple of str
         What the settings assume, and what it means for the numbers.
+    noise : str
+        The noise in words, or why it cannot be known.
+    gain, offset, read_noise, saturation : float
+        Of the detector, in raw intensity, see `noise.Noise`; None for what is not known. Those of a
+        stack, without what was given, have either offset or read noise: their sum alone is known.
     """
 
     stack: str
@@ -100,11 +108,11 @@ class Report:
     background: float
     heldout_mip_psnr: float
     heldout_mip_ssim: float
-    heldout_noise_psnr: float
+    heldout_noise_psnr: float | None
     train_mip_psnr: float
     mip_psnr_gap: float
     voxel_psnr: float
-    noise_psnr: float
+    noise_psnr: float | None
     consistency_psnr: float
     compression: float
     seconds: float
@@ -117,6 +125,11 @@ class Report:
     converged: bool = False
     convergence: str = "not looked at"
     notes: tuple[str, ...] = ()
+    noise: str = "not looked at"
+    gain: float | None = None
+    offset: float | None = None
+    read_noise: float | None = None
+    saturation: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON types."""
@@ -174,11 +187,13 @@ def make_report(
     )
     own = _projections(volume, stack, held_out)
     voxel_psnr = psnr(stack.voxels, volume, stack.value_range)
-    # In place: with a copy, this would be the fullest moment of a fit.
-    volume += draw_noise(stack.voxels, volume, np.random.default_rng(settings.seed))
-    few = slice(None, None, max(1, len(held_out) // NOISY_VIEWS))
-    noisy = _projections(volume, stack, held_out[few][:NOISY_VIEWS])
-    return Report(
+    noise, words = _noise(working, volume, settings)
+    few, noisy = slice(None, None, max(1, len(held_out) // NOISY_VIEWS)), []
+    if noise is not None:
+        # In place: with a copy, this would be the fullest moment of a fit.
+        volume += draw_noise(noise, volume, np.random.default_rng(settings.seed))
+        noisy = _projections(volume, stack, held_out[few][:NOISY_VIEWS])
+    report = Report(
         stack=original.name,
         shape=original.shape,
         spacing=original.spacing,
@@ -190,14 +205,16 @@ def make_report(
             ssim(view.target.numpy(), image, stack.value_range)
             for view, image in zip(held_out, images, strict=True)
         ),
-        heldout_noise_psnr=_mean(
+        heldout_noise_psnr=None
+        if noise is None
+        else _mean(
             _view_psnr(with_noise, image, view, stack)
             for view, image, with_noise in zip(held_out[few], own[few], noisy, strict=False)
         ),
         train_mip_psnr=train_mip_psnr,
         mip_psnr_gap=train_mip_psnr - heldout_mip_psnr,
         voxel_psnr=voxel_psnr,
-        noise_psnr=noise_psnr(stack.voxels, stack.value_range),
+        noise_psnr=None if noise is None else noise_psnr(stack.voxels, stack.value_range),
         consistency_psnr=_mean(
             _view_psnr(projection, image, view, stack)
             for view, image, projection in zip(held_out, images, own, strict=True)
@@ -212,6 +229,30 @@ def make_report(
         version=version("napari-gaussfit"),
         notes=_notes(working, settings),
     )
+    noise = noise and noise.rescaled(working.range, float(working.lowest))
+    return replace(_with_detector(report, noise, settings), noise=words)
+
+
+def _noise(working: WorkingStack, volume: Image, settings: FitSettings) -> tuple[Noise | None, str]:
+    """Return the noise in working units, and the original's in words, or why there is none."""
+    given = given_noise(settings, working.original.voxels)
+    scale = working.range, float(working.lowest)
+    if given is not None:
+        back = given.rescaled(1 / scale[0], -scale[1] / scale[0])
+        return back, f"{given.words}, as given"
+    curve = photon_transfer(working.stack.voxels, volume)
+    return curve.noise, curve.rescaled(*scale).words
+
+
+def _with_detector(report: Report, noise: Noise | None, settings: FitSettings) -> Report:
+    """Return a report that says what is known of the detector."""
+    if noise is None:
+        return report
+    offset, read = noise.offset, noise.read
+    if settings.gain is not None:
+        offset, read = settings.offset or 0.0, settings.read_noise or 0.0
+    saturation = noise.saturation if math.isfinite(noise.saturation) else None
+    return replace(report, gain=noise.gain, offset=offset, read_noise=read, saturation=saturation)
 
 
 def _image(field: GaussianField, stack: Stack, view: View) -> Image:

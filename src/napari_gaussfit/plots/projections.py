@@ -15,7 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.offsetbox import AnchoredOffsetbox, AuxTransformBox, HPacker, TextArea
 from matplotlib.patches import Rectangle
 
-from napari_gaussfit.measure.metrics import psnr
+from napari_gaussfit.measure.metrics import noise_leaves, psnr
 from napari_gaussfit.model.camera import AXIS_NAMES, axis_view
 from napari_gaussfit.model.projection import render
 from napari_gaussfit.model.scaling import WorkingStack
@@ -152,9 +152,9 @@ def draw_projections(result: FitResult, settings: FitSettings) -> Figure:
     report = result.report
     figure.suptitle(
         f"{_shortened(report.stack)}: maximum intensity projections of {report.gaussians:,} "
-        f"Gaussians\nheld-out views {report.heldout_mip_psnr:.1f} dB "
-        f"(noise leaves {report.heldout_noise_psnr:.1f}), "
-        f"voxels {report.voxel_psnr:.1f} dB (noise leaves {report.noise_psnr:.1f})",
+        f"Gaussians\nheld-out views {report.heldout_mip_psnr:.1f} dB"
+        f"{noise_leaves(report.heldout_noise_psnr)}, "
+        f"voxels {report.voxel_psnr:.1f} dB{noise_leaves(report.noise_psnr)}",
         fontsize=12,
     )
     return figure

@@ -16,6 +16,7 @@ from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit._napari.writer import save_fit_as
 from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.formats.registry import FIT_WRITERS
+from napari_gaussfit.measure.metrics import noise_leaves
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -287,18 +288,15 @@ def _summary(fit: SavedFit, count: int | None = None) -> str:
     if fit.report is None:
         return text + " No report: the fit was stopped, or edited since."
     report = fit.report
-    views, voxels = (_limit(report.get(f"{name}noise_psnr")) for name in ("heldout_", ""))
-    notes = "".join(f"\n{note[0].upper()}{note[1:]}." for note in report.get("notes", ()))
+    views, voxels = (noise_leaves(report.get(f"{name}noise_psnr")) for name in ("heldout_", ""))
+    noise = f"\nNoise: {report['noise']}." if "noise" in report else ""
+    said = _convergence(report) + noise
+    said += "".join(f"\n{note[0].upper()}{note[1:]}." for note in report.get("notes", ()))
     return (
         f"{text}\nHeld-out projections {report['heldout_mip_psnr']:.1f} dB{views} "
         f"and SSIM {report['heldout_mip_ssim']:.3f}, voxels {report['voxel_psnr']:.1f} dB{voxels}, "
-        f"{report['compression']:.0f} times smaller than the stack.{_convergence(report)}{notes}"
+        f"{report['compression']:.0f} times smaller than the stack.{said}"
     )
-
-
-def _limit(noise: float | None) -> str:
-    """Say what the noise leaves to reach; older files do not tell."""
-    return "" if noise is None else f" (noise leaves {noise:.1f})"
 
 
 def _convergence(report: dict[str, Any]) -> str:

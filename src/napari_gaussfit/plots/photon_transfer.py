@@ -1,0 +1,56 @@
+"""noise.png: the photon-transfer curve of a stack, from which its gain is read.
+
+Drawn by matplotlib's objects alone: no window system, no global state.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from napari_gaussfit.plots.projections import DPI
+
+if TYPE_CHECKING:
+    from napari_gaussfit.measure.noise import Noise, PhotonTransfer
+
+__all__ = ["draw_photon_transfer"]
+
+LINE_POINTS = 200
+
+
+def draw_photon_transfer(curve: PhotonTransfer, given: Noise | None = None) -> Figure:
+    """Draw the variance of a stack's noise against its light, and the line through it.
+
+    Parameters
+    ----------
+    curve : PhotonTransfer
+        What `measure.noise.photon_transfer` found.
+    given : Noise, optional
+        That of the detector, where it is known; drawn too.
+
+    Returns
+    -------
+    Figure
+        Its ``savefig`` writes it. The points are bins of brightness, each half an octave of voxels.
+    """
+    figure = Figure(figsize=(6.5, 4.5), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set_xlabel("mean (raw intensity)")
+    axes.set_ylabel("variance (raw intensity squared)")
+    axes.set_title(textwrap.fill(f"noise: {curve.words}", 80), fontsize=9)
+    if not len(curve.levels):
+        return figure
+    axes.scatter(curve.levels, curve.variances, s=14, color="0.3", label="neighbouring voxels")
+    ends = float(curve.levels.min()), float(curve.levels.max())
+    light = np.linspace(*ends, LINE_POINTS)
+    for noise, name, colour in ((curve.noise, "line through them", "C0"), (given, "given", "C1")):
+        if noise is not None:
+            axes.plot(light, noise.variance(light), color=colour, label=name)
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8)
+    return figure
