@@ -40,10 +40,7 @@ from napari_gaussfit._kernels.cuda import (
 from napari_gaussfit._kernels.cuda import (
     gaussians as cuda_gaussians,
 )
-from napari_gaussfit._kernels.cuda import (
-    launch as cuda_launch,
-)
-from napari_gaussfit._kernels.cuda.device import SIMULATED
+from napari_gaussfit._kernels.cuda.device import SIMULATED, launch
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.fitting.cuda_relocation import filters_on
 from napari_gaussfit.fitting.memory import predict_device_memory
@@ -138,9 +135,9 @@ class Bench:
         def timed(kernel: Any, *given: Any) -> None:
             def several() -> None:
                 for _ in range(self._launches):
-                    cuda_launch.launch(kernel, *given)
+                    launch(kernel, *given)
 
-            cuda_launch.launch(kernel, *given)
+            launch(kernel, *given)
             replay = self._replay_of(several)
             replay()
             taken = statistics.median(self.once(replay) for _ in range(self.turns))
@@ -153,7 +150,7 @@ class Bench:
             yield
         finally:
             for module in modules:
-                module.launch = cuda_launch.launch
+                module.launch = launch
 
 
 def name_of(kernel: Any) -> str:

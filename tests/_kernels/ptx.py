@@ -33,10 +33,7 @@ from napari_gaussfit._kernels.cuda import (
     overlap_kernels,
     point_kernels,
     profile_kernels,
-    selection,
-    spline,
     spline_kernels,
-    widen,
 )
 from napari_gaussfit._kernels.cuda import (
     device as cuda_device,
@@ -64,12 +61,10 @@ KERNELS = (
     point_kernels,
     profile_kernels,
     mip_kernels,
-    selection,
     spline_kernels,
     grid_kernels,
-    widen,
 )
-LAUNCHING = (gaussians, objective, cuda_relocation, spline, grids, cuda_mip)
+LAUNCHING = (gaussians, objective, cuda_relocation, grids, cuda_mip)
 IN_DOUBLE = {
     "cuda.overlap_kernels.spread",
     "cuda.overlap_kernels.removal_costs",

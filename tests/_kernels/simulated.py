@@ -53,7 +53,6 @@ from napari_gaussfit._kernels.cuda import (
     overlap_kernels,
     point_kernels,
     profile_kernels,
-    selection,
     spline_kernels,
 )
 from napari_gaussfit._kernels.cuda import (
@@ -68,13 +67,7 @@ from napari_gaussfit._kernels.cuda import (
 from napari_gaussfit._kernels.cuda import (
     relocation as cuda_relocation,
 )
-from napari_gaussfit._kernels.cuda import (
-    spline as cuda_spline,
-)
-from napari_gaussfit._kernels.cuda import (
-    widen as cuda_widen,
-)
-from napari_gaussfit._kernels.cuda.launch import launch
+from napari_gaussfit._kernels.cuda.device import launch
 from napari_gaussfit._kernels.shared import adam
 from napari_gaussfit.fitting import (
     cuda_relocation as captured_relocation,
@@ -102,12 +95,10 @@ KERNELS = (
     point_kernels,
     profile_kernels,
     mip_kernels,
-    selection,
     spline_kernels,
     grid_kernels,
-    cuda_widen,
 )
-LAUNCHING = (gaussians, cuda_objective, cuda_relocation, cuda_spline, cuda_grids, cuda_mip)
+LAUNCHING = (gaussians, cuda_objective, cuda_relocation, cuda_grids, cuda_mip)
 SMALL = {"overlapping": 10, "elongated": 8, "tiny": 12, "outside": 10, "one": 1}
 OF_PEAK = 1e-3
 """How far a MIP may be from the CPU's: on a flat top, four evaluations do not reach the mode."""
@@ -147,12 +138,9 @@ def every_kernel_runs(pytestconfig: pytest.Config) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def cuda_in_place_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def cuda_in_place_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Public operations on CPU tensors go to the CUDA backend."""
-    monkeypatch.setattr(_kernels, "_HOMES", {"numba": ("cuda.backend",)})
-    _kernels._part.cache_clear()
-    yield
-    _kernels._part.cache_clear()
+    monkeypatch.setattr(_kernels, "_backend_of", lambda _: cuda)
 
 
 @pytest.fixture(params=SMALL)
@@ -616,17 +604,15 @@ def test_what_taking_a_gaussian_away_costs_is_what_it_is_on_the_cpu(
 
 SHAPE = (6, 12, 14)
 SAME_DECIBELS = 0.1
-HOMES = _kernels._HOMES
+BACKEND_OF = _kernels._backend_of
 
 
 @contextmanager
 def cpu_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Operations on CPU tensors go to the CPU's backend, as they do elsewhere."""
     with monkeypatch.context() as patch:
-        patch.setattr(_kernels, "_HOMES", HOMES)
-        _kernels._part.cache_clear()
+        patch.setattr(_kernels, "_backend_of", BACKEND_OF)
         yield
-    _kernels._part.cache_clear()
 
 
 def trained(

@@ -27,11 +27,11 @@ CUDA = sorted(f"cuda.{path.stem}" for path in HERE.glob("cuda/[!_]*.py") if path
 
 PACKED_AMPLITUDE = """
 import torch
-from napari_gaussfit._kernels.cpu import grids
+from napari_gaussfit._kernels.cpu import gaussian_kernels, grids
 one = torch.ones(1)
 print(float(grids.pack(torch.zeros(1, 3), torch.zeros(1, 6), one, 1e-6)[0, 0]))
-print(sum(grids._pack_all.stats.cache_hits.values()))
-print(grids._pack_all.stats.cache_path)
+print(sum(gaussian_kernels.pack.stats.cache_hits.values()))
+print(gaussian_kernels.pack.stats.cache_path)
 """
 
 

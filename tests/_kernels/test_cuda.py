@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from napari_gaussfit import _kernels
-from napari_gaussfit._kernels.cuda import launch, probe
+from napari_gaussfit._kernels.cuda import device, probe
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ def test_numba_is_given_one_object_for_a_stream(monkeypatch: pytest.MonkeyPatch)
     from numba import cuda
 
     monkeypatch.setattr(cuda, "external_stream", lambda _: object())
-    launch._stream.cache_clear()
-    first = launch._stream(0, 7)
-    assert launch._stream(0, 7) is first
-    assert launch._stream(0, 8) is not first
-    assert launch._stream(1, 7) is not first
-    launch._stream.cache_clear()
+    device._stream.cache_clear()
+    first = device._stream(0, 7)
+    assert device._stream(0, 7) is first
+    assert device._stream(0, 8) is not first
+    assert device._stream(1, 7) is not first
+    device._stream.cache_clear()
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_what_torch_says_becomes_a_line_of_ours() -> None:
 
 
 def test_an_operation_without_room_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_kernels, "_part", lambda *_: no_room)
+    monkeypatch.setattr(_kernels, "_backend_of", lambda _: no_room())
     ones = torch.ones(1, 3)
     with pytest.raises(OutOfMemoryError, match=r"no room is left on cpu; crop or bin the stack"):
         _kernels._sum(ones, torch.zeros(1, 6), torch.ones(1), 0.1, None)

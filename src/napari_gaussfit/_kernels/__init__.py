@@ -7,8 +7,6 @@ which a Gaussian's contribution may be left out. Background is no business of a 
 
 from __future__ import annotations
 
-import functools
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +22,7 @@ from napari_gaussfit._kernels.geometry import Grid, Rays
 from napari_gaussfit.errors import SettingsError
 
 __all__ = [
+    "Backend",
     "GradientSum",
     "Grid",
     "Rays",
@@ -40,6 +39,9 @@ __all__ = [
     "voxelise",
     "why_not",
 ]
+
+
+Tensors = tuple[Tensor, Tensor, Tensor]
 
 
 class Volume(Protocol):
@@ -64,6 +66,38 @@ class Evaluation(Protocol):
 
     def backward(self, packed: Any, weights: Tensor) -> Any:
         """Return the moments of Gaussians under `weights`, the derivative of the loss by f."""
+
+
+class Backend(Protocol):
+    """What a module offers that serves a device; see the functions of the same names here."""
+
+    def pack(self, means: Tensor, cholesky: Tensor, amplitudes: Tensor, cutoff: float, /) -> Any:
+        """Return the kernels' records of Gaussians."""
+
+    def unpack_gradient(self, moments: Any, packed: Any, /) -> Tensors:
+        """Return derivatives by means, Cholesky parameters and amplitudes."""
+
+    def adam_step(
+        self, parameters: Tensors, gradients: Tensors, moments: Tensors, rates: Tensor, /
+    ) -> None:
+        """Take one optimiser step in place; see `reference.adam_step`."""
+
+    def PointEvaluation(self, points: Tensor, /) -> Evaluation:  # noqa: N802
+        """Return what evaluates f at points [B, 3]."""
+
+    def GridEvaluation(self, grid: Grid, /) -> Evaluation:  # noqa: N802
+        """Return what evaluates f on a grid."""
+
+    def MipEvaluation(  # noqa: N802
+        self, rays: Rays, bin_step: float, start: Tensor | None, /
+    ) -> Evaluation:
+        """Return what evaluates the exact MIP of f."""
+
+    def SoftMipEvaluation(self, rays: Rays, temperature: float, /) -> Evaluation:  # noqa: N802
+        """Return what evaluates the soft MIP of f."""
+
+    def LineIntegralEvaluation(self, rays: Rays, /) -> Evaluation:  # noqa: N802
+        """Return what evaluates the integral of f over rays."""
 
 
 def backend_name(device: torch.device) -> str:
@@ -122,29 +156,20 @@ def kernel_folder() -> tuple[Path, bool]:
     return folder, compiled.is_temporary(folder)
 
 
-# Where each backend's parts are.
-_HOMES = {"numba": ("cpu.grids", "cpu.mip", "cpu.profiles"), "numba-cuda": ("cuda.backend",)}
+def _backend_of(device: torch.device) -> Backend:
+    """Return the backend that serves tensors on `device`."""
+    if backend_name(device) == "numba":
+        from napari_gaussfit._kernels.cpu import backend as cpu
+
+        return cpu
+    from napari_gaussfit._kernels.cuda import backend as cuda
+
+    return cuda
 
 
-@functools.cache
-def _part(device: torch.device, name: str) -> Any:
-    """Return what a device's backend calls `name`."""
-    for home in _HOMES[backend_name(device)]:
-        module = importlib.import_module(f"{__name__}.{home}")
-        if hasattr(module, name):
-            return getattr(module, name)
-    message = f"no {name} for {device}"
-    raise AttributeError(message)
-
-
-def adam_step(
-    parameters: tuple[Tensor, Tensor, Tensor],
-    gradients: tuple[Tensor, Tensor, Tensor],
-    moments: tuple[Tensor, Tensor, Tensor],
-    rates: Tensor,
-) -> None:
+def adam_step(parameters: Tensors, gradients: Tensors, moments: Tensors, rates: Tensor) -> None:
     """Take one optimiser step in place, of amplitudes [K] or [C, K]; see `reference.adam_step`."""
-    _part(rates.device, "adam_step")(parameters, gradients, moments, rates)
+    _backend_of(rates.device).adam_step(parameters, gradients, moments, rates)
 
 
 class _Sum(torch.autograd.Function):
@@ -161,7 +186,7 @@ class _Sum(torch.autograd.Function):
     ) -> Tensor:
         """Evaluate, and keep what backward needs."""
         with room_on(means.device):
-            packed = _part(means.device, "pack")(means, cholesky, amplitudes, cutoff)
+            packed = _backend_of(means.device).pack(means, cholesky, amplitudes, cutoff)
             ctx.packed, ctx.evaluation, ctx.like = packed, evaluation, amplitudes
             return evaluation.forward(packed)
 
@@ -170,7 +195,7 @@ class _Sum(torch.autograd.Function):
         """Gather the gradients."""
         with room_on(ctx.like.device):
             moments = ctx.evaluation.backward(ctx.packed, gradients[0])
-            unpack = _part(ctx.like.device, "unpack_gradient")
+            unpack = _backend_of(ctx.like.device).unpack_gradient
             d_means, d_cholesky, d_amplitudes = unpack(moments, ctx.packed)
         return d_means, d_cholesky, d_amplitudes.reshape(ctx.like.shape), None, None
 
@@ -182,7 +207,7 @@ def evaluate(
     means: Tensor, cholesky: Tensor, amplitudes: Tensor, points: Tensor, *, cutoff: float
 ) -> Tensor:
     """Return the sum of the Gaussians [B] at points [B, 3]."""
-    evaluation = _part(means.device, "PointEvaluation")(points)
+    evaluation = _backend_of(means.device).PointEvaluation(points)
     return _sum(means, cholesky, amplitudes, cutoff, evaluation)
 
 
@@ -190,7 +215,7 @@ def voxelise(
     means: Tensor, cholesky: Tensor, amplitudes: Tensor, grid: Grid, *, cutoff: float
 ) -> Tensor:
     """Return the sum of the Gaussians [Z, Y, X] on a grid."""
-    evaluation = _part(means.device, "GridEvaluation")(grid)
+    evaluation = _backend_of(means.device).GridEvaluation(grid)
     return _sum(means, cholesky, amplitudes, cutoff, evaluation)
 
 
@@ -210,7 +235,7 @@ def mip(
     `start` [H, W], values of t, there is no search: each pixel has the mode that is uphill from
     there, which is its maximum where `start` is near enough.
     """
-    evaluation = _part(means.device, "MipEvaluation")(rays, bin_step, start)
+    evaluation = _backend_of(means.device).MipEvaluation(rays, bin_step, start)
     return _sum(means, cholesky, amplitudes, cutoff, evaluation)
 
 
@@ -229,7 +254,7 @@ def soft_mip(
     value of Gaussian k alone on the ray inside the box; 0 where a ray misses the box. Choose
     `cutoff` well below `temperature`: a peak below it counts as 0.
     """
-    evaluation = _part(means.device, "SoftMipEvaluation")(rays, temperature)
+    evaluation = _backend_of(means.device).SoftMipEvaluation(rays, temperature)
     return _sum(means, cholesky, amplitudes, cutoff, evaluation)
 
 
@@ -237,16 +262,16 @@ def line_integral(
     means: Tensor, cholesky: Tensor, amplitudes: Tensor, rays: Rays, *, cutoff: float
 ) -> Tensor:
     """Return the integral [H, W] of the sum over each ray's length inside the box."""
-    evaluation = _part(means.device, "LineIntegralEvaluation")(rays)
+    evaluation = _backend_of(means.device).LineIntegralEvaluation(rays)
     return _sum(means, cholesky, amplitudes, cutoff, evaluation)
 
 
 class GradientSum:
     """The gradient of a sum of losses, gathered term by term of Gaussians that are packed once.
 
-    What a fit's step does instead of autograd: the moments of a sum are the sum of its terms', and
-    squared residuals need no operation of torch's. A term's weight is what its loss counts in the
-    sum; what the methods return is without it.
+    What a fit's step on the CPU does instead of autograd: the moments of a sum are the sum of its
+    terms', and squared residuals need no operation of torch's. A term's weight is what its loss
+    counts in the sum; what the methods return is without it.
 
     Parameters
     ----------
@@ -263,15 +288,17 @@ class GradientSum:
     def __init__(
         self, means: Tensor, cholesky: Tensor, amplitudes: Tensor, *, cutoff: float
     ) -> None:
-        self._part = functools.partial(_part, means.device)
-        self._packed = self._part("pack")(means, cholesky, amplitudes, cutoff)
+        from napari_gaussfit._kernels.cpu import backend
+
+        self._backend = backend
+        self._packed = backend.pack(means, cholesky, amplitudes, cutoff)
         self._moments: Any = 0.0
 
     def add_squared_residual(
         self, grid: Grid, target: Tensor, *, offset: float, weight: float
     ) -> tuple[float, float]:
         """Add the mean of (f + offset - target)^2 on a grid; return it, and that of its root."""
-        residual = self._part("GridResidual")(grid, target, offset)
+        residual = self._backend.GridResidual(grid, target, offset)
         square, mean, moments = residual.gather(self._packed, weight)
         self._moments += moments
         return square, mean
@@ -295,7 +322,7 @@ class GradientSum:
         depth : Tensor, shape [H, W]
             Where on each ray, in t, f is largest; the target is a volume's value there.
         """
-        residual = self._part("MipResidual")(rays, bin_step, start, target, offset)
+        residual = self._backend.MipResidual(rays, bin_step, start, target, offset)
         square: float
         square, moments = residual.gather(self._packed, weight)
         self._moments += moments
@@ -305,7 +332,7 @@ class GradientSum:
         self, grid: Grid, loss: Callable[[Tensor], Tensor], *, weight: float
     ) -> tuple[float, Tensor]:
         """Add the loss of f [Z, Y, X] on a grid; return it, and f."""
-        evaluation = self._part("GridEvaluation")(grid)
+        evaluation = self._backend.GridEvaluation(grid)
         prediction = evaluation.forward(self._packed)
         return self._add(evaluation, prediction, loss, weight), prediction
 
@@ -330,7 +357,7 @@ class GradientSum:
         depth : Tensor, shape [H, W]
             As of `add_squared_mip_residual`.
         """
-        evaluation = self._part("MipEvaluation")(rays, bin_step, start)
+        evaluation = self._backend.MipEvaluation(rays, bin_step, start)
         image = evaluation.forward(self._packed)
         goal = target if isinstance(target, Tensor) else evaluation.target_of(target)
         value = self._add(evaluation, image, lambda mip: loss(mip, goal), weight)
@@ -350,9 +377,6 @@ class GradientSum:
         self._moments += evaluation.backward(self._packed, weight * weights)
         return value.item()
 
-    def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
+    def gradients(self) -> Tensors:
         """Return the derivatives by means [K, 3], Cholesky parameters [K, 6], amplitudes [K]."""
-        gradients: tuple[Tensor, Tensor, Tensor] = self._part("unpack_gradient")(
-            self._moments, self._packed
-        )
-        return gradients
+        return self._backend.unpack_gradient(self._moments, self._packed)

@@ -86,7 +86,7 @@ def removal_costs(field: GaussianField) -> tuple[Tensor, Tensor, Tensor]:
     from scipy.spatial import KDTree
 
     from napari_gaussfit import _threads as threads
-    from napari_gaussfit._kernels.cpu import overlaps
+    from napari_gaussfit._kernels.cpu import relocation_kernels
 
     count = len(field)
     mu = field.means.double().numpy()
@@ -102,7 +102,7 @@ def removal_costs(field: GaussianField) -> tuple[Tensor, Tensor, Tensor]:
     costs, shares = np.empty(count), np.empty((count, near))
 
     def task(first: int, end: int) -> None:
-        overlaps.removal_costs(mu, sigma, volume, neighbours, costs, shares, first, end)
+        relocation_kernels.removal_costs(mu, sigma, volume, neighbours, costs, shares, first, end)
 
     threads.run_pieces(task, count)
     weight = (2 * np.pi) ** 1.5 * field.amplitudes.double() ** 2

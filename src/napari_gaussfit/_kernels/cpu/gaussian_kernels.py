@@ -1,12 +1,29 @@
-"""Numba kernel of the optimiser's step."""
+"""Numba kernels over Gaussians: packing, gradients, the optimiser's step."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from napari_gaussfit._kernels.cpu.jit import fast_kernel
+from napari_gaussfit._kernels.cpu.jit import exact_kernel, fast_kernel
+from napari_gaussfit._kernels.shared import gaussian
 from napari_gaussfit._kernels.shared.adam import COORDINATES, adam_brighten, adam_update
-from napari_gaussfit._kernels.shared.gaussian import Array
+from napari_gaussfit._kernels.shared.gaussian import Array, F
+
+
+@exact_kernel
+def pack(means: Array, cholesky: Array, amplitudes: Array, cutoff: F, packed: Array) -> None:
+    """Write `packed` [K, PACKED]; see `shared.gaussian.pack`."""
+    for k in range(packed.shape[0]):
+        gaussian.pack(means, cholesky, amplitudes, cutoff, k, packed)
+
+
+@exact_kernel
+def unpack_gradient(
+    moments: Array, packed: Array, d_means: Array, d_cholesky: Array, d_amplitudes: Array
+) -> None:
+    """Turn moments [K, 10] into derivatives; see `shared.gaussian.unpack_gradient`."""
+    for k in range(packed.shape[0]):
+        gaussian.unpack_gradient(moments, packed, k, d_means, d_cholesky, d_amplitudes)
 
 
 @fast_kernel

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.cpu.jit import fast_kernel, inlined
-from napari_gaussfit._kernels.cpu.lanes import CHUNK
-from napari_gaussfit._kernels.cpu.simd import WIDTH, add_to, filled, load, ramp, total
+from napari_gaussfit._kernels.cpu.simd import CHUNK, WIDTH, add_to, filled, load, ramp, total
 from napari_gaussfit._kernels.shared.gaussian import (
     AMPLITUDE,
     FACTOR,

@@ -16,15 +16,11 @@ import torch
 from torch import Tensor
 
 from napari_gaussfit._kernels.cpu import (
-    boxes as cpu_boxes,
-)
-from napari_gaussfit._kernels.cpu import (
     gaussian_kernels,
     grid_kernels,
     point_kernels,
 )
-from napari_gaussfit._kernels.cpu.jit import exact_kernel
-from napari_gaussfit._kernels.cpu.lanes import CHUNK
+from napari_gaussfit._kernels.cpu.simd import CHUNK
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit._kernels.shared import gaussian
 from napari_gaussfit._kernels.shared.gaussian import MOMENTS, Array
@@ -43,37 +39,23 @@ def array_of(tensor: Tensor) -> Array:
     return tensor.detach().contiguous().numpy()
 
 
-@exact_kernel
-def _pack_all(
-    means: Array, cholesky: Array, amplitudes: Array, cutoff: np.float32, packed: Array
-) -> None:
-    for k in range(packed.shape[0]):
-        gaussian.pack(means, cholesky, amplitudes, cutoff, k, packed)
-
-
-@exact_kernel
-def _unpack_all(
-    moments: Array, packed: Array, d_means: Array, d_cholesky: Array, d_amplitudes: Array
-) -> None:
-    for k in range(packed.shape[0]):
-        gaussian.unpack_gradient(moments, packed, k, d_means, d_cholesky, d_amplitudes)
-
-
 def pack(means: Tensor, cholesky: Tensor, amplitudes: Tensor, cutoff: float) -> Array:
     """Return the kernels' records [K, PACKED] of Gaussians in Cholesky parameters."""
     packed = np.empty((len(means), gaussian.PACKED), np.float32)
-    _pack_all(array_of(means), array_of(cholesky), array_of(amplitudes), np.float32(cutoff), packed)
+    gaussian_kernels.pack(
+        array_of(means), array_of(cholesky), array_of(amplitudes), np.float32(cutoff), packed
+    )
     return packed
 
 
-def unpack_gradient(moments: Array, packed: Array) -> tuple[Tensor, ...]:
+def unpack_gradient(moments: Array, packed: Array) -> tuple[Tensor, Tensor, Tensor]:
     """Return derivatives by means [K, 3], Cholesky parameters [K, 6] and amplitudes [K]."""
     count = len(packed)
-    d_means, d_cholesky, d_amplitudes = (
-        np.empty(shape, np.float32) for shape in ((count, 3), (count, 6), (count,))
-    )
-    _unpack_all(moments, packed, d_means, d_cholesky, d_amplitudes)
-    return tuple(torch.from_numpy(d) for d in (d_means, d_cholesky, d_amplitudes))
+    sizes = (count, 3), (count, 6), (count,)
+    d_means, d_cholesky, d_amplitudes = (torch.empty(size) for size in sizes)
+    arrays = d_means.numpy(), d_cholesky.numpy(), d_amplitudes.numpy()
+    gaussian_kernels.unpack_gradient(moments, packed, *arrays)
+    return d_means, d_cholesky, d_amplitudes
 
 
 def adam_step(
@@ -111,7 +93,7 @@ def adam_step(
 
 def _boxes(packed: Array) -> Array:
     boxes = np.empty((len(packed), 6), np.float32)
-    cpu_boxes.boxes_of(packed, boxes)
+    point_kernels.boxes_of(packed, boxes)
     return boxes
 
 
@@ -132,7 +114,7 @@ class GridEvaluation:
         box = np.concatenate([grid.origin, end]).astype(np.float32)[None]
         some = np.empty(len(packed), np.int64)
         planes, rows, columns = (-(-size // TILE_SIDE) for size in grid.shape)
-        count = cpu_boxes.list_meeting(_boxes(packed), box, (planes, rows, columns), some)
+        count = point_kernels.list_meeting(_boxes(packed), box, (planes, rows, columns), some)
         self._some = some[:count]
         self._packed = packed.take(self._some, axis=0)
 

@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_gaussfit._kernels.cpu import clip as cpu_clip
 from napari_gaussfit._kernels.cpu import mip_kernels, ray_kernels
 from napari_gaussfit._kernels.cpu.grids import array_of
-from napari_gaussfit._kernels.cpu.lanes import CHUNK
+from napari_gaussfit._kernels.cpu.simd import CHUNK
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.shared.footprint import FOOTPRINT
 from napari_gaussfit._kernels.shared.gaussian import MOMENTS, Array
@@ -43,7 +42,7 @@ class View:
         self.near, self.far = np.empty((2, rows, width + CHUNK), np.float32)
 
         def clip(first: int, end: int) -> None:
-            cpu_clip.clip_rows(
+            ray_kernels.clip_rows(
                 frame, rays.lower, rays.upper, rays.near, self.near, self.far, first, end
             )
 

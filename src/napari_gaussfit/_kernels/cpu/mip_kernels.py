@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.cpu.jit import fast_kernel, inlined, part
-from napari_gaussfit._kernels.cpu.lanes import CHUNK, lanes
 from napari_gaussfit._kernels.cpu.ray_kernels import columns, three
 from napari_gaussfit._kernels.cpu.simd import (
+    CHUNK,
     WIDTH,
     add_to,
     filled,
     highest,
+    lanes,
     load,
     lowest,
     ramp,

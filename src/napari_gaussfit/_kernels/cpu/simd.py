@@ -2,7 +2,8 @@
 
 Arithmetic between vectors, and between one and a number, is written as that of numbers. A loop of
 `WIDTH` turns instead would be LLVM's to vectorise: it unrolls short ones before it looks, and puts
-what they add to arrays back into memory at every turn.
+what they add to arrays back into memory at every turn. Of memory on the stack (`lanes`) LLVM knows
+that no other array overlaps it: loops with branches, over rows of `CHUNK`, are for that.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from numba import types
 from numba.core import cgutils
 from numba.core.datamodel.models import PrimitiveModel
 from numba.extending import intrinsic, overload, register_model
-from numba.np.arrayobj import make_array
+from numba.np.arrayobj import make_array, populate_array
 
-from napari_gaussfit._kernels.shared.gaussian import power_of_two
+from napari_gaussfit._kernels.shared.gaussian import Array, power_of_two
 
 # Of float32: one register of a core with AVX-512 or AVX2, two of others.
 WIDTH = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
 BYTES = 4  # of one number
+CHUNK = 16
+"""Numbers of a row of `lanes`."""
 
 NUMBER = ir.FloatType()
 FLOATS, INTEGERS = ir.VectorType(NUMBER, WIDTH), ir.VectorType(ir.IntType(32), WIDTH)
@@ -232,3 +235,32 @@ up_to: Callable[..., Any] = intrinsic(_up_to)
 total: Callable[..., Any] = intrinsic(_reduction("fadd", 0.0))
 lowest: Callable[..., Any] = intrinsic(_reduction("fmin"))
 highest: Callable[..., Any] = intrinsic(_reduction("fmax"))
+
+
+def _lanes(typing_context: Any, rows: Any) -> Any:  # noqa: ARG001
+    """Return an array [rows, CHUNK], `rows` a constant, that lasts as long as the kernel's call.
+
+    It holds what was in its memory before.
+    """
+    if not isinstance(rows, types.IntegerLiteral):
+        return None
+    count, array_type = rows.literal_value, types.Array(types.float32, 2, "C")
+
+    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        memory = cgutils.alloca_once(builder, ir.ArrayType(ir.FloatType(), count * CHUNK))
+        memory.align = BYTES * CHUNK
+        array = make_array(array_type)(context, builder)
+        populate_array(
+            array,
+            data=builder.bitcast(memory, ir.FloatType().as_pointer()),
+            shape=[context.get_constant(types.intp, size) for size in (count, CHUNK)],
+            strides=[context.get_constant(types.intp, size) for size in (BYTES * CHUNK, BYTES)],
+            itemsize=context.get_constant(types.intp, BYTES),
+            meminfo=None,
+        )
+        return array._getvalue()  # noqa: SLF001
+
+    return array_type(rows), generate
+
+
+lanes: Callable[[int], Array] = intrinsic(_lanes)

@@ -8,8 +8,7 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.cpu import bounds as cpu_bounds
-from napari_gaussfit._kernels.cpu import coefficient_kernels, spline_kernels
+from napari_gaussfit._kernels.cpu import spline_kernels
 from napari_gaussfit._kernels.cpu.mip import lengths, view_of
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.shared.spline import MARGIN, STEP
@@ -51,11 +50,11 @@ def _coefficients(voxels: Array) -> Array:
     depth, rows, columns = voxels.shape
     # Of one voxel along an axis the coefficient is that voxel.
     if depth > 1:
-        run_pieces(partial(coefficient_kernels.filter_rows, padded, 0), rows)
+        run_pieces(partial(spline_kernels.filter_rows, padded, 0), rows)
     if rows > 1:
-        run_pieces(partial(coefficient_kernels.filter_rows, padded, 1), depth)
+        run_pieces(partial(spline_kernels.filter_rows, padded, 1), depth)
     if columns > 1:
-        run_pieces(partial(coefficient_kernels.filter_columns, padded), depth)
+        run_pieces(partial(spline_kernels.filter_columns, padded), depth)
     for axis, size in enumerate(voxels.shape):
         slices = np.moveaxis(padded, axis, 0)
         mirrored = np.pad(np.arange(MARGIN, MARGIN + size), MARGIN, mode="reflect")
@@ -93,7 +92,7 @@ class SplineVolume:
         self._ends = low, high
 
     @cached_property
-    def _bounds(self) -> tuple[Array, cpu_bounds.Codes]:
+    def _bounds(self) -> tuple[Array, spline_kernels.Codes]:
         """What codes of 8 bits stand for, and those that bound the spline from above.
 
         Made for the first projection: a fit on a GPU needs none.
@@ -108,7 +107,7 @@ class SplineVolume:
         codes = np.empty([parts * size for size in cells], np.uint8)
 
         def bound(first: int, end: int) -> None:
-            cpu_bounds.bound_planes(coefficients, low, scale, table, codes, first, end)
+            spline_kernels.bound_planes(coefficients, low, scale, table, codes, first, end)
 
         run_pieces(bound, cells[0])
         return levels, codes

@@ -1,7 +1,15 @@
-"""Numba kernels that project a stack: rays marched through cubic B-splines.
+"""Numba kernels that project a stack: it becomes a cubic B-spline, through which rays are marched.
 
-Knows stacks only as spline coefficients, and as bounds of the spline (`cpu.bounds`): where a bound
-is below the best value found on a ray, nothing needs to be interpolated. The maximum is the same.
+Along each axis a filter runs forth and back to the spline's coefficients, mirrored at the outer
+voxel centres (Unser, "Splines: a perfect fit for signal and image processing", 1999). SciPy's, line
+by line in double precision, takes several times as long.
+
+Bounds of the spline from above, in cells of half a voxel or a voxel, tell where nothing needs to be
+interpolated: where they are below the best value found on a ray. The maximum is the same. A
+polynomial lies below the largest of its Bezier points. Those of a half of a cell are much nearer
+to it than the spline's own coefficients, which overshoot noise several times: on a noisy stack
+they leave one in fifteen samples of a ray to be interpolated where coefficients leave nearly all.
+Those of whole cells leave two or three times as many, and are found in a tenth of the time.
 """
 
 from __future__ import annotations
@@ -9,12 +17,177 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.cpu.bounds import Codes
 from napari_gaussfit._kernels.cpu.jit import fast_kernel, inlined, part
 from napari_gaussfit._kernels.cpu.simd import weighted
-from napari_gaussfit._kernels.shared.gaussian import ONE, ZERO, Array, F, Vector
-from napari_gaussfit._kernels.shared.spline import BOTH_MARGINS, place, vertex, weights
+from napari_gaussfit._kernels.shared.gaussian import HALF, ONE, TWO, ZERO, Array, F, Vector
+from napari_gaussfit._kernels.shared.spline import BOTH_MARGINS, MARGIN, place, vertex, weights
+
+POLE = F(math.sqrt(3.0) - 2.0)
+GAIN = F(6.0)
+TURN = GAIN * POLE / (POLE * POLE - ONE)
+HORIZON = 14  # voxels that the filter's first value looks at: POLE^14 is 1e-8
+
+
+@inlined
+def _mirrored(n: int, size: int) -> int:
+    """Return which of `size` voxels, 2 or more, lies at n from the first on."""
+    n %= 2 * size - 2
+    return min(n, 2 * size - 2 - n)
+
+
+@inlined
+def _row(c: Array, axis: int, line: int, n: int) -> Array:
+    """Return row n along an axis, 0 or 1, of those that lie at `line` along the other."""
+    z, y = (n, line) if axis == 0 else (line, n)
+    return c[z + MARGIN, y + MARGIN, MARGIN:-MARGIN]
+
+
+@fast_kernel
+def filter_rows(c: Array, axis: int, first: int, end: int) -> None:
+    """Filter along z or y (axis 0 or 1) what lies at [first, end) along the other.
+
+    c : [Z + 4, Y + 4, X + 4], with `MARGIN` more on every side, which is left alone.
+    """
+    size = c.shape[axis] - 2 * MARGIN
+    begin = np.empty(c.shape[2] - 2 * MARGIN, np.float32)
+    for line in range(first, end):
+        begin[:] = ZERO
+        weight = ONE
+        for n in range(HORIZON):
+            row = _row(c, axis, line, _mirrored(n, size))
+            for x in range(len(begin)):
+                begin[x] += weight * row[x]
+            weight *= POLE
+        before = _row(c, axis, line, 0)
+        before[:] = begin
+        for n in range(1, size):
+            row = _row(c, axis, line, n)
+            for x in range(len(row)):
+                row[x] += POLE * before[x]
+            before = row
+        after, before = _row(c, axis, line, size - 1), _row(c, axis, line, size - 2)
+        for x in range(len(after)):
+            after[x] = TURN * (after[x] + POLE * before[x])
+        for n in range(size - 2, -1, -1):
+            row = _row(c, axis, line, n)
+            for x in range(len(row)):
+                row[x] = POLE * (after[x] - GAIN * row[x])
+            after = row
+
+
+@fast_kernel
+def filter_columns(c: Array, first: int, end: int) -> None:
+    """Filter planes [first, end) along x; see `filter_rows`."""
+    size = c.shape[2] - 2 * MARGIN
+    for z in range(first, end):
+        for y in range(c.shape[1] - 2 * MARGIN):
+            row = c[z + MARGIN, y + MARGIN, MARGIN:-MARGIN]
+            begin, weight = ZERO, ONE
+            for n in range(HORIZON):
+                begin += weight * row[_mirrored(n, size)]
+                weight *= POLE
+            row[0] = begin
+            for x in range(1, size):
+                row[x] += POLE * row[x - 1]
+            row[size - 1] = TURN * (row[size - 1] + POLE * row[size - 2])
+            for x in range(size - 2, -1, -1):
+                row[x] = POLE * (row[x + 1] - GAIN * row[x])
+
+
+Codes = NDArray[np.uint8]
+
+LOWEST = F(-1e30)
+SIXTH, THIRD = F(1.0 / 6.0), F(1.0 / 3.0)
+
+# Bezier points of a cell, from the four coefficients around it; and of both its halves, the middle
+# one shared.
+WHOLE = (np.array([[1, 4, 1, 0], [0, 4, 2, 0], [0, 2, 4, 0], [0, 1, 4, 1]]) / 6).astype(np.float32)
+_LEFT = np.array([[8, 0, 0, 0], [4, 4, 0, 0], [2, 4, 2, 0], [1, 3, 3, 1]], np.float32) / F(8)
+HALVES = np.concatenate([_LEFT @ WHOLE, (_LEFT[::-1, ::-1] @ WHOLE)[1:]])
+
+
+@inlined
+def _mix(point: Array, r0: Array, r1: Array, r2: Array, r3: Array, mixed: Array) -> None:
+    """Set `mixed` [X] to a Bezier point, of weights [4], between rows [X] of coefficients."""
+    w0, w1, w2, w3 = point
+    for x in range(mixed.shape[0]):
+        mixed[x] = w0 * r0[x] + w1 * r1[x] + w2 * r2[x] + w3 * r3[x]
+
+
+@inlined
+def _raise(row: Array, bounds: Array) -> None:
+    """Raise the bounds of cells [X] to the Bezier points of a row of coefficients."""
+    for x in range(bounds.shape[0]):
+        r0, r1, r2, r3 = row[x], row[x + 1], row[x + 2], row[x + 3]
+        p0, p3 = SIXTH * (r0 + F(4.0) * r1 + r2), SIXTH * (r1 + F(4.0) * r2 + r3)
+        p1, p2 = THIRD * (TWO * r1 + r2), THIRD * (r1 + TWO * r2)
+        bounds[x] = max(bounds[x], p0, p1, p2, p3)
+
+
+@inlined
+def _raise_halves(row: Array, left: Array, right: Array) -> None:
+    """Raise the bounds of cells' halves [X] to the Bezier points of a row of coefficients."""
+    for x in range(left.shape[0]):
+        r0, r1, r2, r3 = row[x], row[x + 1], row[x + 2], row[x + 3]
+        p0, p3 = SIXTH * (r0 + F(4.0) * r1 + r2), SIXTH * (r1 + F(4.0) * r2 + r3)
+        p1, p2 = THIRD * (TWO * r1 + r2), THIRD * (r1 + TWO * r2)
+        h = HALF * (p1 + p2)
+        l1, l5 = HALF * (p0 + p1), HALF * (p2 + p3)
+        l2, l4 = HALF * (l1 + h), HALF * (h + l5)
+        middle = HALF * (l2 + l4)
+        left[x] = max(left[x], p0, l1, l2, middle)
+        right[x] = max(right[x], middle, l4, l5, p3)
+
+
+@inlined
+def _code(bound: F, low: F, scale: F, table: Codes) -> np.uint8:
+    entry = min(max((bound - low) * scale, ZERO), F(table.shape[0] - 1))
+    code: np.uint8 = table[np.uintp(int(entry))]
+    return code
+
+
+@fast_kernel
+def bound_planes(
+    coefficients: Array, low: F, scale: F, table: Codes, codes: Codes, first: int, end: int
+) -> None:
+    """Set what belongs to planes [first, end) of cells to codes of bounds.
+
+    coefficients : [Z + 3, Y + 3, X + 3] for [Z, Y, X] cells.
+    table : codes of bounds; that of b is entry (b - low) * scale, or the first or the last.
+    codes : [n Z, n Y, n X], with n = 1 or 2 entries a cell and axis.
+    """
+    rows, width = coefficients.shape[1], coefficients.shape[2]
+    parts = 2 if codes.shape[2] > width - 3 else 1
+    points = HALVES if parts == 2 else WHOLE
+    planes = np.empty((len(points), rows, width), np.float32)
+    row = np.empty(width, np.float32)
+    bounds = np.empty((parts, width - 3), np.float32)
+    for z in range(first, end):
+        for a in range(len(points)):
+            for y in range(rows):
+                r0, r1 = coefficients[z, y], coefficients[z + 1, y]
+                r2, r3 = coefficients[z + 2, y], coefficients[z + 3, y]
+                _mix(points[a], r0, r1, r2, r3, planes[a, y])
+        for y in range(rows - 3):
+            for piece in range(parts * parts):
+                sz, sy = piece // parts, piece % parts
+                bounds[:] = LOWEST
+                for a in range(3 * sz, 3 * sz + 4):
+                    r0, r1 = planes[a, y], planes[a, y + 1]
+                    r2, r3 = planes[a, y + 2], planes[a, y + 3]
+                    for b in range(3 * sy, 3 * sy + 4):
+                        _mix(points[b], r0, r1, r2, r3, row)
+                        if parts == 2:
+                            _raise_halves(row, bounds[0], bounds[1])
+                        else:
+                            _raise(row, bounds[0])
+                line = codes[parts * z + sz, parts * y + sy]
+                for x in range(width - 3):
+                    for n in range(parts):
+                        line[parts * x + n] = _code(bounds[n, x], low, scale, table)
+
 
 BLOCK = 32  # samples that are passed over together
 
@@ -91,7 +264,7 @@ def march_maximum(
     The sample with the highest bound is looked at first; what it holds spares most of the others.
     The largest sample's peak is found by a parabola.
 
-    codes : bounds of the spline, see `cpu.bounds`; a bound is `levels` [256] of its code.
+    codes : bounds of the spline, see `bound_planes`; a bound is `levels` [256] of its code.
     frame : [6, 3] as `Rays.frame`.
     near, far : [H, W], in t; rays with near >= far keep their value.
     step : longest distance between samples, in voxels of the axis along which a ray is fastest.

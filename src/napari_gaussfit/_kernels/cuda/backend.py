@@ -19,6 +19,7 @@ from napari_gaussfit._kernels.cuda.mip import (
     SoftMipEvaluation,
     Views,
     Volume,
+    maxima,
 )
 from napari_gaussfit._kernels.cuda.objective import BrickTables, Drawn, Losses, selected
 from napari_gaussfit._kernels.cuda.relocation import (
@@ -30,7 +31,6 @@ from napari_gaussfit._kernels.cuda.relocation import (
     removal_costs,
     sites,
 )
-from napari_gaussfit._kernels.cuda.spline import maxima
 from napari_gaussfit._kernels.shared.gaussian import MOMENTS
 
 __all__ = [

@@ -6,13 +6,16 @@ all. No atomics and no shuffles, so that sums have one order and the simulator r
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numba import cuda
 from numba.core import config
+from torch import Tensor
 
 from napari_gaussfit._kernels.compiled import functions_of, keep_kernels_of
 from napari_gaussfit._kernels.shared import adam, footprint, gaussian, overlaps, profile, spline
@@ -254,3 +257,44 @@ def floor_int(x: F) -> INT:
 def ceil_int(x: F) -> INT:
     """Return the smallest whole number not below x, within what int32 holds."""
     return INT(math.ceil(min(max(x, -F(1e9)), F(1e9))))
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def launch(kernel: Any, blocks: Sequence[int], threads: int | tuple[int, int], *given: Any) -> None:
+    """Run a kernel on torch's current stream; tensors are handed over without a copy.
+
+    Parameters
+    ----------
+    kernel : numba.cuda dispatcher
+        What to run.
+    blocks : sequence of int
+        Blocks along x, y, z; nothing is launched where one is 0.
+    threads : int or tuple of int
+        A block's.
+    *given : Tensor or float
+        The kernel's arguments. Tensors must be contiguous and on one device.
+    """
+    if min(blocks) == 0:
+        return
+    if SIMULATED:
+        arguments = [a.detach().numpy() if isinstance(a, Tensor) else a for a in given]
+        kernel[tuple(blocks), threads](*arguments)
+        return
+    device = next(a.device for a in given if isinstance(a, Tensor))
+    with torch.cuda.device(device), cuda.gpus[device.index]:
+        stream = _stream(device.index, torch.cuda.current_stream().cuda_stream)
+        arguments = [cuda.as_cuda_array(a.detach()) if isinstance(a, Tensor) else a for a in given]
+        kernel[tuple(blocks), threads, stream](*arguments)
+
+
+@functools.lru_cache(maxsize=64)
+def _stream(_device: int, pointer: int) -> Any:
+    """Return numba's object for a stream of torch's on a device, the same each time.
+
+    Numba keeps what it prepares of a launch by its stream: of a new object it would prepare all
+    anew.
+    """
+    return cuda.external_stream(pointer)

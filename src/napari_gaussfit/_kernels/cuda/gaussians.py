@@ -17,10 +17,7 @@ from napari_gaussfit._kernels.cuda import (
 from napari_gaussfit._kernels.cuda import (
     gaussian_kernels,
 )
-from napari_gaussfit._kernels.cuda import (
-    widen as cuda_widen,
-)
-from napari_gaussfit._kernels.cuda.launch import launch
+from napari_gaussfit._kernels.cuda.device import launch
 from napari_gaussfit._kernels.shared.gaussian import PACKED
 
 THREADS = 128  # of a block whose threads each have a Gaussian
@@ -67,7 +64,7 @@ def pack(means: Tensor, cholesky: Tensor, amplitudes: Tensor, cutoff: float | Te
     return packed
 
 
-def unpack_gradient(moments: Tensor, packed: Tensor) -> tuple[Tensor, ...]:
+def unpack_gradient(moments: Tensor, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return derivatives by means [K, 3], Cholesky parameters [K, 6] and amplitudes [C, K]."""
     channels, count = packed.shape[:2]
     device = packed.device
@@ -117,7 +114,7 @@ def widen(cholesky: Tensor, spacing: Tensor, narrowest: float) -> None:
     `spacing` is (dz, dy, dx) on the device, `narrowest` the least sigma in voxels.
     """
     blocks = (blocks_of(len(cholesky), THREADS),)
-    launch(cuda_widen.widen, blocks, THREADS, cholesky, spacing, np.float32(narrowest))
+    launch(gaussian_kernels.widen, blocks, THREADS, cholesky, spacing, np.float32(narrowest))
 
 
 class Lists:

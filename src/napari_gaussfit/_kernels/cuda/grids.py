@@ -10,8 +10,8 @@ from torch import Tensor
 
 from napari_gaussfit._kernels.cuda import device as cuda_device
 from napari_gaussfit._kernels.cuda import grid_kernels, point_kernels
+from napari_gaussfit._kernels.cuda.device import launch
 from napari_gaussfit._kernels.cuda.gaussians import THREADS, Lists, blocks_of, floats, whole_numbers
-from napari_gaussfit._kernels.cuda.launch import launch
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit._kernels.shared.gaussian import MOMENTS
 

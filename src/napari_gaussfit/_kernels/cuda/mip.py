@@ -20,8 +20,8 @@ from napari_gaussfit._kernels.cuda import (
     profile_kernels,
     spline_kernels,
 )
+from napari_gaussfit._kernels.cuda.device import launch
 from napari_gaussfit._kernels.cuda.gaussians import Lists, blocks_of, floats, whole_numbers
-from napari_gaussfit._kernels.cuda.launch import launch
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.shared.footprint import FOOTPRINT
 from napari_gaussfit._kernels.shared.gaussian import MOMENTS
@@ -343,3 +343,23 @@ class LineIntegralEvaluation(_Projection):
         """Return the moments [C, K, 10] of Gaussians under `weights`."""
         kernel = profile_kernels.gather_line_moments
         return self._gathered(packed, kernel, weights * self._speed)
+
+
+def maxima(volume: Volume, views: Views) -> Tensor:
+    """Return the largest values [V, H, W] of a stack on the rays of views, 0 off the box."""
+    image = torch.zeros_like(views.near)
+    count, rows, width = image.shape
+    across, down = spline_kernels.THREADS
+    launch(
+        spline_kernels.march_maximum,
+        (blocks_of(width, across), blocks_of(rows, down), count),
+        spline_kernels.THREADS,
+        volume.coefficients,
+        volume.spacing,
+        views.frames,
+        views.sizes,
+        views.near,
+        views.far,
+        image,
+    )
+    return image

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_gaussfit._kernels.cuda import losses, selection
+from napari_gaussfit._kernels.cuda import losses, mip_kernels
+from napari_gaussfit._kernels.cuda.device import launch
 from napari_gaussfit._kernels.cuda.gaussians import blocks_of, floats
-from napari_gaussfit._kernels.cuda.launch import launch
 from napari_gaussfit._kernels.cuda.losses import PIXEL_ERROR, THREADS, VOXEL_ERROR
 from napari_gaussfit._kernels.cuda.mip import Views
 
@@ -24,11 +24,11 @@ def selected(views: Views, which: Tensor) -> Views:
     own = tuple(
         torch.empty((len(which), *t.shape[1:]), dtype=t.dtype, device=t.device) for t in tables
     )
-    pixels = max(views.near[0].numel(), selection.FRAME)
+    pixels = max(views.near[0].numel(), mip_kernels.FRAME)
     launch(
-        selection.select_views,
-        (blocks_of(pixels, selection.THREADS), len(which)),
-        selection.THREADS,
+        mip_kernels.select_views,
+        (blocks_of(pixels, mip_kernels.SELECTING_THREADS), len(which)),
+        mip_kernels.SELECTING_THREADS,
         which,
         *(table.flatten(1) for table in (*tables, *own)),
     )

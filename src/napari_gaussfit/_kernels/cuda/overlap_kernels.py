@@ -94,7 +94,7 @@ def removal_costs(
 ) -> None:
     """Set `costs` [K] and `shares` [K, M]: a block a Gaussian, a thread a row of its equations.
 
-    A cost is `scale` [1] times the amplitude's square times what `cpu.overlaps` says.
+    A cost is `scale` [1] times the amplitude's square times what `cpu.relocation_kernels` says.
     """
     gram = cuda.shared.array(EQUATIONS, np.float64)
     y = cuda.shared.array(NEIGHBOURS, np.float64)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from napari_gaussfit._kernels.cuda import match_kernels, overlap_kernels
+from napari_gaussfit._kernels.cuda.device import launch
 from napari_gaussfit._kernels.cuda.gaussians import THREADS, blocks_of, whole_numbers
-from napari_gaussfit._kernels.cuda.launch import launch
 from napari_gaussfit._kernels.cuda.overlap_kernels import STAYS, WARP
 from napari_gaussfit._kernels.shared.overlaps import NEIGHBOURS
 
