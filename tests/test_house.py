@@ -36,6 +36,7 @@ LAYERS = {
         {"_napari", "cli"},
         {"jobs"},
         {"synthetic", "plots"},
+        {"objects"},
         {"fitting", "formats"},
         {"measure"},
         {"model"},
@@ -49,7 +50,7 @@ LAYERS = {
 
 ROOMS = [
     *LAYERS,
-    *(f"{PACKAGE}.{part}" for layer in LAYERS[PACKAGE][1:7] for part in sorted(layer)),
+    *(f"{PACKAGE}.{part}" for layer in LAYERS[PACKAGE][1:8] for part in sorted(layer)),
     *(f"{PACKAGE}._napari.{part}" for part in ("panel", "layers")),
 ]
 """Packages in which no module imports itself through others. In `_kernels` the face picks a backend

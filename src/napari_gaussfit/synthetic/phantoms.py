@@ -8,7 +8,7 @@ photon noise. Everything follows from the seed.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -24,6 +24,7 @@ from napari_gaussfit.synthetic.structures import (
     nucleus,
     path_through,
     process,
+    tapering,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +35,17 @@ if TYPE_CHECKING:
     Triple = tuple[float, float, float]
     Shape = tuple[int, int, int]
 
-__all__ = ["Phantom", "beads", "neurite", "nuclei", "photon_counts", "separated", "spots"]
+__all__ = [
+    "PSF_HIGH_NA",
+    "Branch",
+    "Phantom",
+    "beads",
+    "neurite",
+    "nuclei",
+    "photon_counts",
+    "separated",
+    "spots",
+]
 
 _BACKGROUND = 100.0
 """Raw intensity without any structure: a camera's usual offset."""
@@ -45,7 +56,7 @@ _PEAK = 3000.0
 _READ_NOISE = 2.0
 """Standard deviation of a detector's own noise, in raw intensity."""
 
-_PSF_HIGH_NA = (0.28, 0.1, 0.1)
+PSF_HIGH_NA = (0.28, 0.1, 0.1)
 """Sigmas (z, y, x) in micrometres of a 1.4 NA oil objective in green: FWHM 0.66 and 0.24."""
 
 _PSF_LOW_NA = (0.55, 0.18, 0.18)
@@ -68,11 +79,29 @@ class Phantom:
         ``truth.voxelise(stack.shape, stack.spacing)`` is the stack.
     name : str
         Which phantom it is.
+    branches : tuple of Branch
+        Of a neurite, where its centre lines run.
     """
 
     stack: Stack
     truth: GaussianField
     name: str
+    branches: tuple[Branch, ...] = ()
+
+
+class Branch(NamedTuple):
+    """A branch of a neurite that was made.
+
+    Parameters
+    ----------
+    path : ndarray, shape [N, 3]
+        Its centre line, in micrometres, axis order z, y, x; it begins on that of its parent.
+    radii : ndarray, shape [N]
+        In micrometres, before any blur.
+    """
+
+    path: Floats
+    radii: Floats
 
 
 def neurite(
@@ -81,6 +110,7 @@ def neurite(
     photons: float | None = 150.0,
     shape: Shape = (40, 128, 128),
     spacing: Triple = (0.3, 0.1, 0.1),
+    spines: bool = True,
 ) -> Phantom:
     """Make a branching, tapering dendrite with spines, which enters the box from one side.
 
@@ -94,6 +124,8 @@ def neurite(
         Voxels along z, y and x.
     spacing : tuple of float
         (dz, dy, dx) in micrometres.
+    spines : bool
+        Whether it has any.
 
     Returns
     -------
@@ -113,13 +145,17 @@ def neurite(
     trunk = path_through((course + rng.normal(0.0, 0.04, course.shape)) * box)
     upper = branch(rng, trunk[len(trunk) // 3], np.array([0.75, 0.08, 0.6]) * box)
     lower = branch(rng, trunk[len(trunk) // 2], np.array([0.22, 0.9, 0.8]) * box)
-    parts = [
-        process(rng, trunk, 0.5, 0.24),
-        process(rng, upper, 0.3, 0.14),
-        process(rng, lower, 0.32, 0.15),
-    ]
-    structure = _scaled_to_peak(blurred(joined(parts), _PSF_HIGH_NA), shape, spacing)
-    return _phantom("neurite", structure, shape, spacing, photons, rng)
+    branches, parts = [], []
+    for path, radius, tip_radius in (
+        (trunk, 0.5, 0.24),
+        (upper, 0.3, 0.14),
+        (lower, 0.32, 0.15),
+    ):
+        branches.append(Branch(path, tapering(rng, len(path), radius, tip_radius)))
+        parts.append(process(rng, *branches[-1], spines=spines))
+    structure = _scaled_to_peak(blurred(joined(parts), PSF_HIGH_NA), shape, spacing)
+    phantom = _phantom("neurite", structure, shape, spacing, photons, rng)
+    return replace(phantom, branches=tuple(branches))
 
 
 def beads(
@@ -158,7 +194,7 @@ def beads(
         If the box is too small for the beads, or `photons` is not above 0.
     """
     rng = np.random.default_rng(seed)
-    covariance = np.diag(np.square(_PSF_HIGH_NA) + diameter**2 / 20)
+    covariance = np.diag(np.square(PSF_HIGH_NA) + diameter**2 / 20)
     sigmas = np.sqrt(np.diag(covariance))
     means = _scattered(rng, count, shape, spacing, margin=2 * sigmas, apart=5 * sigmas)
     brightness = np.clip(rng.normal(0.75, 0.1, count), 0.4, 1.0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Parts", "blurred", "branch", "joined", "nucleus", "path_through", "process"]
+__all__ = ["Parts", "blurred", "branch", "joined", "nucleus", "path_through", "process", "tapering"]
 
 _STEP = 0.3
 """Micrometres between the Gaussians of a tube."""
@@ -79,13 +79,12 @@ def path_through(controls: Floats) -> Floats:
     return np.stack([np.interp(steps, lengths, dense[:, axis]) for axis in range(3)], axis=1)
 
 
-def process(rng: Generator, path: Floats, radius: float, tip_radius: float) -> Parts:
-    """Return a process along `path` that tapers from `radius` to `tip_radius`, with spines."""
-    radii = _tapering(rng, len(path), radius, tip_radius)
-    return joined([_tube(path, radii), *_spines(rng, path, radii)])
+def process(rng: Generator, path: Floats, radii: Floats, *, spines: bool = True) -> Parts:
+    """Return a process along `path` of radii [N], with spines or without."""
+    return joined([_tube(path, radii), *(_spines(rng, path, radii) if spines else ())])
 
 
-def _tapering(rng: Generator, length: int, radius: float, tip_radius: float) -> Floats:
+def tapering(rng: Generator, length: int, radius: float, tip_radius: float) -> Floats:
     """Return radii [length] that fall towards the tip, with varicosities."""
     along = np.arange(length) * _STEP
     swelling = sum(
