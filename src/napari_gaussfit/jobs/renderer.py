@@ -27,6 +27,7 @@ from napari_gaussfit.jobs.pictures import MipDrawer, MipPair, ViewChoice
 from napari_gaussfit.jobs.process import how_it_ended, start_child
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     import numpy as np
@@ -276,7 +277,11 @@ def _device(question: Message) -> Message:
 def _sample(question: Message) -> Message:
     from napari_gaussfit.synthetic import phantoms
 
-    makers = {"neurite": phantoms.neurite, "beads": phantoms.beads, "nuclei": phantoms.nuclei}
+    makers: dict[str, Callable[[], phantoms.Phantom]] = {
+        "neurite": phantoms.neurite,
+        "beads": phantoms.beads,
+        "nuclei": phantoms.nuclei,
+    }
     phantom = makers[question.words["name"]]()
     stack = stack_message("sample", phantom.stack)
     words = {**stack.words, "field": field_words(phantom.truth)}
