@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from napari_gaussfit.fitting.fit import Fit, FitResult, fit
     from napari_gaussfit.fitting.snapshot import FitState, Snapshot
+    from napari_gaussfit.measure.measuring import measure
     from napari_gaussfit.model.camera import Camera
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.projection import project_stack, render
@@ -41,6 +42,7 @@ __all__ = [
     "Snapshot",
     "Stack",
     "fit",
+    "measure",
     "project_stack",
     "render",
 ]
@@ -52,6 +54,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("napari-gaussfit")
+    if name == "measure":  # the package of that name, which can be called
+        return importlib.import_module("napari_gaussfit.measure")
     if name in _HOMES:
         return getattr(importlib.import_module(f"napari_gaussfit.{_HOMES[name]}"), name)
     message = f"module 'napari_gaussfit' has no attribute {name!r}"

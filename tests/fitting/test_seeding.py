@@ -12,12 +12,12 @@ from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.fitting.seeding import (
     draw_sites,
     local_maxima,
-    peak_widths,
     seed_count,
     seed_field,
 )
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.statistics import (
+    peak_widths,
     smoothed,
     suggested_count,
 )

@@ -5,7 +5,6 @@ Uniform random starts cost 10 to 15 dB at equal steps. Knows no optimiser.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ import numpy as np
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
-from napari_gaussfit.stacks.statistics import SMOOTHING, suggested_count
+from napari_gaussfit.stacks.statistics import NARROWEST, peak_widths, suggested_count, summits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +28,6 @@ NEIGHBOURS = 3
 WIDTH_PER_DISTANCE = 0.5
 """A seed's sigma in mean distances to its nearest neighbours: half covers the gaps."""
 
-NARROWEST = 0.7
-"""Sigma of a seed in voxel spacings at least."""
-
 DIMMEST = 1e-3
 """Amplitude of a seed in parts of the signal's largest value at least."""
 
@@ -44,9 +40,6 @@ PEAK_SIGMAS = 8.0
 
 APART = (1, 2, 2)
 """Voxels (z, y, x) to either side of a local maximum, in which none is brighter."""
-
-WIDEST_PEAK = 4.0
-"""Sigma of a local maximum in voxel spacings at most, as its curvature says."""
 
 SAME_PEAK = 2.0
 """Voxels from a given point within which a local maximum is the point's own."""
@@ -187,8 +180,8 @@ def seed_field(
     drawn = draw_sites(weights, room - len(peaks), rng)
     sites = np.clip(np.concatenate([placed, peaks, drawn]), -0.5, np.array(calm.shape) - 0.5)
     widths = _mean_distance(sites * step)[:, None] * WIDTH_PER_DISTANCE * np.ones(3)
-    summits = np.concatenate([_summits(calm, placed), peaks])
-    widths[: len(summits)] = np.minimum(widths[: len(summits)], peak_widths(calm, summits) * step)
+    tops = np.concatenate([summits(calm, placed), peaks])
+    widths[: len(tops)] = np.minimum(widths[: len(tops)], peak_widths(calm, tops) * step)
     widths = np.minimum(widths, np.array(calm.shape) * step / 4)  # a seed that stands alone
     widths = np.maximum(widths, NARROWEST * step)
     cholesky = np.zeros((count, 6), np.float32)
@@ -249,55 +242,6 @@ def local_maxima(calm: Volume, threshold: float) -> NDArray[np.int64]:
     places, heights = places[heights > threshold], heights[heights > threshold]
     brightest = places[np.argsort(-heights, kind="stable")]
     return np.stack(np.unravel_index(brightest, calm.shape), 1)
-
-
-def peak_widths(calm: Volume, peaks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the sigmas [P, 3], in voxels, of Gaussians with the curvature of local maxima.
-
-    Along an axis the logarithm of a Gaussian is a parabola of curvature -1 / sigma^2; the
-    smoothing's own variance is taken off.
-
-    Parameters
-    ----------
-    calm : ndarray, shape [Z, Y, X]
-        Smoothed, see `smoothed`.
-    peaks : ndarray of int, shape [P, 3]
-        Its local maxima.
-
-    Returns
-    -------
-    ndarray, shape [P, 3]
-        Along z, y, x, before the smoothing.
-    """
-    # A given background may be above all of the signal.
-    floor = max(1e-6 * float(calm.max()), float(np.finfo(np.float32).tiny))
-    middle = np.log(np.maximum(calm[tuple(peaks.T)], floor))
-    widths = np.empty(peaks.shape)
-    for axis in range(3):
-        bend = np.zeros(len(peaks))
-        for side in (-1, 1):
-            beside = peaks.copy()
-            beside[:, axis] += side
-            # Beyond a face the neighbour is the mirrored one.
-            outside = (beside[:, axis] < 0) | (beside[:, axis] >= calm.shape[axis])
-            beside[outside, axis] -= 2 * side
-            bend += middle - np.log(np.maximum(calm[tuple(beside.T)], floor))
-        variance = 1 / np.maximum(bend, 1 / WIDEST_PEAK**2) - SMOOTHING[axis] ** 2
-        widths[:, axis] = np.sqrt(np.maximum(variance, NARROWEST**2))
-    return widths
-
-
-def _summits(calm: Volume, sites: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the brightest voxels [P, 3] within one of positions [P, 3] in voxels.
-
-    Where a person clicked, a maximum is near; its curvature tells the width, that beside it not.
-    """
-    around = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
-    last = np.array(calm.shape) - 1
-    near = np.clip(np.rint(sites).astype(np.int64)[:, None] + around, 0, last)
-    brightest = calm[tuple(np.moveaxis(near, -1, 0))].argmax(1)
-    summits: NDArray[np.int64] = near[np.arange(len(sites)), brightest]
-    return summits
 
 
 def _away_from(peaks: NDArray[np.int64], sites: NDArray[np.float64]) -> NDArray[np.int64]:

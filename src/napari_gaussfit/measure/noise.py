@@ -227,17 +227,22 @@ class PhotonTransfer:
         Light and variance of the noise in bins of brightness, in raw intensity and its square.
     counts : ndarray, shape [B]
         Voxels in them.
-    noise : Noise or None
-        The line; None where it cannot be known.
+    line : Noise or None
+        Through them, whatever they are of; None where there is no variance.
     why_not : str
-        Why it cannot; empty where it can.
+        Why the noise cannot be known; empty where it can.
     """
 
     levels: Floats
     variances: Floats
     counts: Floats
-    noise: Noise | None
+    line: Noise | None
     why_not: str = ""
+
+    @property
+    def noise(self) -> Noise | None:
+        """The noise; None where it cannot be known."""
+        return None if self.why_not else self.line
 
     @property
     def words(self) -> str:
@@ -274,7 +279,7 @@ class PhotonTransfer:
             self,
             levels=self.levels * factor + zero,
             variances=self.variances * factor**2,
-            noise=self.noise and self.noise.rescaled(factor, zero),
+            line=self.line and self.line.rescaled(factor, zero),
         )
 
 
@@ -289,14 +294,15 @@ def noise_of_neighbours(voxels: ArrayLike) -> Noise:
     Returns
     -------
     Noise
-        Structure that is as fine as a voxel counts as noise.
+        Structure that is as fine as a voxel counts as noise, and what was smoothed away does not:
+        `photon_transfer` tells.
 
     Raises
     ------
     SettingsError
-        If the noise cannot be known, see `photon_transfer`.
+        If the stack is too small, or has no noise.
     """
-    return photon_transfer(voxels).known()
+    return _line_of(photon_transfer(voxels))
 
 
 def noise_of_residuals(voxels: ArrayLike, fitted: ArrayLike) -> Noise:
@@ -310,14 +316,20 @@ def noise_of_residuals(voxels: ArrayLike, fitted: ArrayLike) -> Noise:
     Returns
     -------
     Noise
-        What the fit does not describe counts as noise only where it is as fine as a voxel.
+        What the fit does not describe counts as noise where it is as fine as a voxel.
 
     Raises
     ------
     SettingsError
-        If the noise cannot be known, see `photon_transfer`.
+        If the stack is too small, or nothing is left.
     """
-    return photon_transfer(voxels, fitted).known()
+    return _line_of(photon_transfer(voxels, fitted))
+
+
+def _line_of(curve: PhotonTransfer) -> Noise:
+    if curve.line is None:
+        raise SettingsError(f"the stack has no noise: {curve.why_not}")
+    return curve.line
 
 
 def photon_transfer(voxels: ArrayLike, fitted: ArrayLike | None = None) -> PhotonTransfer:
@@ -352,11 +364,11 @@ def photon_transfer(voxels: ArrayLike, fitted: ArrayLike | None = None) -> Photo
     levels, variances, _, counts = bins
     levels += float(lowest)
     why = _why_not(known, bins, _Samples.of(known, level, lowest, lag=2).binned())
-    noise = None
-    if not why:
+    line = None
+    if (variances > 0).any():
         gain, intercept = _line(levels, variances, counts)
-        noise = Noise(gain, intercept, saturation_of(known))
-    return PhotonTransfer(levels, variances, counts, noise, why)
+        line = Noise(gain, intercept, saturation_of(known))
+    return PhotonTransfer(levels, variances, counts, line, why)
 
 
 def given_noise(settings: FitSettings, voxels: NDArray[Any]) -> Noise | None:

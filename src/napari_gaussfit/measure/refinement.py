@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
 
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
 
-__all__ = ["Measurement", "measure"]
+__all__ = ["Measurement", "measure", "share_of_structures"]
 
 Likelihood = Literal["poisson", "squared"]
 
@@ -86,6 +87,10 @@ class Measurement:
     flags : tuple of str
         Of each Gaussian what keeps its numbers from being trusted, words between semicolons; empty
         where nothing does.
+    noise : Noise or None
+        By which the likelihood weighs; None where it is what is left in each window.
+    notes : tuple of str
+        What was assumed.
     """
 
     gaussians: tuple[Gaussians, ...]
@@ -94,6 +99,15 @@ class Measurement:
     backgrounds: Floats
     steps: Counts
     flags: tuple[str, ...]
+    noise: Noise | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> tuple[GaussianField, ...]:
+        """The refined Gaussians of each channel as fields; loads torch when they are rendered."""
+        from napari_gaussfit.model.field import GaussianField
+
+        return tuple(GaussianField.from_numpy(gaussians) for gaussians in self.gaussians)
 
     def __len__(self) -> int:
         """Return the number of Gaussians."""
@@ -207,7 +221,27 @@ def measure(
         found[:, 3:],
         steps,
         _flags(shapes, stack.shape, structure, saturated, steps),
+        noise if poisson else None,
     )
+
+
+def share_of_structures(gaussians: Gaussians, spacing: Sequence[float]) -> float:
+    """Return which part of Gaussians are of many that make up a structure together.
+
+    Parameters
+    ----------
+    gaussians : Gaussians
+        In the unit of the spacing.
+    spacing : sequence of float
+        (dz, dy, dx).
+
+    Returns
+    -------
+    float
+        From 0 to 1: the part that is in clusters of more than `MOST_TOGETHER`.
+    """
+    _, structure = _blocks(_in_voxels(gaussians, np.asarray(spacing, np.float64)))
+    return float(structure.mean()) if len(structure) else 0.0
 
 
 def _refined(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,14 @@ SUGGESTION_VOXELS = 25.0
 
 
 SUGGESTION_LIMITS = (50, 20_000)
+
+
+NARROWEST = 0.7
+"""Sigma of a seed in voxel spacings at least."""
+
+
+WIDEST_PEAK = 4.0
+"""Sigma of a local maximum in voxel spacings at most, as its curvature says."""
 
 
 def smoothed(signal: Volume) -> Volume:
@@ -122,3 +131,64 @@ def suggested_count(voxels: ArrayLike) -> int:
     threshold = max(5 * noise, 0.05 * bright)
     count = round(float((signal > threshold).sum()) / SUGGESTION_VOXELS)
     return int(np.clip(count, *SUGGESTION_LIMITS))
+
+
+def peak_widths(calm: Volume, peaks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the sigmas [P, 3], in voxels, of Gaussians with the curvature of local maxima.
+
+    Along an axis the logarithm of a Gaussian is a parabola of curvature -1 / sigma^2; the
+    smoothing's own variance is taken off.
+
+    Parameters
+    ----------
+    calm : ndarray, shape [Z, Y, X]
+        Smoothed, see `smoothed`.
+    peaks : ndarray of int, shape [P, 3]
+        Its local maxima.
+
+    Returns
+    -------
+    ndarray, shape [P, 3]
+        Along z, y, x, before the smoothing.
+    """
+    # A given background may be above all of the signal.
+    floor = max(1e-6 * float(calm.max()), float(np.finfo(np.float32).tiny))
+    middle = np.log(np.maximum(calm[tuple(peaks.T)], floor))
+    widths = np.empty(peaks.shape)
+    for axis in range(3):
+        bend = np.zeros(len(peaks))
+        for side in (-1, 1):
+            beside = peaks.copy()
+            beside[:, axis] += side
+            # Beyond a face the neighbour is the mirrored one.
+            outside = (beside[:, axis] < 0) | (beside[:, axis] >= calm.shape[axis])
+            beside[outside, axis] -= 2 * side
+            bend += middle - np.log(np.maximum(calm[tuple(beside.T)], floor))
+        variance = 1 / np.maximum(bend, 1 / WIDEST_PEAK**2) - SMOOTHING[axis] ** 2
+        widths[:, axis] = np.sqrt(np.maximum(variance, NARROWEST**2))
+    return widths
+
+
+def summits(calm: Volume, sites: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the brightest voxels within one of positions.
+
+    Where a person clicked, a maximum is near; its curvature tells the width, that beside it not.
+
+    Parameters
+    ----------
+    calm : ndarray, shape [Z, Y, X]
+        Smoothed, see `smoothed`.
+    sites : ndarray, shape [P, 3]
+        In voxels.
+
+    Returns
+    -------
+    ndarray of int, shape [P, 3]
+        In voxels.
+    """
+    around = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
+    last = np.array(calm.shape) - 1
+    near = np.clip(np.rint(sites).astype(np.int64)[:, None] + around, 0, last)
+    brightest = calm[tuple(np.moveaxis(near, -1, 0))].argmax(1)
+    found: NDArray[np.int64] = near[np.arange(len(sites)), brightest]
+    return found
