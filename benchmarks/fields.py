@@ -61,7 +61,7 @@ def trainer_after(stack: Stack, gaussians: int, steps: int) -> Trainer:
     from napari_gaussfit.fitting.trainer import Trainer
 
     settings = FitSettings(gaussians=gaussians)
-    trainer = Trainer(stack, settings)
+    trainer = Trainer([stack], settings)
     for n in range(steps):
         trainer.step(n / settings.steps)
     return trainer

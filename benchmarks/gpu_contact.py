@@ -119,7 +119,7 @@ def to_target() -> list[dict[str, float | None]]:
 def profile() -> dict[str, object]:
     """What parts of a fit take, and which kernels its steps go to (milliseconds of 20 steps)."""
     began = time.perf_counter()
-    trainer = Trainer(open_stack(DENDRITE, small=SIMULATED), settings())
+    trainer = Trainer([open_stack(DENDRITE, small=SIMULATED)], settings())
     parts: dict[str, object] = {"trainer": time.perf_counter() - began}
 
     def lap(name: str, call: Callable[[], object], times: int = 1) -> None:

@@ -106,9 +106,10 @@ def step_of(options: Options) -> Step:
 
 def next_step(trainer: Trainer) -> Step:
     """What the next step of a fit evaluates."""
-    stack, objective = trainer.working.stack, trainer.objective
+    stack, objective = trainer.objective.stack, trainer.objective
     view = objective.views.view(objective.views.training[0])
-    parameters, bin_step, cutoff = scaled(trainer), objective.search_step, objective.cutoff
+    parameters, bin_step = scaled(trainer), objective.search_step
+    cutoff = trainer.steps.state.cutoff.item()
     search = mip.MipEvaluation(view.rays, bin_step)
     search.forward(grids.pack(*parameters, cutoff))
     spacing = np.asarray(stack.spacing, np.float32)

@@ -49,8 +49,9 @@ from napari_gaussfit._kernels.cuda import (
 )
 from napari_gaussfit._kernels.cuda.graphs import Graphs
 from napari_gaussfit._kernels.shared.gaussian import exp2_negative
-from napari_gaussfit.fitting.cuda_relocation import CapturedRelocation
-from napari_gaussfit.fitting.cuda_steps import State
+from napari_gaussfit.fitting.cuda_relocation import CudaRelocation
+from napari_gaussfit.fitting.state import OptimiserState
+from napari_gaussfit.fitting.steps import Slab
 
 KERNELS = (
     gaussian_kernels,
@@ -169,9 +170,10 @@ def lose(views: backend.Views) -> None:
 def relocate(leaves: tuple[torch.Tensor, ...], state: tuple[torch.Tensor, ...]) -> None:
     """Call all that a relocation calls."""
     tensors = (torch.zeros(len(leaves[0])),) * 2
-    steps = State(*leaves, *state, *tensors)
+    means, cholesky, amplitudes = leaves
+    steps = OptimiserState(means, cholesky, amplitudes[None], *state, *tensors)
     voxels = torch.zeros(3, 4, 5)
-    CapturedRelocation(Graphs(voxels.device), steps, voxels, (1.0, 1.0, 1.0), 2, 1)(0, 0)
+    CudaRelocation(Graphs(voxels.device), steps, voxels, (1.0, 1.0, 1.0), Slab(2, 1))(0, 0)
 
 
 def main(capability: str, folder: str | None = None) -> None:

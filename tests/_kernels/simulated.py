@@ -70,7 +70,7 @@ from napari_gaussfit._kernels.cuda import (
 from napari_gaussfit._kernels.cuda.device import launch
 from napari_gaussfit._kernels.shared import adam
 from napari_gaussfit.fitting import (
-    cuda_relocation as captured_relocation,
+    cuda_relocation as fit_relocation,
 )
 from napari_gaussfit.fitting import (
     objective,
@@ -80,6 +80,8 @@ from napari_gaussfit.fitting import (
     trainer as training,
 )
 from napari_gaussfit.fitting.bounds import widen
+from napari_gaussfit.fitting.cuda_steps import CudaSteps
+from napari_gaussfit.fitting.steps import CpuSteps
 from napari_gaussfit.fitting.trainer import Trainer
 from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.model.field import GaussianField
@@ -565,7 +567,7 @@ def test_widening_is_that_of_density() -> None:
 
 def test_places_that_lack_a_gaussian_are_the_cpus() -> None:
     residual = np.random.default_rng(2).standard_normal((5, 8, 9)).astype(np.float32)
-    filters = captured_relocation.filters_on((2.0, 1.0, 1.0), torch.device("cpu"))
+    filters = fit_relocation.filters_on((2.0, 1.0, 1.0), torch.device("cpu"))
     for most in (3, 100):
         found = cuda.sites(torch.from_numpy(residual), filters, most)
         own = relocation.sites(residual, most)
@@ -630,8 +632,8 @@ def trained(
         stack = beads(count=3, shape=SHAPE).stack
         dz, dy, dx = (scale * step for step in stack.spacing)
         stack = replace(stack, spacing=(dz, dy, dx))
-        trainer = Trainer(stack, FitSettings(**few | settings))
-        assert (trainer._captured is None) == (backend == "numba")
+        trainer = Trainer([stack], FitSettings(**few | settings))
+        assert isinstance(trainer.steps, CpuSteps if backend == "numba" else CudaSteps)
         for n in range(steps):
             trainer.step(n / steps)
         return trainer
@@ -642,9 +644,10 @@ def test_a_fit_ends_where_the_cpus_does(monkeypatch: pytest.MonkeyPatch) -> None
     found = []
     for backend in ("numba", "numba-cuda"):
         trainer = trained(monkeypatch, backend, 10)
-        stack, volume = trainer.stack, trainer.field.voxelise(SHAPE, trainer.stack.spacing)
+        stack = trainer.objective.channels[0].working.original
+        volume = trainer.field.voxelise(SHAPE, stack.spacing)
         found.append(psnr(stack.voxels, volume.numpy(), stack.value_range))
-    before = trained(monkeypatch, "numba", 0).field.voxelise(SHAPE, trainer.stack.spacing).numpy()
+    before = trained(monkeypatch, "numba", 0).field.voxelise(SHAPE, stack.spacing).numpy()
     gained = found[0] - psnr(stack.voxels, before, stack.value_range)
     assert gained > 2 * SAME_DECIBELS, f"ten steps gained {gained:.2f} dB only"
     apart = abs(found[1] - found[0])
@@ -677,10 +680,12 @@ def test_steps_of_every_kind_are_the_cpus(
     values = found.step(0.0)
     with cpu_backend(monkeypatch):
         expected = own.step(0.0)
-    apart = float((found._first - own._first).norm() / own._first.norm())
+    first = own.steps.state.first
+    apart = float((found.steps.state.first - first).norm() / first.norm())
     assert apart < 3e-3, f"gradients, in each Gaussian's own frame, are {apart:.1e} apart"
     assert found.field.background == pytest.approx(own.field.background, rel=1e-4)
-    assert found.objective.cutoff == pytest.approx(own.objective.cutoff, rel=1e-3)
+    cutoffs = found.steps.state.cutoff.item(), own.steps.state.cutoff.item()
+    assert cutoffs[0] == pytest.approx(cutoffs[1], rel=1e-3)
     for value, known in (
         (values.loss, expected.loss),
         (10 ** (-values.train_psnr / 20), 10 ** (-expected.train_psnr / 20)),
@@ -707,15 +712,15 @@ def test_relocation_moves_whom_the_cpu_moves_to_the_same_places(
     for trainer in (own, found):
         trainer.restore(state)
         trainer.kept = kept
-    found._relocate()
+    found.steps.relocate(found._draw_slab(), kept)
     with cpu_backend(monkeypatch):
-        own._relocate()
-    moved = own._age == 0
+        own.steps.relocate(own._draw_slab(), kept)
+    moved = own.steps.state.age == 0
     assert 0 < int(moved.sum()) < 14 - kept, f"{int(moved.sum())} of {14 - kept} moved"
     assert not moved[:kept].any()
-    assert torch.equal(moved, found._age == 0)
+    assert torch.equal(moved, found.steps.state.age == 0)
     for name in training.STATE_TENSORS:
-        one, other = (getattr(trainer, f"_{name}") for trainer in (own, found))
+        one, other = (getattr(trainer.steps.state, name) for trainer in (own, found))
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6, msg=name)
 
 
@@ -740,8 +745,6 @@ def test_a_captured_fit_goes_on_from_its_state(monkeypatch: pytest.MonkeyPatch) 
     again = trained(monkeypatch, "numba-cuda", 0)
     again.restore(first.state())
     assert again.iteration == 1 < whole.iteration
-    assert again._captured is not None
-    for name in ("first", "second", "age", "amplitudes"):
-        known, restored = getattr(first, f"_{name}"), getattr(again._captured.state, name)
-        assert torch.equal(known, restored), name
-    assert again.objective.background == pytest.approx(first.objective.background)
+    for name in ("first", "second", "age", "amplitudes", "background", "cutoff"):
+        known, restored = (getattr(trainer.steps.state, name) for trainer in (first, again))
+        torch.testing.assert_close(restored, known, rtol=1e-6, atol=0, msg=name)

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.fitting.channels import ChannelsTrainer, checked_channels, seed_channels
 from napari_gaussfit.fitting.fit import Fit, FitResult, fit
-from napari_gaussfit.fitting.trainer import Trainer
+from napari_gaussfit.fitting.trainer import Trainer, checked_channels
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.synthetic.phantoms import separated
@@ -121,11 +120,11 @@ def test_what_is_moved_is_lit_by_each_channel(stacks: tuple[Stack, ...]) -> None
             means=field.means.clone(),
             amplitudes=torch.where(torch.arange(COUNT) < 3, 1e-6, field.amplitudes),
         )
-        for field in seed_channels(stacks, settings())
+        for field in Trainer(stacks, settings()).fields
     ]
-    trainer = ChannelsTrainer(stacks, settings(), start=dark)
-    trainer._relocate()
-    first, *others = trainer.field, *trainer.other_fields
+    trainer = Trainer(stacks, settings(), start=dark)
+    trainer.steps.relocate(0, 0)
+    first, *others = trainer.fields
     moved = (first.means != dark[0].means).any(-1)
     assert moved.any(), "there is a residual where nothing shines"
     for field in (first, *others):
@@ -141,22 +140,12 @@ def test_channels_of_axes_that_do_not_turn_stay_so(stacks: tuple[Stack, ...]) ->
         assert not channel.cholesky[:, [1, 3, 4]].any()
 
 
-def test_a_trainer_that_is_one_of_several_moves_amplitudes_alone(stacks: tuple[Stack, ...]) -> None:
-    trainer = Trainer(stacks[0], settings())
-    before = trainer.field
-    still = torch.zeros(COUNT, 3), torch.zeros(COUNT, 6)
-    trainer.move((*still, torch.ones(COUNT)), 0.05)
-    assert torch.equal(trainer.field.means, before.means)
-    assert torch.equal(trainer.field.cholesky, before.cholesky)
-    assert (trainer.field.amplitudes < before.amplitudes).all()
-
-
 def test_channels_are_fitted_on_the_cpu(stacks: tuple[Stack, ...]) -> None:
-    notes = ChannelsTrainer(stacks, settings(device="auto")).notes
+    notes = Trainer(stacks, settings(device="auto")).notes
     assert notes == ("device auto is the CPU: several channels are fitted there",)
-    assert ChannelsTrainer(stacks, settings(device="cpu")).notes == ()
+    assert Trainer(stacks, settings(device="cpu")).notes == ()
     with pytest.raises(SettingsError, match="device='cuda': several channels are fitted on the"):
-        ChannelsTrainer(stacks, settings(device="cuda"))
+        Trainer(stacks, settings(device="cuda"))
 
 
 def test_channels_that_do_not_belong_together_are_refused(stacks: tuple[Stack, ...]) -> None:

@@ -9,13 +9,20 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("numba_cuda", reason="numba-cuda is for Linux and Windows")
 
+from napari_gaussfit import _kernels
 from napari_gaussfit._kernels.cuda.graphs import Graphs
-from napari_gaussfit.fitting.cuda_steps import CapturedSteps, Rules, State
+from napari_gaussfit.fitting.cuda_steps import CudaSteps
+from napari_gaussfit.fitting.objective import Drawn
+from napari_gaussfit.fitting.trainer import Trainer
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stacks.stack import Stack
 
 
 class Log:
@@ -54,18 +61,14 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     return log
 
 
-def steps_of(log: Log, monkeypatch: pytest.MonkeyPatch, *, graphs: bool) -> CapturedSteps:
-    count = 3
-    state = State(
-        torch.zeros(count, 3),
-        torch.zeros(count, 6),
-        torch.ones(count),
-        *(torch.zeros(count, 10) for _ in range(2)),
-        torch.zeros(count),
-        *(torch.zeros(1) for _ in range(2)),
-    )
-    rules = Rules("squared", 0.0, True, 0.01, 0.02, (1e-5, 1e-3), (1.0, 1.0, 1.0))
-    steps = CapturedSteps(rules, state, None, None)
+def steps_of(log: Log, monkeypatch: pytest.MonkeyPatch, *, graphs: bool) -> CudaSteps:
+    stack = Stack.from_array(np.arange(5 * 6 * 7, dtype=np.float32).reshape(5, 6, 7))
+    with monkeypatch.context() as patch:
+        patch.setattr(_kernels, "backend_name", lambda _: "numba-cuda")
+        settings = FitSettings(gaussians=3, views=2, held_out=1, device="cpu")
+        start = GaussianField(torch.zeros(3, 3), torch.zeros(3, 6), torch.ones(3))
+        steps = Trainer([stack], settings, start=[start]).steps
+    assert isinstance(steps, CudaSteps)
     monkeypatch.setattr(steps, "_take", log.take)
     monkeypatch.setattr(steps.graphs, "_captures", graphs)
     return steps
@@ -76,7 +79,7 @@ def test_each_kind_of_step_runs_once_and_is_captured_once(
 ) -> None:
     steps = steps_of(log, monkeypatch, graphs=True)
     for search in (True, False, True, False, True):
-        steps.step([0], [1], rate=0.1, search=search)
+        steps.take(Drawn([0], [1], search), 0.1)
     assert log.events == [
         "run with search",
         "run without search",
@@ -108,7 +111,7 @@ def test_work_that_failed_is_not_captured_before_it_has_run(log: Log) -> None:
 def test_without_a_device_every_step_runs(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = steps_of(log, monkeypatch, graphs=False)
     for _ in range(3):
-        steps.step([0], [1], rate=0.1, search=True)
+        steps.take(Drawn([0], [1], True), 0.1)
     assert log.events == ["run with search"] * 3
 
 
@@ -118,7 +121,7 @@ def test_what_a_step_looks_at_is_written_where_its_graph_reads(
     steps = steps_of(log, monkeypatch, graphs=True)
     places = []
     for bricks in ([2, 5], [4, 1]):
-        steps.step(bricks, [3], rate=0.25, search=True)
+        steps.take(Drawn(bricks, [3], True), 0.25)
         places.append(steps._chosen["bricks"].data_ptr())
         assert steps._chosen["bricks"].tolist() == bricks
     assert places[0] == places[1], "a graph would read the old place"

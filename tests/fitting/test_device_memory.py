@@ -15,10 +15,11 @@ from napari_gaussfit import FitSettings, _kernels
 from napari_gaussfit._kernels.cuda.graphs import Graphs
 from napari_gaussfit._kernels.cuda.memory import room_on
 from napari_gaussfit.errors import GaussfitError, OutOfMemoryError
-from napari_gaussfit.fitting import cuda_fit
-from napari_gaussfit.fitting.cuda_relocation import CapturedRelocation
-from napari_gaussfit.fitting.cuda_steps import State
+from napari_gaussfit.fitting import cuda_steps
+from napari_gaussfit.fitting.cuda_relocation import CudaRelocation
 from napari_gaussfit.fitting.memory import memory_line, predict_device_memory
+from napari_gaussfit.fitting.state import OptimiserState
+from napari_gaussfit.fitting.steps import Slab
 from napari_gaussfit.fitting.trainer import Trainer
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.stacks.stack import Stack
@@ -64,17 +65,11 @@ def test_an_operation_without_room_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_relocation_without_room_looks_at_fewer_planes() -> None:
-    state = State(
-        torch.zeros(40, 3),
-        torch.zeros(40, 6),
-        torch.ones(40),
-        *(torch.zeros(40, 10) for _ in range(2)),
-        torch.zeros(40),
-        *(torch.zeros(1) for _ in range(2)),
-    )
+    field = GaussianField(torch.zeros(40, 3), torch.zeros(40, 6), torch.ones(40))
+    state = OptimiserState.begin([field], 1e-4).to(CPU)
     tried: list[tuple[int, int]] = []
 
-    class Relocation(CapturedRelocation):
+    class Relocation(CudaRelocation):
         room = 2
 
         def _relocate(self) -> None:
@@ -82,7 +77,7 @@ def test_a_relocation_without_room_looks_at_fewer_planes() -> None:
             if self._grids.shape[0] > self.room:
                 no_room()
 
-    relocation = Relocation(Graphs(CPU), state, torch.zeros(9, 4, 4), (2.0, 1.0, 1.0), 9, 6)
+    relocation = Relocation(Graphs(CPU), state, torch.zeros(9, 4, 4), (2.0, 1.0, 1.0), Slab(9, 6))
     relocation(0, 0)
     assert tried == [(9, 6), (4, 3), (2, 1)]
     relocation(5, 0)
@@ -102,12 +97,12 @@ def test_a_fit_without_room_stays_on_the_cpu_where_that_was_left_to_it(
         patch.setattr(_kernels, "device_named", lambda _: CPU)
         patch.setattr(_kernels, "fallback", lambda _: None)
         patch.setattr(_kernels, "backend_name", lambda _: "numba-cuda")
-        patch.setattr(cuda_fit.backend, "Volume", no_room)
+        patch.setattr(cuda_steps.backend, "Volume", no_room)
         if device == "cuda":
             with pytest.raises(OutOfMemoryError, match=r"no room is left .* or use device='cpu'"):
-                Trainer(STACK, settings, start=START)
+                Trainer([STACK], settings, start=[START])
             return
-        trainer = Trainer(STACK, settings, start=START)
+        trainer = Trainer([STACK], settings, start=[START])
     [note] = trainer.notes
     assert note.startswith("device auto is the CPU here: no room is left on ")
     before = trainer.field.means.clone()
@@ -125,7 +120,7 @@ def test_a_fit_that_is_too_large_is_refused_before_it_moves(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 8 * GB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 2 * GB)
     with pytest.raises(OutOfMemoryError, match=r"about 0.* GB are needed on Thing 1, where 0 of 8"):
-        Trainer(STACK, settings, start=START)
+        Trainer([STACK], settings, start=[START])
 
 
 @pytest.mark.usefixtures("gpu")

@@ -6,6 +6,7 @@ steps; a finished one of two channels; and a finished one in pixels of Gaussians
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,3 +112,31 @@ def test_an_old_fit_that_was_cancelled_goes_on_from_where_it_stood() -> None:
     np.testing.assert_allclose(snapshots[0].field.means, saved.field.means, rtol=1e-5)
     assert (fit.state, snapshots[-1].iteration) == (FitState.FINISHED, 25)
     assert fit.result().report.voxel_psnr > saved.report["voxel_psnr"]
+
+
+def test_an_old_fit_of_two_channels_goes_on_from_where_it_stood() -> None:
+    """Its state was one of version 2: a whole state for each channel."""
+    saved = saved_before("two_channels")
+    settings = replace(FitSettings.from_dict(saved.settings), iterations=40)
+    stacks = (bumps(1), bumps(2))
+    assert {"means", "1.means", "words", "1.words"} <= set(saved.state)
+    fit = Fit(stacks, settings)
+    fit.restore(saved.state, saved.history, saved.channels)
+
+    begin = next(iter(fit))
+    for found, known in zip(fit._begun().fields, saved.channels, strict=True):
+        np.testing.assert_allclose(found.means, known.means, rtol=1e-5)
+        np.testing.assert_allclose(found.amplitudes, known.amplitudes, rtol=1e-5)
+        assert found.background == pytest.approx(known.background, rel=1e-6)
+
+    again = Fit(stacks, settings)
+    again.restore(saved.state, saved.history, saved.channels)
+    snapshots = list(again)
+    assert saved.report is not None
+    assert begin.iteration == saved.report["iterations"] < snapshots[-1].iteration == 40
+    for field, known, stack in zip(again._begun().fields, saved.channels, stacks, strict=True):
+        after, before = (
+            psnr(stack.voxels, f.voxelise(stack.shape, stack.spacing).numpy(), stack.value_range)
+            for f in (field, known)
+        )
+        assert after > before - 0.5, "no step goes astray for moments that were lost"

@@ -1,6 +1,6 @@
 """The bounds that a fit keeps its Gaussians in: no narrower than voxels, no centre beyond them.
 
-Both work in place.
+All work in place.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["confine", "widen"]
+__all__ = ["confine", "farthest_means", "hold_axes", "widen"]
 
 
 def widen(cholesky: Tensor, spacing: Sequence[float], narrowest: float) -> None:
@@ -43,6 +43,20 @@ def widen(cholesky: Tensor, spacing: Sequence[float], narrowest: float) -> None:
     wide = vectors * values.clamp(min=narrowest**2)[:, None] @ vectors.transpose(-1, -2)
     widened = torch.linalg.cholesky(wide) * step.double()[:, None]
     cholesky[narrow] = cholesky_parameters(widened).to(cholesky.dtype)
+
+
+def hold_axes(d_cholesky: Tensor) -> None:
+    """Set the derivatives by Cholesky parameters off the diagonal to 0, in place.
+
+    Without them Gaussians keep their axes along z, y and x.
+
+    Parameters
+    ----------
+    d_cholesky : Tensor, shape [K, 6]
+        Derivatives by the Cholesky parameters; changed in place.
+    """
+    d_cholesky[:, 1] = 0.0
+    d_cholesky[:, 3:5] = 0.0
 
 
 def confine(means: Tensor, shape: Sequence[int], spacing: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""Held-out views of a fit on a CUDA device: what a look at one finds is a number."""
+"""Held-out views of a fit on a CUDA device, of which each look finds a number."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_gaussfit._kernels.cuda.graphs import Graphs
-    from napari_gaussfit.fitting.cuda_steps import State
+    from napari_gaussfit.fitting.state import OptimiserState
     from napari_gaussfit.model.views import View
 
 
-class CapturedLooks:
-    """Looks at held-out views, padded to the largest; their targets are made on the device.
+class HeldOutViews:
+    """Held-out views on a device, padded to the largest; their targets are made there.
 
     Parameters
     ----------
     graphs : Graphs
-        Run it.
-    state : State
-        What is looked at.
+        What captures and replays the look at a view.
+    state : OptimiserState
+        The Gaussians that are looked at.
     volume : Volume
         The stack's spline.
     views : sequence of View
-        From where.
+        The held-out views.
     bin_step : float
-        Distance in t of the places where the search for a ray's maximum looks.
+        Distance in t between the places at which the search for a ray's maximum looks.
     """
 
     def __init__(
         self,
         graphs: Graphs,
-        state: State,
+        state: OptimiserState,
         volume: backend.Volume,
         views: Sequence[View],
         bin_step: float,
@@ -59,7 +59,7 @@ class CapturedLooks:
     def _look(self) -> None:
         state, which = self._state, self._which
         views = backend.selected(self._tables, which)
-        packed = backend.pack(state.means, state.cholesky, state.amplitudes, state.cutoff)
+        packed = backend.pack(*state.gaussians, state.cutoff)
         image = backend.MipEvaluation(views).forward(packed) + state.background
         lacks = torch.where(
             views.near < views.far, self._targets.index_select(0, which) - image, 0.0

@@ -1,6 +1,6 @@
-"""Relocation on a CUDA device: the twin of what `relocation` does on the CPU, without a wait.
+"""Relocation on a CUDA device: what `relocation` does on the CPU, without a wait for the device.
 
-What moves and where to is known to the device alone.
+Which Gaussians move, and where to, is known to the device alone.
 """
 
 from __future__ import annotations
@@ -21,39 +21,37 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_gaussfit._kernels.cuda.graphs import Graphs
-    from napari_gaussfit.fitting.cuda_steps import State
+    from napari_gaussfit.fitting.state import OptimiserState
+    from napari_gaussfit.fitting.steps import Slab
 
 
-class CapturedRelocation:
-    """Moves Gaussians of `state` from where they are hardly missed to where most is missing.
+class CudaRelocation:
+    """Moves Gaussians of one channel from where they are hardly missed to where most is missing.
 
     Parameters
     ----------
     graphs : Graphs
-        Run it.
-    state : State
-        What it changes.
+        What captures and replays a relocation.
+    state : OptimiserState
+        The Gaussians and the optimiser's moments, changed in place.
     voxels : Tensor, shape [Z, Y, X]
-        The stack's, on the device.
+        The stack's voxels, on the device.
     spacing : sequence of float
-        (dz, dy, dx).
-    planes : int
-        How many of the stack it looks at.
-    most : int
-        How many Gaussians it moves at most.
+        Voxel spacing (dz, dy, dx).
+    slab : Slab
+        How much it does at most.
     """
 
     def __init__(
         self,
         graphs: Graphs,
-        state: State,
+        state: OptimiserState,
         voxels: Tensor,
         spacing: Sequence[float],
-        planes: int,
-        most: int,
+        slab: Slab,
     ) -> None:
         self._graphs, self._state, self._voxels = graphs, state, voxels
-        self._spacing, self._planes, self._most = tuple(spacing), planes, most
+        self._spacing, self._planes, self._most = tuple(spacing), slab.planes, slab.most
         self._device = voxels.device
         self._kept, self._close = self._whole(0), self._doubles(CLOSE)
         self._scale = self._doubles((2 * math.pi) ** 1.5 / math.prod(spacing))
@@ -102,20 +100,18 @@ class CapturedRelocation:
 
     def _relocate(self) -> None:
         state = self._state
-        gaussians = (state.means, state.cholesky, state.amplitudes)
+        gaussians = (state.means, state.cholesky, state.amplitudes[0])
         cutoff = (RESIDUAL_TOLERANCE * state.amplitudes.amax()).reshape(1)
-        prediction = backend.GridEvaluation(self._grids).forward(backend.pack(*gaussians, cutoff))[
-            0
-        ]
+        packed = backend.pack(*gaussians, cutoff)
+        [prediction] = backend.GridEvaluation(self._grids).forward(packed)
         residual = backend.missing(self._voxels, self._slab.first, state.background, prediction)
         sites = backend.sites(residual, self._filters, self._most)
         costs, neighbours, shares = backend.removal_costs(*gaussians, self._scale)
         leaving = backend.leaving(
-            costs, sites.gains, (neighbours, shares), (self._kept, self._close), state.amplitudes
+            costs, sites.gains, (neighbours, shares), (self._kept, self._close), gaussians[2]
         )
         least = (DIMMEST * state.amplitudes.amax()).reshape(1)
-        moments = (state.first, state.second, state.age)
-        backend.put_down(leaving, sites, self._slab, self._filters, least, gaussians, moments)
+        backend.put_down(leaving, sites, self._slab, self._filters, least, gaussians, state.moments)
 
 
 def filters_on(spacing: Sequence[float], device: torch.device) -> backend.Filters:
@@ -124,14 +120,14 @@ def filters_on(spacing: Sequence[float], device: torch.device) -> backend.Filter
     Parameters
     ----------
     spacing : sequence of float
-        (dz, dy, dx).
+        Voxel spacing (dz, dy, dx).
     device : torch.device
-        Which one.
+        CUDA device to put them on.
 
     Returns
     -------
     Filters
-        Of all `SHAPES`.
+        Those of all `SHAPES`.
     """
     cholesky = np.zeros((len(SHAPES), 6), np.float32)
     cholesky[:, [0, 2, 5]] = np.log(np.asarray(SHAPES) * np.asarray(spacing, np.float64))

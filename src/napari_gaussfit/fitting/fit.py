@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.fitting.convergence import Convergence
     from napari_gaussfit.fitting.refinement import Comparer, Comparison
-    from napari_gaussfit.fitting.trainer import StepValues, Trainer
+    from napari_gaussfit.fitting.steps import StepResult
+    from napari_gaussfit.fitting.trainer import Trainer
     from napari_gaussfit.measure.report import Report
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
@@ -97,7 +98,7 @@ class Fit:
         self._state = FitState.IDLE
         self._reason: FinishReason | None = None
         self._seconds = 0.0
-        self._last: StepValues | None = None
+        self._last: StepResult | None = None
         self._comparer: Comparer | None = None
         self._train_psnr = self._voxel_psnr = self._held_out_psnr = float("nan")
         self._may_run = threading.Event()
@@ -207,15 +208,7 @@ class Fit:
         # Before the clock starts: a time limit is for the fit.
         compile_kernels(self.settings.device)
         began = time.perf_counter()
-        if len(self.stacks) > 1:
-            from napari_gaussfit.fitting.channels import ChannelsTrainer
-
-            trainer: Trainer = ChannelsTrainer(
-                self.stacks, self.settings, start=self._start, points=self.points
-            )
-        else:
-            start = self._start[0] if self._start else None
-            trainer = Trainer(self.stack, self.settings, start=start, points=self.points)
+        trainer = Trainer(self.stacks, self.settings, start=self._start, points=self.points)
         if self._restored is not None:
             trainer.restore(
                 {name: torch.from_numpy(array) for name, array in self._restored.items()}
@@ -281,7 +274,7 @@ class Fit:
         if trainer.iteration % HISTORY_EVERY == 0:
             self._record(trainer, values)
 
-    def _record(self, trainer: Trainer, values: StepValues) -> None:
+    def _record(self, trainer: Trainer, values: StepResult) -> None:
         field = trainer.field
         row = (
             trainer.iteration,

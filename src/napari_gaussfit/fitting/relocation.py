@@ -8,13 +8,16 @@ Changes a field in place; the optimiser forgets the moments of the rows that mov
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from napari_gaussfit._kernels.shared.overlaps import NEIGHBOURS
+from napari_gaussfit.fitting.seeding import DIMMEST as DIMMEST_SEED
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.stacks.statistics import smoothed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.fitting.state import Tensors
 
     Filter = NDArray[np.float32]
     Triple = tuple[float, float, float]
@@ -39,6 +42,11 @@ the second's cost is another once the first is gone."""
 
 DIMMEST = 1e-6
 """Amplitude of what makes up for others at least, in parts of the brightest."""
+
+
+RELOCATED_SHARE = 0.5
+"""Part of a channel's residual at its new place that a relocated Gaussian of several channels
+begins with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +203,7 @@ def relocate(
     field: GaussianField,
     residual: NDArray[np.float32],
     spacing: Sequence[float],
-    fraction: float,
+    most: int,
     *,
     first_plane: int = 0,
     kept: int = 0,
@@ -213,8 +221,8 @@ def relocate(
         Stack minus field.
     spacing : sequence of float
         (dz, dy, dx).
-    fraction : float
-        Part of the Gaussians to move at most.
+    most : int
+        Largest number of Gaussians to move.
     first_plane : int
         Of the stack, where `residual` begins.
     kept : int
@@ -225,7 +233,6 @@ def relocate(
     Tensor
         Indices [M] of the Gaussians moved.
     """
-    most = round(fraction * len(field))
     if not most or len(field) < 2:
         return torch.zeros(0, dtype=torch.int64)
     step = np.asarray(spacing, np.float64)
@@ -254,4 +261,54 @@ def relocate(
     field.means[moved] = torch.as_tensor(places.astype(np.float32))
     field.cholesky[moved] = torch.as_tensor(cholesky)
     field.amplitudes[moved] = torch.as_tensor(found.amplitudes[:n])
+    return moved
+
+
+def relocate_channels(
+    gaussians: Tensors,
+    residuals: Sequence[NDArray[np.float32]],
+    spacing: Sequence[float],
+    most: int,
+    *,
+    first_plane: int = 0,
+    kept: int = 0,
+) -> Tensor:
+    """Move Gaussians of several channels as `relocate` does those of one, in place.
+
+    What counts is the sum of the residuals, and of a Gaussian the norm of its amplitudes. Those
+    that move begin in each channel with a part of the residual that is there.
+
+    Parameters
+    ----------
+    gaussians : tuple of Tensor
+        Means [K, 3], Cholesky parameters [K, 6] and amplitudes [C, K]; changed in place.
+    residuals : sequence of ndarray, shape [Z, Y, X]
+        Stack minus field in each channel.
+    spacing : sequence of float
+        Voxel spacing (dz, dy, dx).
+    most : int
+        Largest number of Gaussians to move.
+    first_plane : int
+        Plane of the stack at which the residuals begin.
+    kept : int
+        Number of Gaussians, the first ones, that stay where they are.
+
+    Returns
+    -------
+    Tensor
+        Indices [M] of the Gaussians moved.
+    """
+    means, cholesky, amplitudes = gaussians
+    alone = len(amplitudes) == 1
+    field = GaussianField(means, cholesky, amplitudes[0] if alone else amplitudes.norm(dim=0))
+    total = reduce(np.add, residuals)
+    moved = relocate(field, total, spacing, most, first_plane=first_plane, kept=kept)
+    if alone or not len(moved):
+        return moved
+    places = means[moved].numpy() / np.asarray(spacing, np.float64) - (first_plane, 0, 0)
+    nearest = np.clip(np.rint(places), 0, np.array(total.shape) - 1).astype(int)
+    least = DIMMEST_SEED * field.amplitudes[moved]
+    for brightness, residual in zip(amplitudes, residuals, strict=True):
+        height = RELOCATED_SHARE * smoothed(residual)[tuple(nearest.T)]
+        brightness[moved] = torch.maximum(torch.from_numpy(height), least)
     return moved

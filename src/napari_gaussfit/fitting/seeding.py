@@ -14,13 +14,23 @@ import numpy as np
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
-from napari_gaussfit.stacks.statistics import NARROWEST, peak_widths, suggested_count, summits
+from napari_gaussfit.stacks.statistics import (
+    NARROWEST,
+    background_of,
+    estimate_background,
+    peak_widths,
+    smoothed,
+    suggested_count,
+    summits,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
+    from napari_gaussfit.model.scaling import WorkingStack
+    from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.statistics import Volume
 
 
@@ -130,6 +140,56 @@ def _weighted_sample(weights: Volume, count: int, rng: np.random.Generator) -> N
             keys, sites = keys[kept], sites[kept]
     drawn: NDArray[np.int64] = sites[np.argsort(keys, kind="stable")]
     return drawn
+
+
+def seed_channels(
+    workings: Sequence[WorkingStack],
+    settings: FitSettings,
+    rng: np.random.Generator,
+    *,
+    points: NDArray[np.float64] | None = None,
+) -> list[GaussianField]:
+    """Port."""
+    stack = workings[0].stack
+    if len(workings) == 1:
+        smooth = smoothed(stack.voxels)
+        background, noise = background_of(smooth)
+        if settings.background is not None:
+            background = workings[0].given_background(settings.background)
+        seeds = seed_field(
+            smooth - np.float32(background),
+            stack.spacing,
+            seed_count(settings.gaussians, points, stack.voxels),
+            rng,
+            noise=noise,
+            points=None if points is None else points / workings[0].length,
+            unit=stack.unit,
+        )
+        return [replace(seeds, background=background)]
+    signals, backgrounds, variance = [], [], 0.0
+    for working in workings:
+        background, noise = estimate_background(working.stack.voxels)
+        if settings.background is not None:
+            background = working.given_background(settings.background)
+        signals.append(working.stack.voxels - np.float32(background))
+        backgrounds.append(background)
+        variance += noise**2
+    together = np.asarray(sum(signals), np.float32)
+    spacing = workings[0].stack.spacing
+    seeds = seed_field(
+        smoothed(together),
+        spacing,
+        seed_count(settings.gaussians, points, together),
+        np.random.default_rng(settings.seed),
+        noise=float(np.sqrt(variance)),
+        points=None if points is None else points / workings[0].length,
+        unit=workings[0].stack.unit,
+    )
+    fields = []
+    for working, signal, background in zip(workings, signals, backgrounds, strict=True):
+        lit = lit_by(seeds, smoothed(signal), spacing)
+        fields.append(working.scaled(working.restored(replace(lit, background=background))))
+    return fields
 
 
 def seed_field(

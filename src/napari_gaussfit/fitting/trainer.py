@@ -1,31 +1,40 @@
-"""The optimiser's loop body: one step of a fit, and what must be kept to go on from it.
+"""The loop body of a fit: when steps are how large, and what must be kept to go on from one.
 
 Knows neither threads nor files nor who watches. Inside, all is in working units, see `scaling`.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
+import math
+import operator
+from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from napari_gaussfit import _kernels
 from napari_gaussfit._threads import in_one_torch_thread
-from napari_gaussfit.errors import FitError, OutOfMemoryError
-from napari_gaussfit.fitting.bounds import confine, widen
+from napari_gaussfit.errors import FitError, OutOfMemoryError, SettingsError
 from napari_gaussfit.fitting.memory import RELOCATION_VOXELS, predict_device_memory
-from napari_gaussfit.fitting.objective import Objective, decibels
-from napari_gaussfit.fitting.relocation import relocate
-from napari_gaussfit.fitting.seeding import seed_count, seed_field
-from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.fitting.objective import CUTOFFS, Objective
+from napari_gaussfit.fitting.optimisers import DEFAULT_OPTIMISER, OPTIMISERS
+from napari_gaussfit.fitting.seeding import seed_channels
+from napari_gaussfit.fitting.state import (
+    LARGEST_BACKGROUND,
+    STATE_TENSORS,
+    STATE_VERSION,
+    OptimiserState,
+    pack_words,
+    read_version_2,
+    read_words,
+)
+from napari_gaussfit.fitting.steps import CpuSteps, Slab
 from napari_gaussfit.model.scaling import WorkingStack
 from napari_gaussfit.settings import Device, FitSettings
 from napari_gaussfit.stacks.stack import Stack
-from napari_gaussfit.stacks.statistics import background_of, smoothed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,60 +42,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_gaussfit.fitting.cuda_fit import CapturedFit
-    from napari_gaussfit.fitting.objective import Found, Tensors
+    from napari_gaussfit.fitting.optimisers import Optimiser
+    from napari_gaussfit.fitting.steps import StepResult, Steps
+    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.views import Views
 
 RATE, RATE_AT_END = 0.05, 0.006
-"""Steps of Adam in a Gaussian's own frame: parts of its brightness, widths and position."""
+"""Step sizes at the beginning and end of a fit, in parts of a Gaussian's brightness and widths."""
 
 REFINING_RATE_AT_END = 0.002
-"""Where the steps of a refinement end, which begin where those of a whole fit had."""
+"""Step size at the end of a refinement, which begins with that at the end of a whole fit."""
 
 REFINING_WARM_UP = 20
-"""Steps in which those of a refinement grow to their size: Adam's first steps know a gradient's
-sign alone, and at full size undo part of a fit."""
+"""Steps over which the step size of a refinement grows: Adam's first steps know a gradient's sign
+alone, and at full size undo part of a fit."""
 
 RELOCATE_EVERY, RELOCATED_FRACTION, RELOCATE_UNTIL = 25, 0.05, 0.85
-"""Steps between relocations, the part of the Gaussians that one may move, and the part of the fit
-in which they come."""
+"""Steps from one relocation to the next, the part of the Gaussians that one may move, and the part
+of the fit after which there are none."""
 
 WIDEN_EVERY, NARROWEST = 10, 0.4
-"""Least sigma in voxels, in any direction: a narrower Gaussian hides between samples. With means
-confined to the voxels' centres 0.4 is wide enough: consistency stays 10 dB above the fit's own
-error, and 0.5 costs the beads 0.1 dB."""
-
-LARGEST_MOMENT = 1e15
-"""Of a state that a fit goes on from: amplitudes and gradients in working units are far below, also
-where a given background is a million ranges away, and their squares are in float32 still."""
-
-STATE_VERSION = 2
-"""Of what `Trainer.state` gives: another version's would go on from wrong numbers."""
-
-STATE_TENSORS = ("means", "cholesky", "amplitudes", "first", "second", "age")
+"""Steps from one widening to the next, and the least sigma in voxels, in any direction: a narrower
+Gaussian hides between samples. With means confined to the voxels' centres 0.4 is wide enough:
+consistency stays 10 dB above the fit's own error, and 0.5 costs the beads 0.1 dB."""
 
 HISTORY_EVERY = 10
 """Steps from one record of a fit to the next."""
-
-
-@dataclass(frozen=True)
-class StepValues:
-    """What one step found; NaN where it did not look.
-
-    Parameters
-    ----------
-    loss : float
-        Of the whole objective, in working units.
-    train_psnr, voxel_psnr : float
-        Of the step's own view and bricks, in dB.
-    gradient_norms : tuple of float
-        Of means, Cholesky parameters and amplitudes.
-    """
-
-    loss: float
-    train_psnr: float
-    voxel_psnr: float
-    gradient_norms: tuple[float, float, float]
 
 
 @cache
@@ -95,180 +76,148 @@ def compile_kernels(device: Device) -> None:
     ramp = np.arange(5 * 6 * 7, dtype=np.float32).reshape(5, 6, 7)
     enough = round(1 / RELOCATED_FRACTION)  # for one to be relocated
     settings = FitSettings(gaussians=enough, views=2, held_out=1, device=device)
-    trainer = Trainer(Stack.from_array(ramp), settings)
+    trainer = Trainer([Stack.from_array(ramp)], settings)
     for trainer.iteration in (0, 1, HISTORY_EVERY - 1, RELOCATE_EVERY - 1):
         trainer.step(0.0)
     trainer.held_out_psnr()
 
 
 class Trainer:
-    """Holds a fit's parameters and optimiser; `step` moves them.
+    """Takes the steps of a fit.
 
     Parameters
     ----------
-    stack : Stack
-        What to fit.
+    stacks : sequence of Stack
+        The channels of one recording, of one shape and spacing: at least one.
     settings : FitSettings
-        How.
-    start : GaussianField, optional
-        Gaussians to go on from, instead of seeds.
+        Settings of the fit.
+    start : sequence of GaussianField
+        A field for each channel to go on from, of the same means and covariances; seeds are drawn
+        where there is none.
     points : ndarray, shape [P, 3], optional
-        Positions (z, y, x in the stack's unit) that seeds must begin at.
+        Positions (z, y, x in the stacks' unit) that seeds must begin at.
+    optimiser : str
+        Name of an optimiser in `OPTIMISERS`.
 
     Attributes
     ----------
+    settings : FitSettings
+        The same, with the device on which several channels are fitted.
+    objective : Objective
+        The loss that steps minimise.
+    steps : Steps
+        What takes them on the device.
+    iteration : int
+        Number of steps taken.
+    kept : int
+        Number of Gaussians, the first ones, that are never relocated: those at given points.
     notes : tuple of str
         Why the device is the CPU, if that was not asked for.
     """
 
     def __init__(
         self,
-        stack: Stack,
+        stacks: Sequence[Stack],
         settings: FitSettings,
         *,
-        start: GaussianField | None = None,
+        start: Sequence[GaussianField] = (),
         points: NDArray[np.float64] | None = None,
+        optimiser: str = DEFAULT_OPTIMISER,
     ) -> None:
-        self.stack, self.settings = stack, settings
-        self.working = WorkingStack.of(stack)
+        depth, rows, columns = checked_channels(stacks)[0].shape
+        self.settings, self.notes = _on_one_device(settings, len(stacks))
+        workings = [WorkingStack.of(stack) for stack in stacks]
         self.rng = np.random.default_rng(settings.seed)
-        self.kept = 0 if points is None or start is not None else len(points)
-        begin = self._seeds(points) if start is None else self.working.scaled(start)
-        self.objective = Objective(self.working, settings, self.rng, begin.background)
-        self._means, self._cholesky, self._amplitudes = begin.tensors
-        count = len(begin)
-        self._first, self._second = torch.zeros(count, 10), torch.zeros(count, 10)
-        self._age = torch.zeros(count)
+        self.kept = 0 if points is None or start else len(points)
+        if start:
+            fields = [w.scaled(field) for w, field in zip(workings, start, strict=True)]
+        else:
+            fields = seed_channels(workings, settings, self.rng, points=points)
+        self.objective = Objective(workings, self.settings, self.rng)
         self.iteration = 0
-        self.device = _kernels.device_named(settings.device)
-        self._captured: CapturedFit | None = None
-        nothing = float("nan")
-        self._found = StepValues(nothing, nothing, nothing, (nothing, nothing, nothing))
-        note = _kernels.fallback(settings.device)
-        self.notes: tuple[str, ...] = () if note is None else (note,)
-        if _kernels.backend_name(self.device) == "numba-cuda":
-            self._captured = self._on_device()
+        planes = min(depth, max(1, RELOCATION_VOXELS // (rows * columns)))
+        self._slab = Slab(planes, round(RELOCATED_FRACTION * planes / depth * len(fields[0])))
+        state = OptimiserState.begin(fields, math.sqrt(math.prod(CUTOFFS)))
+        self.steps = self._make_steps(state, OPTIMISERS[optimiser])
 
-    def _seeds(self, points: NDArray[np.float64] | None) -> GaussianField:
-        stack, settings = self.working.stack, self.settings
-        smooth = smoothed(stack.voxels)
-        background, noise = background_of(smooth)
-        if settings.background is not None:
-            background = self.working.given_background(settings.background)
-        seeds = seed_field(
-            smooth - np.float32(background),
-            stack.spacing,
-            seed_count(settings.gaussians, points, stack.voxels),
-            self.rng,
-            noise=noise,
-            points=None if points is None else points / self.working.length,
-            unit=stack.unit,
-        )
-        return replace(seeds, background=background)
+    def _make_steps(self, state: OptimiserState, optimiser: Optimiser) -> Steps:
+        """Return what takes steps on the device that the settings ask for.
+
+        Where a GPU has no room, and was not asked for by name, the fit stays on the CPU.
+        """
+        device = _kernels.device_named(self.settings.device)
+        if _kernels.backend_name(device) == "numba-cuda":
+            try:
+                return self._cuda_steps(state, optimiser, device)
+            except OutOfMemoryError as error:
+                if self.settings.device != "auto":
+                    raise
+                self.notes = (f"device auto is the CPU here: {error}",)
+        return CpuSteps(self.objective, state, optimiser, self._slab)
+
+    def _cuda_steps(
+        self, state: OptimiserState, optimiser: Optimiser, device: torch.device
+    ) -> Steps:
+        from napari_gaussfit._kernels.cuda.memory import free_memory, no_room
+        from napari_gaussfit.fitting.cuda_steps import CudaSteps
+
+        if device.type == "cuda":
+            needed = predict_device_memory(self.objective.stack.voxels.size, self.settings)
+            if needed > free_memory(device)[0]:
+                raise no_room(device, needed)
+        return CudaSteps(self.objective, state.to(device), optimiser, self._slab)
 
     @property
     def field(self) -> GaussianField:
-        """A copy of the field as it stands, in raw intensity, on the CPU."""
-        if self._captured is not None:
-            self._read_back(self._captured)
-        return self.working.restored(self.scaled_field().to("cpu"))
+        """A copy of the first channel's field, in raw intensity, on the CPU."""
+        return self._restored(0)
 
     @property
     def fields(self) -> tuple[GaussianField, ...]:
         """Copies of the field of each channel, in raw intensity, on the CPU."""
-        return self.field, *self.other_fields
+        return tuple(self._restored(n) for n in range(len(self.objective.channels)))
 
     @property
     def other_fields(self) -> tuple[GaussianField, ...]:
-        """Of several channels, the fields after the first; none here."""
-        return ()
+        """Copies of the fields of all channels but the first."""
+        return self.fields[1:]
+
+    def _restored(self, n: int) -> GaussianField:
+        field = self.objective.channels[n].working.restored(self.scaled_field(n).to("cpu"))
+        return replace(field, full_covariance=self.settings.full_covariance)
+
+    def scaled_field(self, n: int = 0) -> GaussianField:
+        """Return the field of channel n in working units, which shares the steps' memory."""
+        return self.steps.state.field(n)
 
     def channels(self) -> Iterator[tuple[WorkingStack, Views, GaussianField]]:
         """Yield each channel's stack, views and field, in working units."""
-        if self._captured is not None:
-            self._read_back(self._captured)
-        yield self.working, self.objective.views, self.scaled_field()
+        for n, channel in enumerate(self.objective.channels):
+            yield channel.working, channel.views, self.scaled_field(n)
 
-    def scaled_field(self) -> GaussianField:
-        """Return the field of the tensors themselves, in working units."""
-        background, unit = self.objective.background, self.working.stack.unit
-        return GaussianField(self._means, self._cholesky, self._amplitudes, background, unit)
+    @in_one_torch_thread()
+    def step(self, progress: float) -> StepResult:
+        """Take one step.
 
-    def _on_device(self) -> CapturedFit | None:
-        """Move what steps change to the device, and what they look at.
+        Parameters
+        ----------
+        progress : float
+            How far the fit has come, from 0 to 1: sets the step size.
 
-        Where it has no room, and was not asked for by name, the fit stays on the CPU.
+        Returns
+        -------
+        StepResult
+            What the step found; on a GPU only where it is recorded, else what the last recorded
+            step found.
         """
-        try:
-            return self._moved()
-        except OutOfMemoryError as error:
-            if self.settings.device != "auto":
-                raise
-            self.device = torch.device("cpu")
-            self.notes = (f"device auto is the CPU here: {error}",)
-            return None
-
-    def _moved(self) -> CapturedFit:
-        from napari_gaussfit._kernels.cuda.memory import free_memory, no_room
-        from napari_gaussfit.fitting.cuda_fit import CapturedFit
-
-        if self.device.type == "cuda":
-            needed = predict_device_memory(self.stack.voxels.size, self.settings)
-            if needed > free_memory(self.device)[0]:
-                raise no_room(self.device, needed)
-        planes = self._slab_planes
-        captured = CapturedFit(
-            self.objective,
-            (self._means, self._cholesky, self._amplitudes),
-            (self._first, self._second, self._age),
-            self.device,
-            planes=planes,
-            most=round(self._share(0, planes) * len(self._means)),
-        )
-        for name in STATE_TENSORS:
-            setattr(self, f"_{name}", getattr(captured.state, name))
-        return captured
-
-    def _read_back(self, captured: CapturedFit) -> None:
-        """Fetch what a captured step changes beside the Gaussians; waits for the device."""
-        state = captured.state
-        found = torch.cat([state.background, state.cutoff]).tolist()
-        self.objective.background, self.objective.cutoff = found
-
-    def _captured_step(self, captured: CapturedFit, progress: float) -> StepValues:
-        """Take one step on the device; what it found is read back every `HISTORY_EVERY` steps."""
-        bricks, views = self.objective.draw()
-        steps = captured.steps
-        rate, search = self._rate(progress), self.objective.searches(self.iteration, views)
-        captured.step(bricks, views, rate=rate, search=search)
-        self.objective.depths |= {n: steps.depth(n) for n in views}
+        self.steps.take(self.objective.draw(self.iteration), self._rate(progress))
         last = progress + 1 / self.settings.steps >= 1
         if self.iteration % WIDEN_EVERY == 0 or last:
-            captured.widen(NARROWEST)
+            self.steps.widen(NARROWEST)
         self.iteration += 1
         if self._relocates(progress):
-            self._relocate()
-        unknown = float("nan")
-        if self.iteration % HISTORY_EVERY and not last:
-            return replace(self._found, train_psnr=unknown, voxel_psnr=unknown)
-        found = steps.numbers()
-        self.objective.background, self.objective.cutoff = found.background, found.cutoff
-        self._found = StepValues(
-            found.loss,
-            decibels(found.pixel_error),
-            decibels(found.voxel_error),
-            found.gradient_norms,
-        )
-        return self._found
-
-    def _relocates(self, progress: float) -> bool:
-        """Whether Gaussians are relocated after this step."""
-        return (
-            self.objective.has_voxels
-            and not self.settings.refine
-            and self.iteration % RELOCATE_EVERY == 0
-            and progress < RELOCATE_UNTIL
-        )
+            self.steps.relocate(self._draw_slab(), self.kept)
+        return self.steps.found(due=last or self.iteration % HISTORY_EVERY == 0)
 
     def _rate(self, progress: float) -> float:
         """Return the optimiser's step size, which falls evenly by the logarithm."""
@@ -277,99 +226,46 @@ class Trainer:
         warm = min(1.0, (self.iteration + 1) / REFINING_WARM_UP)
         return warm * _between(RATE_AT_END, REFINING_RATE_AT_END, progress)
 
-    def step(self, progress: float) -> StepValues:
-        """Take one step; `progress` from 0 to 1 sets its size."""
-        if self._captured is not None:
-            return self._captured_step(self._captured, progress)
-        return self._step(progress)
-
-    @in_one_torch_thread()
-    def _step(self, progress: float) -> StepValues:
-        gradients, found = self.gradients()
-        if not self.settings.full_covariance:
-            gradients[1][:, [1, 3, 4]] = 0.0
-        self.move(gradients, self._rate(progress))
-        if self.iteration % WIDEN_EVERY == 0 or progress + 1 / self.settings.steps >= 1:
-            widen(self._cholesky, self.working.stack.spacing, NARROWEST)
-        self.iteration += 1
-        if self._relocates(progress):
-            self._relocate()
-        d_means, d_cholesky, d_amplitudes = (float(g.norm()) for g in gradients)
-        return StepValues(*found, (d_means, d_cholesky, d_amplitudes))
-
-    def gradients(self) -> tuple[Tensors, Found]:
-        """Return the gradients of this step's loss, and what it found."""
-        return self.objective.gradients(self.scaled_field().tensors, self.iteration)
-
-    def move(self, gradients: Tensors, rate: float) -> None:
-        """Take a step of Adam against gradients."""
-        _kernels.adam_step(
-            (self._means, self._cholesky, self._amplitudes),
-            gradients,
-            (self._first, self._second, self._age),
-            torch.full((10,), rate),
+    def _relocates(self, progress: float) -> bool:
+        """Return whether Gaussians are relocated after this step."""
+        return (
+            self.objective.has_voxels
+            and not self.settings.refine
+            and self.iteration % RELOCATE_EVERY == 0
+            and progress < RELOCATE_UNTIL
         )
-        confine(self._means, self.stack.shape, self.working.stack.spacing)
 
-    def _relocate(self) -> None:
-        first, end = self._slab()
-        if self._captured is not None:
-            self._captured.relocate(first, self.kept)
-            return
-        residual = self.residual(first, end)
-        moved = relocate(
-            self.scaled_field(),
-            residual,
-            self.working.stack.spacing,
-            self._share(first, end),
-            first_plane=first,
-            kept=self.kept,
-        )
-        self.forget(moved)
-
-    @property
-    def _slab_planes(self) -> int:
-        """How many planes a relocation looks at."""
-        depth, rows, columns = self.stack.shape
-        return min(depth, max(1, RELOCATION_VOXELS // (rows * columns)))
-
-    def _slab(self) -> tuple[int, int]:
-        """Draw the planes that a relocation looks at: all, but of a large stack."""
-        depth, planes = self.stack.shape[0], self._slab_planes
-        first = int(self.rng.integers(depth - planes + 1)) if planes < depth else 0
-        return first, first + planes
-
-    def _share(self, first: int, end: int) -> float:
-        """Return which part of the Gaussians planes [first, end) may draw to themselves."""
-        return RELOCATED_FRACTION * (end - first) / self.stack.shape[0]
-
-    def residual(self, first: int, end: int) -> NDArray[np.float32]:
-        """Return stack minus field on planes [first, end), in working units."""
-        if self._captured is not None:
-            self._read_back(self._captured)
-        return self.objective.residual(self.scaled_field(), first, end)
-
-    def forget(self, moved: Tensor) -> None:
-        """Forget the moments of the Gaussians that were moved [M]."""
-        for moments in (self._first, self._second, self._age):
-            moments[moved.to(self.device)] = 0.0
-
-    def share_shapes_of(self, field: GaussianField) -> None:
-        """Take a field's own means and Cholesky parameters, which whoever has them may move."""
-        self._means, self._cholesky = field.means, field.cholesky
+    def _draw_slab(self) -> int:
+        """Return the first of the planes that a relocation looks at: all, but of a large stack."""
+        beyond = self.objective.stack.shape[0] - self._slab.planes
+        return int(self.rng.integers(beyond + 1)) if beyond else 0
 
     @in_one_torch_thread()
     def held_out_psnr(self) -> float:
-        """Return the mean PSNR of the held-out views, one of them looked at anew.
-
-        See `Objective.next_held_out`.
-        """
+        """Return the mean PSNR of the held-out views, after looking at the next of them."""
         n = self.objective.next_held_out(self.iteration)
-        if self._captured is not None:
-            psnr = decibels(self._captured.held_out_error(n))
-        else:
-            psnr = self.objective.look(self.scaled_field(), n)
-        return self.objective.held_out_psnr(n, psnr)
+        return self.objective.held_out_psnr(n, self.steps.look(n))
+
+    def view_psnr(self, fields: Sequence[GaussianField], n: int) -> float:
+        """Return the PSNR of held-out view n, alike whenever it is asked for.
+
+        Parameters
+        ----------
+        fields : sequence of GaussianField
+            A field for each channel, in raw intensity.
+        n : int
+            The held-out view.
+
+        Returns
+        -------
+        float
+            In dB; the mean over the channels.
+        """
+        device = self.steps.state.means.device
+        return fmean(
+            channel.held_out_psnr(channel.working.scaled(field).to(device), n, CUTOFFS[0])
+            for channel, field in zip(self.objective.channels, fields, strict=True)
+        )
 
     @in_one_torch_thread()
     def drift(self, steps: int, cut_short: Callable[[], bool]) -> Tensor:
@@ -380,19 +276,20 @@ class Trainer:
         Parameters
         ----------
         steps : int
-            How many.
+            Number of steps to try.
         cut_short : callable
             Asked before each step; True ends it.
 
         Returns
         -------
         Tensor, shape [K]
-            Of each Gaussian the largest change of its width along any direction, by the logarithm.
+            Largest change of each Gaussian's width along any direction, by the logarithm.
         """
-        before, found = self.field, self._found
+        before = self.field
         state = {name: tensor.clone() for name, tensor in self.state().items()}
         settings, self.settings = self.settings, replace(self.settings, refine=True)
-        self.forget(torch.arange(len(before)))
+        for moments in self.steps.state.moments:
+            moments.zero_()
         self.iteration = 0
         for _ in range(steps):
             if cut_short():
@@ -400,42 +297,54 @@ class Trainer:
             self.step(0.0)
         after, self.settings = self.field, settings
         self.restore(state)
-        self._found = found
         return _width_changes(before, after)
-
-    def view_psnr(self, fields: Sequence[GaussianField], n: int) -> float:
-        """Return the PSNR of held-out view n; the mean over the channels, a field each."""
-        scaled = self.working.scaled(fields[0])
-        return self.objective.view_psnr(scaled.to(self.device), n)
 
     def state(self) -> dict[str, Tensor]:
         """Return what `restore` needs to go on as if nothing had been.
 
         The Gaussians too: through the original's units and back they would not be the same bits.
         """
-        if self._captured is not None:
-            self._read_back(self._captured)
+        state = self.steps.state
         words = {
             "version": STATE_VERSION,
             "iteration": self.iteration,
             "kept": self.kept,
             "rng": self.rng.bit_generator.state,
+            "background": state.background.tolist(),
+            "cutoff": state.cutoff.tolist(),
             **self.objective.state(),
         }
-        packed = np.frombuffer(json.dumps(words).encode(), np.uint8).copy()
-        tensors = {name: getattr(self, f"_{name}").cpu() for name in STATE_TENSORS}
-        return tensors | self.objective.packed_depths() | {"words": torch.from_numpy(packed)}
+        tensors = {name: getattr(state, name).cpu() for name in STATE_TENSORS}
+        return tensors | self._packed_depths() | {"words": pack_words(words)}
+
+    def _packed_depths(self) -> dict[str, Tensor]:
+        """Return depths as two tensors: the views' numbers, and those of rays in the box."""
+        seen = sorted(self.objective.seen)
+        if not self.objective.has_voxels or not seen:
+            return {}
+        depths = [self.steps.depths(n).cpu()[:, self._hit(n)] for n in seen]
+        return {"depth_views": torch.tensor(seen), "depths": torch.cat(depths, 1).reshape(-1)}
+
+    def _hit(self, n: int) -> Tensor:
+        """Return which rays of training view n cross the box."""
+        views = self.objective.views
+        return views.view(views.training[n]).hit
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take up the state of an earlier trainer of the same stack and settings.
+        """Take up the state of an earlier trainer of the same stacks and settings.
+
+        Parameters
+        ----------
+        state : dict of Tensor
+            What `Trainer.state` gave, of this version or of version 2.
 
         Raises
         ------
         FitError
-            If it holds anything else than `state` gives: it may come from a file.
+            If it holds anything else: it may come from a file.
         """
         try:
-            self._take_up(state)
+            self._take_up(read_version_2(state, len(self.objective.channels)))
         except (NameError, ImportError):
             raise
         except Exception as error:
@@ -446,34 +355,82 @@ class Trainer:
             )
             raise FitError(message) from error
 
-    def _take_up(self, state: dict[str, Tensor]) -> None:
-        words: dict[str, Any] = json.loads(state["words"].numpy().tobytes().decode())
+    def _take_up(self, saved: dict[str, Tensor]) -> None:
+        words, state = read_words(saved), self.steps.state
         if words.get("version") != STATE_VERSION:
             message = f"it has number {words.get('version', 1)}, not {STATE_VERSION}"
             raise ValueError(f"it was begun by another version: {message}")
-        # Into the memory that captured steps know.
-        for name in STATE_TENSORS:
-            own, saved = getattr(self, f"_{name}"), state[name]
-            most = LARGEST_MOMENT**2 if name == "second" else LARGEST_MOMENT
-            if saved.shape != own.shape or not bool((saved.abs() <= most).all()):
-                message = f"{name} has shape {tuple(saved.shape)}, expected {tuple(own.shape)}"
-                raise ValueError(f"{message}, of numbers up to {most:g}")
-            own.copy_(saved)
-        iteration = words["iteration"]
+        state.copy_from(saved)
+        iteration, kept, count = words["iteration"], words["kept"], len(state.means)
         if not isinstance(iteration, int) or iteration < 0:
             raise ValueError("iteration is no whole number from 0")
-        kept = words["kept"]
-        if not isinstance(kept, int) or not 0 <= kept <= len(self._age):
-            raise ValueError(f"kept is no number of {len(self._age)} Gaussians")
+        if not isinstance(kept, int) or not 0 <= kept <= count:
+            raise ValueError(f"kept is no number of {count} Gaussians")
         self.iteration, self.kept = iteration, kept
         self.rng.bit_generator.state = words["rng"]
         self.objective.restore(words)
-        self.objective.depths = self.objective.unpacked_depths(state)
-        if self._captured is not None:
-            for n, depth in self.objective.depths.items():
-                self.objective.depths[n] = self._captured.steps.depth(n).copy_(depth)
-            self._captured.state.background.fill_(self.objective.background)
-            self._captured.state.cutoff.fill_(self.objective.cutoff)
+        self._take_up_levels(words["background"], words["cutoff"])
+        self._take_up_depths(saved)
+
+    def _take_up_levels(self, backgrounds: list[float], cutoffs: list[float]) -> None:
+        state = self.steps.state
+        for n, (background, cutoff) in enumerate(
+            zip(map(float, backgrounds), map(float, cutoffs), strict=True)
+        ):
+            sound = abs(background) <= LARGEST_BACKGROUND
+            # A device keeps it in float32: a ten-millionth beyond the largest is that.
+            if not (sound and 0.999 * CUTOFFS[0] <= cutoff <= 1.001 * CUTOFFS[1]):
+                raise ValueError(f"background is {background:g} and cutoff {cutoff:g}")
+            state.background[n], state.cutoff[n] = background, cutoff
+
+    def _take_up_depths(self, saved: dict[str, Tensor]) -> None:
+        self.objective.seen = set()
+        if "depth_views" not in saved:
+            return
+        known = saved["depths"].reshape(len(self.objective.channels), -1)
+        if not bool(known.isfinite().all()):
+            raise ValueError("depths are not all finite")
+        first = 0
+        for n in map(operator.index, saved["depth_views"].tolist()):
+            hit = self._hit(n)
+            depths, end = torch.zeros(len(known), *hit.shape), first + int(hit.sum())
+            depths[:, hit], first = known[:, first:end], end
+            self.steps.set_depths(n, depths)
+            self.objective.seen.add(n)
+
+
+def checked_channels(stacks: Sequence[Stack]) -> tuple[Stack, ...]:
+    """Return the channels of one recording.
+
+    Raises
+    ------
+    SettingsError
+        If there is none, or they differ in shape, spacing or unit.
+    """
+    if not stacks:
+        raise SettingsError("there is no stack to fit; give one, or several channels of one")
+    first = stacks[0]
+    for n, other in enumerate(stacks):
+        found, expected = (
+            f"{stack.shape} voxels of {stack.spacing} {stack.unit}" for stack in (other, first)
+        )
+        if found != expected:
+            raise SettingsError(
+                f"channel {n} has {found}, channel 0 has {expected}; give channels of one recording"
+            )
+    return tuple(stacks)
+
+
+def _on_one_device(settings: FitSettings, channels: int) -> tuple[FitSettings, tuple[str, ...]]:
+    """Return settings with the device that so many channels are fitted on, and notes on it."""
+    if channels == 1:
+        note = _kernels.fallback(settings.device)
+        return settings, () if note is None else (note,)
+    if settings.device == "cuda":
+        message = "device='cuda': several channels are fitted on the CPU; use device='cpu'"
+        raise SettingsError(message)
+    notes = ("device auto is the CPU: several channels are fitted there",)
+    return replace(settings, device="cpu"), notes if settings.device == "auto" else ()
 
 
 def _between(first: float, last: float, progress: float) -> float:
