@@ -134,10 +134,21 @@ def test_what_is_moved_is_lit_by_each_channel(stacks: tuple[Stack, ...]) -> None
     assert float(share.amax(0).min()) > 1.0, "bright in one channel or another"
 
 
+def test_held_out_views_are_those_of_all_channels(stacks: tuple[Stack, ...]) -> None:
+    trainer = Trainer(stacks, settings())
+    alone = [
+        channel.held_out_psnr(trainer.scaled_field(n), 0, 1e-4)
+        for n, channel in enumerate(trainer.objective.channels)
+    ]
+    assert np.ptp(alone) > 0.1, "the channels tell apart nothing"
+    assert trainer.held_out_psnr() == pytest.approx(np.mean(alone), abs=1e-3)
+
+
 def test_channels_of_axes_that_do_not_turn_stay_so(stacks: tuple[Stack, ...]) -> None:
     found = fit(stacks, settings(iterations=60, full_covariance=False))
     for channel in found.channels:
         assert not channel.cholesky[:, [1, 3, 4]].any()
+        assert not channel.full_covariance
 
 
 def test_channels_are_fitted_on_the_cpu(stacks: tuple[Stack, ...]) -> None:

@@ -62,6 +62,7 @@ def test_bricks_cover_every_voxel_once(shape: tuple[int, int, int]) -> None:
 def test_diagonal_covariances_stay_diagonal(stack: Stack) -> None:
     diagonal = fit(stack, settings(full_covariance=False)).field
     assert not diagonal.cholesky[:, OFF_DIAGONAL].any()
+    assert not diagonal.full_covariance
     assert fit(stack, settings()).field.cholesky[:, OFF_DIAGONAL].any()
 
 

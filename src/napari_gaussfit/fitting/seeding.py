@@ -5,8 +5,9 @@ Uniform random starts cost 10 to 15 dB at equal steps. Knows no optimiser.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,6 @@ from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.stacks.statistics import (
     NARROWEST,
     background_of,
-    estimate_background,
     peak_widths,
     smoothed,
     suggested_count,
@@ -149,47 +149,53 @@ def seed_channels(
     *,
     points: NDArray[np.float64] | None = None,
 ) -> list[GaussianField]:
-    """Port."""
-    stack = workings[0].stack
-    if len(workings) == 1:
-        smooth = smoothed(stack.voxels)
-        background, noise = background_of(smooth)
-        if settings.background is not None:
-            background = workings[0].given_background(settings.background)
-        seeds = seed_field(
-            smooth - np.float32(background),
-            stack.spacing,
-            seed_count(settings.gaussians, points, stack.voxels),
-            rng,
-            noise=noise,
-            points=None if points is None else points / workings[0].length,
-            unit=stack.unit,
-        )
-        return [replace(seeds, background=background)]
-    signals, backgrounds, variance = [], [], 0.0
+    """Return seeds drawn from the sum of all channels, lit by each.
+
+    Each channel counts in parts of its own range above its background.
+
+    Parameters
+    ----------
+    workings : sequence of WorkingStack
+        The channels, of one shape and spacing.
+    settings : FitSettings
+        Settings of the fit: number of Gaussians and background.
+    rng : numpy.random.Generator
+        Source of the draw.
+    points : ndarray, shape [P, 3], optional
+        Positions (z, y, x in the stacks' unit) that seeds must begin at.
+
+    Returns
+    -------
+    list of GaussianField
+        The same Gaussians for each channel, with its amplitudes and background, in working units.
+    """
+    calms, backgrounds, noises = [], [], []
     for working in workings:
-        background, noise = estimate_background(working.stack.voxels)
+        calm = smoothed(working.stack.voxels)
+        background, noise = background_of(calm)
         if settings.background is not None:
             background = working.given_background(settings.background)
-        signals.append(working.stack.voxels - np.float32(background))
+        calm -= np.float32(background)
+        calms.append(calm)
         backgrounds.append(background)
-        variance += noise**2
-    together = np.asarray(sum(signals), np.float32)
-    spacing = workings[0].stack.spacing
+        noises.append(noise)
+    stack, length = workings[0].stack, workings[0].length
+    voxels = reduce(np.add, [working.stack.voxels for working in workings])
     seeds = seed_field(
-        smoothed(together),
-        spacing,
-        seed_count(settings.gaussians, points, together),
-        np.random.default_rng(settings.seed),
-        noise=float(np.sqrt(variance)),
-        points=None if points is None else points / workings[0].length,
-        unit=workings[0].stack.unit,
+        reduce(np.add, calms),
+        stack.spacing,
+        seed_count(settings.gaussians, points, voxels),
+        rng,
+        noise=math.hypot(*noises),
+        points=None if points is None else points / length,
+        unit=stack.unit,
     )
-    fields = []
-    for working, signal, background in zip(workings, signals, backgrounds, strict=True):
-        lit = lit_by(seeds, smoothed(signal), spacing)
-        fields.append(working.scaled(working.restored(replace(lit, background=background))))
-    return fields
+    # One channel alone has lit them already.
+    fields = [seeds] if len(calms) == 1 else [lit_by(seeds, calm, stack.spacing) for calm in calms]
+    return [
+        replace(field, background=background)
+        for field, background in zip(fields, backgrounds, strict=True)
+    ]
 
 
 def seed_field(
