@@ -1,4 +1,4 @@
-"""The command line: fit, render, export, info, demo.
+"""The command line: fit, render, export, info, psf, demo.
 
 Exit codes: 0 done; 2 bad input or bad settings, one line on stderr; 3 a fit has ended, but a file
 or what was printed could not be written; 130 interrupted, with the fit so far saved. Heavy imports
@@ -172,6 +172,20 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("path", metavar="STACK|FIT", type=Path, nargs="?")
     _add_stack_options(info)
     info.set_defaults(run=_info)
+
+    psf = commands.add_parser("psf", help="measure the point spread function from beads")
+    psf.add_argument(
+        "beads", metavar="BEADS", type=Path, nargs="?",
+        help="a stack of beads; none, for what light allows",
+    )  # fmt: skip
+    psf.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write")
+    psf.add_argument("--na", type=float, metavar="NA", help="numerical aperture")
+    psf.add_argument("--wavelength", type=float, metavar="NM", help="of the light, in nm")
+    psf.add_argument("--index", type=float, metavar="N", help="of the immersion (1.518, oil)")
+    psf.add_argument("--pinhole", type=float, metavar="AU", help="in Airy units, if confocal")
+    _add_stack_options(psf)
+    _add_force(psf)
+    psf.set_defaults(run=_psf)
 
     demo = commands.add_parser("demo", help="fit a built-in phantom and compare with the truth")
     demo.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path(DEMO_FOLDER))
@@ -491,6 +505,13 @@ def _info(arguments: argparse.Namespace) -> int:
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name:<{width}}  {value}")
+    return DONE
+
+
+def _psf(arguments: argparse.Namespace) -> int:
+    from napari_gaussfit.cli.psf import run_psf
+
+    run_psf(arguments, lambda path: _opened(arguments, path)[0])
     return DONE
 
 

@@ -62,6 +62,9 @@ SWEEPS = 3
 
 MOST_STEPS = 60
 
+LOWER = (0, 1, 1, 2, 2, 2), (0, 0, 1, 0, 1, 2)
+"""Rows and columns of a Cholesky factor, in the order of its parameters."""
+
 BORDER = 2.0
 """Sigmas: a Gaussian whose centre is nearer to a face of the stack is seen in part."""
 
@@ -145,13 +148,32 @@ class Measurement:
         factors = gaussians.factors
         along = np.einsum("knj,kji->kni", axes, factors)  # e^T L of each axis
         gradients = np.zeros((len(self), 3, SHAPE))
-        rows, columns = (0, 1, 1, 2, 2, 2), (0, 0, 1, 0, 1, 2)
-        for n, (i, j) in enumerate(zip(rows, columns, strict=True)):
+        for n, (i, j) in enumerate(zip(*LOWER, strict=True)):
             by_entry = axes[:, :, i] * along[:, :, j] / sigmas
             gradients[:, :, 3 + n] = by_entry * (factors[:, i, j, None] if i == j else 1.0)
         shapes = self.covariances[:, :SHAPE, :SHAPE]
         errors: Floats = np.sqrt(np.einsum("kni,kij,knj->kn", gradients, shapes, gradients))
         return errors
+
+    def along_axes(self) -> tuple[Floats, Floats]:
+        """Return widths along z, y and x, and their errors.
+
+        Returns
+        -------
+        ndarray, shape [K, 3]
+            Standard deviations, the roots of the covariances' diagonals, in `unit`.
+        ndarray, shape [K, 3]
+            Of these numbers.
+        """
+        factors = self.gaussians[0].factors
+        sigmas = np.linalg.norm(factors, axis=2)
+        gradients = np.zeros((len(self), 3, SHAPE))
+        for n, (i, j) in enumerate(zip(*LOWER, strict=True)):
+            by_entry = factors[:, i, j] / sigmas[:, i]
+            gradients[:, i, 3 + n] = by_entry * (factors[:, i, j] if i == j else 1.0)
+        shapes = self.covariances[:, :SHAPE, :SHAPE]
+        errors: Floats = np.sqrt(np.einsum("kni,kij,knj->kn", gradients, shapes, gradients))
+        return sigmas, errors
 
     def _integral_errors(self, gaussians: Gaussians, channel: int) -> Floats:
         """Return the errors [K] of A (2 pi)^(3/2) det L."""

@@ -1,0 +1,97 @@
+"""`napari-gaussfit psf`: a point spread function from beads, or from the optics alone."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from napari_gaussfit.cli.folder import checked_folder
+from napari_gaussfit.cli.overwriting import refuse_to_replace
+from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.files import replacing
+from napari_gaussfit.measure.optics import Optics
+from napari_gaussfit.measure.psf import Psf, measure_beads
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari_gaussfit.stacks.stack import Stack
+
+__all__ = ["PSF_FILES", "optics_of", "run_psf"]
+
+PSF_FILES = ("psf.json", "psf.csv", "psf.png", "psf.pdf")
+"""What the command leaves in its folder; of optics alone, the first."""
+
+
+def optics_of(arguments: argparse.Namespace) -> Optics | None:
+    """Return the optics that options describe, None where there are none.
+
+    Raises
+    ------
+    SettingsError
+        If they do not make a microscope.
+    """
+    given = (arguments.na, arguments.wavelength)
+    if given == (None, None):
+        if (arguments.index, arguments.pinhole) != (None, None):
+            raise SettingsError("--index and --pinhole need --na and --wavelength beside them")
+        return None
+    if None in given:
+        raise SettingsError("--na and --wavelength make the optics together; give both")
+    index = 1.518 if arguments.index is None else arguments.index
+    return Optics(arguments.na, arguments.wavelength, index, arguments.pinhole)
+
+
+def run_psf(arguments: argparse.Namespace, open_stack: Callable[[Path], Stack]) -> None:
+    """Measure a point spread function and write it.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        Of the command.
+    open_stack : callable
+        That opens the stack as its options say.
+    """
+    optics, folder = optics_of(arguments), checked_folder(arguments.out)
+    names = PSF_FILES if arguments.beads is not None else PSF_FILES[:1]
+    read = [] if arguments.beads is None else [arguments.beads]
+    refuse_to_replace([folder / name for name in names], inputs=read, force=arguments.force)
+    if arguments.beads is None:
+        if optics is None:
+            raise SettingsError("give a stack of beads, or the optics (--na, --wavelength)")
+        psf = Psf.of_optics(optics)
+        folder.mkdir(parents=True, exist_ok=True)
+        psf.save(folder / PSF_FILES[0])
+        _say(folder, psf, optics)
+        return
+    beads = measure_beads(open_stack(arguments.beads))
+    psf = beads.psf()
+    folder.mkdir(parents=True, exist_ok=True)
+    psf.save(folder / PSF_FILES[0])
+    with replacing(folder / PSF_FILES[1]) as temporary:
+        beads.table().to_csv(temporary, index=False, lineterminator="\n")
+    from napari_gaussfit.plots.psf import draw_psf
+
+    figure = draw_psf(beads, optics)
+    for name in PSF_FILES[2:]:
+        with replacing(folder / name) as temporary:
+            figure.savefig(temporary)
+    _say(folder, psf, optics)
+    for k, why in enumerate(beads.refused):
+        if why:
+            z, y, x = beads.measurement.gaussians[0].means[k]
+            print(f"note: the bead at {z:.4g}, {y:.4g}, {x:.4g} does not count: {why}")
+
+
+def _say(folder: Path, psf: Psf, optics: Optics | None) -> None:
+    beads = f"{psf.beads} bead{'s' * (psf.beads != 1)}" if psf.beads else "by the optics"
+    widths = (
+        f"{axis} {1000 * width:.0f}" + (f" ± {1000 * sd:.0f}" if not math.isnan(sd) else "")
+        for axis, width, sd in zip("zyx", psf.fwhm, psf.sd, strict=True)
+    )
+    print(f"{folder}: {beads}, FWHM along {', '.join(widths)} nm")
+    if psf.beads and optics is not None:
+        allowed = (f"{axis} {1000 * w:.0f}" for axis, w in zip("zyx", optics.fwhm, strict=True))
+        print(f"light allows {', '.join(allowed)} nm")

@@ -1,0 +1,80 @@
+"""`napari-gaussfit psf` leaves a point spread function, its table, a picture and a page."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from napari_gaussfit.cli.commands import main
+from napari_gaussfit.measure.psf import Psf
+from napari_gaussfit.stacks.tiff import write_ome_tiff
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    Capture = pytest.CaptureFixture[str]
+
+SPACING = (0.2, 0.08, 0.08)
+SIGMAS = (0.3, 0.1, 0.1)
+
+
+@pytest.fixture(scope="module")
+def beads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four beads of which one is cut by the border."""
+    shape = (24, 80, 80)
+    places = np.stack(np.indices(shape), -1) * SPACING
+    light = np.full(shape, 10.0)
+    for mean in ((2.4, 1.6, 1.6), (2.3, 4.8, 1.7), (2.5, 1.7, 4.7), (2.4, 4.7, 6.3)):
+        light += 500 * np.exp(-0.5 * np.square((places - mean) / SIGMAS).sum(-1))
+    path = tmp_path_factory.mktemp("beads") / "beads.ome.tif"
+    voxels = np.random.default_rng(0).poisson(light).astype(np.uint16)
+    write_ome_tiff(path, voxels, spacing=SPACING, unit="micrometer", name="beads")
+    return path
+
+
+def test_a_psf_of_beads_is_written_beside_what_light_allows(
+    beads: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "psf"
+    optics = ("--na", "1.2", "--wavelength", "520", "--index", "1.33", "--pinhole", "1")
+    assert main(["psf", str(beads), "-o", str(out), *optics]) == 0
+    said = capsys.readouterr().out
+    assert "3 beads, FWHM along z 7" in said
+    assert "light allows z " in said
+    assert "does not count: at the border" in said
+    assert sorted(path.name for path in out.iterdir()) == [
+        "psf.csv", "psf.json", "psf.pdf", "psf.png",
+    ]  # fmt: skip
+    psf = Psf.load(out / "psf.json")
+    np.testing.assert_allclose(psf.fwhm, 2.3548 * np.array(SIGMAS), rtol=0.03)
+    with (out / "psf.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["refused"] for row in rows].count("") == 3
+    assert (out / "psf.pdf").read_bytes().startswith(b"%PDF")
+    assert main(["psf", str(beads), "-o", str(out)]) == 2, "nothing is replaced unasked"
+
+
+def test_optics_alone_make_a_psf(tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "psf"
+    assert main(["psf", "-o", str(out), "--na", "1.4", "--wavelength", "520"]) == 0
+    assert "by the optics, FWHM along z 50" in capsys.readouterr().out
+    assert Psf.load(out / "psf.json").beads == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ((), "give a stack of beads, or the optics"),
+        (("--na", "1.4"), "--na and --wavelength make the optics together"),
+        (("--index", "1.4"), "--index and --pinhole need --na"),
+    ],
+)
+def test_half_of_the_optics_is_refused(
+    tmp_path: Path, capsys: Capture, options: tuple[str, ...], line: str
+) -> None:
+    assert main(["psf", "-o", str(tmp_path / "psf"), *options]) == 2
+    assert line in capsys.readouterr().err
+    assert not (tmp_path / "psf").exists()
