@@ -36,17 +36,17 @@ def arguments(command: str, path: Path, out: Path) -> list[str]:
 
 def resume(path: Path) -> int:
     """Go on from a fit for the steps that it lacks; what the command line does, without results."""
-    from napari_gaussfit.cli.folder import FitFolder, is_finished, resumed_points, resumed_settings
+    from napari_gaussfit.cli.folder import FitFolder, is_finished, resumed_settings
     from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.stacks.stack import Stack
 
     stack = Stack.open(STACK)
     try:
-        saved = FitFolder(path.parent, stack).saved()
-        settings, points = resumed_settings(saved, {}), resumed_points(saved, None)
+        saved = FitFolder(path.parent, (stack,)).saved()
+        settings = resumed_settings(saved, {})
         if not is_finished(saved, settings):
-            fit = Fit(stack, settings, points=points)
-            fit.restore(saved.state, saved.history, saved.channels)
+            fit = Fit(stack, settings)
+            fit.restore(saved)
             for _ in fit:
                 pass
     except GaussfitError as error:

@@ -15,7 +15,7 @@ import pytest
 
 from napari_gaussfit.cli import main
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.formats.registry import read_fit
+from napari_gaussfit.fitting.result import load
 from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
@@ -217,9 +217,9 @@ def test_a_plate_names_the_image_to_give(cases: Path, capsys: pytest.CaptureFixt
 def test_a_scene_about_the_origin_lies_in_its_stack(
     cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit = read_fit(cases / "centred_negative.ply")
+    fit = load(cases / "centred_negative.ply")
     means = fit.field.means.numpy()
-    lower, upper = fit.box
+    lower, upper = fit.stack.box
     assert (lower <= means).all()
     assert (means <= upper).all()
     assert main(["info", str(cases / "centred_negative.ply")]) == 0

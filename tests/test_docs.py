@@ -143,3 +143,12 @@ def test_every_kind_of_column_of_a_table_is_explained() -> None:
         *("sd_z, sd_y, sd_x", "sd_amplitude_0", "sd_fwhm_3", "reduced_chi2", "flags"),
     ):
         assert column in table.split("## ")[0], column
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_notebook_needs_no_inner_module_for_what_a_page_shows(page: Path) -> None:
+    fence = r"^```(?:python|\{code-cell\}[^\n]*)\n(.*?)^```"
+    cells = re.findall(fence, text_of(page), re.DOTALL | re.MULTILINE)
+    shown = "".join(cell for cell in cells if ":tags: [remove-input]" not in cell)
+    imported = re.findall(r"^(?:from|import) (napari_gaussfit[\w.]*)", shown, re.MULTILINE)
+    assert set(imported) <= {"napari_gaussfit", "napari_gaussfit.errors"}

@@ -123,6 +123,10 @@ def test_there_are_examples_to_try() -> None:
 
 def test_what_the_package_exports_is_in_the_reference() -> None:
     package = importlib.import_module(PACKAGE)
-    homes = {name: getattr(package, name).__module__ for name in package.__all__}
+    offered = {name: getattr(package, name) for name in package.__all__}
+    homes = {
+        name: thing.__name__ if inspect.ismodule(thing) else thing.__module__
+        for name, thing in offered.items()
+    }
     missing = {name: home for name, home in homes.items() if home not in MODULES}
     assert not missing, f"these modules have no page: {missing}"

@@ -13,9 +13,9 @@ import pytest
 import tifffile
 
 from attacked import outcomes
-from napari_gaussfit.formats.native import save_fit
+from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.model.result import SavedFit
+from napari_gaussfit.stacks.facts import StackFacts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fit that every command reads."""
     path = tmp_path_factory.mktemp("sound") / "sound.safetensors"
     field = GaussianField.from_covariances([[2, 3, 4]], [np.eye(3)], [9.0])
-    save_fit(path, SavedFit(field, "sound", (5, 6, 7), (1.0, 1.0, 1.0), "micrometer"))
+    FitResult((field,), StackFacts("sound", (5, 6, 7), (1.0, 1.0, 1.0))).save(path)
     return path
 
 

@@ -37,7 +37,8 @@ LAYERS = {
         {"jobs"},
         {"synthetic", "plots"},
         {"objects"},
-        {"fitting", "formats"},
+        {"fitting"},
+        {"formats"},
         {"measure"},
         {"model"},
         {"stacks"},
@@ -50,7 +51,7 @@ LAYERS = {
 
 ROOMS = [
     *LAYERS,
-    *(f"{PACKAGE}.{part}" for layer in LAYERS[PACKAGE][1:8] for part in sorted(layer)),
+    *(f"{PACKAGE}.{part}" for layer in LAYERS[PACKAGE][1:9] for part in sorted(layer)),
     *(f"{PACKAGE}._napari.{part}" for part in ("panel", "layers")),
 ]
 """Packages in which no module imports itself through others. In `_kernels` the face picks a backend

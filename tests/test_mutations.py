@@ -22,9 +22,8 @@ import torch
 from attacked import outcomes
 from napari_gaussfit.cli.folder import FitFolder
 from napari_gaussfit.fitting.fit import Fit
+from napari_gaussfit.fitting.result import load
 from napari_gaussfit.formats.csv import write_csv
-from napari_gaussfit.formats.native import load_fit, save_fit
-from napari_gaussfit.formats.ply import write_ply
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.ome_zarr import write_ome_zarr
 from napari_gaussfit.stacks.stack import Stack
@@ -221,13 +220,11 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fit = Fit(stack, FitSettings(gaussians=3, iterations=12, views=4, held_out=1))
     for _ in fit:
         pass
-    FitFolder(folder, stack).save(fit)
-    saved = load_fit(folder / "fit.safetensors")
-    save_fit(
-        folder / "fit.safetensors", replace(saved, settings=saved.settings | {"iterations": 14})
-    )
-    write_csv(folder / "table.csv", saved.field, saved.spacing)
-    write_ply(folder / "scene.ply", saved)
+    FitFolder(folder, (stack,)).save(fit.checkpoint())
+    saved = load(folder / "fit.safetensors")
+    replace(saved, settings=replace(fit.settings, iterations=14)).save(folder / "fit.safetensors")
+    write_csv(folder / "table.csv", saved.field, saved.stack.spacing)
+    saved.export(folder / "scene.ply")
     from plyfile import PlyData
 
     ply = PlyData.read(str(folder / "scene.ply"), mmap=False)

@@ -9,28 +9,63 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_gaussfit.fitting.fit import Fit, FitResult, fit
+    from napari_gaussfit.fitting import losses, relocation
+    from napari_gaussfit.fitting.fit import Fit, fit
+    from napari_gaussfit.fitting.result import FitResult, load
     from napari_gaussfit.fitting.snapshot import FitState, Snapshot
+    from napari_gaussfit.measure import noise
     from napari_gaussfit.measure.measuring import measure
-    from napari_gaussfit.model.camera import Camera
+    from napari_gaussfit.measure.metrics import psnr, ssim
+    from napari_gaussfit.model import views
+    from napari_gaussfit.model.camera import Camera, axis_view, look_at, orbit, orbit_view
     from napari_gaussfit.model.field import GaussianField
-    from napari_gaussfit.model.projection import project_stack, render
+    from napari_gaussfit.model.projection import StackProjector, project_stack, render
+    from napari_gaussfit.plots.history import draw_gaussians, draw_history
+    from napari_gaussfit.plots.photon_transfer import draw_photon_transfer
+    from napari_gaussfit.plots.projections import draw_projections
     from napari_gaussfit.settings import FitSettings
+    from napari_gaussfit.stacks.facts import StackFacts
     from napari_gaussfit.stacks.stack import Stack
+    from napari_gaussfit.synthetic import density, phantoms, recovery, splatting2d
 
 _HOMES = {
     "Camera": "model.camera",
     "Fit": "fitting.fit",
-    "FitResult": "fitting.fit",
+    "FitResult": "fitting.result",
     "FitSettings": "settings",
     "FitState": "fitting.snapshot",
     "GaussianField": "model.field",
     "Snapshot": "fitting.snapshot",
     "Stack": "stacks.stack",
+    "StackFacts": "stacks.facts",
+    "StackProjector": "model.projection",
+    "axis_view": "model.camera",
+    "draw_gaussians": "plots.history",
+    "draw_history": "plots.history",
+    "draw_photon_transfer": "plots.photon_transfer",
+    "draw_projections": "plots.projections",
     "fit": "fitting.fit",
+    "load": "fitting.result",
+    "look_at": "model.camera",
+    "orbit": "model.camera",
+    "orbit_view": "model.camera",
     "project_stack": "model.projection",
+    "psnr": "measure.metrics",
     "render": "model.projection",
+    "ssim": "measure.metrics",
 }
+
+_MODULES = {
+    "density": "synthetic.density",
+    "losses": "fitting.losses",
+    "noise": "measure.noise",
+    "phantoms": "synthetic.phantoms",
+    "recovery": "synthetic.recovery",
+    "relocation": "fitting.relocation",
+    "splatting2d": "synthetic.splatting2d",
+    "views": "model.views",
+}
+"""Modules that are offered whole: stacks with a known truth, and what the tutorial looks into."""
 
 __all__ = [
     "Camera",
@@ -41,10 +76,31 @@ __all__ = [
     "GaussianField",
     "Snapshot",
     "Stack",
+    "StackFacts",
+    "StackProjector",
+    "axis_view",
+    "density",
+    "draw_gaussians",
+    "draw_history",
+    "draw_photon_transfer",
+    "draw_projections",
     "fit",
+    "load",
+    "look_at",
+    "losses",
     "measure",
+    "noise",
+    "orbit",
+    "orbit_view",
+    "phantoms",
     "project_stack",
+    "psnr",
+    "recovery",
+    "relocation",
     "render",
+    "splatting2d",
+    "ssim",
+    "views",
 ]
 
 
@@ -56,6 +112,8 @@ def __getattr__(name: str) -> Any:
         return version("napari-gaussfit")
     if name == "measure":  # the package of that name, which can be called
         return importlib.import_module("napari_gaussfit.measure")
+    if name in _MODULES:
+        return importlib.import_module(f"napari_gaussfit.{_MODULES[name]}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"napari_gaussfit.{_HOMES[name]}"), name)
     message = f"module 'napari_gaussfit' has no attribute {name!r}"

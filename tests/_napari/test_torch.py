@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_gaussfit.formats.native import load_fit
+from napari_gaussfit.fitting.result import load
 
 PROGRAM = Path(__file__).with_name("window_without_torch.py")
 STEPS = ["opened", "fitted", "looked", "added", "saved", "opened again", "refined"]
@@ -26,8 +26,7 @@ def test_a_window_without_torch_does_all_that_one_with_it_does(tmp_path: Path) -
     assert 'tick "In a process of its own"' in failure
     assert last == "closed"
 
-    saved = load_fit(tmp_path / "fit.safetensors")
+    saved = load(tmp_path / "fit.safetensors")
     assert len(saved.field) == 4
-    assert saved.report is not None
-    assert saved.report["voxel_psnr"] > 30
+    assert saved.report.voxel_psnr > 30
     assert saved.field.fwhm().median() == pytest.approx(2.355 * 0.2, rel=0.2)

@@ -27,7 +27,7 @@ from plyfile import PlyData, PlyElement
 from napari_gaussfit._kernels import fallback
 from napari_gaussfit.cli import main, run
 from napari_gaussfit.fitting.memory import PROCESS, predict_memory
-from napari_gaussfit.formats.native import load_fit
+from napari_gaussfit.fitting.result import load
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.tiff import write_ome_tiff
@@ -321,7 +321,7 @@ def test_a_fit_begins_at_points_and_goes_on_from_no_others(
     others.write_text("z,y,x\n1.2,2,1.8\n")
     fit = ["fit", str(stack), "-o", str(out)]
     assert main([*fit, "--points", str(points), "--iterations", "5", "--gaussians", "4"]) == 0
-    began = load_fit(out / "fit.safetensors").state["points"]
+    began = load(out / "fit.safetensors").state["points"]
     np.testing.assert_allclose(began, [[1.2, 2.0, 1.8], [2.7, 1.15, 3.0]])
     assert main([*fit, "--resume", "--points", str(points)]) == 0
     line = refused(capsys, *fit, "--resume", "--points", others)
@@ -500,7 +500,7 @@ def test_a_stack_too_large_for_memory_is_refused_with_figures(
 def test_render_along_an_axis_has_the_voxels_own_pixels(fitted: Path, tmp_path: Path) -> None:
     assert main(["render", str(fitted), "-o", str(tmp_path / "y.tif"), "--view", "y"]) == 0
     image = tifffile.imread(tmp_path / "y.tif")
-    volume = load_fit(fitted / "fit.safetensors").field.voxelise(SHAPE, (0.3, 0.1, 0.1)).numpy()
+    volume = load(fitted / "fit.safetensors").field.voxelise(SHAPE, (0.3, 0.1, 0.1)).numpy()
     assert image.shape == (16, 36)
     assert image.dtype == np.float32
     # The MIP's maxima lie between voxels: never below the voxels' own.
@@ -557,11 +557,11 @@ def test_export_writes_gaussians_and_volumes_that_open_again(
     ply, table, zarr = (tmp_path / name for name in ("g.ply", "g.csv", "v.ome.zarr"))
     for path in (ply, table, zarr):
         assert main(["export", str(fitted), "-o", str(path)]) == 0
-    field = load_fit(fitted / "fit.safetensors").field
+    field = load(fitted / "fit.safetensors").field
     again = tmp_path / "again.safetensors"
     for options in ([str(ply)], [str(table), "--stack", str(stack)]):
         assert main(["export", *options, "-o", str(again), "--force"]) == 0
-        np.testing.assert_array_equal(load_fit(again).field.means, field.means)
+        np.testing.assert_array_equal(load(again).field.means, field.means)
     assert Stack.open(zarr).spacing == (0.3, 0.1, 0.1)
 
 
@@ -645,8 +645,12 @@ def test_a_checkpoint_needs_no_stack_where_its_size_and_spacing_are_given(
     box = ["--box", "2", "4", "6", "--spacing", "0.5", "0.2", "0.2"]
     assert main(["export", str(path), "-o", str(out), *box]) == 0
     assert "in parts of its stack's range" in capsys.readouterr().err
-    fit = load_fit(out)
-    assert (fit.shape, fit.spacing, fit.unit) == ((4, 20, 30), (0.5, 0.2, 0.2), "micrometer")
+    fit = load(out)
+    assert (fit.stack.shape, fit.stack.spacing, fit.stack.unit) == (
+        (4, 20, 30),
+        (0.5, 0.2, 0.2),
+        "micrometer",
+    )
     np.testing.assert_allclose(fit.field.means, [[0.75, 1.9, 2.9]] * 2, atol=1e-6)
 
 
@@ -673,7 +677,7 @@ def test_export_writes_what_the_fit_lacks(
 ) -> None:
     out = tmp_path / "residual.ome.tif"
     assert main(["export", str(fitted), "-o", str(out), "--stack", str(stack), "--residual"]) == 0
-    field = load_fit(fitted / "fit.safetensors").field
+    field = load(fitted / "fit.safetensors").field
     voxels = Stack.open(stack).voxels
     np.testing.assert_allclose(
         tifffile.imread(out), voxels - field.voxelise(SHAPE, (0.3, 0.1, 0.1)).numpy(), atol=1e-3
@@ -693,9 +697,9 @@ def test_several_channels_share_their_gaussians_from_file_to_file(
     command = ["fit", str(colours), "-o", str(out), "--channel", "0", "1"]
     assert main([*command, "--gaussians", "10", "--quality", "preview"]) == 0
     assert sorted(path.name for path in out.iterdir()) == FILES
-    saved = load_fit(out / "fit.safetensors")
-    assert len(saved.channels) == 2
-    ratio = saved.others[0].amplitudes / saved.field.amplitudes
+    saved = load(out / "fit.safetensors")
+    assert len(saved.fields) == 2
+    ratio = saved.fields[1].amplitudes / saved.field.amplitudes
     assert float(ratio[saved.field.amplitudes > 300].median()) == pytest.approx(2.0, rel=0.05)
     [other] = report_in(out)["other_channels"]  # type: ignore[misc]
     assert other["voxel_psnr"] > 30
@@ -713,11 +717,11 @@ def test_several_channels_share_their_gaussians_from_file_to_file(
     export = ["export", str(out), "-o", str(residual), "--residual", "--stack", str(colours)]
     assert main([*export, "--channel", "0", "1"]) == 0
     for left, field, was in zip(
-        Stack.open_channels(residual), saved.channels, volume[:2], strict=True
+        Stack.open_channels(residual), saved.fields, volume[:2], strict=True
     ):
         expected = was - field.voxelise(SHAPE, (0.3, 0.1, 0.1)).numpy()
         np.testing.assert_allclose(left.voxels, expected, atol=1e-2)
-    assert "in 2 channel(s), and has 1" in refused(capsys, *export, "--channel", 0, "--force")
+    assert "the fit is of 2 channel(s)" in refused(capsys, *export, "--channel", 0, "--force")
 
 
 def test_info_names_the_backend_and_why_no_other(capsys: Capture) -> None:

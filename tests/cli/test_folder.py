@@ -13,13 +13,13 @@ import pytest
 from napari_gaussfit.cli.folder import (
     FitFolder,
     checked_folder,
-    fit_path,
     is_finished,
     resumed_settings,
 )
 from napari_gaussfit.errors import FormatError, OutputError, SettingsError
 from napari_gaussfit.fitting.fit import Fit
-from napari_gaussfit.formats.native import load_fit
+from napari_gaussfit.fitting.result import load
+from napari_gaussfit.formats.registry import fit_path
 from napari_gaussfit.measure.table import ERRORS
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
@@ -60,7 +60,7 @@ def stack() -> Stack:
 @pytest.fixture(scope="module")
 def folder(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> FitFolder:
     """The folder of a finished fit."""
-    folder = FitFolder(tmp_path_factory.mktemp("out") / "fit", stack)
+    folder = FitFolder(tmp_path_factory.mktemp("out") / "fit", (stack,))
     folder.path.mkdir()
     fit = Fit(stack, SETTINGS)
     for _ in fit:
@@ -86,7 +86,7 @@ def rows(folder: FitFolder) -> list[dict[str, str]]:
 
 def summed(folder: FitFolder, background: float) -> NDArray[np.float64]:
     """Return background + the sum over the table's rows at the voxel centres, in float64."""
-    stack = folder.stack
+    [stack] = folder.stacks
     steps = [np.arange(n) * d for n, d in zip(stack.shape, stack.spacing, strict=True)]
     points = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1)
     total = np.full(stack.shape, background)
@@ -102,15 +102,18 @@ def summed(folder: FitFolder, background: float) -> NDArray[np.float64]:
 def test_table_and_fit_say_which_time_and_channel_of_a_file_they_are_of(
     stack: Stack, tmp_path: Path
 ) -> None:
-    folder = FitFolder(tmp_path, replace(stack, channel=1, time=2))
-    fit = Fit(folder.stack, replace(SETTINGS, iterations=2))
+    folder = FitFolder(tmp_path, (replace(stack, channel=1, time=2),))
+    fit = Fit(folder.stacks, replace(SETTINGS, iterations=2))
     for _ in fit:
         pass
     folder.finish(fit)
     assert {(row["channel"], row["time"]) for row in rows(folder)} == {("1", "2")}
-    assert load_fit(tmp_path / "fit.safetensors").place == {"channel": 1, "time": 2}
-    together = FitFolder(tmp_path, folder.stack, (folder.stack,))
-    assert together.place == {"time": 2}, "channels that are fitted together are not one"
+    assert load(tmp_path / "fit.safetensors").stack.place == {"channel": 1, "time": 2}
+    together = Fit(folder.stacks * 2, replace(SETTINGS, iterations=1))
+    for _ in together:
+        pass
+    place = together.checkpoint().stack.place
+    assert place == {"time": 2}, "channels that are fitted together are not one"
 
 
 def test_folder_holds_its_files_and_nothing_half_written(folder: FitFolder) -> None:
@@ -124,7 +127,7 @@ def test_folder_holds_its_files_and_nothing_half_written(folder: FitFolder) -> N
 def test_table_and_background_reproduce_the_reported_psnr(
     folder: FitFolder, report: dict[str, Any]
 ) -> None:
-    voxels = folder.stack.voxels.astype(np.float64)
+    voxels = folder.stacks[0].voxels.astype(np.float64)
     error = np.square(summed(folder, report["background"]) - voxels).mean()
     found = 10 * np.log10((voxels.max() - voxels.min()) ** 2 / error)
     assert report["voxel_psnr"] == pytest.approx(found, abs=0.05)
@@ -145,7 +148,7 @@ def test_report_has_its_keys_the_settings_and_the_history(report: dict[str, Any]
 
 
 def test_what_is_not_known_is_null_in_the_report(tmp_path: Path, stack: Stack) -> None:
-    folder = FitFolder(tmp_path, stack)
+    folder = FitFolder(tmp_path, (stack,))
     fit = Fit(stack, replace(SETTINGS, objective="mip", iterations=10))
     for _ in fit:
         pass
@@ -168,19 +171,19 @@ def test_a_folder_without_a_fit_is_no_missing_file(tmp_path: Path) -> None:
 def test_a_saved_fit_goes_on_to_the_same_field(
     folder: FitFolder, stack: Stack, tmp_path: Path
 ) -> None:
-    broken = FitFolder(tmp_path, stack)
+    broken = FitFolder(tmp_path, (stack,))
     fit = Fit(stack, SETTINGS)
     for snapshot in fit:
         if snapshot.iteration >= 5:
             break
-    broken.save(fit)
+    broken.save(fit.checkpoint())
     saved = broken.saved()
     assert not is_finished(saved, resumed_settings(saved, {}))
     again = Fit(stack, resumed_settings(saved, {}))
-    again.restore(saved.state, saved.history, saved.field)
+    again.restore(saved)
     for _ in again:
         pass
-    whole = load_fit(folder.path / "fit.safetensors").field
+    whole = load(folder.path / "fit.safetensors").field
     assert np.array_equal(again.snapshot().field.means, whole.means)
 
 
@@ -201,7 +204,7 @@ def test_the_fit_of_another_stack_is_refused(
         spacing=(1, 1, 1) if "spacing" in change else stack.spacing,
     )
     with pytest.raises(FormatError, match=complaint):
-        FitFolder(folder.path, other).saved()
+        FitFolder(folder.path, (other,)).saved()
 
 
 def test_other_settings_are_refused_with_both_values(folder: FitFolder) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from napari_gaussfit.cli import main, saving
 from napari_gaussfit.cli.folder import OUTPUTS, FitFolder
 from napari_gaussfit.errors import OutOfSpaceError
 from napari_gaussfit.fitting.fit import Fit
-from napari_gaussfit.formats.native import load_fit, save_fit
-from napari_gaussfit.model.result import SavedFit
+from napari_gaussfit.fitting.result import load
+from napari_gaussfit.formats.native import save_fit
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.tiff import write_ome_tiff
 from napari_gaussfit.synthetic.phantoms import beads
@@ -57,14 +58,14 @@ class Disk:
         self._folder = folder.resolve()
         monkeypatch.setattr(folders, "save_fit", self._save)
 
-    def _save(self, path: Path, saved: SavedFit) -> None:
+    def _save(self, path: Path, *fit: Any, **more: Any) -> None:
         if path.parent.resolve() == self._folder:
             self.tries += 1
             # The one that is replaced is there until the new one is whole.
             if self.room < 1 + path.exists():
                 message = f"{path}: there is no room for it: 1 MB is free"
                 raise OutOfSpaceError(message)
-        save_fit(path, saved)
+        save_fit(path, *fit, **more)
 
 
 def command(stack: Path, out: Path, *options: str) -> list[str]:
@@ -85,9 +86,8 @@ def test_a_fit_that_finds_no_room_goes_on_and_is_kept(
     assert disk.tries > 2
     [kept] = temporary.iterdir()
     assert names(kept) == sorted(OUTPUTS)
-    saved = load_fit(kept / "fit.safetensors")
-    assert saved.report is not None
-    assert saved.report["iterations"] == 60
+    saved = load(kept / "fit.safetensors")
+    assert saved.report.iterations == 60
     said = capsys.readouterr().err
     assert said.count("the fit goes on, and is saved as soon as that can be done") == 1
     assert f"error: {out / 'fit.safetensors'}: there is no room for it: 1 MB is free" in said
@@ -121,9 +121,8 @@ def test_room_for_one_fit_is_enough(
     disk = Disk(monkeypatch, out)
     disk.room = 1
     assert main(command(stack, out, "--iterations", "30")) == 0
-    saved = load_fit(out / "fit.safetensors")
-    assert saved.report is not None
-    assert saved.report["iterations"] == 30
+    saved = load(out / "fit.safetensors")
+    assert saved.report.iterations == 30
     assert not names(temporary), "the copy is not needed any more"
 
 
@@ -194,11 +193,11 @@ def test_a_held_table_costs_no_other_file(
     assert "the fit itself is saved; --resume writes what is missing" in said[1]
     assert table.read_text() == "open in a spreadsheet"
     assert names(out) == sorted(OUTPUTS)
-    field = load_fit(out / "fit.safetensors").field
+    field = load(out / "fit.safetensors").field
     # The spreadsheet is closed.
     assert main(command(stack, out, "--resume")) == 0
     assert table.read_text().startswith("index,axis-0")
-    np.testing.assert_array_equal(load_fit(out / "fit.safetensors").field.means, field.means)
+    np.testing.assert_array_equal(load(out / "fit.safetensors").field.means, field.means)
     assert main(command(stack, out, "--resume")) == 0
     assert "this fit is finished, after 30 steps" in capsys.readouterr().out
 
@@ -210,18 +209,18 @@ def test_a_copy_stays_where_the_room_is_taken_in_between(
     fit = Fit(phantom, FitSettings(gaussians=10, iterations=5))
     for _ in fit:
         pass
-    folder = FitFolder(tmp_path / "out", phantom)
+    folder = FitFolder(tmp_path / "out", (phantom,))
     folder.path.mkdir()
-    folder.save(fit)
+    folder.save(fit.checkpoint())
     Disk(monkeypatch, folder.path)  # has room for none, not even once the old one is gone
     with pytest.raises(OutOfSpaceError, match="there is no room") as error:
-        folder.save(fit)
+        folder.save(fit.checkpoint())
     assert "kept" not in str(error.value)
     with pytest.raises(OSError, match="it is kept in") as moved:
-        folder.save(fit, over_own=True)
+        folder.save(fit.checkpoint(), over_own=True)
     [kept] = temporary.iterdir()
     assert str(moved.value).endswith(str(kept))
-    assert len(load_fit(kept / "fit.safetensors").field) == 10
+    assert len(load(kept / "fit.safetensors").field) == 10
 
 
 def _mounted(size: str, folder: Path, *commands: str) -> str:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.fitting.fit import Fit, FitResult, fit
+from napari_gaussfit.fitting.fit import Fit, fit
+from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.fitting.trainer import Trainer, checked_channels
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
@@ -59,8 +60,8 @@ def result(stacks: tuple[Stack, ...]) -> FitResult:
 def test_shapes_are_shared_and_each_channel_has_its_own_brightness(
     result: FitResult, truths: list[GaussianField]
 ) -> None:
-    assert len(result.channels) == 3
-    for n, (found, truth) in enumerate(zip(result.channels, truths, strict=True)):
+    assert len(result.fields) == 3
+    for n, (found, truth) in enumerate(zip(result.fields, truths, strict=True)):
         assert torch.equal(found.means, result.field.means)
         assert torch.equal(found.cholesky, result.field.cholesky)
         lit = truth.amplitudes > 0
@@ -82,8 +83,8 @@ def test_places_and_widths_are_found_from_all_channels_together(
 
 
 def test_every_channel_has_its_report(result: FitResult, stacks: tuple[Stack, ...]) -> None:
-    reports = (result.report, *result.other_reports)
-    assert [report.background for report in reports] == [f.background for f in result.channels]
+    reports = result.reports
+    assert [report.background for report in reports] == [f.background for f in result.fields]
     for report in reports:
         assert report.voxel_psnr > 50, f"{report.voxel_psnr:.1f} dB"
         assert report.gaussians == COUNT
@@ -94,7 +95,7 @@ def test_one_channel_alone_is_fitted_as_a_stack(stacks: tuple[Stack, ...]) -> No
     quick = settings(iterations=20)
     one, alone = fit(stacks[:1], quick), fit(stacks[0], quick)
     assert torch.equal(one.field.means, alone.field.means)
-    assert one.others == alone.others == ()
+    assert len(one.fields) == len(alone.fields) == 1
 
 
 def test_a_fit_of_channels_goes_on_as_if_nothing_had_been(stacks: tuple[Stack, ...]) -> None:
@@ -103,12 +104,11 @@ def test_a_fit_of_channels_goes_on_as_if_nothing_had_been(stacks: tuple[Stack, .
     for snapshot in half:
         if snapshot.iteration >= 60:
             half.cancel()
-    state, history, field = half.checkpoint()
     again = Fit(stacks, settings(iterations=120))
-    again.restore(state, history, (field, *half.other_fields))
+    again.restore(half.checkpoint())
     for _ in again:
         pass
-    for found, expected in zip(again.result().channels, whole.channels, strict=True):
+    for found, expected in zip(again.result().fields, whole.fields, strict=True):
         assert torch.equal(found.amplitudes, expected.amplitudes)
         assert torch.equal(found.means, expected.means)
 
@@ -146,7 +146,7 @@ def test_held_out_views_are_those_of_all_channels(stacks: tuple[Stack, ...]) -> 
 
 def test_channels_of_axes_that_do_not_turn_stay_so(stacks: tuple[Stack, ...]) -> None:
     found = fit(stacks, settings(iterations=60, full_covariance=False))
-    for channel in found.channels:
+    for channel in found.fields:
         assert not channel.cholesky[:, [1, 3, 4]].any()
         assert not channel.full_covariance
 

@@ -98,7 +98,7 @@ def test_a_refinement_that_is_cancelled_at_once_is_compared_too(
 
 def test_channels_are_compared_together(stack: Stack) -> None:
     channels = [stack, stack]
-    fields = fit(channels, SETTINGS).channels
+    fields = fit(channels, SETTINGS).fields
     running = Fit(channels, REFINING, start=fields)
     for _ in running:
         pass

@@ -84,15 +84,15 @@ def test_a_fit_that_is_cancelled_while_it_is_looked_at_does_not_wait(four_beads:
 def test_the_steps_that_tell_leave_a_fit_as_it_was(four_beads: Phantom, channels: int) -> None:
     stacks = [four_beads.stack] * channels
     running = run(Fit(stacks, FitSettings(gaussians=4, iterations=20, views=8, held_out=2)))
-    state, _, field = running.checkpoint()
+    before = running.checkpoint()
     running.result()
-    after, _, field_after = running.checkpoint()
-    assert state.keys() == after.keys()
-    for name, array in state.items():
-        np.testing.assert_array_equal(array, after[name], err_msg=name)
+    after = running.checkpoint()
+    assert before.state.keys() == after.state.keys()
+    for name, array in before.state.items():
+        np.testing.assert_array_equal(array, after.state[name], err_msg=name)
     for name in ("means", "cholesky", "amplitudes"):
-        assert torch.equal(getattr(field, name), getattr(field_after, name)), name
-    assert field.background == field_after.background
+        assert torch.equal(getattr(before.field, name), getattr(after.field, name)), name
+    assert before.field.background == after.field.background
 
 
 def test_a_large_change_of_one_in_four_counts_and_of_fewer_does_not() -> None:

@@ -15,12 +15,13 @@ import torch
 from napari_gaussfit.errors import FitError, SettingsError
 from napari_gaussfit.fitting.fit import Fit, fit
 from napari_gaussfit.fitting.snapshot import FinishReason, FitState
+from napari_gaussfit.fitting.trainer import Trainer
 from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.synthetic.phantoms import beads, neurite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from napari_gaussfit.fitting.snapshot import Snapshot
     from napari_gaussfit.model.field import GaussianField
@@ -95,7 +96,7 @@ def test_restored_fit_ends_in_the_field_of_an_uninterrupted_one(
             break
     taken = broken.checkpoint()
     again = Fit(stack, wanted)
-    again.restore(*taken)
+    again.restore(taken)
     first = next(iterator := iter(again))
     assert first.iteration == snapshot.iteration
     *_, last = iterator
@@ -124,7 +125,7 @@ def test_history_goes_on_where_it_was(stack: Stack) -> None:
         if snapshot.iteration >= 12:
             break
     again = Fit(stack, settings())
-    again.restore(*broken.checkpoint())
+    again.restore(broken.checkpoint())
     run(again)
     assert again.history["iteration"] == [10, 20, 30]
     assert np.all(np.diff(again.history["seconds"]) > 0)
@@ -214,7 +215,36 @@ def test_fit_runs_once(stack: Stack) -> None:
     with pytest.raises(FitError, match="this fit is finished; make a new one"):
         run(running)
     with pytest.raises(FitError, match="only an idle one can be restored"):
-        running.restore(*running.checkpoint())
+        running.restore(running.checkpoint())
+
+
+def test_the_result_of_a_fit_that_has_ended_is_made_once(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    drift = Trainer.drift
+
+    def counted(self: Trainer, steps: int, cut_short: Callable[[], bool]) -> torch.Tensor:
+        tried.append(steps)
+        return drift(self, steps, cut_short)
+
+    monkeypatch.setattr(Trainer, "drift", counted)
+    running = Fit(stack, settings(iterations=4))
+    early = None
+    for _ in running:
+        early = early or running.result()
+    assert running.result() is running.result() is not early
+    assert len(tried) == 1, "the steps that tell whether it has converged are taken once"
+
+
+def test_a_fit_goes_on_from_a_record_of_its_own_kind_alone(stack: Stack) -> None:
+    running = Fit(stack, settings(iterations=1))
+    run(running)
+    record = running.checkpoint()
+    with pytest.raises(FitError, match="the record has 1 channels, this fit 2"):
+        Fit([stack, stack]).restore(record)
+    with pytest.raises(FitError, match="has no state to go on from; give its Gaussians as `start`"):
+        Fit(stack).restore(replace(record, state={}))
 
 
 def test_fit_that_has_not_begun_has_no_result(stack: Stack) -> None:

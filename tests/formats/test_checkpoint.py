@@ -13,8 +13,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from napari_gaussfit.errors import FormatError, SettingsError
-from napari_gaussfit.formats.checkpoint import LAYOUTS, read_checkpoint
-from napari_gaussfit.model.result import StackBox
+from napari_gaussfit.fitting.result import load
+from napari_gaussfit.formats.checkpoint import LAYOUTS
+from napari_gaussfit.stacks.facts import StackFacts
 from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
@@ -115,8 +116,8 @@ def test_the_field_is_the_checkpoints_own_in_the_stacks_box(
 ) -> None:
     state, covariances, amplitudes = models(rng)[model]
     torch.save(state, tmp_path / "model.pt")
-    fit = read_checkpoint(tmp_path / "model.pt", stack)
-    assert (fit.shape, fit.spacing, fit.unit, fit.stack) == (SHAPE, SPACING, "micrometer", "cell")
+    fit = load(tmp_path / "model.pt", stack)
+    assert fit.stack == stack.facts
 
     # A place in the unit cube, x first, is one of the stack's box, z first.
     means = next(iter(state.values())).double().numpy()
@@ -138,7 +139,7 @@ def test_a_wrapped_model_is_found(
     wrapped = {"iteration": 900, "loss": 0.25, wrapper: OrderedDict(state), "optimizer": {"lr": 1}}
     torch.save(wrapped, tmp_path / "wrapped.pt")
     torch.save(state, tmp_path / "plain.pt")
-    found, plain = (read_checkpoint(tmp_path / f"{n}.pt", stack) for n in ("wrapped", "plain"))
+    found, plain = (load(tmp_path / f"{n}.pt", stack) for n in ("wrapped", "plain"))
     assert torch.equal(found.field.cholesky, plain.field.cholesky)
     assert torch.equal(found.field.means, plain.field.means)
 
@@ -156,9 +157,9 @@ def test_a_box_of_its_own_is_mapped_onto_the_stacks(
     aabb = tensor(np.stack([low, low + size], 1))
     torch.save({**larger, "num_gaussians": COUNT, "aabb": aabb}, tmp_path / "aabb.pt")
     torch.save(larger, tmp_path / "plain.pt")
-    unit = read_checkpoint(tmp_path / "unit.pt", stack).field
-    said = read_checkpoint(tmp_path / "aabb.pt", stack).field
-    given = read_checkpoint(tmp_path / "plain.pt", stack, box=aabb).field
+    unit = load(tmp_path / "unit.pt", stack).field
+    said = load(tmp_path / "aabb.pt", stack).field
+    given = load(tmp_path / "plain.pt", stack, box=aabb).field
     for field in (said, given):
         torch.testing.assert_close(field.means, unit.means, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(field.covariances, unit.covariances, rtol=1e-4, atol=1e-7)
@@ -169,7 +170,7 @@ def test_the_intensities_of_0_and_1_can_be_given(
 ) -> None:
     state, _, amplitudes = models(rng)["log intensities"]
     torch.save(state, tmp_path / "model.pt")
-    field = read_checkpoint(tmp_path / "model.pt", stack, value_range=(50.0, 52.0)).field
+    field = load(tmp_path / "model.pt", stack, value_range=(50.0, 52.0)).field
     assert field.background == 50
     np.testing.assert_allclose(field.amplitudes, 2 * amplitudes, rtol=1e-5)
 
@@ -180,24 +181,24 @@ def test_features_are_channels_of_which_one_may_be_chosen(
     state, _, _ = models(rng)["splatting"]
     torch.save(state, tmp_path / "model.pt")
     expected = torch.relu(state["features"]) * (HIGH - LOW)
-    both = read_checkpoint(tmp_path / "model.pt", stack).channels
+    both = load(tmp_path / "model.pt", stack).fields
     for found, amplitudes in zip(both, expected.unbind(1), strict=True):
         torch.testing.assert_close(found.amplitudes, amplitudes)
-    second = read_checkpoint(tmp_path / "model.pt", stack, channel=1)
-    assert len(second.channels) == 1
+    second = load(tmp_path / "model.pt", stack, channel=1)
+    assert len(second.fields) == 1
     assert torch.equal(second.field.amplitudes, both[1].amplitudes)
     with pytest.raises(SettingsError, match=r"channel=2: .* has 2, from 0"):
-        read_checkpoint(tmp_path / "model.pt", stack, channel=2)
+        load(tmp_path / "model.pt", stack, channel=2)
 
 
 def test_a_size_and_a_spacing_stand_for_the_stack(
     tmp_path: Path, stack: Stack, rng: np.random.Generator
 ) -> None:
     torch.save(models(rng)["field"][0], tmp_path / "model.pt")
-    known = StackBox.of_size("cell", np.multiply(SHAPE, SPACING).tolist(), SPACING)
+    known = StackFacts.of_size("cell", np.multiply(SHAPE, SPACING).tolist(), SPACING)
     assert (known.shape, known.spacing) == (SHAPE, SPACING)
-    given = read_checkpoint(tmp_path / "model.pt", known)
-    of_stack = read_checkpoint(tmp_path / "model.pt", stack, value_range=(0.0, 1.0))
+    given = load(tmp_path / "model.pt", known)
+    of_stack = load(tmp_path / "model.pt", stack, value_range=(0.0, 1.0))
     assert torch.equal(given.field.means, of_stack.field.means)
     assert torch.equal(given.field.cholesky, of_stack.field.cholesky)
     assert torch.equal(given.field.amplitudes, of_stack.field.amplitudes)
@@ -209,12 +210,12 @@ def test_a_size_and_a_spacing_stand_for_the_stack(
 @pytest.mark.parametrize("size", [(4.0, 3.6, 0.0), (4.0, -3.6, 3.0), (4.0, 3.6, np.nan)])
 def test_a_size_without_a_voxel_is_refused(size: tuple[float, float, float]) -> None:
     with pytest.raises(SettingsError, match="expected a voxel or more"):
-        StackBox.of_size("cell", size, SPACING)
+        StackFacts.of_size("cell", size, SPACING)
 
 
 def refusal(path: Path, stack: Stack) -> str:
     with pytest.raises(FormatError) as error:
-        read_checkpoint(path, stack)
+        load(path, stack)
     text = str(error.value)
     assert "\n" not in text, "an error is one line"
     assert text.startswith(f"{path}: "), "an error begins with the file"
@@ -246,7 +247,7 @@ def test_a_box_that_is_none_is_refused(
 ) -> None:
     torch.save(models(rng)["field"][0], tmp_path / "model.pt")
     with pytest.raises(SettingsError, match="expected lower and upper ends"):
-        read_checkpoint(tmp_path / "model.pt", stack, box=[[0, 1], [1, 0], [0, 1]])
+        load(tmp_path / "model.pt", stack, box=[[0, 1], [1, 0], [0, 1]])
 
 
 class Trap:
@@ -297,7 +298,7 @@ def test_a_file_that_holds_code_does_not_run_it(stack: Stack, tmp_path: Path) ->
     assert touched.exists(), "it would run"
     touched.unlink()
     with pytest.raises(FormatError, match="not unpickled here"):
-        read_checkpoint(path, stack)
+        load(path, stack)
     assert not touched.exists()
 
 
@@ -320,6 +321,6 @@ def test_what_is_no_table_of_numbers_is_refused(
     shapes = {"log_scales": torch.zeros(3, 3), "weights": torch.zeros(3)}
     torch.save({"means": tensor, **shapes}, path)
     with pytest.raises(FormatError) as error:
-        read_checkpoint(path, stack)
+        load(path, stack)
     assert str(error.value).startswith(f"{path}: ")
     assert len(str(error.value)) < 500

@@ -15,7 +15,7 @@ from napari_gaussfit.errors import FormatError, OutputError
 from napari_gaussfit.formats.csv import read_channels, read_csv, read_points, write_csv
 from napari_gaussfit.measure.table import ERRORS, measurements
 from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.model.result import StackBox
+from napari_gaussfit.stacks.facts import StackFacts
 from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_gaussfit.model.result import SavedFit
+    from napari_gaussfit.fitting.result import FitResult
 
 SPACING = (0.3, 0.1, 0.11)
 
@@ -268,12 +268,12 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
 
 
 def test_channels_have_amplitudes_in_columns_of_their_own(
-    tmp_path: Path, in_channels: SavedFit
+    tmp_path: Path, in_channels: FitResult
 ) -> None:
     path = tmp_path / "gaussians.csv"
-    write_csv(path, in_channels.field, SPACING, in_channels.others)
+    write_csv(path, in_channels.fields, SPACING)
     table = pd.read_csv(path)
-    for n, channel in enumerate(in_channels.channels):
+    for n, channel in enumerate(in_channels.fields):
         # pandas 2 reads a decimal number to the last bit but one.
         np.testing.assert_allclose(
             table[f"amplitude_{n}"], channel.amplitudes.double(), rtol=1e-15, atol=0
@@ -282,9 +282,9 @@ def test_channels_have_amplitudes_in_columns_of_their_own(
             table[f"integrated_intensity_{n}"], channel.integrated_intensities(), rtol=1e-5
         )
     np.testing.assert_array_equal(table["amplitude"], table["amplitude_0"])
-    backgrounds = [channel.background for channel in in_channels.channels]
+    backgrounds = [channel.background for channel in in_channels.fields]
     read = read_channels(path, backgrounds=backgrounds)
-    for found, expected in zip(read, in_channels.channels, strict=True):
+    for found, expected in zip(read, in_channels.fields, strict=True):
         assert torch.equal(found.amplitudes, expected.amplitudes)
         assert found.background == expected.background
     table.drop(columns="amplitude_1").to_csv(path, index=False)
@@ -340,7 +340,7 @@ def test_a_unit_that_is_none_is_refused(written: Path) -> None:
 
 
 def test_points_of_our_table_and_of_napari_are_the_same_places(
-    tmp_path: Path, saved: SavedFit
+    tmp_path: Path, saved: FitResult
 ) -> None:
     from npe2.io_utils import write
 
@@ -366,7 +366,7 @@ def test_points_beyond_the_stack_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("unit", "factor"), [("um", 1), ("nm", 1000)])
 def test_points_are_read_in_any_unit_of_length(tmp_path: Path, unit: str, factor: float) -> None:
-    stack = StackBox("cell", (10, 20, 30), (0.3, 0.1, 0.1))
+    stack = StackFacts("cell", (10, 20, 30), (0.3, 0.1, 0.1))
     path = tmp_path / "points.csv"
     given = pd.DataFrame({"z": [0.6, 1.5], "y": [0.4, 0.5], "x": [2.0, 0.1]})
     (given * factor).assign(unit=unit).to_csv(path, index=False)

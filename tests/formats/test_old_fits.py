@@ -14,20 +14,21 @@ import numpy as np
 import pytest
 
 from napari_gaussfit.fitting.fit import Fit
+from napari_gaussfit.fitting.result import load
 from napari_gaussfit.fitting.snapshot import FitState
-from napari_gaussfit.formats.native import load_fit
 from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stacks.facts import StackFacts
 from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
-    from napari_gaussfit.model.result import SavedFit
+    from napari_gaussfit.fitting.result import FitResult
 
 FITS = Path(__file__).parents[1] / "data" / "saved_fits"
 
 
-def saved_before(name: str) -> SavedFit:
-    return load_fit(FITS / f"{name}.safetensors")
+def saved_before(name: str) -> FitResult:
+    return load(FITS / f"{name}.safetensors")
 
 
 def bumps(seed: int, spacing: tuple[float, float, float] | None = (0.5, 0.2, 0.2)) -> Stack:
@@ -60,33 +61,30 @@ def test_an_old_fit_is_as_good_as_it_was(
     name: str, seeds: tuple[int, ...], spacing: tuple[float, float, float] | None
 ) -> None:
     saved = saved_before(name)
-    assert saved.report is not None
-    reports = [saved.report, *saved.report.get("other_channels", [])]
-    assert len(saved.channels) == len(reports) == len(seeds)
-    for field, report, seed in zip(saved.channels, reports, seeds, strict=True):
+    assert len(saved.fields) == len(saved.reports) == len(seeds)
+    for field, report, seed in zip(saved.fields, saved.reports, seeds, strict=True):
         stack = bumps(seed, spacing)
         rendered = field.voxelise(stack.shape, stack.spacing).numpy()
         found = psnr(stack.voxels, rendered, stack.value_range)
-        assert found == pytest.approx(report["voxel_psnr"], abs=1e-3)
+        assert found == pytest.approx(report.voxel_psnr, abs=1e-3)
 
 
 def test_the_numbers_of_an_old_fit_are_what_was_saved() -> None:
     saved = saved_before("one_channel")
-    assert (saved.stack, saved.shape, saved.unit) == ("bumps", (6, 14, 12), "micrometer")
-    assert saved.spacing == (0.5, 0.2, 0.2)
+    assert saved.stack == StackFacts("bumps", (6, 14, 12), (0.5, 0.2, 0.2))
     assert len(saved.field) == 6
     np.testing.assert_allclose(saved.field.means[0], [1.3557144, 2.3439600, 0.6030344], rtol=1e-6)
     assert saved.history["iteration"] == [10]
 
     in_pixels = saved_before("along_the_axes")
-    assert (in_pixels.stack, in_pixels.unit) == ("bumps µ", "pixel")
-    assert in_pixels.place == {"channel": 1, "time": 3}
+    assert (in_pixels.stack.name, in_pixels.stack.unit) == ("bumps µ", "pixel")
+    assert in_pixels.stack.place == {"channel": 1, "time": 3}
     assert in_pixels.field.background == 99.5
     assert not in_pixels.field.full_covariance
 
 
 def test_the_settings_of_an_old_fit_are_those_that_ran() -> None:
-    settings = FitSettings.from_dict(saved_before("along_the_axes").settings)
+    settings = saved_before("along_the_axes").settings
     assert settings == FitSettings(
         gaussians=6,
         iterations=12,
@@ -102,39 +100,37 @@ def test_the_settings_of_an_old_fit_are_those_that_ran() -> None:
 
 def test_an_old_fit_that_was_cancelled_goes_on_from_where_it_stood() -> None:
     saved = saved_before("one_channel")
-    assert saved.report is not None
-    fit = Fit(bumps(1), FitSettings.from_dict(saved.settings))
-    fit.restore(saved.state, saved.history, saved.channels)
+    fit = Fit(bumps(1), saved.settings)
+    fit.restore(saved)
 
     snapshots = list(fit)
 
-    assert snapshots[0].iteration == saved.report["iterations"] == 13
+    assert snapshots[0].iteration == saved.report.iterations == 13
     np.testing.assert_allclose(snapshots[0].field.means, saved.field.means, rtol=1e-5)
     assert (fit.state, snapshots[-1].iteration) == (FitState.FINISHED, 25)
-    assert fit.result().report.voxel_psnr > saved.report["voxel_psnr"]
+    assert fit.result().report.voxel_psnr > saved.report.voxel_psnr
 
 
 def test_an_old_fit_of_two_channels_goes_on_from_where_it_stood() -> None:
     """Its state was one of version 2: a whole state for each channel."""
     saved = saved_before("two_channels")
-    settings = replace(FitSettings.from_dict(saved.settings), iterations=40)
+    settings = replace(saved.settings, iterations=40)
     stacks = (bumps(1), bumps(2))
     assert {"means", "1.means", "words", "1.words"} <= set(saved.state)
     fit = Fit(stacks, settings)
-    fit.restore(saved.state, saved.history, saved.channels)
+    fit.restore(saved)
 
     begin = next(iter(fit))
-    for found, known in zip(fit._begun().fields, saved.channels, strict=True):
+    for found, known in zip(fit.snapshot().fields, saved.fields, strict=True):
         np.testing.assert_allclose(found.means, known.means, rtol=1e-5)
         np.testing.assert_allclose(found.amplitudes, known.amplitudes, rtol=1e-5)
         assert found.background == pytest.approx(known.background, rel=1e-6)
 
     again = Fit(stacks, settings)
-    again.restore(saved.state, saved.history, saved.channels)
+    again.restore(saved)
     snapshots = list(again)
-    assert saved.report is not None
-    assert begin.iteration == saved.report["iterations"] < snapshots[-1].iteration == 40
-    for field, known, stack in zip(again._begun().fields, saved.channels, stacks, strict=True):
+    assert begin.iteration == saved.report.iterations < snapshots[-1].iteration == 40
+    for field, known, stack in zip(again.snapshot().fields, saved.fields, stacks, strict=True):
         after, before = (
             psnr(stack.voxels, f.voxelise(stack.shape, stack.spacing).numpy(), stack.value_range)
             for f in (field, known)

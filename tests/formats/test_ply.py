@@ -12,9 +12,9 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from napari_gaussfit.errors import FormatError
-from napari_gaussfit.formats.ply import read_ply, write_ply
+from napari_gaussfit.fitting.result import FitResult, load
 from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.model.result import SavedFit
+from napari_gaussfit.stacks.facts import StackFacts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,9 +32,9 @@ SPLATTING_ORDER = [
 
 
 @pytest.fixture
-def path(tmp_path: Path, saved: SavedFit) -> Path:
+def path(tmp_path: Path, saved: FitResult) -> Path:
     target = tmp_path / "field.ply"
-    write_ply(target, saved)
+    saved.export(target)
     return target
 
 
@@ -78,7 +78,7 @@ def test_the_properties_are_those_of_splatting_in_their_order(path: Path) -> Non
     assert {str(one.val_dtype) for one in vertices.properties} == {"f4"}
 
 
-def test_a_splatting_program_reads_the_same_gaussians(path: Path, saved: SavedFit) -> None:
+def test_a_splatting_program_reads_the_same_gaussians(path: Path, saved: FitResult) -> None:
     scene = splatting_reader(path)
     half = rotation_matrices(scene["rotation"]) * scene["scaling"][:, None, :]
     in_xyz = half @ half.transpose(0, 2, 1)
@@ -98,10 +98,9 @@ def test_the_file_says_that_it_is_for_interchange(path: Path) -> None:
     assert any("interchange" in one and "not made to be alpha-blended" in one for one in comments)
 
 
-def test_a_field_loses_nothing_beyond_float32(path: Path, saved: SavedFit) -> None:
-    again = read_ply(path)
-    for name in ("stack", "shape", "spacing", "unit"):
-        assert getattr(again, name) == getattr(saved, name), name
+def test_a_field_loses_nothing_beyond_float32(path: Path, saved: FitResult) -> None:
+    again = load(path)
+    assert again.stack == saved.stack
     assert again.field.background == saved.field.background
     assert torch.equal(again.field.means, saved.field.means)
     assert torch.equal(again.field.amplitudes, saved.field.amplitudes)
@@ -113,22 +112,22 @@ def test_a_field_loses_nothing_beyond_float32(path: Path, saved: SavedFit) -> No
     assert off < 16 * 2.0**-23, f"a covariance is off by {off:.1e} of itself"
 
 
-def test_dark_and_negative_gaussians_come_back_too(tmp_path: Path, saved: SavedFit) -> None:
+def test_dark_and_negative_gaussians_come_back_too(tmp_path: Path, saved: FitResult) -> None:
     amplitudes = saved.field.amplitudes.clone()
     amplitudes[:3] = torch.tensor([0.0, -5.0, 1e-9])
-    dim = replace(saved, field=replace(saved.field, amplitudes=amplitudes))
-    write_ply(tmp_path / "dim.ply", dim)
-    assert torch.equal(read_ply(tmp_path / "dim.ply").field.amplitudes, amplitudes)
+    dim = replace(saved, fields=(replace(saved.field, amplitudes=amplitudes),))
+    dim.export(tmp_path / "dim.ply")
+    assert torch.equal(load(tmp_path / "dim.ply").field.amplitudes, amplitudes)
     assert np.isfinite(splatting_reader(tmp_path / "dim.ply")["opacity"]).all()
 
 
-def test_an_empty_field_and_one_in_training_are_written(tmp_path: Path, saved: SavedFit) -> None:
-    empty = replace(saved, field=saved.field.select(torch.arange(0)))
-    write_ply(tmp_path / "empty.ply", empty)
-    assert len(read_ply(tmp_path / "empty.ply").field) == 0
+def test_an_empty_field_and_one_in_training_are_written(tmp_path: Path, saved: FitResult) -> None:
+    empty = replace(saved, fields=(saved.field.select(torch.arange(0)),))
+    empty.export(tmp_path / "empty.ply")
+    assert len(load(tmp_path / "empty.ply").field) == 0
     trained = replace(saved.field, means=saved.field.means.clone().requires_grad_())
-    write_ply(tmp_path / "trained.ply", replace(saved, field=trained))
-    assert len(read_ply(tmp_path / "trained.ply").field) == len(saved.field)
+    replace(saved, fields=(trained,)).export(tmp_path / "trained.ply")
+    assert len(load(tmp_path / "trained.ply").field) == len(saved.field)
 
 
 def test_a_scene_of_another_program_is_read_in_pixels(tmp_path: Path) -> None:
@@ -140,8 +139,8 @@ def test_a_scene_of_another_program_is_read_in_pixels(tmp_path: Path) -> None:
     rows["rot_0"], rows["rot_3"] = np.sqrt(2), np.sqrt(2)
     path = tmp_path / "scene.ply"
     PlyData([PlyElement.describe(rows, "vertex")]).write(path)
-    fit = read_ply(path)
-    assert (fit.unit, fit.spacing, fit.shape, fit.stack) == ("pixel", (1, 1, 1), (6, 4, 8), "scene")
+    fit = load(path)
+    assert fit.stack == StackFacts("scene", (6, 4, 8), (1, 1, 1), "pixel")
     assert fit.field.background == 0
     np.testing.assert_allclose(fit.field.means, [[4.5, 2, 7], [0, 3, 1]])
     np.testing.assert_allclose(fit.field.amplitudes, [0.5, 0.75], rtol=1e-6)
@@ -166,9 +165,9 @@ def test_a_scene_about_the_origin_comes_in_a_stack_that_holds_all_of_it(
     tmp_path: Path, lowest: float
 ) -> None:
     centres = centred_scene(tmp_path / "scene.ply", lowest)
-    fit = read_ply(tmp_path / "scene.ply")
+    fit = load(tmp_path / "scene.ply")
     means = fit.field.means.double().numpy()
-    lower, upper = fit.box
+    lower, upper = fit.stack.box
     assert (lower <= means).all()
     assert (means <= upper).all()
     moved = means - centres
@@ -176,27 +175,27 @@ def test_a_scene_about_the_origin_comes_in_a_stack_that_holds_all_of_it(
     [note] = fit.notes
     by = " x ".join(f"{n:.0f}" for n in moved[0])
     assert f"all were moved by {by}" in note
-    assert max(fit.shape) <= 11, "the stack is no larger than what it holds"
+    assert max(fit.stack.shape) <= 11, "the stack is no larger than what it holds"
 
 
 def test_every_gaussian_of_a_scene_about_the_origin_is_rendered(tmp_path: Path) -> None:
     centred_scene(tmp_path / "scene.ply", -4.6)
-    fit = read_ply(tmp_path / "scene.ply")
-    volume = fit.field.voxelise(fit.shape, fit.spacing).numpy()
+    fit = load(tmp_path / "scene.ply")
+    volume = fit.field.voxelise(fit.stack.shape, fit.stack.spacing).numpy()
     total = float(fit.field.integrated_intensities().sum())
     assert volume.sum() > 0.7 * total, "the rest lies beyond the stack's sides"
 
 
-def test_a_unit_is_read_in_any_spelling(path: Path, saved: SavedFit) -> None:
+def test_a_unit_is_read_in_any_spelling(path: Path, saved: FitResult) -> None:
     path.write_bytes(path.read_bytes().replace(b'"unit": "micrometer"', b'"unit": "um"'))
-    again = read_ply(path)
-    assert (again.unit, again.spacing) == ("micrometer", saved.spacing)
+    again = load(path)
+    assert (again.stack.unit, again.stack.spacing) == ("micrometer", saved.stack.spacing)
     assert torch.equal(again.field.means, saved.field.means)
 
 
 def refusal(path: Path) -> str:
     with pytest.raises(FormatError) as error:
-        read_ply(path)
+        load(path)
     text = str(error.value)
     assert "\n" not in text, "an error is one line"
     assert text.startswith(f"{path}: "), "an error begins with the file"
@@ -244,7 +243,7 @@ def test_a_newer_file_asks_for_a_newer_program(path: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_old_file(
-    path: Path, saved: SavedFit, monkeypatch: pytest.MonkeyPatch
+    path: Path, saved: FitResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = path.read_bytes()
 
@@ -253,19 +252,19 @@ def test_a_failed_write_leaves_the_old_file(
 
     monkeypatch.setattr(PlyData, "write", fill_the_disk)
     with pytest.raises(OSError, match="there is no room for it"):
-        write_ply(path, replace(saved, field=GaussianField.from_covariances([], [], [])))
+        replace(saved, fields=(GaussianField.from_covariances([], [], []),)).export(path)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_channels_have_properties_of_their_own_and_are_red_green_and_blue(
-    tmp_path: Path, in_channels: SavedFit
+    tmp_path: Path, in_channels: FitResult
 ) -> None:
     path = tmp_path / "field.ply"
-    write_ply(path, in_channels)
+    in_channels.export(path)
     vertices = PlyData.read(path)["vertex"]
     scene = splatting_reader(path)
-    for n, channel in enumerate(in_channels.channels):
+    for n, channel in enumerate(in_channels.fields):
         amplitudes = channel.amplitudes.numpy()
         np.testing.assert_array_equal(vertices[f"amplitude_{n}"], amplitudes)
         expected = 0.99 * amplitudes / amplitudes.max()
@@ -287,26 +286,26 @@ def test_channels_have_properties_of_their_own_and_are_red_green_and_blue(
     ],
 )
 def test_metadata_that_hold_anything_else_are_refused_by_their_name(
-    changed: dict[str, object], said: str, saved: SavedFit, tmp_path: Path
+    changed: dict[str, object], said: str, saved: FitResult, tmp_path: Path
 ) -> None:
     path = tmp_path / "fit.ply"
-    write_ply(path, saved)
+    saved.export(path)
     ply = PlyData.read(str(path), mmap=False)
     [notice, line] = ply.comments
     mark, _, text = line.partition(" ")
     comments = [notice, f"{mark} {json.dumps(json.loads(text) | changed)}"]
     PlyData(list(ply.elements), byte_order="<", comments=comments).write(str(path))
     with pytest.raises(FormatError) as error:
-        read_ply(path)
+        load(path)
     assert str(error.value).startswith(f"{path}: ")
     assert said in str(error.value)
 
 
-def test_a_centre_astronomically_far_is_refused(saved: SavedFit, tmp_path: Path) -> None:
+def test_a_centre_astronomically_far_is_refused(saved: FitResult, tmp_path: Path) -> None:
     path = tmp_path / "fit.ply"
-    write_ply(path, saved)
+    saved.export(path)
     ply = PlyData.read(str(path), mmap=False)
     ply["vertex"].data["x"][3] = 3e38
     ply.write(str(path))
     with pytest.raises(FormatError, match="Gaussian 3 of 40"):
-        read_ply(path)
+        load(path)

@@ -17,13 +17,18 @@ from napari_gaussfit.jobs.messages import Message, receive, send
 from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
-from saved_fits import some_field
+from saved_fits import some_field, some_fit
 
 if TYPE_CHECKING:
     from napari_gaussfit.model.field import GaussianField
 
 VOXELS = np.random.default_rng(0).integers(0, 900, (4, 6, 5), np.uint16)
-STACK = Stack.from_array(VOXELS, spacing=(0.5, 0.2, 0.1), name="cells µ")
+STACK = replace(
+    Stack.from_array(VOXELS, spacing=(0.5, 0.2, 0.1), name="cells µ"),
+    channel=1,
+    time=4,
+    origin=(3.0, 2.0, 1.0),
+)
 
 
 def sent(message: Message) -> Message:
@@ -59,9 +64,12 @@ def assert_same_field(found: GaussianField, wanted: GaussianField) -> None:
     ],
     ids=["of any orientation", "in pixels", "along the axes"],
 )
-def test_a_field_arrives(field: GaussianField) -> None:
-    message = Message("field", {"field": encoding.field_words(field)}, encoding.field_arrays(field))
-    assert_same_field(encoding.field_from(sent(message)), field)
+def test_the_gaussians_of_each_channel_arrive(field: GaussianField) -> None:
+    channels = (field, replace(field, background=3.0))
+    words = {"fields": encoding.fields_words(channels)}
+    message = Message("fields", words, encoding.fields_arrays(channels))
+    for found, expected in zip(encoding.fields_from(sent(message)), channels, strict=True):
+        assert_same_field(found, expected)
 
 
 @pytest.mark.parametrize("start", [None, some_field(6)], ids=["anew", "from others"])
@@ -74,8 +82,7 @@ def test_a_task_arrives(start: GaussianField | None, points: np.ndarray | None) 
 
     np.testing.assert_array_equal(found.stack.voxels, VOXELS)
     assert found.stack.voxels.dtype == VOXELS.dtype
-    for name in ("spacing", "unit", "name"):
-        assert getattr(found.stack, name) == getattr(STACK, name)
+    assert found.stack.facts == STACK.facts
     assert (found.settings, found.view) == (settings, task.view)
     assert (found.start is None, found.points is None) == (start is None, points is None)
     if start is not None and found.start is not None:
@@ -87,14 +94,32 @@ def test_a_task_arrives(start: GaussianField | None, points: np.ndarray | None) 
 @pytest.mark.parametrize("reason", [None, *FinishReason])
 def test_a_snapshot_arrives_with_what_is_new_of_the_history(reason: FinishReason | None) -> None:
     state = FitState.FINISHED if reason else FitState.RUNNING
-    snapshot = Snapshot(state, 30, 700, 1.5, 33.25, some_field(4), 0.1, 31.5, 32.5, 33.5, reason)
+    snapshot = Snapshot(state, 30, 700, 1.5, 33.25, (some_field(4),), 0.1, 31.5, 32.5, 33.5, reason)
     history = {key: [1.0, 2.0, 3.0] for key in HISTORY_KEYS}
 
     found, rows = encoding.snapshot_from(sent(encoding.snapshot_message(snapshot, history, 2)))
 
     assert_same_field(found.field, snapshot.field)
-    assert_same(replace(found, field=None), replace(snapshot, field=None))
+    assert_same(replace(found, fields=()), replace(snapshot, fields=()))
     assert rows == {key: [3.0] for key in HISTORY_KEYS}
+
+
+@pytest.mark.parametrize("settings", [None, FitSettings(gaussians=9, background=3.5)])
+def test_a_record_arrives_without_the_state_that_it_would_go_on_from(
+    settings: FitSettings | None,
+) -> None:
+    result = replace(
+        some_fit(4), settings=settings, history={"loss": [2.0, 1.0]}, notes=("a note",)
+    )
+    second = replace(result.field, background=3.0)
+    result = replace(result, fields=(result.field, second), reports=result.reports * 2)
+
+    found = encoding.result_from(sent(encoding.result_message(result)))
+
+    for one, expected in zip(found.fields, result.fields, strict=True):
+        assert_same_field(one, expected)
+    assert result.state
+    assert_same(replace(found, fields=result.fields), replace(result, state={}))
 
 
 def test_projections_arrive() -> None:

@@ -81,8 +81,12 @@ def test_a_job_runs_to_its_end_and_reports(kind: Jobs, small_beads: Phantom) -> 
     assert (news.snapshot.state, news.snapshot.iteration) == (FitState.FINISHED, 30)
     assert len(news.snapshot.field) == 20
     assert news.history["iteration"] == [10, 20, 30]
-    assert news.report is not None
-    assert news.report["iterations"] == 30
+    assert news.result is not None
+    assert news.result.report.iterations == 30
+    assert news.result.stack == small_beads.stack.facts
+    assert news.result.settings == FitSettings(gaussians=20, iterations=30)
+    assert news.result.history == news.history
+    assert not news.result.state, "a window goes on from Gaussians"
     assert news.mips is not None
     assert news.mips.data.shape == news.mips.fit.shape == (40, 40)
 
@@ -119,6 +123,23 @@ def test_a_job_pauses_goes_on_and_stops_within_a_second(kind: Jobs, small_beads:
     assert time.monotonic() - asked < run.patience()
     assert job.news.snapshot.state is FitState.CANCELLED
     assert run.error == ""
+
+
+@KINDS
+def test_a_fit_that_is_stopped_when_it_has_done_its_steps_still_reports(
+    kind: Jobs, small_beads: Phantom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_gaussfit.jobs.process.STOP_GRACE", 0.0)
+    run = Run(kind(FitTask(small_beads.stack, FitSettings(gaussians=20, iterations=30))))
+    job = run.job
+    run.wait_for(lambda: job.news.snapshot and job.news.snapshot.state is FitState.FINISHED)
+    job.cancel()
+    run.join()
+
+    assert run.error == ""
+    assert job.news.snapshot.state is FitState.FINISHED
+    assert job.news.result is not None
+    assert job.news.result.report.iterations == 30
 
 
 def test_a_job_goes_on_from_given_gaussians(small_beads: Phantom) -> None:

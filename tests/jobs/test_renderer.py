@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from napari_gaussfit.errors import FitError
-from napari_gaussfit.formats import registry
 from napari_gaussfit.jobs import renderer as rendering
 from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.jobs.pictures import MipDrawer, ViewChoice
@@ -41,7 +40,8 @@ def test_another_process_draws_what_this_one_draws(small_beads: Phantom) -> None
 
 def test_another_process_renders_what_this_one_renders() -> None:
     fit = some_fit()
-    np.testing.assert_allclose(rendered(fit), registry.rendered(fit), rtol=1e-4)
+    found = rendered(fit.fields, fit.stack)
+    np.testing.assert_allclose(found, fit.voxelise(), rtol=1e-4)
 
 
 def test_the_device_is_said_in_words() -> None:

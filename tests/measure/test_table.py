@@ -45,7 +45,7 @@ def test_each_number_stands_beside_its_standard_deviation() -> None:
 def test_channels_have_error_bars_of_their_own() -> None:
     found = measured(2)
     fields = [GaussianField.from_numpy(gaussians) for gaussians in found.gaussians]
-    table = measurements(fields[0], (1.0, 1.0, 1.0), fields[1:], found)
+    table = measurements(fields, (1.0, 1.0, 1.0), found)
     for n in range(2):
         np.testing.assert_array_equal(
             table[f"sd_amplitude_{n}"], np.sqrt(found.covariances[:, 9 + n, 9 + n])

@@ -103,16 +103,14 @@ class Blocked:
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocked())
 import numpy as np
-from napari_gaussfit import GaussianField, Stack
-from napari_gaussfit.formats.registry import read_fit, write_fit
-from napari_gaussfit.model.result import SavedFit
+from napari_gaussfit import FitResult, GaussianField, Stack, load
 folder = Path(sys.argv[1])
 field = GaussianField.from_covariances([[1, 2, 3]], [[[4, 1, 0], [1, 3, 0], [0, 0, 2]]], [5.0])
-saved = SavedFit(field, "spot", (9, 9, 9), (1.0, 1.0, 1.0), "micrometer")
-stack = Stack(np.zeros((9, 9, 9)), saved.spacing, saved.unit, saved.stack)
+stack = Stack(np.zeros((9, 9, 9)), (1.0, 1.0, 1.0), "micrometer", "spot")
+saved = FitResult((field,), stack.facts)
 for suffix in (".safetensors", ".ply", ".csv"):
-    write_fit(folder / f"fit{suffix}", saved)
-    fwhm = read_fit(folder / f"fit{suffix}", stack).field.numpy().fwhm()
+    saved.export(folder / f"fit{suffix}")
+    fwhm = load(folder / f"fit{suffix}", stack).field.numpy().fwhm()
     np.testing.assert_allclose(fwhm, field.numpy().fwhm(), rtol=1e-5)
 print("done")
 """

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_gaussfit.fitting.fit import FitResult, fit
+from napari_gaussfit.fitting.fit import fit
+from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.fitting.snapshot import HISTORY_KEYS
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.plots.history import MOST_POINTS, PANELS, draw_gaussians, draw_history

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_gaussfit.fitting.fit import FitResult, fit
+from napari_gaussfit.fitting.fit import fit
+from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.plots.projections import comparisons, draw_projections, scale_bar_length
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.synthetic.phantoms import beads
@@ -19,28 +20,31 @@ if TYPE_CHECKING:
 SETTINGS = FitSettings(gaussians=20, iterations=10, views=8, held_out=4)
 
 
+STACK = beads(count=4, shape=(12, 40, 56), spacing=(0.4, 0.1, 0.1)).stack
+
+
 @pytest.fixture(scope="module")
 def result() -> FitResult:
-    return fit(beads(count=4, shape=(12, 40, 56), spacing=(0.4, 0.1, 0.1)).stack, SETTINGS)
+    return fit(STACK, SETTINGS)
 
 
 @pytest.fixture(scope="module")
 def figure(result: FitResult) -> Figure:
-    drawn = draw_projections(result, SETTINGS)
+    drawn = draw_projections(result, STACK)
     drawn.canvas.draw()
     return drawn
 
 
 def test_three_axis_views_and_two_held_out_ones_are_compared(result: FitResult) -> None:
-    titles = [row.title for row in comparisons(result, SETTINGS)]
+    titles = [row.title for row in comparisons(result, STACK)]
     assert titles[:3] == ["along z", "along y", "along x"]
     assert len(titles) == len(set(titles)) == 5
     assert all(title.startswith("held out: azimuth") for title in titles[3:])
 
 
 def test_each_view_has_its_psnr_over_the_pixels_that_see_the_stack(result: FitResult) -> None:
-    low, high = result.stack.value_range
-    for row in comparisons(result, SETTINGS):
+    low, high = STACK.value_range
+    for row in comparisons(result, STACK):
         error = np.nanmean(np.square((row.data - row.fit).astype(np.float64)))
         assert row.psnr == pytest.approx(10 * np.log10((high - low) ** 2 / error), abs=1e-3)
 
@@ -55,7 +59,7 @@ def test_lengths_are_true_to_scale_in_both_directions(figure: Figure) -> None:
 
 
 def test_the_side_of_an_anisotropic_stack_has_its_real_proportions(result: FitResult) -> None:
-    along_y = comparisons(result, SETTINGS)[1]
+    along_y = comparisons(result, STACK)[1]
     assert along_y.data.shape == (12, 56)
     assert along_y.size == pytest.approx((4.8, 5.6))
 

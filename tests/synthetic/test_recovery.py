@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_gaussfit.fitting.fit import FitResult, fit
+from napari_gaussfit.fitting.fit import fit
+from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.synthetic.phantoms import Phantom, separated
 from napari_gaussfit.synthetic.recovery import errors_of, errors_under_noise

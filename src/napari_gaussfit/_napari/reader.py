@@ -137,15 +137,16 @@ def open_fit(path: str | Sequence[str]) -> list[LayerData]:
     from napari_gaussfit._napari.layers.gaussians import points_layer, surface_layer, vectors_layer
     from napari_gaussfit._napari.layers.pictures import FAINTEST
     from napari_gaussfit._napari.layers.placement import Placement
-    from napari_gaussfit.formats.registry import read_fit
+    from napari_gaussfit.fitting.result import load
 
-    fit = read_fit(str(path))
+    fit = load(str(path))
     for note in fit.notes:
         show_info(f"{path}: {note}")
-    placement = Placement.of_stack(fit.spacing, fit.unit, fit.origin)
-    centres = points_layer(fit, placement, name=f"{fit.stack} centres")
-    axes = vectors_layer(fit.field, placement, name=f"{fit.stack} axes")
-    title = f"{fit.stack} ellipsoids"
+    stack = fit.stack
+    placement = Placement.of_stack(stack.spacing, stack.unit, stack.origin)
+    centres = points_layer(fit, placement, name=f"{stack.name} centres")
+    axes = vectors_layer(fit.field, placement, name=f"{stack.name} axes")
+    title = f"{stack.name} ellipsoids"
     surface = surface_layer(fit.field, placement, name=title, faintest=FAINTEST)
     for _, keywords, _ in (axes, surface):
         keywords["visible"] = False

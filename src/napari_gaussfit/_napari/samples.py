@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from napari_gaussfit._napari.layers.gaussians import points_layer
 from napari_gaussfit._napari.layers.placement import Placement
+from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.jobs.renderer import sample
-from napari_gaussfit.model.result import SavedFit
 
 if TYPE_CHECKING:
     from napari_gaussfit._napari.layers.gaussians import LayerData
@@ -34,7 +34,7 @@ def _layers(name: str) -> list[LayerData]:
     """Return the stack as an Image, and the Gaussians that it was made of as hidden Points."""
     stack, field = sample(name)
     placement = Placement.of_stack(stack.spacing, stack.unit)
-    truth = SavedFit.of(field, stack)
+    truth = FitResult((field,), stack.facts)
     points, keywords, kind = points_layer(truth, placement, name=f"{name} truth")
     image = {"name": name, **placement.keywords()}
     return [(stack.voxels, image, "image"), (points, {**keywords, "visible": False}, kind)]

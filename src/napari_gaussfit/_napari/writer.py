@@ -11,7 +11,7 @@ from napari_gaussfit.errors import FitError, SettingsError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_gaussfit.model.result import SavedFit
+    from napari_gaussfit.fitting.result import FitResult
 
 __all__ = ["save_fit_as", "write_fit"]
 
@@ -39,7 +39,7 @@ def write_fit(path: str, data: NDArray[Any], keywords: dict[str, Any]) -> list[s
     return [path]
 
 
-def save_fit_as(path: str, fit: SavedFit) -> None:
+def save_fit_as(path: str, fit: FitResult) -> None:
     """Write a fit in the format of a path's suffix; volumes are rendered in another process.
 
     Raises
@@ -53,12 +53,12 @@ def save_fit_as(path: str, fit: SavedFit) -> None:
     from napari_gaussfit.jobs.renderer import rendered
 
     if Path(path).suffix.lower() in registry.VOLUME_SUFFIXES:
-        registry.write_volume(path, rendered(fit), fit)
+        registry.write_volume(path, rendered(fit.fields, fit.stack), fit.stack)
     else:
-        registry.write_fit(path, fit)
+        fit.export(path)
 
 
-def _fit_of(data: NDArray[Any], keywords: dict[str, Any]) -> SavedFit:
+def _fit_of(data: NDArray[Any], keywords: dict[str, Any]) -> FitResult:
     try:
         return fit_of_points(data, keywords)
     except SettingsError as error:

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.cli.folder import FitFolder
     from napari_gaussfit.fitting.fit import Fit
+    from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.model.camera import Camera
     from napari_gaussfit.model.field import GaussianField
-    from napari_gaussfit.model.result import SavedFit, StackBox
+    from napari_gaussfit.stacks.facts import StackFacts
     from napari_gaussfit.stacks.stack import Stack
 
     Points = NDArray[np.float64] | None
@@ -240,9 +241,10 @@ def _opened(arguments: argparse.Namespace, path: Path) -> tuple[Stack, ...]:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    from napari_gaussfit.cli.folder import OUTPUTS, FitFolder, checked_folder, fit_path, holds_fit
+    from napari_gaussfit.cli.folder import OUTPUTS, FitFolder, checked_folder, holds_fit
     from napari_gaussfit.cli.overwriting import refuse_to_replace
     from napari_gaussfit.fitting.fit import Fit
+    from napari_gaussfit.formats.registry import fit_path
 
     given = {name: value for name in SETTINGS if (value := getattr(arguments, name)) is not None}
     if "refine" in given:
@@ -269,7 +271,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     for note in dict.fromkeys(note for stack in stacks for note in stack.notes):
         _note(note)
     points = _points(arguments.points, stacks[0])
-    folder = FitFolder(path, stacks[0], stacks[1:])
+    folder = FitFolder(path, stacks)
     if goes_on:
         return _go_on(folder, given, points)
     start = _start(refine, stacks)
@@ -292,20 +294,21 @@ def _begin(fit: Fit, folder: FitFolder, *, force: bool) -> int:
 
 def _go_on(folder: FitFolder, given: dict[str, Any], points: Points) -> int:
     """Go on with the fit in a folder, by its own settings, from its own points."""
-    from napari_gaussfit.cli.folder import is_finished, resumed_points, resumed_settings
+    from napari_gaussfit.cli.folder import check_points, is_finished, resumed_settings
     from napari_gaussfit.cli.overwriting import claimed
     from napari_gaussfit.cli.run import run
     from napari_gaussfit.fitting.fit import Fit
 
     with claimed(folder.path):
         saved = folder.saved()
-        settings, points = resumed_settings(saved, given), resumed_points(saved, points)
+        settings = resumed_settings(saved, given)
+        check_points(saved, points)
         if is_finished(saved, settings):
-            steps = (saved.report or {})["iterations"]
+            steps = saved.report.iterations
             print(f"{folder.path}: this fit is finished, after {steps} steps")
             return DONE
-        fit = Fit(folder.stacks, settings, points=points)
-        fit.restore(saved.state, saved.history, saved.channels)
+        fit = Fit(folder.stacks, settings)
+        fit.restore(saved)
         return run(fit, folder, resumed=True)
 
 
@@ -317,23 +320,21 @@ def _points(path: Path | None, stack: Stack) -> Points:
 
 def _start(path: Path | None, stacks: tuple[Stack, ...]) -> tuple[GaussianField, ...] | None:
     """Return the Gaussians of a fit of such a stack as this one."""
-    from napari_gaussfit.formats.registry import read_fit
-
     if path is None:
         return None
-    saved, stack = _note_all(read_fit(path, stacks[0])), stacks[0]
+    saved, stack = _loaded(path, stacks[0].facts), stacks[0]
     for what, found, wanted in (
-        ("shape", saved.shape, stack.shape),
-        ("spacing", saved.spacing, stack.spacing),
-        ("unit", saved.unit, stack.unit),
-        ("number of channels", len(saved.channels), len(stacks)),
+        ("shape", saved.stack.shape, stack.shape),
+        ("spacing", saved.stack.spacing, stack.spacing),
+        ("unit", saved.stack.unit, stack.unit),
+        ("number of channels", len(saved.fields), len(stacks)),
     ):
         if found != wanted:
             raise SettingsError(
                 f"--refine {path}: is the fit of a stack of {what} {found}, this one's is {wanted};"
                 " give a fit of this stack, or of one like it"
             )
-    return saved.channels
+    return saved.fields
 
 
 def _refuse_missing_device(settings: FitSettings) -> None:
@@ -353,15 +354,11 @@ def _refuse_too_large(path: Path, channels: int, position: int | None) -> None:
     refuse_what_memory_cannot_hold(str(path), (channels * depth, rows, columns), nbytes)
 
 
-def _loaded(path: Path) -> SavedFit:
-    from napari_gaussfit.cli.folder import fit_path
-    from napari_gaussfit.formats.registry import read_fit
+def _loaded(path: Path, stack: StackFacts | None = None) -> FitResult:
+    """Read a fit, and say what was assumed."""
+    from napari_gaussfit.fitting.result import load
 
-    return read_fit(fit_path(path))
-
-
-def _note_all(saved: SavedFit) -> SavedFit:
-    """Say what was assumed as a fit was read, and return it."""
+    saved = load(path, stack)
     for note in saved.notes:
         _note(note)
     return saved
@@ -369,8 +366,8 @@ def _note_all(saved: SavedFit) -> SavedFit:
 
 def _refuse_to_destroy(arguments: argparse.Namespace, stack: Path | None = None) -> None:
     """Refuse a target that exists, is what is read, or is a folder of somebody else's."""
-    from napari_gaussfit.cli.folder import fit_path
     from napari_gaussfit.cli.overwriting import refuse_to_replace
+    from napari_gaussfit.formats.registry import fit_path
     from napari_gaussfit.stacks.ome_zarr import refuse_foreign_folder
 
     read = [fit_path(arguments.fit), *([] if stack is None else [stack])]
@@ -380,8 +377,7 @@ def _refuse_to_destroy(arguments: argparse.Namespace, stack: Path | None = None)
 
 def _render(arguments: argparse.Namespace) -> int:
     from napari_gaussfit.formats.image import checked_image_path, write_image
-    from napari_gaussfit.formats.registry import VOLUME_SUFFIXES, write_fit
-    from napari_gaussfit.model.projection import render
+    from napari_gaussfit.formats.registry import VOLUME_SUFFIXES
 
     angles = arguments.azimuth is not None or arguments.elevation is not None
     if arguments.volume:
@@ -392,31 +388,31 @@ def _render(arguments: argparse.Namespace) -> int:
                 f"--volume {arguments.out}: expected a name that ends in .ome.tif or .ome.zarr"
             )
         _refuse_to_destroy(arguments)
-        write_fit(arguments.out, _note_all(_loaded(arguments.fit)))
+        _loaded(arguments.fit).export(arguments.out)
         return DONE
     if angles and arguments.view:
         raise SettingsError("--view and --azimuth, --elevation are two ways to say it; choose one")
     target = checked_image_path(arguments.out)
     _refuse_to_destroy(arguments)
-    saved = _note_all(_loaded(arguments.fit))
-    camera = _camera(arguments, saved, square=angles or target.suffix.lower() == ".png")
-    image = render(saved.field, camera, saved.box, mode=arguments.mode or "mip").numpy()
-    write_image(target, image, pixel=camera.pixel, unit=saved.unit)
+    saved = _loaded(arguments.fit)
+    camera = _camera(arguments, saved.stack, square=angles or target.suffix.lower() == ".png")
+    image = saved.render(camera, mode=arguments.mode or "mip")
+    write_image(target, image, pixel=camera.pixel, unit=saved.stack.unit)
     return DONE
 
 
-def _camera(arguments: argparse.Namespace, saved: SavedFit, *, square: bool) -> Camera:
+def _camera(arguments: argparse.Namespace, stack: StackFacts, *, square: bool) -> Camera:
     """Return the view asked for; along an axis, its pixels are the voxels' unless `square`."""
     from napari_gaussfit.model.camera import AXIS_NAMES, axis_view, orbit_view
 
-    finest = min(saved.spacing)
+    finest = min(stack.spacing)
     if arguments.azimuth is not None or arguments.elevation is not None:
         return orbit_view(
-            saved.box, arguments.azimuth or 0.0, arguments.elevation or 0.0, finest,
+            stack.box, arguments.azimuth or 0.0, arguments.elevation or 0.0, finest,
             largest_side=LARGEST_PICTURE,
         )  # fmt: skip
     axis = arguments.view or "z"
-    along = axis_view(saved.shape, saved.spacing, AXIS_NAMES.index(axis))
+    along = axis_view(stack.shape, stack.spacing, AXIS_NAMES.index(axis))
     rows, columns = along.shape
     if square:
         rows, columns = (
@@ -433,44 +429,24 @@ def _camera(arguments: argparse.Namespace, saved: SavedFit, *, square: bool) -> 
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    import numpy as np
-
-    from napari_gaussfit.cli.folder import fit_path
-    from napari_gaussfit.formats.registry import (
-        read_fit,
-        rendered,
-        write_fit,
-        write_volume,
-        writer_of,
-    )
+    from napari_gaussfit.formats.registry import writer_of
 
     writer_of(arguments.out)
     _refuse_to_destroy(arguments, arguments.stack)
     stacks = () if arguments.stack is None else _opened(arguments, arguments.stack)
-    facts = stacks[0] if stacks else _given_box(arguments)
-    saved = _note_all(read_fit(fit_path(arguments.fit), facts))
+    saved = _loaded(arguments.fit, stacks[0].facts if stacks else _given_box(arguments))
     if not arguments.residual:
-        write_fit(arguments.out, saved)
+        saved.export(arguments.out)
         return DONE
-    if len(stacks) != len(saved.channels):
-        raise SettingsError(
-            f"--residual needs the stack that was fitted, in {len(saved.channels)} channel(s), "
-            f"and has {len(stacks)}; give it too (--stack, --channel)"
-        )
-    if (stacks[0].shape, stacks[0].spacing) != (saved.shape, saved.spacing):
-        raise SettingsError(
-            f"--stack {arguments.stack} has shape {stacks[0].shape} and spacing "
-            f"{stacks[0].spacing}, that of the fit {saved.shape} and {saved.spacing}; "
-            "give that stack"
-        )
-    voxels = np.squeeze([np.asarray(stack.voxels, np.float32) for stack in stacks])
-    write_volume(arguments.out, voxels - rendered(saved), saved)
+    if not stacks:
+        raise SettingsError("--residual needs the stack that was fitted; give it too (--stack)")
+    saved.export(arguments.out, residual_of=stacks)
     return DONE
 
 
-def _given_box(arguments: argparse.Namespace) -> StackBox | None:
+def _given_box(arguments: argparse.Namespace) -> StackFacts | None:
     """Return the stack that --box and --spacing describe, for fits that do not tell theirs."""
-    from napari_gaussfit.model.result import StackBox
+    from napari_gaussfit.stacks.facts import StackFacts
 
     if arguments.box is None:
         if (arguments.spacing, arguments.channel, arguments.time) != (None, None, None):
@@ -480,7 +456,7 @@ def _given_box(arguments: argparse.Namespace) -> StackBox | None:
         return None
     if arguments.spacing is None:
         raise SettingsError("--box needs --spacing DZ DY DX too: they make the number of voxels")
-    return StackBox.of_size(arguments.fit.stem, arguments.box, arguments.spacing)
+    return StackFacts.of_size(arguments.fit.stem, arguments.box, arguments.spacing)
 
 
 def _info(arguments: argparse.Namespace) -> int:
@@ -526,7 +502,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     refuse_to_replace([folder / name for name in written], force=arguments.force)
     phantom, settings = demo.problem()
     fit = Fit(phantom.stack, settings)
-    code = _begin(fit, FitFolder(folder, phantom.stack), force=arguments.force)
+    code = _begin(fit, FitFolder(folder, (phantom.stack,)), force=arguments.force)
     if code == DONE:
         demo.compare(folder, phantom)
         demo.show(folder)

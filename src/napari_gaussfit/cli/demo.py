@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_gaussfit.cli.folder import FIT_NAME, TABLE_NAME
+from napari_gaussfit.fitting.result import load
 from napari_gaussfit.formats.csv import write_csv
-from napari_gaussfit.formats.native import load_fit
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.tiff import write_ome_tiff
 from napari_gaussfit.synthetic.phantoms import separated
@@ -44,7 +44,7 @@ def compare(folder: Path, phantom: Phantom) -> None:
         folder / STACK_NAME, stack.voxels, spacing=stack.spacing, unit=stack.unit, name=stack.name
     )
     write_csv(folder / TRUTH_NAME, phantom.truth, stack.spacing)
-    errors = errors_of(load_fit(folder / FIT_NAME).field, phantom.truth)
+    errors = errors_of(load(folder / FIT_NAME).field, phantom.truth)
     lines = (
         ("centre", errors["centre"] * 1000, "nm"),
         ("width", errors["width"] * 100, "%"),

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,19 +23,20 @@ import numpy as np
 
 from napari_gaussfit.errors import FormatError, OutOfSpaceError, OutputError, SettingsError
 from napari_gaussfit.files import replacing
+from napari_gaussfit.fitting.result import POINTS, FitResult
 from napari_gaussfit.fitting.snapshot import FitState
-from napari_gaussfit.formats.csv import write_csv
-from napari_gaussfit.formats.native import load_fit, save_fit
-from napari_gaussfit.model.result import SavedFit
+from napari_gaussfit.formats.native import save_fit
+from napari_gaussfit.formats.registry import FIT_NAME, read_fit
 from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stacks.reading import refusing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from napari_gaussfit.fitting.fit import Fit, FitResult
+    from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.stacks.stack import Stack
 
 __all__ = [
@@ -49,17 +50,15 @@ __all__ = [
     "REPORT_NAME",
     "TABLE_NAME",
     "FitFolder",
+    "check_points",
     "checked_folder",
-    "fit_path",
     "holds_fit",
     "is_finished",
     "report_of",
-    "resumed_points",
     "resumed_settings",
 ]
 
-FIT_NAME, TABLE_NAME = "fit.safetensors", "gaussians.csv"
-REPORT_NAME, PICTURE_NAME = "report.json", "projections.png"
+TABLE_NAME, REPORT_NAME, PICTURE_NAME = "gaussians.csv", "report.json", "projections.png"
 HISTORY_NAME, GAUSSIANS_NAME, NOISE_NAME = "history.png", "gaussians.png", "noise.png"
 
 OUTPUTS = (
@@ -76,9 +75,6 @@ MAY_CHANGE = ("device", "max_seconds")
 
 _DIGEST = "stack_digest"
 """The array in the saved state that tells whose fit it is."""
-
-_POINTS = "points"
-"""That of the points where it began, where there were any."""
 
 NOT_WRITTEN = "not_written"
 """What a saved report names beside its figures: files that are still to be written."""
@@ -110,24 +106,6 @@ def checked_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def fit_path(path: str | os.PathLike[str]) -> Path:
-    """Return the native file that a path means: itself, or the one in the folder that it is.
-
-    Raises
-    ------
-    FormatError
-        If it is a folder without one.
-    """
-    given = Path(path)
-    if not given.is_dir():
-        return given
-    if not holds_fit(given):
-        raise FormatError(
-            f"{given}: is a folder that holds no {FIT_NAME}; give the folder of a fit, or a file"
-        )
-    return given / FIT_NAME
-
-
 def holds_fit(path: Path) -> bool:
     """Tell whether a folder has a fit to go on from, or to replace."""
     return (path / FIT_NAME).is_file()
@@ -141,38 +119,24 @@ class FitFolder:
     ----------
     path : Path
         The folder.
-    stack : Stack
-        What is fitted.
-    others : tuple of Stack
-        Of several channels, those after the first.
+    stacks : tuple of Stack
+        The channels that are fitted.
     """
 
     path: Path
-    stack: Stack
-    others: tuple[Stack, ...] = ()
-
-    @property
-    def stacks(self) -> tuple[Stack, ...]:
-        """The stack of each channel."""
-        return self.stack, *self.others
-
-    @property
-    def place(self) -> dict[str, int]:
-        """The one channel and the time that are fitted, as far as the file has several."""
-        chosen = {"channel": None if self.others else self.stack.channel, "time": self.stack.time}
-        return {axis: index for axis, index in chosen.items() if index is not None}
+    stacks: tuple[Stack, ...]
 
     def save(
-        self, fit: Fit, report: Mapping[str, Any] | None = None, *, over_own: bool = False
+        self, result: FitResult, *, over_own: bool = False, not_written: Iterable[str] = ()
     ) -> None:
-        """Write ``fit.safetensors``, from which the fit can go on. Between two snapshots only.
+        """Write ``fit.safetensors``, from which the fit can go on.
 
         Parameters
         ----------
-        fit : Fit
-            What to save.
-        report : mapping, optional
-            Of a fit that has ended.
+        result : FitResult
+            The fit as it is now; with a report if it has ended.
+        not_written : iterable of str
+            Names of the files that the fit still lacks; the report names them.
         over_own : bool
             Whether the file that is there is an earlier state of this fit, for which no room is
             needed beside the new one.
@@ -183,24 +147,15 @@ class FitFolder:
             If it cannot be written; the file that was there is as it was, or a copy of the new one
             stays where the message says.
         """
-        state, history, field = fit.checkpoint()
-        state[_DIGEST] = self._digest
-        if fit.points is not None:
-            state[_POINTS] = np.asarray(fit.points)
-        saved = SavedFit.of(
-            field,
-            self.stack,
-            settings=fit.settings.to_dict(),
-            history=history,
-            report=None if report is None else dict(report),
-            state=state,
-            others=fit.other_fields,
-        )
+        contents = result.contents()
+        contents["state"] = {**result.state, _DIGEST: self._digest}
+        if contents["report"] is not None and not_written:
+            contents["report"][NOT_WRITTEN] = sorted(not_written)
         path = self.path / FIT_NAME
         try:
-            save_fit(path, saved)
+            save_fit(path, **contents)
         except OutOfSpaceError:
-            if not over_own or not _replaced_by_way_of_a_copy(path, saved):
+            if not over_own or not _replaced_by_way_of_a_copy(path, contents):
                 raise
 
     def forget_results(self) -> None:
@@ -220,7 +175,7 @@ class FitFolder:
             By name, why a file could not be written.
         """
         with suppress(OutputError):  # which is written once more, and then counts
-            self.save(fit, over_own=over_own)
+            self.save(fit.checkpoint(), over_own=over_own)
             over_own = True
         result = fit.result()
         return result, self.write(fit, result, over_own=over_own)
@@ -232,27 +187,23 @@ class FitFolder:
         from napari_gaussfit.plots.photon_transfer import draw_photon_transfer
         from napari_gaussfit.plots.projections import draw_projections
 
-        def fitted() -> None:
-            ended = fit.state is FitState.FINISHED
-            report = result.report.to_dict() | ({NOT_WRITTEN: sorted(failed)} if failed else {})
-            self.save(fit, report if ended else None, over_own=over_own)
-
         def noise() -> Figure:
-            voxels = self.stack.voxels
+            voxels = stack.voxels
             return draw_photon_transfer(photon_transfer(voxels), given_noise(fit.settings, voxels))
 
         failed: Failures = {}
-        spacing, unit = self.stack.spacing, self.stack.unit
+        stack, unit = self.stacks[0], result.stack.unit
+        # A fit that was stopped goes on, and so is saved without a report.
+        kept = result if fit.state is FitState.FINISHED else replace(result, reports=())
         writers: dict[str, Callable[[Path], None]] = {
-            TABLE_NAME: lambda path: write_csv(
-                path, result.field, spacing, result.others, self.place
-            ),
-            REPORT_NAME: lambda path: _write_json(path, report_of(result, fit.settings)),
-            PICTURE_NAME: lambda path: _draw(path, draw_projections(result, fit.settings)),
+            TABLE_NAME: result.export,
+            REPORT_NAME: lambda path: _write_json(path, report_of(result)),
+            PICTURE_NAME: lambda path: _draw(path, draw_projections(result, stack)),
             HISTORY_NAME: lambda path: _draw(path, draw_history(result.history, unit)),
             GAUSSIANS_NAME: lambda path: _draw(path, draw_gaussians(result.field)),
             NOISE_NAME: lambda path: _draw(path, noise()),
-            FIT_NAME: lambda _: fitted(),  # last, since it tells of the others
+            # Last, since it tells of the others.
+            FIT_NAME: lambda _: self.save(kept, over_own=over_own, not_written=failed),
         }
         for name, write in writers.items():
             try:
@@ -269,8 +220,8 @@ class FitFolder:
             digest.update(stack.voxels.tobytes())
         return np.frombuffer(digest.digest(), np.uint8)
 
-    def saved(self) -> SavedFit:
-        """Return the fit in the folder.
+    def saved(self) -> FitResult:
+        """Return the fit in the folder, without a report as long as files are still to be written.
 
         Raises
         ------
@@ -278,12 +229,13 @@ class FitFolder:
             If it cannot be read, or is the fit of another stack.
         """
         path = self.path / FIT_NAME
-        saved, stack = load_fit(path), self.stack
-        for what, found, given in (
-            ("shape", saved.shape, stack.shape),
-            ("spacing", saved.spacing, stack.spacing),
-            ("unit", saved.unit, stack.unit),
-        ):
+        contents = read_fit(path)
+        if (contents["report"] or {}).get(NOT_WRITTEN):
+            contents["report"] = None
+        with refusing(path, "a fit"):
+            saved = FitResult.from_contents(contents)
+        for what in ("shape", "spacing", "unit"):
+            found, given = getattr(saved.stack, what), getattr(self.stacks[0], what)
             if found != given:
                 raise FormatError(
                     f"{path}: is the fit of a stack of {what} {found}, this one's is {given}; "
@@ -293,7 +245,7 @@ class FitFolder:
             raise FormatError(f"{path}: holds no state to go on from; fit anew, without resuming")
         if not np.array_equal(saved.state[_DIGEST], self._digest):
             raise FormatError(
-                f"{path}: is the fit of other voxels, {saved.stack!r}; "
+                f"{path}: is the fit of other voxels, {saved.stack.name!r}; "
                 "give that stack (and channel, time) again, or another folder"
             )
         return saved
@@ -306,7 +258,7 @@ def _draw(path: Path, figure: Figure) -> None:
         figure.savefig(temporary)
 
 
-def _replaced_by_way_of_a_copy(path: Path, saved: SavedFit) -> bool:
+def _replaced_by_way_of_a_copy(path: Path, contents: Mapping[str, Any]) -> bool:
     """Replace a fit whose disk has no room for two; a copy stays on another disk meanwhile.
 
     Returns
@@ -324,7 +276,7 @@ def _replaced_by_way_of_a_copy(path: Path, saved: SavedFit) -> bool:
     aside = Path(tempfile.mkdtemp(prefix=KEPT_PREFIX))
     copy = aside / FIT_NAME
     try:
-        save_fit(copy, saved)
+        save_fit(copy, **contents)
         freed = shutil.disk_usage(path.parent).free + path.stat().st_size
         if freed <= copy.stat().st_size:
             raise OutOfSpaceError
@@ -333,14 +285,14 @@ def _replaced_by_way_of_a_copy(path: Path, saved: SavedFit) -> bool:
         shutil.rmtree(aside, ignore_errors=True)
         return False
     try:
-        save_fit(path, saved)
+        save_fit(path, **contents)
     except OutputError as error:
         raise OutputError(f"{error}; it is kept in {aside}") from error
     shutil.rmtree(aside, ignore_errors=True)
     return True
 
 
-def resumed_settings(saved: SavedFit, given: Mapping[str, Any]) -> FitSettings:
+def resumed_settings(saved: FitResult, given: Mapping[str, Any]) -> FitSettings:
     """Return the settings of a saved fit, those given checked against them.
 
     Raises
@@ -348,7 +300,12 @@ def resumed_settings(saved: SavedFit, given: Mapping[str, Any]) -> FitSettings:
     SettingsError
         If one that was given is another; `MAY_CHANGE` excepted.
     """
-    known = FitSettings.from_dict(saved.settings)
+    known = saved.settings
+    if known is None:
+        raise SettingsError(
+            "; ".join(saved.notes or ("the saved fit has no settings",))
+            + "; fit anew, without resuming"
+        )
     for setting in fields(FitSettings):
         name = setting.name
         was = getattr(known, name)
@@ -358,50 +315,42 @@ def resumed_settings(saved: SavedFit, given: Mapping[str, Any]) -> FitSettings:
                 "or fit anew, without resuming"
             )
     changed = {name: given[name] for name in MAY_CHANGE if name in given}
-    return FitSettings.from_dict(saved.settings | changed)
+    return replace(known, **changed)
 
 
-def resumed_points(
-    saved: SavedFit, given: NDArray[np.float64] | None
-) -> NDArray[np.float64] | None:
-    """Return the points where a saved fit began, those given checked against them.
+def check_points(saved: FitResult, given: NDArray[np.float64] | None) -> None:
+    """Check that points which are given anew are those where a saved fit began.
 
     Raises
     ------
     SettingsError
         If it began elsewhere.
     """
-    known = saved.state.get(_POINTS)
+    known = saved.state.get(POINTS)
     if given is not None and (known is None or not np.array_equal(known, given)):
         found = "no points" if known is None else f"{len(known)} points, others than these"
         raise SettingsError(
             f"points: the saved fit began at {found}; leave --points out to go on, "
             "or fit anew, without resuming"
         )
-    return known
 
 
-def is_finished(saved: SavedFit, settings: FitSettings) -> bool:
+def is_finished(saved: FitResult, settings: FitSettings) -> bool:
     """Tell whether a saved fit has done all that its settings ask for, and left all its files."""
-    if saved.report is None or saved.report.get(NOT_WRITTEN):
+    if not saved.reports:
         return False
-    seconds, iterations = saved.report.get("seconds"), saved.report.get("iterations")
-    if not (isinstance(seconds, (int, float)) and isinstance(iterations, (int, float))):
-        raise FormatError(
-            f"the saved fit of {saved.stack} has no number of seconds and steps in its report; "
-            "fit anew, without resuming"
-        )
-    limit = settings.max_seconds
-    return (limit is not None and seconds >= limit) or iterations >= settings.steps
+    limit, report = settings.max_seconds, saved.report
+    return (limit is not None and report.seconds >= limit) or report.iterations >= settings.steps
 
 
-def report_of(result: FitResult, settings: FitSettings) -> dict[str, Any]:
+def report_of(result: FitResult) -> dict[str, Any]:
     """Return what ``report.json`` holds: report (of all channels), settings and history."""
-    of_others = [report.to_dict() for report in result.other_reports]
+    report, *others = (report.to_dict() for report in result.reports)
+    contents = result.contents()
     return (
-        result.report.to_dict()
-        | ({"other_channels": of_others} if of_others else {})
-        | {"settings": settings.to_dict(), "history": result.history}
+        report
+        | ({"other_channels": others} if others else {})
+        | {"settings": contents["settings"], "history": result.history}
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from napari_gaussfit.errors import StackError
 
 if TYPE_CHECKING:
-    from napari_gaussfit.model.result import SavedFit
+    from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.stacks.stack import Stack, StackLayout
 
 __all__ = ["of_fit", "of_layout", "of_machine", "of_stack", "open_choice"]
@@ -108,26 +109,31 @@ def _lengths(lengths: tuple[float, float, float], unit: str) -> str:
     return f"{' x '.join(f'{length:g}' for length in lengths)} {unit}"
 
 
-def of_fit(saved: SavedFit) -> Lines:
+def of_fit(fit: FitResult) -> Lines:
     """Return a fit's report, or how far it has come."""
+    stack = fit.stack
     lines = [
-        ("stack", saved.stack),
-        ("shape", f"{' x '.join(map(str, saved.shape))} voxels (z, y, x)"),
-        ("spacing", f"{' x '.join(f'{d:g}' for d in saved.spacing)} {saved.unit}"),
-        ("gaussians", f"{len(saved.field):,}"),
-        ("background", ", ".join(f"{one.background:.6g}" for one in saved.channels)),
+        ("stack", stack.name),
+        ("shape", f"{' x '.join(map(str, stack.shape))} voxels (z, y, x)"),
+        ("spacing", _lengths(stack.spacing, stack.unit)),
+        ("gaussians", f"{len(fit.field):,}"),
+        ("background", ", ".join(f"{field.background:.6g}" for field in fit.fields)),
     ]
-    if saved.others:
-        lines.append(("channels", f"{len(saved.channels)}, an amplitude in each"))
-    lines += [("note", note) for note in saved.notes]
-    if not saved.settings:  # from a format that has the Gaussians alone
+    if len(fit.fields) > 1:
+        lines.append(("channels", f"{len(fit.fields)}, an amplitude in each"))
+    lines += [("note", note) for note in fit.notes]
+    if fit.settings is None:  # from a format that has the Gaussians alone
         return lines
-    if saved.report is None:
-        steps = saved.history.get("iteration") or [0]
+    if not fit.reports:
+        steps = fit.history.get("iteration") or [0]
         return [*lines, ("unfinished", f"after step {steps[-1]:.0f} or more; --resume goes on")]
     told = {name for name, _ in lines} | {"unit"}
     return lines + [
         (name, f"{value:.6g}" if isinstance(value, float) else str(value))
-        for name, value in saved.report.items()
-        if name not in told
+        for name, value in fit.report.to_dict().items()
+        if name not in told and value not in (None, "") and not _is_nan(value)
     ]
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)

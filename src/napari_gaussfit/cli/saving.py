@@ -19,7 +19,8 @@ from napari_gaussfit.errors import OutputError
 
 if TYPE_CHECKING:
     from napari_gaussfit.cli.folder import Failures, FitFolder
-    from napari_gaussfit.fitting.fit import Fit, FitResult
+    from napari_gaussfit.fitting.fit import Fit
+    from napari_gaussfit.fitting.result import FitResult
 
 __all__ = ["Saving", "rescue"]
 
@@ -50,7 +51,7 @@ class Saving:
         if time.monotonic() < self._due:
             return
         try:
-            self._folder.save(self._fit, over_own=self.own)
+            self._folder.save(self._fit.checkpoint(), over_own=self.own)
         except OutputError as error:
             if not self._failing:
                 _say(f"{error}; the fit goes on, and is saved as soon as that can be done")

@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import numpy as np
+
 from napari_gaussfit.errors import FitError, SettingsError
+from napari_gaussfit.fitting.result import POINTS, FitResult
 from napari_gaussfit.fitting.snapshot import HISTORY_KEYS, FinishReason, FitState, Snapshot
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from napari_gaussfit.fitting.convergence import Convergence
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["Fit", "FitResult", "fit"]
+__all__ = ["Fit", "fit"]
 
 T = TypeVar("T")
 
@@ -66,7 +68,7 @@ class Fit:
         What to fit; or the channels of one recording, of which each has amplitudes and a background
         of its own, and means and covariances are everybody's (`Stack.open_channels`).
     settings : FitSettings, optional
-        How.
+        Settings of the fit; the defaults if None.
     start : GaussianField or sequence of GaussianField, optional
         Gaussians to go on from, in the stack's unit and raw intensity, instead of seeds; of several
         channels, one field each. A fit that has ended goes on with ``FitSettings(refine=True)``;
@@ -100,6 +102,7 @@ class Fit:
         self._seconds = 0.0
         self._last: StepResult | None = None
         self._comparer: Comparer | None = None
+        self._result: FitResult | None = None
         self._train_psnr = self._voxel_psnr = self._held_out_psnr = float("nan")
         self._may_run = threading.Event()
         self._may_run.set()
@@ -128,57 +131,58 @@ class Fit:
         self._cancel_asked.set()
         self._may_run.set()
 
-    def restore(
-        self,
-        state: dict[str, NDArray[Any]],
-        history: dict[str, list[float]],
-        field: GaussianField | Sequence[GaussianField],
-    ) -> None:
-        """Go on from what `checkpoint` gave, as if nothing had been, when iterated next.
+    def restore(self, record: FitResult) -> None:
+        """Resume from a record; the next iteration continues bit for bit where it was made.
 
         Parameters
         ----------
-        state : dict of ndarray
-            As `checkpoint` gave it.
-        history : dict of lists
-            As `checkpoint` gave it.
-        field : GaussianField or sequence of GaussianField
-            As `checkpoint` gave it; of several channels, followed by `other_fields`.
+        record : FitResult
+            What `checkpoint` returned of a fit of the same stack and settings, or `load` of its
+            file.
 
         Raises
         ------
         FitError
-            If the fit has begun already.
+            If this fit has begun already, has another number of channels, or the record has no
+            state to go on from.
         """
         if self._state is not FitState.IDLE:
             message = f"this fit is {self._state}; only an idle one can be restored"
             raise FitError(message)
-        self._start, self._restored = _listed(field), state
-        self.history = {key: list(history.get(key, [])) for key in HISTORY_KEYS}
+        if not record.state:
+            message = "the record has no state to go on from; give its Gaussians as `start`"
+            raise FitError(f"{message}, and refine=True")
+        if len(record.fields) != len(self.stacks):
+            message = f"the record has {len(record.fields)} channels, this fit {len(self.stacks)}"
+            raise FitError(f"{message}; give the stacks that it is of")
+        self._start, self._restored = record.fields, record.state
+        self.points = record.state.get(POINTS)
+        self.history = {key: list(record.history.get(key, [])) for key in HISTORY_KEYS}
 
-    def checkpoint(self) -> tuple[dict[str, NDArray[Any]], dict[str, list[float]], GaussianField]:
-        """Return copies of all that `restore` takes. Between two snapshots only.
+    def checkpoint(self) -> FitResult:
+        """Return a record of the fit as it is now, to `restore` or save it. Between two snapshots.
+
+        Returns
+        -------
+        FitResult
+            Without reports. It shares nothing with the fit.
 
         Raises
         ------
         FitError
             If the fit has not begun.
         """
-        trainer = self._begun()
+        trainer, facts = self._begun(), self.stack.facts
         state = {name: tensor.cpu().numpy().copy() for name, tensor in trainer.state().items()}
-        history = {key: list(values) for key, values in self.history.items()}
-        return state, history, trainer.field
-
-    @property
-    def other_fields(self) -> tuple[GaussianField, ...]:
-        """Copies of the fields of all channels but the first. Between two snapshots only.
-
-        Raises
-        ------
-        FitError
-            If the fit has not begun.
-        """
-        return self._begun().other_fields
+        if self.points is not None:
+            state[POINTS] = np.asarray(self.points)
+        return FitResult(
+            trainer.fields,
+            facts if len(self.stacks) == 1 else replace(facts, channel=None),
+            self.settings,
+            {key: list(values) for key, values in self.history.items()},
+            state=state,
+        )
 
     def __iter__(self) -> Iterator[Snapshot]:
         """Run the fit, yielding a snapshot at the start, ten times a second, and at the end."""
@@ -308,7 +312,7 @@ class Fit:
             self.settings.steps,
             self._seconds,
             0.0 if self._reason else left,
-            trainer.field,
+            trainer.fields,
             self._last.loss if self._last else float("nan"),
             self._held_out_psnr,
             self._train_psnr,
@@ -329,7 +333,7 @@ class Fit:
             return None
         trainer = self._begun()
         limit = COMPARISON_SECONDS if self._state is FitState.CANCELLED else math.inf
-        return self._comparer.compare((trainer.field, *trainer.other_fields), seconds=limit)
+        return self._comparer.compare(trainer.fields, seconds=limit)
 
     def _converged(self) -> Convergence:
         """Tell by more steps, which are taken back; a fit that was cut short is not tried."""
@@ -345,13 +349,29 @@ class Fit:
         return judge(changes, self.settings, trainer.iteration)
 
     def result(self) -> FitResult:
-        """Return the field as it is now, with a full report of it.
+        """Return the record of the fit as it is now, with a full report. Between two snapshots.
+
+        Of a fit that has ended it is made once, and is the same record at every call.
+
+        Returns
+        -------
+        FitResult
+            What `checkpoint` returns, and a report of each channel.
 
         Raises
         ------
         FitError
             If the fit has not begun.
         """
+        if self._result is not None:
+            return self._result
+        result = replace(self.checkpoint(), reports=self._reports())
+        if self._reason is not None:
+            self._result = result
+        return result
+
+    def _reports(self) -> tuple[Report, ...]:
+        """Measure each channel, and whether more steps would change the fit."""
         from napari_gaussfit.measure.report import make_report
 
         trainer, convergence = self._begun(), self._converged()
@@ -368,7 +388,7 @@ class Fit:
             )
             for working, views, field in trainer.channels()
         ]
-        reports = [
+        return tuple(
             replace(
                 report,
                 converged=convergence.converged,
@@ -376,49 +396,7 @@ class Fit:
                 notes=(*trainer.notes, *report.notes),
             )
             for report in measured
-        ]
-        return FitResult(
-            trainer.field,
-            reports[0],
-            self.history,
-            self.stack,
-            trainer.other_fields,
-            tuple(reports[1:]),
         )
-
-
-@dataclass(frozen=True, eq=False)
-class FitResult:
-    """What a fit found.
-
-    Parameters
-    ----------
-    field : GaussianField
-        The Gaussians.
-    report : Report
-        How good they are.
-    history : dict of lists
-        What was recorded along the way, `HISTORY_KEYS`.
-    stack : Stack
-        What was fitted; of several channels, the first.
-    others : tuple of GaussianField
-        Of several channels, those after the first: the same means and covariances, with amplitudes
-        and a background of their own.
-    other_reports : tuple of Report
-        How good these are.
-    """
-
-    field: GaussianField
-    report: Report
-    history: dict[str, list[float]]
-    stack: Stack
-    others: tuple[GaussianField, ...] = ()
-    other_reports: tuple[Report, ...] = ()
-
-    @property
-    def channels(self) -> tuple[GaussianField, ...]:
-        """The field of each channel."""
-        return self.field, *self.others
 
 
 def fit(
@@ -428,14 +406,14 @@ def fit(
     start: GaussianField | Sequence[GaussianField] | None = None,
     points: NDArray[np.float64] | None = None,
 ) -> FitResult:
-    """Fit Gaussians to a stack and return them with a report.
+    """Fit Gaussians to a stack and return the record of the fit.
 
     Parameters
     ----------
     stack : Stack or sequence of Stack
-        What to fit; or the channels of one recording, see `Fit`.
+        The stack to fit; or the channels of one recording, see `Fit`.
     settings : FitSettings, optional
-        How.
+        Settings of the fit; the defaults if None.
     start : GaussianField or sequence of GaussianField, optional
         Gaussians to go on from.
     points : ndarray, shape [P, 3], optional
@@ -444,7 +422,7 @@ def fit(
     Returns
     -------
     FitResult
-        Field, report and history.
+        Gaussians, report and history; `FitResult.save` writes it.
 
     Examples
     --------
@@ -469,8 +447,6 @@ def _listed(given: T | Sequence[T]) -> tuple[T, ...]:
 
 def _means_and_spreads(field: GaussianField) -> list[float]:
     """Return the means of z, y, x, widths and amplitudes, then their standard deviations."""
-    import numpy as np
-
     # By numpy: torch's threads would be woken for these few numbers, and spin beside the kernels.
     means, cholesky, amplitudes = (tensor.numpy() for tensor in field.tensors)
     widths = np.exp(cholesky[:, [0, 2, 5]]).mean(1, keepdims=True)

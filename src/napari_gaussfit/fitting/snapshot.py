@@ -34,7 +34,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A fit at one moment. Anybody may hold it: it shares nothing with the fit.
+    """What is shown of a fit while it runs. Anybody may hold it: it shares nothing with the fit.
 
     Parameters
     ----------
@@ -46,10 +46,10 @@ class Snapshot:
         Time spent running, pauses not counted.
     seconds_left : float
         An estimate; NaN before the first step.
-    field : GaussianField
-        The Gaussians, in raw intensity and the stack's unit.
+    fields : tuple of GaussianField
+        The Gaussians of each channel, in raw intensity and the stack's unit.
     loss : float
-        Of the last step; NaN before the first.
+        Loss of the last step; NaN before the first step.
     held_out_psnr, train_psnr, voxel_psnr : float
         Running values in dB; NaN where not known yet.
     reason : FinishReason or None
@@ -61,12 +61,17 @@ class Snapshot:
     iterations: int
     seconds: float
     seconds_left: float
-    field: GaussianField
+    fields: tuple[GaussianField, ...]
     loss: float
     held_out_psnr: float
     train_psnr: float
     voxel_psnr: float
     reason: FinishReason | None = None
+
+    @property
+    def field(self) -> GaussianField:
+        """The Gaussians of the first channel."""
+        return self.fields[0]
 
 
 HISTORY_KEYS = (

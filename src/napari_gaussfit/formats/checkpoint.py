@@ -20,7 +20,6 @@ from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.formats.xyz import covariances_in_zyx, covariances_of
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
-from napari_gaussfit.model.result import SavedFit, StackBox
 from napari_gaussfit.stacks.reading import refusing, shown
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from torch import Tensor
 
-    from napari_gaussfit.model.result import StackFacts
+    from napari_gaussfit.stacks.facts import StackFacts
 
     Floats = NDArray[np.float64]
 
@@ -121,17 +120,17 @@ def read_checkpoint(
     box: ArrayLike | None = None,
     value_range: tuple[float, float] | None = None,
     channel: int | None = None,
-) -> SavedFit:
-    """Read a field from a checkpoint of the notebook.
+) -> tuple[tuple[GaussianField, ...], tuple[str, ...]]:
+    """Read Gaussians from a checkpoint of the notebook.
 
     Parameters
     ----------
     path : path-like
         A ``.pt`` or ``.pth`` file in one of `LAYOUTS`, plain or wrapped in a dictionary as
         ``model_state_dict`` or ``state_dict``.
-    stack : Stack
-        The stack that was fitted, onto whose box the checkpoint's is mapped; or a `StackBox`,
-        with which intensities stay in parts of an unknown range, from 0 to 1, and a note says so.
+    stack : StackFacts
+        The stack that was fitted, onto whose box the checkpoint's is mapped. Where its range of
+        intensities is not known, they stay in parts of it, from 0 to 1, and a note says so.
     box : array-like, shape [3, 2], optional
         Lower and upper end of x, y and z in the checkpoint's own lengths; what the file says
         as ``aabb`` by default, else the unit cube.
@@ -143,8 +142,10 @@ def read_checkpoint(
 
     Returns
     -------
-    SavedFit
-        Without history, report or state.
+    fields : tuple of GaussianField
+        The Gaussians of each channel.
+    notes : tuple of str
+        What was assumed.
 
     Raises
     ------
@@ -167,7 +168,8 @@ def read_checkpoint(
         raise SettingsError(f"channel={channel}: {source} has {channels}, from 0")
     spacing = np.asarray(stack.spacing)
     stretch = np.asarray(stack.shape) * spacing / extent
-    low, high = stack.value_range if value_range is None else value_range
+    known = stack.value_range if value_range is None else value_range
+    low, high = known or (0.0, 1.0)
     with refusing(source, "a checkpoint of the notebook"):
         amplitudes = layout.brightness(brightness.double()).reshape(len(means), -1)
         chosen = amplitudes if channel is None else amplitudes[:, channel : channel + 1]
@@ -178,17 +180,13 @@ def read_checkpoint(
             background=low,
             unit=stack.unit,
         )
-        first, *others = (
+        fields = tuple(
             GaussianField.from_numpy(
-                replace(gaussians, amplitudes=(high - low) * one.float().numpy())
+                replace(gaussians, amplitudes=(high - low) * brightness.float().numpy())
             )
-            for one in chosen.unbind(1)
+            for brightness in chosen.unbind(1)
         )
-    notes = (_RELATIVE,) if isinstance(stack, StackBox) and value_range is None else ()
-    return SavedFit(
-        first, stack.name, stack.shape, stack.spacing, stack.unit,
-        others=tuple(others), notes=notes,
-    )  # fmt: skip
+    return fields, (_RELATIVE,) if known is None else ()
 
 
 def _loaded(path: Path) -> dict[str, Any]:

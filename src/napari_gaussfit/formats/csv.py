@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_gaussfit.model.result import StackFacts
+    from napari_gaussfit.stacks.facts import StackFacts
+    from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["read_channels", "read_csv", "read_points", "write_csv"]
 
@@ -41,23 +42,20 @@ _NEEDED = (*AXES, "amplitude", *COVARIANCES, "unit")
 
 def write_csv(
     path: str | os.PathLike[str],
-    field: GaussianField,
+    fields: GaussianField | Sequence[GaussianField],
     spacing: Sequence[float],
-    others: Sequence[GaussianField] = (),
     place: Mapping[str, int] | None = None,
 ) -> None:
-    """Write the `measurements` of a field, with all the digits that float64 has.
+    """Write the `measurements` of Gaussians, with all the digits that float64 has.
 
     Parameters
     ----------
     path : path-like
         The file to write or to replace.
-    field : GaussianField
-        What to write; its background has no column.
+    fields : GaussianField or sequence of GaussianField
+        The Gaussians, of several channels a field each. Backgrounds have no column.
     spacing : sequence of float
-        (dz, dy, dx) of the stack, in the field's unit.
-    others : sequence of GaussianField
-        Of several channels, those after the first, which is `field`.
+        Distances between voxel centres (dz, dy, dx) of the stack, in the field's unit.
     place : mapping, optional
         Columns that say of all rows which ``channel`` and ``time`` they are of.
 
@@ -66,7 +64,7 @@ def write_csv(
     OutputError
         If the folder does not exist.
     """
-    table = measurements(field, spacing, others).assign(**(place or {}))
+    table = measurements(fields, spacing).assign(**(place or {}))
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
@@ -195,7 +193,7 @@ def _with_points(path: Path, cells: pd.DataFrame) -> pd.DataFrame:
     return pointed
 
 
-def read_points(path: str | os.PathLike[str], stack: StackFacts) -> NDArray[np.float64]:
+def read_points(path: str | os.PathLike[str], stack: Stack | StackFacts) -> NDArray[np.float64]:
     """Read positions in a stack: from z, y, x in its unit, or axis-0, axis-1, axis-2 in voxels.
 
     Parameters
@@ -203,8 +201,8 @@ def read_points(path: str | os.PathLike[str], stack: StackFacts) -> NDArray[np.f
     path : path-like
         A table that `write_csv` wrote, the file of a Points layer that napari saved, or any with
         these columns; z, y, x go first where it has both, and others are ignored.
-    stack : Stack
-        In whose box the points must lie.
+    stack : Stack or StackFacts
+        The stack in whose box the points must lie.
 
     Returns
     -------

@@ -3,6 +3,7 @@
 The file's tensors are ``means`` [K, 3], ``cholesky`` [K, 6] and ``amplitudes`` of the field, [K] or
 of several channels [K, C], and any number of ``state.*`` by which a fit goes on. Its metadata has
 one entry, named after this package, that holds all the rest as JSON. Nothing is unpickled.
+Knows numbers and JSON alone: what they mean together is `FitResult`'s to say.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.files import replacing
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
-from napari_gaussfit.model.result import SavedFit
-from napari_gaussfit.stacks.reading import is_number, numbers_of, parsed_json, refusing, shown
+from napari_gaussfit.stacks.facts import StackFacts
+from napari_gaussfit.stacks.reading import numbers_of, parsed_json, refusing, shown
 from napari_gaussfit.stacks.units import standard_unit
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -63,34 +65,58 @@ _NAMES_SHOWN = 12
 """How many names an error lists before it says that there are more."""
 
 
-def save_fit(path: str | os.PathLike[str], saved: SavedFit) -> None:
+def save_fit(
+    path: str | os.PathLike[str],
+    fields: Sequence[GaussianField],
+    stack: StackFacts,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    history: Mapping[str, list[float]] | None = None,
+    report: Mapping[str, Any] | None = None,
+    state: Mapping[str, NDArray[Any]] | None = None,
+) -> None:
     """Write a fit; what `load_fit` returns of it is the same to the bit.
 
     Parameters
     ----------
     path : path-like
         The file to write or to replace, by convention named ``*.safetensors``.
-    saved : SavedFit
-        What to write.
+    fields : sequence of GaussianField
+        The Gaussians of each channel, with the same means and covariances.
+    stack : StackFacts
+        The stack that was fitted.
+    settings : mapping, optional
+        Settings of the fit, as JSON types.
+    history : mapping, optional
+        Lists of numbers that were recorded while it ran.
+    report : mapping, optional
+        How good it is, as JSON types.
+    state : mapping of ndarray, optional
+        What the fit needs to go on.
 
     Raises
     ------
     OutputError
         If the folder does not exist.
     """
-    fields = [one.numpy() for one in saved.channels]
-    arrays = {name: getattr(fields[0], name) for name in _FIELD_TENSORS}
-    if saved.others:
-        arrays["amplitudes"] = np.stack([one.amplitudes for one in fields], axis=1)
-    arrays |= {_STATE_PREFIX + name: array for name, array in saved.state.items()}
+    first = fields[0].numpy()
+    arrays = {name: getattr(first, name) for name in _FIELD_TENSORS}
+    if len(fields) > 1:
+        arrays["amplitudes"] = np.stack([field.numpy().amplitudes for field in fields], axis=1)
+    arrays |= {_STATE_PREFIX + name: array for name, array in (state or {}).items()}
+    metadata = _place(fields, stack) | {
+        "settings": dict(settings or {}),
+        "history": dict(history or {}),
+        "report": None if report is None else dict(report),
+    }
     # The format takes no array that has gaps.
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    data = save(whole, {FORMAT: json.dumps(_metadata(saved))})
+    data = save(whole, {FORMAT: json.dumps(metadata)})
     with replacing(path, len(data)) as temporary:
         temporary.write_bytes(data)
 
 
-def load_fit(path: str | os.PathLike[str]) -> SavedFit:
+def load_fit(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a fit that `save_fit` wrote.
 
     Parameters
@@ -100,8 +126,9 @@ def load_fit(path: str | os.PathLike[str]) -> SavedFit:
 
     Returns
     -------
-    SavedFit
-        Its arrays keep no hold on the file.
+    dict
+        What `save_fit` took, under the names of its parameters. The arrays keep no hold on the
+        file.
 
     Raises
     ------
@@ -121,22 +148,21 @@ def load_fit(path: str | os.PathLike[str]) -> SavedFit:
         return _fit_of(arrays, metadata)
 
 
-def _metadata(saved: SavedFit) -> dict[str, Any]:
-    backgrounds = [float(one.background) for one in saved.channels]
+def _place(fields: Sequence[GaussianField], stack: StackFacts) -> dict[str, Any]:
+    """Return what the metadata say of the stack and of the backgrounds."""
+    backgrounds = [float(field.background) for field in fields]
+    several = len(fields) > 1
     return {
-        "version": VERSION if saved.others else 1,
+        "version": VERSION if several else 1,
         "axes": _AXES,
-        "unit": saved.unit,
-        "spacing": [float(distance) for distance in saved.spacing],
-        "shape": [int(length) for length in saved.shape],
-        "stack": saved.stack,
-        "origin": [float(position) for position in saved.origin],
-        "channel": saved.channel,
-        "time": saved.time,
-        "background": backgrounds if saved.others else backgrounds[0],
-        "settings": saved.settings,
-        "history": saved.history,
-        "report": saved.report,
+        "unit": stack.unit,
+        "spacing": [float(distance) for distance in stack.spacing],
+        "shape": [int(length) for length in stack.shape],
+        "stack": stack.name,
+        "origin": [float(position) for position in stack.origin],
+        "channel": stack.channel,
+        "time": stack.time,
+        "background": backgrounds if several else backgrounds[0],
     }
 
 
@@ -192,7 +218,7 @@ def _checked_metadata(path: Path, header: dict[str, str], names: list[str]) -> d
     return metadata
 
 
-def _fit_of(arrays: Arrays, metadata: dict[str, Any]) -> SavedFit:
+def _fit_of(arrays: Arrays, metadata: dict[str, Any]) -> dict[str, Any]:
     for name in _FIELD_TENSORS:
         if arrays[name].dtype.kind not in "fiu":
             raise SettingsError(f"{name} holds {arrays[name].dtype}; expected real numbers")
@@ -216,31 +242,36 @@ def _fit_of(arrays: Arrays, metadata: dict[str, Any]) -> SavedFit:
             f"it has {len(levels)} backgrounds and {brightness.shape[1]} amplitudes a Gaussian; "
             "expected one of each for every channel"
         )
-    field, *others = (
-        GaussianField.from_numpy(Gaussians(means, cholesky, one, float(level), unit, full))
-        for one, level in zip(brightness.T.copy(), levels, strict=True)
+    fields = tuple(
+        GaussianField.from_numpy(Gaussians(means, cholesky, channel, float(level), unit, full))
+        for channel, level in zip(brightness.T.copy(), levels, strict=True)
     )
     dz, dy, dx = numbers_of(metadata["spacing"], "spacing", 3)
     z, y, x = (float(n) for n in numbers_of(metadata.get("origin", [0.0, 0.0, 0.0]), "origin", 3))
-    return SavedFit(
-        field=field,
-        stack=_of_kind(metadata, "stack", str, "a name"),
-        shape=tuple(_of_kind(metadata, "shape", list, "three whole numbers")),
-        spacing=(dz, dy, dx),
-        unit=unit,
-        settings=settings,
-        history=_checked_history(metadata),
-        report=_checked_report(metadata),
-        state={
+    report = metadata["report"]
+    stack = StackFacts(
+        _of_kind(metadata, "stack", str, "a name"),
+        tuple(_of_kind(metadata, "shape", list, "three whole numbers")),
+        (dz, dy, dx),
+        unit,
+        (z, y, x),
+        metadata.get("channel"),
+        metadata.get("time"),
+    )
+    return {
+        "fields": fields,
+        "stack": stack,
+        "settings": settings,
+        "history": _checked_history(metadata),
+        "report": None
+        if report is None
+        else _of_kind(metadata, "report", dict, "names and values, or null"),
+        "state": {
             name.removeprefix(_STATE_PREFIX): array
             for name, array in arrays.items()
             if name.startswith(_STATE_PREFIX)
         },
-        others=tuple(others),
-        origin=(z, y, x),
-        channel=metadata.get("channel"),
-        time=metadata.get("time"),
-    )
+    }
 
 
 def _of_kind(metadata: dict[str, Any], name: str, kind: type, expected: str) -> Any:
@@ -259,17 +290,6 @@ def _checked_history(metadata: dict[str, Any]) -> dict[str, list[float]]:
     if len(lengths) > 1:
         raise SettingsError(f"history has lists of {min(lengths)} to {max(lengths)} numbers")
     return lists
-
-
-def _checked_report(metadata: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the report, whose numbers of steps and seconds are asked for as a fit goes on."""
-    if metadata["report"] is None:
-        return None
-    report: dict[str, Any] = _of_kind(metadata, "report", dict, "names and values, or null")
-    for name in ("iterations", "seconds"):
-        if name in report and not is_number(report[name]):
-            raise SettingsError(f"report: {name} is {shown(report[name])}; expected a number")
-    return report
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:

@@ -23,12 +23,13 @@ from napari_gaussfit.files import replacing
 from napari_gaussfit.formats.xyz import covariances_in_zyx, covariances_of, scales_and_quaternions
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
-from napari_gaussfit.model.result import SavedFit
+from napari_gaussfit.stacks.facts import StackFacts
 from napari_gaussfit.stacks.reading import is_number, numbers_of, parsed_json, refusing, shown
 from napari_gaussfit.stacks.units import standard_unit
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from plyfile import PlyData
@@ -66,15 +67,19 @@ _HARMONIC = 0.28209479177387814
 """1 / (2 sqrt(pi)), the spherical harmonic of degree 0: colour = 0.5 + f_dc times this."""
 
 
-def write_ply(path: str | os.PathLike[str], saved: SavedFit) -> None:
-    """Write a fit's field as a PLY that programs for 3D Gaussian splatting read.
+def write_ply(
+    path: str | os.PathLike[str], fields: Sequence[GaussianField], stack: StackFacts
+) -> None:
+    """Write Gaussians as a PLY that programs for 3D Gaussian splatting read.
 
     Parameters
     ----------
     path : path-like
         The file to write or to replace.
-    saved : SavedFit
-        Of it, settings, history, report and state are left out.
+    fields : sequence of GaussianField
+        The Gaussians of each channel, with the same means and covariances.
+    stack : StackFacts
+        The stack that they were fitted to.
 
     Raises
     ------
@@ -83,15 +88,13 @@ def write_ply(path: str | os.PathLike[str], saved: SavedFit) -> None:
     """
     from plyfile import PlyData, PlyElement
 
-    gaussians = saved.field.numpy()
-    amplitudes = np.stack(
-        [one.numpy().amplitudes.astype(np.float64) for one in saved.channels], axis=1
-    )
+    gaussians = fields[0].numpy()
+    amplitudes = np.stack([field.numpy().amplitudes.astype(np.float64) for field in fields], axis=1)
     scales = np.abs(amplitudes).max(axis=0, initial=0.0) / _OPACITIES[1]
     scales[scales == 0] = 1.0
     relative = np.clip(amplitudes / scales, *_OPACITIES)
     opacities = relative.max(axis=1)
-    names = _amplitude_names(len(saved.channels))
+    names = _amplitude_names(len(fields))
     rows = np.zeros(len(gaussians), [(name, "<f4") for name in (*_PROPERTIES, *names)])
     covariances = covariances_in_zyx(gaussians.covariances)
     log_scales, quaternions = scales_and_quaternions(covariances)
@@ -108,13 +111,13 @@ def write_ply(path: str | os.PathLike[str], saved: SavedFit) -> None:
             rows[name] = column
     metadata = {
         "version": VERSION,
-        "unit": saved.unit,
-        "spacing_zyx": list(saved.spacing),
-        "shape_zyx": list(saved.shape),
-        "stack": saved.stack,
-        "origin_zyx": list(saved.origin),
-        **saved.place,
-        "backgrounds": [one.background for one in saved.channels],
+        "unit": stack.unit,
+        "spacing_zyx": list(stack.spacing),
+        "shape_zyx": list(stack.shape),
+        "stack": stack.name,
+        "origin_zyx": list(stack.origin),
+        **stack.place,
+        "backgrounds": [field.background for field in fields],
         "amplitude_scale": float(scales[0]),
     }
     comments = [_NOTICE, f"{_MARK} {json.dumps(metadata)}"]
@@ -123,8 +126,8 @@ def write_ply(path: str | os.PathLike[str], saved: SavedFit) -> None:
         data.write(str(temporary))
 
 
-def read_ply(path: str | os.PathLike[str]) -> SavedFit:
-    """Read a field from a PLY, one that `write_ply` wrote or another program.
+def read_ply(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read Gaussians from a PLY, one that `write_ply` wrote or another program.
 
     Parameters
     ----------
@@ -133,7 +136,8 @@ def read_ply(path: str | os.PathLike[str]) -> SavedFit:
 
     Returns
     -------
-    SavedFit
+    dict
+        ``fields`` and ``stack``, as `write_ply` takes them, and ``notes`` on what was assumed.
         Of a file of another program: in pixels of a stack that reaches from the origin to the last
         centre, with the opacities for amplitudes, and no background. Colours are left out. Where
         centres lie below the origin, or far from it, all are moved so that the stack holds them,
@@ -151,7 +155,7 @@ def read_ply(path: str | os.PathLike[str]) -> SavedFit:
         return _fit_of(source.stem, _checked_rows(source, ply), _metadata(source, ply))
 
 
-def _fit_of(name: str, rows: NDArray[Any], metadata: dict[str, Any]) -> SavedFit:
+def _fit_of(name: str, rows: NDArray[Any], metadata: dict[str, Any]) -> dict[str, Any]:
     def columns(*names: str) -> Floats:
         return np.stack([np.asarray(rows[name], np.float64) for name in names], axis=1)
 
@@ -180,19 +184,23 @@ def _fit_of(name: str, rows: NDArray[Any], metadata: dict[str, Any]) -> SavedFit
         amplitudes[:, 0],
         unit=unit,
     )
-    first, *others = (
-        GaussianField.from_numpy(replace(gaussians, amplitudes=one, background=float(level)))
-        for one, level in zip(amplitudes.T.astype(np.float32), backgrounds, strict=True)
+    fields = tuple(
+        GaussianField.from_numpy(replace(gaussians, amplitudes=channel, background=float(level)))
+        for channel, level in zip(amplitudes.T.astype(np.float32), backgrounds, strict=True)
     )
     shape: Any = nz, ny, nx  # whole numbers, or refused
-    stack = str(metadata.get("stack", name))
     place = numbers_of(metadata.get("origin_zyx", [0.0, 0.0, 0.0]), "origin_zyx", 3)
     z, y, x = (float(position) for position in place)
-    return SavedFit(
-        first, stack, shape, (dz, dy, dx), unit,
-        others=tuple(others), origin=(z, y, x), notes=notes,
-        channel=metadata.get("channel"), time=metadata.get("time"),
-    )  # fmt: skip
+    stack = StackFacts(
+        str(metadata.get("stack", name)),
+        shape,
+        (dz, dy, dx),
+        unit,
+        (z, y, x),
+        metadata.get("channel"),
+        metadata.get("time"),
+    )
+    return {"fields": fields, "stack": stack, "notes": notes}
 
 
 def _moved_to_origin(means: Floats) -> tuple[Floats, tuple[str, ...]]:

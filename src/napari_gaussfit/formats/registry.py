@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from napari_gaussfit.errors import FormatError, OutputError
+from napari_gaussfit.errors import FormatError, OutputError, SettingsError
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_gaussfit.model.result import SavedFit, StackFacts
+    from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.stacks.facts import StackFacts
 
     Pathlike = str | os.PathLike[str]
-    Writer = Callable[[Pathlike, SavedFit], None]
-    VolumeWriter = Callable[..., None]
-    Reader = Callable[[Pathlike, StackFacts | None], SavedFit]
+    Fields = Sequence[GaussianField]
+    Writer = Callable[..., None]
+    Reader = Callable[..., dict[str, Any]]
 
 __all__ = [
+    "FIT_NAME",
     "FIT_READERS",
     "FIT_WRITERS",
     "VOLUME_SUFFIXES",
+    "fit_path",
     "read_fit",
     "rendered",
     "write_fit",
@@ -34,39 +39,44 @@ __all__ = [
     "writer_of",
 ]
 
+FIT_NAME = "fit.safetensors"
+"""The fit itself in the folder that the command line leaves."""
+
 VOLUME_SUFFIXES = (".tif", ".tiff", ".zarr")
 """What a rendered volume can be written as: OME-TIFF and OME-Zarr."""
 
 
-def _write_native(path: Pathlike, saved: SavedFit) -> None:
+def _write_native(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
     from napari_gaussfit.formats.native import save_fit
 
-    save_fit(path, saved)
+    save_fit(path, fields, stack, **more)
 
 
-def _write_table(path: Pathlike, saved: SavedFit) -> None:
+def _write_table(path: Pathlike, fields: Fields, stack: StackFacts, **_: Any) -> None:
     from napari_gaussfit.formats.csv import write_csv
 
-    write_csv(path, saved.field, saved.spacing, saved.others, saved.place)
+    write_csv(path, fields, stack.spacing, stack.place)
 
 
-def _write_ply(path: Pathlike, saved: SavedFit) -> None:
+def _write_ply(path: Pathlike, fields: Fields, stack: StackFacts, **_: Any) -> None:
     from napari_gaussfit.formats.ply import write_ply
 
-    write_ply(path, saved)
+    write_ply(path, fields, stack)
 
 
-def _write_rendered(path: Pathlike, saved: SavedFit) -> None:
-    write_volume(path, rendered(saved), saved)
+def _write_rendered(path: Pathlike, fields: Fields, stack: StackFacts, **_: Any) -> None:
+    write_volume(path, rendered(fields, stack), stack)
 
 
-def rendered(saved: SavedFit) -> NDArray[np.float32]:
+def rendered(fields: Fields, stack: StackFacts) -> NDArray[np.float32]:
     """Return the voxels of a fit.
 
     Parameters
     ----------
-    saved : SavedFit
-        The fit, with its stack's shape and spacing.
+    fields : sequence of GaussianField
+        The Gaussians of each channel.
+    stack : StackFacts
+        The stack whose shape and spacing the voxels have.
 
     Returns
     -------
@@ -77,10 +87,10 @@ def rendered(saved: SavedFit) -> NDArray[np.float32]:
 
     from napari_gaussfit.stacks.layout import refuse_what_memory_cannot_hold
 
-    voxels = math.prod(saved.shape) * len(saved.channels)
+    voxels = math.prod(stack.shape) * len(fields)
     # The kernels' own volume and the sum with the background, beside what is returned.
-    refuse_what_memory_cannot_hold(f"the volume of {saved.stack}", 2 * 4 * voxels, voxels)
-    volumes = [one.voxelise(saved.shape, saved.spacing).numpy() for one in saved.channels]
+    refuse_what_memory_cannot_hold(f"the volume of {stack.name}", 2 * 4 * voxels, voxels)
+    volumes = [field.voxelise(stack.shape, stack.spacing).numpy() for field in fields]
     return np.stack(volumes) if len(volumes) > 1 else volumes[0]
 
 
@@ -95,37 +105,39 @@ FIT_WRITERS: dict[str, tuple[str, Writer]] = {
 """What a fit can be written as: by suffix, what that is and what writes it."""
 
 
-def _read_native(path: Pathlike, _: StackFacts | None) -> SavedFit:
+def _read_native(path: Pathlike, _: StackFacts | None) -> dict[str, Any]:
     from napari_gaussfit.formats.native import load_fit
 
     return load_fit(path)
 
 
-def _read_ply(path: Pathlike, _: StackFacts | None) -> SavedFit:
+def _read_ply(path: Pathlike, _: StackFacts | None) -> dict[str, Any]:
     from napari_gaussfit.formats.ply import read_ply
 
     return read_ply(path)
 
 
-def _read_table(path: Pathlike, stack: StackFacts | None) -> SavedFit:
+def _read_table(path: Pathlike, stack: StackFacts | None) -> dict[str, Any]:
     from napari_gaussfit.formats.csv import read_channels
-    from napari_gaussfit.model.result import SavedFit, StackBox
 
     known = _needed(path, stack)
-    level = known.value_range[0]
-    field, *others = read_channels(path, backgrounds=[level])
-    of_stack = "" if isinstance(known, StackBox) else ", the smallest intensity of its stack,"
+    level = 0.0 if known.value_range is None else known.value_range[0]
+    of_stack = "" if known.value_range is None else ", the smallest intensity of its stack,"
     note = f"a table has no background; {level:g}{of_stack} is taken"
-    return SavedFit(
-        field, known.name, known.shape, known.spacing, known.unit,
-        others=tuple(others), notes=(note,),
-    )  # fmt: skip
+    return _of_stack(known, read_channels(path, backgrounds=[level]), (note,))
 
 
-def _read_checkpoint(path: Pathlike, stack: StackFacts | None) -> SavedFit:
+def _read_checkpoint(path: Pathlike, stack: StackFacts | None, **options: Any) -> dict[str, Any]:
     from napari_gaussfit.formats.checkpoint import read_checkpoint
 
-    return read_checkpoint(path, _needed(path, stack))
+    known = _needed(path, stack)
+    return _of_stack(known, *read_checkpoint(path, known, **options))
+
+
+def _of_stack(stack: StackFacts, fields: Fields, notes: tuple[str, ...]) -> dict[str, Any]:
+    """Return Gaussians with the stack that they are said to be of; several channels are of all."""
+    facts = stack if len(fields) == 1 else replace(stack, channel=None)
+    return {"fields": fields, "stack": facts, "notes": notes}
 
 
 FIT_READERS: dict[str, tuple[str, Reader]] = {
@@ -144,12 +156,12 @@ def writer_of(path: Pathlike) -> Writer:
     Parameters
     ----------
     path : path-like
-        The name.
+        The name of the file.
 
     Returns
     -------
     callable
-        Takes a path and a `SavedFit`.
+        Takes what `write_fit` takes.
 
     Raises
     ------
@@ -162,64 +174,107 @@ def writer_of(path: Pathlike) -> Writer:
     return FIT_WRITERS[suffix][1]
 
 
-def write_fit(path: Pathlike, saved: SavedFit) -> None:
+def write_fit(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
     """Write a fit in the format that the name's suffix asks for.
 
     Parameters
     ----------
     path : path-like
         The file to write or to replace.
-    saved : SavedFit
-        What to write.
+    fields : sequence of GaussianField
+        The Gaussians of each channel.
+    stack : StackFacts
+        The stack that was fitted.
+    **more
+        Settings, history, report and state, for the formats that hold them; see `native.save_fit`.
 
     Raises
     ------
     OutputError
         If there is no such format, or no such folder.
     """
-    writer_of(path)(path, saved)
+    writer_of(path)(path, fields, stack, **more)
 
 
-def read_fit(path: Pathlike, stack: StackFacts | None = None) -> SavedFit:
+def fit_path(path: Pathlike) -> Path:
+    """Return the file that a path means: itself, or the fit in the folder that it is.
+
+    Parameters
+    ----------
+    path : path-like
+        A file, or a folder that the command line has left.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    FormatError
+        If it is a folder without a fit.
+    """
+    given = Path(path)
+    if not given.is_dir():
+        return given
+    if not (given / FIT_NAME).is_file():
+        raise FormatError(
+            f"{given}: is a folder that holds no {FIT_NAME}; give the folder of a fit, or a file"
+        )
+    return given / FIT_NAME
+
+
+def read_fit(
+    path: Pathlike, stack: Stack | StackFacts | None = None, **options: Any
+) -> dict[str, Any]:
     """Read a fit in the format that the name's suffix says.
 
     Parameters
     ----------
     path : path-like
-        The file.
-    stack : Stack, optional
-        The stack that was fitted, or a `StackBox`; needed by formats that do not tell: CSV (which
-        lacks the background too; it has the stack's smallest intensity for it) and checkpoints.
+        The file, or the folder that the command line has left.
+    stack : Stack or StackFacts, optional
+        The stack that was fitted; needed by formats that do not tell: CSV (which lacks the
+        background too; it has the stack's smallest intensity for it) and checkpoints.
+    **options
+        Of checkpoints: ``box``, ``value_range``, ``channel``; see `checkpoint.read_checkpoint`.
 
     Returns
     -------
-    SavedFit
-        With what the format tells; the rest is empty.
+    dict
+        ``fields``, ``stack`` and, as far as the format tells, what else `native.save_fit` takes
+        and ``notes``.
 
     Raises
     ------
     FormatError
         If there is no such format, or the file does not hold what its format says.
+    SettingsError
+        If a format is given options that it does not have.
     """
-    suffix = Path(path).suffix.lower()
-    if not Path(path).exists():
-        raise FormatError(f"{path}: there is no such file; check the path")
+    source = fit_path(path)
+    suffix = source.suffix.lower()
+    if not source.exists():
+        raise FormatError(f"{source}: there is no such file; check the path")
     if suffix not in FIT_READERS:
-        raise FormatError(f"{path}: has the suffix {suffix!r}; expected {_listed(FIT_READERS)}")
-    return FIT_READERS[suffix][1](path, stack)
+        raise FormatError(f"{source}: has the suffix {suffix!r}; expected {_listed(FIT_READERS)}")
+    if options and suffix not in (".pt", ".pth"):
+        raise SettingsError(f"{source}: {', '.join(options)}: only checkpoints (.pt) have options")
+    facts = stack.facts if isinstance(stack, Stack) else stack
+    return FIT_READERS[suffix][1](source, facts, **options)
 
 
-def write_volume(path: Pathlike, volume: NDArray[np.float32], saved: SavedFit) -> None:
+def write_volume(path: Pathlike, volume: NDArray[np.float32], stack: StackFacts) -> None:
     """Write voxels [Z, Y, X] or [C, Z, Y, X] of a fit's stack, as OME-TIFF or OME-Zarr.
 
     Parameters
     ----------
     path : path-like
         The file to write or to replace.
-    volume : ndarray, shape [Z, Y, X]
+    volume : ndarray, shape [Z, Y, X] or [C, Z, Y, X]
         In raw intensity.
-    saved : SavedFit
-        Whose spacing, unit and name go with it.
+    stack : StackFacts
+        The stack whose spacing, unit and name go with it.
 
     Raises
     ------
@@ -230,14 +285,14 @@ def write_volume(path: Pathlike, volume: NDArray[np.float32], saved: SavedFit) -
     if suffix not in VOLUME_SUFFIXES:
         expected = ", ".join(VOLUME_SUFFIXES)
         raise OutputError(f"{path}: has the suffix {suffix!r}; a volume is one of {expected}")
-    write: VolumeWriter
+    write: Callable[..., None]
     if suffix == ".zarr":
         from napari_gaussfit.stacks.ome_zarr import write_ome_zarr
 
-        write = partial(write_ome_zarr, origin=saved.origin)
+        write = partial(write_ome_zarr, origin=stack.origin)
     else:
         from napari_gaussfit.stacks.tiff import write_ome_tiff as write
-    write(path, volume, spacing=saved.spacing, unit=saved.unit, name=saved.stack)
+    write(path, volume, spacing=stack.spacing, unit=stack.unit, name=stack.name)
 
 
 def _needed(path: Pathlike, stack: StackFacts | None) -> StackFacts:

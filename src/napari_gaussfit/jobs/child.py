@@ -16,10 +16,11 @@ from napari_gaussfit.errors import FitError
 from napari_gaussfit.jobs.encoding import (
     comparison_message,
     mips_message,
+    result_message,
     snapshot_message,
     task_from,
 )
-from napari_gaussfit.jobs.job import SETTLE_SECONDS, load_torch
+from napari_gaussfit.jobs.job import SETTLE_SECONDS, load_torch, result_of
 from napari_gaussfit.jobs.messages import Message, receive, send
 from napari_gaussfit.jobs.pictures import MipThread, ViewChoice
 
@@ -87,7 +88,6 @@ def _answer(asked: Message, inbox: IO[bytes], outbox: Outbox) -> None:
 def _fit(asked: Message, inbox: IO[bytes], outbox: Outbox) -> None:
     from napari_gaussfit._kernels.compiled import kernels_are_compiled
     from napari_gaussfit.fitting.fit import Fit
-    from napari_gaussfit.fitting.snapshot import FitState
 
     if not kernels_are_compiled():
         outbox.send(Message("notice", {"text": "compiling, once: this takes half a minute"}))
@@ -104,8 +104,9 @@ def _fit(asked: Message, inbox: IO[bytes], outbox: Outbox) -> None:
     comparison = fit.comparison()
     if comparison is not None:
         outbox.send(comparison_message(comparison))
-    if fit.state is FitState.FINISHED:
-        outbox.send(Message("report", fit.result().report.to_dict()))
+    result = result_of(fit)
+    if result is not None:
+        outbox.send(result_message(result))
     mips.settle(SETTLE_SECONDS)
     mips.close()
     mips.join(1.0)

@@ -10,15 +10,20 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.fitting.refinement import Comparison
+from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.fitting.snapshot import FinishReason, FitState, Snapshot
 from napari_gaussfit.jobs.job import FitTask
 from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
+from napari_gaussfit.measure.report import Report
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stacks.facts import StackFacts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from napari_gaussfit.stacks.stack import Stack
@@ -26,11 +31,15 @@ if TYPE_CHECKING:
 __all__ = [
     "comparison_from",
     "comparison_message",
-    "field_arrays",
-    "field_from",
-    "field_words",
+    "facts_from",
+    "facts_words",
+    "fields_arrays",
+    "fields_from",
+    "fields_words",
     "mips_from",
     "mips_message",
+    "result_from",
+    "result_message",
     "snapshot_from",
     "snapshot_message",
     "stack_from",
@@ -44,34 +53,59 @@ FIELD_ARRAYS = ("means", "cholesky", "amplitudes")
 
 def stack_message(kind: str, stack: Stack) -> Message:
     """Return a message with a stack."""
-    words = {"spacing": stack.spacing, "unit": stack.unit, "name": stack.name}
-    return Message(kind, words, {"voxels": stack.voxels})
+    return Message(kind, {"stack": facts_words(stack.facts)}, {"voxels": stack.voxels})
 
 
 def stack_from(message: Message) -> Stack:
     """Return the stack that a message carries."""
     from napari_gaussfit.stacks.stack import Stack
 
-    words = message.words
-    dz, dy, dx = words["spacing"]
-    return Stack(message.arrays["voxels"], (dz, dy, dx), words["unit"], words["name"])
+    facts = facts_from(message.words["stack"])
+    return Stack(
+        message.arrays["voxels"],
+        facts.spacing,
+        facts.unit,
+        facts.name,
+        channel=facts.channel,
+        time=facts.time,
+        origin=facts.origin,
+    )
 
 
-def field_arrays(field: GaussianField, prefix: str = "") -> dict[str, NDArray[Any]]:
-    """Return a field's arrays, under their names with a prefix."""
-    return {prefix + name: getattr(field.numpy(), name) for name in FIELD_ARRAYS}
+def facts_words(facts: StackFacts) -> dict[str, Any]:
+    """Return what a message says of a stack beside its voxels."""
+    return asdict(facts)
 
 
-def field_words(field: GaussianField) -> dict[str, object]:
-    """Return what a message says of a field beside its arrays."""
-    return {name: getattr(field, name) for name in ("background", "unit", "full_covariance")}
+def facts_from(words: dict[str, Any]) -> StackFacts:
+    """Return the facts of a stack that a message carries."""
+    lists = {name: tuple(value) for name, value in words.items() if isinstance(value, list)}
+    return StackFacts(**(words | lists))
 
 
-def field_from(message: Message, prefix: str = "") -> GaussianField:
-    """Return the field that a message carries."""
-    means, cholesky, amplitudes = (message.arrays[prefix + name] for name in FIELD_ARRAYS)
-    words = message.words[prefix + "field"]
-    return GaussianField.from_numpy(Gaussians(means, cholesky, amplitudes, **words))
+def fields_arrays(fields: Sequence[GaussianField]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of the Gaussians of each channel."""
+    return {
+        f"{n}.{name}": getattr(field.numpy(), name)
+        for n, field in enumerate(fields)
+        for name in FIELD_ARRAYS
+    }
+
+
+def fields_words(fields: Sequence[GaussianField]) -> list[dict[str, Any]]:
+    """Return what a message says of the Gaussians of each channel beside their arrays."""
+    names = ("background", "unit", "full_covariance")
+    return [{name: getattr(field, name) for name in names} for field in fields]
+
+
+def fields_from(message: Message) -> tuple[GaussianField, ...]:
+    """Return the Gaussians of each channel that a message carries."""
+    fields = []
+    for n, words in enumerate(message.words["fields"]):
+        means, cholesky, amplitudes = (message.arrays[f"{n}.{name}"] for name in FIELD_ARRAYS)
+        gaussians = Gaussians(means, cholesky, amplitudes, **words)
+        fields.append(GaussianField.from_numpy(gaussians))
+    return tuple(fields)
 
 
 def task_message(task: FitTask) -> Message:
@@ -80,8 +114,8 @@ def task_message(task: FitTask) -> Message:
     words, arrays = message.words, message.arrays
     words |= {"settings": task.settings.to_dict(), "view": task.view.to_dict()}
     if task.start is not None:
-        words["start.field"] = field_words(task.start)
-        arrays |= field_arrays(task.start, "start.")
+        words["fields"] = fields_words([task.start])
+        arrays |= fields_arrays([task.start])
     if task.points is not None:
         arrays["points"] = task.points
     return message
@@ -92,7 +126,7 @@ def task_from(message: Message) -> FitTask:
     return FitTask(
         stack_from(message),
         FitSettings.from_dict(message.words["settings"]),
-        field_from(message, "start.") if "start.means" in message.arrays else None,
+        fields_from(message)[0] if "fields" in message.words else None,
         message.arrays.get("points"),
         ViewChoice(**message.words["view"]),
     )
@@ -100,13 +134,13 @@ def task_from(message: Message) -> FitTask:
 
 def snapshot_message(snapshot: Snapshot, history: dict[str, list[float]], since: int) -> Message:
     """Return a snapshot, with the history's rows from `since` on."""
-    names = [part.name for part in fields(snapshot) if part.name != "field"]
+    names = [part.name for part in fields(snapshot) if part.name != "fields"]
     words = {name: getattr(snapshot, name) for name in names}
     rows = {key: values[since:] for key, values in history.items()}
     return Message(
         "snapshot",
-        {"snapshot": words, "history": rows, "field": field_words(snapshot.field)},
-        field_arrays(snapshot.field),
+        {"snapshot": words, "history": rows, "fields": fields_words(snapshot.fields)},
+        fields_arrays(snapshot.fields),
     )
 
 
@@ -116,11 +150,37 @@ def snapshot_from(message: Message) -> tuple[Snapshot, dict[str, list[float]]]:
     state, reason = FitState(words.pop("state")), words.pop("reason")
     snapshot = Snapshot(
         state=state,
-        field=field_from(message),
+        fields=fields_from(message),
         reason=FinishReason(reason) if reason else None,
         **words,
     )
     return snapshot, message.words["history"]
+
+
+def result_message(result: FitResult) -> Message:
+    """Return the record of a fit, without the state that it would go on from."""
+    contents = result.contents()
+    words = {
+        "fields": fields_words(result.fields),
+        "stack": facts_words(result.stack),
+        "reports": [report.to_dict() for report in result.reports],
+        "notes": result.notes,
+        **{name: contents[name] for name in ("settings", "history")},
+    }
+    return Message("result", words, fields_arrays(result.fields))
+
+
+def result_from(message: Message) -> FitResult:
+    """Return the record of a fit that a message carries."""
+    words = message.words
+    return FitResult(
+        fields_from(message),
+        facts_from(words["stack"]),
+        FitSettings.from_dict(words["settings"]) if words["settings"] else None,
+        words["history"],
+        tuple(Report.from_dict(report) for report in words["reports"]),
+        notes=tuple(words["notes"]),
+    )
 
 
 def mips_message(pair: MipPair) -> Message:

@@ -17,17 +17,26 @@ from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
     from types import ModuleType
-    from typing import Any
 
     import numpy as np
     from numpy.typing import NDArray
 
     from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.fitting.refinement import Comparison
+    from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["FitTask", "Job", "News", "ThreadJob", "described", "load_torch", "mark_end"]
+__all__ = [
+    "FitTask",
+    "Job",
+    "News",
+    "ThreadJob",
+    "described",
+    "load_torch",
+    "mark_end",
+    "result_of",
+]
 
 SETTLE_SECONDS = 0.2
 """What the end of a fit waits for a picture of its last Gaussians."""
@@ -35,7 +44,7 @@ SETTLE_SECONDS = 0.2
 
 @dataclass(frozen=True, eq=False)
 class FitTask:
-    """What to fit and how; see `napari_gaussfit.Fit`."""
+    """What `napari_gaussfit.Fit` is asked for, and the view of it that is rendered meanwhile."""
 
     stack: Stack
     settings: FitSettings = field(default_factory=FitSettings)
@@ -46,11 +55,27 @@ class FitTask:
 
 @dataclass(eq=False)
 class News:
-    """The latest of a fit. One thread writes, others read; what is read is never changed."""
+    """The latest of a fit. One thread writes, others read; what is read is never changed.
+
+    Parameters
+    ----------
+    snapshot : Snapshot or None
+        The Gaussians while it runs.
+    mips : MipPair or None
+        Projections of them and of the stack.
+    result : FitResult or None
+        The record of a fit that has finished, without the state of its optimiser.
+    comparison : Comparison or None
+        A refinement beside what it went on from.
+    history : dict of lists
+        What was recorded so far.
+    notice : str
+        What there is to wait for.
+    """
 
     snapshot: Snapshot | None = None
     mips: MipPair | None = None
-    report: dict[str, Any] | None = None
+    result: FitResult | None = None
     comparison: Comparison | None = None
     history: dict[str, list[float]] = field(
         default_factory=lambda: {key: [] for key in HISTORY_KEYS}
@@ -121,8 +146,7 @@ class ThreadJob:
                 self._mips.show(snapshot.field)
             self.news.comparison = fit.comparison()
             self._mips.settle(SETTLE_SECONDS)
-            if fit.state is FitState.FINISHED:
-                self.news.report = fit.result().report.to_dict()
+            self.news.result = result_of(fit)
         except Exception as error:
             mark_end(self.news, FitState.FAILED, FinishReason.ERROR)
             message = f"{type(error).__name__}: {error}"
@@ -150,6 +174,15 @@ class ThreadJob:
         """End after the step that is running."""
         self._mips.close()
         self._fit.cancel()
+
+
+def result_of(fit: Fit) -> FitResult | None:
+    """Return the record of a fit that has finished, None of one that was stopped.
+
+    Without the state of its optimiser: from a window a fit goes on from its Gaussians, and the
+    state takes as much again.
+    """
+    return replace(fit.result(), state={}) if fit.state is FitState.FINISHED else None
 
 
 def load_torch(advice: str) -> ModuleType:

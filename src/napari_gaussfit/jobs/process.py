@@ -16,6 +16,7 @@ from napari_gaussfit.fitting.snapshot import FinishReason, FitState
 from napari_gaussfit.jobs.encoding import (
     comparison_from,
     mips_from,
+    result_from,
     snapshot_from,
     task_message,
 )
@@ -104,8 +105,8 @@ class ProcessJob:
             self.news.snapshot = snapshot
         elif message.kind == "mips":
             self.news.take_mips(mips_from(message))
-        elif message.kind == "report":
-            self.news.report = message.words
+        elif message.kind == "result":
+            self.news.result = result_from(message)
         elif message.kind == "comparison":
             self.news.comparison = comparison_from(message)
         elif message.kind == "notice":
@@ -152,10 +153,13 @@ class ProcessJob:
         self._ask("resume")
 
     def cancel(self) -> None:
-        """Ask to end with the Gaussians as they are; after a short grace, see to it."""
+        """Ask to end with the Gaussians as they are; after a short grace, see to it.
+
+        A fit that has done its steps already is let finish: only its report is still to come.
+        """
         self._cancelled = True
         self._ask("cancel")
-        grace = threading.Timer(STOP_GRACE, self._kill)
+        grace = threading.Timer(STOP_GRACE, self._kill_unless_finished)
         grace.daemon = True
         grace.start()
 
@@ -167,6 +171,11 @@ class ProcessJob:
         """End the process at once."""
         self._closed = True
         self._kill()
+
+    def _kill_unless_finished(self) -> None:
+        snapshot = self.news.snapshot
+        if snapshot is None or snapshot.state is not FitState.FINISHED:
+            self._kill()
 
     def _kill(self) -> None:
         process = self._process

@@ -14,9 +14,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from napari_gaussfit.errors import FitError, SettingsError
 from napari_gaussfit.jobs.encoding import (
-    field_arrays,
-    field_from,
-    field_words,
+    facts_from,
+    facts_words,
+    fields_arrays,
+    fields_from,
+    fields_words,
     mips_from,
     mips_message,
     stack_from,
@@ -27,14 +29,14 @@ from napari_gaussfit.jobs.pictures import MipDrawer, MipPair, ViewChoice
 from napari_gaussfit.jobs.process import how_it_ended, start_child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
 
     from napari_gaussfit.model.field import GaussianField
-    from napari_gaussfit.model.result import SavedFit
+    from napari_gaussfit.stacks.facts import StackFacts
     from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["Answers", "RemoteDrawer", "Renderer", "device_words", "rendered", "sample"]
@@ -172,30 +174,26 @@ class RemoteDrawer:
         FitError
             If they cannot be drawn.
         """
-        words = {"view": view.to_dict(), "field": field_words(field)}
-        return mips_from(self._renderer.ask(Message("draw", words, field_arrays(field))))
+        words = {"view": view.to_dict(), "fields": fields_words([field])}
+        return mips_from(self._renderer.ask(Message("draw", words, fields_arrays([field]))))
 
     def close(self) -> None:
         """End the process."""
         self._renderer.close()
 
 
-def rendered(saved: SavedFit) -> NDArray[np.float32]:
+def rendered(fields: Sequence[GaussianField], stack: StackFacts) -> NDArray[np.float32]:
     """Return the voxels of a fit; see `formats.registry.rendered`."""
-    words: dict[str, object] = {"shape": saved.shape, "spacing": saved.spacing}
-    arrays: dict[str, NDArray[Any]] = {}
-    for n, field in enumerate(saved.channels):
-        words[f"{n}.field"] = field_words(field)
-        arrays |= field_arrays(field, f"{n}.")
+    words = {"fields": fields_words(fields), "stack": facts_words(stack)}
     with Renderer() as renderer:
-        return renderer.ask(Message("render", words, arrays)).arrays["volume"]
+        return renderer.ask(Message("render", words, fields_arrays(fields))).arrays["volume"]
 
 
 def sample(name: str) -> tuple[Stack, GaussianField]:
     """Return the stack and the true Gaussians of a phantom: neurite, beads or nuclei."""
     with Renderer() as renderer:
         answer = renderer.ask(Message("sample", {"name": name}))
-    return stack_from(answer), field_from(answer)
+    return stack_from(answer), fields_from(answer)[0]
 
 
 def device_words(name: str, renderer: Renderer, *, needed: int) -> str:
@@ -237,21 +235,15 @@ class Answers:
     def _draw(self, question: Message) -> Message:
         if self._drawer is None:
             raise FitError("a picture was asked for without its stack")
-        return mips_message(
-            self._drawer.draw(field_from(question), ViewChoice(**question.words["view"]))
-        )
+        [field] = fields_from(question)
+        return mips_message(self._drawer.draw(field, ViewChoice(**question.words["view"])))
 
 
 def _render(question: Message) -> Message:
     from napari_gaussfit.formats import registry
-    from napari_gaussfit.model.result import SavedFit
 
-    count = sum(name.endswith("means") for name in question.arrays)
-    first, *others = (field_from(question, f"{n}.") for n in range(count))
-    nz, ny, nx = question.words["shape"]
-    dz, dy, dx = question.words["spacing"]
-    saved = SavedFit(first, "", (nz, ny, nx), (dz, dy, dx), first.unit, others=tuple(others))
-    return Message("volume", {}, {"volume": registry.rendered(saved)})
+    volume = registry.rendered(fields_from(question), facts_from(question.words["stack"]))
+    return Message("volume", {}, {"volume": volume})
 
 
 def _device(question: Message) -> Message:
@@ -284,5 +276,5 @@ def _sample(question: Message) -> Message:
     }
     phantom = makers[question.words["name"]]()
     stack = stack_message("sample", phantom.stack)
-    words = {**stack.words, "field": field_words(phantom.truth)}
-    return Message("sample", words, stack.arrays | field_arrays(phantom.truth))
+    words = {**stack.words, "fields": fields_words([phantom.truth])}
+    return Message("sample", words, stack.arrays | fields_arrays([phantom.truth]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from napari_gaussfit.model.result import SavedFit
+from napari_gaussfit.fitting.result import FitResult
 
 if TYPE_CHECKING:
     from napari_gaussfit.fitting.refinement import Comparison
@@ -20,19 +20,19 @@ class Version:
 
     Parameters
     ----------
-    fit : SavedFit
-        They, with the settings that they were fitted with.
+    fit : FitResult
+        The record of the fit that found them.
     news : News
         What was known when they came to rest.
     unedited : Version, optional
         Where a person has edited them: as the fit had left them.
     """
 
-    fit: SavedFit
+    fit: FitResult
     news: News
     unedited: Version | None = None
 
-    def edited(self, fit: SavedFit) -> Version:
+    def edited(self, fit: FitResult) -> Version:
         """Return what was made of these Gaussians by hand; their measures are those no more."""
         if fit is self.fit:
             return self
@@ -40,13 +40,13 @@ class Version:
         if snapshot is not None:
             snapshot = replace(
                 snapshot,
-                field=fit.field,
+                fields=fit.fields,
                 loss=unknown,
                 held_out_psnr=unknown,
                 train_psnr=unknown,
                 voxel_psnr=unknown,
             )
-        news = replace(self.news, snapshot=snapshot, mips=None, report=None)
+        news = replace(self.news, snapshot=snapshot, mips=None, result=None)
         return Version(fit, news, self.unedited or self)
 
 
@@ -62,12 +62,11 @@ def version_of(task: FitTask, news: News) -> Version | None:
     """
     if news.snapshot is None:
         return None
-    fit = SavedFit.of(
-        news.snapshot.field,
-        task.stack,
-        settings=task.settings.to_dict(),
-        history={key: list(values) for key, values in news.history.items()},
-        report=news.report,
+    fit = news.result or FitResult(
+        news.snapshot.fields,
+        task.stack.facts,
+        task.settings,
+        {key: list(values) for key, values in news.history.items()},
     )
     return Version(fit, news)
 

@@ -40,7 +40,7 @@ class _Fit(Protocol):
     """A fit of a stack, of which only the Gaussians are looked at."""
 
     @property
-    def channels(self) -> tuple[GaussianField, ...]:
+    def fields(self) -> tuple[GaussianField, ...]:
         """The Gaussians of each channel."""
 
 
@@ -154,7 +154,7 @@ def _listed(given: T | Sequence[T]) -> tuple[T, ...]:
 
 def _gaussians(what: object, stacks: tuple[Stack, ...]) -> tuple[Gaussians, ...]:
     """Return the Gaussians to begin with, one a channel."""
-    channels = getattr(what, "channels", what)
+    channels = getattr(what, "fields", what)
     several = channels if isinstance(channels, (list, tuple)) and channels else (channels,)
     if all(isinstance(one, (Gaussians, GaussianField)) for one in several):
         return tuple(one.numpy() if isinstance(one, GaussianField) else one for one in several)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_gaussfit._threads import in_one_torch_thread
+from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.metrics import noise_psnr, psnr, ssim
 from napari_gaussfit.measure.noise import draw_noise, given_noise, photon_transfer
-from napari_gaussfit.model.projection import StackProjector, render
+from napari_gaussfit.stacks.reading import is_number, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from dataclasses import Field
 
     from numpy.typing import NDArray
 
@@ -90,11 +92,11 @@ class Report:
     converged : bool
         Whether more steps would leave the Gaussians as they are, but for noise.
     convergence : str
-        How that is known, and what to do.
+        How that is known, and what to do; empty where it was not looked at.
     notes : tuple of str
         What the settings assume, and what it means for the numbers.
     noise : str
-        The noise in words, or why it cannot be known.
+        The noise in words, or why it cannot be known; empty where it was not looked at.
     gain, offset, read_noise, saturation : float
         Of the detector, in raw intensity, see `noise.Noise`; None for what is not known. Those of a
         stack, without what was given, have either offset or read noise: their sum alone is known.
@@ -123,9 +125,9 @@ class Report:
     seed: int
     version: str
     converged: bool = False
-    convergence: str = "not looked at"
+    convergence: str = ""
     notes: tuple[str, ...] = ()
-    noise: str = "not looked at"
+    noise: str = ""
     gain: float | None = None
     offset: float | None = None
     read_noise: float | None = None
@@ -133,7 +135,52 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON types."""
-        return asdict(self)
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Report:
+        """Return the report that `to_dict` gave, of this version or an earlier one.
+
+        Parameters
+        ----------
+        values : mapping
+            Values by name. A real number that an earlier version did not measure is NaN, or None
+            where that may be; names that are not known here are left out.
+
+        Returns
+        -------
+        Report
+            With values of the right types.
+
+        Raises
+        ------
+        SettingsError
+            If a value is missing, or is not of its type.
+        """
+        return cls(**{one.name: _checked(one, values) for one in fields(cls)})
+
+
+def _checked(part: Field[Any], values: Mapping[str, Any]) -> Any:
+    """Return the value of one field of a report that comes from a file."""
+    kind, _, optional = str(part.type).partition("[")[0].partition(" | ")
+    value = values.get(part.name)
+    if part.name not in values and part.default is not MISSING:
+        return part.default
+    if kind == "float" and value is None:
+        return None if optional else math.nan
+    expected, right = {
+        "float": ("a number", is_number(value)),
+        "int": ("a whole number", isinstance(value, int) and is_number(value)),
+        "bool": ("true or false", isinstance(value, bool)),
+        "str": ("text", isinstance(value, str)),
+        "tuple": ("a list", isinstance(value, list)),
+    }[kind]
+    if not right:
+        raise SettingsError(f"report: {part.name} is {shown(value)}; expected {expected}")
+    return tuple(value) if isinstance(value, list) else value
 
 
 @in_one_torch_thread()
@@ -257,6 +304,8 @@ def _with_detector(report: Report, noise: Noise | None, settings: FitSettings) -
 
 def _image(field: GaussianField, stack: Stack, view: View) -> Image:
     """Return a field's MIP, 0 where a ray misses the box."""
+    from napari_gaussfit.model.projection import render
+
     image = render(field, view.camera, stack.box).cpu().numpy()
     return np.where(view.hit.numpy(), image, np.float32(0.0))
 
@@ -267,6 +316,8 @@ def _view_psnr(reference: Image, image: Image, view: View, stack: Stack) -> floa
 
 def _projections(volume: Image, stack: Stack, views: Sequence[View]) -> list[Image]:
     """Return the MIPs of other voxels in a stack's place."""
+    from napari_gaussfit.model.projection import StackProjector
+
     projector = StackProjector(replace(stack, voxels=volume))
     return [projector.maximum(view.camera) for view in views]
 

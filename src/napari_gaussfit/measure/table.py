@@ -100,21 +100,18 @@ def error_columns(
 
 
 def measurements(
-    field: GaussianField,
+    fields: GaussianField | Sequence[GaussianField],
     spacing: Sequence[float],
-    others: Sequence[GaussianField] = (),
     measurement: Measurement | None = None,
 ) -> pd.DataFrame:
     """Return what there is to know of each Gaussian, a row each.
 
     Parameters
     ----------
-    field : GaussianField
-        K Gaussians.
+    fields : GaussianField or sequence of GaussianField
+        K Gaussians; of several channels a field each, with the same means and covariances.
     spacing : sequence of float
-        (dz, dy, dx) of the stack, in the field's unit.
-    others : sequence of GaussianField
-        Of several channels, those after the first, which is `field`.
+        Distances between voxel centres (dz, dy, dx) of the stack, in the field's unit.
     measurement : Measurement, optional
         What is known of how well these Gaussians are known.
 
@@ -129,6 +126,8 @@ def measurements(
         channels, amplitude_0, integrated_intensity_0, amplitude_1, .. of each, beside those of
         the first under the names above; the `error_columns`; unit. In float64.
     """
+    channels = tuple(fields) if isinstance(fields, (list, tuple)) else (fields,)
+    field = channels[0]
     gaussians = field.numpy()
     means, covariances = gaussians.means.astype(np.float64), gaussians.covariances
     sigmas, axes = gaussians.principal()
@@ -144,8 +143,8 @@ def measurements(
         f"axis_{n + 1}_{axis}": axes[:, n, i] for n in range(3) for i, axis in enumerate(AXES)
     }
     columns["integrated_intensity"] = gaussians.integrated_intensities()
-    for n, channel in enumerate((field, *others) if others else ()):
+    for n, channel in enumerate(channels if len(channels) > 1 else ()):
         columns[f"{CHANNEL}{n}"] = channel.numpy().amplitudes.astype(np.float64)
         columns[f"integrated_intensity_{n}"] = channel.numpy().integrated_intensities()
-    columns |= error_columns(len(field), measurement, 1 + len(others))
+    columns |= error_columns(len(field), measurement, len(channels))
     return pd.DataFrame(columns).assign(unit=field.unit)

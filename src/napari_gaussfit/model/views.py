@@ -103,7 +103,18 @@ class Views:
         self._made: dict[Camera, View] = {}
 
     def view(self, camera: Camera) -> View:
-        """Return a camera's view, made when first asked for."""
+        """Return a camera's view, made when first asked for.
+
+        Parameters
+        ----------
+        camera : Camera
+            The camera whose rays and target are wanted.
+
+        Returns
+        -------
+        View
+            The same one at every call.
+        """
         if camera not in self._made:
             hit = torch.from_numpy(hits(camera, self._stack.box))
             self._made[camera] = View(camera, camera.rays(self._stack.box), hit, self.projector)
@@ -135,7 +146,15 @@ def _same_direction(one: Camera, other: Camera) -> bool:
 
 
 class EndlessShuffle:
-    """Draws the numbers 0 to n - 1 in random order, all before any comes again."""
+    """Draws the numbers 0 to n - 1 in random order, all before any comes again.
+
+    Parameters
+    ----------
+    count : int
+        How many numbers there are.
+    rng : Generator
+        The source of the random order.
+    """
 
     def __init__(self, count: int, rng: np.random.Generator) -> None:
         self._count, self._rng = count, rng
@@ -143,6 +162,11 @@ class EndlessShuffle:
 
     def restore(self, left: list[int]) -> None:
         """Take up the numbers that an earlier one had left.
+
+        Parameters
+        ----------
+        left : list of int
+            The numbers that come before all are shuffled anew.
 
         Raises
         ------
@@ -156,7 +180,18 @@ class EndlessShuffle:
         self.left = list(left)
 
     def draw(self, count: int) -> NDArray[np.int64]:
-        """Return the next `count` numbers."""
+        """Return the next numbers.
+
+        Parameters
+        ----------
+        count : int
+            How many to draw.
+
+        Returns
+        -------
+        ndarray of int, shape [count]
+            Each from 0 to n - 1.
+        """
         while len(self.left) < count:
             self.left.extend(self._rng.permutation(self._count).tolist())
         drawn, self.left = self.left[:count], self.left[count:]

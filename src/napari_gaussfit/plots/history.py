@@ -62,7 +62,7 @@ def draw_history(history: Mapping[str, Sequence[float]], unit: str = "pixel") ->
     Parameters
     ----------
     history : mapping
-        What a fit recorded: `FitResult.history`, `SavedFit.history`.
+        What a fit recorded: `FitResult.history`.
     unit : str
         Of lengths: "micrometer" or "pixel".
 

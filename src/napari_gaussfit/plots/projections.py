@@ -20,15 +20,16 @@ from napari_gaussfit.model.camera import AXIS_NAMES, axis_view
 from napari_gaussfit.model.projection import render
 from napari_gaussfit.model.scaling import WorkingStack
 from napari_gaussfit.model.views import View, Views
+from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
-    from napari_gaussfit.fitting.fit import FitResult
+    from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.model.field import GaussianField
-    from napari_gaussfit.settings import FitSettings
+    from napari_gaussfit.stacks.stack import Stack
 
     Image = NDArray[np.float32]
 
@@ -73,22 +74,22 @@ class Comparison:
     psnr: float
 
 
-def comparisons(result: FitResult, settings: FitSettings) -> list[Comparison]:
+def comparisons(result: FitResult, original: Stack) -> list[Comparison]:
     """Return the three axis views and two of the views that were held out.
 
     Parameters
     ----------
     result : FitResult
-        What was fitted.
-    settings : FitSettings
-        How: which views were held out follows from it.
+        The fit; which views were held out follows from its settings.
+    original : Stack
+        The stack that was fitted; of several channels, the first.
 
     Returns
     -------
     list of Comparison
         In the order of the rows of ``projections.png``.
     """
-    working = WorkingStack.of(result.stack)
+    working, settings = WorkingStack.of(original), result.settings or FitSettings()
     stack, field = working.stack, working.scaled(result.field)
     views = Views(stack, settings.views, settings.held_out)
     chosen = [
@@ -116,7 +117,7 @@ def _compare(field: GaussianField, working: WorkingStack, view: View, title: str
     return Comparison(title, shown[0], shown[1], (height, width), found)
 
 
-def draw_projections(result: FitResult, settings: FitSettings) -> Figure:
+def draw_projections(result: FitResult, original: Stack) -> Figure:
     """Draw data, fit and residual of `comparisons`, a row each; ``savefig`` writes it.
 
     Lengths are true to scale in both directions of every picture, whatever the spacing.
@@ -124,16 +125,16 @@ def draw_projections(result: FitResult, settings: FitSettings) -> Figure:
     Parameters
     ----------
     result : FitResult
-        What was fitted.
-    settings : FitSettings
-        How: which views were held out follows from it.
+        The fit; which views were held out follows from its settings.
+    original : Stack
+        The stack that was fitted; of several channels, the first.
 
     Returns
     -------
     Figure
         Its ``savefig`` writes it.
     """
-    rows = comparisons(result, settings)
+    rows = comparisons(result, original)
     unit = UNIT_SYMBOLS[result.stack.unit]
     heights = [
         float(np.clip(COLUMN_INCHES * row.size[0] / row.size[1], LEAST_INCHES, MOST_INCHES))

@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_gaussfit._limits import BRIGHTEST
 from napari_gaussfit.errors import SettingsError, StackError, StackNotFoundError
+from napari_gaussfit.stacks.facts import StackFacts
 from napari_gaussfit.stacks.layout import (
     PIXEL_SPACING,
     Spacing,
@@ -276,6 +277,20 @@ class Stack:
     def value_range(self) -> tuple[float, float]:
         """The smallest and the largest intensity."""
         return float(self.voxels.min()), float(self.voxels.max())
+
+    @property
+    def facts(self) -> StackFacts:
+        """What is known of the stack beside its voxels."""
+        return StackFacts(
+            self.name,
+            self.shape,
+            self.spacing,
+            self.unit,
+            self.origin,
+            self.channel,
+            self.time,
+            self.value_range,
+        )
 
     @property
     def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,17 +10,17 @@ import torch
 from napari.layers import Layer, Points
 
 from napari_gaussfit._napari.layers import gaussians
-from napari_gaussfit._napari.layers.edited import field_of_points, fit_of_points
+from napari_gaussfit._napari.layers.edited import fields_of_points, fit_of_points
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.model.result import SavedFit
+from napari_gaussfit.fitting.result import FitResult
 from saved_fits import PLACEMENT, SPACING, some_fit
 
 
-def points_of(fit: SavedFit) -> Points:
+def points_of(fit: FitResult) -> Points:
     return Layer.create(*gaussians.points_layer(fit, PLACEMENT, name="centres"))
 
 
-def fit_now(points: Points) -> SavedFit:
+def fit_now(points: Points) -> FitResult:
     data, keywords, _ = points.as_layer_data_tuple()
     return fit_of_points(data, keywords)
 
@@ -94,12 +94,8 @@ def test_report_and_optimiser_state_go_with_the_points_that_they_were_of() -> No
     points.selected_data = {0}
     points.remove_selected()
     edited = fit_now(points)
-    assert (edited.report, edited.state) == (None, {})
-    assert (edited.settings, edited.stack, edited.spacing) == (
-        fit.settings,
-        fit.stack,
-        fit.spacing,
-    )
+    assert (edited.reports, edited.state) == ((), {})
+    assert (edited.settings, edited.stack) == (fit.settings, fit.stack)
 
 
 def test_other_points_are_refused_by_name() -> None:
@@ -113,7 +109,7 @@ def test_points_that_lost_their_features_are_refused_with_what_they_lack() -> No
     points = points_of(fit)
     features = points.features.drop(columns=["cov_zz", "amplitude"])
     with pytest.raises(SettingsError, match="amplitude, cov_zz"):
-        field_of_points(points.data, features, fit)
+        fields_of_points(points.data, features, fit)
 
 
 def test_points_without_any_measurement_are_refused() -> None:
@@ -123,16 +119,17 @@ def test_points_without_any_measurement_are_refused() -> None:
         fit_now(points)
 
 
-def in_two_channels() -> SavedFit:
+def in_two_channels() -> FitResult:
     fit = some_fit()
     brightness = torch.linspace(10, 20, len(fit.field))
-    return replace(fit, others=(replace(fit.field, amplitudes=brightness, background=3.0),))
+    second = replace(fit.field, amplitudes=brightness, background=3.0)
+    return replace(fit, fields=(fit.field, second))
 
 
 def test_channels_that_nobody_touched_are_the_fit_itself() -> None:
     fit = in_two_channels()
     points = points_of(fit)
-    np.testing.assert_allclose(points.features["amplitude_1"], fit.others[0].amplitudes)
+    np.testing.assert_allclose(points.features["amplitude_1"], fit.fields[1].amplitudes)
     assert fit_now(points) is fit
 
 
@@ -142,11 +139,11 @@ def test_every_channel_follows_the_edited_points() -> None:
     points.selected_data = {0, 1}
     points.remove_selected()
     edited = fit_now(points)
-    first, second = edited.channels
+    first, second = edited.fields
     assert torch.equal(first.means, second.means)
-    torch.testing.assert_close(second.amplitudes, fit.others[0].amplitudes[2:])
+    torch.testing.assert_close(second.amplitudes, fit.fields[1].amplitudes[2:])
     assert (first.background, second.background) == (12.5, 3.0)
-    assert edited.report is None
+    assert not edited.reports
 
 
 def test_a_channel_that_was_changed_alone_counts() -> None:
@@ -156,7 +153,7 @@ def test_a_channel_that_was_changed_alone_counts() -> None:
     features.loc[4, "amplitude_1"] = 99.0
     points.features = features
     edited = fit_now(points)
-    assert float(edited.others[0].amplitudes[4]) == 99.0
+    assert float(edited.fields[1].amplitudes[4]) == 99.0
     assert torch.equal(edited.field.amplitudes, fit.field.amplitudes)
     points.features = features.drop(columns="amplitude_1")
     with pytest.raises(SettingsError, match="lack the features amplitude_1"):

@@ -13,8 +13,8 @@ from napari.layers import Labels, Layer, Points, Surface, Vectors
 from napari_gaussfit._napari.layers import gaussians
 from napari_gaussfit._napari.layers.placement import Placement
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.measure.table import measurements
-from napari_gaussfit.model.result import SavedFit
 from saved_fits import PLACEMENT, SHAPE, SPACING, some_field, some_fit
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def made(layer_data: Any) -> Layer:
     return Layer.create(*layer_data)
 
 
-def points_of(fit: SavedFit) -> Points:
+def points_of(fit: FitResult) -> Points:
     return made(gaussians.points_layer(fit, PLACEMENT, name="centres"))
 
 
@@ -150,7 +150,7 @@ def test_labels_are_of_the_nearest_centre_where_the_field_is_bright() -> None:
     assert row["amplitude"] == pytest.approx(float(field.amplitudes[labels.data.max() - 1]))
 
 
-LAYERS: dict[str, Callable[[SavedFit, Placement], Any]] = {
+LAYERS: dict[str, Callable[[FitResult, Placement], Any]] = {
     "points": lambda fit, at: gaussians.points_layer(fit, at, name="l"),
     "vectors": lambda fit, at: gaussians.vectors_layer(fit.field, at, name="l"),
     "surface": lambda fit, at: gaussians.surface_layer(fit.field, at, name="l"),

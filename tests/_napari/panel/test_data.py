@@ -443,7 +443,7 @@ def test_a_fit_of_a_series_says_its_time_and_loses_no_other(
         wait_until(lambda: len(panel.live.layers) == 5)
         centres = viewer.layers[f"movie time {time} centres"]
         assert centres.metadata["napari_gaussfit"]["of"]["time"] == time
-        assert panel.fit.stack == f"movie time {time}"
+        assert panel.fit.stack.name == f"movie time {time}"
     assert panel.fit.place == {"time": 1}
     assert "movie time 0 centres" in viewer.layers
     first, second = (viewer.layers[f"movie time {time} centres"].data for time in (0, 1))

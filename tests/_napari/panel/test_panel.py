@@ -27,7 +27,7 @@ from napari_gaussfit._napari.layers.gaussians import METADATA
 from napari_gaussfit._napari.panel.panel import GaussianFitPanel
 from napari_gaussfit._napari.panel.results import KINDS
 from napari_gaussfit._napari.worker import Phase
-from napari_gaussfit.formats.native import load_fit
+from napari_gaussfit.fitting.result import load
 from napari_gaussfit.jobs.process import ProcessJob
 from napari_gaussfit.settings import FitSettings
 
@@ -191,14 +191,14 @@ def test_a_user_drops_a_stack_fits_pauses_edits_refines_and_saves(
     assert len(panel.worker.news.snapshot.field) == 40 - removed
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 240)
     assert len(panel.live.centres.data) == 40 - removed
-    assert panel.fit.report["gaussians"] == 40 - removed
+    assert panel.fit.report.gaussians == 40 - removed
 
     monkeypatch.setattr(
         "napari_gaussfit._napari.panel.results.QFileDialog.getSaveFileName",
         lambda *_: (str(tmp_path / "dendrite.safetensors"), ""),
     )
     QTest.mouseClick(panel.results.save, Qt.MouseButton.LeftButton)
-    assert len(load_fit(tmp_path / "dendrite.safetensors").field) == 40 - removed
+    assert len(load(tmp_path / "dendrite.safetensors").field) == 40 - removed
     viewer.open(str(tmp_path / "dendrite.safetensors"), plugin=PLUGIN)
     assert len(layer_named(viewer, "ellipsoids [1]").data[0]) > 0
     viewer.close()
@@ -413,7 +413,7 @@ def test_a_fit_inside_napari_finds_the_beads_too(panel: Any, wait_until: Wait) -
     panel.model.settings = SHORT
     press(panel, "Fit")
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
-    assert panel.fit.report["heldout_mip_psnr"] > 20
+    assert panel.fit.report.heldout_mip_psnr > 20
 
 
 def test_rows_and_points_are_selected_together_and_filtered(panel: Any, wait_until: Wait) -> None:
@@ -547,10 +547,10 @@ def test_a_fit_begins_at_the_gaussians_of_chosen_points(
 ) -> None:
     from napari_gaussfit._napari.layers.gaussians import points_layer
     from napari_gaussfit._napari.layers.placement import Placement
-    from napari_gaussfit.model.result import SavedFit
+    from napari_gaussfit.fitting.result import FitResult
 
     stack = small_beads.stack
-    truth = SavedFit(small_beads.truth, stack.name, stack.shape, stack.spacing, stack.unit)
+    truth = FitResult((small_beads.truth,), stack.facts)
     placement = Placement.of_stack(stack.spacing, stack.unit)
     data, keywords, _ = points_layer(truth, placement, name="truth")
     panel.viewer.add_points(data, **keywords)
@@ -601,7 +601,7 @@ def test_a_refinement_that_loses_leaves_the_fit_and_can_be_had_all_the_same(
     assert panel.fit.settings["refine"]
     assert not np.array_equal(panel.live.centres.data, shown)
     np.testing.assert_allclose(
-        panel.live.centres.data * panel.fit.spacing, panel.fit.field.means, atol=1e-5
+        panel.live.centres.data * panel.fit.stack.spacing, panel.fit.field.means, atol=1e-5
     )
     wait_until(lambda: shows_its_picture(panel), 20)
     assert panel.run.other.text() == "Undo refine"
@@ -614,7 +614,9 @@ def test_a_refinement_that_loses_leaves_the_fit_and_can_be_had_all_the_same(
 def shows_its_picture(panel: GaussianFitPanel) -> bool:
     """Tell whether the projection beside the stack is that of the panel's fit."""
     assert panel.fit is not None
-    expected = panel.fit.field.voxelise(panel.fit.shape, panel.fit.spacing).amax(0).numpy()
+    expected = (
+        panel.fit.field.voxelise(panel.fit.stack.shape, panel.fit.stack.spacing).amax(0).numpy()
+    )
     shown = layer_named(panel.viewer, "fit MIP").data
     return bool(np.abs(shown - expected).max() < 0.01 * np.ptp(expected))
 
@@ -658,8 +660,7 @@ def test_what_ran_is_recorded_whatever_the_controls_say_by_then(
     wait_until(lambda: panel.worker.phase is Phase.RUNNING)
     panel.model.settings = FitSettings(gaussians=77, quality="fine", loss="poisson")
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
-    recorded = FitSettings.from_dict(panel.fit.settings)
-    assert recorded == FitSettings(gaussians=20, quality="preview", objective="voxels")
+    assert panel.fit.settings == FitSettings(gaussians=20, quality="preview", objective="voxels")
     carried = fit_of_layer(panel.live.centres)
     assert carried.settings == panel.fit.settings
 
@@ -677,7 +678,7 @@ def test_save_writes_the_fit_though_its_layers_are_deleted(
         panel.viewer.layers.clear()
     path = tmp_path / "beads.safetensors"
     save_as(panel, path, monkeypatch)
-    saved = load_fit(path)
+    saved = load(path)
     np.testing.assert_array_equal(saved.field.means, panel.fit.field.means)
     assert saved.settings == panel.fit.settings
 
@@ -717,7 +718,7 @@ def test_a_save_while_another_fit_runs_writes_the_one_that_stood_still(
     see_points_move(panel, wait_until, times=2)
     path = tmp_path / "beads.safetensors"
     save_as(panel, path, monkeypatch)
-    np.testing.assert_array_equal(load_fit(path).field.means, done.field.means)
+    np.testing.assert_array_equal(load(path).field.means, done.field.means)
     # By napari's own way: the points that move are of no fit that could be written.
     assert "fit" not in panel.live.centres.metadata[METADATA]
     press(panel, "Stop")
@@ -741,9 +742,57 @@ def test_a_paused_fit_is_saved_as_it_stood_and_its_edits_can_be_undone(
     see_points_move(panel, wait_until, times=2)
     path = tmp_path / "beads.safetensors"
     save_as(panel, path, monkeypatch)
-    np.testing.assert_array_equal(load_fit(path).field.means, stood.field.means)
+    np.testing.assert_array_equal(load(path).field.means, stood.field.means)
     press(panel, "Stop")
     wait_until(lambda: not panel.worker.phase.active)
+
+
+def pause_and_remove_a_point(panel: GaussianFitPanel, wait_until: Wait) -> int:
+    """Pause a fit, delete a point, and return how many are left."""
+    panel.model.settings = LONG
+    press(panel, "Fit")
+    wait_until(lambda: panel.worker.phase is Phase.RUNNING)
+    press(panel, "Pause")
+    wait_until(lambda: panel.worker.phase is Phase.PAUSED)
+    assert panel.live is not None
+    centres = panel.live.centres
+    assert centres is not None
+    centres.selected_data = {0}
+    centres.remove_selected()
+    return len(centres.data)
+
+
+def test_a_paused_fit_whose_points_were_edited_is_not_resumed_and_says_why(
+    panel: Any, wait_until: Wait
+) -> None:
+    left = pause_and_remove_a_point(panel, wait_until)
+    press(panel, "Resume")
+    assert panel.worker.phase is Phase.PAUSED
+    assert "the points were edited" in state(panel).text()
+    assert "Undo edits" in state(panel).text()
+    QTest.qWait(300)
+    assert len(panel.live.centres.data) == left
+    QTest.mouseClick(panel.table.undo, Qt.MouseButton.LeftButton)
+    assert state(panel).text() == "Paused"
+    press(panel, "Resume")
+    see_points_move(panel, wait_until, times=2)
+    assert len(panel.live.centres.data) == left + 1
+    press(panel, "Stop")
+    wait_until(lambda: not panel.worker.phase.active)
+
+
+def test_what_was_edited_while_a_fit_paused_stays_when_it_is_stopped(
+    panel: Any, wait_until: Wait
+) -> None:
+    left = pause_and_remove_a_point(panel, wait_until)
+    kept = np.array(panel.live.centres.data)
+    press(panel, "Stop")
+    wait_until(lambda: panel.worker.phase is Phase.CANCELLED)
+    np.testing.assert_allclose(panel.live.centres.data, kept)
+    assert len(panel.fit.field) == left
+    assert panel.table.undo.isEnabled()
+    QTest.mouseClick(panel.table.undo, Qt.MouseButton.LeftButton)
+    assert len(panel.live.centres.data) == len(panel.fit.field) == left + 1
 
 
 def test_a_paused_fit_is_saved_without_anything_done_to_it_before(
@@ -758,7 +807,7 @@ def test_a_paused_fit_is_saved_without_anything_done_to_it_before(
     QTest.qWait(500)
     path = tmp_path / "beads.safetensors"
     save_as(panel, path, monkeypatch)
-    np.testing.assert_array_equal(load_fit(path).field.means, panel.fit.field.means)
+    np.testing.assert_array_equal(load(path).field.means, panel.fit.field.means)
     press(panel, "Stop")
     wait_until(lambda: not panel.worker.phase.active)
 
@@ -807,4 +856,4 @@ def test_a_fit_that_has_not_converged_says_so_in_amber_and_one_that_has_is_blue(
     assert "quality balanced" in state(panel).text()
     assert AMBER in state(panel).styleSheet()
     assert "Not converged" in " ".join(w.text() for w in panel.results.findChildren(QLabel))
-    assert panel.fit.report["converged"] is False
+    assert not panel.fit.report.converged

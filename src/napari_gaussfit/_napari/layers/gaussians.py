@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit._napari.layers.placement import Placement
+    from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.gaussians import Gaussians
-    from napari_gaussfit.model.result import SavedFit
 
     Floats = NDArray[np.float64]
     LayerData = tuple[Any, dict[str, Any], str]
@@ -56,13 +56,13 @@ _RESIDUAL_PERCENTILE = 99.9
 """Of the absolute residual: where its colours end, so that single voxels do not decide."""
 
 
-def points_layer(fit: SavedFit, placement: Placement, *, name: str) -> LayerData:
+def points_layer(fit: FitResult, placement: Placement, *, name: str) -> LayerData:
     """Return the centres as Points, with all measurements; the layer carries the fit.
 
     Coloured by amplitude. As wide as the geometric mean of the Gaussian's sigmas: at the full width
     at half maximum, a few broad ones hide the rest.
     """
-    table = measurements(fit.field, tuple(placement.spacing), fit.others)
+    table = measurements(fit.fields, tuple(placement.spacing))
     # napari holds the positions already, and takes more columns of these names for axes.
     features = table.drop(columns=["axis-0", "axis-1", "axis-2"])
     widths = np.exp(fit.field.numpy().log_widths.mean(axis=1))

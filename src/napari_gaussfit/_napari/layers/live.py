@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from napari_gaussfit._napari.layers.pictures import LayerData
     from napari_gaussfit._napari.layers.source import Source
+    from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
     from napari_gaussfit.model.field import GaussianField
-    from napari_gaussfit.model.result import SavedFit
 
 __all__ = ["LiveLayers"]
 
@@ -123,7 +123,7 @@ class LiveLayers:
             self._move(layer, field)
         return self._make_next()
 
-    def settle(self, fit: SavedFit) -> None:
+    def settle(self, fit: FitResult) -> None:
         """Show the Gaussians of a fit at rest, with all their measurements, ready to be edited."""
         from napari_gaussfit._napari.layers.gaussians import points_layer
 

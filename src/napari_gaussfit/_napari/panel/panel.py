@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
 
     from napari_gaussfit._napari.layers.source import Source
+    from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.jobs.job import News
     from napari_gaussfit.jobs.pictures import MipPair
-    from napari_gaussfit.model.result import SavedFit
 
 __all__ = ["GaussianFitPanel"]
 
@@ -43,6 +43,12 @@ SIZE = 390, 720
 
 WRITE_SECONDS = 2.0
 """Between two updates of figures and plots, which nobody reads faster."""
+
+EDITED = (
+    "the points were edited, and a fit goes on from its own Gaussians; press Undo edits (Table) "
+    "to resume, or Stop and then Refine to go on from the edited ones"
+)
+"""Why a paused fit is not resumed."""
 
 SETTLE_MS = 150
 """After a change of the data, before the stack is looked at: who types a number types several."""
@@ -69,6 +75,7 @@ class GaussianFitPanel(QWidget):
         self._shown: Version | None = None
         self._before: Version | None = None
         self._choice: Choice | None = None
+        self._edited: FitResult | None = None
         self._layer: Image | None = None
         self._written = 0.0
         self._ready: Source | None = None
@@ -106,9 +113,8 @@ class GaussianFitPanel(QWidget):
         self.run.fit_asked.connect(self.start_fit)
         self.run.refine_asked.connect(self.refine)
         self.run.pause_asked.connect(self.worker.pause)
-        self.run.resume_asked.connect(self.worker.resume)
-        self.run.resume_asked.connect(self.results.expect_another)
-        self.run.stop_asked.connect(self.worker.stop)
+        self.run.resume_asked.connect(self.resume)
+        self.run.stop_asked.connect(self.stop)
         self.run.other_asked.connect(self.take_the_other)
         self.view.changed.connect(self.worker.look)
         self.worker.phase_changed.connect(self._show_phase)
@@ -121,7 +127,7 @@ class GaussianFitPanel(QWidget):
         self.viewer.layers.events.removed.connect(self._layer_removed)
 
     @property
-    def fit(self) -> SavedFit | None:
+    def fit(self) -> FitResult | None:
         """The fit that stands still, None before the first."""
         return None if self._shown is None else self._shown.fit
 
@@ -201,6 +207,29 @@ class GaussianFitPanel(QWidget):
         task = FitTask(self.live.source.stack, settings, field, view=self.view.choice)
         self._begin(task, before)
 
+    def resume(self) -> None:
+        """Let a paused fit go on, unless its points were edited: it goes on from its own."""
+        if self._edited_while_paused() is not None:
+            self.run.show_phase(self.worker.phase, EDITED)
+            return
+        self.worker.resume()
+        self.results.expect_another()
+
+    def stop(self) -> None:
+        """End the fit; what was done to its points while it stood still stays done."""
+        self._edited = self._edited_while_paused()
+        self.worker.stop()
+
+    def _edited_while_paused(self) -> FitResult | None:
+        """Return a paused fit as its points were edited since, None where they were not."""
+        if self.worker.phase is not Phase.PAUSED:
+            return None
+        try:
+            edited = self._as_edited()
+        except GaussfitError:
+            return None  # Points that have lost what makes a Gaussian are no edit to keep.
+        return None if edited is None or edited is self._shown else edited.fit
+
     def _as_edited(self) -> Version | None:
         """Return the Gaussians shown with what was done to their points since."""
         from napari_gaussfit._napari.layers.edited import fit_of_layer
@@ -212,7 +241,7 @@ class GaussianFitPanel(QWidget):
 
     def _begin(self, task: FitTask, before: Version | None = None) -> None:
         """Run a fit; `before` is what a refinement goes on from."""
-        self._task, self._before = task, before
+        self._task, self._before, self._edited = task, before, None
         self._offer(None)
         self.worker.in_process = self.model.in_process
         self.run.show_snapshot(None)
@@ -222,12 +251,13 @@ class GaussianFitPanel(QWidget):
         self.tabs.setCurrentIndex(1)
 
     def _show_phase(self, phase: Phase) -> None:
-        news, report = self.worker.news, self.worker.news.report or {}
-        doubt = phase is Phase.FINISHED and report.get("converged") is False
+        news = self.worker.news
+        report = None if news.result is None else news.result.report
+        doubt = phase is Phase.FINISHED and report is not None and not report.converged
         details = {
             Phase.FAILED: self.worker.error,
             Phase.STARTING: news.notice,
-            Phase.FINISHED: report["convergence"] if doubt else "",
+            Phase.FINISHED: report.convergence if doubt and report is not None else "",
         }
         self.run.show_phase(phase, details.get(phase, ""), doubt=doubt)
         if phase is Phase.PAUSED and self._task is not None:
@@ -265,7 +295,10 @@ class GaussianFitPanel(QWidget):
 
             show_error(f"Gaussian fit: {self.worker.error}")
         before, self._before = self._before, None
+        edited, self._edited = self._edited, None
         found = None if self._task is None else version_of(self._task, news)
+        if found is not None and edited is not None:
+            found = found.edited(edited)
         if before is not None and found is not None:
             self._offer(Choice.of_better(before, found))
         else:
@@ -306,6 +339,8 @@ class GaussianFitPanel(QWidget):
         phase = self.worker.phase
         if self._shown is not None and (phase is Phase.PAUSED or not phase.active):
             self._show(self._shown.unedited or self._shown)
+            if phase is Phase.PAUSED:
+                self.run.show_phase(phase)  # without what was said of the edits
 
     def _layer_removed(self, event: Event) -> None:
         if self._layer is not None and event.value == self._layer:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from napari_gaussfit._napari.layers.live import LiveLayers
     from napari_gaussfit._napari.layers.source import Source
-    from napari_gaussfit.model.result import SavedFit
+    from napari_gaussfit.fitting.result import FitResult
+    from napari_gaussfit.measure.report import Report
 
     LayerData = tuple[Any, dict[str, Any], str]
 
@@ -43,7 +44,7 @@ KINDS = {
 
 
 def result_layers(
-    fit: SavedFit,
+    fit: FitResult,
     source: Source,
     kinds: set[str],
     *,
@@ -55,7 +56,7 @@ def result_layers(
 
     Parameters
     ----------
-    fit : SavedFit
+    fit : FitResult
         The result.
     source : Source
         What was fitted.
@@ -74,7 +75,7 @@ def result_layers(
     field, place, name = fit.field, source.placement, source.name
     made: list[LayerData] = []
     if kinds & {"volume", "residual", "labels"}:
-        volume = rendered(replace(fit, others=()))
+        volume = rendered([field], fit.stack)
     if "volume" in kinds:
         limits = source.contrast_limits
         title = f"{name} rendered"
@@ -110,7 +111,7 @@ class ResultsPart(QWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
-        self._fit: SavedFit | None = None
+        self._fit: FitResult | None = None
         self._live: LiveLayers | None = None
         self._edits = False
         self._kinds = {
@@ -171,7 +172,7 @@ class ResultsPart(QWidget):
         for kind, box in self._kinds.items():
             box.value = kind in kinds
 
-    def show_fit(self, fit: SavedFit, live: LiveLayers) -> None:
+    def show_fit(self, fit: FitResult, live: LiveLayers) -> None:
         """Take a result."""
         if self._fit is None:
             peak = float(np.median(fit.field.numpy().amplitudes)) if len(fit.field) else 0.0
@@ -184,13 +185,13 @@ class ResultsPart(QWidget):
         """Say that the result's points are no more as its report found them."""
         centres = None if self._live is None else self._live.centres
         if self._fit is not None and centres is not None and self._edits:
-            self._words.setText(_summary(replace(self._fit, report=None), len(centres.data)))
+            self._words.setText(_summary(replace(self._fit, reports=()), len(centres.data)))
 
     def expect_another(self) -> None:
         """Keep to the result that is there, while its points move with a fit that runs."""
         self._edits = False
 
-    def _as_edited(self) -> SavedFit | None:
+    def _as_edited(self) -> FitResult | None:
         """Return the result with what was done to its points, if they are there and stand still."""
         from napari_gaussfit._napari.layers.edited import fit_of_layer
 
@@ -233,7 +234,7 @@ class ResultsPart(QWidget):
             self._viewer.add_layer(Layer.create(*layer_data))
 
     def _ask_where(self) -> None:
-        name = self._fit.stack if self._fit is not None else "fit"
+        name = self._fit.stack.name if self._fit is not None else "fit"
         kinds = (f"{what[0].upper()}{what[1:]} (*{end})" for end, (what, _) in FIT_WRITERS.items())
         path, kind = QFileDialog.getSaveFileName(
             self,
@@ -281,27 +282,29 @@ def _with_suffix(path: str, kind: str) -> str:
     return (stem if dot + end in FIT_WRITERS else path) + wanted
 
 
-def _summary(fit: SavedFit, count: int | None = None) -> str:
+def _summary(fit: FitResult, count: int | None = None) -> str:
     """Say how good a fit is, by its report where it has one; `count` if points were edited."""
     known = len(fit.field) if count is None else count
-    text = f"{known:,} Gaussians in {fit.stack}, lengths in {fit.unit}s."
-    if fit.report is None:
+    text = f"{known:,} Gaussians in {fit.stack.name}, lengths in {fit.stack.unit}s."
+    if not fit.reports:
         return text + " No report: the fit was stopped, or edited since."
     report = fit.report
-    views, voxels = (noise_leaves(report.get(f"{name}noise_psnr")) for name in ("heldout_", ""))
-    noise = f"\nNoise: {report['noise']}." if "noise" in report else ""
+    views, voxels = (
+        noise_leaves(known) for known in (report.heldout_noise_psnr, report.noise_psnr)
+    )
+    noise = f"\nNoise: {report.noise}." if report.noise else ""
     said = _convergence(report) + noise
-    said += "".join(f"\n{note[0].upper()}{note[1:]}." for note in report.get("notes", ()))
+    said += "".join(f"\n{note[0].upper()}{note[1:]}." for note in report.notes)
     return (
-        f"{text}\nHeld-out projections {report['heldout_mip_psnr']:.1f} dB{views} "
-        f"and SSIM {report['heldout_mip_ssim']:.3f}, voxels {report['voxel_psnr']:.1f} dB{voxels}, "
-        f"{report['compression']:.0f} times smaller than the stack.{said}"
+        f"{text}\nHeld-out projections {report.heldout_mip_psnr:.1f} dB{views} "
+        f"and SSIM {report.heldout_mip_ssim:.3f}, voxels {report.voxel_psnr:.1f} dB{voxels}, "
+        f"{report.compression:.0f} times smaller than the stack.{said}"
     )
 
 
-def _convergence(report: dict[str, Any]) -> str:
+def _convergence(report: Report) -> str:
     """Say whether a fit has converged, and how one knows; older files do not tell."""
-    if "converged" not in report:
+    if not report.convergence:
         return ""
-    found = "Converged" if report["converged"] else "Not converged"
-    return f"\n{found}: {report['convergence']}."
+    found = "Converged" if report.converged else "Not converged"
+    return f"\n{found}: {report.convergence}."

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from napari.layers import Points
 
-    from napari_gaussfit.model.result import SavedFit
+    from napari_gaussfit.fitting.result import FitResult
 
 __all__ = ["GaussianTable", "TablePart"]
 
@@ -184,7 +184,7 @@ class TablePart(QWidget):
         self._size.valueChanged.connect(self._filter)
         self.selection.selectionChanged.connect(self._select_points)
 
-    def show_fit(self, fit: SavedFit, points: Points | None, *, edited: bool = False) -> None:
+    def show_fit(self, fit: FitResult, points: Points | None, *, edited: bool = False) -> None:
         """Show a fit's Gaussians, and follow the selection of their points.
 
         `edited` says that they are no more as their fit left them.
@@ -192,10 +192,13 @@ class TablePart(QWidget):
         from napari_gaussfit.measure.table import measurements
 
         self._follow(points)
-        self._unit, self._stack, self._spacing = fit.unit, fit.stack, np.asarray(fit.spacing)
+        self._unit, self._stack = fit.stack.unit, fit.stack.name
+        self._spacing = np.asarray(fit.stack.spacing)
         self.undo.setEnabled(edited)
         # The points of a fit at rest have them already.
-        self._show(measurements(fit.field, fit.spacing) if points is None else points.features)
+        self._show(
+            measurements(fit.field, fit.stack.spacing) if points is None else points.features
+        )
 
     def show_nothing(self) -> None:
         """Show no Gaussian: those of a fit that runs change all the time."""

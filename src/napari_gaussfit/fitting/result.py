@@ -1,0 +1,392 @@
+"""FitResult: the one record of a fit, made by `Fit` or read from a file, and `load`.
+
+Heavy libraries are loaded by what needs them: a window without torch may hold a record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import field as default
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_gaussfit.errors import FitError, SettingsError
+from napari_gaussfit.measure.report import Report
+from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stacks.facts import StackFacts
+from napari_gaussfit.stacks.reading import refusing
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from napari_gaussfit.model.camera import Camera
+    from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.stacks.stack import Stack
+
+    Pathlike = str | os.PathLike[str]
+
+__all__ = ["POINTS", "FitResult", "load"]
+
+POINTS = "points"
+"""The array of a state that holds the points where the fit began, if there were any."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FitResult:
+    """A fit: its Gaussians, what was fitted, how, how good it is, and what it needs to go on.
+
+    Parameters
+    ----------
+    fields : tuple of GaussianField
+        The Gaussians of each channel, in raw intensity and the stack's unit: the same means and
+        covariances, with amplitudes and a background of their own. Loaded fields are float32 on
+        the CPU.
+    stack : StackFacts
+        Name, size and place of the stack that was fitted.
+    settings : FitSettings or None
+        The settings that the fit ran with; None where its file does not tell.
+    history : dict of lists of float
+        What was recorded while it ran, by `snapshot.HISTORY_KEYS`.
+    reports : tuple of Report
+        How good the fit is, a report a channel. Empty before its end, and where its Gaussians were
+        edited since. Files hold the first channel's.
+    state : dict of ndarray
+        What the fit needs to go on: moments of the optimiser, random state. May be empty.
+    notes : tuple of str
+        What was assumed as a file was read. Not saved.
+
+    Raises
+    ------
+    SettingsError
+        If there is no channel, the Gaussians are in another unit than the stack, or those of two
+        channels differ in more than brightness.
+    """
+
+    fields: tuple[GaussianField, ...]
+    stack: StackFacts
+    settings: FitSettings | None = None
+    history: dict[str, list[float]] = default(default_factory=dict)
+    reports: tuple[Report, ...] = ()
+    state: dict[str, NDArray[Any]] = default(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse Gaussians of another unit than the stack's, and channels that differ in shape."""
+        if not self.fields:
+            raise SettingsError("fields is empty; expected the Gaussians of a channel or more")
+        if self.field.unit != self.stack.unit:
+            raise SettingsError(
+                f"unit={self.stack.unit!r} of the stack is not the field's, {self.field.unit!r}; "
+                "give both in one unit"
+            )
+        for n, other in enumerate(self.fields):
+            if other is not self.field and not _same_shapes(self.field, other):
+                raise SettingsError(
+                    f"channel {n} has other Gaussians than channel 0; expected the same means and "
+                    "covariances, with amplitudes of its own"
+                )
+
+    def __repr__(self) -> str:
+        """Say in a line what was fitted, by how much, and how well."""
+        channels = f" in {len(self.fields)} channels" if len(self.fields) > 1 else ""
+        quality = (
+            f"held-out projections {self.report.heldout_mip_psnr:.2f} dB"
+            if self.reports
+            else "no report"
+        )
+        return (
+            f"FitResult({self.stack.name!r}: {len(self.field):,} Gaussians{channels}, "
+            f"{self.stack.unit}s, {quality})"
+        )
+
+    @property
+    def field(self) -> GaussianField:
+        """The Gaussians of the first channel."""
+        return self.fields[0]
+
+    @property
+    def report(self) -> Report:
+        """How good the fit is, in the first channel.
+
+        Raises
+        ------
+        FitError
+            If there is no report.
+        """
+        if not self.reports:
+            raise FitError(
+                f"the fit of {self.stack.name!r} has no report: it was recorded before its end, or "
+                "its Gaussians were edited since"
+            )
+        return self.reports[0]
+
+    def save(self, path: Pathlike) -> None:
+        """Write the fit as a file that `load` reads again, to the bit.
+
+        Parameters
+        ----------
+        path : path-like
+            The file to write or to replace, by convention named ``*.safetensors``.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        from napari_gaussfit.formats.native import save_fit
+
+        save_fit(path, **self.contents())
+
+    @classmethod
+    def load(
+        cls, path: Pathlike, stack: Stack | StackFacts | None = None, **options: Any
+    ) -> FitResult:
+        """Read a fit from any file that Gaussians can be read from; `load` is the same.
+
+        Parameters
+        ----------
+        path : path-like
+            The file, or the folder that the command line has left.
+        stack : Stack or StackFacts, optional
+            The stack that was fitted, for files that do not tell theirs.
+        **options
+            Of checkpoints, see `load`.
+
+        Returns
+        -------
+        FitResult
+            What the file tells of the fit.
+        """
+        from napari_gaussfit.formats.registry import read_fit
+
+        contents = read_fit(path, stack, **options)
+        with refusing(Path(path), "a fit"):
+            return cls.from_contents(contents)
+
+    def export(self, path: Pathlike, *, residual_of: Stack | Sequence[Stack] | None = None) -> None:
+        """Write the fit in the format that the name's suffix asks for.
+
+        Parameters
+        ----------
+        path : path-like
+            The file to write or to replace: ``.safetensors`` (the fit itself), ``.csv`` (the table
+            of `to_dataframe`), ``.ply`` (3D Gaussian splatting), ``.ome.tif`` or ``.ome.zarr`` (its
+            voxels).
+        residual_of : Stack or sequence of Stack, optional
+            The stack that was fitted, or its channels: writes the stack minus the fit as voxels.
+
+        Raises
+        ------
+        OutputError
+            If there is no such format, or it cannot be written.
+        SettingsError
+            If the residual is asked of another stack than was fitted.
+        """
+        from napari_gaussfit.formats.registry import write_fit, write_volume
+
+        if residual_of is None:
+            write_fit(path, **self.contents())
+        else:
+            write_volume(path, self.residual(residual_of), self.stack)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return the table of the Gaussians, a row each.
+
+        Returns
+        -------
+        DataFrame
+            The columns of `measure.table.measurements`; ``channel`` and ``time`` too where the
+            stack's file has several.
+        """
+        from napari_gaussfit.measure.table import measurements
+
+        return measurements(self.fields, self.stack.spacing).assign(**self.stack.place)
+
+    def voxelise(self) -> NDArray[np.float32]:
+        """Return the fit's value at each voxel of the stack.
+
+        Returns
+        -------
+        ndarray, shape [Z, Y, X], or of several channels [C, Z, Y, X]
+            In raw intensity.
+        """
+        from napari_gaussfit.formats.registry import rendered
+
+        return rendered(self.fields, self.stack)
+
+    def residual(self, stack: Stack | Sequence[Stack]) -> NDArray[np.float32]:
+        """Return the stack minus the fit.
+
+        Parameters
+        ----------
+        stack : Stack or sequence of Stack
+            The stack that was fitted, or its channels.
+
+        Returns
+        -------
+        ndarray, shape [Z, Y, X], or of several channels [C, Z, Y, X]
+            In raw intensity.
+
+        Raises
+        ------
+        SettingsError
+            If the stack has other channels, shape or spacing than the one that was fitted.
+        """
+        stacks = tuple(stack) if isinstance(stack, (list, tuple)) else (stack,)
+        found, expected = (
+            f"{count} channel(s) of shape {facts.shape} and spacing {facts.spacing}"
+            for count, facts in ((len(stacks), stacks[0].facts), (len(self.fields), self.stack))
+        )
+        if found != expected:
+            raise SettingsError(
+                f"stack has {found}, the fit is of {expected}; give that stack (--stack, --channel)"
+            )
+        voxels = [np.asarray(channel.voxels, np.float32) for channel in stacks]
+        residual: NDArray[np.float32] = np.stack(voxels) if len(stacks) > 1 else voxels[0]
+        return residual - self.voxelise()
+
+    def render(
+        self,
+        camera: Camera | None = None,
+        *,
+        azimuth: float | None = None,
+        elevation: float | None = None,
+        channel: int = 0,
+        **options: Any,
+    ) -> NDArray[np.float32]:
+        """Return a projection of the fit.
+
+        Parameters
+        ----------
+        camera : Camera, optional
+            The view to render; along z, in the stack's own pixels, if there are no angles either.
+        azimuth, elevation : float, optional
+            Angles of an orthographic view of the whole stack in degrees, in place of a camera; see
+            `camera.orbit_view`. 0 where only one is given.
+        channel : int
+            The channel to render, from 0.
+        **options
+            ``mode`` ("mip", "soft-mip" or "sum"), ``temperature``, ``tolerance``; see
+            `model.projection.render`.
+
+        Returns
+        -------
+        ndarray, shape [H, W]
+            In raw intensity; a sum in raw intensity times the stack's unit.
+
+        Raises
+        ------
+        SettingsError
+            If both a camera and angles are given, or an option is none.
+        """
+        from napari_gaussfit.model.camera import axis_view, orbit_view
+        from napari_gaussfit.model.projection import render
+
+        angles = azimuth is not None or elevation is not None
+        if camera is not None and angles:
+            raise SettingsError("camera and azimuth, elevation are two ways to say it; choose one")
+        if camera is None and angles:
+            finest = min(self.stack.spacing)
+            camera = orbit_view(self.stack.box, azimuth or 0.0, elevation or 0.0, finest)
+        elif camera is None:
+            camera = axis_view(self.stack.shape, self.stack.spacing, 0)
+        image = render(self.fields[channel], camera, self.stack.box, **options)
+        pixels: NDArray[np.float32] = image.detach().cpu().numpy()
+        return pixels
+
+    def contents(self) -> dict[str, Any]:
+        """Return what a file holds of the fit: the parameters of `native.save_fit`."""
+        return {
+            "fields": self.fields,
+            "stack": self.stack,
+            "settings": {} if self.settings is None else self.settings.to_dict(),
+            "history": self.history,
+            "report": self.reports[0].to_dict() if self.reports else None,
+            "state": self.state,
+        }
+
+    @classmethod
+    def from_contents(cls, contents: Mapping[str, Any]) -> FitResult:
+        """Return the fit of which a file holds these contents.
+
+        Parameters
+        ----------
+        contents : mapping
+            What a reader of `formats.registry` returns.
+
+        Returns
+        -------
+        FitResult
+            With a note where its settings are not understood.
+
+        Raises
+        ------
+        SettingsError
+            If its report is none, or its parts do not belong together.
+        """
+        settings, notes = _settings_from(contents.get("settings") or {})
+        report = contents.get("report")
+        several = [] if report is None else [report, *report.get("other_channels", ())]
+        return cls(
+            tuple(contents["fields"]),
+            contents["stack"],
+            settings,
+            contents.get("history", {}),
+            tuple(Report.from_dict(values) for values in several),
+            contents.get("state", {}),
+            (*contents.get("notes", ()), *notes),
+        )
+
+
+def load(path: Pathlike, stack: Stack | StackFacts | None = None, **options: Any) -> FitResult:
+    """Read a fit from any file that Gaussians can be read from.
+
+    Parameters
+    ----------
+    path : path-like
+        A fit (``.safetensors``), or the folder that the command line has left; Gaussians of 3D
+        Gaussian splatting (``.ply``), a table (``.csv``), or a checkpoint of the research notebook
+        (``.pt``, ``.pth``).
+    stack : Stack or StackFacts, optional
+        The stack that was fitted. Tables and checkpoints do not tell theirs and need it;
+        `StackFacts.of_size` stands for one that is not at hand.
+    **options
+        Of checkpoints: ``box``, ``value_range``, ``channel``; see
+        `formats.checkpoint.read_checkpoint`.
+
+    Returns
+    -------
+    FitResult
+        What the file tells of the fit; ``notes`` has what was assumed.
+
+    Raises
+    ------
+    FormatError
+        If there is no such file, or it does not hold what its format says.
+    """
+    return FitResult.load(path, stack, **options)
+
+
+def _same_shapes(field: GaussianField, other: GaussianField) -> bool:
+    first, second = field.numpy(), other.numpy()
+    return (
+        first.unit == second.unit
+        and np.array_equal(first.means, second.means)
+        and np.array_equal(first.cholesky, second.cholesky)
+    )
+
+
+def _settings_from(values: dict[str, Any]) -> tuple[FitSettings | None, tuple[str, ...]]:
+    """Return the settings that a file holds, and a note where they are not settings here."""
+    if not values:
+        return None, ()
+    try:
+        return FitSettings.from_dict(values), ()
+    except SettingsError as error:
+        return None, (f"its settings are left out, since they are not those of a fit: {error}",)
