@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import approx_fprime
 from scipy.spatial.transform import Rotation
 
-from napari_gaussfit._kernels.cpu import refinement_kernels
+from napari_gaussfit._kernels.cpu import information_kernels, refinement_kernels
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.refinement import Measurement, measure
@@ -191,34 +191,37 @@ def test_the_score_is_the_derivative_of_the_likelihood() -> None:
     known = rng.uniform(0, 1, voxels.shape)
     box = np.array([0, 9, 0, 10, 0, 11])
     windows = np.array([[1, 8, 1, 9, 0, 9], [2, 9, 0, 8, 2, 11]])
-    noise = np.array([1.7, 3.0, np.inf, 1.0])
-    fisher, score = np.empty((24, 24)), np.empty(24)
+    gain, intercept = 1.7, 3.0
+    noise = np.array([gain, intercept, np.inf, 1.0])
+    counted = np.zeros(voxels.shape, np.bool_)
+    for z0, z1, y0, y1, x0, x1 in windows:
+        counted[:, z0 : z1 + 1, y0 : y1 + 1, x0 : x1 + 1] = True
+    block, looked = refinement_kernels.cut_block(voxels, box, windows, noise)
+    block[2][..., : voxels.shape[3]] = known / gain
+    assert looked == counted.sum()
 
     def objective(at: Floats) -> float:
-        return float(
-            refinement_kernels.information(
-                voxels, known, box, windows, at, 2, noise, fisher, score, squared=False
-            )[0]
-        )
+        """Minus twice the logarithm of a shifted Poisson likelihood, but for a constant."""
+        shapes = at[:18].reshape(2, 9)
+        light = known + at[22:, None, None, None]
+        places = np.indices(voxels.shape[1:]).reshape(3, -1).T.astype(np.float64)
+        for k, shape in enumerate(shapes):
+            one = Gaussians(shape[None, :3], shape[None, 3:], np.ones(1), 0.0, "pixel")
+            d = np.linalg.solve(one.factors[0], (places - shape[:3]).T)
+            g = np.exp(-0.5 * np.square(d).sum(0)).reshape(voxels.shape[1:])
+            light = light + at[18:22].reshape(2, 2)[:, k, None, None, None] * g
+        rate, data = light / gain + intercept / gain**2, voxels / gain + intercept / gain**2
+        return float(2 * (rate - data * np.log(rate))[counted].sum())
 
+    fisher, score = np.empty((24, 24)), np.empty(24)
+    memory = information_kernels.make_memory(2, 2)
     slopes = approx_fprime(theta, objective, 1e-6)
-    objective(theta)
+    information_kernels.information(
+        block, box, theta, 2, noise, squared=False, memory=memory, fisher=fisher, score=score
+    )
     np.testing.assert_allclose(-2 * score, slopes, rtol=2e-4, atol=2e-3 * np.abs(slopes).max())
     whole = np.tril(fisher) + np.tril(fisher, -1).T
     assert (np.linalg.eigvalsh(whole) > 0).all()
-
-
-def test_the_logarithm_in_a_rows_loop_is_that_of_the_library() -> None:
-    rates = np.geomspace(1e-3, 1e9, 3000)
-    found = np.array([refinement_kernels.log_and_inverse(rate) for rate in rates])
-    np.testing.assert_allclose(found[:, 0], np.log(rates), atol=1e-11)
-    np.testing.assert_allclose(found[:, 1], 1 / rates, rtol=1e-14)
-    row = np.full(11, 7.0, np.float32)
-    for rate in (0.3, 3.7, 1e6):
-        judged, _ = refinement_kernels.judge_row(
-            row, np.full(11, rate), np.array([1.0, 0.0, np.inf, 1.0]), np.ones(11), np.empty(11)
-        )
-        assert judged == pytest.approx(11 * 2 * (rate - 7 * np.log(rate)), rel=1e-10)
 
 
 def test_what_cannot_be_trusted_is_flagged() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
+    Lists = tuple[Counts, Counts]  # where each begins in all of them one after the other, and that
 
 __all__ = ["Measurement", "measure", "share_of_structures"]
 
@@ -225,13 +227,17 @@ def measure(
         noise = noise_of_neighbours(stack.voxels) if likelihood == "poisson" else Noise(1.0)
     poisson = likelihood == "poisson" and noise.gain > 0
     numbers = np.array([noise.gain or 1.0, noise.intercept, noise.saturation, float(poisson)])
+    if (
+        not poisson
+    ):  # any unit does, as the noise is taken from the residuals: one that float32 holds
+        numbers[:2] = max(float(abs(stack.voxels).max()), 1e-30), 0.0
     shapes = _in_voxels(first, spacing)
     amplitudes = np.stack([g.amplitudes.astype(np.float64) for g in gaussians])
-    voxels = np.stack([s.voxels.astype(np.float32) for s in stacks])
+    voxels = _channels(stacks)
     windows = _boxes(shapes, WINDOW, LEAST_HALF, stack.shape)
     blocks, structure = _blocks(shapes)
     grounds = np.array([g.background for g in gaussians])
-    backgrounds = np.tile(grounds, (len(blocks), 1))
+    backgrounds = np.tile(grounds, (len(blocks[0]) - 1, 1))
     fits = _refined(voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers)
     shapes, amplitudes, covariances, found = fits
     reduced, steps = found[:, 0], found[:, 2].astype(np.int64)
@@ -269,7 +275,7 @@ def share_of_structures(gaussians: Gaussians, spacing: Sequence[float]) -> float
 def _refined(
     voxels: NDArray[np.float32],
     start: tuple[Floats, Floats],
-    blocks: list[Counts],
+    blocks: Lists,
     windows: Counts,
     backgrounds: Floats,
     noise: Floats,
@@ -278,17 +284,17 @@ def _refined(
     shapes, amplitudes = start
     bounds = _bounds(blocks, windows)
     found: tuple[Floats, Floats] | None = None
-    which = np.arange(len(blocks))
+    which = np.arange(len(bounds))
     for _ in range(SWEEPS):
-        some = [blocks[b] for b in which]
-        reaches = _reaches(amplitudes, noise, float(backgrounds.min()))
-        others = _others(some, bounds[which], shapes, reaches)
+        members = _some(blocks, which)
+        reaches = _reaches(amplitudes, noise, float(backgrounds.min(initial=0.0)))
+        others = _others(members, bounds[which], shapes, reaches)
         grounds = backgrounds[which]
         shapes, amplitudes, *new = refine_blocks(
             voxels,
             bounds[which],
             windows,
-            _listed(some),
+            members,
             others,
             (shapes, amplitudes),
             grounds,
@@ -296,12 +302,11 @@ def _refined(
             MOST_STEPS,
         )
         backgrounds[which] = grounds
-        members = np.concatenate(some)
         if found is None:
             found = new[0], new[1]
         else:
             for kept, renewed in zip(found, new, strict=True):
-                kept[members] = renewed[members]
+                kept[members[1]] = renewed[members[1]]
         which = which[np.diff(others[0]) > 0]
         if not len(which):
             break
@@ -318,6 +323,13 @@ def _refuse_what_differs(gaussians: Sequence[Gaussians], stacks: Sequence[Stack]
     if gaussians[0].unit not in (stacks[0].unit, "pixel"):
         message = f"Gaussians in {gaussians[0].unit} cannot be measured on a stack in "
         raise SettingsError(f"{message}{stacks[0].unit}; give the stack's spacing")
+
+
+def _channels(stacks: Sequence[Stack]) -> NDArray[np.float32]:
+    """Return the voxels [C, Z, Y, X] of stacks; of one channel its own, if it can be."""
+    if len(stacks) == 1:
+        return np.ascontiguousarray(stacks[0].voxels, np.float32)[None]
+    return np.stack([stack.voxels for stack in stacks], dtype=np.float32)
 
 
 def _in_voxels(gaussians: Gaussians, spacing: Floats) -> Floats:
@@ -367,56 +379,61 @@ def _boxes(shapes: Floats, sigmas: float, least: int, shape: tuple[int, int, int
     return boxes
 
 
-def _blocks(shapes: Floats) -> tuple[list[Counts], NDArray[np.bool_]]:
+def _blocks(shapes: Floats) -> tuple[Lists, NDArray[np.bool_]]:
     """Return which Gaussians are refined together, and which are of a structure."""
     count = len(shapes)
+    if not count:
+        return (np.zeros(1, np.int64), np.zeros(0, np.int64)), np.zeros(0, np.bool_)
     factors = factors_of(shapes[:, 3:])
     covariances = factors @ factors.swapaxes(1, 2)
-    widest = np.sqrt(np.linalg.eigvalsh(covariances)[:, -1]) if count else np.zeros(0)
-    pairs = _near_pairs(shapes[:, :3], widest)
-    if len(pairs):
-        apart = shapes[pairs[:, 0], :3] - shapes[pairs[:, 1], :3]
-        both = covariances[pairs[:, 0]] + covariances[pairs[:, 1]]
-        solved = np.linalg.solve(both, apart[..., None])[..., 0]
-        pairs = pairs[np.einsum("ni,ni->n", apart, solved) < TOGETHER**2 / 2]
+    pairs = _near_pairs(shapes[:, :3], np.sqrt(np.trace(covariances, axis1=1, axis2=2)))
+    apart = shapes[pairs[:, 0], :3] - shapes[pairs[:, 1], :3]
+    both = covariances[pairs[:, 0]] + covariances[pairs[:, 1]]
+    solved = np.linalg.solve(both, apart[..., None])[..., 0]
+    pairs = pairs[np.einsum("ni,ni->n", apart, solved) < TOGETHER**2 / 2]
     graph = csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    graph = (graph + graph.T).tocsr()
     _, labels = connected_components(graph, directed=False)
-    sizes = np.bincount(labels) if count else np.zeros(0, np.int64)
-    order = reverse_cuthill_mckee(graph, symmetric_mode=True) if count else np.zeros(0, np.int64)
+    sizes = np.bincount(labels)
+    order = reverse_cuthill_mckee((graph + graph.T).tocsr(), symmetric_mode=True)
     order = order[np.argsort(labels[order], kind="stable")]
-    blocks = []
-    for part in np.split(order, np.cumsum(sizes)[:-1]) if count else []:
-        cuts = range(MOST_TOGETHER, len(part), MOST_TOGETHER)
-        blocks += [np.sort(block).astype(np.int64) for block in np.split(part, cuts)]
-    return blocks, sizes[labels] > MOST_TOGETHER
+    place = np.arange(count) - (np.cumsum(sizes) - sizes)[labels[order]]
+    begins = place % MOST_TOGETHER == 0
+    starts = np.append(np.flatnonzero(begins), count)
+    members = order[np.lexsort((order, np.cumsum(begins)))].astype(np.int64)
+    return (starts, members), sizes[labels] > MOST_TOGETHER
 
 
 def _near_pairs(centres: Floats, widest: Floats) -> Counts:
-    """Return pairs [n, 2] of Gaussians that may be near each other."""
-    if len(centres) < 2:
-        return np.zeros((0, 2), np.int64)
-    tree = cKDTree(centres)
-    near_by = tree.query_ball_point(centres, TOGETHER * (widest + np.median(widest)))
-    found = [
-        np.column_stack([np.full(len(own), k), own]) for k, own in enumerate(near_by) if len(own)
-    ]
-    pairs = np.concatenate(found)
+    """Return pairs [n, 2] of Gaussians that may be near each other; `widest` is no less than is."""
+    # Of a pair it is enough that the wider finds the other.
+    (starts, near_by) = _flat(cKDTree(centres).query_ball_point(centres, TOGETHER * widest))
+    pairs = np.column_stack([np.repeat(np.arange(len(centres)), np.diff(starts)), near_by])
     return np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
 
 
-def _listed(lists: Sequence[Counts]) -> tuple[Counts, Counts]:
+def _flat(lists: Sequence[list[int]]) -> Lists:
     """Return where each list begins in all of them one after the other, and that."""
-    starts = np.concatenate([[0], np.cumsum([len(part) for part in lists])]).astype(np.int64)
-    return starts, np.concatenate([*lists, np.zeros(0, np.int64)]).astype(np.int64)
+    lengths = np.fromiter(map(len, lists), np.int64, len(lists))
+    numbers = np.fromiter(chain.from_iterable(lists), np.int64, lengths.sum())
+    return np.concatenate([[0], np.cumsum(lengths)]), numbers
 
 
-def _bounds(blocks: Sequence[Counts], windows: Counts) -> Counts:
+def _some(lists: Lists, which: Counts) -> Lists:
+    """Return those of lists that are asked for."""
+    starts, numbers = lists
+    lengths = np.diff(starts)[which]
+    ends = np.cumsum(lengths)
+    within = np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)
+    return np.concatenate([[0], ends]), numbers[np.repeat(starts[which], lengths) + within]
+
+
+def _bounds(blocks: Lists, windows: Counts) -> Counts:
     """Return the boxes [B, 6] of blocks."""
-    bounds = np.empty((len(blocks), 6), np.int64)
-    for n, block in enumerate(blocks):
-        bounds[n, ::2] = windows[block, ::2].min(0)
-        bounds[n, 1::2] = windows[block, 1::2].max(0)
+    starts, members = blocks
+    bounds = np.empty((len(starts) - 1, 6), np.int64)
+    if len(bounds):
+        bounds[:, ::2] = np.minimum.reduceat(windows[members, ::2], starts[:-1])
+        bounds[:, 1::2] = np.maximum.reduceat(windows[members, 1::2], starts[:-1])
     return bounds
 
 
@@ -430,21 +447,23 @@ def _reaches(amplitudes: Floats, noise: Floats, darkest: float) -> Floats:
     return reaches
 
 
-def _others(
-    blocks: Sequence[Counts], bounds: Counts, shapes: Floats, reaches: Floats
-) -> tuple[Counts, Counts]:
+def _others(blocks: Lists, bounds: Counts, shapes: Floats, reaches: Floats) -> Lists:
     """Return those Gaussians of other blocks that reach each block's box."""
     half = reaches[:, None] * _half_sides(shapes)
     first, last = shapes[:, :3] - half, shapes[:, :3] + half
-    tree = cKDTree(shapes[:, :3])
-    longest = float(np.linalg.norm(half, axis=1).max(initial=0.0))
-    lists = []
-    for block, box in zip(blocks, bounds, strict=True):
-        middle, size = (box[::2] + box[1::2]) / 2, (box[1::2] - box[::2]) / 2
-        near_by = np.array(tree.query_ball_point(middle, np.linalg.norm(size) + longest), np.int64)
-        meets = ((first[near_by] <= box[1::2]) & (last[near_by] >= box[::2])).all(1)
-        lists.append(np.sort(np.setdiff1d(near_by[meets], block)))
-    return _listed(lists)
+    farthest = float(np.linalg.norm(half, axis=1).max(initial=0.0))
+    middles, sides = (bounds[:, ::2] + bounds[:, 1::2]) / 2, bounds[:, 1::2] - bounds[:, ::2]
+    radii = np.linalg.norm(sides / 2, axis=1) + farthest
+    starts, near_by = _flat(cKDTree(shapes[:, :3]).query_ball_point(middles, radii))
+    of_block = np.repeat(np.arange(len(bounds)), np.diff(starts))
+    own = np.full(len(shapes), -1)
+    own[blocks[1]] = np.repeat(np.arange(len(bounds)), np.diff(blocks[0]))
+    boxes = bounds[of_block]
+    meets = (first[near_by] <= boxes[:, 1::2]) & (last[near_by] >= boxes[:, ::2])
+    found = np.flatnonzero(meets.all(1) & (own[near_by] != of_block))
+    order = found[np.lexsort((near_by[found], of_block[found]))]
+    counts = np.bincount(of_block[found], minlength=len(bounds))
+    return np.concatenate([[0], np.cumsum(counts)]), near_by[order]
 
 
 def _saturated(
@@ -477,6 +496,7 @@ def _flags(
         "not converged": steps < 0,
         "not determined": steps == 0,
     }
-    return tuple(
-        "; ".join(word for word, holds in words.items() if holds[k]) for k in range(len(shapes))
-    )
+    flags = [""] * len(shapes)
+    for k in np.flatnonzero(np.any([*words.values()], axis=0)):
+        flags[k] = "; ".join(word for word, holds in words.items() if holds[k])
+    return tuple(flags)

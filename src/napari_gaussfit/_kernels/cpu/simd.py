@@ -164,6 +164,16 @@ def _add_to(_context: Any, array: Any, index: Any, vector: Any) -> Any:
     return types.void(array, index, vector), generate
 
 
+def _store(_context: Any, array: Any, index: Any, vector: Any) -> Any:
+    """Set the numbers of an array in C order from an index, a tuple, on."""
+
+    def generate(context: Any, builder: IRBuilder, signature: Any, values: Any) -> Any:
+        builder.store(values[2], _pointer(context, builder, signature, values), align=BYTES)
+        return context.get_dummy_value()
+
+    return types.void(array, index, vector), generate
+
+
 def _weighted(_context: Any, array: Any, index: Any, wz: Any, wy: Any, wx: Any) -> Any:
     """Return the sum of 4 x 4 x 4 numbers from an index on, weighted along each axis.
 
@@ -228,6 +238,7 @@ def _reduction(name: str, *first: float) -> Callable[..., Any]:
 
 load: Callable[..., Any] = intrinsic(_load)
 add_to: Callable[..., None] = intrinsic(_add_to)
+store: Callable[..., None] = intrinsic(_store)
 weighted: Callable[..., Any] = intrinsic(_weighted)
 ramp: Callable[..., Any] = intrinsic(_ramp)
 filled: Callable[..., Any] = intrinsic(_filled)
