@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["confine", "farthest_means", "hold_axes", "widen"]
+__all__ = ["confine", "hold_axes", "widen"]
 
 
 def widen(cholesky: Tensor, spacing: Sequence[float], narrowest: float) -> None:
@@ -27,9 +27,9 @@ def widen(cholesky: Tensor, spacing: Sequence[float], narrowest: float) -> None:
     cholesky : Tensor, shape [K, 6]
         Cholesky parameters; changed in place.
     spacing : sequence of float
-        (dz, dy, dx).
+        Voxel spacing (dz, dy, dx).
     narrowest : float
-        The least sigma, in voxels.
+        Least sigma in any direction, in voxels.
     """
     step = torch.as_tensor(spacing, dtype=torch.float32)
     lower = factors(cholesky) / step[:, None]
@@ -69,30 +69,11 @@ def confine(means: Tensor, shape: Sequence[int], spacing: Sequence[float]) -> No
     Parameters
     ----------
     means : Tensor, shape [K, 3]
-        Changed in place.
+        Positions (z, y, x); changed in place.
     shape : sequence of int
-        The stack's voxels, z, y, x.
+        Number of the stack's voxels along z, y, x.
     spacing : sequence of float
-        (dz, dy, dx).
+        Voxel spacing (dz, dy, dx).
     """
-    for axis, farthest in enumerate(farthest_means(shape, spacing)):
-        means[:, axis].clamp_(0.0, farthest)
-
-
-def farthest_means(shape: Sequence[int], spacing: Sequence[float]) -> tuple[float, float, float]:
-    """Return where a stack's outermost voxels are centred, beyond which `confine` leaves none.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        The stack's voxels, z, y, x.
-    spacing : sequence of float
-        (dz, dy, dx).
-
-    Returns
-    -------
-    tuple of float
-        Along z, y, x; on the other side they are at 0.
-    """
-    z, y, x = ((size - 1) * step for size, step in zip(shape, spacing, strict=True))
-    return z, y, x
+    for axis, (size, step) in enumerate(zip(shape, spacing, strict=True)):
+        means[:, axis].clamp_(0.0, (size - 1) * step)

@@ -1,4 +1,4 @@
-"""Whether a fit has converged: by what a few more steps would change, tried and taken back."""
+"""Whether a fit has converged, judged by what a few more steps change, which are taken back."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ if TYPE_CHECKING:
 __all__ = ["Convergence", "judge"]
 
 MORE_STEPS = 50
-"""Steps that are tried. Noise and chance move a converged fit's widths by 1 to 4 % in as many, and
-by 7 % where Gaussians describe noise, however many there are; one on its way by 9 % and more."""
+"""Number of steps that are tried. Noise and chance move a converged fit's widths by 1 to 4 % in as
+many, and by 7 % where Gaussians describe noise, however many there are; those of one that has not
+converged by 9 % and more."""
 
 LARGEST_CHANGE = 0.08
-"""Of widths, by the logarithm: a fit that changes more has not converged. In 50 steps those of four
-beads that a preview leaves 1.3 to 1.8 micrometers wide, where 0.67 is right, change by 0.4, once
-found by 0.02; a real dendrite of 2,000 by 0.09 after 150 steps, by 0.02 after 700; 200 on real
+"""Largest change of widths, by the logarithm, of a fit that has converged. In 50 steps those of
+four beads that a preview leaves 1.3 to 1.8 micrometers wide, where 0.67 is right, change by 0.4,
+once found by 0.02; a real dendrite of 2,000 by 0.09 after 150 steps, by 0.02 after 700; 200 on real
 beads by 0.15 and 0.06."""
 
 SHARE = 0.25
-"""Part of the Gaussians that must change so much: of four objects it is one; of the thousands that
-make up a structure some are always on their way."""
+"""Part of the Gaussians that must change so much before a fit counts as not converged: one of four
+objects; of the thousands that make up a structure some always change."""
 
 
 @dataclass(frozen=True)
 class Convergence:
-    """Whether a fit has converged, and how one knows.
+    """Whether a fit has converged, and the evidence.
 
     Parameters
     ----------
     converged : bool
         Whether more steps would leave it as it is, but for noise.
     sentence : str
-        What was seen, and what to do.
+        Sentence on what was found, and on what to do.
     """
 
     converged: bool
@@ -53,16 +54,16 @@ def judge(changes: ArrayLike, settings: FitSettings, steps: int) -> Convergence:
     Parameters
     ----------
     changes : array-like, shape [K]
-        Of each Gaussian the largest change of a width, by the logarithm.
+        Largest change of a width of each Gaussian, by the logarithm.
     settings : FitSettings
-        Of the fit: what more there is to ask for follows from them.
+        Settings of the fit, which decide what to advise.
     steps : int
-        Taken: fewer than the settings ask for where `max_seconds` ended it.
+        Number of steps taken: fewer than the settings ask for where `max_seconds` ended the fit.
 
     Returns
     -------
     Convergence
-        A fit without Gaussians has converged.
+        The verdict; a fit without Gaussians has converged.
     """
     known = np.asarray(changes, np.float64)
     change = float(np.quantile(known, 1 - SHARE, method="higher")) if known.size else 0.0
@@ -81,7 +82,7 @@ def judge(changes: ArrayLike, settings: FitSettings, steps: int) -> Convergence:
 
 
 def _more_than(settings: FitSettings, steps: int) -> str:
-    """Say how to go on."""
+    """Return the advice on how to go on."""
     if settings.refine:
         return "refine again"
     if settings.max_seconds is not None and steps < settings.steps:

@@ -39,7 +39,7 @@ class CudaRelocation:
     spacing : sequence of float
         Voxel spacing (dz, dy, dx).
     slab : Slab
-        How much it does at most.
+        Planes that it looks at, and Gaussians that it moves at most.
     """
 
     def __init__(

@@ -135,7 +135,7 @@ class CudaSteps:
     optimiser : Optimiser
         What moves the Gaussians against the gradients.
     slab : Slab
-        How much a relocation does.
+        Planes that a relocation looks at, and Gaussians that it moves at most.
     """
 
     def __init__(

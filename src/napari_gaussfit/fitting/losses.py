@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from napari_gaussfit.model.field import GaussianField
 
 DARKEST_RATE = 1e-3
-"""A Poisson rate below this part of the range counts as this: its logarithm must exist. The
-derivative goes through, or what is darker would stay so."""
+"""Smallest Poisson rate, in parts of the range: lower ones count as this, for the logarithm. The
+derivative goes through, or a prediction below it would stay there."""
 
 
 WINDOW = 7
@@ -32,14 +32,14 @@ def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     Parameters
     ----------
     prediction : Tensor
-        Any shape; in parts of the stack's range.
+        Predicted intensities p, of any shape, in parts of the stack's range.
     target : Tensor
-        Of the same shape.
+        Measured intensities t, of the same shape.
 
     Returns
     -------
     Tensor
-        A number.
+        The mean, of shape [].
     """
     difference = (prediction - target).reshape(-1)
     return torch.dot(difference, difference) / difference.numel()
@@ -49,22 +49,22 @@ def poisson_deviance(prediction: Tensor, target: Tensor) -> Tensor:
     """Return the mean Poisson deviance, 2 (t log(t / p) - (t - p)), over all elements.
 
     Half of it differs from the negative log-likelihood by a constant (McCullagh and Nelder,
-    Generalized Linear Models, 1989, section 2.3). The rate is all that shines, background
-    included: above a background that is taken off, half of the noise would be cut away, and up to
-    half of a faint spot with it. A target below 0, which read noise or an interpolation makes,
-    pulls as the line that the likelihood is in it: clamped, it would brighten the dark.
+    Generalized Linear Models, 1989, section 2.3). The rate p includes the background: with the
+    background subtracted and negative values clamped, half of the noise would be cut away, and up
+    to half of a faint spot with it. A target below 0, which read noise or interpolation makes, is
+    kept: the likelihood is linear in it, and clamped it would brighten dark regions.
 
     Parameters
     ----------
     prediction : Tensor
-        Any shape; in parts of the stack's range.
+        Predicted intensities p, of any shape, in parts of the stack's range.
     target : Tensor
-        Of the same shape.
+        Measured intensities t, of the same shape.
 
     Returns
     -------
     Tensor
-        A number.
+        The mean, of shape [].
     """
     rate = prediction + (prediction.clamp(min=DARKEST_RATE) - prediction).detach()
     least = torch.xlogy(target, target.clamp(min=DARKEST_RATE))
@@ -87,20 +87,20 @@ def voxel_loss(
     Parameters
     ----------
     field : GaussianField
-        In the stack's unit and raw intensity.
+        Gaussians and background, in the stack's unit and raw intensity.
     voxels : Tensor, shape [Z, Y, X]
-        The stack's.
+        Raw intensities of the stack.
     spacing : sequence of float
-        (dz, dy, dx).
+        Voxel spacing (dz, dy, dx).
     planes : int, optional
-        How many planes make a batch; all by default.
+        Number of planes in a batch; all by default.
     loss : str
-        One of `LOSSES`.
+        Name of a loss in `LOSSES`.
 
     Returns
     -------
     Tensor
-        A number.
+        The mean loss, of shape [].
 
     Examples
     --------
@@ -124,20 +124,20 @@ def dissimilarity(prediction: Tensor, target: Tensor, shares: Tensor | None = No
     """Return 1 - SSIM of two images [H, W] with range 1.
 
     The structural similarity of Wang et al. (2004) with a uniform 7 x 7 window and sample
-    covariances, as scikit-image computes it, differentiable. What is narrower than a window is
-    continued by its last pixel, as for `metrics.ssim`.
+    covariances, as scikit-image computes it, differentiable. Images narrower than a window are
+    padded with their last pixel, as for `metrics.ssim`.
 
     Parameters
     ----------
     prediction, target : Tensor, shape [H, W]
-        In parts of the stack's range.
+        Images in parts of the stack's range.
     shares : Tensor, shape [H - 6, W - 6], optional
-        What each window counts, 1 in all; without them all count the same.
+        Weight of each window, 1 in all; even by default.
 
     Returns
     -------
     Tensor
-        A number, 0 where both are the same.
+        1 - SSIM, of shape []; 0 where both images are the same.
     """
     window, k1, k2 = WINDOW, 0.01**2, 0.03**2
 
@@ -160,3 +160,4 @@ def dissimilarity(prediction: Tensor, target: Tensor, shares: Tensor | None = No
 
 
 LOSSES = {"squared": squared_error, "poisson": poisson_deviance}
+"""Losses by their names in `FitSettings.loss`."""

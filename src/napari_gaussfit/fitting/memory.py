@@ -1,8 +1,8 @@
-"""How much memory a fit takes, said before it starts.
+"""How much memory a fit takes, predicted before it starts.
 
-A fit is fullest while its seeds are found, and nearly so while Gaussians are relocated and at the
-report: smoothed copies of the stack stand beside what lives as long as the fit. Measured on stacks
-of 0.7 to 53 million voxels (`python -m benchmarks memory`).
+The peak comes while seeds are drawn, and nearly again at relocations and the report: smoothed
+copies of the stack stand beside what lives as long as the fit. Measured on stacks of 0.7 to 53
+million voxels (`python -m benchmarks memory`).
 """
 
 from __future__ import annotations
@@ -30,44 +30,44 @@ PROCESS = 480_000_000
 """Bytes of an interpreter with torch, SciPy, Numba and the compiled kernels at work."""
 
 SPLINE = 4
-"""Bytes a voxel of the coefficients that views are projected from."""
+"""Bytes per voxel of the spline coefficients that views are projected from."""
 
 BOUNDS, HALVED_BOUNDS = 1, 8
-"""Bytes a voxel of their bounds in a large stack, and in a small one."""
+"""Bytes per voxel of the coefficients' bounds, in a large stack and in a small one."""
 
 VOXELS = 4
-"""Bytes a voxel of the stack in float32, which steps compare the field with."""
+"""Bytes per voxel of the stack in float32, with which steps compare the field."""
 
 COPIES = 13
-"""Bytes a voxel of copies at the fullest moment: signal, smoothed signal, its maxima, weights."""
+"""Bytes per voxel of copies at the peak: signal, smoothed signal, its maxima, weights."""
 
 VIEW = 1_250_000
 """Bytes of a view of 50,000 pixels: target, depth, where its rays enter and leave the box."""
 
 GAUSSIAN = 500
-"""Bytes a Gaussian: parameters, moments, gradients, footprints on a view, snapshots."""
+"""Bytes per Gaussian: parameters, moments, gradients, footprints on a view, snapshots."""
 
 RELOCATION_VOXELS = 4_000_000
-"""Relocation looks at a slab of about as many voxels, however large the stack: its time and memory
-stay what they are on a small one. A neurite of 20 million is fitted alike with 8 million or 2."""
+"""Voxels of the slab that a relocation looks at, about, however large the stack, so that its time
+and memory stay bounded. A neurite of 20 million is fitted equally well with 8 million or 2."""
 
 ON_DEVICE = 600_000_000
-"""Bytes of a GPU that torch and the kernels take before a fit has any."""
+"""Bytes of a GPU's memory that torch and the kernels take before a fit."""
 
 DEVICE_VOXEL = 8
-"""Bytes a voxel there: the stack and its spline's coefficients, in float32."""
+"""Bytes per voxel on a GPU: the stack and its spline's coefficients, in float32."""
 
 DEVICE_SLAB = 60
-"""Bytes a voxel of a relocation's slab there: the field, what it lacks, filtered and kept, gains,
-and what sorting them takes."""
+"""Bytes per voxel of a relocation's slab on a GPU: field, residual, filtered residuals, gains, and
+what sorting these takes."""
 
 DEVICE_VIEW = 1_100_000
-"""Bytes of a view there: of the largest frame what its rays enter, leave and aim at, or depths, and
-images of a step."""
+"""Bytes of a view on a GPU, for the largest frame: where rays enter and leave the box, targets or
+depths, and images of a step."""
 
 DEVICE_GAUSSIAN = 900
-"""Bytes a Gaussian there: parameters, moments, gradients, footprints and profiles, lists of cells,
-neighbours and their shares."""
+"""Bytes per Gaussian on a GPU: parameters, moments, gradients, footprints and profiles, lists of
+cells, neighbours and their shares."""
 
 
 def predict_memory(voxels: int, nbytes: int, settings: FitSettings) -> int:
@@ -76,11 +76,11 @@ def predict_memory(voxels: int, nbytes: int, settings: FitSettings) -> int:
     Parameters
     ----------
     voxels : int
-        Their number, all channels together.
+        Number of voxels, all channels together.
     nbytes : int
-        Their size as they are stored.
+        Bytes of these voxels as they are stored.
     settings : FitSettings
-        How the fit is done; where it leaves the number of Gaussians open, that counts for nothing.
+        Settings of the fit; Gaussians count only where their number is given.
     """
     bounds = HALVED_BOUNDS if voxels <= MOST_HALVED else BOUNDS
     views = TRAINING_VIEWS + 3 + settings.held_out
@@ -97,9 +97,9 @@ def predict_device_memory(voxels: int, settings: FitSettings) -> int:
     Parameters
     ----------
     voxels : int
-        Their number.
+        Number of voxels.
     settings : FitSettings
-        How the fit is done; where it leaves the number of Gaussians open, that counts for nothing.
+        Settings of the fit; Gaussians count only where their number is given.
     """
     views = TRAINING_VIEWS + 3 + settings.held_out
     gaussians = DEVICE_GAUSSIAN * (settings.gaussians or 0)
@@ -108,19 +108,19 @@ def predict_device_memory(voxels: int, settings: FitSettings) -> int:
 
 
 def memory_line(stacks: Sequence[Stack], settings: FitSettings) -> str:
-    """Say, with a line break, what a fit takes and what is free.
+    """Return a line on the memory that a fit takes and that is free.
 
     Parameters
     ----------
     stacks : sequence of Stack
         The channels.
     settings : FitSettings
-        How they are fitted.
+        Settings of the fit.
 
     Returns
     -------
     str
-        In GB.
+        The line, in GB, with a line break.
     """
     import psutil
 
@@ -133,7 +133,7 @@ def memory_line(stacks: Sequence[Stack], settings: FitSettings) -> str:
 
 
 def _on_device(voxels: int, settings: FitSettings) -> str:
-    """Say what a fit takes of a GPU's memory, and what is free there; nothing of the CPU."""
+    """Return the part of the line that is on a GPU's memory; empty on the CPU."""
     from napari_gaussfit._kernels import device_named
     from napari_gaussfit._kernels.cuda.memory import free_memory
 
@@ -145,21 +145,21 @@ def _on_device(voxels: int, settings: FitSettings) -> str:
 
 
 def refuse_what_memory_cannot_hold(label: str, shape: tuple[int, int, int], nbytes: int) -> None:
-    """Check, before its voxels are read, that the fit of a stack has room.
+    """Refuse a stack whose fit has no room in memory, before its voxels are read.
 
     Parameters
     ----------
     label : str
-        The stack, for the message.
+        Name of the stack in the message.
     shape : tuple of int
-        Its voxels, z, y, x.
+        Number of voxels along z, y, x.
     nbytes : int
-        Its size as it is stored.
+        Bytes of the voxels as they are stored.
 
     Raises
     ------
     StackError
-        If it has not.
+        If the memory that is free does not suffice.
     """
     import psutil
 

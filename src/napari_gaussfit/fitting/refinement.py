@@ -1,4 +1,4 @@
-"""Whether a refinement is better than what it went on from, by held-out views looked at alike."""
+"""Whether a refinement is better than the Gaussians that it began with, by held-out views."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 __all__ = ["Comparer", "Comparison"]
 
 ROUNDING = 1e-4
-"""Decibels that decide nothing: a field is rounded on its way into working units."""
+"""Loss in dB that counts as none: a field is rounded on its way into working units."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A refinement beside what it went on from: mean PSNR of the same held-out views, in dB.
+    """Mean PSNR of the same held-out views before and after a refinement, in dB.
 
     Parameters
     ----------
     before : float
-        Of the Gaussians that it was given.
+        PSNR of the Gaussians that the refinement was given.
     after : float
-        Of the refined ones.
+        PSNR of the refined Gaussians.
     views : int
-        How many views were compared.
+        Number of views that were compared.
     """
 
     before: float
@@ -58,9 +58,9 @@ class Comparer:
     Parameters
     ----------
     trainer : Trainer
-        Whose held-out views are looked at.
+        The refinement's trainer, which has the held-out views.
     start : sequence of GaussianField
-        What it goes on from: a field a channel, in raw intensity.
+        Field of each channel that the refinement begins with, in raw intensity.
     """
 
     def __init__(self, trainer: Trainer, start: Sequence[GaussianField]) -> None:
@@ -73,7 +73,7 @@ class Comparer:
         Parameters
         ----------
         view : int
-            Which one, from 0.
+            Number of the held-out view, from 0.
         """
         if view not in self._before:
             self._before[view] = self._trainer.view_psnr(self._start, view)
@@ -84,14 +84,14 @@ class Comparer:
         Parameters
         ----------
         fields : sequence of GaussianField
-            A field a channel, in raw intensity.
+            Refined field of each channel, in raw intensity.
         seconds : float
             Time after which no further view is looked at.
 
         Returns
         -------
         Comparison
-            On one view at least.
+            Both PSNRs, over one view at least.
         """
         if not self._before:
             self.look(0)

@@ -1,7 +1,7 @@
-"""Relocation: Gaussians that are hardly missed go to where most is missing.
+"""Relocation: the Gaussians that a field misses least move to where most is missing.
 
-Both sides are counted in the same coin, the squared residual summed over the voxels: what taking a
-Gaussian away costs once its neighbours have made up for it, and what one more Gaussian would win.
+Both are measured by the squared residual summed over the voxels: how much it rises when a Gaussian
+is taken away and its neighbours make up for it, and how much it falls with one more Gaussian.
 Changes a field in place; the optimiser forgets the moments of the rows that moved, and no others'.
 """
 
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     Triple = tuple[float, float, float]
 
 SHAPES = ((0.8, 0.8, 0.8), (1.0, 1.5, 1.5), (1.6, 2.4, 2.4), (2.5, 4.0, 4.0))
-"""Sigmas in voxels (z, y, x) that a Gaussian may be put down with."""
+"""Sigmas in voxels (z, y, x) that a Gaussian may begin with at its new place."""
 
 APART = (1, 2, 2)
-"""Voxels (z, y, x) to either side in which only the best place counts."""
+"""Voxels (z, y, x) to either side of a place in which no other place is better."""
 
 CLOSE = 0.1
-"""Of two Gaussians that would make up for each other by more than this share, one goes at a time:
-the second's cost is another once the first is gone."""
+"""Largest share by which a Gaussian may make up for another that moves in the same relocation: the
+second's cost is another once the first is gone."""
 
 DIMMEST = 1e-6
-"""Amplitude of what makes up for others at least, in parts of the brightest."""
+"""Least amplitude of a Gaussian that makes up for others, in parts of the largest amplitude."""
 
 
 RELOCATED_SHARE = 0.5
@@ -51,18 +51,18 @@ begins with."""
 
 @dataclass(frozen=True, eq=False)
 class Sites:
-    """Places that lack a Gaussian, those that win most first.
+    """Places where one more Gaussian lowers the squared residual, the best first.
 
     Parameters
     ----------
     voxels : ndarray, shape [N, 3]
-        Positions in voxels.
+        Positions (z, y, x) in voxels.
     sigmas : ndarray, shape [N, 3]
-        Widths (z, y, x) in voxels that fit best.
+        Best of `SHAPES` at each, in voxels.
     amplitudes : ndarray, shape [N]
-        Heights that fit best.
+        Best amplitude at each.
     gains : ndarray, shape [N]
-        By how much the squared residual, summed over voxels, would fall.
+        Fall of the squared residual, summed over voxels, with that Gaussian.
     """
 
     voxels: NDArray[np.int64]
@@ -72,24 +72,24 @@ class Sites:
 
 
 def removal_costs(field: GaussianField) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what it costs to take each Gaussian away.
+    """Return by how much the squared residual rises when each Gaussian is taken away.
 
-    The optimal brain surgeon (Hassibi and Stork, 1993) on the amplitudes of the nearest
-    Gaussians: exact for them, an upper bound for all.
+    The optimal brain surgeon (Hassibi and Stork, 1993): the amplitudes of the nearest Gaussians
+    are solved anew without it. Exact for these neighbours, an upper bound where all may follow.
 
     Parameters
     ----------
     field : GaussianField
-        K Gaussians.
+        The K Gaussians.
 
     Returns
     -------
     costs : Tensor, shape [K]
         Integral of the squared change of the field, in squared intensity times `unit` cubed.
     neighbours : Tensor, shape [K, M]
-        Indices of the nearest.
+        Indices of the nearest Gaussians.
     shares : Tensor, shape [K, M]
-        What each takes over, in parts of the lost Gaussian's amplitude.
+        Rise of each neighbour's amplitude, in parts of the lost Gaussian's.
     """
     from scipy.spatial import KDTree
 
@@ -120,20 +120,20 @@ def removal_costs(field: GaussianField) -> tuple[Tensor, Tensor, Tensor]:
 def sites(residual: NDArray[np.float32], most: int) -> Sites:
     """Return where one more Gaussian would take most off a squared residual.
 
-    A matched filter: of unit Gaussians g of a few shapes, the one with the largest
-    <r, g>^2 / <g, g>; its best amplitude is <r, g> / <g, g>. Only positive ones count.
+    A matched filter for the residual r: of Gaussians g of amplitude 1 in a few shapes, the one with
+    the largest <r, g>^2 / <g, g>; its best amplitude is <r, g> / <g, g>. Only positive ones count.
 
     Parameters
     ----------
     residual : ndarray, shape [Z, Y, X]
         Stack minus field.
     most : int
-        How many places at most.
+        Largest number of places.
 
     Returns
     -------
     Sites
-        Local maxima of what is won, the largest first.
+        Local maxima of the gain, the largest first.
     """
     from napari_gaussfit import _threads as threads
     from napari_gaussfit._kernels.cpu import relocation_kernels
@@ -160,17 +160,17 @@ def sites(residual: NDArray[np.float32], most: int) -> Sites:
 
 
 def filters(shape: Triple) -> tuple[Filter, Filter, Filter]:
-    """Return filters along z, y and x: Gaussians of sum 1, out to three sigmas.
+    """Return the weights of a Gaussian filter along z, y and x, out to three sigmas.
 
     Parameters
     ----------
     shape : tuple of float
-        Sigmas in voxels.
+        Sigmas (z, y, x) in voxels.
 
     Returns
     -------
     tuple of ndarray
-        Each of odd length.
+        Weights along each axis, of odd length and sum 1.
     """
     made = []
     for sigma in shape:
@@ -181,20 +181,20 @@ def filters(shape: Triple) -> tuple[Filter, Filter, Filter]:
 
 
 def worth(shape: Triple) -> np.float32:
-    """Return what the square of a residual filtered by a Gaussian of this shape counts.
+    """Return the gain of a Gaussian of a shape where the residual filtered by it is 1.
 
-    <r, g> is the filtered residual times (2 pi)^(3/2) s, and <g, g> is pi^(3/2) s, with s the
-    product of the three sigmas.
+    The gain is <r, g>^2 / <g, g>, where <r, g> is the filtered residual times (2 pi)^(3/2) s, and
+    <g, g> is pi^(3/2) s, with s the product of the three sigmas: (4 pi)^(3/2) s.
 
     Parameters
     ----------
     shape : tuple of float
-        Sigmas in voxels.
+        Sigmas (z, y, x) in voxels.
 
     Returns
     -------
     numpy.float32
-        Squared residual, summed over voxels.
+        Fall of the squared residual, summed over voxels.
     """
     return np.float32((4 * np.pi) ** 1.5 * np.prod(shape))
 
@@ -208,25 +208,25 @@ def relocate(
     first_plane: int = 0,
     kept: int = 0,
 ) -> Tensor:
-    """Move Gaussians from where they are hardly missed to where most is missing, in place.
+    """Move the Gaussians that are missed least to where most is missing, in place.
 
-    The cheapest goes to the place that wins most, the next to the next, as long as more is won
-    than given up. Neighbours take over from those that leave.
+    The one whose loss costs least goes to the place with the largest gain, the next to the next, as
+    long as the gain exceeds the cost. Neighbours make up for those that leave.
 
     Parameters
     ----------
     field : GaussianField
-        Changed in place; all its intensities in the residual's unit.
+        The Gaussians, changed in place; intensities in the residual's unit.
     residual : ndarray, shape [Z, Y, X]
         Stack minus field.
     spacing : sequence of float
-        (dz, dy, dx).
+        Voxel spacing (dz, dy, dx).
     most : int
         Largest number of Gaussians to move.
     first_plane : int
-        Of the stack, where `residual` begins.
+        Plane of the stack at which the residual begins.
     kept : int
-        As many Gaussians, the first ones, stay where they are.
+        Number of Gaussians, the first ones, that stay where they are.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-"""Where the Gaussians of a fit begin: seeds drawn from the stack's own signal.
+"""The seeds of a fit: Gaussians to begin with, drawn where the stack has signal.
 
-Uniform random starts cost 10 to 15 dB at equal steps. Knows no optimiser.
+Seeds drawn evenly over the box cost 10 to 15 dB at equal steps. Knows no optimiser.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 3
 WIDTH_PER_DISTANCE = 0.5
-"""A seed's sigma in mean distances to its nearest neighbours: half covers the gaps."""
+"""Sigma of a seed, in mean distances to its nearest neighbours: half covers the gaps."""
 
 DIMMEST = 1e-3
-"""Amplitude of a seed in parts of the signal's largest value at least."""
+"""Least amplitude of a seed, in parts of the signal's largest value."""
 
 AMPLITUDE_ROUNDS = 5
 NOISE_SIGMAS = 2.0
-"""What is fainter than so many sigmas of the noise draws no seed."""
+"""Sigmas of the noise below which signal draws no seed."""
 
 PEAK_SIGMAS = 8.0
-"""A local maximum as many sigmas of the noise above the background is a seed of its own."""
+"""Sigmas of the noise above which a local maximum is a seed of its own."""
 
 APART = (1, 2, 2)
 """Voxels (z, y, x) to either side of a local maximum, in which none is brighter."""
@@ -56,7 +56,7 @@ SAME_PEAK = 2.0
 
 
 SAMPLED_AT_ONCE = 2**20
-"""Voxels that a draw looks at together."""
+"""Voxels that a draw looks at in one piece."""
 
 
 def seed_count(gaussians: int | None, points: NDArray[np.float64] | None, voxels: ArrayLike) -> int:
@@ -65,17 +65,17 @@ def seed_count(gaussians: int | None, points: NDArray[np.float64] | None, voxels
     Parameters
     ----------
     gaussians : int or None
-        What was asked for; None leaves it open: as many as there are points, or as the stack
+        Number that was asked for; None stands for the number of points, or that which the stack
         suggests.
     points : ndarray, shape [P, 3], or None
-        Where Gaussians must begin.
+        Positions where Gaussians must begin.
     voxels : array-like, shape [Z, Y, X]
-        Of the stack.
+        Intensities of the stack.
 
     Returns
     -------
     int
-        At least as many as points.
+        Number of Gaussians, at least that of the points.
 
     Raises
     ------
@@ -100,16 +100,16 @@ def draw_sites(weights: Volume, count: int, rng: np.random.Generator) -> NDArray
     Parameters
     ----------
     weights : ndarray, shape [Z, Y, X]
-        Not negative.
+        Weight of each voxel, not negative.
     count : int
-        How many positions.
+        Number of positions.
     rng : numpy.random.Generator
         Source of the draw.
 
     Returns
     -------
     ndarray, shape [count, 3]
-        Axis order z, y, x.
+        Positions (z, y, x).
     """
     if not count:
         return np.empty((0, 3))
@@ -215,24 +215,24 @@ def seed_field(
     calm : ndarray, shape [Z, Y, X]
         Intensity above the background, smoothed, see `stacks.statistics.smoothed`.
     spacing : sequence of float
-        (dz, dy, dx).
+        Voxel spacing (dz, dy, dx).
     count : int
         Number of Gaussians.
     rng : numpy.random.Generator
         Source of the draw.
     noise : float
-        Its sigma where there is no signal.
+        Standard deviation of the smoothed noise, where there is no signal.
     points : ndarray, shape [P, 3], optional
         Positions (z, y, x in the spacing's unit) that seeds must begin at; then come local
         maxima, and the rest is drawn by intensity.
     unit : str
-        Of the spacing.
+        Unit of the spacing.
 
     Returns
     -------
     GaussianField
-        Isotropic in space but for the voxel's own shape; amplitudes scaled so that the sum
-        meets the signal at the seeds. Background 0.
+        Seeds that are isotropic but for the voxel's own shape, with amplitudes such that their sum
+        meets the signal at their means. Background 0.
     """
     step = np.asarray(spacing, np.float64)
     placed = np.empty((0, 3)) if points is None else points / step
@@ -258,16 +258,16 @@ def seed_field(
 
 
 def lit_by(field: GaussianField, calm: Volume, spacing: Sequence[float]) -> GaussianField:
-    """Return a field's Gaussians, lit so that their sum meets a smoothed signal at their means.
+    """Return a field with amplitudes such that it meets a smoothed signal at its means.
 
     Parameters
     ----------
     field : GaussianField
-        Its amplitudes do not count, and its background should be 0.
+        Gaussians of any amplitudes, with background 0.
     calm : ndarray, shape [Z, Y, X]
-        The signal, see `smoothed`; where it is next to nothing, amplitudes stay above 0.
+        The smoothed signal, see `smoothed`; where it is next to nothing, amplitudes stay above 0.
     spacing : sequence of float
-        (dz, dy, dx), in the field's unit.
+        Voxel spacing (dz, dy, dx), in the field's unit.
 
     Returns
     -------
@@ -288,14 +288,14 @@ def local_maxima(calm: Volume, threshold: float) -> NDArray[np.int64]:
     Parameters
     ----------
     calm : ndarray, shape [Z, Y, X]
-        Smoothed, see `smoothed`.
+        The smoothed signal, see `smoothed`.
     threshold : float
-        What a maximum must exceed, 0 or more.
+        Intensity that a maximum must exceed, 0 or more.
 
     Returns
     -------
     ndarray of int, shape [P, 3]
-        Axis order z, y, x.
+        Positions (z, y, x).
     """
     from napari_gaussfit import _threads as threads
     from napari_gaussfit._kernels.cpu import relocation_kernels

@@ -56,7 +56,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Slab:
-    """How much a relocation does.
+    """The extent of a relocation.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class CpuSteps:
     optimiser : Optimiser
         What moves the Gaussians against the gradients.
     slab : Slab
-        How much a relocation does.
+        Planes that a relocation looks at, and Gaussians that it moves at most.
     """
 
     def __init__(
