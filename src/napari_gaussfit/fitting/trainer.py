@@ -177,11 +177,6 @@ class Trainer:
         """Copies of the field of each channel, in raw intensity, on the CPU."""
         return tuple(self._restored(n) for n in range(len(self.objective.channels)))
 
-    @property
-    def other_fields(self) -> tuple[GaussianField, ...]:
-        """Copies of the fields of all channels but the first."""
-        return self.fields[1:]
-
     def _restored(self, n: int) -> GaussianField:
         field = self.objective.channels[n].working.restored(self.scaled_field(n).to("cpu"))
         return replace(field, full_covariance=self.settings.full_covariance)
