@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.settings import ITERATIONS, FitSettings
+from napari_gaussfit.settings import ITERATIONS, SETTINGS, FitSettings
 
 
 @pytest.mark.parametrize("quality", ITERATIONS)
@@ -73,3 +76,42 @@ def test_what_is_wrong_in_a_dictionary_is_refused_like_an_argument() -> None:
 def test_numbers_that_nobody_means_are_refused(name: str, value: float) -> None:
     with pytest.raises(SettingsError, match=f"^{name}="):
         FitSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("gaussians", np.int64(7)),
+        ("seed", np.uint8(3)),
+        ("ssim_weight", np.float32(0.5)),
+        ("background", np.int16(-3)),
+        ("quality", np.str_("fine")),
+    ],
+)
+def test_what_numpy_counts_is_taken_as_pythons_own(name: str, value: Any) -> None:
+    settings = FitSettings(**{name: value})
+    assert getattr(settings, name) == value
+    assert type(getattr(settings, name)) is SETTINGS[name].kind
+    assert FitSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+def test_settings_are_values() -> None:
+    settings = FitSettings(gaussians=7)
+    for same in (replace(FitSettings(), gaussians=7), copy.deepcopy(settings)):
+        assert same == settings
+        assert hash(same) == hash(settings)
+    with pytest.raises(SettingsError, match="views=1: expected a whole number of at least 2"):
+        replace(settings, views=1)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_is_described_and_its_default_is_one_that_it_takes(name: str) -> None:
+    setting = SETTINGS[name]
+    assert setting.label
+    assert setting.help
+    assert setting.taken(getattr(FitSettings(), name)) == getattr(FitSettings, name)
+    for bound in (setting.least, setting.most):
+        if math.isfinite(bound):
+            assert setting.taken(setting.kind(bound)) == bound
+    for choice in setting.choices:
+        assert setting.taken(choice) == choice

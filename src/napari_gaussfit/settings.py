@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral, Real
+from types import MappingProxyType
+from typing import Any, Literal, NoReturn
 
 from napari_gaussfit._limits import BRIGHTEST
 from napari_gaussfit.errors import SettingsError
@@ -23,6 +27,91 @@ many as 24, they bring the dendrite's held-out views 0.4 dB, and cost memory."""
 MOST_GAUSSIANS, MOST_VIEWS = 100_000_000, 10_000
 MOST_ITERATIONS, MOST_SECONDS, MOST_SEED = 1_000_000_000, 1e9, 2**63 - 1
 """Beyond what anyone means: settings may come from a file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What one setting may be, and what it is called: for messages, the command line and the panel.
+
+    Parameters
+    ----------
+    kind : type
+        `str` of `choices`, `bool`, `int` or `float`.
+    label : str
+        What the panel calls it.
+    help : str
+        What it means, in a line.
+    least, most : float
+        The bounds of a number, which are allowed.
+    choices : mapping of str to str
+        Each choice, and what the panel calls it.
+    without : str
+        What holds where the setting is None; empty where it cannot be.
+    """
+
+    kind: type
+    label: str
+    help: str
+    least: float = -math.inf
+    most: float = math.inf
+    choices: Mapping[str, str] = field(default_factory=dict)
+    without: str = ""
+
+    def taken(self, value: Any) -> Any:
+        """Return a value as it is kept: a number of numpy's as one of Python's.
+
+        Parameters
+        ----------
+        value : Any
+            What was given.
+
+        Returns
+        -------
+        str, bool, int, float or None
+            Of Python's own types.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be meant; the message is what was expected.
+        """
+        if value is None and self.without:
+            return None
+        expected = ""
+        if self.choices:
+            if not isinstance(value, str) or value not in self.choices:
+                expected = "one of " + ", ".join(map(repr, self.choices))
+        elif self.kind is bool:
+            if not isinstance(value, bool):
+                expected = "True or False"
+        else:
+            expected = self._number_expected(value)
+        if expected:
+            raise ValueError(expected)
+        # An int stays one where a float may be: files hold what was given.
+        return value if type(value) in {str, bool, int, float} else self.kind(value)
+
+    def _number_expected(self, value: Any) -> str:
+        """Return what was expected in place of a number; nothing where it is fine."""
+        whole = self.kind is int
+        is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+        # Neither NaN nor an infinity is in any range.
+        if is_number and self.least <= value <= self.most:
+            return ""
+        if not whole:
+            return f"a number from {self.least:g} to {self.most:g}" + self._or_none
+        above = is_number and value > self.most
+        bound = f"at most {self.most:,}" if above else f"at least {self.least}"
+        return f"a whole number of {bound}{self._or_none}"
+
+    @property
+    def _or_none(self) -> str:
+        return " or None" if self.without else ""
+
+
+def _about(kind: type, label: str, help: str, **given: Any) -> dict[str, Setting]:  # noqa: A002
+    """Return a field's metadata."""
+    return {"setting": Setting(kind=kind, label=label, help=help, **given)}
 
 
 @dataclass(frozen=True)
@@ -73,45 +162,192 @@ class FitSettings:
         If a value is outside of what it may be; the message names field, value and range.
     """
 
-    gaussians: int | None = None
-    quality: Quality = "balanced"
-    objective: Objective = "mip+voxels"
-    loss: Loss = "squared"
-    ssim_weight: float = 0.0
-    iterations: int | None = None
-    max_seconds: float | None = None
-    views: int = 60
-    held_out: int = 10
-    full_covariance: bool = True
-    background: float | None = None
-    device: Device = "auto"
-    seed: int = 0
-    refine: bool = False
-    gain: float | None = None
-    offset: float | None = None
-    read_noise: float | None = None
+    gaussians: int | None = field(
+        default=None,
+        metadata=_about(
+            int,
+            "Gaussians",
+            "the most Gaussians that the fit may use",
+            least=1,
+            most=MOST_GAUSSIANS,
+            without="as many as the stack suggests",
+        ),
+    )
+    quality: Quality = field(
+        default="balanced",
+        metadata=_about(
+            str,
+            "Quality",
+            "how long to go on; preview shows in seconds whether it works at all",
+            choices={name: f"{name} ({steps:,} steps)" for name, steps in ITERATIONS.items()},
+        ),
+    )
+    objective: Objective = field(
+        default="mip+voxels",
+        metadata=_about(
+            str,
+            "Objective",
+            "what is made alike: maximum projections from many sides, the voxels, or both",
+            choices={
+                "mip+voxels": "projections and voxels",
+                "mip": "projections only",
+                "voxels": "voxels only",
+            },
+        ),
+    )
+    loss: Loss = field(
+        default="squared",
+        metadata=_about(
+            str,
+            "Noise",
+            "which noise the stack has: even everywhere, or growing with brightness",
+            choices={"squared": "even (squared error)", "poisson": "photons (Poisson)"},
+        ),
+    )
+    ssim_weight: float = field(
+        default=0.0,
+        metadata=_about(
+            float,
+            "SSIM weight",
+            "weight of the structural similarity of projections, beside the noise's loss",
+            least=0.0,
+            most=1.0,
+        ),
+    )
+    iterations: int | None = field(
+        default=None,
+        metadata=_about(
+            int,
+            "Steps",
+            "steps to take",
+            least=1,
+            most=MOST_ITERATIONS,
+            without="of the quality",
+        ),
+    )
+    max_seconds: float | None = field(
+        default=None,
+        metadata=_about(
+            float,
+            "Seconds",
+            "end after this time, whatever steps are left",
+            least=0.0,
+            most=MOST_SECONDS,
+            without="no limit",
+        ),
+    )
+    views: int = field(
+        default=60,
+        metadata=_about(
+            int,
+            "Views",
+            "projections from around the stack, the held-out ones among them",
+            least=2,
+            most=MOST_VIEWS,
+        ),
+    )
+    held_out: int = field(
+        default=10,
+        metadata=_about(
+            int,
+            "Held out",
+            "views that are never trained on, by which the fit is judged",
+            least=1,
+            most=MOST_VIEWS,
+        ),
+    )
+    full_covariance: bool = field(
+        default=True,
+        metadata=_about(
+            bool, "Any orientation", "Gaussians of any orientation, or else along z, y and x"
+        ),
+    )
+    background: float | None = field(
+        default=None,
+        metadata=_about(
+            float,
+            "Background",
+            "raw intensity where there is no Gaussian",
+            least=-BRIGHTEST,
+            most=BRIGHTEST,
+            without="fitted",
+        ),
+    )
+    device: Device = field(
+        default="auto",
+        metadata=_about(
+            str,
+            "Device",
+            "where to compute",
+            choices={"auto": "automatic", "cpu": "CPU", "cuda": "GPU (CUDA)"},
+        ),
+    )
+    seed: int = field(
+        default=0,
+        metadata=_about(
+            int,
+            "Seed",
+            "of all random choices: the same again gives the same fit",
+            least=0,
+            most=MOST_SEED,
+        ),
+    )
+    refine: bool = field(
+        default=False,
+        metadata=_about(bool, "Refine", "go on from the Gaussians of another fit"),
+    )
+    gain: float | None = field(
+        default=None,
+        metadata=_about(
+            float,
+            "Gain",
+            "raw intensity that the detector gives a photon",
+            least=0.0,
+            most=BRIGHTEST,
+            without="the stack tells",
+        ),
+    )
+    offset: float | None = field(
+        default=None,
+        metadata=_about(
+            float,
+            "Offset",
+            "raw intensity of no light, beside a gain",
+            least=-BRIGHTEST,
+            most=BRIGHTEST,
+            without="0",
+        ),
+    )
+    read_noise: float | None = field(
+        default=None,
+        metadata=_about(
+            float,
+            "Read noise",
+            "standard deviation of the detector's noise without light, beside a gain",
+            least=0.0,
+            most=BRIGHTEST,
+            without="0",
+        ),
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        self._one_of("quality", Quality)
-        self._one_of("objective", Objective)
-        self._one_of("loss", Loss)
-        self._one_of("device", Device)
-        self._whole("gaussians", 1, MOST_GAUSSIANS, optional=True)
-        self._whole("iterations", 1, MOST_ITERATIONS, optional=True)
-        self._whole("views", 2, MOST_VIEWS)
-        self._whole("held_out", 1, MOST_VIEWS)
-        self._whole("seed", 0, MOST_SEED)
+        for name, setting in SETTINGS.items():
+            try:
+                object.__setattr__(self, name, setting.taken(getattr(self, name)))
+            except ValueError as error:
+                self._refuse(name, str(error))
         if self.held_out >= self.views:
             self._refuse("held_out", f"fewer than views={self.views}, so that some are trained on")
-        self._flag("full_covariance")
-        self._flag("refine")
-        self._number("ssim_weight", 0.0, 1.0)
-        if self.max_seconds is not None:
-            self._number("max_seconds", 0.0, MOST_SECONDS)
-        if self.background is not None:
-            self._number("background", -BRIGHTEST, BRIGHTEST)
-        self._detector()
+        for name in ("offset", "read_noise"):
+            if self.gain is None and getattr(self, name) is not None:
+                self._refuse(name, "a gain beside it, without which neither tells the noise")
+        if self.gain == 0 and not self.read_noise:
+            self._refuse("gain", "more than 0, or a read noise beside it")
+
+    def _refuse(self, name: str, expected: str) -> NoReturn:
+        message = f"{name}={getattr(self, name)!r}: expected {expected}"
+        raise SettingsError(message) from None
 
     @property
     def steps(self) -> int:
@@ -141,48 +377,15 @@ class FitSettings:
         SettingsError
             If there is a name that is no setting.
         """
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(values) - known)
+        unknown = sorted(set(values) - set(SETTINGS))
         if unknown:
-            message = f"{', '.join(unknown)}: no such setting; there are {', '.join(sorted(known))}"
+            known = ", ".join(sorted(SETTINGS))
+            message = f"{', '.join(unknown)}: no such setting; there are {known}"
             raise SettingsError(message)
         return cls(**values)
 
-    def _refuse(self, name: str, expected: str) -> None:
-        message = f"{name}={getattr(self, name)!r}: expected {expected}"
-        raise SettingsError(message)
 
-    def _detector(self) -> None:
-        for name, least in (("gain", 0.0), ("offset", -BRIGHTEST), ("read_noise", 0.0)):
-            if getattr(self, name) is not None:
-                self._number(name, least, BRIGHTEST)
-                if self.gain is None:
-                    self._refuse(name, "a gain beside it, without which neither tells the noise")
-        if self.gain == 0 and not self.read_noise:
-            self._refuse("gain", "more than 0, or a read noise beside it")
-
-    def _one_of(self, name: str, literal: Any) -> None:
-        choices = get_args(literal)
-        if getattr(self, name) not in choices:
-            self._refuse(name, "one of " + ", ".join(map(repr, choices)))
-
-    def _flag(self, name: str) -> None:
-        if not isinstance(getattr(self, name), bool):
-            self._refuse(name, "True or False")
-
-    def _whole(self, name: str, least: int, most: int, *, optional: bool = False) -> None:
-        value = getattr(self, name)
-        if optional and value is None:
-            return
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            expected = f"a whole number of at least {least}"
-            if isinstance(value, int) and value > most:
-                expected = f"a whole number of at most {most:,}"
-            self._refuse(name, expected + " or None" * optional)
-
-    def _number(self, name: str, least: float, most: float) -> None:
-        value = getattr(self, name)
-        real = isinstance(value, (int, float)) and not isinstance(value, bool)
-        # Neither NaN nor an infinity is in any range.
-        if not real or not least <= value <= most:
-            self._refuse(name, f"a number from {least:g} to {most:g}")
+SETTINGS: Mapping[str, Setting] = MappingProxyType(
+    {one.name: one.metadata["setting"] for one in fields(FitSettings)}
+)
+"""What each setting may be, by its name."""

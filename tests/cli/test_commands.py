@@ -28,7 +28,7 @@ from napari_gaussfit._kernels import fallback
 from napari_gaussfit.cli import main, run
 from napari_gaussfit.fitting.memory import PROCESS, predict_memory
 from napari_gaussfit.fitting.result import load
-from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.settings import SETTINGS, FitSettings
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.tiff import write_ome_tiff
 from napari_gaussfit.synthetic.phantoms import beads
@@ -83,6 +83,21 @@ def refused(capsys: Capture, *arguments: object) -> str:
     assert len(lines) == 1, f"not one line: {lines}"
     assert said.out == ""
     return lines[0]
+
+
+def test_every_setting_has_its_option_which_says_the_default(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")  # no line is broken
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for name, setting in SETTINGS.items():
+        assert f"--{name.replace('_', '-')}" in said
+        assert setting.help in said
+        if setting.kind is not bool:
+            default = setting.without or getattr(FitSettings, name)
+            assert f"{setting.help} ({default})" in said
 
 
 def test_fit_leaves_its_files(fitted: Path) -> None:

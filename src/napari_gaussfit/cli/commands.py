@@ -12,11 +12,11 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from napari_gaussfit.cli.printing import printing
 from napari_gaussfit.errors import GaussfitError, SettingsError
-from napari_gaussfit.settings import Device, FitSettings, Loss, Objective, Quality
+from napari_gaussfit.settings import SETTINGS, FitSettings, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,29 +45,16 @@ LARGEST_PICTURE = 2048
 MOST_PIXELS = 2**28
 """Of a view along an axis: 16,384 x 16,384, which takes seconds and a few GB of memory."""
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "gaussians": {"type": int, "metavar": "N", "help": "how many at most"},
-    "quality": {"choices": get_args(Quality), "help": "how long to go on (balanced)"},
-    "iterations": {"type": int, "metavar": "N", "help": "steps, in place of the quality's"},
-    "max_seconds": {"type": float, "metavar": "S", "help": "end after this time"},
-    "objective": {"choices": get_args(Objective), "help": "what to reproduce (mip+voxels)"},
-    "loss": {"choices": get_args(Loss), "help": "squared error, or counts of photons (squared)"},
-    "ssim_weight": {"type": float, "metavar": "W", "help": "of structural similarity, 0 to 1 (0)"},
-    "views": {"type": int, "metavar": "N", "help": "of the orbit, held-out ones among them (60)"},
-    "held_out": {"type": int, "metavar": "N", "help": "views never trained on (10)"},
-    "full_covariance": {
-        "action": argparse.BooleanOptionalAction,
-        "help": "Gaussians of any orientation, or along z, y, x (any)",
-    },
-    "background": {"type": float, "metavar": "LEVEL", "help": "raw intensity, else it is fitted"},
-    "device": {"choices": get_args(Device), "help": "where to compute (auto)"},
-    "seed": {"type": int, "metavar": "S", "help": "of all random choices (0)"},
-    "gain": {"type": float, "metavar": "G", "help": "of the detector, else the stack tells"},
-    "offset": {"type": float, "metavar": "LEVEL", "help": "intensity of no light (0)"},
-    "read_noise": {"type": float, "metavar": "SD", "help": "of the detector without light (0)"},
-    "refine": {"type": Path, "metavar": "FIT", "help": "go on from the Gaussians of another fit"},
+LETTERS = {"gaussians": "N", "iterations": "N", "max_seconds": "S", "ssim_weight": "W"} | {
+    "views": "N",
+    "held_out": "N",
+    "background": "LEVEL",
+    "seed": "S",
+    "gain": "G",
+    "offset": "LEVEL",
+    "read_noise": "SD",
 }
-"""The option of each setting of a fit, which has its name."""
+"""What stands for a setting's value in the help."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -200,12 +187,26 @@ def _add_force(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    for name, option in SETTINGS.items():
+    for name, setting in SETTINGS.items():
+        option = _option(name, setting)
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, default=None, **option)
     parser.add_argument(
         "--points", metavar="FILE", type=Path,
         help="a CSV of positions to begin at: napari's points, or gaussians.csv",
     )  # fmt: skip
+
+
+def _option(name: str, setting: Setting) -> dict[str, Any]:
+    """Return how a setting is given: `refine` by the fit to go on from, the others by a value."""
+    if name == "refine":
+        return {"type": Path, "metavar": "FIT", "help": setting.help}
+    default = setting.without or getattr(FitSettings, name)
+    words = {"help": f"{setting.help} ({default})"}
+    if setting.choices:
+        return {"choices": tuple(setting.choices)} | words
+    if setting.kind is bool:
+        return {"action": argparse.BooleanOptionalAction, "help": setting.help}
+    return {"type": setting.kind, "metavar": LETTERS[name]} | words
 
 
 def _add_stack_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:

@@ -20,7 +20,7 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QLabel, QMainWindow, QWidget
+from qtpy.QtWidgets import QApplication, QLabel, QMainWindow, QPushButton, QWidget
 
 from napari_gaussfit._napari.layers.edited import fit_of_layer
 from napari_gaussfit._napari.layers.gaussians import METADATA
@@ -663,6 +663,24 @@ def test_what_ran_is_recorded_whatever_the_controls_say_by_then(
     assert panel.fit.settings == FitSettings(gaussians=20, quality="preview", objective="voxels")
     carried = fit_of_layer(panel.live.centres)
     assert carried.settings == panel.fit.settings
+
+
+def test_a_setting_that_cannot_be_meant_is_said_and_nothing_is_fitted(
+    panel: Any, wait_until: Wait
+) -> None:
+    advanced = panel.model.findChild(QPushButton, "gaussfit_advanced")
+    QTest.mouseClick(advanced, Qt.MouseButton.LeftButton)
+    held_out = panel.model.findChild(QWidget, "gaussfit_held_out")
+    held_out.selectAll()
+    QTest.keyClicks(held_out, "60")
+    QTest.keyClick(held_out, Qt.Key.Key_Return)
+    wait_until(lambda: not enabled(panel))
+    assert "held_out=60: expected fewer than views=60" in state(panel).text()
+    held_out.selectAll()
+    QTest.keyClicks(held_out, "6")
+    QTest.keyClick(held_out, Qt.Key.Key_Return)
+    wait_until(lambda: enabled(panel) == {"Fit"})
+    assert panel.model.settings.held_out == 6
 
 
 @pytest.mark.parametrize("deleted", ["centres", "all layers"])

@@ -2,63 +2,58 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, ComboBox, SpinBox
-from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_gaussfit._napari.panel.number_field import NumberField
 from napari_gaussfit._napari.panel.widgets import Form
-from napari_gaussfit.settings import ITERATIONS, Device, FitSettings, Loss, Objective, Quality
+from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.settings import SETTINGS, FitSettings, Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["ModelPart"]
 
-MOST = 1_000_000
+PLAIN = ("gaussians", "quality", "objective", "loss", "device")
+"""Settings that are always in sight; all others lie under "Advanced", `refine` is a button."""
+
+SUGGESTED = 2000
+"""Gaussians, before there is a stack that suggests a number."""
 
 
 class ModelPart(QWidget):
-    """Chooses the settings of a fit."""
+    """Chooses the settings of a fit, of which each has a control."""
+
+    changed = Signal()
+    """Another device, or an advanced setting."""
 
     def __init__(self) -> None:
         super().__init__()
         self._edited = False
         self._suggested: int | None = None
         self._count = SpinBox(
-            label="Gaussians",
-            value=2000,
+            label=SETTINGS["gaussians"].label,
+            value=SUGGESTED,
             min=1,
-            max=MOST,
+            max=int(SETTINGS["gaussians"].most),
             step=100,
-            tooltip="The most Gaussians that the fit may use. "
+            tooltip=f"{_tip(SETTINGS['gaussians'])} "
             "It is suggested by the volume of signal until you change it.",
         )
-        self._quality = ComboBox(
-            label="Quality",
-            choices=[(f"{name} ({ITERATIONS[name]:,} steps)", name) for name in get_args(Quality)],
-            value="balanced",
-            tooltip="How long to go on. Preview shows in seconds whether it works at all.",
-        )
-        self._objective = ComboBox(
-            label="Objective",
-            choices=[
-                ("projections and voxels", "mip+voxels"),
-                ("projections only", "mip"),
-                ("voxels only", "voxels"),
-            ],
-            value=get_args(Objective)[0],
-            tooltip="What is made alike: maximum projections from many sides, the voxels, or both.",
-        )
-        self._loss = ComboBox(
-            label="Noise",
-            choices=[("even (squared error)", "squared"), ("photons (Poisson)", "poisson")],
-            value=get_args(Loss)[0],
-            tooltip="Which noise the stack has: even everywhere, or growing with brightness.",
-        )
-        self._device = ComboBox(
-            label="Device",
-            choices=[("automatic", "auto"), ("CPU", "cpu"), ("GPU (CUDA)", "cuda")],
-            value=get_args(Device)[0],
-            tooltip="Where to compute. Below stands what will really be used.",
-        )
+        self._choices = {
+            name: ComboBox(
+                label=setting.label,
+                choices=[(words, choice) for choice, words in setting.choices.items()],
+                value=getattr(FitSettings, name),
+                tooltip=_tip(setting),
+            )
+            for name, setting in SETTINGS.items()
+            if setting.choices
+        }
         self._own_process = CheckBox(
             text="In a process of its own",
             value=True,
@@ -68,16 +63,19 @@ class ModelPart(QWidget):
         self._facts = QLabel()
         self._facts.setObjectName("gaussfit_facts")
         self._facts.setWordWrap(True)
+        self._advanced = _Advanced()
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(2)
-        box.addWidget(Form(self._count, self._quality, self._objective, self._loss, self._device))
+        box.addWidget(Form(self._count, *self._choices.values()))
         box.addWidget(self._own_process.native)
+        box.addWidget(self._advanced)
         box.addWidget(self._facts)
         self._facts.setContentsMargins(4, 0, 4, 0)
         self._own_process.native.setContentsMargins(4, 0, 4, 0)
         self._count.changed.connect(self._note_edit)
-        self.device_changed = self._device.changed
+        self._choices["device"].changed.connect(lambda _: self.changed.emit())
+        self._advanced.changed.connect(self.changed)
 
     @property
     def in_process(self) -> bool:
@@ -90,23 +88,35 @@ class ModelPart(QWidget):
 
     @property
     def settings(self) -> FitSettings:
-        """What is chosen."""
-        return FitSettings(
-            gaussians=int(self._count.value),
-            quality=self._quality.value,
-            objective=self._objective.value,
-            loss=self._loss.value,
-            device=self._device.value,
-        )
+        """What is chosen; a SettingsError says what of it cannot be meant."""
+        chosen = {name: box.value for name, box in self._choices.items()}
+        return FitSettings(int(self._count.value), **chosen, **self._advanced.values)
 
     @settings.setter
     def settings(self, settings: FitSettings) -> None:
         if settings.gaussians is not None:
             self._count.value = settings.gaussians
-        self._quality.value = settings.quality
-        self._objective.value = settings.objective
-        self._loss.value = settings.loss
-        self._device.value = settings.device
+        for name, box in self._choices.items():
+            box.value = getattr(settings, name)
+        self._advanced.show_values(settings)
+
+    @property
+    def device(self) -> str:
+        """Where to compute, as it is chosen."""
+        return str(self._choices["device"].value)
+
+    @property
+    def problem(self) -> str:
+        """Why what is chosen cannot be meant, empty where it can."""
+        try:
+            _ = self.settings
+        except SettingsError as error:
+            return str(error)
+        return ""
+
+    def commit(self) -> None:
+        """Take what is typed."""
+        self._advanced.commit()
 
     def suggest(self, count: int) -> None:
         """Suggest a number of Gaussians; one that the user chose stays."""
@@ -131,3 +141,99 @@ class ModelPart(QWidget):
 
     def _note_edit(self, count: int) -> None:
         self._edited = count != self._suggested
+
+
+class _Advanced(QWidget):
+    """The settings that few people change, out of sight until they are asked for."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._button = QPushButton()
+        self._button.setObjectName("gaussfit_advanced")
+        self._button.setToolTip("Settings that a fit seldom needs.")
+        self._button.setCheckable(True)
+        self._button.setStyleSheet("text-align: left; padding: 3px 6px;")
+        form = Form()
+        self._controls: dict[str, NumberField | QCheckBox] = {}
+        for name, setting in SETTINGS.items():
+            if name in PLAIN or name == "refine":
+                continue
+            control = _control(setting, self._note_change)
+            control.setObjectName(f"gaussfit_{name}")
+            control.setToolTip(_tip(setting))
+            self._controls[name] = control
+            form.add_row("" if setting.kind is bool else setting.label, control)
+        form.setVisible(False)
+        self._button.toggled.connect(form.setVisible)
+        self._button.toggled.connect(self._show_title)
+        box = QVBoxLayout(self)
+        box.setContentsMargins(4, 0, 4, 0)
+        box.addWidget(self._button)
+        box.addWidget(form)
+        self.show_values(FitSettings())
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What is chosen, by the settings' names; a SettingsError says what is no such value."""
+        found: dict[str, Any] = {}
+        for name, control in self._controls.items():
+            if isinstance(control, QCheckBox):
+                found[name] = control.isChecked()
+            elif control.problem:
+                raise SettingsError(f"{SETTINGS[name].label}: {control.problem}")
+            else:
+                found[name] = control.value
+        return found
+
+    def show_values(self, settings: FitSettings) -> None:
+        """Show what is set in settings."""
+        for name, control in self._controls.items():
+            if isinstance(control, QCheckBox):
+                control.setChecked(getattr(settings, name))
+            else:
+                control.show_value(getattr(settings, name))
+        self._note_change()
+
+    def commit(self) -> None:
+        """Take what is typed."""
+        for control in self._controls.values():
+            if isinstance(control, NumberField):
+                control.commit()
+
+    def _note_change(self, _change: object = None) -> None:
+        self._show_title()
+        self.changed.emit()
+
+    def _show_title(self, _open: object = None) -> None:
+        """Say how many settings hold that nobody sees while this is closed."""
+        try:
+            values = self.values
+        except SettingsError:
+            found = " ⚠"
+        else:
+            others = sum(value != getattr(FitSettings, name) for name, value in values.items())
+            found = f" ({others} changed)" if others else ""
+        self._button.setText(f"{'▾' if self._button.isChecked() else '▸'} Advanced{found}")
+
+
+def _control(setting: Setting, changed: Callable[..., None]) -> NumberField | QCheckBox:
+    """Return a control for a setting that is no choice of several."""
+    if setting.kind is bool:
+        box = QCheckBox(setting.label)
+        box.toggled.connect(changed)
+        return box
+    whole = setting.kind is int
+    field = NumberField(setting.least, setting.most, whole=whole, without=setting.without)
+    field.committed.connect(changed)
+    field.marked.connect(changed)
+    return field
+
+
+def _tip(setting: Setting) -> str:
+    """Return what a setting means, as a sentence."""
+    words = f"{setting.help[0].upper()}{setting.help[1:]}"
+    if setting.least > 0 or setting.most < 1e9:  # else nobody comes near them
+        words += f", {setting.least:,g} to {setting.most:,g}"
+    return f"{words}; empty: {setting.without}." if setting.without else f"{words}."

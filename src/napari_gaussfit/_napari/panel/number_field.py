@@ -60,16 +60,22 @@ class NumberField(QLineEdit):
     ----------
     low, high : float
         The bounds, which are allowed.
+    whole : bool
+        Whether only whole numbers are taken.
+    without : str
+        What holds where the field is empty, which stands there then; empty where it may not be.
     """
 
-    committed = Signal(float)
-    """The new number, when a person has changed it."""
+    committed = Signal(object)
+    """The new number, None for an empty field, when a person has changed it."""
 
     marked = Signal()
     """`problem` has changed."""
 
-    def __init__(self, low: float, high: float) -> None:
+    def __init__(self, low: float, high: float, *, whole: bool = False, without: str = "") -> None:
         super().__init__()
+        self.setPlaceholderText(without)
+        self._whole = whole
         self.problem = ""
         """Why the text is not taken, empty where it is."""
         self._bounds = low, high
@@ -80,7 +86,7 @@ class NumberField(QLineEdit):
     def show_value(self, value: float | None) -> None:
         """Show a number, or nothing, in place of what is there."""
         self._value = value
-        digits = "" if value is None else f"{value:.15g}"
+        digits = "" if value is None else str(value) if self._whole else f"{value:.15g}"
         self.setText(digits.replace(".", self._point))
         self.setCursorPosition(0)
         self._mark("")
@@ -120,8 +126,17 @@ class NumberField(QLineEdit):
     def _point(self) -> str:
         return str(self.locale().decimalPoint())
 
-    def _typed(self) -> float:
-        number = number_from(self.text(), self._point)
+    def _typed(self) -> float | None:
+        typed = self.text().strip()
+        if not typed and self.placeholderText():
+            return None
+        if self._whole:
+            # Not by way of a float, which has no digits for a seed's last ones.
+            if not re.fullmatch(r"[+-]?\d+", typed):
+                raise SettingsError(f"{self.text()!r} is no whole number; type one like 25")
+            number: float = int(typed)
+        else:
+            number = number_from(self.text(), self._point)
         low, high = self._bounds
         if number <= 0 < low:
             raise SettingsError(f"{self.text()!r} is not above 0; type a number that is")

@@ -109,7 +109,7 @@ class GaussianFitPanel(QWidget):
         self.destroyed.connect(self._renderer.close)
         self._settling.timeout.connect(self._look_at_stack)
         self.data.changed.connect(self._look_soon)
-        self.model.device_changed.connect(self._look_soon)
+        self.model.changed.connect(self._look_soon)
         self.run.fit_asked.connect(self.start_fit)
         self.run.refine_asked.connect(self.refine)
         self.run.pause_asked.connect(self.worker.pause)
@@ -149,15 +149,14 @@ class GaussianFitPanel(QWidget):
         self.data.show_words(self._ready, refusal)
         if not self.worker.phase.active:
             self._show_phase(self.worker.phase)
+            if refusal or self.model.problem:
+                self.run.show_refusal(refusal or self.model.problem)
         if self._ready is None:
             self.model.show_no_facts()
             self.data.show_preview(None)
-            if refusal and not self.worker.phase.active:
-                self.run.show_refusal(refusal)
             return
-        device = self.model.settings.device
         worker = create_worker(
-            preview_of, self._ready.stack, device, self._renderer, _start_thread=False
+            preview_of, self._ready.stack, self.model.device, self._renderer, _start_thread=False
         )
         worker.returned.connect(self._show_preview)
         worker.start()
@@ -169,7 +168,8 @@ class GaussianFitPanel(QWidget):
             self.model.show_facts(preview.device, *memory_of_fit(self._ready.stack))
 
     def _allow(self) -> None:
-        self.run.allow(fit=self._ready is not None, refine=self.fit is not None)
+        sound = not self.model.problem
+        self.run.allow(fit=sound and self._ready is not None, refine=sound and self.fit is not None)
 
     # Running
 
@@ -177,9 +177,10 @@ class GaussianFitPanel(QWidget):
         """Fit the chosen stack."""
         # Where a button takes no focus, as on macOS, what is typed is not taken yet.
         self.data.spacing.commit()
+        self.model.commit()
         self._look_at_stack()
         source, layer = self._ready, self.data.layer
-        if source is None or layer is None:
+        if source is None or layer is None or self.model.problem:
             return
         start, points = self.data.start(source)
         if self.live is None or not self.live.source.is_of_same_place(source):
@@ -194,6 +195,10 @@ class GaussianFitPanel(QWidget):
 
     def refine(self) -> None:
         """Go on from the last result, as the user has edited it."""
+        self.model.commit()
+        if self.model.problem:
+            self._look_at_stack()
+            return
         before = self._as_edited()
         if self.live is None or before is None:
             return
