@@ -215,6 +215,13 @@ def test_manifest_is_valid_in_this_environment() -> None:
     assert "valid!" in run(sys.executable, "-m", "npe2", "validate", "--imports", PACKAGE)
 
 
+def test_manifest_says_where_the_plugin_is_to_be_found() -> None:
+    from npe2 import PluginManifest
+
+    found = PluginManifest.from_distribution("napari-gaussfit").categories
+    assert {str(one) for one in found} == {"Measurement", "Image Processing", "Visualization", "IO"}
+
+
 def test_manifest_at_the_top_is_the_packages_own(checkout: Path, source: Path) -> None:
     assert (checkout / "napari.yaml").samefile(source / PACKAGE / "napari.yaml")
 
