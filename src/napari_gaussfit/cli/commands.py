@@ -1,4 +1,4 @@
-"""The command line: fit, render, export, info, psf, demo.
+"""The command line: fit, trace, cells, render, export, info, psf, demo.
 
 Exit codes: 0 done; 2 bad input or bad settings, one line on stderr; 3 a fit has ended, but a file
 or what was printed could not be written; 130 interrupted, with the fit so far saved. Heavy imports
@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from napari_gaussfit.cli import cells, trace
 from napari_gaussfit.cli.printing import printing
 from napari_gaussfit.errors import GaussfitError, SettingsError
 from napari_gaussfit.settings import SETTINGS, FitSettings, Setting
@@ -117,6 +118,24 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--resume", action="store_true", help="go on from the fit in OUT")
     _add_force(fit)
     fit.set_defaults(run=_fit)
+
+    for name, about, options in (
+        ("trace", "trace neurites and write SWC, a table of branches and a picture", trace),
+        ("cells", "group Gaussians into cells or nuclei; write labels and a table", cells),
+    ):
+        found = commands.add_parser(name, help=about)
+        found.add_argument(
+            "stack", metavar="STACK|FIT", type=Path,
+            help="a stack, which is fitted first as by fit; or a fit, or its folder",
+        )  # fmt: skip
+        found.add_argument(
+            "-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write"
+        )
+        options.add_options(found)
+        _add_settings(found)
+        _add_stack_options(found)
+        _add_force(found)
+        found.set_defaults(run=_find, resume=False, options=options)
 
     render = commands.add_parser("render", help="write a projection or the volume of a fit")
     render.add_argument("fit", metavar="FIT", type=Path, help="fit.safetensors, or its folder")
@@ -280,6 +299,32 @@ def _fit(arguments: argparse.Namespace) -> int:
         _note(f"{path} holds no fit to go on from; a new one begins")
     fit = Fit(stacks, settings, start=start, points=points)
     return _begin(fit, folder, force=arguments.force)
+
+
+def _find(arguments: argparse.Namespace) -> int:
+    """Find objects in a fit, made first where a stack is given, and write them into a folder."""
+    from napari_gaussfit.cli.folder import FIT_NAME, checked_folder, holds_fit
+    from napari_gaussfit.cli.overwriting import refuse_to_replace
+    from napari_gaussfit.formats.registry import FIT_READERS
+
+    given, folder = arguments.stack, checked_folder(arguments.out)
+    targets = [folder / name for name in arguments.options.OUTPUTS]
+    refuse_to_replace(targets, force=arguments.force)
+    if given.suffix.lower() in FIT_READERS or holds_fit(given):
+        saved = _note_all(_loaded(given))
+    else:
+        code = _fit(arguments)
+        if code != DONE:
+            return code
+        saved = _loaded(folder / FIT_NAME)
+    if len(saved.channels) > 1:
+        raise SettingsError(
+            f"{given}: is a fit of {len(saved.channels)} channels; give a fit of one of them, or "
+            "the stack with --channel"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments.options.write(saved, arguments, folder)
+    return DONE
 
 
 def _begin(fit: Fit, folder: FitFolder, *, force: bool) -> int:

@@ -52,6 +52,7 @@ __all__ = [
     "FitFolder",
     "check_points",
     "checked_folder",
+    "draw",
     "holds_fit",
     "is_finished",
     "report_of",
@@ -198,10 +199,10 @@ class FitFolder:
         writers: dict[str, Callable[[Path], None]] = {
             TABLE_NAME: result.export,
             REPORT_NAME: lambda path: _write_json(path, report_of(result)),
-            PICTURE_NAME: lambda path: _draw(path, draw_projections(result, stack)),
-            HISTORY_NAME: lambda path: _draw(path, draw_history(result.history, unit)),
-            GAUSSIANS_NAME: lambda path: _draw(path, draw_gaussians(result.field)),
-            NOISE_NAME: lambda path: _draw(path, noise()),
+            PICTURE_NAME: lambda path: draw(path, draw_projections(result, stack)),
+            HISTORY_NAME: lambda path: draw(path, draw_history(result.history, unit)),
+            GAUSSIANS_NAME: lambda path: draw(path, draw_gaussians(result.field)),
+            NOISE_NAME: lambda path: draw(path, noise()),
             # Last, since it tells of the others.
             FIT_NAME: lambda _: self.save(kept, over_own=over_own, not_written=failed),
         }
@@ -251,7 +252,21 @@ class FitFolder:
         return saved
 
 
-def _draw(path: Path, figure: Figure) -> None:
+def draw(path: Path, figure: Figure) -> None:
+    """Write a figure as a file.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write or to replace.
+    figure : Figure
+        What to draw.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
     with replacing(path) as temporary, warnings.catch_warnings():
         # A stack's name may be in a script that the font lacks; the title shows boxes then.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)

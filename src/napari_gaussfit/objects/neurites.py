@@ -192,6 +192,26 @@ class Branches:
         """Return the number of branches."""
         return len(self.length)
 
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return the columns of a file, by name: those of the table, points by their axes."""
+        places = {"start": self.start, "end": self.end}
+        return {
+            "branch": np.arange(len(self)),
+            "parent": self.parent,
+            "order": self.order,
+            **{
+                f"{name}_{axis}": p[:, n]
+                for name, p in places.items()
+                for n, axis in enumerate("zyx")
+            },
+            "length": self.length,
+            "tortuosity": self.tortuosity,
+            "mean_radius": self.mean_radius,
+            "volume": self.volume,
+            "spine": self.spine,
+            "head_width": self.head_width,
+        }
+
 
 def trace(gaussians: Gaussians, box: Box, settings: TraceSettings | None = None) -> Trace:
     """Trace the neurites in a field.

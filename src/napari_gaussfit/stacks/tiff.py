@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
 __all__ = ["read_layout", "read_voxels", "write_ome_tiff"]
 
@@ -179,8 +179,9 @@ def write_ome_tiff(
     spacing: Sequence[float],
     unit: str,
     name: str,
+    dtype: DTypeLike = np.float32,
 ) -> None:
-    """Write a volume as an OME-TIFF of 32-bit reals.
+    """Write a volume as an OME-TIFF, of 32-bit reals unless asked for others.
 
     Parameters
     ----------
@@ -194,6 +195,8 @@ def write_ome_tiff(
         "micrometer" or "pixel".
     name : str
         The image's name in the file.
+    dtype : dtype-like
+        Of the voxels.
 
     Raises
     ------
@@ -207,7 +210,7 @@ def write_ome_tiff(
     with replacing(path) as temporary:
         tifffile.imwrite(
             temporary,
-            np.asarray(volume, dtype=np.float32),
+            np.asarray(volume, dtype=dtype),
             ome=True,
             photometric="minisblack",
             metadata=metadata,

@@ -1,0 +1,74 @@
+"""`napari-gaussfit cells`: the cells or nuclei in a fit, as labels, a table and a picture."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from napari_gaussfit.model.result import SavedFit
+
+__all__ = ["OUTPUTS", "add_options", "write"]
+
+TABLE_NAME, LABELS_NAME, PICTURE_NAME = "objects.csv", "labels.ome.tif", "objects.png"
+
+OUTPUTS = (TABLE_NAME, LABELS_NAME, PICTURE_NAME)
+"""What grouping leaves in its folder."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is asked of a grouping."""
+    parser.add_argument(
+        "--saddle", type=float, metavar="SHARE",
+        help="brightness between two peaks, in shares of the lower, that makes them one (0.97)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--radius", type=float, metavar="LENGTH",
+        help="about that of a cell, micrometers (the stack's own)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--level", type=float, metavar="LEVEL",
+        help="least brightness of a cell's voxels above the background (Otsu's)",
+    )  # fmt: skip
+
+
+def write(saved: SavedFit, arguments: argparse.Namespace, folder: Path) -> None:
+    """Group a fit into objects, write what was found into a folder, and say it.
+
+    Parameters
+    ----------
+    saved : SavedFit
+        Of one channel.
+    arguments : Namespace
+        With the options of `add_options`.
+    folder : Path
+        Which exists.
+    """
+    import numpy as np
+
+    from napari_gaussfit.cli.folder import draw
+    from napari_gaussfit.formats.columns import write_columns
+    from napari_gaussfit.objects.grouping import GroupSettings, group
+    from napari_gaussfit.objects.labels import measure_objects, paint
+    from napari_gaussfit.plots.objects import draw_objects
+    from napari_gaussfit.stacks.tiff import write_ome_tiff
+
+    given = {"saddle": arguments.saddle, "radius": arguments.radius}
+    settings = GroupSettings(**{name: value for name, value in given.items() if value is not None})
+    groups = group(saved.field.numpy(), settings)
+    labels, groups = paint(saved.field, groups, saved.shape, saved.spacing, arguments.level)
+    found = measure_objects(saved.field, groups, labels, saved.spacing)
+    write_ome_tiff(
+        folder / LABELS_NAME, labels, spacing=saved.spacing, unit=saved.unit, name=saved.stack,
+        dtype=np.uint16 if len(found) < 2**16 else np.int32,
+    )  # fmt: skip
+    write_columns(folder / TABLE_NAME, found.columns() | {"unit": saved.unit})
+    draw(folder / PICTURE_NAME, draw_objects(labels, saved))
+    unit = "um" if saved.unit == "micrometer" else "pixels"
+    sys.stdout.write(
+        f"{folder}: {len(found)} objects of about {groups.radius:.2f} {unit} radius, "
+        f"{int(found.at_border.sum())} of them at the border of the stack\n"
+    )

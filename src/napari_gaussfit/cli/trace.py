@@ -1,0 +1,107 @@
+"""`napari-gaussfit trace`: the neurites in a fit, as SWC, a table of branches and a picture."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from napari_gaussfit.model.result import SavedFit
+    from napari_gaussfit.objects.neurites import Trace
+
+__all__ = ["OUTPUTS", "add_options", "write"]
+
+SWC_NAME, BRANCHES_NAME, PICTURE_NAME = "trace.swc", "branches.csv", "trace.png"
+
+OUTPUTS = (SWC_NAME, BRANCHES_NAME, PICTURE_NAME)
+"""What a trace leaves in its folder."""
+
+SPINE_LENGTH = 3.0
+"""Micrometres: spines of pyramidal cells are 0.5 to 3 long."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is asked of a trace."""
+    parser.add_argument(
+        "--faintest", type=float, metavar="PART",
+        help="faintest neurite followed, in parts of bright ones (0.1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gap", type=float, metavar="PART",
+        help="gaps are bridged where f falls to no less than this part (0.1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shortest", type=float, metavar="LENGTH",
+        help="shortest branch, micrometers (three of its radii)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--spine-length", type=float, metavar="LENGTH",
+        help="longest spine, micrometers; 0 for none (3 where voxels have a size)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--psf-fwhm", type=float, nargs=3, metavar=("Z", "Y", "X"),
+        help="microscope's resolution, micrometers, taken out of the radii",
+    )  # fmt: skip
+    parser.add_argument(
+        "--soma", type=float, nargs=4, metavar=("Z", "Y", "X", "R"),
+        help="centre and radius of a soma, micrometers: the root",
+    )  # fmt: skip
+
+
+def write(saved: SavedFit, arguments: argparse.Namespace, folder: Path) -> None:
+    """Trace a fit, write what was found into a folder, and say it.
+
+    Parameters
+    ----------
+    saved : SavedFit
+        Of one channel.
+    arguments : Namespace
+        With the options of `add_options`.
+    folder : Path
+        Which exists.
+    """
+    from napari_gaussfit.cli.folder import draw
+    from napari_gaussfit.formats.columns import write_columns
+    from napari_gaussfit.formats.swc import write_swc
+    from napari_gaussfit.objects.neurites import TraceSettings, trace
+    from napari_gaussfit.plots.objects import draw_trace
+
+    known = saved.unit == "micrometer"
+    given = {
+        "faintest": arguments.faintest,
+        "gap": arguments.gap,
+        "shortest": arguments.shortest,
+        "spine_length": arguments.spine_length,
+        "psf_fwhm": arguments.psf_fwhm and tuple(arguments.psf_fwhm),
+        "soma": arguments.soma and tuple(arguments.soma),
+    }
+    given = {"spine_length": SPINE_LENGTH if known else 0.0} | {
+        name: value for name, value in given.items() if value is not None
+    }
+    found = trace(saved.field.numpy(), saved.box, TraceSettings(**given))
+    comments = [f"neurites in {saved.stack}, traced by napari-gaussfit", f"lengths in {saved.unit}"]
+    write_swc(
+        folder / SWC_NAME, found.points, found.radii, found.parents, found.kinds, comments=comments
+    )
+    write_columns(folder / BRANCHES_NAME, found.branches.columns() | {"unit": found.unit})
+    draw(folder / PICTURE_NAME, draw_trace(found, saved))
+    sys.stdout.write(f"{folder}: {_said(found)}\n")
+    if not known:
+        sys.stdout.write("note: the voxels' size is not known: lengths, also in SWC, are pixels\n")
+
+
+def _said(found: Trace) -> str:
+    branches = found.branches
+    if not len(branches):
+        return "no neurite was found; --faintest 0.02 follows fainter ones"
+    unit = "um" if found.unit == "micrometer" else "pixels"
+    spines = int(branches.spine.sum())
+    trees = int((found.parents < 0).sum())
+    return (
+        f"{trees} tree{'s' * (trees > 1)}, {len(branches) - spines} branches and {spines} spines, "
+        f"{branches.length.sum():.1f} {unit}; the main branch is {branches.length[0]:.1f} {unit} "
+        f"long, of {branches.mean_radius[0]:.2f} {unit} mean radius"
+    )

@@ -1,0 +1,122 @@
+"""Pictures of what was found in a fit: neurites over its MIPs, labels over its MIPs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from napari_gaussfit.model.camera import AXIS_NAMES, axis_view
+from napari_gaussfit.model.projection import render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from napari_gaussfit.model.result import SavedFit
+    from napari_gaussfit.objects.neurites import Trace
+
+__all__ = ["draw_objects", "draw_trace"]
+
+DPI, WIDTH = 140, 11.0
+_COLOURS = "tab10"
+_ACROSS = ((1, 2), (0, 2), (1, 0))
+"""Which axes are the rows and the columns of the view along each, as in `axis_view`."""
+
+_GAMMA = 0.5
+"""Of the MIPs: what is faint is seen beside what is bright."""
+
+
+def draw_trace(trace: Trace, saved: SavedFit) -> Figure:
+    """Draw a trace over the MIPs of the fit along z, y and x; ``savefig`` writes it.
+
+    Parameters
+    ----------
+    trace : Trace
+        Colours are orders of branches; the width of a line is that of the neurite.
+    saved : SavedFit
+        That was traced.
+
+    Returns
+    -------
+    Figure
+        Its ``savefig`` writes it.
+    """
+    figure = Figure(figsize=(WIDTH, WIDTH / 2), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    nodes = np.flatnonzero(trace.parents >= 0)
+    colours = colormaps[_COLOURS]
+    orders = trace.branches.order[trace.branch] if len(trace) else np.empty(0, int)
+    for panel, across in _over_mips(figure, saved):
+        ends = np.stack([trace.points[trace.parents[nodes]], trace.points[nodes]], axis=1)
+        lines = ends[:, :, across[::-1]]
+        panel.add_collection(
+            LineCollection(list(lines), colors=colours(orders[nodes] % 10), linewidths=1.2)
+        )
+        for soma in np.flatnonzero(trace.kinds == 1):
+            centre = trace.points[soma][across[::-1]]
+            panel.add_patch(Circle(tuple(centre), trace.radii[soma], fill=False, color="white"))
+    figure.suptitle(
+        f"{saved.stack}: {len(trace.branches)} branches, {int(trace.branches.spine.sum())} of them "
+        "spines; colours are orders",
+        fontsize=10,
+    )
+    return figure
+
+
+def draw_objects(labels: NDArray[np.int32], saved: SavedFit) -> Figure:
+    """Draw labels over the MIPs of the fit along z, y and x; ``savefig`` writes it.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape [Z, Y, X]
+        Of each ray, the first label is shown.
+    saved : SavedFit
+        That was grouped.
+
+    Returns
+    -------
+    Figure
+        Its ``savefig`` writes it.
+    """
+    figure = Figure(figsize=(WIDTH, WIDTH / 2), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    for panel, across in _over_mips(figure, saved):
+        axis = 3 - sum(across)
+        first = np.take_along_axis(labels, np.argmax(labels > 0, axis, keepdims=True), axis)
+        seen = np.squeeze(first, axis)
+        seen = seen.T if across[0] > across[1] else seen
+        coloured = colormaps[_COLOURS]((seen * 7) % 10)
+        coloured[..., 3] = np.where(seen > 0, 0.45, 0.0)
+        panel.imshow(coloured, extent=_extent(saved, across), interpolation="nearest")
+    figure.suptitle(f"{saved.stack}: {labels.max(initial=0)} objects", fontsize=10)
+    return figure
+
+
+def _over_mips(figure: Figure, saved: SavedFit) -> Iterator[tuple[Axes, list[int]]]:
+    """Draw the MIP along each axis; yield its panel and which axes are its rows and columns."""
+    sizes = np.array(saved.shape) * saved.spacing
+    widths = [float(sizes[columns]) for _, columns in _ACROSS]
+    panels = figure.subplots(1, 3, squeeze=False, width_ratios=widths)[0]
+    for axis, panel in enumerate(panels):
+        view = axis_view(saved.shape, saved.spacing, axis)
+        image: Any = render(saved.field, view, saved.box).numpy() - saved.field.background
+        panel.imshow(
+            np.maximum(image, 0.0) ** _GAMMA, cmap="gray", extent=_extent(saved, _ACROSS[axis])
+        )
+        panel.set_title(f"along {AXIS_NAMES[axis]}", fontsize=9, loc="left")
+        panel.set_axis_off()
+        yield panel, list(_ACROSS[axis])
+
+
+def _extent(saved: SavedFit, across: Sequence[int]) -> tuple[float, float, float, float]:
+    lower, upper = saved.box
+    rows, columns = across
+    return float(lower[columns]), float(upper[columns]), float(upper[rows]), float(lower[rows])
