@@ -10,8 +10,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_gaussfit.model.result import SavedFit
+    from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["OUTPUTS", "add_options", "write"]
+__all__ = ["OUTPUTS", "add_options", "gaussians_for", "write"]
+
+FEWER = 10
+"""Times as many Gaussians as group well tell a nucleus's texture: 1,000 to 2,500 give the same F1
+of nuclei whose stack suggests 20,000."""
 
 TABLE_NAME, LABELS_NAME, PICTURE_NAME = "objects.csv", "labels.ome.tif", "objects.png"
 
@@ -33,6 +38,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--level", type=float, metavar="LEVEL",
         help="least brightness of a cell's voxels above the background (Otsu's)",
     )  # fmt: skip
+
+
+def gaussians_for(stack: Stack) -> int:
+    """Return how many Gaussians tell the cells of a stack.
+
+    Parameters
+    ----------
+    stack : Stack
+        To be fitted.
+
+    Returns
+    -------
+    int
+        A tenth of what the stack suggests.
+    """
+    from napari_gaussfit.stacks.statistics import suggested_count
+
+    return max(1, suggested_count(stack.voxels) // FEWER)
 
 
 def write(saved: SavedFit, arguments: argparse.Namespace, folder: Path) -> None:

@@ -313,6 +313,9 @@ def _find(arguments: argparse.Namespace) -> int:
     if given.suffix.lower() in FIT_READERS or holds_fit(given):
         saved = _note_all(_loaded(given))
     else:
+        if arguments.gaussians is None:
+            _refuse_too_large(given, 1, arguments.position)
+            arguments.gaussians = arguments.options.gaussians_for(_opened(arguments, given)[0])
         code = _fit(arguments)
         if code != DONE:
             return code

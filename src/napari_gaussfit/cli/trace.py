@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.model.result import SavedFit
     from napari_gaussfit.objects.neurites import Trace
+    from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["OUTPUTS", "add_options", "write"]
+__all__ = ["OUTPUTS", "add_options", "gaussians_for", "write"]
 
 SWC_NAME, BRANCHES_NAME, PICTURE_NAME = "trace.swc", "branches.csv", "trace.png"
 
@@ -49,6 +50,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--soma", type=float, nargs=4, metavar=("Z", "Y", "X", "R"),
         help="centre and radius of a soma, micrometers: the root",
     )  # fmt: skip
+
+
+def gaussians_for(_: Stack) -> None:
+    """Leave the number of Gaussians to the stack."""
 
 
 def write(saved: SavedFit, arguments: argparse.Namespace, folder: Path) -> None:
