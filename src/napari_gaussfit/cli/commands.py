@@ -119,24 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_force(fit)
     fit.set_defaults(run=_fit)
 
-    for name, about, options in (
-        ("trace", "trace neurites and write SWC, a table of branches and a picture", trace),
-        ("cells", "group Gaussians into cells or nuclei; write labels and a table", cells),
-    ):
-        found = commands.add_parser(name, help=about)
-        found.add_argument(
-            "stack", metavar="STACK|FIT", type=Path,
-            help="a stack, which is fitted first as by fit; or a fit, or its folder",
-        )  # fmt: skip
-        found.add_argument(
-            "-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write"
-        )
-        options.add_options(found)
-        _add_settings(found)
-        _add_stack_options(found)
-        _add_force(found)
-        found.set_defaults(run=_find, resume=False, options=options)
-
+    _add_findings(commands)
     render = commands.add_parser("render", help="write a projection or the volume of a fit")
     render.add_argument("fit", metavar="FIT", type=Path, help="fit.safetensors, or its folder")
     render.add_argument(
@@ -194,11 +177,36 @@ def _parser() -> argparse.ArgumentParser:
     _add_force(psf)
     psf.set_defaults(run=_psf)
 
+    _add_demo(commands)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
     demo = commands.add_parser("demo", help="fit a built-in phantom and compare with the truth")
     demo.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path(DEMO_FOLDER))
     _add_force(demo)
     demo.set_defaults(run=_demo)
-    return parser
+
+
+def _add_findings(commands: Any) -> None:
+    """Add the commands that find objects in a fit."""
+    for name, about, options in (
+        ("trace", "trace neurites and write SWC, a table of branches and a picture", trace),
+        ("cells", "group Gaussians into cells or nuclei; write labels and a table", cells),
+    ):
+        found = commands.add_parser(name, help=about)
+        found.add_argument(
+            "stack", metavar="STACK|FIT", type=Path,
+            help="a stack, which is fitted first as by fit; or a fit, or its folder",
+        )  # fmt: skip
+        found.add_argument(
+            "-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write"
+        )
+        options.add_options(found)
+        _add_settings(found)
+        _add_stack_options(found)
+        _add_force(found)
+        found.set_defaults(run=_find, resume=False, options=options)
 
 
 def _add_force(parser: argparse.ArgumentParser) -> None:
