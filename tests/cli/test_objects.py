@@ -11,9 +11,8 @@ import tifffile
 from matplotlib.image import imread
 
 from napari_gaussfit.cli import main
-from napari_gaussfit.formats.native import save_fit
+from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.formats.swc import read_swc
-from napari_gaussfit.model.result import SavedFit
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.tiff import write_ome_tiff
 from napari_gaussfit.synthetic.phantoms import Phantom, neurite, nuclei
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 def saved(phantom: Phantom, path: Path) -> Path:
     """The true Gaussians of a phantom as a fit."""
-    save_fit(path, SavedFit.of(phantom.truth, phantom.stack))
+    FitResult((phantom.truth,), phantom.stack.facts).save(path)
     return path
 
 
@@ -143,7 +142,7 @@ def test_lengths_in_pixels_are_said_to_be(tmp_path: Path, capsys: Capture) -> No
         phantom.truth.numpy().means * 4, phantom.truth.numpy().covariances * 16,
         phantom.truth.numpy().amplitudes, unit="pixel",
     )  # fmt: skip
-    save_fit(tmp_path / "fit.safetensors", SavedFit.of(field, pixels))
+    FitResult((field,), pixels.facts).save(tmp_path / "fit.safetensors")
     assert main(["trace", str(tmp_path), "-o", str(tmp_path / "out")]) == 0
     assert "lengths, also in SWC, are pixels" in capsys.readouterr().out
     assert (tmp_path / "out" / "trace.swc").read_text().splitlines()[1] == "# lengths in pixel"
@@ -151,7 +150,7 @@ def test_lengths_in_pixels_are_said_to_be(tmp_path: Path, capsys: Capture) -> No
 
 def test_a_fit_of_several_channels_asks_for_one(tmp_path: Path, capsys: Capture) -> None:
     phantom = neurite(spines=False)
-    both = SavedFit.of(phantom.truth, phantom.stack, others=(phantom.truth,))
-    save_fit(tmp_path / "fit.safetensors", both)
+    both = FitResult((phantom.truth, phantom.truth), phantom.stack.facts)
+    both.save(tmp_path / "fit.safetensors")
     assert main(["trace", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
     assert "is a fit of 2 channels; give a fit of one of them" in capsys.readouterr().err

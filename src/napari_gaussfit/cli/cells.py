@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
-    from napari_gaussfit.model.result import SavedFit
+    from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["OUTPUTS", "add_options", "gaussians_for", "write"]
@@ -58,12 +58,12 @@ def gaussians_for(stack: Stack) -> int:
     return max(1, suggested_count(stack.voxels) // FEWER)
 
 
-def write(saved: SavedFit, arguments: argparse.Namespace, folder: Path) -> None:
+def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> None:
     """Group a fit into objects, write what was found into a folder, and say it.
 
     Parameters
     ----------
-    saved : SavedFit
+    result : FitResult
         Of one channel.
     arguments : Namespace
         With the options of `add_options`.
@@ -79,18 +79,19 @@ def write(saved: SavedFit, arguments: argparse.Namespace, folder: Path) -> None:
     from napari_gaussfit.plots.objects import draw_objects
     from napari_gaussfit.stacks.tiff import write_ome_tiff
 
+    stack = result.stack
     given = {"saddle": arguments.saddle, "radius": arguments.radius}
     settings = GroupSettings(**{name: value for name, value in given.items() if value is not None})
-    groups = group(saved.field.numpy(), settings)
-    labels, groups = paint(saved.field, groups, saved.shape, saved.spacing, arguments.level)
-    found = measure_objects(saved.field, groups, labels, saved.spacing)
+    groups = group(result.field.numpy(), settings)
+    labels, groups = paint(result.field, groups, stack.shape, stack.spacing, arguments.level)
+    found = measure_objects(result.field, groups, labels, stack.spacing)
     write_ome_tiff(
-        folder / LABELS_NAME, labels, spacing=saved.spacing, unit=saved.unit, name=saved.stack,
+        folder / LABELS_NAME, labels, spacing=stack.spacing, unit=stack.unit, name=stack.name,
         dtype=np.uint16 if len(found) < 2**16 else np.int32,
     )  # fmt: skip
-    write_columns(folder / TABLE_NAME, found.columns() | {"unit": saved.unit})
-    draw(folder / PICTURE_NAME, draw_objects(labels, saved))
-    unit = "um" if saved.unit == "micrometer" else "pixels"
+    write_columns(folder / TABLE_NAME, found.columns() | {"unit": stack.unit})
+    draw(folder / PICTURE_NAME, draw_objects(labels, result))
+    unit = "um" if stack.unit == "micrometer" else "pixels"
     sys.stdout.write(
         f"{folder}: {len(found)} objects of about {groups.radius:.2f} {unit} radius, "
         f"{int(found.at_border.sum())} of them at the border of the stack\n"

@@ -319,7 +319,7 @@ def _find(arguments: argparse.Namespace) -> int:
     targets = [folder / name for name in arguments.options.OUTPUTS]
     refuse_to_replace(targets, force=arguments.force)
     if given.suffix.lower() in FIT_READERS or holds_fit(given):
-        saved = _note_all(_loaded(given))
+        saved = _loaded(given)
     else:
         if arguments.gaussians is None:
             _refuse_too_large(given, 1, arguments.position)
@@ -328,9 +328,9 @@ def _find(arguments: argparse.Namespace) -> int:
         if code != DONE:
             return code
         saved = _loaded(folder / FIT_NAME)
-    if len(saved.channels) > 1:
+    if len(saved.fields) > 1:
         raise SettingsError(
-            f"{given}: is a fit of {len(saved.channels)} channels; give a fit of one of them, or "
+            f"{given}: is a fit of {len(saved.fields)} channels; give a fit of one of them, or "
             "the stack with --channel"
         )
     folder.mkdir(parents=True, exist_ok=True)

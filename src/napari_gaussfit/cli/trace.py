@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
-    from napari_gaussfit.model.result import SavedFit
+    from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.objects.neurites import Trace
     from napari_gaussfit.stacks.stack import Stack
 
@@ -56,12 +56,12 @@ def gaussians_for(_: Stack) -> None:
     """Leave the number of Gaussians to the stack."""
 
 
-def write(saved: SavedFit, arguments: argparse.Namespace, folder: Path) -> None:
+def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> None:
     """Trace a fit, write what was found into a folder, and say it.
 
     Parameters
     ----------
-    saved : SavedFit
+    result : FitResult
         Of one channel.
     arguments : Namespace
         With the options of `add_options`.
@@ -74,7 +74,8 @@ def write(saved: SavedFit, arguments: argparse.Namespace, folder: Path) -> None:
     from napari_gaussfit.objects.neurites import TraceSettings, trace
     from napari_gaussfit.plots.objects import draw_trace
 
-    known = saved.unit == "micrometer"
+    stack = result.stack
+    known = stack.unit == "micrometer"
     given = {
         "faintest": arguments.faintest,
         "gap": arguments.gap,
@@ -86,13 +87,13 @@ def write(saved: SavedFit, arguments: argparse.Namespace, folder: Path) -> None:
     given = {"spine_length": SPINE_LENGTH if known else 0.0} | {
         name: value for name, value in given.items() if value is not None
     }
-    found = trace(saved.field.numpy(), saved.box, TraceSettings(**given))
-    comments = [f"neurites in {saved.stack}, traced by napari-gaussfit", f"lengths in {saved.unit}"]
+    found = trace(result.field.numpy(), stack.box, TraceSettings(**given))
+    comments = [f"neurites in {stack.name}, traced by napari-gaussfit", f"lengths in {stack.unit}"]
     write_swc(
         folder / SWC_NAME, found.points, found.radii, found.parents, found.kinds, comments=comments
     )
     write_columns(folder / BRANCHES_NAME, found.branches.columns() | {"unit": found.unit})
-    draw(folder / PICTURE_NAME, draw_trace(found, saved))
+    draw(folder / PICTURE_NAME, draw_trace(found, result))
     sys.stdout.write(f"{folder}: {_said(found)}\n")
     if not known:
         sys.stdout.write("note: the voxels' size is not known: lengths, also in SWC, are pixels\n")

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from napari_gaussfit.model.result import SavedFit
+    from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.objects.neurites import Trace
+    from napari_gaussfit.stacks.facts import StackFacts
 
 __all__ = ["draw_objects", "draw_trace"]
 
@@ -34,14 +35,14 @@ _GAMMA = 0.5
 """Of the MIPs: what is faint is seen beside what is bright."""
 
 
-def draw_trace(trace: Trace, saved: SavedFit) -> Figure:
+def draw_trace(trace: Trace, result: FitResult) -> Figure:
     """Draw a trace over the MIPs of the fit along z, y and x; ``savefig`` writes it.
 
     Parameters
     ----------
     trace : Trace
         Colours are orders of branches; the width of a line is that of the neurite.
-    saved : SavedFit
+    result : FitResult
         That was traced.
 
     Returns
@@ -54,7 +55,7 @@ def draw_trace(trace: Trace, saved: SavedFit) -> Figure:
     nodes = np.flatnonzero(trace.parents >= 0)
     colours = colormaps[_COLOURS]
     orders = trace.branches.order[trace.branch] if len(trace) else np.empty(0, int)
-    for panel, across in _over_mips(figure, saved):
+    for panel, across in _over_mips(figure, result):
         ends = np.stack([trace.points[trace.parents[nodes]], trace.points[nodes]], axis=1)
         lines = ends[:, :, across[::-1]]
         panel.add_collection(
@@ -64,21 +65,21 @@ def draw_trace(trace: Trace, saved: SavedFit) -> Figure:
             centre = trace.points[soma][across[::-1]]
             panel.add_patch(Circle(tuple(centre), trace.radii[soma], fill=False, color="white"))
     figure.suptitle(
-        f"{saved.stack}: {len(trace.branches)} branches, {int(trace.branches.spine.sum())} of them "
-        "spines; colours are orders",
+        f"{result.stack.name}: {len(trace.branches)} branches, {int(trace.branches.spine.sum())} "
+        "of them spines; colours are orders",
         fontsize=10,
     )
     return figure
 
 
-def draw_objects(labels: NDArray[np.int32], saved: SavedFit) -> Figure:
+def draw_objects(labels: NDArray[np.int32], result: FitResult) -> Figure:
     """Draw labels over the MIPs of the fit along z, y and x; ``savefig`` writes it.
 
     Parameters
     ----------
     labels : ndarray of int32, shape [Z, Y, X]
         Of each ray, the first label is shown.
-    saved : SavedFit
+    result : FitResult
         That was grouped.
 
     Returns
@@ -88,35 +89,37 @@ def draw_objects(labels: NDArray[np.int32], saved: SavedFit) -> Figure:
     """
     figure = Figure(figsize=(WIDTH, WIDTH / 2), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    for panel, across in _over_mips(figure, saved):
+    for panel, across in _over_mips(figure, result):
         axis = 3 - sum(across)
         first = np.take_along_axis(labels, np.argmax(labels > 0, axis, keepdims=True), axis)
         seen = np.squeeze(first, axis)
         seen = seen.T if across[0] > across[1] else seen
         coloured = colormaps[_COLOURS]((seen * 7) % 10)
         coloured[..., 3] = np.where(seen > 0, 0.45, 0.0)
-        panel.imshow(coloured, extent=_extent(saved, across), interpolation="nearest")
-    figure.suptitle(f"{saved.stack}: {labels.max(initial=0)} objects", fontsize=10)
+        panel.imshow(coloured, extent=_extent(result.stack, across), interpolation="nearest")
+    figure.suptitle(f"{result.stack.name}: {labels.max(initial=0)} objects", fontsize=10)
     return figure
 
 
-def _over_mips(figure: Figure, saved: SavedFit) -> Iterator[tuple[Axes, list[int]]]:
+def _over_mips(figure: Figure, result: FitResult) -> Iterator[tuple[Axes, list[int]]]:
     """Draw the MIP along each axis; yield its panel and which axes are its rows and columns."""
-    sizes = np.array(saved.shape) * saved.spacing
+    sizes = np.array(result.stack.shape) * result.stack.spacing
     widths = [float(sizes[columns]) for _, columns in _ACROSS]
     panels = figure.subplots(1, 3, squeeze=False, width_ratios=widths)[0]
     for axis, panel in enumerate(panels):
-        view = axis_view(saved.shape, saved.spacing, axis)
-        image: Any = render(saved.field, view, saved.box).numpy() - saved.field.background
+        view = axis_view(result.stack.shape, result.stack.spacing, axis)
+        image: Any = render(result.field, view, result.stack.box).numpy() - result.field.background
         panel.imshow(
-            np.maximum(image, 0.0) ** _GAMMA, cmap="gray", extent=_extent(saved, _ACROSS[axis])
+            np.maximum(image, 0.0) ** _GAMMA,
+            cmap="gray",
+            extent=_extent(result.stack, _ACROSS[axis]),
         )
         panel.set_title(f"along {AXIS_NAMES[axis]}", fontsize=9, loc="left")
         panel.set_axis_off()
         yield panel, list(_ACROSS[axis])
 
 
-def _extent(saved: SavedFit, across: Sequence[int]) -> tuple[float, float, float, float]:
-    lower, upper = saved.box
+def _extent(stack: StackFacts, across: Sequence[int]) -> tuple[float, float, float, float]:
+    lower, upper = stack.box
     rows, columns = across
     return float(lower[columns]), float(upper[columns]), float(upper[rows]), float(lower[rows])
