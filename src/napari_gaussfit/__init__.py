@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from napari_gaussfit.measure import noise
     from napari_gaussfit.measure.measuring import measure
     from napari_gaussfit.measure.metrics import psnr, ssim
+    from napari_gaussfit.measure.optics import Optics
+    from napari_gaussfit.measure.psf import measure_beads
     from napari_gaussfit.model import views
     from napari_gaussfit.model.camera import Camera, axis_view, look_at, orbit, orbit_view
     from napari_gaussfit.model.field import GaussianField
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.plots.history import draw_gaussians, draw_history
     from napari_gaussfit.plots.photon_transfer import draw_photon_transfer
     from napari_gaussfit.plots.projections import draw_projections
+    from napari_gaussfit.plots.psf import draw_psf
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.facts import StackFacts
     from napari_gaussfit.stacks.stack import Stack
@@ -35,6 +38,7 @@ _HOMES = {
     "FitSettings": "settings",
     "FitState": "fitting.snapshot",
     "GaussianField": "model.field",
+    "Optics": "measure.optics",
     "Snapshot": "fitting.snapshot",
     "Stack": "stacks.stack",
     "StackFacts": "stacks.facts",
@@ -44,9 +48,11 @@ _HOMES = {
     "draw_history": "plots.history",
     "draw_photon_transfer": "plots.photon_transfer",
     "draw_projections": "plots.projections",
+    "draw_psf": "plots.psf",
     "fit": "fitting.fit",
     "load": "fitting.result",
     "look_at": "model.camera",
+    "measure_beads": "measure.psf",
     "orbit": "model.camera",
     "orbit_view": "model.camera",
     "project_stack": "model.projection",
@@ -74,6 +80,7 @@ __all__ = [
     "FitSettings",
     "FitState",
     "GaussianField",
+    "Optics",
     "Snapshot",
     "Stack",
     "StackFacts",
@@ -84,11 +91,13 @@ __all__ = [
     "draw_history",
     "draw_photon_transfer",
     "draw_projections",
+    "draw_psf",
     "fit",
     "load",
     "look_at",
     "losses",
     "measure",
+    "measure_beads",
     "noise",
     "orbit",
     "orbit_view",
