@@ -444,7 +444,7 @@ def test_a_fit_of_a_series_says_its_time_and_loses_no_other(
         centres = viewer.layers[f"movie time {time} centres"]
         assert centres.metadata["napari_gaussfit"]["of"]["time"] == time
         assert panel.fit.stack.name == f"movie time {time}"
-    assert panel.fit.place == {"time": 1}
+    assert panel.fit.stack.place == {"time": 1}
     assert "movie time 0 centres" in viewer.layers
     first, second = (viewer.layers[f"movie time {time} centres"].data for time in (0, 1))
     assert np.abs(first[:, 0].mean() + second[:, 0].mean() - len(stack.voxels) + 1) < 0.5

@@ -598,7 +598,7 @@ def test_a_refinement_that_loses_leaves_the_fit_and_can_be_had_all_the_same(
     assert panel.run.other.text() == "Take refined"
 
     QTest.mouseClick(panel.run.other, Qt.MouseButton.LeftButton)
-    assert panel.fit.settings["refine"]
+    assert panel.fit.settings.refine
     assert not np.array_equal(panel.live.centres.data, shown)
     np.testing.assert_allclose(
         panel.live.centres.data * panel.fit.stack.spacing, panel.fit.field.means, atol=1e-5
@@ -638,8 +638,8 @@ def test_a_refinement_of_edited_points_can_be_undone_and_the_edits_too(
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
     assert len(panel.fit.field) == len(done.field) - 1
     # What ran is recorded: as many as there were, not as the control says.
-    assert panel.fit.settings["gaussians"] == len(edited)
-    assert panel.fit.settings["refine"]
+    assert panel.fit.settings.gaussians == len(edited)
+    assert panel.fit.settings.refine
 
     if panel.run.other.text() == "Take refined":
         QTest.mouseClick(panel.run.other, Qt.MouseButton.LeftButton)
