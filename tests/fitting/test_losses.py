@@ -10,7 +10,9 @@ import torch
 
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit._kernels.reference import voxelise
+from napari_gaussfit._kernels.shared.loss import loss_of
 from napari_gaussfit.fitting.losses import (
+    DARKEST_RATE,
     LOSSES,
     dissimilarity,
     poisson_deviance,
@@ -121,3 +123,17 @@ def test_the_loss_over_voxels_has_the_gradient_of_the_formula_in_any_batches(
         assert true.grad is not None
         off = float((leaf.grad - true.grad).abs().max() / true.grad.abs().max())
         assert off < 1e-3, f"a gradient is off by {off:.1e}"
+
+
+@pytest.mark.parametrize(("loss", "darkest"), [("squared", 0.0), ("poisson", DARKEST_RATE)])
+def test_kernels_lose_what_tensors_do(loss: str, darkest: float) -> None:
+    """Value and derivative by the prediction, also of dark predictions and of targets below 0."""
+    predictions = torch.tensor([0.9, 0.2, 1e-2, 1e-5, -0.1, 0.5], dtype=torch.float64)
+    targets = torch.tensor([0.7, 0.3, 0.0, 0.2, 0.1, -0.05], dtype=torch.float64)
+    for prediction, target in zip(predictions, targets, strict=True):
+        leaf = prediction.clone().requires_grad_()
+        value = LOSSES[loss](leaf[None], target[None])
+        (derivative,) = torch.autograd.grad(value, leaf)
+        found, slope, _ = loss_of(prediction.item(), target.item(), 0.0, darkest)
+        assert found == pytest.approx(value.item(), rel=1e-6)
+        assert slope == pytest.approx(derivative.item(), rel=1e-6)

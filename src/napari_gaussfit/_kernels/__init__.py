@@ -19,6 +19,7 @@ from torch import Tensor
 from napari_gaussfit._kernels.cuda.memory import room_on
 from napari_gaussfit._kernels.cuda.probe import why_not
 from napari_gaussfit._kernels.geometry import Grid, Rays
+from napari_gaussfit._kernels.shared.loss import cutoff_of
 from napari_gaussfit.errors import SettingsError
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Volume",
     "adam_step",
     "backend_name",
+    "cutoff_of",
     "device_named",
     "evaluate",
     "fallback",

@@ -270,11 +270,6 @@ def search_step(stack: Stack) -> float:
     return SEARCH_STEP * min(stack.spacing)
 
 
-def cutoff_at(error: float) -> float:
-    """Return the contribution below which Gaussians are left out, by the field's own error."""
-    return min(max(CUTOFF_PER_ERROR * error, CUTOFFS[0]), CUTOFFS[1])
-
-
 def _darkness(working: WorkingStack) -> float:
     """Return the distance of intensity 0 below the lowest voxel, in working units.
 

@@ -20,7 +20,7 @@ from napari_gaussfit import _kernels
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.fitting.bounds import confine, hold_axes, widen
 from napari_gaussfit.fitting.losses import DARKEST_RATE, LOSSES, dissimilarity, poisson_deviance
-from napari_gaussfit.fitting.objective import cutoff_at
+from napari_gaussfit.fitting.objective import CUTOFF_PER_ERROR, CUTOFFS
 from napari_gaussfit.fitting.relocation import relocate_channels
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class ChannelLoss:
             value, train_psnr = self._add_pixels(total, n, search=drawn.search)
             loss += value
         error = 10 ** (-(train_psnr if math.isnan(voxel_psnr) else voxel_psnr) / 20)
-        cutoff[self._number] = cutoff_at(error)
+        cutoff[self._number] = _kernels.cutoff_of(error, CUTOFF_PER_ERROR, *CUTOFFS)
         return total.gradients(), (loss, train_psnr, voxel_psnr)
 
     def _add_voxels(self, total: GradientSum, drawn: list[int]) -> tuple[float, float]:

@@ -18,7 +18,15 @@ from numba.core import config
 from torch import Tensor
 
 from napari_gaussfit._kernels.compiled import functions_of, keep_kernels_of
-from napari_gaussfit._kernels.shared import adam, footprint, gaussian, overlaps, profile, spline
+from napari_gaussfit._kernels.shared import (
+    adam,
+    footprint,
+    gaussian,
+    loss,
+    overlaps,
+    profile,
+    spline,
+)
 from napari_gaussfit._kernels.shared.footprint import FOOTPRINT
 from napari_gaussfit._kernels.shared.gaussian import INT, MOMENTS, PACKED, ZERO, Array, F
 
@@ -69,7 +77,7 @@ else:
     from numba.cuda import extending
 
     # Numba's decorators for functions of the shared arithmetic, which stay as plain as they are.
-    for _module in (adam, footprint, gaussian, overlaps, profile, spline):
+    for _module in (adam, footprint, gaussian, loss, overlaps, profile, spline):
         for _function in functions_of(_module):
             if _function is not gaussian.exp2_negative:
                 extending.register_jitable(_function)

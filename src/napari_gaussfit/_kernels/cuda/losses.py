@@ -1,7 +1,7 @@
 """CUDA kernels of losses by voxels and pixels: their derivatives, and what a step found.
 
-Losses are those of `losses`, by the rate, which is the prediction above the background. Sums go
-block by block in one order, so that a step finds the same each time.
+Losses are those of `shared.loss`, by the rate, which is the prediction above the background. Sums
+go block by block in one order, so that a step finds the same each time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import numpy as np
 from numba import cuda
 
 from napari_gaussfit._kernels.cuda.device import Counts, U, device, kernel
-from napari_gaussfit._kernels.shared.gaussian import INT, ONE, TWO, ZERO, Array, F
+from napari_gaussfit._kernels.shared.gaussian import INT, ONE, ZERO, Array, F
+from napari_gaussfit._kernels.shared.loss import cutoff_of, loss_of
 
 THREADS = 128
 PER_THREAD = 8  # voxels or pixels
@@ -24,23 +25,6 @@ SCRATCH = (SUMS, THREADS)
 TOTAL, VOXEL_ERROR, PIXEL_ERROR = 0, 1, 2
 # What `conclude` is told.
 BACKGROUND_RATE, CUTOFF_PER_ERROR, LEAST_CUTOFF, LARGEST_CUTOFF = 0, 1, 2, 3
-
-
-@device
-def loss_of(rate: F, known: F, zero: F, darkest: F) -> tuple[F, F, F]:
-    """Return a loss, its derivative by the rate, and how much the residual is to be trusted.
-
-    zero : what an intensity of 0 lies below the lowest voxel.
-    darkest : what a Poisson rate counts at least; 0 where the loss is the squared error.
-    """
-    if darkest == ZERO:
-        excess = rate - known
-        return excess * excess, TWO * excess, ONE
-    p, t = max(rate + zero, darkest), known + zero
-    least = ZERO
-    if t != ZERO:
-        least = t * F(math.log(max(t, darkest)))
-    return TWO * (least - t * F(math.log(p)) - (t - p)), TWO * (ONE - t / p), ONE / p
 
 
 @device
@@ -196,8 +180,12 @@ def conclude(
         found[slot] = error
         if first == 1:
             found[TOTAL] = total
-            level = rules[CUTOFF_PER_ERROR] * F(math.sqrt(error))
-            cutoff[0] = min(max(level, rules[LEAST_CUTOFF]), rules[LARGEST_CUTOFF])
+            cutoff[0] = cutoff_of(
+                F(math.sqrt(error)),
+                rules[CUTOFF_PER_ERROR],
+                rules[LEAST_CUTOFF],
+                rules[LARGEST_CUTOFF],
+            )
         else:
             found[TOTAL] += total
         background[0] += rules[BACKGROUND_RATE] * change
