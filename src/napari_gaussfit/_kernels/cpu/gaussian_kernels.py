@@ -6,7 +6,7 @@ import numpy as np
 
 from napari_gaussfit._kernels.cpu.jit import exact_kernel, fast_kernel
 from napari_gaussfit._kernels.shared import gaussian
-from napari_gaussfit._kernels.shared.adam import COORDINATES, adam_brighten, adam_update
+from napari_gaussfit._kernels.shared.adam import COORDINATES, Arrays, adam_brighten, adam_update
 from napari_gaussfit._kernels.shared.gaussian import Array, F
 
 
@@ -28,39 +28,19 @@ def unpack_gradient(
 
 @fast_kernel
 def adam_step(
-    means: Array,
-    cholesky: Array,
-    amplitudes: Array,
-    d_means: Array,
-    d_cholesky: Array,
-    d_amplitudes: Array,
-    first: Array,
-    second: Array,
-    age: Array,
-    rates: Array,
-    begin: int,
-    end: int,
+    leaves: Arrays, slopes: Arrays, moments: Arrays, rates: Array, begin: int, end: int
 ) -> None:
-    """Take one step of Gaussians [begin, end) in place, see `reference.adam_step`, its twin.
+    """Take one step of Gaussians [begin, end) in place; see `shared.adam.adam_update`.
 
-    amplitudes, d_amplitudes : [C, K]. first, second : [K, 9 + C]. rates : [9 + C].
+    Amplitudes are [C, K], and rates [9 + C].
     """
+    means, cholesky, amplitudes = leaves
+    d_means, d_cholesky, d_amplitudes = slopes
+    one = means, cholesky, amplitudes[0]
+    one_slopes = d_means, d_cholesky, d_amplitudes[0]
     g = np.empty(COORDINATES, np.float32)
     for k in range(begin, end):
-        adam_update(
-            k,
-            means,
-            cholesky,
-            amplitudes[0],
-            d_means,
-            d_cholesky,
-            d_amplitudes[0],
-            first,
-            second,
-            age,
-            rates,
-            g,
-        )
+        adam_update(k, one, one_slopes, moments, rates, g)
         for c in range(1, amplitudes.shape[0]):
             n = COORDINATES + c - 1
-            adam_brighten(k, n, amplitudes[c], d_amplitudes[c], first, second, age, rates)
+            adam_brighten(k, n, amplitudes[c], d_amplitudes[c], moments, rates)

@@ -10,6 +10,7 @@ its voxels or pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -66,28 +67,17 @@ def adam_step(
 ) -> None:
     """Take one optimiser step in place; see `reference.adam_step`."""
     # What changes must be the tensors' own memory, however strided: a copy would be lost.
-    changed = (tensor.detach().numpy() for tensor in (*parameters, *moments))
-    means, cholesky, brightness, first, second, age = changed
-    read = (*gradients, rates)
-    d_means, d_cholesky, d_brightness, steps = (array_of(tensor) for tensor in read)
-    amplitudes, d_amplitudes = np.atleast_2d(brightness), np.atleast_2d(d_brightness)
-
-    def step(begin: int, end: int) -> None:
-        gaussian_kernels.adam_step(
-            means,
-            cholesky,
-            amplitudes,
-            d_means,
-            d_cholesky,
-            d_amplitudes,
-            first,
-            second,
-            age,
-            steps,
-            begin,
-            end,
-        )
-
+    means, cholesky, amplitudes, first, second, age = (
+        tensor.detach().numpy() for tensor in (*parameters, *moments)
+    )
+    d_means, d_cholesky, d_amplitudes = map(array_of, gradients)
+    step = partial(
+        gaussian_kernels.adam_step,
+        (means, cholesky, np.atleast_2d(amplitudes)),
+        (d_means, d_cholesky, np.atleast_2d(d_amplitudes)),
+        (first, second, age),
+        array_of(rates),
+    )
     run_pieces(step, len(means), STEPPED)
 
 

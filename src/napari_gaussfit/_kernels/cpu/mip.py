@@ -147,27 +147,17 @@ class MipEvaluation:
             depth[:, :width] = array_of(self._start)
         value = np.empty(depth.shape, np.float32)
         starts, members = _members(self.footprints, rows)
-        bin_start, bin_step, bin_count = self._bins()
-
-        def strips(first: int, end: int) -> None:
-            mip_kernels.find_modes(
-                self.footprints,
-                starts,
-                members,
-                STRIP_ROWS,
-                near,
-                far,
-                np.float32(bin_start),
-                np.float32(bin_step),
-                bin_count,
-                EVALUATIONS,
-                depth,
-                value,
-                first,
-                end,
-            )
-
-        return value, len(starts) - 1, strips
+        start, step, count = self._bins()
+        find = partial(
+            mip_kernels.find_modes,
+            self.footprints,
+            (starts, members, STRIP_ROWS),
+            (near, far),
+            (np.float32(start), np.float32(step), count, EVALUATIONS),
+            depth,
+            value,
+        )
+        return value, len(starts) - 1, find
 
     @property
     def found(self) -> Tensor:

@@ -68,6 +68,16 @@ NOTHING = F(-99.0)  # log2 of less than any bin holds that something adds to
 Members = NDArray[np.int32]
 Counts = NDArray[np.int64]
 
+# What kernels are given together is in plain tuples: numba's cache would keep the names of others'
+# classes, and could not be read any more where one has gone.
+Strips = tuple[Counts, Members, int]
+"""Where each strip's Gaussians begin in all of them, these (see `list_members`), and its rows."""
+Ends = tuple[Array, Array]
+"""Where rays enter and leave the box, in t: both [H, width + CHUNK]."""
+Search = tuple[F, F, int, int]
+"""Of bins along rays the first one's centre, the distance in t and the number; evaluations of the
+climb after them."""
+
 
 @fast_kernel
 def list_members(g: Array, strip_rows: int, starts: Counts, members: Members) -> None:
@@ -288,15 +298,9 @@ def _climb_row(
 @fast_kernel
 def find_modes(
     g: Array,
-    starts: Counts,
-    members: Members,
-    strip_rows: int,
-    near: Array,
-    far: Array,
-    bin_start: F,
-    bin_step: F,
-    bin_count: int,
-    evaluations: int,
+    strips: Strips,
+    ends: Ends,
+    search: Search,
     depth: Array,
     peak: Array,
     first: int,
@@ -305,9 +309,11 @@ def find_modes(
     """Set `depth` to the highest mode of f on rays and `peak` to f there, on strips [first, end).
 
     With no bins there is no search: the climb to the mode begins where `depth` says.
-    starts, members : see `list_members`.
-    near, far, depth, peak : [H, width + CHUNK].
+    depth, peak : [H, width + CHUNK].
     """
+    starts, members, strip_rows = strips
+    near, far = ends
+    bin_start, bin_step, bin_count, evaluations = search
     rows, padded = depth.shape
     bins = np.zeros((bin_count, padded), np.float32)
     spans = np.empty((padded // CHUNK + 1, 2), np.int64)

@@ -52,24 +52,13 @@ def adam_step(
     """
     k = cuda.grid(1)
     g = cuda.local.array(COORDINATES, np.float32)
+    moments = first, second, age
     if k < means.shape[0]:
-        adam_update(
-            k,
-            means,
-            cholesky,
-            amplitudes[0],
-            d_means,
-            d_cholesky,
-            d_amplitudes[0],
-            first,
-            second,
-            age,
-            rates,
-            g,
-        )
+        leaves = means, cholesky, amplitudes[0]
+        adam_update(k, leaves, (d_means, d_cholesky, d_amplitudes[0]), moments, rates, g)
         for c in range(1, amplitudes.shape[0]):
             n = COORDINATES + c - 1
-            adam_brighten(k, n, amplitudes[c], d_amplitudes[c], first, second, age, rates)
+            adam_brighten(k, n, amplitudes[c], d_amplitudes[c], moments, rates)
 
 
 SWEEPS = 6  # of Jacobi rotations: float32 is exhausted after four or five

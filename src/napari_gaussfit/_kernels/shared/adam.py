@@ -14,24 +14,22 @@ LONGEST_LOG_STEP = F(0.25)
 COORDINATES = 10
 
 
+Arrays = tuple[Array, Array, Array]
+
+
 def adam_update(
-    k: int,
-    means: Array,
-    cholesky: Array,
-    amplitudes: Array,
-    d_means: Array,
-    d_cholesky: Array,
-    d_amplitudes: Array,
-    first: Array,
-    second: Array,
-    age: Array,
-    rates: Array,
-    g: Array,
+    k: int, leaves: Arrays, slopes: Arrays, moments: Arrays, rates: Array, g: Array
 ) -> None:
     """Take Gaussian k's step in place; see `reference.adam_step`, whose twin this is.
 
-    `g` [COORDINATES] is working memory.
+    leaves, slopes : means [K, 3], Cholesky parameters [K, 6] and amplitudes [K], and derivatives
+        of the loss by them.
+    moments : running means of derivatives and of their squares [K, 9 + C], and steps taken [K].
+    g : [COORDINATES], working memory.
     """
+    means, cholesky, amplitudes = leaves
+    d_means, d_cholesky, d_amplitudes = slopes
+    first, second, age = moments
     l00, l11, l22 = (
         F(math.exp(cholesky[k, 0])),
         F(math.exp(cholesky[k, 2])),
@@ -75,20 +73,14 @@ def adam_update(
 
 
 def adam_brighten(
-    k: int,
-    n: int,
-    amplitudes: Array,
-    d_amplitudes: Array,
-    first: Array,
-    second: Array,
-    age: Array,
-    rates: Array,
+    k: int, n: int, amplitudes: Array, slopes: Array, moments: Arrays, rates: Array
 ) -> None:
     """Take coordinate n's step, a further channel's log a of Gaussian k, in place.
 
-    After `adam_update`, which counts the step. amplitudes, d_amplitudes : [K], of the channel.
+    After `adam_update`, which counts the step. amplitudes, slopes : [K], of the channel.
     """
-    g = amplitudes[k] * d_amplitudes[k]
+    first, second, age = moments
+    g = amplitudes[k] * slopes[k]
     first[k, n] += (ONE - FIRST_DECAY) * (g - first[k, n])
     second[k, n] += (ONE - SECOND_DECAY) * (g * g - second[k, n])
     scale1 = ONE / (ONE - FIRST_DECAY ** age[k])
