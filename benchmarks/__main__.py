@@ -30,6 +30,7 @@ SECTIONS = {
     "memory": "what a fit takes against what is predicted, up to 100 x 647 x 813 voxels",
     "imports": "what importing the package costs",
     "measurement": "refined Gaussians: errors, error bars and time against the bound and curve_fit",
+    "spots": "spots found without a count: against the truth, an oracle and blob_log",
     "quality": "time to a held-out PSNR: the fit against the plain way",
     "fits": "fits of the real stacks: quality, time, memory",
 }

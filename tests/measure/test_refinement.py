@@ -139,6 +139,24 @@ def test_what_overlaps_is_refined_together() -> None:
     assert np.mean(within) >= 0.9
 
 
+def test_widths_stay_within_what_is_asked_for() -> None:
+    """A wide Gaussian ends at the largest width, one within it is not touched at all."""
+    rng = np.random.default_rng(8)
+    truth = made(
+        np.array([(13.0, 18.0, 18.0), (13.0, 60.0, 60.0)]),
+        np.array([np.diag([1.5, 1.2, 1.2]) ** 2, np.diag([4.0, 4.0, 4.0]) ** 2]),
+        np.array([100.0, 100.0]),
+    )
+    stack = Stack.from_array(rng.poisson(rendered(truth, (26, 80, 80))).astype(np.float32))
+    start = made(truth.means, np.tile(4.0 * np.eye(3), (2, 1, 1)), truth.amplitudes)
+    free = measure([start], [stack], noise=Noise(1.0)).gaussians[0]
+    limits = np.full(3, 0.5), np.full(3, 2.5)
+    held = measure([start], [stack], noise=Noise(1.0), widths=limits).gaussians[0]
+    np.testing.assert_array_equal(held.means[0], free.means[0])
+    np.testing.assert_allclose(np.exp(held.log_widths[1]), 2.5, rtol=1e-6)
+    assert np.exp(free.log_widths[1]).min() > 3.5
+
+
 def test_channels_share_centre_and_shape() -> None:
     rng = np.random.default_rng(5)
     truth = isolated(rng, (3.0, 2.0, 1.3), 100.0)

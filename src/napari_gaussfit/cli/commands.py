@@ -1,4 +1,4 @@
-"""The command line: fit, trace, cells, render, export, info, psf, demo.
+"""The command line: fit, spots, trace, cells, render, export, info, psf, demo.
 
 Exit codes: 0 done; 2 bad input or bad settings, one line on stderr; 3 a fit has ended, but a file
 or what was printed could not be written; 130 interrupted, with the fit so far saved. Heavy imports
@@ -207,6 +207,38 @@ def _add_findings(commands: Any) -> None:
         _add_stack_options(found)
         _add_force(found)
         found.set_defaults(run=_find, resume=False, options=options)
+    _add_spots(commands)
+
+
+def _add_spots(commands: Any) -> None:
+    """Add the command that finds spots in a stack."""
+    spots = commands.add_parser("spots", help="find and measure spots, one Gaussian each")
+    spots.add_argument("stack", metavar="STACK", type=Path, help="a TIFF or OME-Zarr of z, y, x")
+    spots.add_argument(
+        "-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write"
+    )
+    spots.add_argument(
+        "--least-size", type=float, metavar="W", help="FWHM across z, in micrometers (2 voxels)"
+    )
+    spots.add_argument(
+        "--largest-size", type=float, metavar="W",
+        help="FWHM across z, in micrometers (6 voxels or 0.6)",
+    )  # fmt: skip
+    spots.add_argument(
+        "--false-discoveries", type=float, metavar="SHARE", default=0.01,
+        help="share of the spots that may be noise (0.01)",
+    )  # fmt: skip
+    spots.add_argument(
+        "--likelihood", choices=("poisson", "squared"), default="poisson",
+        help="counts of photons, or the same noise at all voxels of a spot (poisson)",
+    )  # fmt: skip
+    spots.add_argument(
+        "--points", metavar="FILE", type=Path,
+        help="a CSV of spots that are there in any case: napari's points, or objects.csv",
+    )  # fmt: skip
+    _add_stack_options(spots)
+    _add_force(spots)
+    spots.set_defaults(run=_spots)
 
 
 def _add_force(parser: argparse.ArgumentParser) -> None:
@@ -335,6 +367,24 @@ def _find(arguments: argparse.Namespace) -> int:
         )
     folder.mkdir(parents=True, exist_ok=True)
     arguments.options.write(saved, arguments, folder)
+    return DONE
+
+
+def _spots(arguments: argparse.Namespace) -> int:
+    from napari_gaussfit.cli import spots
+    from napari_gaussfit.cli.folder import checked_folder
+    from napari_gaussfit.cli.overwriting import refuse_to_replace
+
+    path = checked_folder(arguments.out)
+    read = [given for given in (arguments.stack, arguments.points) if given is not None]
+    targets = [path / name for name in spots.OUTPUTS]
+    refuse_to_replace(targets, inputs=read, force=arguments.force)
+    settings = spots.settings_of(arguments)
+    [stack] = _opened(arguments, arguments.stack)
+    for note in stack.notes:
+        _note(note)
+    points = _points(arguments.points, stack)
+    spots.run(stack, path, settings, points, force=arguments.force)
     return DONE
 
 

@@ -57,6 +57,7 @@ __all__ = [
     "is_finished",
     "report_of",
     "resumed_settings",
+    "write_json",
 ]
 
 TABLE_NAME, REPORT_NAME, PICTURE_NAME = "gaussians.csv", "report.json", "projections.png"
@@ -198,7 +199,7 @@ class FitFolder:
         kept = result if fit.state is FitState.FINISHED else replace(result, reports=())
         writers: dict[str, Callable[[Path], None]] = {
             TABLE_NAME: result.export,
-            REPORT_NAME: lambda path: _write_json(path, report_of(result)),
+            REPORT_NAME: lambda path: write_json(path, report_of(result)),
             PICTURE_NAME: lambda path: draw(path, draw_projections(result, stack)),
             HISTORY_NAME: lambda path: draw(path, draw_history(result.history, unit)),
             GAUSSIANS_NAME: lambda path: draw(path, draw_gaussians(result.field)),
@@ -369,7 +370,16 @@ def report_of(result: FitResult) -> dict[str, Any]:
     )
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON types, null for what is not known, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write or to replace.
+    content : dict
+        With NaN and infinities, which JSON has not.
+    """
     with replacing(path) as temporary:
         text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")

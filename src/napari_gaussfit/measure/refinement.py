@@ -195,6 +195,9 @@ def measure(
     *,
     likelihood: Likelihood = "poisson",
     noise: Noise | None = None,
+    most_steps: int = MOST_STEPS,
+    most_together: int = MOST_TOGETHER,
+    widths: tuple[Floats, Floats] | None = None,
 ) -> Measurement:
     """Refine Gaussians on a stack to the largest likelihood, and say how well each is known.
 
@@ -209,6 +212,12 @@ def measure(
         for the same at all voxels of a window, and its size from what is left there.
     noise : Noise, optional
         For "poisson"; estimated from the first channel by `noise_of_neighbours` if None.
+    most_steps, most_together : int
+        Steps, and Gaussians refined together, at most: less of both where more is refined later.
+    widths : tuple of two ndarrays, shape [3], optional
+        Least and largest standard deviations along z, y and x, in the stack's unit; centres then
+        stay within the largest of where they begin. What would leave them ends at them, and its
+        error bars say nothing of it.
 
     Returns
     -------
@@ -235,10 +244,11 @@ def measure(
     amplitudes = np.stack([g.amplitudes.astype(np.float64) for g in gaussians])
     voxels = _channels(stacks)
     windows = _boxes(shapes, WINDOW, LEAST_HALF, stack.shape)
-    blocks, structure = _blocks(shapes)
+    blocks, structure = _blocks(shapes, most_together)
     grounds = np.array([g.background for g in gaussians])
     backgrounds = np.tile(grounds, (len(blocks[0]) - 1, 1))
-    fits = _refined(voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers)
+    limits = most_steps, _limits(widths, spacing)
+    fits = _refined(voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers, limits)
     shapes, amplitudes, covariances, found = fits
     reduced, steps = found[:, 0], found[:, 2].astype(np.int64)
     saturated = _saturated(voxels, windows, noise.saturation)
@@ -272,6 +282,15 @@ def share_of_structures(gaussians: Gaussians, spacing: Sequence[float]) -> float
     return float(structure.mean()) if len(structure) else 0.0
 
 
+def _limits(widths: tuple[Floats, Floats] | None, spacing: Floats) -> Floats:
+    """Return what `refine_block` keeps Gaussians within, in voxels."""
+    limits = np.array([[-math.inf] * 3, [math.inf] * 3, [math.inf] * 3])
+    if widths is not None:
+        limits[:2] = np.log(np.asarray(widths) / spacing)
+        limits[2] = widths[1] / spacing
+    return limits
+
+
 def _refined(
     voxels: NDArray[np.float32],
     start: tuple[Floats, Floats],
@@ -279,6 +298,7 @@ def _refined(
     windows: Counts,
     backgrounds: Floats,
     noise: Floats,
+    limits: tuple[int, Floats],
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Refine all blocks, and again those that others reach, with what these have become."""
     shapes, amplitudes = start
@@ -299,7 +319,7 @@ def _refined(
             (shapes, amplitudes),
             grounds,
             noise,
-            MOST_STEPS,
+            *limits,
         )
         backgrounds[which] = grounds
         if found is None:
@@ -379,7 +399,7 @@ def _boxes(shapes: Floats, sigmas: float, least: int, shape: tuple[int, int, int
     return boxes
 
 
-def _blocks(shapes: Floats) -> tuple[Lists, NDArray[np.bool_]]:
+def _blocks(shapes: Floats, most_together: int = MOST_TOGETHER) -> tuple[Lists, NDArray[np.bool_]]:
     """Return which Gaussians are refined together, and which are of a structure."""
     count = len(shapes)
     if not count:
@@ -397,7 +417,7 @@ def _blocks(shapes: Floats) -> tuple[Lists, NDArray[np.bool_]]:
     order = reverse_cuthill_mckee((graph + graph.T).tocsr(), symmetric_mode=True)
     order = order[np.argsort(labels[order], kind="stable")]
     place = np.arange(count) - (np.cumsum(sizes) - sizes)[labels[order]]
-    begins = place % MOST_TOGETHER == 0
+    begins = place % most_together == 0
     starts = np.append(np.flatnonzero(begins), count)
     members = order[np.lexsort((order, np.cumsum(begins)))].astype(np.int64)
     return (starts, members), sizes[labels] > MOST_TOGETHER

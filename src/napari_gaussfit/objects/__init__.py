@@ -1,1 +1,1 @@
-"""What is in a stack: cells and neurites, found in the field of a fit."""
+"""What is in a stack: spots, and cells and neurites in the field of a fit."""

@@ -154,8 +154,33 @@ def add_known(
 
 
 @exact_part
+def keep_within(theta: Floats, start: Floats, count: int, limits: Floats) -> None:
+    """Bring Gaussians back to where centres and widths may be; see `refine_block`."""
+    for k in range(count):
+        at = SHAPE * k
+        for i in range(3):
+            far = limits[2, i]
+            theta[at + i] = min(max(theta[at + i], start[at + i] - far), start[at + i] + far)
+        at += 3
+        for i in range(3):
+            widest = math.exp(limits[1, i])
+            for _ in range(i):
+                theta[at] = min(max(theta[at], -widest), widest)
+                at += 1
+            theta[at] = min(max(theta[at], limits[0, i]), limits[1, i])
+            at += 1
+
+
+@exact_part
 def next_trial(
-    theta: Floats, score: Floats, factor: Floats, count: int, step: Floats, trial: Floats
+    theta: Floats,
+    score: Floats,
+    factor: Floats,
+    count: int,
+    step: Floats,
+    trial: Floats,
+    start: Floats,
+    limits: Floats,
 ) -> float:
     """Set `trial` to what a step from `theta` leads to, and `step` to how far that is.
 
@@ -168,6 +193,7 @@ def next_trial(
     for i in range(size):
         square += step[i] * score[i]
     trial[:] = theta + step * step_length(step, count)
+    keep_within(trial, start, count, limits)
     channels = (size - SHAPE * count) // (count + 1)
     for n in range(SHAPE * count, SHAPE * count + channels * count):
         trial[n] = max(trial[n], 0.0)
@@ -184,9 +210,13 @@ def refine_block(
     count: int,
     noise: Floats,
     most_steps: int,
+    limits: Floats,
     covariance: Floats,
 ) -> tuple[float, int]:
     """Refine the parameters `theta` of a block in place, and set their covariance [P, P].
+
+    limits : [3, 3], of z, y and x the logarithms of the least and the largest entry of L's diagonal
+        in voxels, and how far centres may be from where they begin.
 
     It is the inverse of the Fisher information; or, where chi^2 says that the model does not hold,
     or nothing is known of the noise, the sandwich, which assumes neither (H. White, Econometrica
@@ -205,6 +235,7 @@ def refine_block(
     fisher, score = np.empty((size, size)), np.zeros(size)
     tried_fisher, tried_score = np.empty((size, size)), np.empty(size)
     damped, step, trial = np.empty((size, size)), np.zeros(size), theta.copy()
+    start = theta.copy()
     damping, chi2, reduced, taken, steps = 10.0 * FIRST_DAMPING, 0.0, 0.0, 0, 0
     steady, ended = False, False
     while True:
@@ -228,7 +259,7 @@ def refine_block(
         ended = taken == most_steps or not damping < MOST_DAMPING
         if not ended:
             taken += 1
-            square = next_trial(theta, score, damped, count, step, trial)
+            square = next_trial(theta, score, damped, count, step, trial, start, limits)
             variance = 1.0 if poisson else max(chi2, 1e-300) / freedom
             steady = square < STEADY * size * variance and damping <= FIRST_DAMPING
             ended = steady
@@ -264,6 +295,7 @@ def refine_some(
     backgrounds: Floats,
     noise: Floats,
     most_steps: int,
+    limits: Floats,
     found: tuple[Floats, Floats],
     first: int,
     end: int,
@@ -289,7 +321,7 @@ def refine_some(
         add_known(block[2], box, near_by, shapes, amplitudes, noise[0])
         covariance = np.empty((size, size))
         reduced, steps = refine_block(
-            block, looked, box, theta, count, noise, most_steps, covariance
+            block, looked, box, theta, count, noise, most_steps, limits, covariance
         )
         for k in range(count):
             after[0][own[k]] = theta[SHAPE * k : SHAPE * (k + 1)]
@@ -331,6 +363,7 @@ def refine_blocks(
     backgrounds: Floats,
     noise: Floats,
     most_steps: int,
+    limits: Floats,
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Refine blocks of Gaussians, each by itself, over all threads.
 
@@ -351,6 +384,8 @@ def refine_blocks(
         See `information`.
     most_steps : int
         Steps of a block at most.
+    limits : ndarray, shape [3, 3]
+        See `refine_block`.
 
     Returns
     -------
@@ -382,6 +417,7 @@ def refine_blocks(
             backgrounds,
             noise,
             most_steps,
+            limits,
             found,
             first,
             end,

@@ -1,0 +1,114 @@
+"""``napari-gaussfit spots``: the spots of a stack, found and measured, into a folder."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from napari_gaussfit.cli.folder import write_json
+from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
+from napari_gaussfit.files import replacing
+from napari_gaussfit.objects.spots import Spots, SpotSettings, fit_spots, spots_table
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_gaussfit.stacks.stack import Stack
+
+__all__ = ["OUTPUTS", "run", "settings_of"]
+
+TABLE_NAME, REPORT_NAME, PICTURE_NAME = "objects.csv", "report.json", "spots.png"
+
+OUTPUTS = (TABLE_NAME, REPORT_NAME, PICTURE_NAME)
+"""What the command leaves in its folder."""
+
+
+def settings_of(arguments: argparse.Namespace) -> SpotSettings:
+    """Return what was asked for.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        Of the command line.
+    """
+    return SpotSettings(
+        least_size=arguments.least_size,
+        largest_size=arguments.largest_size,
+        false_discoveries=arguments.false_discoveries,
+        likelihood=arguments.likelihood,
+    )
+
+
+def run(
+    stack: Stack,
+    folder: Path,
+    settings: SpotSettings,
+    points: NDArray[Any] | None,
+    *,
+    force: bool,
+) -> None:
+    """Find the spots of a stack, write the folder, and say how many there are.
+
+    Parameters
+    ----------
+    stack : Stack
+        One channel.
+    folder : Path
+        Made where there is none.
+    settings : SpotSettings
+        What is looked for.
+    points : ndarray, shape [P, 3], or None
+        Spots that are there in any case.
+    force : bool
+        Whether files that are there are replaced.
+    """
+    from napari_gaussfit.plots.spots import draw_spots
+
+    with claimed(folder):
+        refuse_to_replace([folder / name for name in OUTPUTS], force=force)
+        spots = fit_spots(stack, settings, points=points)
+        with replacing(folder / TABLE_NAME) as temporary:
+            spots_table(spots, stack.spacing).to_csv(temporary, index=False, lineterminator="\n")
+        with replacing(folder / PICTURE_NAME) as temporary:
+            draw_spots(stack, spots.gaussians).savefig(temporary, format="png")
+        write_json(folder / REPORT_NAME, _report(stack, spots, settings))
+    sys.stdout.write("".join(f"{line}\n" for line in _lines(folder, stack, spots, settings)))
+
+
+def _report(stack: Stack, spots: Spots, settings: SpotSettings) -> dict[str, Any]:
+    from napari_gaussfit import __version__
+
+    return {
+        "stack": stack.name,
+        "shape": stack.shape,
+        "spacing": stack.spacing,
+        "unit": stack.unit,
+        "spots": len(spots),
+        "flagged": sum(1 for words in spots.measurement.flags if words),
+        "least_size": spots.sizes.least,
+        "largest_size": spots.sizes.largest,
+        "false_discoveries": settings.false_discoveries,
+        "threshold": spots.threshold,
+        "likelihood": settings.likelihood,
+        "noise": asdict(spots.noise),
+        "noise_given": settings.noise is not None,
+        "rounds": spots.rounds,
+        "notes": [*stack.notes, *spots.notes],
+        "version": __version__,
+    }
+
+
+def _lines(folder: Path, stack: Stack, spots: Spots, settings: SpotSettings) -> list[str]:
+    sizes, noise = spots.sizes, spots.noise
+    asked = f"FWHM {sizes.least:.3g} to {sizes.largest:.3g} {stack.unit}s asked for"
+    share = f"at most {100 * settings.false_discoveries:g} in 100 of them noise"
+    return [
+        f"{folder}: {len(spots):,} spots, {asked}",
+        f"{share}: from {spots.threshold:.1f} standard deviations",
+        f"noise: variance {noise.gain:.3g} x intensity {noise.intercept:+.3g}, estimated",
+        *(f"note: {note}" for note in spots.notes),
+    ]

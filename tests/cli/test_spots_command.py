@@ -1,0 +1,76 @@
+"""``napari-gaussfit spots``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from napari_gaussfit.cli.commands import main
+from napari_gaussfit.formats.csv import read_csv
+from napari_gaussfit.synthetic.phantoms import spots
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Path:
+    """48 spots, in a file."""
+    path = tmp_path / "stack.tif"
+    voxels = spots(peak=100.0).stack.voxels
+    tifffile.imwrite(
+        path, voxels, imagej=True, resolution=(10, 10),
+        metadata={"axes": "ZYX", "spacing": 0.2, "unit": "um"},
+    )  # fmt: skip
+    return path
+
+
+def test_spots_writes_a_table_a_report_and_a_picture(
+    stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["spots", str(stack), "-o", str(out)]) == 0
+    assert "48 spots" in capsys.readouterr().out
+    table = pd.read_csv(out / "objects.csv")
+    assert len(table) == 48
+    assert (table["sd_x"] > 0).all()
+    report = json.loads((out / "report.json").read_text())
+    assert report["spots"] == 48
+    assert report["noise"]["gain"] == pytest.approx(1.0, abs=0.1)
+    assert (out / "spots.png").read_bytes().startswith(b"\x89PNG")
+    assert len(read_csv(out / "objects.csv")) == 48
+
+
+def test_spots_replaces_nothing_unless_forced(stack: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "objects.csv").write_text("mine")
+    assert main(["spots", str(stack), "-o", str(out)]) == 2
+    assert (out / "objects.csv").read_text() == "mine"
+    assert main(["spots", str(stack), "-o", str(out), "--force"]) == 0
+    assert len(pd.read_csv(out / "objects.csv")) == 48
+
+
+def test_spots_refuses_sizes_that_are_none(
+    stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ["spots", str(stack), "-o", str(out), "--least-size", "1", "--largest-size", "0.5"]
+    assert main(words) == 2
+    assert "least size" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_spots_keeps_points_that_are_given(stack: Path, tmp_path: Path) -> None:
+    points = tmp_path / "points.csv"
+    points.write_text("axis-0,axis-1,axis-2\n0,0,0\n")
+    out = tmp_path / "out"
+    assert main(["spots", str(stack), "-o", str(out), "--points", str(points)]) == 0
+    table = pd.read_csv(out / "objects.csv")
+    nearest = np.hypot(table["axis-1"], table["axis-2"]).min()
+    assert nearest < 10

@@ -1,0 +1,79 @@
+"""What the filters answer to noise, and to spots."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.measure.noise import Noise
+from napari_gaussfit.objects.candidates import Sizes, candidates
+from napari_gaussfit.stacks.stack import Stack
+from napari_gaussfit.synthetic.phantoms import spots
+
+SHAPE, SPACING = (24, 64, 64), (0.2, 0.1, 0.1)
+
+
+def of_photons(background: float, seed: int) -> Stack:
+    """A stack of a level background alone."""
+    counts = np.random.default_rng(seed).poisson(background, SHAPE)
+    return Stack.from_array(counts.astype(np.float32), spacing=SPACING)
+
+
+@pytest.mark.parametrize("background", [0.3, 10.0])
+def test_noise_alone_has_as_many_maxima_as_expected(background: float) -> None:
+    """At few photons too, whose noise is skew."""
+    found = [candidates(of_photons(background, seed), noise=Noise(1.0)) for seed in range(8)]
+    for score in (3.6, 4.0):
+        counted = sum((one.scores >= score).sum() for one in found)
+        expected = sum(one.expected(np.array([score]))[0] for one in found)
+        assert abs(counted - expected) < 4 * np.sqrt(expected) + 0.25 * expected
+
+
+def test_noise_alone_has_no_spots_in_twenty_draws() -> None:
+    found = [candidates(of_photons(10.0, seed)).chosen(0.01) for seed in range(20)]
+    assert sum(map(len, found)) == 0
+
+
+def test_more_false_discoveries_are_more_spots_and_a_lower_threshold() -> None:
+    phantom = spots(peak=8.0)
+    found = candidates(phantom.stack)
+    strict, lenient = found.chosen(1e-6), found.chosen(0.3)
+    assert len(strict) <= len(lenient)
+    assert found.threshold(1e-6) > found.threshold(0.3)
+
+
+def test_each_isolated_spot_is_one_candidate_at_its_place() -> None:
+    phantom = spots(peak=20.0)
+    found = candidates(phantom.stack).chosen(0.01)
+    true = phantom.truth.numpy().means / phantom.stack.spacing
+    apart = np.linalg.norm(found.places[:, None] - true, axis=2)
+    assert len(found) == len(true) == 48
+    assert apart.min(0).max() < 1.0
+
+
+def test_a_bright_slope_is_no_spot() -> None:
+    """A background that changes by twenty times its noise over the stack."""
+    light = np.broadcast_to(np.linspace(20, 120, SHAPE[2]), SHAPE)
+    counts = np.random.default_rng(0).poisson(light).astype(np.float32)
+    assert not len(candidates(Stack.from_array(counts, spacing=SPACING)).chosen(0.01))
+
+
+def test_filters_are_as_long_along_z_as_voxels_up_to_three_times() -> None:
+    def along(dz: float) -> float:
+        stack = Stack.from_array(of_photons(10.0, 0).voxels, spacing=(dz, 0.1, 0.1))
+        return Sizes.of(stack, None, None).along
+
+    assert [along(dz) for dz in (0.05, 0.2, 0.6)] == pytest.approx([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(SettingsError, match="between 0 and 1"):
+        candidates(of_photons(10.0, 0)).threshold(share)
+
+
+@pytest.mark.parametrize("sizes", [(0.5, 0.2), (-1.0, 1.0), (0.0, 1.0)])
+def test_sizes_that_are_none_are_refused(sizes: tuple[float, float]) -> None:
+    with pytest.raises(SettingsError, match="least size above 0"):
+        candidates(of_photons(10.0, 0), least_size=sizes[0], largest_size=sizes[1])
