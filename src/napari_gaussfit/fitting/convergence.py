@@ -39,7 +39,7 @@ class Convergence:
     Parameters
     ----------
     converged : bool
-        Whether more steps would leave it as it is, but for noise.
+        True where more steps would leave the fit as it is, but for noise.
     sentence : str
         Sentence on what was found, and on what to do.
     """

@@ -22,7 +22,7 @@ class HeldOutViews:
     Parameters
     ----------
     graphs : Graphs
-        What captures and replays the look at a view.
+        Graphs in which the look at a view is captured.
     state : OptimiserState
         The Gaussians that are looked at.
     volume : Volume

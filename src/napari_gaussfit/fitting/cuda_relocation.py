@@ -31,7 +31,7 @@ class CudaRelocation:
     Parameters
     ----------
     graphs : Graphs
-        What captures and replays a relocation.
+        Graphs in which a relocation is captured.
     state : OptimiserState
         The Gaussians and the optimiser's moments, changed in place.
     voxels : Tensor, shape [Z, Y, X]

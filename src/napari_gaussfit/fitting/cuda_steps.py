@@ -133,7 +133,7 @@ class CudaSteps:
     state : OptimiserState
         The Gaussians and the optimiser's moments, on the device; changed in place.
     optimiser : Optimiser
-        What moves the Gaussians against the gradients.
+        Function that moves the Gaussians against the gradients.
     slab : Slab
         Planes that a relocation looks at, and Gaussians that it moves at most.
     """

@@ -65,8 +65,8 @@ class Fit:
     Parameters
     ----------
     stack : Stack or sequence of Stack
-        What to fit; or the channels of one recording, of which each has amplitudes and a background
-        of its own, and means and covariances are everybody's (`Stack.open_channels`).
+        Stack to fit; or the channels of one recording, which share means and covariances, and have
+        amplitudes and a background each (`Stack.open_channels`).
     settings : FitSettings, optional
         Settings of the fit; the defaults if None.
     start : GaussianField or sequence of GaussianField, optional

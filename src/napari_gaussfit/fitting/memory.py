@@ -113,7 +113,7 @@ def memory_line(stacks: Sequence[Stack], settings: FitSettings) -> str:
     Parameters
     ----------
     stacks : sequence of Stack
-        The channels.
+        Channels of the recording.
     settings : FitSettings
         Settings of the fit.
 

@@ -85,7 +85,7 @@ class Drawn(NamedTuple):
     bricks, views : list of int
         Indices of bricks of voxels, and of training views.
     search : bool
-        Whether to search the views' rays for maxima, or to climb from where these last were.
+        True to search the views' rays for maxima, False to climb from where these last were.
     """
 
     bricks: list[int]
@@ -156,7 +156,7 @@ class Objective:
     Attributes
     ----------
     channels : tuple of Channel
-        What each channel is compared with.
+        Targets of each channel.
     bricks : list of tuple of slice
         Voxels that are looked at together.
     seen : set of int

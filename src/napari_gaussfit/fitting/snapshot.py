@@ -39,21 +39,21 @@ class Snapshot:
     Parameters
     ----------
     state : FitState
-        Where the fit is.
+        State of the fit at that moment.
     iteration, iterations : int
-        Steps taken, and of how many.
+        Number of steps taken, and of those that a whole fit takes.
     seconds : float
         Time spent running, pauses not counted.
     seconds_left : float
-        An estimate; NaN before the first step.
+        Estimate of the time to the end; NaN before the first step.
     fields : tuple of GaussianField
         The Gaussians of each channel, in raw intensity and the stack's unit.
     loss : float
         Loss of the last step; NaN before the first step.
     held_out_psnr, train_psnr, voxel_psnr : float
-        Running values in dB; NaN where not known yet.
+        Running PSNRs in dB of held-out views, training views and voxels; NaN where not known yet.
     reason : FinishReason or None
-        Why it ended, None while it goes on.
+        Reason why the fit ended; None while it goes on.
     """
 
     state: FitState

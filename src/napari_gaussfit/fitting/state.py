@@ -142,7 +142,7 @@ def read_version_2(state: dict[str, Tensor], count: int) -> dict[str, Tensor]:
     Parameters
     ----------
     state : dict of Tensor
-        A saved state.
+        Tensors of a saved state, by name.
     count : int
         Number of channels.
     """

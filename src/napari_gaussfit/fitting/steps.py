@@ -76,7 +76,7 @@ class Steps(Protocol):
     Attributes
     ----------
     state : OptimiserState
-        What steps change, on that device.
+        Gaussians, moments and levels that steps change, on that device.
     """
 
     state: OptimiserState
@@ -128,7 +128,7 @@ class CpuSteps:
     state : OptimiserState
         The Gaussians and the optimiser's moments; changed in place.
     optimiser : Optimiser
-        What moves the Gaussians against the gradients.
+        Function that moves the Gaussians against the gradients.
     slab : Slab
         Planes that a relocation looks at, and Gaussians that it moves at most.
     """
@@ -222,8 +222,8 @@ class ChannelLoss:
     Attributes
     ----------
     depths : dict of Tensor, shape [H, W]
-        By a training view's number, where on its rays (t) the field was largest when the view was
-        last looked at.
+        Place on each ray (t) where the field was largest when a training view was last looked at,
+        by the view's number.
     """
 
     def __init__(self, objective: Objective, state: OptimiserState, number: int) -> None:

@@ -92,7 +92,7 @@ class Trainer:
     settings : FitSettings
         Settings of the fit.
     start : sequence of GaussianField
-        A field for each channel to go on from, of the same means and covariances; seeds are drawn
+        Field of each channel to go on from, of the same means and covariances; seeds are drawn
         where there is none.
     points : ndarray, shape [P, 3], optional
         Positions (z, y, x in the stacks' unit) that seeds must begin at.
@@ -106,7 +106,7 @@ class Trainer:
     objective : Objective
         The loss that steps minimise.
     steps : Steps
-        What takes them on the device.
+        Steps on the device that the fit runs on.
     iteration : int
         Number of steps taken.
     kept : int
