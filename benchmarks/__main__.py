@@ -31,6 +31,8 @@ SECTIONS = {
     "imports": "what importing the package costs",
     "measurement": "refined Gaussians: errors, error bars and time against the bound and curve_fit",
     "spots": "spots found without a count: against the truth, an oracle and blob_log",
+    "neurites": "traces against those of others, and against phantoms' own branches",
+    "cells": "nuclei against labels, beside Otsu's threshold and a watershed",
     "quality": "time to a held-out PSNR: the fit against the plain way",
     "fits": "fits of the real stacks: quality, time, memory",
 }

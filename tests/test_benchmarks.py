@@ -26,6 +26,8 @@ SECTIONS = {"kernels", "scaling", "points", "volumes", "threads", "imports", "qu
     "spots",
     "floors",
     "memory",
+    "neurites",
+    "cells",
 }
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
