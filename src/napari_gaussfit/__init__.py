@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.model.camera import Camera, axis_view, look_at, orbit, orbit_view
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.projection import StackProjector, project_stack, render
+    from napari_gaussfit.objects import grouping, labels, neurites
     from napari_gaussfit.plots.history import draw_gaussians, draw_history
     from napari_gaussfit.plots.photon_transfer import draw_photon_transfer
     from napari_gaussfit.plots.projections import draw_projections
@@ -63,7 +64,10 @@ _HOMES = {
 
 _MODULES = {
     "density": "synthetic.density",
+    "grouping": "objects.grouping",
+    "labels": "objects.labels",
     "losses": "fitting.losses",
+    "neurites": "objects.neurites",
     "noise": "measure.noise",
     "phantoms": "synthetic.phantoms",
     "recovery": "synthetic.recovery",
@@ -71,7 +75,8 @@ _MODULES = {
     "splatting2d": "synthetic.splatting2d",
     "views": "model.views",
 }
-"""Modules that are offered whole: stacks with a known truth, and what the tutorial looks into."""
+"""Modules that are offered whole: stacks with a known truth, what is found in a fit, and what the
+tutorial looks into."""
 
 __all__ = [
     "Camera",
@@ -93,11 +98,14 @@ __all__ = [
     "draw_projections",
     "draw_psf",
     "fit",
+    "grouping",
+    "labels",
     "load",
     "look_at",
     "losses",
     "measure",
     "measure_beads",
+    "neurites",
     "noise",
     "orbit",
     "orbit_view",
