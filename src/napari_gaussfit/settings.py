@@ -155,6 +155,9 @@ class FitSettings:
         what a fit could reach and how well its numbers are known; the fit itself asks for none.
     offset, read_noise : float or None
         Raw intensity of no light, and the standard deviation of its noise; 0 beside a gain if None.
+    measure : bool or None
+        Whether the command line measures the Gaussians when the fit has ended, each number with its
+        error bar; None lets it decide, by whether most of them stand alone or in small groups.
 
     Raises
     ------
@@ -327,6 +330,15 @@ class FitSettings:
             least=0.0,
             most=BRIGHTEST,
             without="0",
+        ),
+    )
+    measure: bool | None = field(
+        default=None,
+        metadata=_about(
+            bool,
+            "Measure",
+            "error bars for each Gaussian in the command line's table",
+            without="where they mean something",
         ),
     )
 

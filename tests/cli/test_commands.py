@@ -274,6 +274,7 @@ SETTING_OPTIONS: dict[str, tuple[tuple[str, ...], object]] = {
     "device": (("--device", "cpu"), "cpu"),
     "seed": (("--seed", "5"), 5),
     "refine": (("--refine", "FITTED"), True),
+    "measure": (("--measure",), True),
     "gain": (("--gain", "2.3"), 2.3),
     "offset": (("--offset", "100", "--gain", "2.3"), 100.0),
     "read_noise": (("--read-noise", "1.5", "--gain", "2.3"), 1.5),

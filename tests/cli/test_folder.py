@@ -23,7 +23,7 @@ from napari_gaussfit.formats.registry import fit_path
 from napari_gaussfit.measure.table import ERRORS
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
-from napari_gaussfit.synthetic.phantoms import neurite
+from napari_gaussfit.synthetic.phantoms import beads, neurite
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,7 @@ REPORT_KEYS = {
     "noise_psnr",
     "consistency_psnr", "compression", "seconds", "iterations", "device", "backend",
     "peak_memory_mb", "seed", "version", "notes",
-    "converged", "convergence", "noise", "gain", "offset", "read_noise", "saturation",
+    "converged", "convergence", "noise", "measured", "gain", "offset", "read_noise", "saturation",
 }  # fmt: skip
 
 COLUMNS = [
@@ -222,3 +222,32 @@ def test_a_folder_that_cannot_be_is_refused_and_nothing_is_made(tmp_path: Path) 
         checked_folder(tmp_path / "file" / "out")
     assert checked_folder(tmp_path / "new" / "out") == tmp_path / "new" / "out"
     assert not (tmp_path / "new").exists()
+
+
+def test_spots_are_measured_when_their_fit_has_ended(tmp_path: Path) -> None:
+    made = beads(count=4, shape=(24, 64, 64), photons=300)
+    folder = FitFolder(tmp_path, (made.stack,))
+    fit = Fit(made.stack, replace(SETTINGS, gaussians=4))
+    for _ in fit:
+        pass
+    result, failed = folder.finish(fit)
+    assert not failed
+    assert result.report.measured.startswith("yes: ")
+    table = rows(folder)
+    true = made.truth.means.numpy()
+    for row in table:
+        nearest = true[np.argmin(np.linalg.norm(true - [float(row[a]) for a in "zyx"], axis=1))]
+        for n, axis in enumerate("zyx"):
+            error = abs(float(row[axis]) - float(nearest[n]))
+            assert error < 5 * float(row[f"sd_{axis}"]), (axis, row["flags"])
+    # What the fit goes on from is as the fit left it.
+    [kept] = load(tmp_path / "fit.safetensors").fields
+    np.testing.assert_array_equal(kept.means.numpy(), result.field.means.numpy())
+
+
+def test_a_structure_is_not_measured_unless_asked(
+    folder: FitFolder, report: dict[str, Any]
+) -> None:
+    assert report["measured"].startswith("no: ")
+    assert "make up structures together" in report["measured"]
+    assert {row["sd_z"] for row in rows(folder)} == {""}

@@ -1,4 +1,4 @@
-"""The command line: fit, spots, trace, cells, render, export, info, psf, demo.
+"""The command line: fit, spots, trace, cells, render, export, info, measure, psf, demo.
 
 Exit codes: 0 done; 2 bad input or bad settings, one line on stderr; 3 a fit has ended, but a file
 or what was printed could not be written; 130 interrupted, with the fit so far saved. Heavy imports
@@ -56,6 +56,9 @@ LETTERS = {"gaussians": "N", "iterations": "N", "max_seconds": "S", "ssim_weight
     "read_noise": "SD",
 }
 """What stands for a setting's value in the help."""
+
+
+DETECTOR = ("gain", "offset", "read_noise")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -163,6 +166,29 @@ def _parser() -> argparse.ArgumentParser:
     _add_stack_options(info)
     info.set_defaults(run=_info)
 
+    _add_measure(commands)
+    _add_psf(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _add_measure(commands: Any) -> None:
+    measure = commands.add_parser("measure", help="write a fit's Gaussians with error bars")
+    measure.add_argument("fit", metavar="FIT", type=Path, help="a fit, its folder, or a table")
+    measure.add_argument("stack", metavar="STACK", type=Path, help="the stack that was fitted")
+    measure.add_argument(
+        "-o", "--out", metavar="OUT", type=Path, required=True, help=".csv, the table to write"
+    )
+    for name in DETECTOR:
+        measure.add_argument(
+            f"--{name.replace('_', '-')}", dest=name, **_option(name, SETTINGS[name])
+        )
+    _add_stack_options(measure, several=True)
+    _add_force(measure)
+    measure.set_defaults(run=_measure)
+
+
+def _add_psf(commands: Any) -> None:
     psf = commands.add_parser("psf", help="measure the point spread function from beads")
     psf.add_argument(
         "beads", metavar="BEADS", type=Path, nargs="?",
@@ -176,9 +202,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_stack_options(psf)
     _add_force(psf)
     psf.set_defaults(run=_psf)
-
-    _add_demo(commands)
-    return parser
 
 
 def _add_demo(commands: Any) -> None:
@@ -588,6 +611,23 @@ def _info(arguments: argparse.Namespace) -> int:
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name:<{width}}  {value}")
+    return DONE
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    from napari_gaussfit.cli.measuring import summary
+    from napari_gaussfit.measure.noise import given_noise
+
+    if arguments.out.suffix.lower() != ".csv":
+        raise SettingsError(f"{arguments.out}: expected a name that ends in .csv, for a table")
+    _refuse_to_destroy(arguments, arguments.stack)
+    detector = FitSettings(**{name: getattr(arguments, name) for name in DETECTOR})
+    stacks = _opened(arguments, arguments.stack)
+    saved = _loaded(arguments.fit, stacks[0].facts)
+    noise = given_noise(detector, stacks[0].voxels)
+    result = saved.measured(stacks, noise=noise)
+    result.export(arguments.out)
+    print(f"{arguments.out}: {summary(result.measurement)}")
     return DONE
 
 

@@ -179,8 +179,16 @@ class FitFolder:
         with suppress(OutputError):  # which is written once more, and then counts
             self.save(fit.checkpoint(), over_own=over_own)
             over_own = True
-        result = fit.result()
+        result = self.judged(fit.result())
         return result, self.write(fit, result, over_own=over_own)
+
+    def judged(self, result: FitResult) -> FitResult:
+        """Return a result whose report says whether its Gaussians were measured; errors beside."""
+        from napari_gaussfit.cli.measuring import measured_after
+
+        found, words = measured_after(result, self.stacks)
+        reports = tuple(replace(report, measured=words) for report in result.reports)
+        return replace(result, reports=reports, measurement=found)
 
     def write(self, fit: Fit, result: FitResult, *, over_own: bool = False) -> Failures:
         """Write all files, each on its own; return why some could not be written, by name."""
@@ -198,7 +206,7 @@ class FitFolder:
         # A fit that was stopped goes on, and so is saved without a report.
         kept = result if fit.state is FitState.FINISHED else replace(result, reports=())
         writers: dict[str, Callable[[Path], None]] = {
-            TABLE_NAME: result.export,
+            TABLE_NAME: lambda path: _write_table(path, result),
             REPORT_NAME: lambda path: write_json(path, report_of(result)),
             PICTURE_NAME: lambda path: draw(path, draw_projections(result, stack)),
             HISTORY_NAME: lambda path: draw(path, draw_history(result.history, unit)),
@@ -368,6 +376,12 @@ def report_of(result: FitResult) -> dict[str, Any]:
         | ({"other_channels": others} if others else {})
         | {"settings": contents["settings"], "history": result.history}
     )
+
+
+def _write_table(path: Path, result: FitResult) -> None:
+    """Write the Gaussians, as they were measured where they were."""
+    found = result.measurement
+    replace(result, fields=result.fields if found is None else found.fields).export(path)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

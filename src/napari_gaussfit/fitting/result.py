@@ -5,7 +5,7 @@ Heavy libraries are loaded by what needs them: a window without torch may hold a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as default
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from napari_gaussfit.measure.noise import Noise
+    from napari_gaussfit.measure.refinement import Measurement
     from napari_gaussfit.model.camera import Camera
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
@@ -60,6 +62,9 @@ class FitResult:
         What the fit needs to go on: moments of the optimiser, random state. May be empty.
     notes : tuple of str
         What was assumed as a file was read. Not saved.
+    measurement : Measurement or None
+        How well each Gaussian is known, where they were measured (`measured`). In tables, not in
+        the fit's own file.
 
     Raises
     ------
@@ -75,6 +80,7 @@ class FitResult:
     reports: tuple[Report, ...] = ()
     state: dict[str, NDArray[Any]] = default(default_factory=dict)
     notes: tuple[str, ...] = ()
+    measurement: Measurement | None = None
 
     def __post_init__(self) -> None:
         """Refuse Gaussians of another unit than the stack's, and channels that differ in shape."""
@@ -191,7 +197,7 @@ class FitResult:
         from napari_gaussfit.formats.registry import write_fit, write_volume
 
         if residual_of is None:
-            write_fit(path, **self.contents())
+            write_fit(path, measurement=self.measurement, **self.contents())
         else:
             write_volume(path, self.residual(residual_of), self.stack)
 
@@ -206,7 +212,38 @@ class FitResult:
         """
         from napari_gaussfit.measure.table import measurements
 
-        return measurements(self.fields, self.stack.spacing).assign(**self.stack.place)
+        table = measurements(self.fields, self.stack.spacing, self.measurement)
+        return table.assign(**self.stack.place)
+
+    def measured(self, stack: Stack | Sequence[Stack], *, noise: Noise | None = None) -> FitResult:
+        """Return the fit with its Gaussians refined one by one, and error bars in its table.
+
+        Parameters
+        ----------
+        stack : Stack or sequence of Stack
+            The stack that was fitted, or its channels.
+        noise : Noise, optional
+            See `measure.measuring.measure`; if None, that of the settings' detector, or the
+            stack's.
+
+        Returns
+        -------
+        FitResult
+            Without report and state, which are of the Gaussians as the fit left them.
+
+        Raises
+        ------
+        SettingsError
+            If it is another stack.
+        """
+        from napari_gaussfit.measure.measuring import measure
+        from napari_gaussfit.measure.noise import given_noise
+
+        stacks = tuple(stack) if isinstance(stack, (list, tuple)) else (stack,)
+        if noise is None and self.settings is not None:
+            noise = given_noise(self.settings, stacks[0].voxels)
+        found = measure(self, stacks, noise=noise)
+        return replace(self, fields=found.fields, reports=(), state={}, measurement=found)
 
     def voxelise(self) -> NDArray[np.float32]:
         """Return the fit's value at each voxel of the stack.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_gaussfit.measure.refinement import Measurement
     from napari_gaussfit.stacks.facts import StackFacts
     from napari_gaussfit.stacks.stack import Stack
 
@@ -45,6 +46,7 @@ def write_csv(
     fields: GaussianField | Sequence[GaussianField],
     spacing: Sequence[float],
     place: Mapping[str, int] | None = None,
+    measurement: Measurement | None = None,
 ) -> None:
     """Write the `measurements` of Gaussians, with all the digits that float64 has.
 
@@ -58,13 +60,15 @@ def write_csv(
         Distances between voxel centres (dz, dy, dx) of the stack, in the field's unit.
     place : mapping, optional
         Columns that say of all rows which ``channel`` and ``time`` they are of.
+    measurement : Measurement, optional
+        How well these Gaussians are known.
 
     Raises
     ------
     OutputError
         If the folder does not exist.
     """
-    table = measurements(fields, spacing).assign(**(place or {}))
+    table = measurements(fields, spacing, measurement).assign(**(place or {}))
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 

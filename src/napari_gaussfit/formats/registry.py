@@ -49,13 +49,14 @@ VOLUME_SUFFIXES = (".tif", ".tiff", ".zarr")
 def _write_native(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
     from napari_gaussfit.formats.native import save_fit
 
+    more.pop("measurement", None)  # which `measure` makes again from what is saved
     save_fit(path, fields, stack, **more)
 
 
-def _write_table(path: Pathlike, fields: Fields, stack: StackFacts, **_: Any) -> None:
+def _write_table(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
     from napari_gaussfit.formats.csv import write_csv
 
-    write_csv(path, fields, stack.spacing, stack.place)
+    write_csv(path, fields, stack.spacing, stack.place, more.get("measurement"))
 
 
 def _write_ply(path: Pathlike, fields: Fields, stack: StackFacts, **_: Any) -> None:
@@ -187,6 +188,7 @@ def write_fit(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) ->
         The stack that was fitted.
     **more
         Settings, history, report and state, for the formats that hold them; see `native.save_fit`.
+        And how well the Gaussians are known, ``measurement``, for tables.
 
     Raises
     ------

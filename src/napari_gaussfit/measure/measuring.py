@@ -71,7 +71,8 @@ def measure(
     Returns
     -------
     Measurement
-        As many Gaussians in the same order.
+        As many Gaussians in the same order. Those that did not converge are as they were, without
+        error bars.
 
     Raises
     ------
@@ -101,7 +102,25 @@ def measure(
             first = refinement.measure(gaussians, stacks, noise=noise)
             gaussians, noise = first.gaussians, _refined_noise(first, stacks[0], noise)
     found = refinement.measure(gaussians, stacks, likelihood=likelihood, noise=noise)
-    return replace(found, notes=notes)
+    return replace(_without_lost(found, gaussians), notes=notes)
+
+
+def _without_lost(found: Measurement, before: tuple[Gaussians, ...]) -> Measurement:
+    """Return a measurement whose Gaussians that did not converge are as they were before."""
+    lost = found.steps <= 0
+    if not lost.any():
+        return found
+    gaussians = tuple(
+        replace(
+            one,
+            means=np.where(lost[:, None], was.means, one.means),
+            cholesky=np.where(lost[:, None], was.cholesky, one.cholesky),
+            amplitudes=np.where(lost, was.amplitudes, one.amplitudes),
+        )
+        for one, was in zip(found.gaussians, before, strict=True)
+    )
+    covariances = np.where(lost[:, None, None], np.nan, found.covariances)
+    return replace(found, gaussians=gaussians, covariances=covariances)
 
 
 def _refined_noise(first: Measurement, stack: Stack, noise: Noise) -> Noise:

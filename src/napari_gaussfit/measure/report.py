@@ -97,6 +97,9 @@ class Report:
         What the settings assume, and what it means for the numbers.
     noise : str
         The noise in words, or why it cannot be known; empty where it was not looked at.
+    measured : str
+        Whether the Gaussians of the table were measured, one by one with error bars, and why.
+        Empty where nobody asked: in a notebook, `FitResult.measured` does it.
     gain, offset, read_noise, saturation : float
         Of the detector, in raw intensity, see `noise.Noise`; None for what is not known. Those of a
         stack, without what was given, have either offset or read noise: their sum alone is known.
@@ -128,6 +131,7 @@ class Report:
     convergence: str = ""
     notes: tuple[str, ...] = ()
     noise: str = ""
+    measured: str = ""
     gain: float | None = None
     offset: float | None = None
     read_noise: float | None = None

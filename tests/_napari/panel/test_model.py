@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QCheckBox, QPushButton, QWidget
 
-from napari_gaussfit._napari.panel.model import ModelPart
+from napari_gaussfit._napari.panel.model import BUTTONS, ModelPart
 from napari_gaussfit._napari.panel.number_field import NumberField
 from napari_gaussfit.settings import SETTINGS, FitSettings
 
@@ -67,7 +67,7 @@ def give(part: ModelPart, name: str, typed: str) -> None:
 
 def test_every_setting_can_be_chosen(part: ModelPart) -> None:
     defaults = FitSettings()
-    assert [n for n in SETTINGS if getattr(OTHERS, n) == getattr(defaults, n)] == ["refine"]
+    assert [n for n in SETTINGS if getattr(OTHERS, n) == getattr(defaults, n)] == [*BUTTONS]
     part.settings = OTHERS
     assert part.settings == OTHERS
     assert advanced(part).text() == "▾ Advanced (11 changed)"

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["ModelPart"]
 
 PLAIN = ("gaussians", "quality", "objective", "loss", "device")
-"""Settings that are always in sight; all others lie under "Advanced", `refine` is a button."""
+"""Settings that are always in sight; all others lie under "Advanced"."""
+
+BUTTONS = ("refine", "measure")
+"""What is asked of a fit that is there."""
 
 SUGGESTED = 2000
 """Gaussians, before there is a stack that suggests a number."""
@@ -158,7 +161,7 @@ class _Advanced(QWidget):
         form = Form()
         self._controls: dict[str, NumberField | QCheckBox] = {}
         for name, setting in SETTINGS.items():
-            if name in PLAIN or name == "refine":
+            if name in PLAIN or name in BUTTONS:
                 continue
             control = _control(setting, self._note_change)
             control.setObjectName(f"gaussfit_{name}")

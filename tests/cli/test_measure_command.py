@@ -1,0 +1,76 @@
+"""`napari-gaussfit measure` writes the table of a fit with error bars that are true."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_gaussfit.cli.commands import main
+from napari_gaussfit.fitting.result import FitResult
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.stacks.stack import Stack
+from napari_gaussfit.stacks.tiff import write_ome_tiff
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    Capture = pytest.CaptureFixture[str]
+
+SPACING = (0.3, 0.1, 0.1)
+
+
+@pytest.fixture(scope="module")
+def truth() -> GaussianField:
+    rng = np.random.default_rng(0)
+    cells = np.stack(np.meshgrid([0], range(4), range(4), indexing="ij"), -1).reshape(-1, 3)
+    means = ((cells + 0.5) * 24 + rng.uniform(-1, 1, (16, 3))) * SPACING
+    covariances = np.tile(np.diag(np.square([0.6, 0.17, 0.15])), (16, 1, 1))
+    return GaussianField.from_covariances(means, covariances, np.full(16, 200.0), background=20.0)
+
+
+@pytest.fixture(scope="module")
+def files(truth: GaussianField, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A stack, and a fit of it that has stopped a little beside."""
+    folder = tmp_path_factory.mktemp("measured")
+    light = truth.voxelise((24, 96, 96), SPACING).numpy()
+    voxels = np.random.default_rng(1).poisson(light).astype(np.uint16)
+    write_ome_tiff(folder / "s.ome.tif", voxels, spacing=SPACING, unit="micrometer", name="s")
+    stack = Stack.open(folder / "s.ome.tif")
+    beside = replace(truth, means=truth.means + 0.02, amplitudes=truth.amplitudes * 0.9)
+    FitResult((beside,), stack.facts).save(folder / "fit.safetensors")
+    return folder / "s.ome.tif", folder / "fit.safetensors"
+
+
+def test_the_table_has_the_truth_within_its_error_bars(
+    truth: GaussianField, files: tuple[Path, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    stack, fit = files
+    table = tmp_path / "measured.csv"
+    assert main(["measure", str(fit), str(stack), "-o", str(table)]) == 0
+    assert "16 of 16 Gaussians determined, in the median to 0.0" in capsys.readouterr().out
+    rows = pd.read_csv(table)
+    for n, axis in enumerate("zyx"):
+        pulls = (rows[axis] - truth.means.numpy()[:, n]) / rows[f"sd_{axis}"]
+        assert 0.5 < np.sqrt(np.mean(pulls**2)) < 1.6, axis
+    assert rows["reduced_chi2"].mean() == pytest.approx(1.0, abs=0.1)
+    assert rows["flags"].isna().all()
+    assert main(["measure", str(fit), str(stack), "-o", str(table)]) == 2, "replaced unasked"
+
+
+def test_a_detector_that_is_given_counts(
+    files: tuple[Path, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    stack, fit = files
+    sizes = []
+    for gain in ("1", "4"):
+        table = tmp_path / f"{gain}.csv"
+        assert main(["measure", str(fit), str(stack), "-o", str(table), "--gain", gain]) == 0
+        sizes.append(pd.read_csv(table)["sd_amplitude"].median())
+    # Four times the gain: a fourth of the photons, and errors twice as large.
+    assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.05)
+    assert main(["measure", str(fit), str(stack), "-o", str(tmp_path / "x.png")]) == 2
+    assert "expected a name that ends in .csv" in capsys.readouterr().err
