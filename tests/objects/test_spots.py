@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,10 @@ from napari_gaussfit.objects.spots import Spots, SpotSettings, fit_spots, spots_
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.synthetic.phantoms import Phantom, photon_counts
 from napari_gaussfit.synthetic.phantoms import spots as isolated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 SPACING, SIGMAS = (0.2, 0.1, 0.1), np.array([0.4, 0.15, 0.15])
 SHAPE = (28, 64, 64)
@@ -134,3 +140,20 @@ def test_rows_have_error_bars_signal_to_noise_and_neighbours(found: tuple[Phanto
 def test_close_spots_are_each_others_neighbours() -> None:
     phantom = recorded([(14, 32, 30), (14, 32, 34), (8, 10, 10)], [100.0, 100.0, 100.0])
     assert fit_spots(phantom.stack).neighbours.tolist() == [0, 1, 1]
+
+
+def test_squared_error_finds_the_same_isolated_spots() -> None:
+    phantom = recorded([(14, 20, 20), (14, 44, 44)], [100.0, 60.0])
+    spots = fit_spots(phantom.stack, SpotSettings(likelihood="squared"))
+    assert len(spots) == 2
+    assert far_from(spots, phantom.truth).max() < 0.3
+
+
+def test_four_confocal_beads_are_four(stack_path: Callable[[str], Path]) -> None:
+    """Their blur is no Gaussian: tails and haloes are no spots."""
+    stack = Stack.open(stack_path("spots_beads/beads_confocal_mpicbg.tif"))
+    spots = fit_spots(stack)
+    found = spots.gaussians.means / stack.spacing
+    by_eye = np.array([(23, 112, 45), (23, 73, 30), (23, 36, 126), (23, 82, 76)])
+    assert len(spots) == 4
+    assert np.linalg.norm(found[:, None] - by_eye, axis=2).min(0).max() < 3

@@ -75,6 +75,11 @@ class Scene:
     widths: tuple[Floats, Floats]
 
     @property
+    def of_unknown_noise(self) -> bool:
+        """Whether the noise is what is left, and so does not tell whether the model holds."""
+        return self.likelihood == "squared" or self.noise.gain == 0
+
+    @property
     def spacing(self) -> Floats:
         """Of voxels, (dz, dy, dx)."""
         return np.asarray(self.stack.spacing)
@@ -235,8 +240,8 @@ def two_are_better(scene: Scene, one: Gaussians, two: Gaussians, others: Gaussia
         found.append((own, *_misfit(part, inside, light)))
     (_, deviance, _), (pair, lower, chi2) = found
     left = chi2 / max(count - 2 * PARAMETERS, 1)
-    worth = (deviance - lower) / max(left, 1.0)
-    holds = left <= 1 + HOLDS * math.sqrt(2 / count)
+    worth = (deviance - lower) / max(left, 1e-30 if scene.of_unknown_noise else 1.0)
+    holds = not scene.of_unknown_noise and left <= 1 + HOLDS * math.sqrt(2 / count)
     if worth <= PARAMETERS * math.log(count):
         return False
     low, high = np.sort(pair.amplitudes)
@@ -281,9 +286,9 @@ def _misfit(scene: Scene, box: tuple[slice, ...], light: Floats) -> tuple[float,
     """Return minus twice the logarithm of the likelihood, but for a constant, and chi^2."""
     voxels, noise = scene.stack.voxels[box].astype(np.float64), scene.noise
     counted = voxels < noise.saturation
-    if scene.likelihood == "squared" or noise.gain == 0:
+    if scene.of_unknown_noise:
         squares = float(np.square(voxels - light)[counted].sum())
-        return squares / noise.variance(np.zeros(1))[0], squares / noise.variance(np.zeros(1))[0]
+        return squares, squares
     shift = noise.intercept / noise.gain**2
     rate = np.maximum(light / noise.gain + shift, LEAST_RATE)[counted]
     data = (voxels / noise.gain + shift)[counted]

@@ -124,7 +124,7 @@ class Search:
             FLATTEST * self.sizes.sigmas(0) * self.spacing,
             AT_MOST * self._largest() * np.array([LONGEST, 1.0, 1.0]),
         )
-        self.threshold = math.inf
+        self.threshold = self.least = math.inf
         self.refused: list[Gaussians] = []
         self.measured = self._measured(self._gaussians(np.zeros((0, 3)), np.zeros(0, np.int64)))
         self.asked = np.zeros(0, np.bool_)
@@ -144,7 +144,9 @@ class Search:
             self.voxels, self.ground, None if begins else self._model(), self.sizes, self.noise
         )
         if begins:
-            self.threshold = found.threshold(self.settings.false_discoveries)
+            self.threshold = self.least = found.threshold(self.settings.false_discoveries)
+        else:  # what the noise of neighbours did not tell, what is left does
+            self.threshold = max(self.threshold, self.least * found.spread)
         found = found.where(found.scores >= self.threshold)
         found = found.where(self._allowed(found))
         asked = self._asked_for(found) if begins else np.zeros(len(found), np.bool_)
