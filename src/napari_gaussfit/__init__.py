@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.projection import StackProjector, project_stack, render
     from napari_gaussfit.objects import grouping, labels, neurites
+    from napari_gaussfit.objects.candidates import candidates
+    from napari_gaussfit.objects.spots import SpotSettings, fit_spots, spots_table
     from napari_gaussfit.plots.history import draw_gaussians, draw_history
     from napari_gaussfit.plots.photon_transfer import draw_photon_transfer
     from napari_gaussfit.plots.projections import draw_projections
     from napari_gaussfit.plots.psf import draw_psf
+    from napari_gaussfit.plots.spots import draw_spots
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.facts import StackFacts
     from napari_gaussfit.stacks.stack import Stack
@@ -41,16 +44,20 @@ _HOMES = {
     "GaussianField": "model.field",
     "Optics": "measure.optics",
     "Snapshot": "fitting.snapshot",
+    "SpotSettings": "objects.search",
     "Stack": "stacks.stack",
     "StackFacts": "stacks.facts",
     "StackProjector": "model.projection",
     "axis_view": "model.camera",
+    "candidates": "objects.candidates",
     "draw_gaussians": "plots.history",
     "draw_history": "plots.history",
     "draw_photon_transfer": "plots.photon_transfer",
     "draw_projections": "plots.projections",
     "draw_psf": "plots.psf",
+    "draw_spots": "plots.spots",
     "fit": "fitting.fit",
+    "fit_spots": "objects.spots",
     "load": "fitting.result",
     "look_at": "model.camera",
     "measure_beads": "measure.psf",
@@ -59,6 +66,7 @@ _HOMES = {
     "project_stack": "model.projection",
     "psnr": "measure.metrics",
     "render": "model.projection",
+    "spots_table": "objects.spots",
     "ssim": "measure.metrics",
 }
 
@@ -87,17 +95,21 @@ __all__ = [
     "GaussianField",
     "Optics",
     "Snapshot",
+    "SpotSettings",
     "Stack",
     "StackFacts",
     "StackProjector",
     "axis_view",
+    "candidates",
     "density",
     "draw_gaussians",
     "draw_history",
     "draw_photon_transfer",
     "draw_projections",
     "draw_psf",
+    "draw_spots",
     "fit",
+    "fit_spots",
     "grouping",
     "labels",
     "load",
@@ -116,6 +128,7 @@ __all__ = [
     "relocation",
     "render",
     "splatting2d",
+    "spots_table",
     "ssim",
     "views",
 ]
