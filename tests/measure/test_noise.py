@@ -109,6 +109,28 @@ def test_the_curve_is_the_same_in_other_units() -> None:
     np.testing.assert_allclose(other.levels, curve.levels, rtol=1e-3)
 
 
+@pytest.mark.parametrize("unit", [2.0**-147, 2.0**-70, 2.0**70, 2.0**120])
+def test_the_noise_of_values_whose_squares_single_precision_cannot_hold_is_known(
+    unit: float,
+) -> None:
+    voxels, fitted = shot(), np.full((24, 60, 60), 20.0)
+    for plain, other in (
+        (photon_transfer(voxels), photon_transfer((voxels * unit).astype(np.float32))),
+        (photon_transfer(voxels, fitted), photon_transfer(voxels * unit, fitted * unit)),
+    ):
+        assert plain.line is not None
+        assert other.line == plain.line.rescaled(unit)
+        assert other.why_not == plain.why_not
+        np.testing.assert_array_equal(other.variances, plain.variances * unit**2)
+
+
+@pytest.mark.parametrize("unit", [1e-160, 1e160])
+def test_of_values_whose_squares_no_number_holds_the_noise_cannot_be_known(unit: float) -> None:
+    curve = photon_transfer(shot() * unit)
+    assert curve.line is None
+    assert curve.words.startswith("cannot be known: squares of intensities from ")
+
+
 def test_of_a_large_stack_a_part_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     voxels = shot()
     monkeypatch.setattr(noise, "AT_ONCE", 3 * 60 * 60)

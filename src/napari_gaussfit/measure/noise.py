@@ -99,6 +99,12 @@ LEAST_ALIKE = 8
 STEP_SAMPLE = 2**18
 """Voxels among which steps of the intensity are looked for."""
 
+NARROWEST, WIDEST = 2.0**-40, 2.0**60
+"""Ranges of intensity whose squares, and those of the noise in them, single precision holds."""
+
+MOST = 1e150
+"""Intensities from which on squares overflow, or, of its inverse, vanish."""
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -354,12 +360,18 @@ def photon_transfer(voxels: ArrayLike, fitted: ArrayLike | None = None) -> Photo
     """
     known = np.asarray(voxels)
     level = None if fitted is None else np.asarray(fitted)
+    both = [known] if level is None else [known, level]
+    bottom, top = min(float(one.min()) for one in both), max(float(one.max()) for one in both)
+    if max(-bottom, top) > MOST or 0 < top - bottom < 1 / MOST:
+        return _no_curve(f"squares of intensities from {bottom:g} to {top:g} cannot be computed")
+    unit = _unit(top - bottom)
+    if unit != 1.0:
+        scaled = [np.divide(one, unit, dtype=np.float64) for one in both]
+        return photon_transfer(*scaled).rescaled(unit)
     lowest = known.min()
     near = _Samples.of(known, level, lowest, lag=1)
     if not near.squares.size:
-        nothing = np.zeros(0)
-        why = "fewer than 3 voxels along each axis tell no noise from structure"
-        return PhotonTransfer(nothing, nothing, nothing, None, why)
+        return _no_curve("fewer than 3 voxels along each axis tell no noise from structure")
     bins = near.binned()
     levels, variances, _, counts = bins
     levels += float(lowest)
@@ -369,6 +381,18 @@ def photon_transfer(voxels: ArrayLike, fitted: ArrayLike | None = None) -> Photo
         gain, intercept = _line(levels, variances, counts)
         line = Noise(gain, intercept, saturation_of(known))
     return PhotonTransfer(levels, variances, counts, line, why)
+
+
+def _no_curve(why: str) -> PhotonTransfer:
+    nothing = np.zeros(0)
+    return PhotonTransfer(nothing, nothing, nothing, None, why)
+
+
+def _unit(width: float) -> float:
+    """Return a power of two in which a range of intensity is one whose squares can be held."""
+    if width == 0 or NARROWEST <= width <= WIDEST:
+        return 1.0
+    return 2.0 ** math.frexp(width)[1]
 
 
 def given_noise(settings: FitSettings, voxels: NDArray[Any]) -> Noise | None:
