@@ -266,6 +266,29 @@ def test_what_cannot_be_trusted_is_flagged() -> None:
     assert all("one of many in a structure" in flag for flag in flags)
 
 
+@pytest.mark.parametrize("noise", [Noise(1.0), None])
+def test_one_that_vanishes_leaves_what_is_known_of_those_around_it(noise: Noise | None) -> None:
+    """Beside a hole in the background nothing shines: there is one Gaussian, not two."""
+    one = made(np.array([[10.0, 10, 10]]), np.eye(3)[None] * 4, np.array([200.0]))
+    hole = made(np.array([[10.0, 10, 16]]), np.eye(3)[None] * 4, np.array([-6.0]))
+    light = rendered(one, (21, 21, 27)) + rendered(hole, (21, 21, 27)) - BACKGROUND
+    stack = Stack.from_array(np.random.default_rng(9).poisson(light).astype(np.float32))
+    both = made(
+        np.concatenate([one.means, hole.means]), np.tile(np.eye(3) * 4, (2, 1, 1)), [180.0, 3.0]
+    )
+    likelihood = "squared" if noise is None else "poisson"
+    found = measure([both], [stack], noise=noise, likelihood=likelihood)
+    alone = measure([one], [stack], noise=noise, likelihood=likelihood)
+    [refined] = found.gaussians
+    assert refined.amplitudes[1] == 0
+    assert found.flags == ("", "not determined")
+    assert np.isnan(found.errors()["sd_x"][1])
+    for name, deviations in found.errors().items():
+        assert deviations[0] == pytest.approx(alone.errors()[name][0], rel=0.2), name
+    apart = refined.means[0] - alone.gaussians[0].means[0]
+    assert np.all(np.abs(apart) < 2 * alone.errors()["sd_z"][0])
+
+
 def test_the_same_numbers_come_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     from napari_gaussfit import _threads as threads
 

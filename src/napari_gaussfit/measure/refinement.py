@@ -258,7 +258,7 @@ def measure(
         reduced if poisson else np.full(len(reduced), math.nan),
         found[:, 3:],
         steps,
-        _flags(shapes, stack.shape, structure, saturated, steps),
+        _flags(shapes, stack.shape, structure, saturated, steps, np.isnan(covariances[:, 0, 0])),
         noise if poisson else None,
     )
 
@@ -504,6 +504,7 @@ def _flags(
     structure: NDArray[np.bool_],
     saturated: NDArray[np.bool_],
     steps: Counts,
+    unknown: NDArray[np.bool_],
 ) -> tuple[str, ...]:
     """Return what keeps each Gaussian's numbers from being trusted."""
     half = BORDER * _half_sides(shapes)
@@ -514,7 +515,7 @@ def _flags(
         "at the border": border,
         "saturated": saturated,
         "not converged": steps < 0,
-        "not determined": steps == 0,
+        "not determined": unknown,
     }
     flags = [""] * len(shapes)
     for k in np.flatnonzero(np.any([*words.values()], axis=0)):

@@ -323,7 +323,7 @@ class Search:
     def _clean(self) -> Mask:
         """Leave out what is no spot of these sizes; return which were kept.
 
-        Where a Gaussian vanishes, nothing of its block is determined: that is refined again.
+        What was refined beside one that is left out is refined again, without it.
         """
         which = np.arange(len(self.gaussians))
         before = len(which)

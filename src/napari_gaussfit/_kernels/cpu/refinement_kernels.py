@@ -38,6 +38,9 @@ STEADY = 1e-4
 WRONG_MODEL = 3.0
 """Standard deviations of chi^2 above its mean from which the sandwich's error bars are taken."""
 
+NOTHING = 1e-200
+"""Information below which nothing is known of a parameter: the shape of what has no light."""
+
 LONGEST_MOVE, LARGEST_STRETCH = 2.0, 0.5
 """Voxels that a centre, and logarithm that a width, changes at most in a step."""
 
@@ -97,12 +100,37 @@ def invert(factor: Floats, size: int, inverse: Floats) -> None:
 
 @exact_part
 def damp(fisher: Floats, damping: float, damped: Floats) -> bool:
-    """Set `damped` to the Cholesky factor of the information, its diagonal times 1 + damping."""
+    """Set `damped` to the Cholesky factor of the information, its diagonal times 1 + damping.
+
+    A parameter of which nothing is known stands apart, and stays as it is.
+    """
     for i in range(len(fisher)):
         for j in range(i):
             damped[i, j] = fisher[i, j]
         damped[i, i] = fisher[i, i] * (1.0 + damping) + 1e-300
+        if fisher[i, i] < NOTHING:
+            damped[i, :i], damped[i, i] = 0.0, 1.0
+        for j in range(i):
+            if fisher[j, j] < NOTHING:
+                damped[i, j] = 0.0
     return factor_in_place(damped, len(fisher))
+
+
+@exact_part
+def hold_dark(theta: Floats, first: int, end: int, fisher: Floats, score: Floats) -> None:
+    """Let amplitudes [first, end) of `theta` stay 0 that would be negative: nothing of others'."""
+    for n in range(first, end):
+        if theta[n] <= 0.0 and score[n] <= 0.0:
+            fisher[n, :], fisher[:, n], score[n] = 0.0, 0.0, 0.0
+
+
+@exact_part
+def forget(fisher: Floats, covariance: Floats) -> None:
+    """Set covariances of parameters of which nothing is known to NaN."""
+    for i in range(len(fisher)):
+        if fisher[i, i] < NOTHING:
+            covariance[i, :] = np.nan
+            covariance[:, i] = np.nan
 
 
 @exact_part
@@ -227,11 +255,12 @@ def refine_block(
     shorter than the error bars is the last, and what is known there is what is known at its begin.
 
     Returns the reduced chi^2 and the number of steps: below 0 where they have not converged, and 0
-    where the information cannot be inverted (covariances are NaN then).
+    where the information cannot be inverted (covariances are NaN then). They are NaN too of what
+    has no light, alone: its centre and shape stay where they are while its amplitude is 0.
     """
-    size, poisson = len(theta), noise[3] > 0.0
+    size, poisson, channels = len(theta), noise[3] > 0.0, len(block[0])
     freedom = max(looked - size, 1)
-    memory = make_memory(len(block[0]), count)
+    memory = make_memory(channels, count)
     fisher, score = np.empty((size, size)), np.zeros(size)
     tried_fisher, tried_score = np.empty((size, size)), np.empty(size)
     damped, step, trial = np.empty((size, size)), np.zeros(size), theta.copy()
@@ -251,6 +280,7 @@ def refine_block(
             theta[:], chi2 = trial, tried_chi2
             fisher, tried_fisher = tried_fisher, fisher
             score, tried_score = tried_score, score
+            hold_dark(theta, SHAPE * count, size - channels, fisher, score)
             damping = max(damping * 0.1, LEAST_DAMPING)
         else:
             damping *= 10.0
@@ -273,6 +303,7 @@ def refine_block(
             invert(damped, size, covariance)
             steps = taken if steady else -taken
             if poisson and reduced <= 1.0 + WRONG_MODEL * math.sqrt(2.0 / max(looked, 1)):
+                forget(fisher, covariance)
                 return reduced, steps
             trial[:] = theta
     # Which is that of squared scores now.
@@ -280,6 +311,7 @@ def refine_block(
         for j in range(i):
             tried_fisher[j, i] = tried_fisher[i, j]
     covariance[:] = covariance @ tried_fisher @ covariance
+    forget(fisher, covariance)
     return reduced, steps
 
 
