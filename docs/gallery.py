@@ -132,7 +132,7 @@ def show(name: str) -> list[Figure]:
         f"voxels {report.voxel_psnr:.1f} dB, consistency {report.consistency_psnr:.1f} dB\n"
         f"stack: {entry.credit}\n"
     )
-    views = comparisons(result, entry.settings)
+    views = comparisons(result, stack)
     return [
         pictures(
             {

@@ -15,7 +15,7 @@ import torch
 
 from napari_gaussfit.cli import main
 from napari_gaussfit.stacks.tiff import write_ome_tiff
-from napari_gaussfit.synthetic.phantoms import beads
+from napari_gaussfit.synthetic.phantoms import beads, neurite, nuclei
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -31,7 +31,10 @@ NOT_RUN = {
 """Lines that are no commands for a shell of this machine, and why."""
 
 WRITTEN = {
-    "README.md": ["out", "view.png", "gaussians.ply", "residual.ome.tif", "fit.safetensors"],
+    "README.md": [
+        *("out", "traced", "counted", "view.png", "measured.csv"),
+        *("gaussians.ply", "residual.ome.tif", "fit.safetensors"),
+    ],
     "docs/start.md": ["out/gaussians.csv", "fits/stack/gaussians.csv"],
 }
 """What a page's commands leave in the folder in which they are run."""
@@ -65,11 +68,16 @@ def read_page(name: str) -> Page:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the pages name: a stack, and a checkpoint of the notebook."""
-    made = beads(count=3, shape=(8, 24, 20)).stack
-    write_ome_tiff(
-        tmp_path / "stack.tif", made.voxels, spacing=made.spacing, unit=made.unit, name="stack"
-    )
+    """A folder with the files that the pages name: stacks, and a checkpoint of the notebook."""
+    for name, phantom in (
+        ("stack", beads(count=3, shape=(8, 24, 20))),
+        ("dendrite", neurite(shape=(12, 40, 40))),
+        ("nuclei", nuclei(count=2, shape=(16, 40, 40))),
+    ):
+        made = phantom.stack
+        write_ome_tiff(
+            tmp_path / f"{name}.tif", made.voxels, spacing=made.spacing, unit=made.unit, name=name
+        )
     rng = np.random.default_rng(0)
     tril = rng.normal(0, 0.02, (5, 6))
     tril[:, [0, 2, 5]] = -3.0
