@@ -13,8 +13,8 @@ from scipy.spatial.transform import Rotation
 
 from benchmarks.tables import Cell, Table
 from benchmarks.timing import Way, medians, with_kernels
+from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.noise import Noise
-from napari_gaussfit.measure.refinement import Measurement
 from napari_gaussfit.measure.refinement import measure as refine
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.stacks.stack import Stack

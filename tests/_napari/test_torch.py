@@ -11,7 +11,7 @@ import pytest
 from napari_gaussfit.fitting.result import load
 
 PROGRAM = Path(__file__).with_name("window_without_torch.py")
-STEPS = ["opened", "fitted", "looked", "added", "saved", "opened again", "refined"]
+STEPS = ["opened", "fitted", "looked", "added", "saved", "opened again", "refined", "measured"]
 
 
 @pytest.mark.gui

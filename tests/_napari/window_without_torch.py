@@ -113,6 +113,9 @@ def refine_and_fail(panel: Any) -> None:
     press(panel, "Refine")
     wait_until(lambda: panel.worker.phase is Phase.FINISHED)
     say("refined")
+    press(panel, "Measure")
+    wait_until(lambda: panel.fit.measurement is not None)
+    say("measured")
     panel.model.in_process = True
     press(panel, "Fit")
     wait_until(lambda: panel.worker.phase is Phase.FAILED)

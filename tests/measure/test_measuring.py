@@ -18,7 +18,7 @@ from napari_gaussfit.model.gaussians import Gaussians
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_gaussfit.measure.refinement import Measurement
+    from napari_gaussfit.measure.measurement import Measurement
 
 SPACING = (0.3, 0.1, 0.1)
 SHAPE = (40, 96, 96)
@@ -127,3 +127,20 @@ def test_what_makes_up_a_structure_is_not_worth_measuring(truth: Gaussians) -> N
 def test_a_point_outside_of_the_stack_is_refused(truth: Gaussians) -> None:
     with pytest.raises(SettingsError, match="point at 99, 1, 1 lies outside of the stack"):
         measure([[99.0, 1.0, 1.0]], recorded(truth, 8))
+
+
+def test_gaussians_where_nothing_is_stay_as_they_were(truth: Gaussians) -> None:
+    """Also those that the first of two turns has led astray, with the noise of neighbours."""
+    means = np.concatenate([truth.means, [[3.0, 2.4, 2.4], [9.0, 4.8, 7.2]]])
+    given = Gaussians.from_covariances(
+        means,
+        np.concatenate([truth.covariances, truth.covariances[:2]]),
+        np.append(truth.amplitudes, [2.0, 2.0]),
+        background=10.0,
+    )
+    found = measure(given, recorded(truth, 6))
+    lost = found.steps <= 0
+    assert lost.any()
+    assert not lost[: len(truth)].any()
+    np.testing.assert_array_equal(found.gaussians[0].means[lost], given.means[lost])
+    np.testing.assert_array_equal(found.gaussians[0].amplitudes[lost], given.amplitudes[lost])

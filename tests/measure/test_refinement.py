@@ -11,8 +11,9 @@ from scipy.spatial.transform import Rotation
 
 from napari_gaussfit._kernels.cpu import information_kernels, refinement_kernels
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.noise import Noise
-from napari_gaussfit.measure.refinement import Measurement, measure
+from napari_gaussfit.measure.refinement import measure
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.stacks.stack import Stack
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_gaussfit.measure.refinement import Measurement, measure
+from napari_gaussfit.measure.measurement import Measurement
+from napari_gaussfit.measure.refinement import measure
 from napari_gaussfit.measure.table import ERRORS, error_columns, measurements
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians

@@ -47,14 +47,16 @@ class Phase(StrEnum):
     FINISHED = "finished"
     CANCELLED = "stopped"
     FAILED = "failed"
+    MEASURING = "measuring"
+    MEASURED = "measured"
 
     @property
     def active(self) -> bool:
-        """Whether a fit is under way."""
+        """Whether a fit is under way, or being measured."""
         return self not in _AT_REST
 
 
-_AT_REST = {Phase.IDLE, Phase.FINISHED, Phase.CANCELLED, Phase.FAILED}
+_AT_REST = {Phase.IDLE, Phase.FINISHED, Phase.CANCELLED, Phase.FAILED, Phase.MEASURED}
 
 _PHASES = {
     FitState.IDLE: Phase.STARTING,

@@ -615,7 +615,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from napari_gaussfit.cli.measuring import summary
+    from napari_gaussfit.measure.measurement import summary
     from napari_gaussfit.measure.noise import given_noise
 
     if arguments.out.suffix.lower() != ".csv":

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from napari_gaussfit.measure.measurement import Measurement
     from napari_gaussfit.measure.noise import Noise
-    from napari_gaussfit.measure.refinement import Measurement
     from napari_gaussfit.model.camera import Camera
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
@@ -242,7 +242,21 @@ class FitResult:
         stacks = tuple(stack) if isinstance(stack, (list, tuple)) else (stack,)
         if noise is None and self.settings is not None:
             noise = given_noise(self.settings, stacks[0].voxels)
-        found = measure(self, stacks, noise=noise)
+        return self.refined_by(measure(self, stacks, noise=noise))
+
+    def refined_by(self, found: Measurement) -> FitResult:
+        """Return the fit with Gaussians that were measured in place of its own.
+
+        Parameters
+        ----------
+        found : Measurement
+            Of this fit's Gaussians.
+
+        Returns
+        -------
+        FitResult
+            Without report and state, which are of the Gaussians as the fit left them.
+        """
         return replace(self, fields=found.fields, reports=(), state={}, measurement=found)
 
     def voxelise(self) -> NDArray[np.float32]:

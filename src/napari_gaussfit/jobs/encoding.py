@@ -15,6 +15,8 @@ from napari_gaussfit.fitting.snapshot import FinishReason, FitState, Snapshot
 from napari_gaussfit.jobs.job import FitTask
 from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
+from napari_gaussfit.measure.measurement import Measurement
+from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.report import Report
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
@@ -36,6 +38,8 @@ __all__ = [
     "fields_arrays",
     "fields_from",
     "fields_words",
+    "measurement_from",
+    "measurement_message",
     "mips_from",
     "mips_message",
     "result_from",
@@ -49,6 +53,7 @@ __all__ = [
 ]
 
 FIELD_ARRAYS = ("means", "cholesky", "amplitudes")
+MEASURED_ARRAYS = ("covariances", "reduced_chi2", "backgrounds", "steps")
 
 
 def stack_message(kind: str, stack: Stack) -> Message:
@@ -179,6 +184,30 @@ def result_from(message: Message) -> FitResult:
         FitSettings.from_dict(words["settings"]) if words["settings"] else None,
         words["history"],
         tuple(Report.from_dict(report) for report in words["reports"]),
+        notes=tuple(words["notes"]),
+    )
+
+
+def measurement_message(found: Measurement) -> Message:
+    """Return Gaussians that were measured, and what is known of each."""
+    words = {
+        "fields": fields_words(found.fields),
+        "flags": found.flags,
+        "noise": None if found.noise is None else asdict(found.noise),
+        "notes": found.notes,
+    }
+    arrays = {name: getattr(found, name) for name in MEASURED_ARRAYS}
+    return Message("measurement", words, fields_arrays(found.fields) | arrays)
+
+
+def measurement_from(message: Message) -> Measurement:
+    """Return the measurement that a message carries."""
+    words = message.words
+    return Measurement(
+        tuple(field.numpy() for field in fields_from(message)),
+        **{name: message.arrays[name] for name in MEASURED_ARRAYS},
+        flags=tuple(words["flags"]),
+        noise=Noise(**words["noise"]) if words["noise"] else None,
         notes=tuple(words["notes"]),
     )
 

@@ -12,15 +12,19 @@ import threading
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from napari_gaussfit.errors import FitError, SettingsError
+from napari_gaussfit.errors import FitError, GaussfitError, SettingsError
 from napari_gaussfit.jobs.encoding import (
     facts_from,
     facts_words,
     fields_arrays,
     fields_from,
     fields_words,
+    measurement_from,
+    measurement_message,
     mips_from,
     mips_message,
+    result_from,
+    result_message,
     stack_from,
     stack_message,
 )
@@ -35,11 +39,20 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.facts import StackFacts
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["Answers", "RemoteDrawer", "Renderer", "device_words", "rendered", "sample"]
+__all__ = [
+    "Answers",
+    "RemoteDrawer",
+    "Renderer",
+    "device_words",
+    "measured",
+    "rendered",
+    "sample",
+]
 
 _DEVICES: dict[str, dict[str, Any]] = {}
 """What is known of the device of a name."""
@@ -189,6 +202,20 @@ def rendered(fields: Sequence[GaussianField], stack: StackFacts) -> NDArray[np.f
         return renderer.ask(Message("render", words, fields_arrays(fields))).arrays["volume"]
 
 
+def measured(fit: FitResult, stack: Stack, renderer: Renderer) -> FitResult:
+    """Return a fit of one channel measured on its stack; see `FitResult.measured`.
+
+    Raises
+    ------
+    FitError
+        If it cannot be measured, or the renderer was closed meanwhile.
+    """
+    question = stack_message("measure", stack)
+    asked = result_message(fit)
+    words, arrays = {**asked.words, **question.words}, asked.arrays | question.arrays
+    return fit.refined_by(measurement_from(renderer.ask(Message("measure", words, arrays))))
+
+
 def sample(name: str) -> tuple[Stack, GaussianField]:
     """Return the stack and the true Gaussians of a phantom: neurite, beads or nuclei."""
     with Renderer() as renderer:
@@ -224,6 +251,7 @@ class Answers:
             "draw": self._draw,
             "render": _render,
             "device": _device,
+            "measure": _measure,
             "sample": _sample,
         }
         return answers[question.kind](question)
@@ -244,6 +272,16 @@ def _render(question: Message) -> Message:
 
     volume = registry.rendered(fields_from(question), facts_from(question.words["stack"]))
     return Message("volume", {}, {"volume": volume})
+
+
+def _measure(question: Message) -> Message:
+    try:
+        found = result_from(question).measured(stack_from(question)).measurement
+    except GaussfitError as error:
+        raise FitError(str(error)) from error
+    if found is None:
+        raise FitError("the fit was not measured")
+    return measurement_message(found)
 
 
 def _device(question: Message) -> Message:

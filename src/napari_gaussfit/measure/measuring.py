@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from napari_gaussfit.measure.refinement import Likelihood, Measurement
+    from napari_gaussfit.measure.measurement import Measurement
+    from napari_gaussfit.measure.refinement import Likelihood
     from napari_gaussfit.stacks.stack import Stack
 
     Floats = NDArray[np.float64]
@@ -89,7 +90,7 @@ def measure(
     ['sd_amplitude', 'sd_background', 'sd_fwhm_1']
     """
     stacks = _listed(stack)
-    gaussians = _gaussians(what, stacks)
+    began = gaussians = _gaussians(what, stacks)
     notes: tuple[str, ...] = ()
     if likelihood == "poisson" and noise is None:
         curve = photon_transfer(stacks[0].voxels)
@@ -99,10 +100,10 @@ def measure(
             why = "errors follow from what is left about each Gaussian, and there is no chi^2"
             notes = (f"the noise {curve.words}; {why}",)
         else:
-            first = refinement.measure(gaussians, stacks, noise=noise)
+            first = _without_lost(refinement.measure(began, stacks, noise=noise), began)
             gaussians, noise = first.gaussians, _refined_noise(first, stacks[0], noise)
     found = refinement.measure(gaussians, stacks, likelihood=likelihood, noise=noise)
-    return replace(_without_lost(found, gaussians), notes=notes)
+    return replace(_without_lost(found, began), notes=notes)
 
 
 def _without_lost(found: Measurement, before: tuple[Gaussians, ...]) -> Measurement:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from napari_gaussfit.measure.refinement import Measurement
+    from napari_gaussfit.measure.measurement import Measurement
     from napari_gaussfit.stacks.stack import Stack
 
     Floats = NDArray[np.float64]

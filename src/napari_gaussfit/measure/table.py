@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_gaussfit.measure.refinement import Measurement
+    from napari_gaussfit.measure.measurement import Measurement
     from napari_gaussfit.model.field import GaussianField
 
 __all__ = [

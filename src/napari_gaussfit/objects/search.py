@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from scipy.spatial import cKDTree
 
+from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.noise import Noise, noise_of_residuals
 from napari_gaussfit.measure.refinement import (
     MOST_STEPS,
     MOST_TOGETHER,
     Likelihood,
-    Measurement,
     measure,
 )
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians

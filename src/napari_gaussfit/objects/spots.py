@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
+    from napari_gaussfit.measure.measurement import Measurement
     from napari_gaussfit.measure.noise import Noise
-    from napari_gaussfit.measure.refinement import Measurement
     from napari_gaussfit.model.gaussians import Gaussians
     from napari_gaussfit.objects.candidates import Sizes
     from napari_gaussfit.stacks.stack import Stack

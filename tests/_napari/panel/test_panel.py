@@ -174,7 +174,7 @@ def test_a_user_drops_a_stack_fits_pauses_edits_refines_and_saves(
     wait_until(lambda: panel.worker.phase is Phase.CANCELLED)
     took = time.monotonic() - asked
     assert took < latency, f"the fit goes on for {took:.2f} s after Stop"
-    assert enabled(panel) == {"Fit", "Refine"}
+    assert enabled(panel) == {"Fit", "Refine", "Measure"}
 
     for layer in viewer.layers:
         assert [str(u) for u in layer.units] == [str(u) for u in source.units[-layer.ndim :]]

@@ -102,8 +102,8 @@ def fit_of_points(data: Floats, keywords: Mapping[str, Any]) -> FitResult:
     Returns
     -------
     FitResult
-        The very one that was put in if nothing was edited. Else without report and optimiser
-        state, which belong to the points as they were.
+        The very one that was put in if nothing was edited. Else without report, measurement and
+        optimiser state, which belong to the points as they were.
 
     Raises
     ------
@@ -119,7 +119,9 @@ def fit_of_points(data: Floats, keywords: Mapping[str, Any]) -> FitResult:
         raise SettingsError(message)
     fit: FitResult = carried["fit"]
     fields = fields_of_points(data, keywords["features"], fit)
-    return fit if fields is fit.fields else replace(fit, fields=fields, reports=(), state={})
+    if fields is fit.fields:
+        return fit
+    return replace(fit, fields=fields, reports=(), state={}, measurement=None)
 
 
 def fit_of_layer(points: Points) -> FitResult:

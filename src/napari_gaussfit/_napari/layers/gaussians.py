@@ -62,7 +62,7 @@ def points_layer(fit: FitResult, placement: Placement, *, name: str) -> LayerDat
     Coloured by amplitude. As wide as the geometric mean of the Gaussian's sigmas: at the full width
     at half maximum, a few broad ones hide the rest.
     """
-    table = measurements(fit.fields, tuple(placement.spacing))
+    table = measurements(fit.fields, tuple(placement.spacing), fit.measurement)
     # napari holds the positions already, and takes more columns of these names for axes.
     features = table.drop(columns=["axis-0", "axis-1", "axis-2"])
     widths = np.exp(fit.field.numpy().log_widths.mean(axis=1))

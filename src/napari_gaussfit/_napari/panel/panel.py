@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_gaussfit._napari.layers.live import LiveLayers
 from napari_gaussfit._napari.panel.data import DataPart
+from napari_gaussfit._napari.panel.measuring import Measuring
 from napari_gaussfit._napari.panel.model import ModelPart
 from napari_gaussfit._napari.panel.plots import DetailPlots, ProgressPlots
 from napari_gaussfit._napari.panel.preview import Preview, memory_of_fit, preview_of
@@ -24,6 +26,7 @@ from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.jobs.job import FitTask
 from napari_gaussfit.jobs.renderer import Renderer
 from napari_gaussfit.jobs.versions import Choice, Version, version_of
+from napari_gaussfit.measure.measurement import summary
 
 if TYPE_CHECKING:
     import napari
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.jobs.job import News
     from napari_gaussfit.jobs.pictures import MipPair
+    from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["GaussianFitPanel"]
 
@@ -49,6 +53,9 @@ EDITED = (
     "to resume, or Stop and then Refine to go on from the edited ones"
 )
 """Why a paused fit is not resumed."""
+
+_DONE = {Phase.FINISHED, Phase.CANCELLED}
+"""Phases of a fit after which its Gaussians may be measured."""
 
 SETTLE_MS = 150
 """After a change of the data, before the stack is looked at: who types a number types several."""
@@ -70,6 +77,7 @@ class GaussianFitPanel(QWidget):
         self.view, self.progress, self.details = ViewPart(), ProgressPlots(), DetailPlots()
         self.table, self.results = TablePart(), ResultsPart(napari_viewer)
         self.worker, self._renderer = FitWorker(self), Renderer()
+        self.measuring = Measuring(self)
         self.live: LiveLayers | None = None
         self._task: FitTask | None = None
         self._shown: Version | None = None
@@ -116,6 +124,8 @@ class GaussianFitPanel(QWidget):
         self.run.resume_asked.connect(self.resume)
         self.run.stop_asked.connect(self.stop)
         self.run.other_asked.connect(self.take_the_other)
+        self.run.measure_asked.connect(self.measure)
+        self.measuring.ended.connect(self._take_measured)
         self.view.changed.connect(self.worker.look)
         self.worker.phase_changed.connect(self._show_phase)
         self.worker.updated.connect(self._show_news)
@@ -130,6 +140,14 @@ class GaussianFitPanel(QWidget):
     def fit(self) -> FitResult | None:
         """The fit that stands still, None before the first."""
         return None if self._shown is None else self._shown.fit
+
+    @property
+    def phase(self) -> Phase:
+        """Where the panel is: with its fit, with measuring it, or done with that."""
+        if self.measuring.active:
+            return Phase.MEASURING
+        phase, measured = self.worker.phase, self.fit is not None and self.fit.measurement
+        return Phase.MEASURED if measured and phase in _DONE else phase
 
     # What is to be fitted
 
@@ -147,8 +165,8 @@ class GaussianFitPanel(QWidget):
             self._ready, refusal = None, str(error)
         self._allow()
         self.data.show_words(self._ready, refusal)
-        if not self.worker.phase.active:
-            self._show_phase(self.worker.phase)
+        if not self.phase.active:
+            self._show_phase()
             if refusal or self.model.problem:
                 self.run.show_refusal(refusal or self.model.problem)
         if self._ready is None:
@@ -169,7 +187,18 @@ class GaussianFitPanel(QWidget):
 
     def _allow(self) -> None:
         sound = not self.model.problem
-        self.run.allow(fit=sound and self._ready is not None, refine=sound and self.fit is not None)
+        self.run.allow(
+            fit=sound and self._ready is not None,
+            refine=sound and self.fit is not None,
+            measure=self._stack_of_fit() is not None,
+        )
+
+    def _stack_of_fit(self) -> Stack | None:
+        """Return the stack of the fit shown, None where there is no fit, or another stack."""
+        if self.fit is None or self.live is None or not len(self.fit.field):
+            return None
+        stack = self.live.source.stack
+        return stack if stack.facts == self.fit.stack else None
 
     # Running
 
@@ -222,6 +251,10 @@ class GaussianFitPanel(QWidget):
 
     def stop(self) -> None:
         """End the fit; what was done to its points while it stood still stays done."""
+        if self.measuring.active:
+            self.measuring.give_up()
+            self._show_phase()
+            return
         self._edited = self._edited_while_paused()
         self.worker.stop()
 
@@ -244,8 +277,38 @@ class GaussianFitPanel(QWidget):
             return self._shown
         return self._shown.edited(fit_of_layer(centres))
 
+    def measure(self) -> None:
+        """Measure the Gaussians shown, as the user has edited them."""
+        stack = self._stack_of_fit()
+        if stack is None or self.phase.active:
+            return
+        try:
+            edited = self._as_edited()
+        except GaussfitError as error:
+            self.run.show_unmeasured(str(error))
+            return
+        if edited is None or not len(edited.fit.field):
+            self.run.show_unmeasured("no Gaussians are left; undo the edits")
+            return
+        if edited is not self._shown:
+            self._show(edited)
+        self.measuring.start(edited.fit, stack)
+        self._show_phase()
+
+    def _take_measured(self, fit: FitResult | None, error: str) -> None:
+        """Show what was measured, unless the points are others by now."""
+        before, same = self._shown, False
+        with suppress(GaussfitError):
+            same = self._as_edited() is before
+        if fit is not None and before is not None and same:
+            self._show(before.edited(fit))
+        self._show_phase()
+        if error or not same:
+            self.run.show_unmeasured(error or "the points were edited; press Measure again")
+
     def _begin(self, task: FitTask, before: Version | None = None) -> None:
         """Run a fit; `before` is what a refinement goes on from."""
+        self.measuring.give_up()
         self._task, self._before, self._edited = task, before, None
         self._offer(None)
         self.worker.in_process = self.model.in_process
@@ -255,7 +318,8 @@ class GaussianFitPanel(QWidget):
         self.worker.start(task)
         self.tabs.setCurrentIndex(1)
 
-    def _show_phase(self, phase: Phase) -> None:
+    def _show_phase(self, _phase: Phase | None = None) -> None:
+        phase = self.phase
         news = self.worker.news
         report = None if news.result is None else news.result.report
         doubt = phase is Phase.FINISHED and report is not None and not report.converged
@@ -263,6 +327,8 @@ class GaussianFitPanel(QWidget):
             Phase.FAILED: self.worker.error,
             Phase.STARTING: news.notice,
             Phase.FINISHED: report.convergence if doubt and report is not None else "",
+            Phase.MEASURING: "each Gaussian is refined by itself; the first time takes a minute",
+            Phase.MEASURED: "" if self.fit is None else summary(self.fit.measurement),
         }
         self.run.show_phase(phase, details.get(phase, ""), doubt=doubt)
         if phase is Phase.PAUSED and self._task is not None:
@@ -309,6 +375,7 @@ class GaussianFitPanel(QWidget):
         else:
             # A fit that has found nothing takes nothing away.
             self._show(found or before or self._shown)
+        self._show_phase()
         self._allow()
 
     def _offer(self, choice: Choice | None) -> None:
@@ -321,7 +388,7 @@ class GaussianFitPanel(QWidget):
     def take_the_other(self) -> None:
         """Show the other result of a refinement; the one shown can be had back as it is now."""
         shown = self._as_edited()
-        if self._choice is not None and shown is not None and not self.worker.phase.active:
+        if self._choice is not None and shown is not None and not self.phase.active:
             self._offer(self._choice.other(shown))
 
     def _show(self, version: Version | None) -> None:
@@ -331,7 +398,7 @@ class GaussianFitPanel(QWidget):
         self._shown = version
         if version.news is not self.worker.news:
             self.worker.take(version.news)
-            self._show_phase(self.worker.phase)
+            self._show_phase()
         self.run.show_snapshot(version.news.snapshot)
         self.live.settle(version.fit)
         edited = version.unedited is not None
@@ -341,7 +408,7 @@ class GaussianFitPanel(QWidget):
 
     def _undo_edits(self) -> None:
         """Show the Gaussians as the fit left them."""
-        phase = self.worker.phase
+        phase = self.phase
         if self._shown is not None and (phase is Phase.PAUSED or not phase.active):
             self._show(self._shown.unedited or self._shown)
             if phase is Phase.PAUSED:
@@ -390,6 +457,7 @@ class GaussianFitPanel(QWidget):
     def close_down(self) -> None:
         """End the fit, and let go of the viewer."""
         self.worker.close()
+        self.measuring.give_up()
         self._renderer.close()
         self._settling.stop()
         self.data.close_down()

@@ -16,6 +16,7 @@ from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit._napari.writer import save_fit_as
 from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.formats.registry import FIT_WRITERS
+from napari_gaussfit.measure.measurement import summary
 from napari_gaussfit.measure.metrics import noise_leaves
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ class ResultsPart(QWidget):
             peak = float(np.median(fit.field.numpy().amplitudes)) if len(fit.field) else 0.0
             self._threshold.show_value(float(f"{fit.field.background + 0.5 * peak:.4g}"))
         self._fit, self._live, self._edits = fit, live, True
-        self._words.setText(_summary(fit))
+        self._words.setText(_said_of(fit))
         self._enable()
 
     def show_edits(self) -> None:
@@ -263,14 +264,24 @@ class ResultsPart(QWidget):
     def _mark(self) -> None:
         """Say why what is typed is no threshold."""
         problem = self._threshold.problem
-        summary = "" if self._fit is None else _summary(self._fit)
-        self._words.setText(f"⚠ Labels above: {problem}" if problem else summary)
+        said = "" if self._fit is None else _said_of(self._fit)
+        self._words.setText(f"⚠ Labels above: {problem}" if problem else said)
         self._enable()
 
     def _enable(self, _value: object = None) -> None:
         there = self._fit is not None
         self.add.setEnabled(there and bool(self.kinds) and not self._threshold.problem)
         self.save.setEnabled(there)
+
+
+def _said_of(fit: FitResult) -> str:
+    """Say how good a fit is, or where its Gaussians were measured how well they are known."""
+    if fit.measurement is None:
+        return _summary(fit)
+    return (
+        f"{len(fit.field):,} Gaussians in {fit.stack.name}, measured: {summary(fit.measurement)}. "
+        "A table (*.csv) has the error bars."
+    )
 
 
 def _with_suffix(path: str, kind: str) -> str:

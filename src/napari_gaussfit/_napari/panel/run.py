@@ -27,6 +27,8 @@ _COLOURS = {
     Phase.FINISHED: "#3a7fc4",
     Phase.CANCELLED: "#7f8a99",
     Phase.FAILED: "#c4483a",
+    Phase.MEASURING: _AMBER,
+    Phase.MEASURED: "#3a7fc4",
 }
 
 _STYLE = "background: {}; color: white; border-radius: 3px; padding: 3px 6px;"
@@ -35,8 +37,10 @@ _TIPS = {
     "Fit": "Fit Gaussians to the chosen stack, from scratch or from the chosen points.",
     "Pause": "Let the fit stand still. Nothing is lost.",
     "Resume": "Let the paused fit go on.",
-    "Stop": "End the fit and keep its Gaussians as they are now.",
+    "Stop": "End the fit, or its measuring, and keep the Gaussians as they are now.",
     "Refine": "Go on from the Gaussians shown, with what you deleted, moved or added.",
+    "Measure": "Refine each Gaussian shown by itself, and say how well its numbers are known: "
+    "error bars in the table, in the points and in tables that are saved.",
 }
 
 
@@ -45,6 +49,7 @@ class RunPart(QWidget):
 
     fit_asked, pause_asked, resume_asked = Signal(), Signal(), Signal()
     stop_asked, refine_asked, other_asked = Signal(), Signal(), Signal()
+    measure_asked = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,6 +60,7 @@ class RunPart(QWidget):
             self.resume_asked,
             self.stop_asked,
             self.refine_asked,
+            self.measure_asked,
         )
         grid = QGridLayout()
         grid.setSpacing(4)
@@ -73,7 +79,7 @@ class RunPart(QWidget):
         self.other.setToolTip("Show the other of the two; the one shown can be had back.")
         self.other.clicked.connect(self.other_asked)
         grid.addWidget(self._choice, 1, 0, 1, 4)
-        grid.addWidget(self.other, 1, 4)
+        grid.addWidget(self.other, 1, 4, 1, 2)
         self._state = QLabel()
         self._state.setObjectName("gaussfit_state")
         self._state.setToolTip("What the fit is doing.")
@@ -94,14 +100,14 @@ class RunPart(QWidget):
         box.addWidget(self._bar)
         box.addWidget(self._figures)
         self._phase = Phase.IDLE
-        self._ready = self._refinable = False
+        self._ready = self._refinable = self._measurable = False
         self.show_phase(Phase.IDLE)
         self.show_snapshot(None)
         self.offer("", "")
 
-    def allow(self, *, fit: bool, refine: bool) -> None:
-        """Say whether there is a stack to fit, and a result to go on from."""
-        self._ready, self._refinable = fit, refine
+    def allow(self, *, fit: bool, refine: bool, measure: bool) -> None:
+        """Say whether there is a stack to fit, a result to go on from, and one to measure."""
+        self._ready, self._refinable, self._measurable = fit, refine, measure
         self._enable()
 
     def offer(self, words: str, button: str) -> None:
@@ -124,6 +130,11 @@ class RunPart(QWidget):
     def show_refusal(self, reason: str) -> None:
         """Say why the chosen stack cannot be fitted, in place of how the last fit went."""
         self._state.setText(f"Cannot be fitted: {reason.partition(';')[0]}")
+        self._state.setStyleSheet(_STYLE.format(_COLOURS[Phase.FAILED]))
+
+    def show_unmeasured(self, reason: str) -> None:
+        """Say why the Gaussians shown were not measured."""
+        self._state.setText(f"Not measured: {reason}")
         self._state.setStyleSheet(_STYLE.format(_COLOURS[Phase.FAILED]))
 
     def show_snapshot(self, snapshot: Snapshot | None) -> None:
@@ -158,6 +169,7 @@ class RunPart(QWidget):
             "Resume": phase in {Phase.PAUSING, Phase.PAUSED},
             "Stop": phase.active and phase is not Phase.STOPPING,
             "Refine": rest and self._refinable,
+            "Measure": rest and self._measurable,
         }
         for name, button in self.buttons.items():
             button.setEnabled(enabled[name])

@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 from superqt import QDoubleRangeSlider
 
 from napari_gaussfit._napari.panel.widgets import wheel_needs_focus
+from napari_gaussfit.measure.table import ERRORS, FLAGS, GOODNESS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.fitting.result import FitResult
 
-__all__ = ["GaussianTable", "TablePart"]
+__all__ = ["GaussianTable", "TablePart", "with_error"]
 
 COLUMNS = (
     "index",
@@ -45,7 +46,15 @@ COLUMNS = (
     "z",
     "y",
     "x",
+    GOODNESS,
 )
+"""Of the table; that of the flags is the last, and shown after the first."""
+
+TITLES = {"integrated_intensity": "integral", GOODNESS: "reduced χ²"}
+
+PLAIN_WIDTH, WIDTH, FLAGS_WIDTH = 78, 112, 100
+"""Pixels of a column, of one that has error bars, and of the flags'."""
+
 NOTHING = "No fit at rest: the table comes when one ends or pauses."
 _ROOT = QModelIndex()
 _slider_class: Any = QDoubleRangeSlider
@@ -57,7 +66,12 @@ class GaussianTable(QAbstractTableModel):
 
     def __init__(self) -> None:
         super().__init__()
+        self.unit = "pixel"
+        """Of lengths."""
+
         self._values = np.zeros((0, len(COLUMNS)))
+        self._errors = np.zeros((0, len(COLUMNS)))
+        self._flags: list[str] = []
         self._allowed = np.zeros(0, bool)
         self._order = np.zeros(0, int)
         self._sorted_by: tuple[int, bool] | None = None
@@ -66,9 +80,14 @@ class GaussianTable(QAbstractTableModel):
         """Show these rows, all of them, or none."""
         self.beginResetModel()
         if measurements is None:
-            self._values = np.zeros((0, len(COLUMNS)))
+            self._values = self._errors = np.zeros((0, len(COLUMNS)))
+            self._flags = []
         else:
-            self._values = measurements[list(COLUMNS)].to_numpy(float)
+            self._values = measurements.reindex(columns=COLUMNS).to_numpy(float)
+            errors = [f"sd_{name}" for name in COLUMNS]
+            self._errors = measurements.reindex(columns=errors).to_numpy(float)
+            flags = measurements.get(FLAGS)
+            self._flags = [""] * len(self._values) if flags is None else [*map(str, flags)]
         self._allowed = np.ones(len(self._values), bool)
         self._arrange()
         self.endResetModel()
@@ -79,6 +98,11 @@ class GaussianTable(QAbstractTableModel):
         self._allowed = allowed
         self._arrange()
         self.endResetModel()
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is an error bar, or a word on why there is none."""
+        return bool(np.isfinite(self._errors).any()) or any(self._flags)
 
     def column(self, name: str) -> np.ndarray:
         """Return a column's values [K], whatever is shown."""
@@ -98,22 +122,48 @@ class GaussianTable(QAbstractTableModel):
 
     def columnCount(self, parent: QModelIndex = _ROOT) -> int:
         """Return the number of columns."""
-        return 0 if parent.isValid() else len(COLUMNS)
+        return 0 if parent.isValid() else len(COLUMNS) + 1
 
     def data(self, index: QModelIndex, role: int = _DISPLAY) -> Any:
-        """Return a cell's text."""
+        """Return a cell's text, or what it says in words."""
+        column = index.column()
         if role == Qt.ItemDataRole.TextAlignmentRole:
-            return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        if role != _DISPLAY:
-            return None
-        value = self._values[self._order[index.row()], index.column()]
-        return f"{value:.0f}" if index.column() == 0 else f"{value:.4g}"
+            side = "AlignLeft" if column == len(COLUMNS) else "AlignRight"
+            return Qt.AlignmentFlag[side] | Qt.AlignmentFlag.AlignVCenter
+        row = self._order[index.row()]
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return self._in_words(row, column) if self.measured else None
+        return self._text(row, column) if role == _DISPLAY else None
+
+    def _text(self, row: int, column: int) -> str:
+        """Return what a cell shows: an error bar only where it can be trusted."""
+        if column == len(COLUMNS):
+            return self._flags[row]
+        value, error = self._values[row, column], self._errors[row, column]
+        if np.isnan(value):
+            return ""
+        known = np.isfinite(error) and not self._flags[row]
+        plain = f"{value:.0f}" if column == 0 else f"{value:.4g}"
+        return with_error(value, error) if known else plain
+
+    def _in_words(self, row: int, column: int) -> str | None:
+        """Say a number with its error bar and unit, and whether it is determined."""
+        name = (*COLUMNS, FLAGS)[column]
+        if f"sd_{name}" not in ERRORS:
+            return (self._flags[row] or None) if name == FLAGS else None
+        value, error = self._values[row, column], self._errors[row, column]
+        number = with_error(value, error) if np.isfinite(error) else f"{value:.4g}"
+        flags = self._flags[row]
+        unknown = "" if np.isfinite(error) and not flags else "; not determined"
+        why = f": {flags}" if flags and flags != "not determined" else ""
+        return f"{number} {_unit_of(name, self.unit)}{unknown}{why}"
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = _DISPLAY) -> Any:
         """Return a column's title."""
         if role != _DISPLAY or orientation != _HORIZONTAL:
             return None
-        return COLUMNS[section].replace("integrated_intensity", "integral").replace("_", " ")
+        name = (*COLUMNS, FLAGS)[section]
+        return TITLES.get(name, name.replace("_", " "))
 
     def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
         """Sort by a column."""
@@ -127,7 +177,8 @@ class GaussianTable(QAbstractTableModel):
             order = np.arange(len(self._values))
         else:
             column, down = self._sorted_by
-            order = np.argsort(self._values[:, column], kind="stable")
+            values = np.column_stack([self._values, np.unique(self._flags, return_inverse=True)[1]])
+            order = np.argsort(values[:, column], kind="stable")
             order = order[::-1] if down else order
         self._order = order[self._allowed[order]]
 
@@ -153,9 +204,10 @@ class TablePart(QWidget):
         rows.hide()
         rows.setDefaultSectionSize(22)
         columns.setSectionsClickable(True)
-        columns.setDefaultSectionSize(78)
+        columns.setDefaultSectionSize(PLAIN_WIDTH)
         self.view.setVerticalHeader(rows)
         self.view.setHorizontalHeader(columns)
+        columns.moveSection(len(COLUMNS), 1)
         self.view.setSortingEnabled(True)
         self.view.sortByColumn(COLUMNS.index("amplitude"), Qt.SortOrder.DescendingOrder)
         self._amplitude = _range_slider("Show only Gaussians of these amplitudes.")
@@ -164,7 +216,8 @@ class TablePart(QWidget):
         self._words.setWordWrap(True)
         self.undo = QPushButton("Undo edits")
         self.undo.setToolTip(
-            "Take back what was deleted, moved or added in the points since the fit stood still."
+            "Show the Gaussians as the fit left them: before they were measured, and without what "
+            "was deleted, moved or added in the points since."
         )
         self.undo.setEnabled(False)
         self.undo.clicked.connect(self.undo_asked)
@@ -192,12 +245,15 @@ class TablePart(QWidget):
         from napari_gaussfit.measure.table import measurements
 
         self._follow(points)
-        self._unit, self._stack = fit.stack.unit, fit.stack.name
+        self._unit = self.model.unit = fit.stack.unit
+        self._stack = fit.stack.name
         self._spacing = np.asarray(fit.stack.spacing)
         self.undo.setEnabled(edited)
         # The points of a fit at rest have them already.
         self._show(
-            measurements(fit.field, fit.stack.spacing) if points is None else points.features
+            measurements(fit.field, fit.stack.spacing, fit.measurement)
+            if points is None
+            else points.features
         )
 
     def show_nothing(self) -> None:
@@ -212,6 +268,7 @@ class TablePart(QWidget):
     def _show(self, table: pd.DataFrame) -> None:
         self._busy = True
         self.model.show_measurements(table)
+        self._size_columns()
         for slider, values in (
             (self._amplitude, self.model.column("amplitude")),
             (self._size, self._widths()),
@@ -223,11 +280,21 @@ class TablePart(QWidget):
         self._busy = False
         self._count()
 
+    def _size_columns(self) -> None:
+        """Make room for error bars where there are some, and hide what says nothing."""
+        measured = self.model.measured
+        for n, name in enumerate((*COLUMNS, FLAGS)):
+            wide = WIDTH if f"sd_{name}" in ERRORS else PLAIN_WIDTH
+            width = FLAGS_WIDTH if name == FLAGS else wide
+            self.view.setColumnWidth(n, width if measured else PLAIN_WIDTH)
+            self.view.setColumnHidden(n, name in (GOODNESS, FLAGS) and not measured)
+
     def _show_edited(self, _event: object = None) -> None:
         """Follow what the user does to the points: their rows are theirs."""
         if self._points is None:
             return
-        table = self._points.features.copy()
+        # What was measured is known no more where a Gaussian beside is gone, or another.
+        table = self._points.features.drop(columns=[*ERRORS, GOODNESS, FLAGS], errors="ignore")
         if len(table) == len(self._points.data):
             table[["z", "y", "x"]] = np.asarray(self._points.data)[:, -3:] * self._spacing
             self.undo.setEnabled(True)
@@ -304,6 +371,26 @@ class TablePart(QWidget):
         if rows:
             self.view.scrollTo(self.model.index(rows[0], 0))
         self._busy = False
+
+
+def with_error(value: float, error: float) -> str:
+    """Return a number with its standard deviation, as "0.214 ± 0.006".
+
+    Of the deviation one digit is kept, two where the first is 1, and of the number what goes with
+    them.
+    """
+    if not error > 0:
+        return f"{value:.4g} ± {error:.4g}"
+    size = int(np.floor(np.log10(error)))
+    digits = -size + (error < 2 * 10.0**size)
+    return " ± ".join(f"{round(one, digits):.{max(digits, 0)}f}" for one in (value, error))
+
+
+def _unit_of(column: str, unit: str) -> str:
+    """Return the unit of a column in words, where lengths are in `unit`."""
+    if column == "amplitude":
+        return "in raw intensity"
+    return f"in raw intensity × {unit}s³" if column == "integrated_intensity" else f"{unit}s"
 
 
 def _range_slider(tip: str) -> Any:

@@ -1,0 +1,174 @@
+"""What is known of Gaussians that were measured: `Measurement`. Knows no kernel, loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_gaussfit.measure.noise import Noise
+    from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.model.gaussians import Gaussians
+
+    Floats = NDArray[np.float64]
+    Counts = NDArray[np.int64]
+
+__all__ = ["Measurement", "summary"]
+
+LOWER = (0, 1, 1, 2, 2, 2), (0, 0, 1, 0, 1, 2)
+"""Rows and columns of a Cholesky factor, in the order of its parameters."""
+
+SHAPE = 3 + len(LOWER[0])
+"""Parameters of centre and covariance, before those of brightness."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Refined Gaussians and what is known of each.
+
+    Parameters
+    ----------
+    gaussians : tuple of Gaussians
+        Refined, one a channel, with equal means and covariances.
+    covariances : ndarray, shape [K, 9 + 2 C, 9 + 2 C]
+        Of z, y, x and the six Cholesky parameters (in `unit`), the amplitudes and the backgrounds
+        (raw intensity) of each Gaussian; NaN where they are not determined.
+    reduced_chi2 : ndarray, shape [K]
+        Of the window, 1 where the model holds but for the noise; NaN where the variance of
+        the noise is not known.
+    backgrounds : ndarray, shape [K, C]
+        Around each Gaussian, in raw intensity.
+    steps : ndarray of int, shape [K]
+        That were taken; below 0 where they did not converge.
+    flags : tuple of str
+        Of each Gaussian what keeps its numbers from being trusted, words between semicolons; empty
+        where nothing does.
+    noise : Noise or None
+        By which the likelihood weighs; None where it is what is left in each window.
+    notes : tuple of str
+        What was assumed.
+    """
+
+    gaussians: tuple[Gaussians, ...]
+    covariances: Floats
+    reduced_chi2: Floats
+    backgrounds: Floats
+    steps: Counts
+    flags: tuple[str, ...]
+    noise: Noise | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> tuple[GaussianField, ...]:
+        """The refined Gaussians of each channel as fields; loads torch when they are rendered."""
+        from napari_gaussfit.model.field import GaussianField
+
+        return tuple(GaussianField.from_numpy(gaussians) for gaussians in self.gaussians)
+
+    def __len__(self) -> int:
+        """Return the number of Gaussians."""
+        return len(self.flags)
+
+    def errors(self) -> dict[str, Floats]:
+        """Return the standard deviation of each number, by the names of a table's columns.
+
+        Returns
+        -------
+        dict of str to ndarray, shape [K]
+            sd_z, sd_y, sd_x, sd_sigma_1 .. 3, sd_fwhm_1 .. 3 (`unit`), sd_amplitude,
+            sd_background (raw intensity), sd_integrated_intensity (raw intensity times `unit`
+            cubed). Of several channels, those of the first; the others' end in their number.
+            Widths are along the principal axes, the widest first; errors are propagated linearly,
+            which holds where they are small beside the widths' differences.
+        """
+        first = self.gaussians[0]
+        channels = len(self.gaussians)
+        deviations = np.sqrt(np.diagonal(self.covariances, axis1=1, axis2=2))
+        found = {f"sd_{axis}": deviations[:, n] for n, axis in enumerate("zyx")}
+        sigmas = self._sigma_errors(first)
+        found |= {f"sd_sigma_{n + 1}": sigmas[:, n] for n in range(3)}
+        found |= {f"sd_fwhm_{n + 1}": FWHM_PER_SIGMA * sigmas[:, n] for n in range(3)}
+        for c, gaussians in enumerate(self.gaussians):
+            end = f"_{c}" if c else ""
+            found[f"sd_amplitude{end}"] = deviations[:, SHAPE + c]
+            found[f"sd_integrated_intensity{end}"] = self._integral_errors(gaussians, c)
+            found[f"sd_background{end}"] = deviations[:, SHAPE + channels + c]
+        return found
+
+    def _sigma_errors(self, gaussians: Gaussians) -> Floats:
+        """Return the errors [K, 3] of the widths: d sigma = e^T dL L^T e / sigma of each axis e."""
+        sigmas, axes = gaussians.principal()
+        factors = gaussians.factors
+        along = np.einsum("knj,kji->kni", axes, factors)  # e^T L of each axis
+        gradients = np.zeros((len(self), 3, SHAPE))
+        for n, (i, j) in enumerate(zip(*LOWER, strict=True)):
+            by_entry = axes[:, :, i] * along[:, :, j] / sigmas
+            gradients[:, :, 3 + n] = by_entry * (factors[:, i, j, None] if i == j else 1.0)
+        shapes = self.covariances[:, :SHAPE, :SHAPE]
+        errors: Floats = np.sqrt(np.einsum("kni,kij,knj->kn", gradients, shapes, gradients))
+        return errors
+
+    def along_axes(self) -> tuple[Floats, Floats]:
+        """Return widths along z, y and x, and their errors.
+
+        Returns
+        -------
+        ndarray, shape [K, 3]
+            Standard deviations, the roots of the covariances' diagonals, in `unit`.
+        ndarray, shape [K, 3]
+            Of these numbers.
+        """
+        factors = self.gaussians[0].factors
+        sigmas = np.linalg.norm(factors, axis=2)
+        gradients = np.zeros((len(self), 3, SHAPE))
+        for n, (i, j) in enumerate(zip(*LOWER, strict=True)):
+            by_entry = factors[:, i, j] / sigmas[:, i]
+            gradients[:, i, 3 + n] = by_entry * (factors[:, i, j] if i == j else 1.0)
+        shapes = self.covariances[:, :SHAPE, :SHAPE]
+        errors: Floats = np.sqrt(np.einsum("kni,kij,knj->kn", gradients, shapes, gradients))
+        return sigmas, errors
+
+    def _integral_errors(self, gaussians: Gaussians, channel: int) -> Floats:
+        """Return the errors [K] of A (2 pi)^(3/2) det L."""
+        size = self.covariances.shape[1]
+        gradients = np.zeros((len(self), size))
+        integrals = gaussians.integrated_intensities()
+        gradients[:, [3, 5, 8]] = integrals[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gradients[:, SHAPE + channel] = integrals / gaussians.amplitudes.astype(np.float64)
+        errors: Floats = np.sqrt(np.einsum("ki,kij,kj->k", gradients, self.covariances, gradients))
+        return errors
+
+
+def summary(found: Measurement | None) -> str:
+    """Say how well Gaussians are known.
+
+    Parameters
+    ----------
+    found : Measurement or None
+        Of any; None where they were not measured.
+
+    Returns
+    -------
+    str
+        How many, typical errors, and what was assumed.
+    """
+    if found is None:
+        return "not measured"
+    errors, unit = found.errors(), found.gaussians[0].unit
+    known = np.isfinite(errors["sd_z"]) & np.array([not flags for flags in found.flags], np.bool_)
+    said = f"{int(known.sum()):,} of {len(found):,} Gaussians determined"
+    if known.any():
+        z, y, x = (float(np.median(errors[f"sd_{axis}"][known])) for axis in "zyx")
+        widths = np.stack([errors[f"sd_fwhm_{n}"][known] for n in (1, 2, 3)])
+        said += (
+            f", in the median to {z:.2g}, {y:.2g}, {x:.2g} (z, y, x) and FWHM to "
+            f"{float(np.median(widths)):.2g} {unit}s"
+        )
+    return "; ".join((said, *found.notes))
