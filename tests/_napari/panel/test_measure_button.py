@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
 
+COMPILING = 240.0
+"""Seconds that the first measurement after an installation may take, on a busy machine."""
+
 
 @pytest.fixture
 def fitted(make_napari_viewer_proxy: Any, small_beads: Phantom, wait_until: Wait) -> Any:
@@ -76,7 +79,7 @@ def test_measure_says_how_well_each_number_is_known_wherever_it_stands(
     press(fitted, "Measure")
     assert state(fitted).startswith("Measuring: ")
     assert enabled(fitted) == {"Stop"}
-    wait_until(lambda: not fitted.measuring.active)
+    wait_until(lambda: not fitted.measuring.active, COMPILING)
     assert state(fitted).startswith("Measured: ")
     assert "of 6 Gaussians determined, in the median to " in state(fitted)
     assert enabled(fitted) == {"Fit", "Refine", "Measure"}
@@ -121,7 +124,7 @@ def test_what_is_not_determined_says_why_and_shows_no_error_bar(
     moved[0] = 0.0
     centres.data = moved
     press(fitted, "Measure")
-    wait_until(lambda: not fitted.measuring.active)
+    wait_until(lambda: not fitted.measuring.active, COMPILING)
     features = fitted.live.centres.features
     flags = features["flags"][0]
     assert "at the border" in flags, features["flags"].tolist()
@@ -136,7 +139,7 @@ def test_what_was_measured_is_known_no_more_once_points_are_edited(
     fitted: Any, wait_until: Wait, tmp_path: Path
 ) -> None:
     press(fitted, "Measure")
-    wait_until(lambda: not fitted.measuring.active)
+    wait_until(lambda: not fitted.measuring.active, COMPILING)
     assert fitted.table.model.measured
     fitted.live.centres.selected_data = {0}
     fitted.live.centres.remove_selected()
@@ -146,7 +149,7 @@ def test_what_was_measured_is_known_no_more_once_points_are_edited(
     assert len(saved) == 5
     assert saved["sd_z"].isna().all()
     press(fitted, "Measure")
-    wait_until(lambda: not fitted.measuring.active)
+    wait_until(lambda: not fitted.measuring.active, COMPILING)
     assert "of 5 Gaussians determined" in state(fitted)
 
 
@@ -161,7 +164,7 @@ def test_stop_gives_up_measuring_and_a_new_fit_says_how_it_went_itself(
     QTest.qWait(200)
     assert fitted.fit is shown
     press(fitted, "Measure")
-    wait_until(lambda: state(fitted).startswith("Measured: "))
+    wait_until(lambda: state(fitted).startswith("Measured: "), COMPILING)
     press(fitted, "Fit")
     wait_until(lambda: fitted.worker.phase is Phase.FINISHED, 120)
     assert state(fitted).startswith("Finished")
@@ -189,7 +192,7 @@ def test_why_nothing_was_measured_is_said_in_the_line_of_the_state(
     wait_until(lambda: bool(set(psutil.Process().children()) - before))
     for child in set(psutil.Process().children()) - before:
         child.kill()
-    wait_until(lambda: not fitted.measuring.active)
+    wait_until(lambda: not fitted.measuring.active, COMPILING)
     assert state(fitted).startswith("Not measured: the process that renders was killed")
     assert enabled(fitted) == {"Fit", "Refine", "Measure"}
 
