@@ -33,6 +33,7 @@ SECTIONS = {
     "spots": "spots found without a count: against the truth, an oracle and blob_log",
     "neurites": "traces against those of others, and against phantoms' own branches",
     "cells": "nuclei against labels, beside Otsu's threshold and a watershed",
+    "evidence": "the fit's own count of Gaussians against the best fixed one, by known truths",
     "quality": "time to a held-out PSNR: the fit against the plain way",
     "fits": "fits of the real stacks: quality, time, memory",
 }

@@ -40,7 +40,7 @@ HIT = 0.5
 def by_fit(stack: Stack, options: Options) -> tuple[Labels, int]:
     """As `napari-gaussfit cells` does by default; labels, and how many Gaussians."""
     count = options.pick(gaussians_for(stack), 60)
-    settings = FitSettings(gaussians=count, iterations=options.pick(None, 20))
+    settings = FitSettings(exactly=True, gaussians=count, iterations=options.pick(None, 20))
     field = fit(stack, settings).field
     labels, _ = paint(field, group(field.numpy()), stack.shape, stack.spacing)
     return labels, len(field)

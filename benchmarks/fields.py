@@ -60,7 +60,7 @@ def trainer_after(stack: Stack, gaussians: int, steps: int) -> Trainer:
     from napari_gaussfit import FitSettings
     from napari_gaussfit.fitting.trainer import Trainer
 
-    settings = FitSettings(gaussians=gaussians)
+    settings = FitSettings(exactly=True, gaussians=gaussians)
     trainer = Trainer([stack], settings)
     for n in range(steps):
         trainer.step(n / settings.steps)

@@ -65,10 +65,12 @@ def fit_once(task: Task, objective: Objective, options: Options) -> Outcome:
 
     stack = open_stack(task, small=options.small)
     count = options.pick(task.gaussians, 30)
-    fit(stack, FitSettings(gaussians=count, objective=objective, iterations=5))
+    fit(stack, FitSettings(exactly=True, gaussians=count, objective=objective, iterations=5))
     steps = options.pick(None, 5)
     began = time.perf_counter()
-    result = fit(stack, FitSettings(gaussians=count, objective=objective, iterations=steps))
+    result = fit(
+        stack, FitSettings(exactly=True, gaussians=count, objective=objective, iterations=steps)
+    )
     seconds = time.perf_counter() - began
     report = result.report
     return Outcome(

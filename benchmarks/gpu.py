@@ -315,6 +315,7 @@ def time_fit(device: torch.device, *, small: bool) -> list[Row]:
     ends, rows = [], []
     for name in dict.fromkeys([device.type, "cpu"]):
         settings = FitSettings(
+            exactly=True,
             gaussians=10 if small else DENDRITE.gaussians,
             iterations=10 if small else None,
             device=name,

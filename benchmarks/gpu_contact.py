@@ -56,7 +56,7 @@ def device() -> torch.device:
 def settings(**given: Any) -> FitSettings:
     """Of the dendrite's fit on the device."""
     gaussians = 20 if SIMULATED else DENDRITE.gaussians
-    return FitSettings(gaussians=gaussians, device=device().type, **given)
+    return FitSettings(exactly=True, gaussians=gaussians, device=device().type, **given)
 
 
 def info() -> dict[str, object]:

@@ -44,7 +44,7 @@ def measured_and_predicted(shape: Shape, gaussians: int, steps: int) -> tuple[fl
     from napari_gaussfit.fitting.memory import predict_memory
 
     stack = synthetic(shape)
-    settings = FitSettings(gaussians=gaussians, iterations=steps)
+    settings = FitSettings(exactly=True, gaussians=gaussians, iterations=steps)
     predicted = predict_memory(stack.voxels.size, stack.nbytes, settings) / 1e6
     fit(stack, settings)
     return peak_mb(), predicted

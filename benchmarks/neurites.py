@@ -79,7 +79,7 @@ def _real() -> tuple[list[tuple[Cell, ...]], list[str]]:
             continue
         stack = open_stack(task)
         began = time.perf_counter()
-        field = fit(stack, FitSettings(gaussians=task.gaussians or None)).field
+        field = fit(stack, FitSettings(exactly=True, gaussians=task.gaussians or None)).field
         fitted = time.perf_counter() - began
         began = time.perf_counter()
         found = trace(field.numpy(), stack.box)

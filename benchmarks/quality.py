@@ -130,7 +130,7 @@ def measure(options: Options) -> list[Table]:
     """Run both ways on the dendrite, one after the other."""
     stack = open_stack(DENDRITE, small=options.small)
     count = options.pick(DENDRITE.gaussians, 30)
-    reference = FitSettings(gaussians=count)
+    reference = FitSettings(exactly=True, gaussians=count)
     views = Views(stack, reference.views, reference.held_out)
     judge = Judge(stack, views)
     _compile(stack, count)
@@ -138,7 +138,7 @@ def measure(options: Options) -> list[Table]:
     qualities: list[Quality] = ["preview", "balanced"]
     for quality in qualities:
         steps = options.pick(ITERATIONS[quality], 4)
-        settings = FitSettings(gaussians=count, iterations=steps)
+        settings = FitSettings(exactly=True, gaussians=count, iterations=steps)
         ways[f"fit, {steps} steps ({quality})"] = run_fit(stack, settings, judge)
     plain = PlainSettings(gaussians=count)
     own, exact = run_plain(stack, views, judge, plain, options.plain_seconds)
@@ -164,7 +164,7 @@ def measure(options: Options) -> list[Table]:
 
 def _compile(stack: Stack, count: int) -> None:
     """Take a few steps, so that compiling is no part of the time."""
-    for _ in Fit(stack, FitSettings(gaussians=count, iterations=5)):
+    for _ in Fit(stack, FitSettings(exactly=True, gaussians=count, iterations=5)):
         pass
 
 

@@ -84,7 +84,7 @@ def settings(gaussians: int) -> FitSettings:
     """A fit that goes on for as long as it is watched."""
     from napari_gaussfit import FitSettings
 
-    return FitSettings(gaussians=gaussians, quality=LONGEST)
+    return FitSettings(exactly=True, gaussians=gaussians, quality=LONGEST)
 
 
 def speed(seconds: list[float]) -> float:

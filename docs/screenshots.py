@@ -32,7 +32,6 @@ def main() -> None:
     """Open napari, fit, and save pictures on the way."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=HERE / "images")
-    parser.add_argument("--gaussians", type=int, default=2000)
     options = parser.parse_args()
     os.environ.setdefault("XDG_CONFIG_HOME", tempfile.mkdtemp(prefix="gaussfit-screenshots-"))
     options.output.mkdir(parents=True, exist_ok=True)
@@ -44,7 +43,7 @@ def main() -> None:
     _open_stack(viewer)
     _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
     shots = Shots(viewer, panel, options.output)
-    shots.take_all(options.gaussians)
+    shots.take_all()
     viewer.close()
 
 
@@ -54,16 +53,16 @@ class Shots:
     def __init__(self, viewer: Any, panel: GaussianFitPanel, folder: Path) -> None:
         self.viewer, self.panel, self.folder = viewer, panel, folder
 
-    def take_all(self, gaussians: int) -> None:
+    def take_all(self) -> None:
         """Fit, and take a picture of each thing worth seeing."""
         from qtpy.QtWidgets import QLabel
 
         from napari_gaussfit.settings import FitSettings
 
         panel = self.panel
-        wait_for(lambda: "Suggested" in panel.findChild(QLabel, "gaussfit_facts").text())
+        wait_for(lambda: "Takes about" in panel.findChild(QLabel, "gaussfit_facts").text())
         self.take("setup", SETUP)
-        panel.model.settings = FitSettings(gaussians=gaussians, quality="fine")
+        panel.model.settings = FitSettings(quality="fine")
         panel.start_fit()
         wait_for(lambda: self.step() >= 80)
         self.take("running-2d", PROGRESS)

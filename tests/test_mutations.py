@@ -217,7 +217,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     tifffile.imwrite(folder / "stack.tif", voxels, imagej=True, metadata={"axes": "ZYX"})
     stack = Stack.open(folder / "stack.ome.tif")
-    fit = Fit(stack, FitSettings(gaussians=3, iterations=12, views=4, held_out=1))
+    fit = Fit(stack, FitSettings(exactly=True, gaussians=3, iterations=12, views=4, held_out=1))
     for _ in fit:
         pass
     FitFolder(folder, (stack,)).save(fit.checkpoint())

@@ -50,7 +50,7 @@ def balanced_report(stack_path: Callable[[str], Path]) -> Callable[[str, int], R
     @cache
     def report(name: str, gaussians: int) -> Report:
         stack = Stack.open(stack_path(name))
-        return fit(stack, FitSettings(gaussians=gaussians, quality="balanced")).report
+        return fit(stack, FitSettings(exactly=True, gaussians=gaussians, quality="balanced")).report
 
     return report
 
@@ -90,5 +90,5 @@ def test_projections_alone_bring_the_field_of_a_dendrite(
     stack_path: Callable[[str], Path],
 ) -> None:
     stack = Stack.open(stack_path(DENDRITE))
-    report = fit(stack, FitSettings(gaussians=2000, objective="mip")).report
+    report = fit(stack, FitSettings(exactly=True, gaussians=2000, objective="mip")).report
     assert_reaches(report, heldout_mip_psnr=52.5, voxel_psnr=50.0)

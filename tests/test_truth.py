@@ -49,7 +49,7 @@ def test_integrated_intensity_is_unbiased(peak: float) -> None:
     errors = []
     for seed in range(DRAWS):
         phantom = spots(peak=peak, seed=seed)
-        field = fitted(phantom, gaussians=48)
+        field = fitted(phantom, exactly=True, gaussians=48)
         assert found_spots(field, phantom) == 48
         errors.append(intensity_errors(field, phantom.truth).mean())
     assert abs(np.mean(errors)) < 0.03, f"{np.mean(errors):+.1%} too much, by draws {errors}"
@@ -57,7 +57,7 @@ def test_integrated_intensity_is_unbiased(peak: float) -> None:
 
 def test_projections_alone_are_too_bright_as_the_report_says() -> None:
     phantom = spots(peak=100)
-    found = fit(phantom.stack, FitSettings(gaussians=48, objective="mip"))
+    found = fit(phantom.stack, FitSettings(exactly=True, gaussians=48, objective="mip"))
     assert any("by a fifth at 100 photons" in note for note in found.report.notes)
     assert intensity_errors(found.field, phantom.truth).mean() == pytest.approx(0.2, abs=0.03)
 
@@ -66,7 +66,7 @@ def test_projections_alone_are_too_bright_as_the_report_says() -> None:
 def test_poisson_finds_every_spot_and_the_background(peak: float) -> None:
     for seed in range(POISSON_DRAWS):
         phantom = spots(peak=peak, seed=seed)
-        field = fitted(phantom, gaussians=48, loss="poisson")
+        field = fitted(phantom, exactly=True, gaussians=48, loss="poisson")
         assert found_spots(field, phantom) == 48, f"draw {seed}"
         assert field.background == pytest.approx(10.0, rel=0.01), f"draw {seed}"
         bias = intensity_errors(field, phantom.truth).mean()
@@ -88,7 +88,7 @@ def test_points_find_every_spot_in_a_preview(beside: int) -> None:
 def dendrite(stack_path: Callable[[str], Path]) -> tuple[GaussianField, Stack]:
     """The dendrite as a field of 3,000 Gaussians without background, brightest voxel 1."""
     stack = Stack.open(stack_path("neurites/dendrite_spines_spotspine.tif"))
-    field = replace(fit(stack, FitSettings(gaussians=3000)).field, background=0.0)
+    field = replace(fit(stack, FitSettings(exactly=True, gaussians=3000)).field, background=0.0)
     brightest = field.voxelise(stack.shape, stack.spacing).max()
     return replace(field, amplitudes=field.amplitudes / brightest), stack
 
@@ -107,7 +107,7 @@ def test_a_dendrite_behind_its_noise(
     field, stack = dendrite
     truth = replace(field, amplitudes=field.amplitudes * peak, background=5.0)
     phantom = photon_counts(truth, stack.shape, stack.spacing)
-    found = fitted(phantom, gaussians=1500)
+    found = fitted(phantom, exactly=True, gaussians=1500)
     views, volume = against_truth(found, phantom)
     assert views >= held_out - ROUNDING, f"{views:.2f} dB of unseen views"
     assert volume >= voxels - ROUNDING, f"{volume:.2f} dB of voxels"

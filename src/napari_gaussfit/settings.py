@@ -24,6 +24,9 @@ TRAINING_VIEWS = 48
 """Views of the orbit that are trained on at most: nearly all of 60 that are not held out. Twice as
 many as 24, they bring the dendrite's held-out views 0.4 dB, and cost memory."""
 
+MOST_UNASKED = 20_000
+"""Gaussians at most where no number is asked for: with more, a fit takes minutes."""
+
 MOST_GAUSSIANS, MOST_VIEWS = 100_000_000, 10_000
 MOST_ITERATIONS, MOST_SECONDS, MOST_SEED = 1_000_000_000, 1e9, 2**63 - 1
 """Beyond what anyone means: settings may come from a file."""
@@ -121,7 +124,11 @@ class FitSettings:
     Parameters
     ----------
     gaussians : int or None
-        The most Gaussians the field may have; None lets the stack suggest it.
+        The most Gaussians the field may have; None for 20,000. A fit has as many of them as the
+        stack's noise carries.
+    exactly : bool
+        Whether it has just as many, whatever they describe; without a number, as many as the size
+        of the stack's signal suggests.
     quality : {"preview", "balanced", "fine"}
         How long to go on: 150, 700 or 2,500 steps.
     objective : {"mip+voxels", "mip", "voxels"}
@@ -169,11 +176,19 @@ class FitSettings:
         default=None,
         metadata=_about(
             int,
-            "Gaussians",
-            "the most Gaussians that the fit may use",
+            "Gaussians, at most",
+            "the most Gaussians that the fit may use; it takes as many as the noise carries",
             least=1,
             most=MOST_GAUSSIANS,
-            without="as many as the stack suggests",
+            without=f"{MOST_UNASKED:,}",
+        ),
+    )
+    exactly: bool = field(
+        default=False,
+        metadata=_about(
+            bool,
+            "Exactly as many",
+            "just as many Gaussians, whatever they describe",
         ),
     )
     quality: Quality = field(

@@ -628,7 +628,14 @@ def trained(
     """A trainer after some steps, whose tensors are the CPU's and whose backend is as told."""
     with cpu_backend(monkeypatch), monkeypatch.context() as patch:
         patch.setattr(_kernels, "backend_name", lambda _: backend)
-        few = {"gaussians": 4, "iterations": 20, "views": 4, "held_out": 1, "device": "cpu"}
+        few = {
+            "gaussians": 4,
+            "exactly": True,
+            "iterations": 20,
+            "views": 4,
+            "held_out": 1,
+            "device": "cpu",
+        }
         stack = beads(count=3, shape=SHAPE).stack
         dz, dy, dx = (scale * step for step in stack.spacing)
         stack = replace(stack, spacing=(dz, dy, dx))
@@ -703,7 +710,7 @@ def test_relocation_moves_whom_the_cpu_moves_to_the_same_places(
     monkeypatch.setattr(training, "RELOCATED_FRACTION", 0.5)
     for module in (relocation, cuda_relocation):
         monkeypatch.setattr(module, "NEIGHBOURS", 5)
-    settings, kept = {"gaussians": 14, "objective": "voxels"}, 4
+    settings, kept = {"gaussians": 14, "exactly": True, "objective": "voxels"}, 4
     own, found = (trained(monkeypatch, name, 0, **settings) for name in ("numba", "numba-cuda"))
     state = {name: tensor.clone() for name, tensor in own.state().items()}
     source = torch.Generator().manual_seed(3)

@@ -69,7 +69,7 @@ def beads() -> np.ndarray:
 def fit(viewer: Any) -> Any:
     viewer.add_image(beads(), name="beads", scale=(0.3, 0.1, 0.1), units=("um",) * 3)
     _, panel = viewer.window.add_plugin_dock_widget(PLUGIN, "Gaussian fit")
-    panel.model.settings = FitSettings(gaussians=4, quality="preview")
+    panel.model.settings = FitSettings(exactly=True, gaussians=4, quality="preview")
     wait_until(lambda: "Runs on" in panel.model._facts.text())
     say("opened")
     press(panel, "Fit")
@@ -109,7 +109,7 @@ def save_and_open(viewer: Any, panel: Any, folder: Path) -> None:
 
 def refine_and_fail(panel: Any) -> None:
     """Go on from the Gaussians shown; then try what needs torch here."""
-    panel.model.settings = FitSettings(gaussians=4, iterations=5)
+    panel.model.settings = FitSettings(exactly=True, gaussians=4, iterations=5)
     press(panel, "Refine")
     wait_until(lambda: panel.worker.phase is Phase.FINISHED)
     say("refined")

@@ -11,4 +11,7 @@ def _kernels_are_compiled() -> None:
     from napari_gaussfit import FitSettings, fit
     from napari_gaussfit.synthetic.phantoms import beads
 
-    fit(beads(count=3, shape=(8, 20, 20)).stack, FitSettings(gaussians=3, iterations=20))
+    fit(
+        beads(count=3, shape=(8, 20, 20)).stack,
+        FitSettings(exactly=True, gaussians=3, iterations=20),
+    )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SETTINGS = FitSettings(gaussians=60, iterations=60, views=8, held_out=2)
+SETTINGS = FitSettings(exactly=True, gaussians=60, iterations=60, views=8, held_out=2)
 
 SYMMETRIC = ("zz", "zy", "zx", "yy", "yx", "xx")
 
@@ -40,7 +40,8 @@ REPORT_KEYS = {
     "noise_psnr",
     "consistency_psnr", "compression", "seconds", "iterations", "device", "backend",
     "peak_memory_mb", "seed", "version", "notes",
-    "converged", "convergence", "noise", "measured", "gain", "offset", "read_noise", "saturation",
+    "converged", "convergence", "count_reason", "noise", "measured", "gain", "offset",
+    "read_noise", "saturation",
 }  # fmt: skip
 
 COLUMNS = [

@@ -107,7 +107,17 @@ def test_a_stack_is_fitted_first_and_its_fit_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "stack.ome.tif"
     write_ome_tiff(path, stack.voxels, spacing=stack.spacing, unit=stack.unit, name="stack")
     out = tmp_path / "out"
-    few = ["--gaussians", "40", "--iterations", "20", "--views", "6", "--held-out", "2"]
+    few = [
+        "--gaussians",
+        "40",
+        "--exactly",
+        "--iterations",
+        "20",
+        "--views",
+        "6",
+        "--held-out",
+        "2",
+    ]
     assert main(["trace", str(path), "-o", str(out), *few]) == 0
     assert {"fit.safetensors", "gaussians.csv", "trace.swc"} <= {p.name for p in out.iterdir()}
     # The fit that is kept can be traced again.

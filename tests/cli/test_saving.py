@@ -69,7 +69,7 @@ class Disk:
 
 
 def command(stack: Path, out: Path, *options: str) -> list[str]:
-    return ["fit", str(stack), "-o", str(out), "--gaussians", "10", *options]
+    return ["fit", str(stack), "-o", str(out), "--gaussians", "10", "--exactly", *options]
 
 
 def names(folder: Path) -> list[str]:
@@ -206,7 +206,7 @@ def test_a_copy_stays_where_the_room_is_taken_in_between(
     tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phantom = beads(count=5, shape=(16, 40, 36)).stack
-    fit = Fit(phantom, FitSettings(gaussians=10, iterations=5))
+    fit = Fit(phantom, FitSettings(exactly=True, gaussians=10, iterations=5))
     for _ in fit:
         pass
     folder = FitFolder(tmp_path / "out", (phantom,))
@@ -242,7 +242,9 @@ def test_a_disk_that_is_really_full(stack: Path, tmp_path: Path) -> None:
     disk.mkdir()
     fit = shlex.join([sys.executable, "-m", "napari_gaussfit.cli", "fit", str(stack)])
     line = _mounted(
-        "40k", disk, f"{fit} -o {disk} --gaussians 300 --iterations 30; echo $?; ls {disk}"
+        "40k",
+        disk,
+        f"{fit} -o {disk} --gaussians 300 --exactly --iterations 30; echo $?; ls {disk}",
     )
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     done = subprocess.run(

@@ -26,7 +26,9 @@ BACKGROUNDS = (100.0, 40.0, 7.0)
 
 
 def settings(**changes: Any) -> FitSettings:
-    return FitSettings(**({"gaussians": COUNT, "views": 8, "held_out": 2} | changes))
+    return FitSettings(
+        **({"gaussians": COUNT, "exactly": True, "views": 8, "held_out": 2} | changes)
+    )
 
 
 @pytest.fixture(scope="module")

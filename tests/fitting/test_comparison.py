@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
 
-SETTINGS = FitSettings(gaussians=20, iterations=60, views=8, held_out=2)
+SETTINGS = FitSettings(exactly=True, gaussians=20, iterations=60, views=8, held_out=2)
 REFINING = dataclasses.replace(SETTINGS, refine=True)
 
 

@@ -29,7 +29,7 @@ def far_start(phantom: Phantom) -> Fit:
     wide = truth.from_covariances(
         truth.means, 25 * truth.covariances, truth.amplitudes, background=truth.background
     )
-    return Fit(phantom.stack, FitSettings(gaussians=4, quality="preview"), start=wide)
+    return Fit(phantom.stack, FitSettings(exactly=True, gaussians=4, quality="preview"), start=wide)
 
 
 def run(running: Fit) -> Fit:
@@ -51,19 +51,21 @@ def test_four_beads_that_a_preview_leaves_too_wide_have_not_converged(four_beads
 def test_four_beads_that_are_found_have_converged(
     four_beads: Phantom, quality: str, objective: str
 ) -> None:
-    asked = FitSettings.from_dict({"gaussians": 4, "quality": quality, "objective": objective})
+    asked = FitSettings.from_dict(
+        {"gaussians": 4, "exactly": True, "quality": quality, "objective": objective}
+    )
     result = fit(four_beads.stack, asked)
     assert result.report.converged, result.report.convergence
 
 
 def test_fifty_gaussians_found_to_the_noise_have_converged() -> None:
     phantom = separated(photons=100, shape=(40, 96, 96), count=25)
-    result = fit(phantom.stack, FitSettings(gaussians=25))
+    result = fit(phantom.stack, FitSettings(exactly=True, gaussians=25))
     assert result.report.converged, result.report.convergence
 
 
 def test_a_fit_that_was_cut_short_has_not_converged(four_beads: Phantom) -> None:
-    running = Fit(four_beads.stack, FitSettings(gaussians=4, iterations=10_000))
+    running = Fit(four_beads.stack, FitSettings(exactly=True, gaussians=4, iterations=10_000))
     for snapshot in running:
         if snapshot.iteration >= 5:
             running.cancel()
@@ -73,7 +75,7 @@ def test_a_fit_that_was_cut_short_has_not_converged(four_beads: Phantom) -> None
 
 
 def test_a_fit_that_is_cancelled_while_it_is_looked_at_does_not_wait(four_beads: Phantom) -> None:
-    running = run(Fit(four_beads.stack, FitSettings(gaussians=4, iterations=20)))
+    running = run(Fit(four_beads.stack, FitSettings(exactly=True, gaussians=4, iterations=20)))
     running.cancel()
     report = running.result().report
     assert not report.converged
@@ -83,7 +85,9 @@ def test_a_fit_that_is_cancelled_while_it_is_looked_at_does_not_wait(four_beads:
 @pytest.mark.parametrize("channels", [1, 2])
 def test_the_steps_that_tell_leave_a_fit_as_it_was(four_beads: Phantom, channels: int) -> None:
     stacks = [four_beads.stack] * channels
-    running = run(Fit(stacks, FitSettings(gaussians=4, iterations=20, views=8, held_out=2)))
+    running = run(
+        Fit(stacks, FitSettings(exactly=True, gaussians=4, iterations=20, views=8, held_out=2))
+    )
     before = running.checkpoint()
     running.result()
     after = running.checkpoint()

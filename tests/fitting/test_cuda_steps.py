@@ -65,7 +65,7 @@ def steps_of(log: Log, monkeypatch: pytest.MonkeyPatch, *, graphs: bool) -> Cuda
     stack = Stack.from_array(np.arange(5 * 6 * 7, dtype=np.float32).reshape(5, 6, 7))
     with monkeypatch.context() as patch:
         patch.setattr(_kernels, "backend_name", lambda _: "numba-cuda")
-        settings = FitSettings(gaussians=3, views=2, held_out=1, device="cpu")
+        settings = FitSettings(exactly=True, gaussians=3, views=2, held_out=1, device="cpu")
         start = GaussianField(torch.zeros(3, 3), torch.zeros(3, 6), torch.ones(3))
         steps = Trainer([stack], settings, start=[start]).steps
     assert isinstance(steps, CudaSteps)
@@ -126,3 +126,33 @@ def test_what_a_step_looks_at_is_written_where_its_graph_reads(
         assert steps._chosen["bricks"].tolist() == bricks
     assert places[0] == places[1], "a graph would read the old place"
     assert steps._rates.tolist() == [0.25] * 10
+
+
+def test_steps_of_another_number_of_gaussians_are_captured_anew(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = steps_of(log, monkeypatch, graphs=True)
+    for _ in range(3):
+        steps.take(Drawn([0], [1], True), 0.1)
+    assert log.events[-1] == "replay"
+    graphs = steps.graphs
+    # A spot in a corner that the three Gaussians in another one do not reach.
+    voxels = steps._objective.channels[0].voxels
+    voxels[3:, 3:5, 4:6] += 5.0
+    steps.recount(0, 0, room=50)
+    assert steps.graphs is not graphs
+    assert not torch.equal(steps.state.means, torch.zeros(3, 3))
+    assert all(len(g[0]) == len(steps.state.means) for g in steps._gradients)
+    monkeypatch.setattr(steps.graphs, "_captures", True)
+    steps.take(Drawn([0], [1], True), 0.1)
+    assert log.events[-1] == "run with search"
+
+
+def test_steps_stay_captured_where_no_gaussian_comes_or_goes(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = steps_of(log, monkeypatch, graphs=True)
+    graphs, means = steps.graphs, steps.state.means
+    steps.recount(0, 3, room=0)
+    assert steps.graphs is graphs
+    assert steps.state.means is means

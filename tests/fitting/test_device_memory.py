@@ -92,7 +92,7 @@ def test_a_relocation_without_room_looks_at_fewer_planes() -> None:
 def test_a_fit_without_room_stays_on_the_cpu_where_that_was_left_to_it(
     monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
-    settings = FitSettings(gaussians=4, views=2, held_out=1, device=device)
+    settings = FitSettings(exactly=True, gaussians=4, views=2, held_out=1, device=device)
     with monkeypatch.context() as patch:
         patch.setattr(_kernels, "device_named", lambda _: CPU)
         patch.setattr(_kernels, "fallback", lambda _: None)
@@ -116,7 +116,7 @@ def test_a_fit_that_is_too_large_is_refused_before_it_moves(
 ) -> None:
     monkeypatch.setattr(_kernels, "device_named", lambda _: torch.device("cuda", 0))
     monkeypatch.setattr(_kernels, "backend_name", lambda _: "numba-cuda")
-    settings = FitSettings(gaussians=4, views=2, held_out=1, device="cuda")
+    settings = FitSettings(exactly=True, gaussians=4, views=2, held_out=1, device="cuda")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 8 * GB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 2 * GB)
     with pytest.raises(OutOfMemoryError, match=r"about 0.* GB are needed on Thing 1, where 0 of 8"):
@@ -137,7 +137,7 @@ def test_what_a_fit_takes_of_a_gpu_is_said_beside_that_of_the_computer(
 
 
 def test_what_a_fit_takes_of_a_gpu_grows_with_stack_and_gaussians() -> None:
-    few, many = FitSettings(gaussians=10), FitSettings(gaussians=10**6)
+    few, many = FitSettings(exactly=True, gaussians=10), FitSettings(exactly=True, gaussians=10**6)
     small, large = (predict_device_memory(voxels, few) for voxels in (10**6, 10**9))
     assert small < GB
     assert 8 * GB < large < 11 * GB

@@ -32,7 +32,12 @@ LATENCY_S = 2.0
 
 
 def settings(**changes: Any) -> FitSettings:
-    return FitSettings(**({"gaussians": 20, "iterations": 30, "views": 8, "held_out": 2} | changes))
+    return FitSettings(
+        **(
+            {"gaussians": 20, "exactly": True, "iterations": 30, "views": 8, "held_out": 2}
+            | changes
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +273,7 @@ def test_a_refinement_is_at_no_step_worse_than_the_fit_that_it_goes_on_from(
 ) -> None:
     monkeypatch.setattr("napari_gaussfit.fitting.fit.SNAPSHOT_SECONDS", 0.0)
     stack = neurite(photons=None, shape=(16, 48, 48), spacing=(0.5, 0.2, 0.2)).stack
-    asked = settings(gaussians=150, iterations=150)
+    asked = settings(exactly=True, gaussians=150, iterations=150)
     done = fit(stack, asked).field
     was = voxel_psnr(done, stack)
 
@@ -284,7 +289,7 @@ def test_a_refinement_is_at_no_step_worse_than_the_fit_that_it_goes_on_from(
 
 def test_a_refinement_relocates_nothing() -> None:
     stack = neurite(photons=None, shape=(16, 48, 48), spacing=(0.5, 0.2, 0.2)).stack
-    seeds = fit(stack, settings(gaussians=150, iterations=1)).field
+    seeds = fit(stack, settings(exactly=True, gaussians=150, iterations=1)).field
     asked = settings(gaussians=150, iterations=60, refine=True)
     moved = fit(stack, asked, start=seeds).field.means - seeds.means
     # No step is longer than 0.008 of a Gaussian's widths; a relocated one crosses the stack.

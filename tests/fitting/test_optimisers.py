@@ -29,7 +29,9 @@ def test_a_fit_by_an_optimiser_of_ones_own_goes_down(
     monkeypatch: pytest.MonkeyPatch, channels: int
 ) -> None:
     stack = beads(count=5, shape=(16, 40, 40), photons=None).stack
-    settings = FitSettings(gaussians=20, views=8, held_out=2, objective="voxels", device="cpu")
+    settings = FitSettings(
+        exactly=True, gaussians=20, views=8, held_out=2, objective="voxels", device="cpu"
+    )
     monkeypatch.setitem(OPTIMISERS, "descent", descend)
     trainer = Trainer([stack] * channels, settings, optimiser="descent")
     losses = [trainer.step(0.0).loss for _ in range(20)]

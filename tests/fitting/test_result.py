@@ -44,7 +44,9 @@ def test_a_stack_says_where_it_is_without_its_voxels() -> None:
 
 
 def test_a_fit_records_its_stack_its_settings_and_a_report_of_each_channel() -> None:
-    settings = FitSettings(gaussians=3, iterations=10, views=4, held_out=1, device="cpu")
+    settings = FitSettings(
+        exactly=True, gaussians=3, iterations=10, views=4, held_out=1, device="cpu"
+    )
     alone, together = fit(STACK, settings), fit([STACK, STACK], settings)
     assert alone.stack == STACK.facts
     assert together.stack.place == {"time": 7}, "of several channels it is of none of them"

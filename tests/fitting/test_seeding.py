@@ -15,6 +15,7 @@ from napari_gaussfit.fitting.seeding import (
     seed_count,
     seed_field,
 )
+from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.statistics import (
     peak_widths,
@@ -116,13 +117,13 @@ def test_a_point_begins_as_wide_as_its_spot() -> None:
 
 def test_as_many_gaussians_begin_as_there_are_points(phantom: Phantom) -> None:
     points, voxels = np.zeros((8, 3)), phantom.stack.voxels
-    assert seed_count(None, points, voxels) == 8
-    assert seed_count(20, points, voxels) == 20
-    assert seed_count(None, None, voxels) == suggested_count(voxels)
+    assert seed_count(FitSettings(), points, voxels) == 8
+    assert seed_count(FitSettings(gaussians=20, exactly=True), points, voxels) == 20
+    assert seed_count(FitSettings(exactly=True), None, voxels) == suggested_count(voxels)
     with pytest.raises(SettingsError, match="gaussians=5: expected at least as many as the 8 poin"):
-        seed_count(5, points, voxels)
+        seed_count(FitSettings(gaussians=5), points, voxels)
     with pytest.raises(SettingsError, match="there is no point to begin at"):
-        seed_count(None, points[:0], voxels)
+        seed_count(FitSettings(), points[:0], voxels)
 
 
 def test_points_where_nothing_is_above_a_given_background_have_a_width(phantom: Phantom) -> None:

@@ -27,7 +27,12 @@ OFF_DIAGONAL = [1, 3, 4]
 
 
 def settings(**changes: Any) -> FitSettings:
-    return FitSettings(**({"gaussians": 20, "iterations": 60, "views": 8, "held_out": 2} | changes))
+    return FitSettings(
+        **(
+            {"gaussians": 20, "exactly": True, "iterations": 60, "views": 8, "held_out": 2}
+            | changes
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +182,7 @@ def test_fits_in_micrometres_and_in_pixels_are_the_same(stack: Stack) -> None:
 def test_relocation_looks_at_a_slab_of_a_large_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = neurite(shape=(20, 24, 24)).stack
     monkeypatch.setattr(training, "RELOCATION_VOXELS", 5 * 24 * 24 + 7)
-    trainer = Trainer([stack], FitSettings(gaussians=40, objective="voxels"))
+    trainer = Trainer([stack], FitSettings(exactly=True, gaussians=40, objective="voxels"))
     assert trainer._slab.planes == 5
     assert {trainer._draw_slab() for _ in range(200)} == set(range(16))
     [channel] = trainer.objective.channels
@@ -250,7 +255,13 @@ def test_gaussians_to_go_on_from_that_are_not_finite_are_refused(stack: Stack) -
         Fit(stack, settings(), start=start)
 
 
-FAR_AWAY: dict[str, Any] = {"gaussians": 4, "iterations": 5, "views": 4, "held_out": 1}
+FAR_AWAY: dict[str, Any] = {
+    "gaussians": 4,
+    "exactly": True,
+    "iterations": 5,
+    "views": 4,
+    "held_out": 1,
+}
 
 
 @pytest.mark.parametrize("background", [-9e5, 9e5])

@@ -39,7 +39,7 @@ def saved() -> FitResult:
     return FitResult(
         (field,),
         StackFacts("dendrite µ", (40, 128, 96), (0.1 + 0.2, 0.1, 1 / 3)),
-        FitSettings(gaussians=50, quality="fine"),
+        FitSettings(exactly=True, gaussians=50, quality="fine"),
         history={"loss": [1 / 3, 1e-300, 7.0], "iteration": [0.0, 1.0, 2.0]},
         reports=(some_report(),),
         state={

@@ -86,6 +86,7 @@ def test_the_numbers_of_an_old_fit_are_what_was_saved() -> None:
 def test_the_settings_of_an_old_fit_are_those_that_ran() -> None:
     settings = saved_before("along_the_axes").settings
     assert settings == FitSettings(
+        exactly=True,
         gaussians=6,
         iterations=12,
         views=4,

@@ -75,7 +75,9 @@ def test_the_gaussians_of_each_channel_arrive(field: GaussianField) -> None:
 @pytest.mark.parametrize("start", [None, some_field(6)], ids=["anew", "from others"])
 @pytest.mark.parametrize("points", [None, np.ones((2, 3))], ids=["seeds", "points"])
 def test_a_task_arrives(start: GaussianField | None, points: np.ndarray | None) -> None:
-    settings = FitSettings(gaussians=9, loss="poisson", background=3.5, full_covariance=False)
+    settings = FitSettings(
+        exactly=True, gaussians=9, loss="poisson", background=3.5, full_covariance=False
+    )
     task = FitTask(STACK, settings, start, points, ViewChoice(azimuth=40.0))
 
     found = encoding.task_from(sent(encoding.task_message(task)))
@@ -104,7 +106,7 @@ def test_a_snapshot_arrives_with_what_is_new_of_the_history(reason: FinishReason
     assert rows == {key: [3.0] for key in HISTORY_KEYS}
 
 
-@pytest.mark.parametrize("settings", [None, FitSettings(gaussians=9, background=3.5)])
+@pytest.mark.parametrize("settings", [None, FitSettings(exactly=True, gaussians=9, background=3.5)])
 def test_a_record_arrives_without_the_state_that_it_would_go_on_from(
     settings: FitSettings | None,
 ) -> None:

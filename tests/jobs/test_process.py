@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 Jobs = type[ProcessJob] | type[ThreadJob]
 KINDS = pytest.mark.parametrize("kind", [ProcessJob, ThreadJob])
-LONG = FitSettings(gaussians=20, iterations=1_000_000)
+LONG = FitSettings(exactly=True, gaussians=20, iterations=1_000_000)
 
 
 class Run:
@@ -72,7 +72,9 @@ class Run:
 
 @KINDS
 def test_a_job_runs_to_its_end_and_reports(kind: Jobs, small_beads: Phantom) -> None:
-    run = Run(kind(FitTask(small_beads.stack, FitSettings(gaussians=20, iterations=30))))
+    run = Run(
+        kind(FitTask(small_beads.stack, FitSettings(exactly=True, gaussians=20, iterations=30)))
+    )
     run.join()
     news = run.job.news
 
@@ -84,7 +86,7 @@ def test_a_job_runs_to_its_end_and_reports(kind: Jobs, small_beads: Phantom) -> 
     assert news.result is not None
     assert news.result.report.iterations == 30
     assert news.result.stack == small_beads.stack.facts
-    assert news.result.settings == FitSettings(gaussians=20, iterations=30)
+    assert news.result.settings == FitSettings(exactly=True, gaussians=20, iterations=30)
     assert news.result.history == news.history
     assert not news.result.state, "a window goes on from Gaussians"
     assert news.mips is not None
@@ -92,7 +94,7 @@ def test_a_job_runs_to_its_end_and_reports(kind: Jobs, small_beads: Phantom) -> 
 
 
 def test_a_process_finds_what_a_thread_finds(small_beads: Phantom) -> None:
-    task = FitTask(small_beads.stack, FitSettings(gaussians=20, iterations=10))
+    task = FitTask(small_beads.stack, FitSettings(exactly=True, gaussians=20, iterations=10))
     fields = []
     for kind in (ProcessJob, ThreadJob):
         run = Run(kind(task))
@@ -130,7 +132,9 @@ def test_a_fit_that_is_stopped_when_it_has_done_its_steps_still_reports(
     kind: Jobs, small_beads: Phantom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("napari_gaussfit.jobs.process.STOP_GRACE", 0.0)
-    run = Run(kind(FitTask(small_beads.stack, FitSettings(gaussians=20, iterations=30))))
+    run = Run(
+        kind(FitTask(small_beads.stack, FitSettings(exactly=True, gaussians=20, iterations=30)))
+    )
     job = run.job
     run.wait_for(lambda: job.news.snapshot and job.news.snapshot.state is FitState.FINISHED)
     job.cancel()
@@ -152,7 +156,7 @@ def test_a_job_goes_on_from_given_gaussians(small_beads: Phantom) -> None:
 
 def test_a_job_seeds_at_given_points(small_beads: Phantom) -> None:
     points = small_beads.truth.means.double().numpy()
-    settings = FitSettings(gaussians=len(points), iterations=1)
+    settings = FitSettings(exactly=True, gaussians=len(points), iterations=1)
     run = Run(ProcessJob(FitTask(small_beads.stack, settings, points=points)))
     run.join()
     assert run.job.news.snapshot is not None
@@ -204,7 +208,9 @@ def test_a_process_runs_nothing_that_lies_in_the_working_folder(
     (tmp_path / name).write_text("raise SystemExit('this was run')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))  # where `python -m napari` begins
-    run = Run(ProcessJob(FitTask(small_beads.stack, FitSettings(gaussians=5, iterations=1))))
+    run = Run(
+        ProcessJob(FitTask(small_beads.stack, FitSettings(exactly=True, gaussians=5, iterations=1)))
+    )
     run.join()
     assert run.error == ""
     assert run.job.news.snapshot is not None

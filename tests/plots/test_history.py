@@ -17,7 +17,7 @@ from napari_gaussfit.synthetic.phantoms import beads
 
 @pytest.fixture(scope="module")
 def result() -> FitResult:
-    settings = FitSettings(gaussians=12, iterations=60, views=8, held_out=2)
+    settings = FitSettings(exactly=True, gaussians=12, iterations=60, views=8, held_out=2)
     return fit(beads(count=4, shape=(12, 40, 40)).stack, settings)
 
 

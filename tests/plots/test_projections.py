@@ -17,7 +17,7 @@ from napari_gaussfit.synthetic.phantoms import beads
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SETTINGS = FitSettings(gaussians=20, iterations=10, views=8, held_out=4)
+SETTINGS = FitSettings(exactly=True, gaussians=20, iterations=10, views=8, held_out=4)
 
 
 STACK = beads(count=4, shape=(12, 40, 56), spacing=(0.4, 0.1, 0.1)).stack

@@ -21,7 +21,9 @@ def phantom() -> Phantom:
 
 @pytest.fixture(scope="module")
 def result(phantom: Phantom) -> FitResult:
-    return fit(phantom.stack, FitSettings(gaussians=len(phantom.truth), views=8, held_out=2))
+    return fit(
+        phantom.stack, FitSettings(exactly=True, gaussians=len(phantom.truth), views=8, held_out=2)
+    )
 
 
 def test_centres_are_found_within_a_fiftieth_of_a_voxel(

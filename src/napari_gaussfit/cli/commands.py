@@ -379,6 +379,7 @@ def _find(arguments: argparse.Namespace) -> int:
         if arguments.gaussians is None:
             _refuse_too_large(given, 1, arguments.position)
             arguments.gaussians = arguments.options.gaussians_for(_opened(arguments, given)[0])
+            arguments.exactly = True
         code = _fit(arguments)
         if code != DONE:
             return code

@@ -34,7 +34,7 @@ STACK_NAME, TRUTH_NAME = "stack.ome.tif", "truth.csv"
 def problem() -> tuple[Phantom, FitSettings]:
     """Return a stack of known Gaussians that do not overlap, and settings to find as many."""
     phantom = separated(photons=PHOTONS)
-    return phantom, FitSettings(gaussians=len(phantom.truth), quality="balanced")
+    return phantom, FitSettings(gaussians=len(phantom.truth), exactly=True)
 
 
 def compare(folder: Path, phantom: Phantom) -> None:

@@ -85,7 +85,6 @@ def of_stack(stack: Stack) -> Lines:
     from napari_gaussfit.fitting.memory import predict_device_memory, predict_memory
     from napari_gaussfit.measure.noise import photon_transfer
     from napari_gaussfit.settings import FitSettings
-    from napari_gaussfit.stacks.statistics import suggested_count
 
     lowest, highest = stack.value_range
     needed = predict_memory(stack.voxels.size, stack.nbytes, FitSettings())
@@ -96,7 +95,7 @@ def of_stack(stack: Stack) -> Lines:
         *([("origin", _lengths(stack.origin, stack.unit))] if any(stack.origin) else []),
         ("intensity", f"{lowest:g} to {highest:g}"),
         ("noise", photon_transfer(stack.voxels).words),
-        ("gaussians", f"{suggested_count(stack.voxels):,} suggested"),
+        ("gaussians", "as many as the noise carries, which a fit finds out"),
         (
             "memory",
             f"a fit takes about {needed / 1e9:.2g} GB; of a GPU's {on_device / 1e9:.2g} GB",

@@ -74,7 +74,7 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
         result, failed = folder.finish(fit, over_own=saving.own)
     ended, report, comparison = fit.state is FitState.FINISHED, result.report, fit.comparison()
     sys.stdout.write(
-        f"{folder.path}: {report.gaussians:,} Gaussians, "
+        f"{folder.path}: {report.gaussians:,} Gaussians ({report.count_reason}), "
         f"held-out projections {report.heldout_mip_psnr:.2f} dB"
         f"{noise_leaves(report.heldout_noise_psnr, 2)}, "
         f"voxels {report.voxel_psnr:.2f} dB{noise_leaves(report.noise_psnr, 2)}, "

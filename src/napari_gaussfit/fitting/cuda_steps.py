@@ -24,7 +24,7 @@ from napari_gaussfit.fitting.cuda_held_out import HeldOutViews
 from napari_gaussfit.fitting.cuda_relocation import CudaRelocation
 from napari_gaussfit.fitting.losses import DARKEST_RATE, WINDOW, dissimilarity
 from napari_gaussfit.fitting.objective import CUTOFF_PER_ERROR, CUTOFFS
-from napari_gaussfit.fitting.steps import StepResult, decibels
+from napari_gaussfit.fitting.steps import StepResult, decibels, recount_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,27 +142,37 @@ class CudaSteps:
         self, objective: Objective, state: OptimiserState, optimiser: Optimiser, slab: Slab
     ) -> None:
         self.state = state
-        self._objective, self._optimiser = objective, optimiser
+        self._objective, self._optimiser, self._slab = objective, optimiser, slab
         self._device = state.means.device
-        with room_on(self._device):
-            self._build(slab)
-
-    def _build(self, slab: Slab) -> None:
-        objective, state, device = self._objective, self.state, self._device
-        [channel] = objective.channels
-        settings, spacing = objective.settings, channel.stack.spacing
-        self._volume = backend.Volume(channel.views.projector.spline, device)
         self._bricks: BrickTargets | None = None
         self._views: ViewTargets | None = None
-        self._relocation: CudaRelocation | None = None
-        self.graphs = Graphs(device)
+        with room_on(self._device):
+            self._load_targets()
+            self._build()
+
+    def _load_targets(self) -> None:
+        """Put what steps look at on the device."""
+        objective, device = self._objective, self._device
+        [channel] = objective.channels
+        self._volume = backend.Volume(channel.views.projector.spline, device)
+        self._spacing = torch.tensor(channel.stack.spacing, dtype=torch.float32, device=device)
         if objective.has_voxels:
             self._bricks = BrickTargets(channel.stack, objective.bricks, device)
-            voxels = self._bricks.tables.voxels
-            self._relocation = CudaRelocation(self.graphs, state, voxels, spacing, slab)
         if objective.has_projections:
             self._views = ViewTargets(objective, self._volume, device)
-            self._importance = (1 - settings.ssim_weight) * self._views.weights
+            self._importance = (1 - objective.settings.ssim_weight) * self._views.weights
+
+    def _build(self) -> None:
+        """Make what knows the memory of the Gaussians; graphs are captured anew."""
+        objective, state, device = self._objective, self.state, self._device
+        [channel] = objective.channels
+        settings = objective.settings
+        self.graphs = Graphs(device)
+        self._relocation: CudaRelocation | None = None
+        self._held_out: HeldOutViews | None = None
+        if self._bricks is not None:
+            voxels, spacing = self._bricks.tables.voxels, channel.stack.spacing
+            self._relocation = CudaRelocation(self.graphs, state, voxels, spacing, self._slab)
         self._losses = backend.Losses(
             darkest=DARKEST_RATE if settings.loss == "poisson" else 0.0,
             zero=channel.zero,
@@ -170,7 +180,6 @@ class CudaSteps:
             background=state.background,
             cutoff=state.cutoff,
         )
-        self._spacing = torch.tensor(spacing, dtype=torch.float32, device=device)
         self._rates = torch.zeros(state.first.shape[1], device=device)
         self._chosen: dict[str, Tensor] = {}
         self._known: dict[str, list[int]] = {}
@@ -180,12 +189,15 @@ class CudaSteps:
         )
         self._found = StepResult()
 
-    @cached_property
-    def _held_out(self) -> HeldOutViews:
-        """The held-out views, which take memory when one is first looked at."""
-        objective = self._objective
-        views = [objective.views.view(camera) for camera in objective.views.held_out]
-        return HeldOutViews(self.graphs, self.state, self._volume, views, objective.search_step)
+    def _held_out_views(self) -> HeldOutViews:
+        """Return the held-out views, which take memory when one is first looked at."""
+        if self._held_out is None:
+            objective = self._objective
+            views = [objective.views.view(camera) for camera in objective.views.held_out]
+            self._held_out = HeldOutViews(
+                self.graphs, self.state, self._volume, views, objective.search_step
+            )
+        return self._held_out
 
     def take(self, drawn: Drawn, rate: float) -> None:
         """Take a step; returns when it is on its way. See `Steps.take`."""
@@ -289,10 +301,24 @@ class CudaSteps:
             with room_on(self._device):
                 self._relocation(first, kept)
 
+    def recount(self, first: int, kept: int, room: int) -> int:
+        """Add Gaussians and take some away, on the CPU; waits for the device. See `Steps.recount`.
+
+        Steps are captured anew for another number of Gaussians.
+        """
+        state = self.state.to(torch.device("cpu"))
+        before = state.means
+        waiting = recount_state(self._objective, state, self._slab, first, kept, room)
+        if state.means is not before:
+            self.state = state.to(self._device)
+            with room_on(self._device):
+                self._build()
+        return waiting
+
     def look(self, n: int) -> float:
         """Return the PSNR in dB of held-out view n; waits for it."""
         with room_on(self._device):
-            return decibels(self._held_out.error(n))
+            return decibels(self._held_out_views().error(n))
 
     def depths(self, n: int) -> Tensor:
         """Return where on training view n's rays the field was last largest [1, H, W], in t."""

@@ -36,11 +36,7 @@ if TYPE_CHECKING:
     Volume = NDArray[np.float32]
     Tensors = tuple[Tensor, Tensor, Tensor]
 
-__all__ = ["BEGIN", "Recount", "price", "recount"]
-
-BEGIN = 200
-"""Gaussians that a fit begins with at most, before it counts: enough to tell the background from
-wide ones, few enough that most of those needed are put where the residual asks for them."""
+__all__ = ["Recount", "deviations_of", "price", "recount"]
 
 GROWTH = 0.5
 """Gaussians added at once at most, in parts of those there are."""

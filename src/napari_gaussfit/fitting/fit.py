@@ -394,6 +394,7 @@ class Fit:
                 converged=convergence.converged,
                 convergence=convergence.sentence,
                 notes=(*trainer.notes, *report.notes),
+                count_reason=trainer.count_reason,
             )
             for report in measured
         )
@@ -428,7 +429,7 @@ def fit(
     --------
     >>> from napari_gaussfit import FitSettings, fit
     >>> from napari_gaussfit.synthetic.phantoms import beads
-    >>> result = fit(beads().stack, FitSettings(gaussians=60, quality="preview"))
+    >>> result = fit(beads().stack, FitSettings(gaussians=60, exactly=True, quality="preview"))
     >>> len(result.field) <= 60
     True
     """

@@ -438,6 +438,7 @@ def _settings_from(values: dict[str, Any]) -> tuple[FitSettings | None, tuple[st
     if not values:
         return None, ()
     try:
-        return FitSettings.from_dict(values), ()
+        # Before a number could be a cap, it was the number.
+        return FitSettings.from_dict({"exactly": True} | values), ()
     except SettingsError as error:
         return None, (f"its settings are left out, since they are not those of a fit: {error}",)

@@ -55,18 +55,41 @@ SAME_PEAK = 2.0
 """Voxels from a given point within which a local maximum is the point's own."""
 
 
+BEGIN = 200
+"""Gaussians that a fit whose number grows begins with at most: enough to tell the background from
+wide ones, few enough that most of those needed are put where the residual asks for them."""
+
 SAMPLED_AT_ONCE = 2**20
 """Voxels that a draw looks at in one piece."""
 
 
-def seed_count(gaussians: int | None, points: NDArray[np.float64] | None, voxels: ArrayLike) -> int:
+def grows(settings: FitSettings, points: NDArray[np.float64] | None) -> bool:
+    """Return whether evidence decides how many Gaussians a fit has.
+
+    Parameters
+    ----------
+    settings : FitSettings
+        Settings of the fit. Without the voxels there is no evidence, and a refinement keeps what it
+        is given.
+    points : ndarray, shape [P, 3], or None
+        Where Gaussians must begin: where no number is asked for beside them, these are all.
+    """
+    return not (
+        settings.exactly
+        or settings.refine
+        or settings.objective == "mip"
+        or (points is not None and settings.gaussians is None)
+    )
+
+
+def seed_count(settings: FitSettings, points: NDArray[np.float64] | None, voxels: ArrayLike) -> int:
     """Return how many Gaussians a fit begins with.
 
     Parameters
     ----------
-    gaussians : int or None
-        Number that was asked for; None stands for the number of points, or that which the stack
-        suggests.
+    settings : FitSettings
+        Settings of the fit: without a number of Gaussians there are as many as points, or as the
+        stack suggests. Where evidence decides, few at first.
     points : ndarray, shape [P, 3], or None
         Positions where Gaussians must begin.
     voxels : array-like, shape [Z, Y, X]
@@ -82,14 +105,16 @@ def seed_count(gaussians: int | None, points: NDArray[np.float64] | None, voxels
     SettingsError
         If there are no points though they are given, or more than Gaussians asked for.
     """
-    if points is None:
-        return gaussians or suggested_count(voxels)
-    if not len(points):
+    asked = settings.gaussians
+    if points is not None and not len(points):
         raise SettingsError("there is no point to begin at; give points, or leave them out")
-    if gaussians is not None and gaussians < len(points):
-        message = f"gaussians={gaussians}: expected at least as many as the {len(points)} points"
+    if points is not None and asked is not None and asked < len(points):
+        message = f"gaussians={asked}: expected at least as many as the {len(points)} points"
         raise SettingsError(message)
-    return gaussians or len(points)
+    if not grows(settings, points):
+        return asked or (suggested_count(voxels) if points is None else len(points))
+    begin = min(asked or BEGIN, BEGIN, suggested_count(voxels))
+    return begin if points is None else max(begin, len(points))
 
 
 def draw_sites(weights: Volume, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -184,7 +209,7 @@ def seed_channels(
     seeds = seed_field(
         reduce(np.add, calms),
         stack.spacing,
-        seed_count(settings.gaussians, points, voxels),
+        seed_count(settings, points, voxels),
         rng,
         noise=math.hypot(*noises),
         points=None if points is None else points / length,

@@ -32,7 +32,7 @@ LARGEST_BACKGROUND = 1e15
 """Largest background in a saved state: that of a stack with a large offset is far below."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class OptimiserState:
     """The tensors that steps change, in place, in working units: K Gaussians in C channels.
 
@@ -99,6 +99,26 @@ class OptimiserState:
         """Set the moments of Gaussians to 0, which are chosen by their indices [M]."""
         for moments in self.moments:
             moments[moved] = 0.0
+
+    def recount(self, stay: Tensor, added: Tensors) -> None:
+        """Keep some Gaussians and add others, in memory of their own.
+
+        Parameters
+        ----------
+        stay : Tensor, shape [S]
+            Indices of those kept.
+        added : tuple of Tensor
+            Means [N, 3], Cholesky parameters [N, 6] and amplitudes [C, N] of new ones.
+        """
+        means, cholesky, amplitudes = added
+        coordinates = self.first.shape[1]
+        new = torch.zeros(len(means), coordinates, device=self.first.device)
+        self.means = torch.cat([self.means[stay], means])
+        self.cholesky = torch.cat([self.cholesky[stay], cholesky])
+        self.amplitudes = torch.cat([self.amplitudes[:, stay], amplitudes], 1)
+        self.first = torch.cat([self.first[stay], new])
+        self.second = torch.cat([self.second[stay], new])
+        self.age = torch.cat([self.age[stay], new[:, 0]])
 
     def to(self, device: torch.device) -> OptimiserState:
         """Return the state on a CUDA device, all of it in float32."""

@@ -19,6 +19,7 @@ import torch
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.fitting.bounds import confine, hold_axes, widen
+from napari_gaussfit.fitting.evidence import recount
 from napari_gaussfit.fitting.losses import DARKEST_RATE, LOSSES, dissimilarity, poisson_deviance
 from napari_gaussfit.fitting.objective import CUTOFF_PER_ERROR, CUTOFFS
 from napari_gaussfit.fitting.relocation import relocate_channels
@@ -108,6 +109,24 @@ class Steps(Protocol):
     def relocate(self, first: int, kept: int) -> None:
         """Relocate Gaussians, looking at planes from `first` on; the first `kept` stay."""
 
+    def recount(self, first: int, kept: int, room: int) -> int:
+        """Add Gaussians and take some away, as `evidence.recount` does.
+
+        Parameters
+        ----------
+        first : int
+            The first of the planes that are looked at.
+        kept : int
+            Number of Gaussians, the first ones, that stay.
+        room : int
+            Largest number of Gaussians after this.
+
+        Returns
+        -------
+        int
+            Number of places for whose Gaussians there was no room.
+        """
+
     def look(self, n: int) -> float:
         """Return the PSNR in dB of held-out view n, the mean over the channels."""
 
@@ -189,6 +208,10 @@ class CpuSteps:
         )
         self.state.forget(moved)
 
+    def recount(self, first: int, kept: int, room: int) -> int:
+        """Add Gaussians and take some away; see `Steps.recount`."""
+        return recount_state(self._objective, self.state, self._slab, first, kept, room)
+
     def look(self, n: int) -> float:
         """Return the PSNR in dB of held-out view n, the mean over the channels."""
         state = self.state
@@ -205,6 +228,37 @@ class CpuSteps:
         """Set what `depths` returns."""
         for loss, depth in zip(self._losses, depths, strict=True):
             loss.depths[n] = depth
+
+
+def recount_state(
+    objective: Objective, state: OptimiserState, slab: Slab, first: int, kept: int, room: int
+) -> int:
+    """Add Gaussians to a state on the CPU and take some away; see `Steps.recount`.
+
+    Where none come or go, the state's tensors are the same as before.
+    """
+    end = first + slab.planes
+    residuals = [
+        channel.residual(state.field(n), first, end) for n, channel in enumerate(objective.channels)
+    ]
+    fitted = [
+        channel.voxels[first:end].numpy() - residual
+        for channel, residual in zip(objective.channels, residuals, strict=True)
+    ]
+    found = recount(
+        state.gaussians,
+        residuals,
+        fitted,
+        objective.stack.spacing,
+        voxels=objective.stack.voxels.size,
+        room=room,
+        first_plane=first,
+        kept=kept,
+    )
+    if len(found.stay) < len(state.means) or len(found.added[0]):
+        state.forget(found.changed)
+        state.recount(found.stay, found.added)
+    return found.waiting
 
 
 class ChannelLoss:

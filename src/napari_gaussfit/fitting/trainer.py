@@ -21,7 +21,7 @@ from napari_gaussfit.errors import FitError, OutOfMemoryError, SettingsError
 from napari_gaussfit.fitting.memory import RELOCATION_VOXELS, predict_device_memory
 from napari_gaussfit.fitting.objective import CUTOFFS, Objective
 from napari_gaussfit.fitting.optimisers import DEFAULT_OPTIMISER, OPTIMISERS
-from napari_gaussfit.fitting.seeding import seed_channels
+from napari_gaussfit.fitting.seeding import grows, seed_channels
 from napari_gaussfit.fitting.state import (
     LARGEST_BACKGROUND,
     STATE_TENSORS,
@@ -33,7 +33,7 @@ from napari_gaussfit.fitting.state import (
 )
 from napari_gaussfit.fitting.steps import CpuSteps, Slab
 from napari_gaussfit.model.scaling import WorkingStack
-from napari_gaussfit.settings import Device, FitSettings
+from napari_gaussfit.settings import MOST_UNASKED, Device, FitSettings
 from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
@@ -61,6 +61,13 @@ RELOCATE_EVERY, RELOCATED_FRACTION, RELOCATE_UNTIL = 25, 0.05, 0.85
 """Steps from one relocation to the next, the part of the Gaussians that one may move, and the part
 of the fit after which there are none."""
 
+RECOUNTS, FEWEST_STEPS, MOST_STEPS = 28, 10, 25
+"""How many times Gaussians are added and taken away, and the steps between two times at least,
+without which new ones are judged before they have found their shape, and at most."""
+
+GROW_UNTIL, RECOUNT_UNTIL = 0.7, 0.9
+"""Parts of the fit after which none are added, and none taken away."""
+
 WIDEN_EVERY, NARROWEST = 10, 0.4
 """Steps from one widening to the next, and the least sigma in voxels, in any direction: a narrower
 Gaussian hides between samples. With means confined to the voxels' centres 0.4 is wide enough:
@@ -75,7 +82,7 @@ def compile_kernels(device: Device) -> None:
     """Compile every kernel of a fit on a device, or load it, by a step on a few voxels."""
     ramp = np.arange(5 * 6 * 7, dtype=np.float32).reshape(5, 6, 7)
     enough = round(1 / RELOCATED_FRACTION)  # for one to be relocated
-    settings = FitSettings(gaussians=enough, views=2, held_out=1, device=device)
+    settings = FitSettings(gaussians=enough, exactly=True, views=2, held_out=1, device=device)
     trainer = Trainer([Stack.from_array(ramp)], settings)
     for trainer.iteration in (0, 1, HISTORY_EVERY - 1, RELOCATE_EVERY - 1):
         trainer.step(0.0)
@@ -111,6 +118,12 @@ class Trainer:
         Number of steps taken.
     kept : int
         Number of Gaussians, the first ones, that are never relocated: those at given points.
+    grows : bool
+        Whether evidence decides how many Gaussians there are.
+    most : int
+        Largest number of Gaussians, where it does.
+    waiting : int
+        Number of places that lack a Gaussian for want of room.
     notes : tuple of str
         Why the device is the CPU, if that was not asked for.
     """
@@ -135,6 +148,9 @@ class Trainer:
             fields = seed_channels(workings, settings, self.rng, points=points)
         self.objective = Objective(workings, self.settings, self.rng)
         self.iteration = 0
+        self.grows = grows(settings, points)
+        self.most = settings.gaussians or MOST_UNASKED
+        self.waiting = 0
         planes = min(depth, max(1, RELOCATION_VOXELS // (rows * columns)))
         self._slab = Slab(planes, round(RELOCATED_FRACTION * planes / depth * len(fields[0])))
         state = OptimiserState.begin(fields, math.sqrt(math.prod(CUTOFFS)))
@@ -210,9 +226,14 @@ class Trainer:
         if self.iteration % WIDEN_EVERY == 0 or last:
             self.steps.widen(NARROWEST)
         self.iteration += 1
-        if self._relocates(progress):
+        found = self.steps.found(due=last or self.iteration % HISTORY_EVERY == 0)
+        if self._recounts(progress):
+            room = self.most if progress < GROW_UNTIL else 0
+            waiting = self.steps.recount(self._draw_slab(), self.kept, room)
+            self.waiting = waiting if room else self.waiting
+        elif self._relocates(progress):
             self.steps.relocate(self._draw_slab(), self.kept)
-        return self.steps.found(due=last or self.iteration % HISTORY_EVERY == 0)
+        return found
 
     def _rate(self, progress: float) -> float:
         """Return the optimiser's step size, which falls evenly by the logarithm."""
@@ -225,10 +246,30 @@ class Trainer:
         """Return whether Gaussians are relocated after this step."""
         return (
             self.objective.has_voxels
-            and not self.settings.refine
+            and not (self.settings.refine or self.grows)
             and self.iteration % RELOCATE_EVERY == 0
             and progress < RELOCATE_UNTIL
         )
+
+    def _recounts(self, progress: float) -> bool:
+        """Return whether Gaussians are added and taken away after this step."""
+        between = min(MOST_STEPS, max(FEWEST_STEPS, self.settings.steps // RECOUNTS))
+        due = self.iteration % between == 0 and progress < RECOUNT_UNTIL
+        return due and self.grows and not self.settings.refine
+
+    @property
+    def count_reason(self) -> str:
+        """Why the fit has as many Gaussians as it has, in words."""
+        if self.grows:
+            full = len(self.steps.state.means) >= self.most and self.waiting
+            return "the cap: the stack would carry more" if full else "more would describe noise"
+        if self.settings.refine:
+            return "as there were"
+        if self.kept and self.settings.gaussians is None:
+            return "one at each point"
+        if self.settings.gaussians is not None:
+            return "as asked for"
+        return "as the size of the signal suggests"
 
     def _draw_slab(self) -> int:
         """Return the first of the planes that a relocation looks at: all, but of a large stack."""
@@ -304,6 +345,8 @@ class Trainer:
             "version": STATE_VERSION,
             "iteration": self.iteration,
             "kept": self.kept,
+            "grows": self.grows,
+            "waiting": self.waiting,
             "rng": self.rng.bit_generator.state,
             "background": state.background.tolist(),
             "cutoff": state.cutoff.tolist(),
@@ -361,7 +404,12 @@ class Trainer:
             raise ValueError("iteration is no whole number from 0")
         if not isinstance(kept, int) or not 0 <= kept <= count:
             raise ValueError(f"kept is no number of {count} Gaussians")
-        self.iteration, self.kept = iteration, kept
+        waiting = words.get("waiting", 0)
+        if not isinstance(waiting, int) or waiting < 0:
+            raise ValueError("waiting is no whole number from 0")
+        self.iteration, self.kept, self.waiting = iteration, kept, waiting
+        # What was begun before evidence decided has the number that it was begun with.
+        self.grows = words.get("grows") is True
         self.rng.bit_generator.state = words["rng"]
         self.objective.restore(words)
         self._take_up_levels(words["background"], words["cutoff"])

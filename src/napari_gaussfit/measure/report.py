@@ -93,6 +93,8 @@ class Report:
         Whether more steps would leave the Gaussians as they are, but for noise.
     convergence : str
         How that is known, and what to do; empty where it was not looked at.
+    count_reason : str
+        Why there are as many Gaussians; empty where a fit did not say.
     notes : tuple of str
         What the settings assume, and what it means for the numbers.
     noise : str
@@ -129,6 +131,7 @@ class Report:
     version: str
     converged: bool = False
     convergence: str = ""
+    count_reason: str = ""
     notes: tuple[str, ...] = ()
     noise: str = ""
     measured: str = ""

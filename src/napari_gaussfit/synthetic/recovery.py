@@ -146,7 +146,7 @@ def errors_under_noise(
     rows = []
     for light in photons:
         phantom = separated(photons=light, seed=seed)
-        asked = replace(settings or FitSettings(), gaussians=len(phantom.truth))
+        asked = replace(settings or FitSettings(), gaussians=len(phantom.truth), exactly=True)
         result = fit(phantom.stack, asked)
         errors = errors_of(result.field, phantom.truth)
         shown = {

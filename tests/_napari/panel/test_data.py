@@ -273,7 +273,7 @@ def has_focus(widget: QWidget) -> bool:
 
 def is_looked_at(panel: Any) -> bool:
     """Tell whether the chosen stack is known, and no thread looks at it any more."""
-    return "Suggested" in panel.findChild(QLabel, "gaussfit_facts").text()
+    return "Takes about" in panel.findChild(QLabel, "gaussfit_facts").text()
 
 
 def state(box: Any) -> Any:
@@ -433,7 +433,7 @@ def test_a_fit_of_a_series_says_its_time_and_loses_no_other(
     movie = np.stack([stack.voxels, stack.voxels[::-1]])
     viewer.add_image(movie, name="movie", scale=(1, *stack.spacing), axis_labels=("t", *ZYX))
     _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
-    panel.model.settings = FitSettings(gaussians=6, quality="preview")
+    panel.model.settings = FitSettings(exactly=True, gaussians=6, quality="preview")
     for time in (0, 1):
         viewer.dims.set_current_step(0, time)
         wait_until(panel.run.buttons["Fit"].isEnabled)

@@ -11,12 +11,13 @@ from qtpy.QtWidgets import QCheckBox, QPushButton, QWidget
 
 from napari_gaussfit._napari.panel.model import BUTTONS, ModelPart
 from napari_gaussfit._napari.panel.number_field import NumberField
-from napari_gaussfit.settings import SETTINGS, FitSettings
+from napari_gaussfit.settings import MOST_UNASKED, SETTINGS, FitSettings
 
 pytestmark = pytest.mark.gui
 
 OTHERS = FitSettings(
     gaussians=7,
+    exactly=True,
     quality="fine",
     objective="mip",
     loss="poisson",
@@ -75,7 +76,7 @@ def test_every_setting_can_be_chosen(part: ModelPart) -> None:
 
 def test_who_chooses_nothing_has_the_defaults(part: ModelPart) -> None:
     part.suggest(500)
-    assert part.settings == FitSettings(gaussians=500)
+    assert part.settings == FitSettings(gaussians=MOST_UNASKED)
     assert advanced(part).text() == "▾ Advanced"
 
 
@@ -87,13 +88,24 @@ def test_what_is_typed_is_set(part: ModelPart) -> None:
     QTest.mouseClick(
         part.findChild(QCheckBox, "gaussfit_full_covariance"), Qt.MouseButton.LeftButton
     )
-    chosen = {"gaussians": 500, "full_covariance": False}
+    chosen = {"gaussians": MOST_UNASKED, "full_covariance": False}
     chosen |= {name: getattr(OTHERS, name) for name in fields}
     assert len(chosen) == 12
     assert part.settings == FitSettings(**chosen)
     for name in ("iterations", "max_seconds", "background", "read_noise", "offset", "gain"):
         give(part, name, "")
         assert getattr(part.settings, name) is None
+
+
+def test_a_number_is_suggested_to_who_wants_exactly_one(part: ModelPart) -> None:
+    exactly = part.findChild(QCheckBox, "gaussfit_exactly")
+    part.suggest(500)
+    QTest.mouseClick(exactly, Qt.MouseButton.LeftButton)
+    assert part.settings == FitSettings(gaussians=500, exactly=True)
+    part.suggest(700)
+    assert part.settings.gaussians == 700
+    QTest.mouseClick(exactly, Qt.MouseButton.LeftButton)
+    assert part.settings == FitSettings(gaussians=MOST_UNASKED)
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
 
 PLUGIN = "napari-gaussfit"
-LONG = FitSettings(gaussians=40, quality="fine")
+LONG = FitSettings(exactly=True, gaussians=40, quality="fine")
 LATENCY = 1.0
 """Seconds that a process may outlive what it worked for."""
 
-SHORT = FitSettings(gaussians=20, quality="preview")
+SHORT = FitSettings(exactly=True, gaussians=20, quality="preview")
 
 
 @pytest.fixture(autouse=True)
@@ -443,7 +443,8 @@ def test_the_table_follows_edits_which_can_be_undone(panel: Any, wait_until: Wai
     amplitudes = panel.fit.field.amplitudes.numpy()
     before, brightest = centres.data.copy(), int(np.argmax(amplitudes))
     assert not table.undo.isEnabled()
-    assert f"{len(amplitudes)} Gaussians in " in panel.results._words.text()
+    said = f"{len(amplitudes)} Gaussians (as asked for) in "
+    assert panel.results._words.text().startswith(said)
     assert "Held-out projections" in panel.results._words.text()
 
     centres.selected_data = {brightest}
@@ -567,7 +568,7 @@ def test_a_fit_begins_at_the_gaussians_of_chosen_points(
     wait_until(lambda: not panel.worker.phase.active)
 
 
-MEDIUM = FitSettings(gaussians=20, quality="balanced")
+MEDIUM = FitSettings(exactly=True, gaussians=20, quality="balanced")
 
 
 def test_a_refinement_that_loses_leaves_the_fit_and_can_be_had_all_the_same(
@@ -632,7 +633,9 @@ def test_a_refinement_of_edited_points_can_be_undone_and_the_edits_too(
     centres.selected_data = {int(np.argmin(done.field.amplitudes.numpy()))}
     centres.remove_selected()
     edited = centres.data.copy()
-    panel.model.settings = FitSettings(gaussians=500, quality="preview", objective="voxels")
+    panel.model.settings = FitSettings(
+        exactly=True, gaussians=500, quality="preview", objective="voxels"
+    )
     press(panel, "Refine")
     assert not panel.table.undo.isEnabled()
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
@@ -655,12 +658,16 @@ def test_a_refinement_of_edited_points_can_be_undone_and_the_edits_too(
 def test_what_ran_is_recorded_whatever_the_controls_say_by_then(
     panel: Any, wait_until: Wait
 ) -> None:
-    panel.model.settings = FitSettings(gaussians=20, quality="preview", objective="voxels")
+    panel.model.settings = FitSettings(
+        exactly=True, gaussians=20, quality="preview", objective="voxels"
+    )
     press(panel, "Fit")
     wait_until(lambda: panel.worker.phase is Phase.RUNNING)
-    panel.model.settings = FitSettings(gaussians=77, quality="fine", loss="poisson")
+    panel.model.settings = FitSettings(exactly=True, gaussians=77, quality="fine", loss="poisson")
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
-    assert panel.fit.settings == FitSettings(gaussians=20, quality="preview", objective="voxels")
+    assert panel.fit.settings == FitSettings(
+        exactly=True, gaussians=20, quality="preview", objective="voxels"
+    )
     carried = fit_of_layer(panel.live.centres)
     assert carried.settings == panel.fit.settings
 
@@ -858,7 +865,9 @@ AMBER, BLUE = "#a8690a", "#3a7fc4"
 def test_a_fit_that_has_not_converged_says_so_in_amber_and_one_that_has_is_blue(
     panel: Any, small_beads: Phantom, wait_until: Wait
 ) -> None:
-    panel.model.settings = FitSettings(gaussians=6, quality="preview", objective="voxels")
+    panel.model.settings = FitSettings(
+        exactly=True, gaussians=6, quality="preview", objective="voxels"
+    )
     press(panel, "Fit")
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
     assert state(panel).text() == "Finished"

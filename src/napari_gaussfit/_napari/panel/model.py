@@ -11,21 +11,18 @@ from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QVBoxLayout, QWidget
 from napari_gaussfit._napari.panel.number_field import NumberField
 from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.settings import SETTINGS, FitSettings, Setting
+from napari_gaussfit.settings import MOST_UNASKED, SETTINGS, FitSettings, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["ModelPart"]
 
-PLAIN = ("gaussians", "quality", "objective", "loss", "device")
+PLAIN = ("gaussians", "exactly", "quality", "objective", "loss", "device")
 """Settings that are always in sight; all others lie under "Advanced"."""
 
 BUTTONS = ("refine", "measure")
 """What is asked of a fit that is there."""
-
-SUGGESTED = 2000
-"""Gaussians, before there is a stack that suggests a number."""
 
 
 class ModelPart(QWidget):
@@ -40,12 +37,17 @@ class ModelPart(QWidget):
         self._suggested: int | None = None
         self._count = SpinBox(
             label=SETTINGS["gaussians"].label,
-            value=SUGGESTED,
+            value=MOST_UNASKED,
             min=1,
             max=int(SETTINGS["gaussians"].most),
             step=100,
-            tooltip=f"{_tip(SETTINGS['gaussians'])} "
-            "It is suggested by the volume of signal until you change it.",
+            tooltip=_tip(SETTINGS["gaussians"]),
+        )
+        self._exactly = QCheckBox(SETTINGS["exactly"].label)
+        self._exactly.setObjectName("gaussfit_exactly")
+        self._exactly.setToolTip(
+            f"{_tip(SETTINGS['exactly'])} Off: as many as the noise carries. "
+            "On, the number is suggested by the volume of signal until you change it."
         )
         self._choices = {
             name: ComboBox(
@@ -70,13 +72,17 @@ class ModelPart(QWidget):
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(2)
-        box.addWidget(Form(self._count, *self._choices.values()))
+        form = Form(self._count)
+        form.add_row("", self._exactly)
+        box.addWidget(form)
+        box.addWidget(Form(*self._choices.values()))
         box.addWidget(self._own_process.native)
         box.addWidget(self._advanced)
         box.addWidget(self._facts)
         self._facts.setContentsMargins(4, 0, 4, 0)
         self._own_process.native.setContentsMargins(4, 0, 4, 0)
         self._count.changed.connect(self._note_edit)
+        self._exactly.toggled.connect(self._show_count)
         self._choices["device"].changed.connect(lambda _: self.changed.emit())
         self._advanced.changed.connect(self.changed)
 
@@ -93,10 +99,12 @@ class ModelPart(QWidget):
     def settings(self) -> FitSettings:
         """What is chosen; a SettingsError says what of it cannot be meant."""
         chosen = {name: box.value for name, box in self._choices.items()}
-        return FitSettings(int(self._count.value), **chosen, **self._advanced.values)
+        exactly = self._exactly.isChecked()
+        return FitSettings(int(self._count.value), exactly, **chosen, **self._advanced.values)
 
     @settings.setter
     def settings(self, settings: FitSettings) -> None:
+        self._exactly.setChecked(settings.exactly)
         if settings.gaussians is not None:
             self._count.value = settings.gaussians
         for name, box in self._choices.items():
@@ -122,17 +130,15 @@ class ModelPart(QWidget):
         self._advanced.commit()
 
     def suggest(self, count: int) -> None:
-        """Suggest a number of Gaussians; one that the user chose stays."""
+        """Suggest a number of Gaussians to have exactly; one that the user chose stays."""
         self._suggested = count
-        if not self._edited:
-            self._count.value = count
-            self._edited = False
+        self._show_count()
 
     def show_facts(self, device: str, needed: int, free: int) -> None:
         """Say what will be used, and how much memory a fit takes of what is there."""
         warning = needed > free
         text = f"{device} Takes about {needed / 1e9:.2g} GB of {free / 1e9:.2g} GB free."
-        if self._suggested is not None:
+        if self._suggested is not None and self._exactly.isChecked():
             text = f"Suggested for this stack: {self._suggested:,} Gaussians. {text}"
         if warning:
             text = f"⚠ {text} That is too little: choose a region."
@@ -143,7 +149,20 @@ class ModelPart(QWidget):
         self._facts.setText("")
 
     def _note_edit(self, count: int) -> None:
-        self._edited = count != self._suggested
+        self._edited = count != self._unasked
+
+    @property
+    def _unasked(self) -> int:
+        """The number that stands there until the user chooses one."""
+        if self._exactly.isChecked() and self._suggested is not None:
+            return self._suggested
+        return MOST_UNASKED
+
+    def _show_count(self, _change: object = None) -> None:
+        if not self._edited:
+            self._count.value = self._unasked
+            self._edited = False
+        self.changed.emit()
 
 
 class _Advanced(QWidget):

@@ -296,7 +296,9 @@ def _with_suffix(path: str, kind: str) -> str:
 def _summary(fit: FitResult, count: int | None = None) -> str:
     """Say how good a fit is, by its report where it has one; `count` if points were edited."""
     known = len(fit.field) if count is None else count
-    text = f"{known:,} Gaussians in {fit.stack.name}, lengths in {fit.stack.unit}s."
+    said = fit.report.count_reason if fit.reports and count is None else ""
+    why = f" ({said})" if said else ""
+    text = f"{known:,} Gaussians{why} in {fit.stack.name}, lengths in {fit.stack.unit}s."
     if not fit.reports:
         return text + " No report: the fit was stopped, or edited since."
     report = fit.report
