@@ -290,6 +290,23 @@ def test_one_that_vanishes_leaves_what_is_known_of_those_around_it(noise: Noise 
     assert np.all(np.abs(apart) < 2 * alone.errors()["sd_z"][0])
 
 
+def test_what_becomes_of_no_size_stays_what_it_was() -> None:
+    """Hundreds of Gaussians of a few voxels: there is no telling one from the other."""
+    rng = np.random.default_rng(11)
+    count = 400
+    crowd = made(
+        rng.uniform(0, 7, (count, 3)), np.tile(np.eye(3), (count, 1, 1)), np.full(count, 3.0)
+    )
+    stack = Stack.from_array(rng.poisson(30.0, (8, 8, 8)).astype(np.float32))
+    found = measure([crowd], [stack], noise=Noise(1.0))
+    [refined] = found.gaussians
+    unknown = np.array(["not determined" in flag for flag in found.flags])
+    np.testing.assert_array_equal(unknown, np.isnan(found.errors()["sd_x"]))
+    begun = (refined.means == crowd.means).all(1)
+    assert np.any(unknown & begun)
+    assert refined.principal()[0].max() < 1e5
+
+
 def test_the_same_numbers_come_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     from napari_gaussfit import _threads as threads
 

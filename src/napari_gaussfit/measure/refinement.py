@@ -63,6 +63,9 @@ SWEEPS = 3
 
 MOST_STEPS = 60
 
+LEAST_FACTOR, LARGEST_FACTOR = 1e-3, 1e4
+"""Voxels between which widths are that a stack can tell; a refinement that ends beyond has none."""
+
 BORDER = 2.0
 """Sigmas: a Gaussian whose centre is nearer to a face of the stack is seen in part."""
 
@@ -127,7 +130,7 @@ def measure(
     backgrounds = np.tile(grounds, (len(blocks[0]) - 1, 1))
     limits = most_steps, _limits(widths, spacing)
     fits = _refined(voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers, limits)
-    shapes, amplitudes, covariances, found = fits
+    shapes, amplitudes, covariances, found = _without_lost((shapes, amplitudes), fits)
     reduced, steps = found[:, 0], found[:, 2].astype(np.int64)
     saturated = _saturated(voxels, windows, noise.saturation)
     return Measurement(
@@ -210,6 +213,26 @@ def _refined(
             break
     assert found is not None
     return shapes, amplitudes, *found
+
+
+def _without_lost(
+    start: tuple[Floats, Floats], fits: tuple[Floats, Floats, Floats, Floats]
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return fits, with what became of no stack's size where it began, and not determined."""
+    shapes, amplitudes, covariances, found = fits
+    widths = shapes[:, 3 + np.array([0, 2, 5])]
+    slants = np.abs(shapes[:, 3 + np.array([1, 3, 4])])
+    sound = (widths >= math.log(LEAST_FACTOR)) & (widths <= math.log(LARGEST_FACTOR))
+    sound &= (slants <= LARGEST_FACTOR) & np.isfinite(shapes[:, :3])
+    negative = np.any(np.diagonal(covariances, axis1=1, axis2=2) < 0, axis=1)
+    told = np.all(sound, axis=1) & np.all(np.isfinite(amplitudes), axis=0)
+    lost = np.asarray(negative | ~told, np.bool_)
+    return (
+        np.where(lost[:, None], start[0], shapes),
+        np.where(lost, start[1], amplitudes),
+        np.where(lost[:, None, None], math.nan, covariances),
+        found,
+    )
 
 
 def _refuse_what_differs(gaussians: Sequence[Gaussians], stacks: Sequence[Stack]) -> None:
