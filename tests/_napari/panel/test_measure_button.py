@@ -42,7 +42,7 @@ def fitted(make_napari_viewer_proxy: Any, small_beads: Phantom, wait_until: Wait
     _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
     wait_until(panel.run.buttons["Fit"].isEnabled)
     assert not panel.run.buttons["Measure"].isEnabled()
-    panel.model.settings = FitSettings(gaussians=6, quality="preview")
+    panel.model.settings = FitSettings(exactly=True, gaussians=6, quality="preview")
     press(panel, "Fit")
     assert not panel.run.buttons["Measure"].isEnabled()
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
