@@ -16,8 +16,10 @@ from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -218,8 +220,17 @@ def test_manifest_is_valid_in_this_environment() -> None:
 def test_manifest_says_where_the_plugin_is_to_be_found() -> None:
     from npe2 import PluginManifest
 
-    found = PluginManifest.from_distribution("napari-gaussfit").categories
-    assert {str(one) for one in found} == {"Measurement", "Image Processing", "Visualization", "IO"}
+    manifest = PluginManifest.from_distribution("napari-gaussfit")
+    found = {str(one) for one in manifest.categories}
+    assert found == {"Measurement", "Image Processing", "Visualization", "IO"}
+
+
+def test_the_icon_is_a_picture_that_the_wheel_holds(wheel: Wheel, source: Path) -> None:
+    text = (source / PACKAGE / "napari.yaml").read_text(encoding="utf-8")
+    package, _, name = yaml.safe_load(text)["icon"].partition(":")
+    path = f"{package.replace('.', '/')}/{name}"
+    assert path in wheel.files
+    assert ET.parse(source / path).getroot().tag.endswith("svg")
 
 
 def test_manifest_at_the_top_is_the_packages_own(checkout: Path, source: Path) -> None:

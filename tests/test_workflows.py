@@ -72,3 +72,18 @@ def test_what_is_cited_is_this_version() -> None:
     assert [author["name"] for author in citation["authors"]] == [
         author["name"] for author in PROJECT["authors"]
     ]
+
+
+def test_the_conda_recipe_asks_for_what_the_package_does() -> None:
+    recipe = read(CHECKOUT / "recipe" / "recipe.yaml")
+    assert recipe["context"]["version"] == PROJECT["version"]
+    assert recipe["about"]["summary"] == PROJECT["description"]
+    assert recipe["about"]["license"] == PROJECT["license"]
+    [command] = recipe["build"]["python"]["entry_points"]
+    assert dict([command.split(" = ")]) == PROJECT["scripts"]
+    own_names = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+    expected = {"python " + PROJECT["requires-python"]}
+    for requirement in PROJECT["dependencies"]:
+        name, least = requirement.split(">=")
+        expected.add(f"{own_names.get(name, name)} >={least}")
+    assert set(recipe["requirements"]["run"]) == expected
