@@ -42,7 +42,7 @@ class Tried:
         return cls(held_out, voxels, seconds, result.report.gaussians)
 
 
-def run(options: Options) -> list[Table]:
+def measure(options: Options) -> list[Table]:
     """Fit every phantom with every count, and with none given."""
     counts = options.pick(COUNTS, COUNTS[:2])
     steps = options.pick(None, 20)

@@ -113,7 +113,8 @@ def parts_of(kernel: Any) -> Iterator[Any]:
     """Yield the functions compiled by numba that a kernel calls, or they in their turn."""
     for name in kernel.py_func.__code__.co_names:
         value = kernel.py_func.__globals__.get(name)
-        if hasattr(value, "py_func"):
+        # A name may also be of a module's function that this one is called after.
+        if hasattr(value, "py_func") and value is not kernel:
             yield value
             yield from parts_of(value)
 

@@ -73,6 +73,11 @@ def grows(settings: FitSettings, points: NDArray[np.float64] | None) -> bool:
         is given.
     points : ndarray, shape [P, 3], or None
         Where Gaussians must begin: where no number is asked for beside them, these are all.
+
+    Returns
+    -------
+    bool
+        False where the number is fixed from the beginning.
     """
     return not (
         settings.exactly

@@ -108,7 +108,19 @@ class SpotSettings:
 
 
 class Search:
-    """Spots that are there so far, and how to go on."""
+    """Spots that are there so far, and how to go on.
+
+    Parameters
+    ----------
+    stack : Stack
+        The stack in which spots are looked for.
+    settings : SpotSettings
+        Sizes, false discoveries, likelihood and noise.
+    points : ndarray, shape [P, 3]
+        Places (z, y, x in the stack's unit) of spots that are kept whatever they score.
+    excluded : ndarray, shape [E, 3]
+        Places at which there is no spot.
+    """
 
     def __init__(
         self, stack: Stack, settings: SpotSettings, points: Floats, excluded: Floats

@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.compiled import njit
+from napari_gaussfit._kernels.cpu.jit import exact_kernel, exact_part
 
 __all__ = ["BLOCK", "REACH2", "SUMS", "sum_derivatives"]
 
@@ -30,7 +30,7 @@ SUMS = 10
 Floats = NDArray[np.float64]
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@exact_part
 def _list_near(means: Floats, reaches: Floats, points: Floats, near: NDArray[np.int64]) -> int:
     """Write to `near` [K] which Gaussians reach the box of points [B, 3]; return how many."""
     lower, upper = np.empty(3), np.empty(3)
@@ -48,7 +48,7 @@ def _list_near(means: Floats, reaches: Floats, points: Floats, near: NDArray[np.
     return count
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@exact_kernel
 def sum_derivatives(
     means: Floats,
     precisions: Floats,
