@@ -8,7 +8,7 @@ two that one could stand for at less become one.
 
 The Bayesian information criterion (Schwarz, 1978) asks 10 ln V. Of what a site wins only a part is
 known before the Gaussian there has taken its shape, and against phantoms with known truth that
-price leaves structure out: 1 to 2 dB of the voxels, at 50 to 3,000 photons.
+price leaves structure out: 3 to 4 dB of the voxels, at 50 to 3,000 photons.
 """
 
 from __future__ import annotations
