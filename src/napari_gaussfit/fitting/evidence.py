@@ -20,11 +20,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_gaussfit.fitting.relocation import CLOSE, DIMMEST, removal_costs, sites
+from napari_gaussfit.fitting.relocation import (
+    CLOSE,
+    DIMMEST,
+    RELOCATED_SHARE,
+    heights_at,
+    nearest_voxels,
+    removal_costs,
+    sites,
+)
 from napari_gaussfit.fitting.seeding import DIMMEST as DIMMEST_SEED
 from napari_gaussfit.measure.noise import photon_transfer
 from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.stacks.statistics import smoothed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,9 +65,6 @@ MOST_PLACES = 100_000
 
 SAME_PLACE = 2.0
 """Voxels within which places in two channels are one."""
-
-BEGINNING_SHARE = 0.5
-"""Part of a channel's residual at its place that a Gaussian of several channels begins with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +121,8 @@ def recount(  # noqa: PLR0913 - what it looks at, and three numbers of where
     voxels : int
         Number of voxels of the whole stack.
     room : int
-        Largest number of Gaussians after this; at most `GROWTH` times K are added.
+        Largest number of Gaussians after this, of which at most `GROWTH` times K are added; 0 where
+        Gaussians are taken away alone.
     first_plane : int
         Plane of the stack at which the residuals begin.
     kept : int
@@ -137,18 +142,19 @@ def recount(  # noqa: PLR0913 - what it looks at, and three numbers of where
         depth = len(residuals[0])
         judged = (places[:, 0] >= -0.5) & (places[:, 0] <= depth - 0.5)
         judged[:kept] = False
-        nearest = tuple(np.clip(np.rint(places), 0, np.array(fitted[0].shape) - 1).astype(int).T)
+        nearest = nearest_voxels(places, fitted[0].shape)
         there = np.stack([deviation[nearest] for deviation in deviations]).astype(np.float64)
         leave, changed = _take_away(gaussians, there, judged, paid * step.prod())
     most = max(LEAST_GROWTH, round(GROWTH * count))
-    added, waiting = _places(residuals, deviations, step, paid, first_plane)
-    take = min(most, max(0, room - count + int(leave.sum())), len(added[0]))
-    means, cholesky, amplitudes = added
+    # Without any room, places are not looked for: that takes longer than all else.
+    found = _places(residuals, deviations, step, paid, first_plane) if room else _none(gaussians)
+    means, cholesky, amplitudes = found
+    take = min(most, max(0, room - count + int(leave.sum())), len(means))
     return Recount(
         torch.from_numpy(np.flatnonzero(~leave)),
         torch.from_numpy(changed),
         (means[:take], cholesky[:take], amplitudes[:, :take]),
-        waiting - take,
+        len(means) - take,
     )
 
 
@@ -328,8 +334,8 @@ def _places(
     step: Floats,
     paid: float,
     first_plane: int,
-) -> tuple[Tensors, int]:
-    """Return Gaussians worth more than `paid`, those that win most first, and their number.
+) -> Tensors:
+    """Return Gaussians worth more than `paid`, those that win most first.
 
     deviations : the noise's, of each voxel, in each channel.
     """
@@ -348,9 +354,9 @@ def _places(
         heights = found[0].amplitudes[order] * deviations[0][at]
         amplitudes = torch.from_numpy(heights)[None]
     else:
-        calm = np.stack([smoothed(residual)[at] for residual in residuals])
-        least = DIMMEST_SEED * np.abs(calm).max(0, initial=0.0)
-        amplitudes = torch.from_numpy(np.maximum(BEGINNING_SHARE * calm, least))
+        heights = heights_at(residuals, at)
+        least = DIMMEST_SEED / RELOCATED_SHARE * np.abs(heights).max(0, initial=0.0)
+        amplitudes = torch.from_numpy(np.maximum(heights, least))
     cholesky = np.zeros((len(order), 6), np.float32)
     cholesky[:, [0, 2, 5]] = np.log(np.concatenate([f.sigmas for f in found])[order] * step)
     means = (voxels + np.array([first_plane, 0, 0])) * step
@@ -358,7 +364,13 @@ def _places(
         torch.from_numpy(means.astype(np.float32)),
         torch.from_numpy(cholesky),
         amplitudes.float(),
-    ), len(order)
+    )
+
+
+def _none(gaussians: Tensors) -> Tensors:
+    """Return no Gaussians, of as many channels."""
+    means, cholesky, amplitudes = gaussians
+    return means[:0], cholesky[:0], amplitudes[:, :0]
 
 
 def _first_of_each_place(voxels: NDArray[np.int64]) -> NDArray[np.int64]:

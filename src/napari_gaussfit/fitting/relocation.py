@@ -45,8 +45,8 @@ DIMMEST = 1e-6
 
 
 RELOCATED_SHARE = 0.5
-"""Part of a channel's residual at its new place that a relocated Gaussian of several channels
-begins with."""
+"""Part of a channel's residual at its place that a Gaussian of several channels begins with, where
+it is put down."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,9 +306,47 @@ def relocate_channels(
     if alone or not len(moved):
         return moved
     places = means[moved].numpy() / np.asarray(spacing, np.float64) - (first_plane, 0, 0)
-    nearest = np.clip(np.rint(places), 0, np.array(total.shape) - 1).astype(int)
+    heights = heights_at(residuals, nearest_voxels(places, total.shape))
     least = DIMMEST_SEED * field.amplitudes[moved]
-    for brightness, residual in zip(amplitudes, residuals, strict=True):
-        height = RELOCATED_SHARE * smoothed(residual)[tuple(nearest.T)]
-        brightness[moved] = torch.maximum(torch.from_numpy(height), least)
+    amplitudes[:, moved] = torch.maximum(torch.from_numpy(heights), least)
     return moved
+
+
+def nearest_voxels(
+    places: NDArray[np.float64], shape: tuple[int, ...]
+) -> tuple[NDArray[np.int64], ...]:
+    """Return the voxels nearest to places.
+
+    Parameters
+    ----------
+    places : ndarray, shape [N, 3]
+        Positions (z, y, x) in voxels, which may lie outside of the stack.
+    shape : tuple of int
+        Voxels of the stack along z, y, x.
+
+    Returns
+    -------
+    tuple of ndarray, shape [N]
+        Indices along z, y, x.
+    """
+    return tuple(np.clip(np.rint(places), 0, np.array(shape) - 1).astype(np.int64).T)
+
+
+def heights_at(
+    residuals: Sequence[NDArray[np.float32]], voxels: tuple[NDArray[np.int64], ...]
+) -> NDArray[np.float32]:
+    """Return the amplitudes with which Gaussians of several channels are put down.
+
+    Parameters
+    ----------
+    residuals : sequence of ndarray, shape [Z, Y, X]
+        Stack minus field in each channel.
+    voxels : tuple of ndarray, shape [N]
+        Indices along z, y, x of where they are put down.
+
+    Returns
+    -------
+    ndarray, shape [C, N]
+        `RELOCATED_SHARE` of the smoothed residuals; below 0 where a channel lacks nothing.
+    """
+    return np.stack([RELOCATED_SHARE * smoothed(residual)[voxels] for residual in residuals])
