@@ -261,7 +261,8 @@ class Trainer:
     def count_reason(self) -> str:
         """Why the fit has as many Gaussians as it has, in words."""
         if self.grows:
-            full = len(self.steps.state.means) >= self.most and self.waiting
+            # Some may have been taken away since, when none were added any more.
+            full = self.waiting and len(self.steps.state.means) + self.waiting > self.most
             return "the cap: the stack would carry more" if full else "more would describe noise"
         if self.settings.refine:
             return "as there were"
