@@ -114,7 +114,7 @@ def size_words(nbytes: float) -> str:
     Parameters
     ----------
     nbytes : float
-        In bytes.
+        Size of the file or array, in bytes.
 
     Returns
     -------

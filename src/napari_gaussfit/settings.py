@@ -150,7 +150,7 @@ class FitSettings:
     background : float or None
         Raw intensity; None fits it.
     device : {"auto", "cpu", "cuda"}
-        Where to compute.
+        Where the fit computes; "auto" takes CUDA where it works, and says so.
     seed : int
         Of all random choices: the same seed on the same device gives the same result.
     refine : bool

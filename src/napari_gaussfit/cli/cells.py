@@ -46,7 +46,7 @@ def gaussians_for(stack: Stack) -> int:
     Parameters
     ----------
     stack : Stack
-        To be fitted.
+        The stack that is fitted.
 
     Returns
     -------

@@ -120,7 +120,7 @@ class FitFolder:
     Parameters
     ----------
     path : Path
-        The folder.
+        Path of the results folder.
     stacks : tuple of Stack
         The channels that are fitted.
     """
@@ -269,7 +269,7 @@ def draw(path: Path, figure: Figure) -> None:
     path : Path
         The file to write or to replace.
     figure : Figure
-        What to draw.
+        The matplotlib figure that is drawn and written.
 
     Raises
     ------

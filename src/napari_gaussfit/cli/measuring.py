@@ -26,7 +26,7 @@ def measured_after(result: FitResult, stacks: Sequence[Stack]) -> tuple[Measurem
     result : FitResult
         Whose settings say whether to measure, and what is known of the detector.
     stacks : sequence of Stack
-        What was fitted.
+        The fitted stack, a channel each.
 
     Returns
     -------

@@ -50,7 +50,7 @@ def run_psf(arguments: argparse.Namespace, open_stack: Callable[[Path], Stack]) 
     Parameters
     ----------
     arguments : Namespace
-        Of the command.
+        What the command line's parser made of the command.
     open_stack : callable
         That opens the stack as its options say.
     """

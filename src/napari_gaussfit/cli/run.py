@@ -42,9 +42,9 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
     Parameters
     ----------
     fit : Fit
-        An idle fit.
+        A fit that has not been started.
     folder : FitFolder
-        Where to write.
+        The folder that the results are written to.
     resumed : bool
         Whether the folder's own results belong to this fit, so that they stay meanwhile.
 

@@ -34,9 +34,9 @@ class Saving:
     Parameters
     ----------
     fit : Fit
-        A running fit.
+        The fit that is running.
     folder : FitFolder
-        Where to write.
+        The folder that the results are written to.
     own : bool
         Whether the folder's files are this fit's own from before.
     """
@@ -75,9 +75,9 @@ def rescue(fit: Fit, folder: FitFolder, result: FitResult, failed: Failures) -> 
     fit : Fit
         A fit that has ended.
     folder : FitFolder
-        Its folder.
+        The folder that the results are written to.
     result : FitResult
-        What it found.
+        The fit as far as it had come.
     failed : dict of OutputError
         By name, why a file could not be written.
     """

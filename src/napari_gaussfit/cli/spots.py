@@ -56,7 +56,7 @@ def run(
     Parameters
     ----------
     stack : Stack
-        One channel.
+        The stack that is searched, one channel.
     folder : Path
         Made where there is none.
     settings : SpotSettings

@@ -26,9 +26,9 @@ class HeldOutViews:
     state : OptimiserState
         The Gaussians that are looked at.
     volume : Volume
-        The stack's spline.
+        Spline coefficients of the stack, on the device.
     views : sequence of View
-        The held-out views.
+        The held-out views, in the order of their targets.
     bin_step : float
         Distance in t between the places at which the search for a ray's maximum looks.
     """

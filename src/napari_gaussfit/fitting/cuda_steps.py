@@ -86,7 +86,7 @@ class ViewTargets:
     objective : Objective
         The loss, of which these are the targets.
     volume : Volume
-        The stack's spline.
+        Spline coefficients of the stack, on the device.
     device : torch.device
         CUDA device to put them on.
     """

@@ -97,7 +97,7 @@ def predict_device_memory(voxels: int, settings: FitSettings) -> int:
     Parameters
     ----------
     voxels : int
-        Number of voxels.
+        Number of voxels of the stack.
     settings : FitSettings
         Settings of the fit; Gaussians count only where their number is given.
     """

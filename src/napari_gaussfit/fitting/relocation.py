@@ -80,7 +80,7 @@ def removal_costs(field: GaussianField) -> tuple[Tensor, Tensor, Tensor]:
     Parameters
     ----------
     field : GaussianField
-        The K Gaussians.
+        The field of K Gaussians whose removal is priced.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def sites(residual: NDArray[np.float32], most: int) -> Sites:
     Parameters
     ----------
     residual : ndarray, shape [Z, Y, X]
-        Stack minus field.
+        The stack minus the field, in working units.
     most : int
         Largest number of places.
 
@@ -218,7 +218,7 @@ def relocate(
     field : GaussianField
         The Gaussians, changed in place; intensities in the residual's unit.
     residual : ndarray, shape [Z, Y, X]
-        Stack minus field.
+        The stack minus the field, in working units.
     spacing : sequence of float
         Voxel spacing (dz, dy, dx).
     most : int

@@ -132,7 +132,7 @@ def draw_sites(weights: Volume, count: int, rng: np.random.Generator) -> NDArray
     weights : ndarray, shape [Z, Y, X]
         Weight of each voxel, not negative.
     count : int
-        Number of positions.
+        Number of positions to draw.
     rng : numpy.random.Generator
         Source of the draw.
 
@@ -247,7 +247,7 @@ def seed_field(
     spacing : sequence of float
         Voxel spacing (dz, dy, dx).
     count : int
-        Number of Gaussians.
+        Number of Gaussians of the field that is returned.
     rng : numpy.random.Generator
         Source of the draw.
     noise : float

@@ -164,7 +164,7 @@ def read_version_2(state: dict[str, Tensor], count: int) -> dict[str, Tensor]:
     state : dict of Tensor
         Tensors of a saved state, by name.
     count : int
-        Number of channels.
+        Number of channels that the file's fit has.
     """
     if read_words(state).get("version") != 2:
         return state

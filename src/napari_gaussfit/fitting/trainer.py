@@ -291,7 +291,7 @@ class Trainer:
         fields : sequence of GaussianField
             A field for each channel, in raw intensity.
         n : int
-            The held-out view.
+            Index of the held-out view.
 
         Returns
         -------

@@ -106,7 +106,7 @@ def read_channels(
     Parameters
     ----------
     path : path-like
-        As for `read_csv`.
+        Path of the CSV file.
     backgrounds : sequence of float
         Of the channels, in raw intensity; the last of them counts for all that follow.
 

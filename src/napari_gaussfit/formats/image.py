@@ -68,7 +68,7 @@ def write_image(
     pixel : tuple of float
         Height and width of a pixel in `unit`.
     unit : str
-        "micrometer" or "pixel".
+        Unit of length of the spacing: "micrometer" or "pixel".
 
     Raises
     ------

@@ -122,7 +122,7 @@ def load_fit(path: str | os.PathLike[str]) -> dict[str, Any]:
     Parameters
     ----------
     path : path-like
-        The file.
+        Path of the file that `save_fit` wrote.
 
     Returns
     -------

@@ -132,7 +132,7 @@ def read_ply(path: str | os.PathLike[str]) -> dict[str, Any]:
     Parameters
     ----------
     path : path-like
-        The file.
+        Path of the PLY file.
 
     Returns
     -------

@@ -45,7 +45,7 @@ def write_swc(
     points : ndarray, shape [N, 3]
         In micrometres, axis order z, y, x.
     radii : ndarray, shape [N]
-        In micrometres.
+        Radius at each node, in micrometres.
     parents : ndarray of int, shape [N]
         The node before that each hangs on, from 0; -1 for a root.
     kinds : ndarray of int, shape [N]

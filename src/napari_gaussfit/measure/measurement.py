@@ -52,7 +52,7 @@ class Measurement:
     noise : Noise or None
         By which the likelihood weighs; None where it is what is left in each window.
     notes : tuple of str
-        What was assumed.
+        What was assumed where it is not known, a sentence each.
     """
 
     gaussians: tuple[Gaussians, ...]

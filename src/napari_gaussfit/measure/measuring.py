@@ -147,7 +147,7 @@ def worth_measuring(gaussians: Gaussians, spacing: Sequence[float]) -> tuple[boo
     Parameters
     ----------
     gaussians : Gaussians
-        Of a fit.
+        Gaussians of a fit, whose overlaps are looked at.
     spacing : sequence of float
         (dz, dy, dx) of the stack, in their unit.
 

@@ -107,7 +107,7 @@ def noise_leaves(psnr: float | None, digits: int = 1) -> str:
     psnr : float or None
         In dB; NaN or None where it is not known.
     digits : int, default 1
-        After the point.
+        Digits after the decimal point.
 
     Returns
     -------

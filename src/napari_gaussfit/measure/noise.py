@@ -155,7 +155,7 @@ class Noise:
         read : float, default 0
             Standard deviation of the noise of no light, in raw intensity.
         saturation : float, default infinite
-            See `Noise`.
+            Value from which a voxel may have had more light than it says, in raw intensity.
 
         Returns
         -------
@@ -232,7 +232,7 @@ class PhotonTransfer:
     levels, variances : ndarray, shape [B]
         Light and variance of the noise in bins of brightness, in raw intensity and its square.
     counts : ndarray, shape [B]
-        Voxels in them.
+        Number of voxels in each bin.
     line : Noise or None
         Through them, whatever they are of; None where there is no variance.
     why_not : str
@@ -274,7 +274,7 @@ class PhotonTransfer:
         Parameters
         ----------
         factor, zero : float
-            As there.
+            Factor and offset of the new unit: factor v + zero, where v is in this one's.
 
         Returns
         -------
@@ -295,7 +295,7 @@ def noise_of_neighbours(voxels: ArrayLike) -> Noise:
     Parameters
     ----------
     voxels : array-like, shape [Z, Y, X]
-        Raw intensity.
+        The stack's voxels, in raw intensity as they were recorded.
 
     Returns
     -------
@@ -349,7 +349,7 @@ def photon_transfer(voxels: ArrayLike, fitted: ArrayLike | None = None) -> Photo
     Parameters
     ----------
     voxels : array-like, shape [Z, Y, X]
-        Raw intensity.
+        The stack's voxels, in raw intensity as they were recorded.
     fitted : array-like, shape [Z, Y, X], optional
         As a fit has it, with its background; differences are of what it leaves.
 
@@ -426,7 +426,7 @@ def saturation_of(voxels: NDArray[Any]) -> float:
     Parameters
     ----------
     voxels : ndarray, shape [Z, Y, X]
-        Raw intensity.
+        The stack's voxels, in raw intensity as they were recorded.
 
     Returns
     -------
@@ -453,9 +453,9 @@ def draw_noise(
     Parameters
     ----------
     noise : Noise
-        Of which kind.
+        The gain and intercept that the variance follows.
     light : ndarray, shape [Z, Y, X]
-        In raw intensity.
+        Mean of what is recorded in each voxel, in raw intensity.
     rng : numpy.random.Generator
         Source of the draw.
 

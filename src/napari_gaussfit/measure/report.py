@@ -52,11 +52,11 @@ class Report:
     spacing : tuple of float
         (dz, dy, dx) in `unit`.
     unit : str
-        "micrometer" or "pixel".
+        Unit of length of the spacing: "micrometer" or "pixel".
     gaussians : int
-        Number of Gaussians.
+        Number of Gaussians of the field.
     background : float
-        Raw intensity.
+        Constant background of the field, in raw intensity.
     heldout_mip_psnr, heldout_mip_ssim : float
         Means over the views never trained on; dB. The MIPs of a noisy stack are brighter than
         those of what is there, so that no honest field has them.
@@ -78,17 +78,17 @@ class Report:
     compression : float
         The stack's bytes for each byte of the field.
     seconds : float
-        Time spent fitting.
+        Time that the fit took, in seconds, without reading and writing files.
     iterations : int
-        Steps taken.
+        Number of optimiser steps taken.
     device, backend : str
-        Where and with what.
+        Device ("cpu", "cuda:0") and kernels ("numba", "numba-cuda") that computed the fit.
     peak_memory_mb : float
         Largest memory of the process so far, imports included.
     seed : int
-        Of the random choices.
+        Seed of the fit's random choices.
     version : str
-        Of this package.
+        Version of this package that made the fit.
     converged : bool
         Whether more steps would leave the Gaussians as they are, but for noise.
     convergence : str
@@ -213,7 +213,7 @@ def make_report(
     settings : FitSettings
         What was asked for.
     seconds, iterations : float, int
-        What it took.
+        Time in seconds and number of optimiser steps that the fit took.
 
     Returns
     -------

@@ -49,7 +49,7 @@ class Camera:
         World point seen by the image's middle: any point on that ray for an orthographic
         camera; for a pinhole camera the camera's own position.
     shape : tuple of int
-        Rows and columns.
+        Number of rows and columns of the picture.
     pixel : tuple of float
         Size of a pixel down and along: in world units for an orthographic camera; for a pinhole
         camera at distance 1 (the tangent of the angle).
@@ -174,7 +174,7 @@ class Camera:
         points : array-like, shape [..., 3]
             Means, world positions z, y, x.
         covariances : array-like, shape [..., 3, 3]
-            In world axes.
+            Covariances along world axes (z, y, x).
 
         Returns
         -------
@@ -251,7 +251,7 @@ def orbit(
     pixel : float
         Size of a pixel; larger where `largest_side` pixels would not hold the box.
     views : int
-        How many.
+        Number of cameras.
     largest_side : int
         Pixels a side at most.
 
@@ -320,7 +320,7 @@ def look_at(
     position, target : sequence of 3
         World points z, y, x.
     shape : tuple of int
-        Rows and columns.
+        Number of rows and columns of the picture.
     field_of_view : float
         Angle that the image's height subtends, in degrees.
     down : sequence of 3

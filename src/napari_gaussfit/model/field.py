@@ -76,7 +76,7 @@ class GaussianField:
         Parameters
         ----------
         gaussians : Gaussians
-            In float32.
+            Gaussians as arrays; the field holds them in float32.
         """
         field = object.__new__(cls)
         for name in ("background", "unit", "full_covariance"):
@@ -130,11 +130,11 @@ class GaussianField:
         means : array-like, shape [K, 3]
             In `unit`, axis order z, y, x.
         covariances : array-like, shape [K, 3, 3]
-            In `unit` squared.
+            Covariances Sigma_k along (z, y, x), in `unit` squared.
         amplitudes : array-like, shape [K]
-            In raw intensity.
+            Peak value a_k of each Gaussian, in raw intensity.
         background : float
-            In raw intensity.
+            Constant that is added to the Gaussians, in raw intensity.
         unit : str
             Of lengths: "micrometer" or "pixel".
         full_covariance : bool
@@ -172,7 +172,7 @@ class GaussianField:
             Mean [3] in `unit` (z, y, x), covariance [3, 3] in `unit` squared, amplitude in raw
             intensity.
         background : float
-            In raw intensity.
+            Constant that is added to the Gaussians, in raw intensity.
         unit : str
             Of lengths: "micrometer" or "pixel".
 

@@ -43,9 +43,9 @@ class Gaussians:
     cholesky : ndarray, shape [K, 6]
         Cholesky parameters, see `GaussianField`; in `unit`.
     amplitudes : ndarray, shape [K]
-        In raw intensity.
+        Peak value a_k of each Gaussian, in raw intensity.
     background : float
-        In raw intensity.
+        Constant that is added to the Gaussians, in raw intensity.
     unit : str
         Of lengths: "micrometer" or "pixel".
     full_covariance : bool
@@ -91,11 +91,11 @@ class Gaussians:
         means : array-like, shape [K, 3]
             In `unit`, axis order z, y, x.
         covariances : array-like, shape [K, 3, 3]
-            In `unit` squared.
+            Covariances Sigma_k along (z, y, x), in `unit` squared.
         amplitudes : array-like, shape [K]
-            In raw intensity.
+            Peak value a_k of each Gaussian, in raw intensity.
         background : float
-            In raw intensity.
+            Constant that is added to the Gaussians, in raw intensity.
         unit : str
             Of lengths: "micrometer" or "pixel".
         full_covariance : bool
@@ -227,7 +227,7 @@ def factors_of(cholesky: NDArray[Any]) -> Floats:
     Parameters
     ----------
     cholesky : ndarray, shape [K, 6]
-        See `GaussianField`.
+        Numbers of the Cholesky factors in the order that `GaussianField` has them.
 
     Returns
     -------
@@ -272,7 +272,7 @@ def refuse_other_shapes(means: Any, cholesky: Any, amplitudes: Any) -> None:
     Parameters
     ----------
     means, cholesky, amplitudes : ndarray or Tensor
-        Of a field.
+        Parameters of a field, whose shapes must agree.
 
     Raises
     ------

@@ -41,7 +41,7 @@ def hits(camera: Camera, box: Box) -> NDArray[np.bool_]:
     Parameters
     ----------
     camera : Camera
-        From where.
+        The camera whose rays are cast.
     box : tuple of ndarray
         Lower and upper corner (z, y, x).
 
@@ -72,7 +72,7 @@ def render(
     field : GaussianField
         What to look at.
     camera : Camera
-        From where.
+        The camera whose picture is rendered.
     box : tuple of ndarray
         Lower and upper corner (z, y, x) in the field's unit: rays exist inside only.
     mode : {"mip", "soft-mip", "sum"}
@@ -169,7 +169,7 @@ def search_step(field: GaussianField, camera: Camera, box: Box) -> float:
     field : GaussianField
         What is looked at.
     camera : Camera
-        From where.
+        The camera whose rays are searched.
     box : tuple of ndarray
         Lower and upper corner (z, y, x).
 
@@ -195,7 +195,7 @@ class StackProjector:
     Parameters
     ----------
     stack : Stack
-        What to project.
+        The stack that is projected.
 
     Attributes
     ----------
@@ -222,7 +222,7 @@ class StackProjector:
         Parameters
         ----------
         camera : Camera
-            From where.
+            The camera whose picture is made.
         mode : {"mip", "sum"}
             The largest value on each ray, or the integral over its length in the box.
 
@@ -244,7 +244,7 @@ class StackProjector:
         Parameters
         ----------
         camera : Camera
-            From where.
+            The camera whose rays are cast.
 
         Returns
         -------
@@ -264,7 +264,7 @@ def project_stack(stack: Stack, camera: Camera, *, mode: Literal["mip", "sum"] =
     stack : Stack
         What to look at.
     camera : Camera
-        From where.
+        The camera whose picture is made.
     mode : {"mip", "sum"}
         The largest value on each ray, or the integral over its length in the box.
 

@@ -135,7 +135,7 @@ class WorkingStack:
         Parameters
         ----------
         field : GaussianField
-            In working units.
+            A field in working units, as it is fitted.
 
         Returns
         -------

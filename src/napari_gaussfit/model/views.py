@@ -35,13 +35,13 @@ class View:
     Parameters
     ----------
     camera : Camera
-        From where.
+        The camera of the view.
     rays : Rays
         Its rays, clipped to the stack's box.
     hit : Tensor, shape [H, W]
         Which rays cross the box.
     projector : StackProjector
-        Of the stack.
+        Projector of the stack that is fitted.
     """
 
     camera: Camera

@@ -62,7 +62,7 @@ class BlurredField:
         Parameters
         ----------
         gaussians : Gaussians
-            Of the field.
+            Gaussians of the field.
         blur : float
             The standard deviation s of what it is blurred by, along each axis, in its unit.
 

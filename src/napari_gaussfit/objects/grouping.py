@@ -110,7 +110,7 @@ def typical_radius(gaussians: Gaussians) -> float:
     Parameters
     ----------
     gaussians : Gaussians
-        One at least.
+        Gaussians of a field, one at least.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def group(gaussians: Gaussians, settings: GroupSettings | None = None) -> Groups
     Parameters
     ----------
     gaussians : Gaussians
-        Of the field.
+        Gaussians of the field that is divided into objects.
     settings : GroupSettings, optional
         The defaults if None.
 
@@ -183,7 +183,7 @@ def split(groups: Groups, gaussians: Gaussians, number: int) -> Groups:
     groups : Groups
         What it is of.
     gaussians : Gaussians
-        That were grouped.
+        The Gaussians that were grouped.
     number : int
         The object; its largest part keeps the number, the others have new ones.
 

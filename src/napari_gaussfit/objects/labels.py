@@ -56,7 +56,7 @@ class Objects:
     axes : ndarray, shape [M, 3, 3]
         ``axes[m, n]`` is the unit vector (z, y, x) of ``semiaxes[m, n]``.
     gaussians : ndarray of int, shape [M]
-        How many.
+        Number of Gaussians of each object.
     at_border : ndarray of bool, shape [M]
         Whether it touches a face of the stack, and may go on beyond.
     neighbours : tuple of tuple of int
@@ -106,9 +106,9 @@ def paint(
     Parameters
     ----------
     field : GaussianField
-        That was grouped.
+        The field whose Gaussians were grouped.
     groups : Groups
-        Its objects.
+        The objects, as `group` returned them.
     shape : tuple of int
         Voxels along z, y and x.
     spacing : tuple of float
@@ -173,7 +173,7 @@ def measure_objects(
     Parameters
     ----------
     field : GaussianField
-        That was grouped.
+        The field whose Gaussians were grouped.
     groups : Groups
         As `paint` gave them.
     labels : ndarray of int32, shape [Z, Y, X]

@@ -122,7 +122,7 @@ class Trace:
     points : ndarray, shape [N, 3]
         In `unit`, axis order z, y, x, from the centre of the first voxel.
     radii : ndarray, shape [N]
-        In `unit`.
+        Radius at each node, in `unit`.
     parents : ndarray of int, shape [N]
         The node that each hangs on; -1 for a root.
     kinds : ndarray of int, shape [N]
@@ -219,7 +219,7 @@ def trace(gaussians: Gaussians, box: Box, settings: TraceSettings | None = None)
     Parameters
     ----------
     gaussians : Gaussians
-        Of the field.
+        Gaussians of the field whose ridge is followed.
     box : tuple of ndarray, shape [3]
         The lower and upper corner of the stack.
     settings : TraceSettings, optional

@@ -43,7 +43,7 @@ def draw_trace(trace: Trace, result: FitResult) -> Figure:
     trace : Trace
         Colours are orders of branches; the width of a line is that of the neurite.
     result : FitResult
-        That was traced.
+        The fit whose neurite was traced.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def draw_objects(labels: NDArray[np.int32], result: FitResult) -> Figure:
     labels : ndarray of int32, shape [Z, Y, X]
         Of each ray, the first label is shown.
     result : FitResult
-        That was grouped.
+        The fit whose Gaussians were grouped into objects.
 
     Returns
     -------

@@ -28,7 +28,7 @@ def draw_photon_transfer(curve: PhotonTransfer, given: Noise | None = None) -> F
     Parameters
     ----------
     curve : PhotonTransfer
-        What `measure.noise.photon_transfer` found.
+        Variance against mean, as `measure.noise.photon_transfer` returns it.
     given : Noise, optional
         That of the detector, where it is known; drawn too.
 

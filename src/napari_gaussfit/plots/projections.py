@@ -58,13 +58,13 @@ class Comparison:
     Parameters
     ----------
     title : str
-        Which view.
+        Title of the pair of pictures: which view it shows.
     data, fit : ndarray, shape [H, W]
         MIPs in raw intensity; NaN where a ray misses the box.
     size : tuple of float
         Height and width in the stack's unit.
     psnr : float
-        In dB.
+        PSNR of the rendered picture against the stack's, in dB.
     """
 
     title: str

@@ -28,7 +28,7 @@ def draw_spots(stack: Stack, spots: Gaussians) -> Figure:
     Parameters
     ----------
     stack : Stack
-        What was searched.
+        The stack whose spots were searched.
     spots : Gaussians
         A Gaussian each, in the stack's unit.
 

@@ -31,7 +31,7 @@ class StackFacts:
     Parameters
     ----------
     name : str
-        The stack's name.
+        Name of the stack, by default its file's.
     shape : tuple of int
         The number of voxels along z, y and x.
     spacing : tuple of float
@@ -88,7 +88,7 @@ class StackFacts:
         Parameters
         ----------
         name : str
-            The stack's name.
+            Name of the stack, by default its file's.
         size : sequence of float
             Extent along z, y and x, in micrometres.
         spacing : sequence of float

@@ -65,7 +65,7 @@ class StackLayout:
     Parameters
     ----------
     path : Path
-        The file.
+        Path of the file or OME-Zarr folder.
     container : str
         Its format, in words: "ImageJ TIFF".
     image : int
@@ -77,7 +77,7 @@ class StackLayout:
     shape : tuple of int
         The length of each of these axes.
     dtype : numpy.dtype
-        The voxels' type.
+        Number type of the stored voxels.
     voxel_size : tuple of (float or None)
         (dz, dy, dx) in micrometres, None where the file gives none.
     channel_names : tuple of str

@@ -84,7 +84,7 @@ class Multiscale:
     Parameters
     ----------
     version : str
-        Of OME-Zarr.
+        Version of the OME-Zarr specification, such as "0.5".
     axes : tuple of Axis
         In the arrays' order.
     levels : tuple of Level
@@ -92,7 +92,7 @@ class Multiscale:
     channel_names : tuple of str
         As far as the file names them.
     notes : tuple of str
-        What was assumed.
+        What was assumed where the metadata say nothing, a sentence each.
     """
 
     version: str

@@ -28,9 +28,9 @@ def xml_to_read_by(path: Path, tif: tifffile.TiffFile) -> tuple[str | None, tupl
     Parameters
     ----------
     path : Path
-        The file.
+        Path of the file, for messages.
     tif : tifffile.TiffFile
-        The same, open.
+        The same file, opened by tifffile.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def described_pixels(tif: tifffile.TiffFile, series: int) -> ET.Element | None:
     Parameters
     ----------
     tif : tifffile.TiffFile
-        The open file.
+        The file, opened by tifffile.
     series : int
         Which of its series.
     """

@@ -70,7 +70,7 @@ def read_voxels(
     Parameters
     ----------
     layout : StackLayout
-        What `read_layout` found.
+        Shape, axes and spacing, as `read_layout` returned them.
     channel, time : int, optional
         Which one; must be given where the file has several.
 
@@ -143,11 +143,11 @@ def write_ome_zarr(
         The folder to write, by convention named ``*.ome.zarr``; one that was written here is
         replaced, once all is written, any other never.
     volume : array, shape [Z, Y, X], or of several channels [C, Z, Y, X]
-        Intensities.
+        Voxel intensities; the type of the array is the type of the file.
     spacing : sequence of float
         (dz, dy, dx) in `unit`.
     unit : str
-        "micrometer" or "pixel".
+        Unit of length of the spacing: "micrometer" or "pixel".
     name : str
         The image's name in the file.
     origin : sequence of float

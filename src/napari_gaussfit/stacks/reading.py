@@ -35,7 +35,7 @@ def refusing(path: Path, expected: str, kind: type[GaussfitError] = FormatError)
     Parameters
     ----------
     path : Path
-        The file.
+        Path of the file, for messages.
     expected : str
         What it should be, in words.
     kind : type
@@ -98,7 +98,7 @@ def numbers_of(value: object, what: str, count: int | None = None) -> list[float
     Parameters
     ----------
     value : object
-        What was found.
+        Value found in the metadata, of whatever type.
     what : str
         Its name, for the message.
     count : int, optional

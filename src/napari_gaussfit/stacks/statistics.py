@@ -42,7 +42,7 @@ def smoothed(signal: Volume) -> Volume:
     Parameters
     ----------
     signal : ndarray, shape [Z, Y, X]
-        Any intensities.
+        Voxel intensities, in any unit.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def estimate_background(voxels: ArrayLike) -> tuple[float, float]:
     Parameters
     ----------
     voxels : array-like, shape [Z, Y, X]
-        In raw intensity.
+        The stack's voxels, in raw intensity.
 
     Returns
     -------
@@ -88,12 +88,13 @@ def background_of(smooth: Volume) -> tuple[float, float]:
     Parameters
     ----------
     smooth : ndarray, shape [Z, Y, X]
-        See `smoothed`.
+        Voxel intensities as `smoothed` returns them.
 
     Returns
     -------
     background, noise : float
-        As there.
+        The mode of the voxels and the standard deviation of the noise, as `estimate_background`
+        returns them.
     """
     calm = smooth.reshape(-1)
     values = np.sort(calm[:: max(1, calm.size // SAMPLES)]).astype(np.float64)
@@ -117,7 +118,7 @@ def suggested_count(voxels: ArrayLike) -> int:
     Parameters
     ----------
     voxels : array-like, shape [Z, Y, X]
-        In raw intensity.
+        The stack's voxels, in raw intensity.
 
     Returns
     -------
@@ -142,9 +143,9 @@ def peak_widths(calm: Volume, peaks: NDArray[np.int64]) -> NDArray[np.float64]:
     Parameters
     ----------
     calm : ndarray, shape [Z, Y, X]
-        Smoothed, see `smoothed`.
+        Voxel intensities as `smoothed` returns them.
     peaks : ndarray of int, shape [P, 3]
-        Its local maxima.
+        Indices (z, y, x) of the local maxima of `calm`.
 
     Returns
     -------
@@ -177,9 +178,9 @@ def summits(calm: Volume, sites: NDArray[np.float64]) -> NDArray[np.int64]:
     Parameters
     ----------
     calm : ndarray, shape [Z, Y, X]
-        Smoothed, see `smoothed`.
+        Voxel intensities as `smoothed` returns them.
     sites : ndarray, shape [P, 3]
-        In voxels.
+        Positions (z, y, x) in voxels, as a person clicked them.
 
     Returns
     -------

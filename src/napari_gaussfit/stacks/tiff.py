@@ -90,7 +90,7 @@ def read_layout(path: Path, *, position: int | None = None) -> StackLayout:
     Parameters
     ----------
     path : Path
-        The file.
+        Path of the TIFF file.
     position : int, optional
         Which image, where the file holds several; by default the first with a z axis.
 
@@ -149,7 +149,7 @@ def read_voxels(
     Parameters
     ----------
     layout : StackLayout
-        What `read_layout` found.
+        Shape, axes and spacing, as `read_layout` returned them.
     channel, time : int, optional
         Which one; must be given where the file has several.
 
@@ -188,15 +188,16 @@ def write_ome_tiff(
     path : path-like
         The file to write; replaced only once all is written.
     volume : array, shape [Z, Y, X], or of several channels [C, Z, Y, X]
-        Intensities.
+        Voxel intensities; the type of the array is the type of the file unless `dtype` says
+        otherwise.
     spacing : sequence of float
         (dz, dy, dx) in `unit`.
     unit : str
-        "micrometer" or "pixel".
+        Unit of length of the spacing: "micrometer" or "pixel".
     name : str
         The image's name in the file.
     dtype : dtype-like
-        Of the voxels.
+        Number type of the voxels in the file.
 
     Raises
     ------

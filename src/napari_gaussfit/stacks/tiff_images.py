@@ -52,7 +52,7 @@ class TiffImage:
     times : int or None
         How many time points are whole, None for all.
     notes : tuple of str
-        What was assumed.
+        What was assumed where the metadata say nothing, a sentence each.
     """
 
     series: tifffile.TiffPageSeries

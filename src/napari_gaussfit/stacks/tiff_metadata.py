@@ -47,7 +47,7 @@ def calibration(
     Parameters
     ----------
     tif : tifffile.TiffFile
-        The open file.
+        The file, opened by tifffile.
     image : TiffImage
         Which of its images.
 

@@ -109,7 +109,7 @@ def clone(field: GaussianField, which: Tensor) -> tuple[GaussianField, Rows]:
     Parameters
     ----------
     field : GaussianField
-        K Gaussians.
+        The field of K Gaussians of which some are doubled.
     which : Tensor
         A mask [K], or indices, of those to clone.
 
@@ -138,7 +138,7 @@ def prune(
     Parameters
     ----------
     field : GaussianField
-        K Gaussians.
+        The field of K Gaussians of which some are taken away.
     least_emission : float
         Those of a smaller amplitude go, in raw intensity.
     sizes : tuple of float

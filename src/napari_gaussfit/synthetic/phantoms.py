@@ -174,12 +174,12 @@ def beads(
     seed : int
         Of the places, the brightness and the noise.
     count : int
-        How many beads.
+        Number of beads.
     diameter : float
         Of a bead, in micrometres. Its sigma along each axis is that of a solid ball,
         diameter / sqrt(20), and the point spread function's, added in squares.
     photons : float or None
-        As for `neurite`.
+        Peak photons of the noise; without noise where it is None, as for `neurite`.
     shape, spacing : tuple
         As for `neurite`.
 
@@ -217,9 +217,9 @@ def nuclei(
     seed : int
         Of the places, sizes, textures and the noise.
     count : int
-        How many nuclei.
+        Number of nuclei.
     photons : float or None
-        As for `neurite`.
+        Peak photons of the noise; without noise where it is None, as for `neurite`.
     shape, spacing : tuple
         As for `neurite`.
 
@@ -258,7 +258,7 @@ def separated(
     seed : int
         Of all that is random.
     count : int
-        How many Gaussians.
+        Number of Gaussians.
     photons : float or None
         As for `neurite`, but without noise unless asked for.
     shape, spacing : tuple
@@ -324,13 +324,13 @@ def photon_counts(truth: GaussianField, shape: Shape, spacing: Triple, *, seed: 
     Parameters
     ----------
     truth : GaussianField
-        In photons.
+        The field that is recorded, with amplitudes and background in photons.
     shape : tuple of int
         Voxels along z, y and x.
     spacing : tuple of float
         (dz, dy, dx) in the field's unit.
     seed : int
-        Of the noise.
+        Seed of the Poisson noise.
 
     Returns
     -------

@@ -40,7 +40,7 @@ class Gaussians2D:
     cholesky : Tensor, shape [K, 3]
         (a, b, c) with Sigma = L L^T and L = [[exp a, 0], [b, exp c]].
     amplitudes : Tensor, shape [K]
-        a.
+        Amplitude a_k of each Gaussian.
     """
 
     means: Tensor
@@ -56,11 +56,11 @@ class Gaussians2D:
         Parameters
         ----------
         means : array-like, shape [K, 2]
-            Row and column.
+            Centres, row and column in pixels.
         covariances : array-like, shape [K, 2, 2]
-            In pixels squared.
+            Covariances Sigma_k, in pixels squared.
         amplitudes : array-like, shape [K]
-            Any unit.
+            Amplitude of each Gaussian, in the image's unit.
 
         Returns
         -------
@@ -90,7 +90,7 @@ class Gaussians2D:
         Parameters
         ----------
         points : Tensor, shape [B, 2]
-            Row and column.
+            Positions, row and column in pixels.
 
         Returns
         -------
@@ -109,7 +109,7 @@ class Gaussians2D:
         Parameters
         ----------
         shape : sequence of int
-            Rows and columns.
+            Number of rows and columns of the image.
 
         Returns
         -------
@@ -126,7 +126,7 @@ def splatting_loss(gaussians: Gaussians2D, target: Tensor) -> Tensor:
     Parameters
     ----------
     gaussians : Gaussians2D
-        What to draw.
+        The Gaussians that are drawn.
     target : Tensor, shape [H, W]
         What it should look like.
 
@@ -159,9 +159,9 @@ def fit_image(target: Tensor, count: int) -> tuple[Gaussians2D, list[float]]:
     Parameters
     ----------
     target : Tensor, shape [H, W]
-        The image.
+        The image that the Gaussians are fitted to.
     count : int
-        How many Gaussians.
+        Number of Gaussians.
 
     Returns
     -------

@@ -148,7 +148,7 @@ def ellipsoids(gaussians: Gaussians, at_sigma: float = 1.0) -> tuple[Floats, NDA
     Parameters
     ----------
     gaussians : Gaussians
-        K of them.
+        The K Gaussians that are drawn.
     at_sigma : float
         The Mahalanobis distance of the ellipsoids.
 
@@ -198,11 +198,11 @@ def residual_layer(
     voxels : ndarray, shape [Z, Y, X]
         The stack's, in raw intensity.
     volume : ndarray, shape [Z, Y, X]
-        The field's.
+        The field at the stack's voxels, in raw intensity.
     placement : Placement
-        The stack's.
+        Scale, translation and units of the stack's layer.
     name : str
-        The layer's.
+        Name of the new layer.
     """
     from napari.utils import Colormap
 
@@ -232,13 +232,13 @@ def labels_layer(
     field : GaussianField
         Gaussian k has the label k + 1.
     volume : ndarray, shape [Z, Y, X]
-        The rendered field.
+        The field at the stack's voxels, in raw intensity.
     placement : Placement
-        The stack's.
+        Scale, translation and units of the stack's layer.
     threshold : float
         Raw intensity; below it the label is 0.
     name : str
-        The layer's.
+        Name of the new layer.
     """
     from scipy.spatial import cKDTree
 

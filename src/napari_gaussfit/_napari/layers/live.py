@@ -51,7 +51,7 @@ class LiveLayers:
     Parameters
     ----------
     viewer : napari.Viewer
-        Where they are.
+        The viewer to which the layers are added.
     source : Source
         What is fitted: their names, transforms and contrast are its own.
     keeper : QObject

@@ -52,15 +52,15 @@ class Source:
     Parameters
     ----------
     stack : Stack
-        What is fitted.
+        The stack that the layer shows, as it is fitted.
     placement : Placement
         Of its voxels in napari's world.
     name : str
         The layer's, with the time and channel taken of it; layers of the fit are named after it.
     contrast_limits : tuple of float
-        The layer's.
+        Contrast limits of the layer.
     layer : napari.layers.Image
-        The layer.
+        The image layer that was chosen.
     place : tuple of int
         The stack's indices along the layer's axes before z, y and x.
     first : tuple of int

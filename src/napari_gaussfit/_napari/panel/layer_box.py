@@ -50,7 +50,7 @@ class LayerBox(QComboBox):
     nothing : str
         What the choice of none is called.
     tip : str
-        The tooltip.
+        Tooltip of the box.
     """
 
     chosen = Signal()

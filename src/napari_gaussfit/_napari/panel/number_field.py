@@ -32,7 +32,7 @@ def number_from(text: str, point: str = ".") -> float:
     Parameters
     ----------
     text : str
-        What was typed.
+        Text that was typed into the field.
     point : str
         The decimal separator of the person's locale.
 

@@ -27,15 +27,15 @@ class Preview:
     Parameters
     ----------
     stack : Stack
-        Whose they are.
+        The stack that is previewed.
     background : float
-        Estimated, raw intensity.
+        Background as estimated from the voxels, in raw intensity.
     suggested : int
-        Number of Gaussians.
+        Number of Gaussians that the volume of the signal suggests.
     counts : ndarray, shape [B]
         Voxels in each bin of intensity.
     edges : ndarray, shape [B + 1]
-        Of the bins.
+        Edges of the histogram's bins, in raw intensity.
     device : str
         In words, what a fit will really run on, or why it cannot.
     """

@@ -58,11 +58,11 @@ def result_layers(
     Parameters
     ----------
     fit : FitResult
-        The result.
+        The fit whose layers are made.
     source : Source
-        What was fitted.
+        The stack that was fitted, and its layer.
     kinds : set of str
-        Some of `KINDS`.
+        Which layers are made, a subset of `KINDS`.
     at_sigma : float
         The ellipsoids' distance from their centres, in standard deviations.
     faintest : float
