@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.measure.measuring import measure
     from napari_gaussfit.measure.metrics import psnr, ssim
     from napari_gaussfit.measure.optics import Optics
-    from napari_gaussfit.measure.psf import measure_beads
+    from napari_gaussfit.measure.psf import Psf, measure_beads
     from napari_gaussfit.model import views
     from napari_gaussfit.model.camera import Camera, axis_view, look_at, orbit, orbit_view
     from napari_gaussfit.model.field import GaussianField
@@ -43,6 +43,7 @@ _HOMES = {
     "FitState": "fitting.snapshot",
     "GaussianField": "model.field",
     "Optics": "measure.optics",
+    "Psf": "measure.psf",
     "Snapshot": "fitting.snapshot",
     "SpotSettings": "objects.search",
     "Stack": "stacks.stack",
@@ -94,6 +95,7 @@ __all__ = [
     "FitState",
     "GaussianField",
     "Optics",
+    "Psf",
     "Snapshot",
     "SpotSettings",
     "Stack",

@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ from napari_gaussfit.fitting import (
 from napari_gaussfit.fitting import (
     trainer as training,
 )
-from napari_gaussfit.fitting.bounds import widen
+from napari_gaussfit.fitting.bounds import keep_above, widen
 from napari_gaussfit.fitting.cuda_steps import CudaSteps
 from napari_gaussfit.fitting.steps import CpuSteps
 from napari_gaussfit.fitting.trainer import Trainer
@@ -562,6 +563,19 @@ def test_widening_is_that_of_density() -> None:
     cuda.widen(found, torch.tensor(spacing), 0.7)
     widen(true, spacing, 0.7)
     assert not torch.equal(true, cholesky)
+    torch.testing.assert_close(found, true, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("slant", [0.0, 0.3], ids=["along the axes", "turned"])
+def test_what_is_narrower_than_a_psf_is_widened_as_on_the_cpu(slant: float) -> None:
+    floor = torch.tensor([[1.5, 0.0, 0.0], [slant, 0.6, 0.0], [-slant, slant, 0.8]])
+    fields = [few(kind) for kind in ("tiny", "elongated", "overlapping")]
+    found = torch.cat([field.cholesky for field in fields])
+    before, true = found.clone(), found.clone()
+    steps = SimpleNamespace(state=SimpleNamespace(cholesky=found), _device=torch.device("cpu"))
+    CudaSteps.keep_above(cast("CudaSteps", steps), floor)
+    keep_above(true, floor)
+    assert not torch.equal(true, before)
     torch.testing.assert_close(found, true, rtol=1e-3, atol=1e-3)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from napari_gaussfit.cli.commands import main
+from napari_gaussfit.fitting.result import load
 from napari_gaussfit.measure.psf import Psf
 from napari_gaussfit.stacks.tiff import write_ome_tiff
 
@@ -78,3 +79,37 @@ def test_half_of_the_optics_is_refused(
     assert main(["psf", "-o", str(tmp_path / "psf"), *options]) == 2
     assert line in capsys.readouterr().err
     assert not (tmp_path / "psf").exists()
+
+
+FAST = ("--iterations", "20", "--views", "4", "--held-out", "1", "--device", "cpu")
+
+
+def test_a_fit_takes_the_file_or_the_optics(beads: Path, tmp_path: Path, capsys: Capture) -> None:
+    psf, out = tmp_path / "psf", tmp_path / "out"
+    assert main(["psf", "-o", str(psf), "--na", "1.2", "--wavelength", "520"]) == 0
+    assert main(["fit", str(beads), "-o", str(out), *FAST, "--psf", str(psf / "psf.json")]) == 0
+    said = capsys.readouterr().out
+    assert "psf: FWHM " in said
+    saved = load(out)
+    assert saved.psf == Psf.load(psf / "psf.json")
+    assert saved.report.psf in said
+    other = tmp_path / "other"
+    assert main(["fit", str(beads), "-o", str(other), *FAST, "--psf", "1.2,520,1.518"]) == 0
+    assert load(other).psf == saved.psf
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("1.2,520", "--psf 1.2,520: expected the psf.json"),
+        ("1.6,520,1.5", "NA=1.6 is not below the index 1.5"),
+        ("nothing.json", "nothing.json: cannot be read"),
+    ],
+)
+def test_what_is_no_psf_is_refused_before_anything_is_written(
+    given: str, said: str, beads: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    assert main(["fit", str(beads), "-o", str(out), *FAST, "--psf", given]) == 2
+    assert said in capsys.readouterr().err
+    assert not out.exists()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.cli.folder import FitFolder
     from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.fitting.result import FitResult
+    from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.model.camera import Camera
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.facts import StackFacts
@@ -276,6 +277,15 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         "--points", metavar="FILE", type=Path,
         help="a CSV of positions to begin at: napari's points, or gaussians.csv",
     )  # fmt: skip
+    _add_psf_option(parser)
+
+
+def _add_psf_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--psf", metavar="PSF",
+        help="what light makes of a point, psf.json or NA,WAVELENGTH_NM,INDEX: nothing is "
+        "narrower, and objects have widths of their own",
+    )  # fmt: skip
 
 
 def _option(name: str, setting: Setting) -> dict[str, Any]:
@@ -326,6 +336,7 @@ def _opened(arguments: argparse.Namespace, path: Path) -> tuple[Stack, ...]:
 def _fit(arguments: argparse.Namespace) -> int:
     from napari_gaussfit.cli.folder import OUTPUTS, FitFolder, checked_folder, holds_fit
     from napari_gaussfit.cli.overwriting import refuse_to_replace
+    from napari_gaussfit.cli.psf import psf_of
     from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.formats.registry import fit_path
 
@@ -349,6 +360,7 @@ def _fit(arguments: argparse.Namespace) -> int:
             f"--refine begins a fit from {refine}, --resume goes on with the one in "
             f"{path}; leave one of them out"
         )
+    psf = psf_of(arguments.psf)
     _refuse_too_large(arguments.stack, len(arguments.channel or (0,)), arguments.position)
     stacks = _opened(arguments, arguments.stack)
     for note in dict.fromkeys(note for stack in stacks for note in stack.notes):
@@ -356,11 +368,11 @@ def _fit(arguments: argparse.Namespace) -> int:
     points = _points(arguments.points, stacks[0])
     folder = FitFolder(path, stacks)
     if goes_on:
-        return _go_on(folder, given, points)
+        return _go_on(folder, given, points, psf)
     start = _start(refine, stacks)
     if arguments.resume:
         _note(f"{path} holds no fit to go on from; a new one begins")
-    fit = Fit(stacks, settings, start=start, points=points)
+    fit = Fit(stacks, settings, start=start, points=points, psf=psf)
     return _begin(fit, folder, force=arguments.force)
 
 
@@ -423,7 +435,7 @@ def _begin(fit: Fit, folder: FitFolder, *, force: bool) -> int:
         return run(fit, folder, resumed=False)
 
 
-def _go_on(folder: FitFolder, given: dict[str, Any], points: Points) -> int:
+def _go_on(folder: FitFolder, given: dict[str, Any], points: Points, psf: Psf | None) -> int:
     """Go on with the fit in a folder, by its own settings, from its own points."""
     from napari_gaussfit.cli.folder import check_points, is_finished, resumed_settings
     from napari_gaussfit.cli.overwriting import claimed
@@ -438,7 +450,7 @@ def _go_on(folder: FitFolder, given: dict[str, Any], points: Points) -> int:
             steps = saved.report.iterations
             print(f"{folder.path}: this fit is finished, after {steps} steps")
             return DONE
-        fit = Fit(folder.stacks, settings)
+        fit = Fit(folder.stacks, settings, psf=psf)
         fit.restore(saved)
         return run(fit, folder, resumed=True)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["PSF_FILES", "optics_of", "run_psf"]
+__all__ = ["PSF_FILES", "optics_of", "psf_of", "run_psf"]
 
 PSF_FILES = ("psf.json", "psf.csv", "psf.png", "psf.pdf")
 """What the command leaves in its folder; of optics alone, the first."""
@@ -42,6 +42,35 @@ def optics_of(arguments: argparse.Namespace) -> Optics | None:
         raise SettingsError("--na and --wavelength make the optics together; give both")
     index = 1.518 if arguments.index is None else arguments.index
     return Optics(arguments.na, arguments.wavelength, index, arguments.pinhole)
+
+
+def psf_of(given: str | None) -> Psf | None:
+    """Return the point spread function that --psf names, None where there is none.
+
+    Parameters
+    ----------
+    given : str or None
+        A file that the psf command wrote, or ``NA,WAVELENGTH_NM,INDEX``.
+
+    Raises
+    ------
+    SettingsError
+        If three numbers do not make a microscope.
+    FormatError
+        If there is no such file, or it holds no point spread function.
+    """
+    if given is None:
+        return None
+    try:
+        numbers = [float(part) for part in given.split(",")]
+    except ValueError:
+        return Psf.load(given)
+    if len(numbers) != 3:
+        raise SettingsError(
+            f"--psf {given}: expected the psf.json of the psf command, or three numbers "
+            "NA,WAVELENGTH_NM,INDEX such as 1.4,520,1.518"
+        )
+    return Psf.of_optics(Optics(*numbers))
 
 
 def run_psf(arguments: argparse.Namespace, open_stack: Callable[[Path], Stack]) -> None:

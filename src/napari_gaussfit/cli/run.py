@@ -82,6 +82,7 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
         + ("" if comparison is None else f"; {comparison}")
         + ("" if report.converged or not ended else f"; not converged: {report.convergence}")
         + ("\n" if ended else "; interrupted, --resume goes on\n")
+        + (f"psf: {report.psf}\n" if report.psf else "")
         + f"noise: {report.noise}\nmeasured: {report.measured}\n"
         + "".join(f"note: {note}\n" for note in report.notes)
     )

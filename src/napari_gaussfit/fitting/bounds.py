@@ -1,4 +1,6 @@
-"""The bounds that a fit keeps its Gaussians in: no narrower than voxels, no centre beyond them.
+"""The bounds that a fit keeps its Gaussians in.
+
+None is narrower than voxels, or than light allows; no centre lies beyond the voxels.
 
 All work in place.
 """
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["confine", "hold_axes", "widen"]
+__all__ = ["confine", "hold_axes", "keep_above", "widen"]
 
 
 def widen(cholesky: Tensor, spacing: Sequence[float], narrowest: float) -> None:
@@ -33,16 +35,49 @@ def widen(cholesky: Tensor, spacing: Sequence[float], narrowest: float) -> None:
     """
     step = torch.as_tensor(spacing, dtype=torch.float32)
     lower = factors(cholesky) / step[:, None]
+    raised = _raised(lower, narrowest)
+    if raised is not None:
+        narrow, wide = raised
+        cholesky[narrow] = cholesky_parameters(wide * step.double()[:, None]).to(cholesky.dtype)
+
+
+def keep_above(cholesky: Tensor, floor: Tensor) -> None:
+    """Widen Gaussians in place until what their covariance is above another is no less than 0.
+
+    Of all covariances above the floor the new one is the nearest, where lengths are counted in the
+    floor's own widths: what is left of a Gaussian that was narrower along one direction is as it
+    was along the others.
+
+    Parameters
+    ----------
+    cholesky : Tensor, shape [K, 6]
+        Cholesky parameters; changed in place.
+    floor : Tensor, shape [3, 3]
+        Lower Cholesky factor of the least covariance, such as a point spread function's, in the
+        same unit and on the same device.
+    """
+    lower = torch.linalg.solve_triangular(floor, factors(cholesky), upper=False)
+    raised = _raised(lower, 1.0)
+    if raised is not None:
+        narrow, wide = raised
+        cholesky[narrow] = cholesky_parameters(floor.double() @ wide).to(cholesky.dtype)
+
+
+def _raised(lower: Tensor, least: float) -> tuple[Tensor, Tensor] | None:
+    """Return which of factors [K, 3, 3] have a smaller singular value, and these widened.
+
+    None where there are none; indices [N], and factors [N, 3, 3] in double precision.
+    """
     # The smallest singular value is no less than 1 / |L^-1|: most need no closer look.
-    inverse = torch.linalg.solve_triangular(lower, torch.eye(3).expand_as(lower), upper=False)
-    narrow = (inverse.square().sum((-1, -2)) > narrowest**-2).nonzero().squeeze(-1)
+    unit = torch.eye(3, device=lower.device).expand_as(lower)
+    inverse = torch.linalg.solve_triangular(lower, unit, upper=False)
+    narrow = (inverse.square().sum((-1, -2)) > least**-2).nonzero().squeeze(-1)
     if not len(narrow):
-        return
+        return None
     chosen = lower[narrow].double()
     values, vectors = torch.linalg.eigh(chosen @ chosen.transpose(-1, -2))
-    wide = vectors * values.clamp(min=narrowest**2)[:, None] @ vectors.transpose(-1, -2)
-    widened = torch.linalg.cholesky(wide) * step.double()[:, None]
-    cholesky[narrow] = cholesky_parameters(widened).to(cholesky.dtype)
+    wide = vectors * values.clamp(min=least**2)[:, None] @ vectors.transpose(-1, -2)
+    return narrow, torch.linalg.cholesky(wide)
 
 
 def hold_axes(d_cholesky: Tensor) -> None:

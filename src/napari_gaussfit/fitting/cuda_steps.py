@@ -19,7 +19,7 @@ from napari_gaussfit._kernels.cuda import backend
 from napari_gaussfit._kernels.cuda.graphs import Graphs
 from napari_gaussfit._kernels.cuda.memory import room_on
 from napari_gaussfit._kernels.geometry import Grid
-from napari_gaussfit.fitting.bounds import confine, hold_axes
+from napari_gaussfit.fitting.bounds import confine, hold_axes, keep_above
 from napari_gaussfit.fitting.cuda_held_out import HeldOutViews
 from napari_gaussfit.fitting.cuda_relocation import CudaRelocation
 from napari_gaussfit.fitting.losses import DARKEST_RATE, WINDOW, dissimilarity
@@ -294,6 +294,15 @@ class CudaSteps:
     def widen(self, narrowest: float) -> None:
         """Widen Gaussians that are narrower than so many voxels; see `bounds.widen`."""
         backend.widen(self.state.cholesky, self._spacing, narrowest)
+
+    def keep_above(self, floor: Tensor) -> None:
+        """Widen Gaussians that are narrower than `floor`; see `bounds.keep_above`."""
+        widths = torch.diagonal(floor).clone()
+        if torch.equal(floor, torch.diag(widths)):
+            # Along z, y and x it is what voxels are to `widen`, by which nobody waits.
+            backend.widen(self.state.cholesky, widths.to(self._device), 1.0)
+        else:
+            keep_above(self.state.cholesky, floor.to(self._device))
 
     def relocate(self, first: int, kept: int) -> None:
         """Relocate Gaussians, looking at planes from `first` on; the first `kept` stay."""

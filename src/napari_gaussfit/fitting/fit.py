@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting.refinement import Comparer, Comparison
     from napari_gaussfit.fitting.steps import StepResult
     from napari_gaussfit.fitting.trainer import Trainer
+    from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.measure.report import Report
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
@@ -77,6 +78,9 @@ class Fit:
         Positions (z, y, x in the stack's unit) at which Gaussians begin, one at each: as wide as
         the stack's curvature says there, and never moved elsewhere. Where the settings leave the
         number of Gaussians open, these are all; else the rest is drawn like other seeds.
+    psf : Psf, optional
+        The point spread function, as a Gaussian. A Gaussian's covariance is then the sum of an
+        object's own and the point spread function's, and the first is no less than 0.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Fit:
         *,
         start: GaussianField | Sequence[GaussianField] | None = None,
         points: NDArray[np.float64] | None = None,
+        psf: Psf | None = None,
     ) -> None:
         self.stacks = _listed(stack)
         self.stack = self.stacks[0]
@@ -94,7 +99,7 @@ class Fit:
         self._start = () if start is None else _listed(start)
         for field in self._start:
             field.numpy()  # which refuses what is not finite
-        self.points = points
+        self.points, self.psf = points, psf
         self._trainer: Trainer | None = None
         self._restored: dict[str, NDArray[Any]] | None = None
         self._state = FitState.IDLE
@@ -155,6 +160,12 @@ class Fit:
         if len(record.fields) != len(self.stacks):
             message = f"the record has {len(record.fields)} channels, this fit {len(self.stacks)}"
             raise FitError(f"{message}; give the stacks that it is of")
+        if self.psf is not None and (
+            record.psf is None or record.psf.covariance != self.psf.covariance
+        ):
+            found = "none" if record.psf is None else record.psf.words
+            raise FitError(f"psf: the record's is {found}; leave it out to go on, or fit anew")
+        self.psf = record.psf
         self._start, self._restored = record.fields, record.state
         self.points = record.state.get(POINTS)
         self.history = {key: list(record.history.get(key, [])) for key in HISTORY_KEYS}
@@ -182,6 +193,7 @@ class Fit:
             self.settings,
             {key: list(values) for key, values in self.history.items()},
             state=state,
+            psf=self.psf,
         )
 
     def __iter__(self) -> Iterator[Snapshot]:
@@ -212,7 +224,9 @@ class Fit:
         # Before the clock starts: a time limit is for the fit.
         compile_kernels(self.settings.device)
         began = time.perf_counter()
-        trainer = Trainer(self.stacks, self.settings, start=self._start, points=self.points)
+        trainer = Trainer(
+            self.stacks, self.settings, start=self._start, points=self.points, psf=self.psf
+        )
         if self._restored is not None:
             trainer.restore(
                 {name: torch.from_numpy(array) for name, array in self._restored.items()}
@@ -395,6 +409,7 @@ class Fit:
                 convergence=convergence.sentence,
                 notes=(*trainer.notes, *report.notes),
                 count_reason=trainer.count_reason,
+                psf="" if self.psf is None else self.psf.words,
             )
             for report in measured
         )
@@ -406,6 +421,7 @@ def fit(
     *,
     start: GaussianField | Sequence[GaussianField] | None = None,
     points: NDArray[np.float64] | None = None,
+    psf: Psf | None = None,
 ) -> FitResult:
     """Fit Gaussians to a stack and return the record of the fit.
 
@@ -419,6 +435,8 @@ def fit(
         Gaussians to go on from.
     points : ndarray, shape [P, 3], optional
         Positions (z, y, x in the stack's unit) that seeds must begin at.
+    psf : Psf, optional
+        The point spread function that objects are seen by, see `Fit`.
 
     Returns
     -------
@@ -433,7 +451,7 @@ def fit(
     >>> len(result.field) <= 60
     True
     """
-    running = Fit(stack, settings, start=start, points=points)
+    running = Fit(stack, settings, start=start, points=points, psf=psf)
     for _ in running:
         pass
     return running.result()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.measure.measurement import Measurement
     from napari_gaussfit.measure.noise import Noise
+    from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.model.camera import Camera
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
@@ -65,6 +66,8 @@ class FitResult:
     measurement : Measurement or None
         How well each Gaussian is known, where they were measured (`measured`). In tables, not in
         the fit's own file.
+    psf : Psf or None
+        The point spread function that was fitted with.
 
     Raises
     ------
@@ -81,6 +84,7 @@ class FitResult:
     state: dict[str, NDArray[Any]] = default(default_factory=dict)
     notes: tuple[str, ...] = ()
     measurement: Measurement | None = None
+    psf: Psf | None = None
 
     def __post_init__(self) -> None:
         """Refuse Gaussians of another unit than the stack's, and channels that differ in shape."""
@@ -360,6 +364,7 @@ class FitResult:
             "history": self.history,
             "report": self.reports[0].to_dict() if self.reports else None,
             "state": self.state,
+            "psf": None if self.psf is None else self.psf.to_dict(),
         }
 
     @classmethod
@@ -392,6 +397,7 @@ class FitResult:
             tuple(Report.from_dict(values) for values in several),
             contents.get("state", {}),
             (*contents.get("notes", ()), *notes),
+            psf=_psf_from(contents.get("psf")),
         )
 
 
@@ -431,6 +437,24 @@ def _same_shapes(field: GaussianField, other: GaussianField) -> bool:
         and np.array_equal(first.means, second.means)
         and np.array_equal(first.cholesky, second.cholesky)
     )
+
+
+def _psf_from(values: dict[str, Any] | None) -> Psf | None:
+    """Return the point spread function that a file holds.
+
+    Raises
+    ------
+    SettingsError
+        If it holds another thing in its place.
+    """
+    if values is None:
+        return None
+    from napari_gaussfit.measure.psf import Psf
+
+    try:
+        return Psf.from_dict(values)
+    except ValueError as error:
+        raise SettingsError(f"psf: is no point spread function ({error})") from error
 
 
 def _settings_from(values: dict[str, Any]) -> tuple[FitSettings | None, tuple[str, ...]]:

@@ -18,7 +18,7 @@ import torch
 
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels.geometry import Grid
-from napari_gaussfit.fitting.bounds import confine, hold_axes, widen
+from napari_gaussfit.fitting.bounds import confine, hold_axes, keep_above, widen
 from napari_gaussfit.fitting.evidence import recount
 from napari_gaussfit.fitting.losses import DARKEST_RATE, LOSSES, dissimilarity, poisson_deviance
 from napari_gaussfit.fitting.objective import CUTOFF_PER_ERROR, CUTOFFS
@@ -106,6 +106,9 @@ class Steps(Protocol):
     def widen(self, narrowest: float) -> None:
         """Widen Gaussians that are narrower than so many voxels; see `bounds.widen`."""
 
+    def keep_above(self, floor: Tensor) -> None:
+        """Widen Gaussians that are narrower than [3, 3] on the CPU; see `bounds.keep_above`."""
+
     def relocate(self, first: int, kept: int) -> None:
         """Relocate Gaussians, looking at planes from `first` on; the first `kept` stay."""
 
@@ -191,6 +194,10 @@ class CpuSteps:
     def widen(self, narrowest: float) -> None:
         """Widen Gaussians that are narrower than so many voxels; see `bounds.widen`."""
         widen(self.state.cholesky, self._objective.stack.spacing, narrowest)
+
+    def keep_above(self, floor: Tensor) -> None:
+        """Widen Gaussians that are narrower than `floor`; see `bounds.keep_above`."""
+        keep_above(self.state.cholesky, floor)
 
     def relocate(self, first: int, kept: int) -> None:
         """Relocate Gaussians, looking at planes from `first` on; the first `kept` stay."""

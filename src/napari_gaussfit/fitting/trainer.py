@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.fitting.optimisers import Optimiser
     from napari_gaussfit.fitting.steps import StepResult, Steps
+    from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.views import Views
 
@@ -103,6 +104,8 @@ class Trainer:
         where there is none.
     points : ndarray, shape [P, 3], optional
         Positions (z, y, x in the stacks' unit) that seeds must begin at.
+    psf : Psf, optional
+        Gaussians are never narrower, in no direction.
     optimiser : str
         Name of an optimiser in `OPTIMISERS`.
 
@@ -135,6 +138,7 @@ class Trainer:
         *,
         start: Sequence[GaussianField] = (),
         points: NDArray[np.float64] | None = None,
+        psf: Psf | None = None,
         optimiser: str = DEFAULT_OPTIMISER,
     ) -> None:
         depth, rows, columns = checked_channels(stacks)[0].shape
@@ -155,6 +159,13 @@ class Trainer:
         self._slab = Slab(planes, round(RELOCATED_FRACTION * planes / depth * len(fields[0])))
         state = OptimiserState.begin(fields, math.sqrt(math.prod(CUTOFFS)))
         self.steps = self._make_steps(state, OPTIMISERS[optimiser])
+        self._floor = None if psf is None else _floor(psf, workings[0])
+        self._keep_above_psf()
+
+    def _keep_above_psf(self) -> None:
+        """Widen what is narrower than light allows: what a Gaussian has beyond is its own."""
+        if self._floor is not None:
+            self.steps.keep_above(self._floor)
 
     def _make_steps(self, state: OptimiserState, optimiser: Optimiser) -> Steps:
         """Return what takes steps on the device that the settings ask for.
@@ -225,14 +236,17 @@ class Trainer:
         last = progress + 1 / self.settings.steps >= 1
         if self.iteration % WIDEN_EVERY == 0 or last:
             self.steps.widen(NARROWEST)
+        self._keep_above_psf()
         self.iteration += 1
         found = self.steps.found(due=last or self.iteration % HISTORY_EVERY == 0)
         if self._recounts(progress):
             room = self.most if progress < GROW_UNTIL else 0
             waiting = self.steps.recount(self._draw_slab(), self.kept, room)
             self.waiting = waiting if room else self.waiting
+            self._keep_above_psf()
         elif self._relocates(progress):
             self.steps.relocate(self._draw_slab(), self.kept)
+            self._keep_above_psf()
         return found
 
     def _rate(self, progress: float) -> float:
@@ -475,6 +489,12 @@ def _on_one_device(settings: FitSettings, channels: int) -> tuple[FitSettings, t
         raise SettingsError(message)
     notes = ("device auto is the CPU: several channels are fitted there",)
     return replace(settings, device="cpu"), notes if settings.device == "auto" else ()
+
+
+def _floor(psf: Psf, working: WorkingStack) -> Tensor:
+    """Return the lower Cholesky factor [3, 3] of a point spread function in working units."""
+    factor = np.linalg.cholesky(psf.in_unit(working.original.unit)) / working.length
+    return torch.from_numpy(factor.astype(np.float32))
 
 
 def _between(first: float, last: float, progress: float) -> float:

@@ -65,7 +65,7 @@ _NAMES_SHOWN = 12
 """How many names an error lists before it says that there are more."""
 
 
-def save_fit(
+def save_fit(  # noqa: PLR0913 - a name for each thing that the file holds
     path: str | os.PathLike[str],
     fields: Sequence[GaussianField],
     stack: StackFacts,
@@ -74,6 +74,7 @@ def save_fit(
     history: Mapping[str, list[float]] | None = None,
     report: Mapping[str, Any] | None = None,
     state: Mapping[str, NDArray[Any]] | None = None,
+    psf: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a fit; what `load_fit` returns of it is the same to the bit.
 
@@ -93,6 +94,8 @@ def save_fit(
         How good it is, as JSON types.
     state : mapping of ndarray, optional
         What the fit needs to go on.
+    psf : mapping, optional
+        The point spread function that was fitted with, as JSON types.
 
     Raises
     ------
@@ -109,6 +112,8 @@ def save_fit(
         "history": dict(history or {}),
         "report": None if report is None else dict(report),
     }
+    if psf is not None:
+        metadata["psf"] = dict(psf)
     # The format takes no array that has gaps.
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     data = save(whole, {FORMAT: json.dumps(metadata)})
@@ -266,6 +271,9 @@ def _fit_of(arrays: Arrays, metadata: dict[str, Any]) -> dict[str, Any]:
         "report": None
         if report is None
         else _of_kind(metadata, "report", dict, "names and values, or null"),
+        "psf": None
+        if metadata.get("psf") is None
+        else _of_kind(metadata, "psf", dict, "names and values, or null"),
         "state": {
             name.removeprefix(_STATE_PREFIX): array
             for name, array in arrays.items()

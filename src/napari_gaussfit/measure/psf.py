@@ -13,14 +13,13 @@ import numpy as np
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.files import replacing
 from napari_gaussfit.measure.optics import Optics
-from napari_gaussfit.measure.refinement import measure
 from napari_gaussfit.measure.table import AXES, measurements
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.stacks.statistics import background_of, smoothed
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -100,14 +99,117 @@ class Psf:
         Psf
             With the FWHM of the optics' point spread function.
         """
+        return cls.of_fwhm(optics.fwhm, source=str(optics))
+
+    @classmethod
+    def of_fwhm(cls, fwhm: Sequence[float], *, source: str = "given") -> Psf:
+        """Return a point spread function of known widths.
+
+        Parameters
+        ----------
+        fwhm : sequence of float
+            Full widths at half maximum along z, y and x, in micrometres.
+        source : str
+            Where they come from.
+
+        Returns
+        -------
+        Psf
+            With its axes along z, y and x.
+
+        Raises
+        ------
+        SettingsError
+            If they are not three lengths above 0.
+        """
+        widths = tuple(float(width) for width in fwhm)
+        if len(widths) != 3 or not all(0 < width < math.inf for width in widths):
+            raise SettingsError(f"fwhm={widths}: expected three lengths above 0, along z, y and x")
         unknown = (math.nan,) * 3
-        sigmas = np.array(optics.fwhm) / FWHM_PER_SIGMA
-        z, y, x = np.diag(sigmas**2).tolist()
-        widest = tuple(sorted(optics.fwhm, reverse=True))
+        variances = np.diag(np.square(np.array(widths) / FWHM_PER_SIGMA))
         return cls(
-            optics.fwhm, unknown, (widest[0], widest[1], widest[2]), unknown,
-            (tuple(z), tuple(y), tuple(x)), 0, str(optics),
+            _triple(widths), unknown, _triple(sorted(widths, reverse=True)), unknown,
+            tuple(_triple(row) for row in variances), 0, source,
         )  # fmt: skip
+
+    @property
+    def matrix(self) -> Floats:
+        """The covariance, shape [3, 3]."""
+        return np.array(self.covariance, np.float64)
+
+    @property
+    def words(self) -> str:
+        """Widths and source, for a person."""
+        widths = ", ".join(f"{1000 * width:.0f}" for width in self.fwhm)
+        beads = f", {self.beads} bead{'s' * (self.beads != 1)}" if self.beads else ""
+        return f"FWHM {widths} nm along z, y, x ({self.source}{beads})"
+
+    def in_unit(self, unit: str) -> Floats:
+        """Return the covariance in the unit of a stack.
+
+        Parameters
+        ----------
+        unit : str
+            Of its lengths.
+
+        Returns
+        -------
+        ndarray, shape [3, 3]
+            In that unit squared.
+
+        Raises
+        ------
+        SettingsError
+            If its spacing is not known.
+        """
+        if unit != "micrometer":
+            raise SettingsError(
+                "psf: its widths are in micrometers, and the stack's spacing is not known; give it "
+                "(--spacing DZ DY DX)"
+            )
+        return self.matrix
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON types, null for what is not known."""
+        content: dict[str, Any] = {"version": VERSION, "unit": "micrometer"} | asdict(self)
+        for name in ("sd", "principal_sd"):
+            content[name] = [None if math.isnan(value) else value for value in content[name]]
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Psf:
+        """Return the point spread function that `to_dict` gave.
+
+        Parameters
+        ----------
+        content : mapping
+            By name.
+
+        Returns
+        -------
+        Psf
+            As it was.
+
+        Raises
+        ------
+        ValueError
+            If it holds none.
+        """
+        try:
+            fwhm, sd, principal_fwhm, principal_sd = (_triple(content[name]) for name in TRIPLES)
+            rows: list[list[float]] = content["covariance"]
+            covariance = tuple(_triple(row) for row in rows)
+            matrix = np.array(covariance)
+            widths = np.linalg.eigvalsh(matrix)
+            sound = ((widths > 0) & (widths < math.inf)).all() and np.allclose(matrix, matrix.T)
+            if len(covariance) != 3 or not sound:
+                raise ValueError("its covariance is none")
+            return cls(
+                fwhm, sd, principal_fwhm, principal_sd, covariance,
+                int(content["beads"]), str(content["source"]),
+            )  # fmt: skip
+        except (TypeError, KeyError, np.linalg.LinAlgError) as error:
+            raise ValueError(str(error)) from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file that `load` reads.
@@ -122,12 +224,8 @@ class Psf:
         OutputError
             If it cannot be written.
         """
-        content: dict[str, Any] = {"version": VERSION, "unit": "micrometer"} | asdict(self)
-        for name in ("sd", "principal_sd"):
-            known = [None if math.isnan(value) else value for value in content[name]]
-            content[name] = known
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Psf:
@@ -150,20 +248,10 @@ class Psf:
         """
         source = Path(path)
         try:
-            content: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
-            fwhm, sd, principal_fwhm, principal_sd = (_triple(content[name]) for name in TRIPLES)
-            rows: list[list[float]] = content["covariance"]
-            covariance = tuple(_triple(row) for row in rows)
-            widths = np.linalg.eigvalsh(np.array(covariance))
-            if len(covariance) != 3 or not (widths > 0).all():
-                raise ValueError("its covariance is none")
-            return cls(
-                fwhm, sd, principal_fwhm, principal_sd, covariance,
-                int(content["beads"]), str(content["source"]),
-            )  # fmt: skip
+            return cls.from_dict(json.loads(source.read_text(encoding="utf-8")))
         except OSError as error:
             raise FormatError(f"{source}: cannot be read: {error.strerror}") from error
-        except (ValueError, TypeError, KeyError, np.linalg.LinAlgError) as error:
+        except (ValueError, AttributeError) as error:
             raise FormatError(
                 f"{source}: holds no point spread function; give the psf.json that "
                 "napari-gaussfit psf wrote"
@@ -267,6 +355,9 @@ def measure_beads(stack: Stack) -> Beads:
             f"{stack.name}: its spacing is not known; give it (--spacing DZ DY DX), since widths "
             "in pixels tell no resolution"
         )
+    # Here, so that what only reads a point spread function loads no kernels.
+    from napari_gaussfit.measure.refinement import measure
+
     start = _found(stack)
     if not len(start):
         raise SettingsError(

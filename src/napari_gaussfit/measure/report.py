@@ -102,6 +102,8 @@ class Report:
     measured : str
         Whether the Gaussians of the table were measured, one by one with error bars, and why.
         Empty where nobody asked: in a notebook, `FitResult.measured` does it.
+    psf : str
+        The point spread function that was fitted with; empty where there was none.
     gain, offset, read_noise, saturation : float
         Of the detector, in raw intensity, see `noise.Noise`; None for what is not known. Those of a
         stack, without what was given, have either offset or read noise: their sum alone is known.
@@ -135,6 +137,7 @@ class Report:
     notes: tuple[str, ...] = ()
     noise: str = ""
     measured: str = ""
+    psf: str = ""
     gain: float | None = None
     offset: float | None = None
     read_noise: float | None = None

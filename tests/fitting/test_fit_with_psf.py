@@ -1,0 +1,135 @@
+"""A fit with a point spread function: nothing is narrower, and what is wider is an object's own."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from napari_gaussfit.errors import FitError, SettingsError
+from napari_gaussfit.fitting.bounds import keep_above
+from napari_gaussfit.fitting.fit import Fit, fit
+from napari_gaussfit.fitting.result import FitResult, load
+from napari_gaussfit.measure.psf import Psf
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
+from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stacks.stack import Stack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+SPACING, SHAPE = (0.2, 0.1, 0.1), (32, 88, 88)
+PSF = Psf.of_fwhm(FWHM_PER_SIGMA * np.array([0.4, 0.15, 0.15]), source="a phantom")
+OWN = np.repeat([0.0, 0.5, 1.0, 2.0], 8)
+"""Widths of objects, in those of the point spread function."""
+
+
+def own_widths(field: GaussianField) -> Floats:
+    """What Gaussians are wider than the point spread function [K, 3], in its widths, squared."""
+    whitening = np.linalg.inv(np.linalg.cholesky(PSF.matrix))
+    widths = np.linalg.eigvalsh(whitening @ field.numpy().covariances @ whitening.T) - 1
+    return np.asarray(widths, np.float64)
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    rng = np.random.default_rng(0)
+    covariances = PSF.matrix * (1 + OWN[:, None, None] ** 2)
+    truth = GaussianField.from_covariances(
+        places(), covariances, np.full(32, 300.0), background=10.0
+    )
+    photons = rng.poisson(truth.voxelise(SHAPE, SPACING).numpy())
+    return Stack.from_array(photons.astype(float), spacing=SPACING, name="objects")
+
+
+def places() -> Floats:
+    rng = np.random.default_rng(1)
+    cells = np.indices((2, 4, 4)).reshape(3, -1).T
+    return ((cells + 0.5) * (16, 22, 22) + rng.uniform(-1, 1, cells.shape)) * SPACING
+
+
+@pytest.fixture(scope="module")
+def result(stack: Stack) -> FitResult:
+    settings = FitSettings(iterations=200, device="cpu")
+    return fit(stack, settings, points=places(), psf=PSF)
+
+
+def test_objects_have_their_own_widths(result: FitResult) -> None:
+    """A half to two times that of the point spread function, within 5 %; of points next to none."""
+    own = np.sqrt(np.maximum(own_widths(result.field), 0)).mean(1).reshape(4, 8).mean(1)
+    np.testing.assert_allclose(own[1:], (0.5, 1.0, 2.0), rtol=0.05)
+    assert own[0] < 0.15
+
+
+def test_no_gaussian_is_narrower_than_light_allows_at_any_moment(stack: Stack) -> None:
+    """Also not those that are added, while their number still grows."""
+    running = Fit(stack, FitSettings(iterations=120, views=12, held_out=2, device="cpu"), psf=PSF)
+    least = [own_widths(snapshot.field).min() for snapshot in running]
+    assert len(running.result().field) > 10
+    assert min(least) > -1e-5
+    free = fit(stack, FitSettings(iterations=120, views=12, held_out=2, device="cpu"))
+    assert own_widths(free.field).min() < -0.05, "by itself a fit goes below"
+
+
+def test_the_report_and_the_file_tell_which_it_was(result: FitResult, tmp_path: Path) -> None:
+    assert result.report.psf == "FWHM 942, 353, 353 nm along z, y, x (a phantom)"
+    result.save(tmp_path / "fit.safetensors")
+    loaded = load(tmp_path / "fit.safetensors")
+    assert loaded.psf is not None
+    assert loaded.psf.to_dict() == PSF.to_dict()
+    assert loaded.report.psf == result.report.psf
+
+
+def test_a_fit_goes_on_with_the_one_it_began_with(stack: Stack) -> None:
+    settings = FitSettings(iterations=40, views=4, held_out=1, device="cpu")
+    whole, part = (Fit(stack, settings, points=places(), psf=PSF) for _ in range(2))
+    last = [*whole][-1].field
+    for snapshot in part:
+        if snapshot.iteration >= 10:
+            break
+    saved = part.checkpoint()
+    going_on = Fit(stack, settings)
+    going_on.restore(saved)
+    for snapshot in going_on:
+        assert snapshot.iteration >= saved.state["age"].max()
+    for one, other in zip(last.tensors, going_on.result().field.tensors, strict=True):
+        assert torch.equal(one, other)
+    wider = Psf.of_fwhm((1.0, 0.5, 0.5))
+    with pytest.raises(FitError, match="psf: the record's is FWHM 942, 353, 353 nm"):
+        Fit(stack, settings, psf=wider).restore(saved)
+
+
+def test_a_stack_without_a_spacing_is_refused(stack: Stack) -> None:
+    pixels = Stack.from_array(stack.voxels)
+    with pytest.raises(SettingsError, match=r"psf: its widths .*--spacing"):
+        fit(pixels, FitSettings(gaussians=5, device="cpu"), psf=PSF)
+
+
+def test_of_what_is_narrower_the_nearest_above_is_taken() -> None:
+    """Along the directions in which it is wide enough, in the floor's widths, nothing changes."""
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    floor = np.linalg.cholesky(turn @ np.diag([4.0, 1.0, 0.25]) @ turn.T)
+    own = turn.T @ np.diag([3.0, 1.2, 0.1]) @ turn
+    gaussians = Gaussians.from_covariances(
+        np.zeros((2, 3)), [floor @ own @ floor.T, 30 * np.eye(3)], [1.0, 1.0]
+    )
+    cholesky = torch.from_numpy(gaussians.cholesky.copy())
+    keep_above(cholesky, torch.from_numpy(floor.astype(np.float32)))
+    found = Gaussians(gaussians.means, cholesky.numpy(), gaussians.amplitudes).covariances
+    wanted = floor @ turn.T @ np.diag([3.0, 1.2, 1.0]) @ turn @ floor.T
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(cholesky[1].numpy(), gaussians.cholesky[1])
+
+
+@pytest.mark.parametrize("fwhm", [(0.5, 0.2), (0.5, 0.2, 0.0), (0.5, math.nan, 0.2)])
+def test_widths_that_are_none_are_refused(fwhm: tuple[float, ...]) -> None:
+    with pytest.raises(SettingsError, match="three lengths above 0"):
+        Psf.of_fwhm(fwhm)
