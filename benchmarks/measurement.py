@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -11,9 +12,11 @@ import numpy as np
 from scipy.optimize import curve_fit
 from scipy.spatial.transform import Rotation
 
+from benchmarks.peers import PEERS, Peer, Spots, gaussian, missing
 from benchmarks.tables import Cell, Table
 from benchmarks.timing import Way, medians, with_kernels
 from napari_gaussfit.measure.measurement import Measurement
+from napari_gaussfit.measure.measuring import measure as measure_points
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.refinement import measure as refine
 from napari_gaussfit.model.gaussians import Gaussians
@@ -32,18 +35,26 @@ BACKGROUND, PITCH, CELLS = 10.0, 26, (3, 4, 4)
 MANY = (4, 8, 8)
 """Gaussians along z, y, x whose refinement is timed."""
 
+SPOT = (2.0, 1.5, 1.5)
+"""Sigmas along z, y and x of a spot that others fit too."""
+
+COMPARED = ("z", "y", "x", "sigma_z", "sigma_y", "sigma_x", "amplitude", "integrated_intensity")
+ASTRAY = 20.0
+"""Times the bound that an error is of a fit that went astray."""
+
 DETECTOR = {"gain": 2.3, "offset": 100.0, "read": 1.5}
 NUMBERS = ("z", "y", "x", "sigma_1", "sigma_3", "amplitude", "integrated_intensity", "background")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is measured: Gaussians apart from each other, each turned at random."""
+    """What is measured: Gaussians apart from each other, each turned at random or not at all."""
 
     name: str
     sigmas: tuple[float, float, float]
     peak: float
     detector: bool = False
+    turned: bool = True
 
     @property
     def noise(self) -> Noise:
@@ -70,7 +81,9 @@ def truth_of(scene: Scene, cells: tuple[int, int, int], rng: np.random.Generator
     """The Gaussians of a scene, in photons."""
     places = np.indices(cells).reshape(3, -1).T
     means = (places + 0.5) * PITCH + rng.uniform(-2, 2, places.shape)
-    turns = Rotation.random(len(means), random_state=rng).as_matrix()
+    turns = np.broadcast_to(np.eye(3), (len(means), 3, 3))
+    if scene.turned:
+        turns = Rotation.random(len(means), random_state=rng).as_matrix()
     covariances = turns @ np.diag(np.square(scene.sigmas)) @ turns.swapaxes(1, 2)
     return Gaussians.from_covariances(
         means, covariances, np.full(len(means), scene.peak), background=BACKGROUND, unit="pixel"
@@ -155,14 +168,64 @@ def accuracy(scene: Scene, draws: int, cells: tuple[int, int, int]) -> list[tupl
     return rows
 
 
-def gaussian(places: Floats, *given: float) -> Floats:
-    """The model as `curve_fit` wants it: centre, Cholesky parameters, amplitude, background."""
-    z, y, x, d00, l10, d11, l20, l21, d22, amplitude, background = given
-    u0 = (places[0] - z) / np.exp(d00)
-    u1 = (places[1] - y - l10 * u0) / np.exp(d11)
-    u2 = (places[2] - x - l20 * u0 - l21 * u1) / np.exp(d22)
-    light: Floats = amplitude * np.exp(-0.5 * (u0 * u0 + u1 * u1 + u2 * u2)) + background
-    return light
+def bounds_of(truth: Gaussians, light: Floats) -> dict[str, Floats]:
+    """The Cramer-Rao bounds at the truth, by the names of `Spots.numbers`."""
+    known = refine([truth], [Stack.from_array(light)], noise=Noise(1.0), most_steps=0)
+    bounds = {name: known.errors()[f"sd_{name}"] for name in COMPARED if "sigma" not in name}
+    return bounds | {f"sigma_{a}": known.along_axes()[1][:, n] for n, a in enumerate("zyx")}
+
+
+def spots_of(gaussians: Gaussians) -> Spots:
+    """Gaussians as the adapters of other programs give spots."""
+    widths = np.sqrt(np.diagonal(gaussians.covariances, axis1=1, axis2=2))
+    return Spots(gaussians.means, widths, gaussians.amplitudes.astype(np.float64))
+
+
+def side_by_side(
+    peak: float, peers: tuple[Peer, ...], draws: int, cells: tuple[int, int, int]
+) -> list[tuple[Cell, ...]]:
+    """A row a number: RMS error over the bound of ours and others', from the nearest voxels."""
+    scene, rng = Scene("spots", SPOT, peak, turned=False), np.random.default_rng(5)
+    ratios: dict[tuple[str, str], list[Floats]] = {}
+    for _ in range(draws):
+        truth = truth_of(scene, cells, rng)
+        light = light_of(truth, cells)
+        stack, bounds = scene.recorded(light, rng), bounds_of(truth, light)
+        starts, voxels = np.rint(truth.means), np.asarray(stack.voxels, np.float64)
+        found = {"ours": spots_of(measure_points(starts, stack).gaussians[0])}
+        found |= {p.name: p.fit_at(voxels, starts, np.array(SPOT)) for p in peers if p.fit_at}
+        right = spots_of(truth).numbers()
+        for name, spots in found.items():
+            for number, values in spots.numbers().items():
+                off = (values - right[number]) / bounds[number]
+                ratios.setdefault((number, name), []).append(off)
+    names = ("ours", *(peer.name for peer in peers))
+    return [
+        (f"{peak:.0f} photons", number, *(_rms(ratios[number, name]) for name in names))
+        for number in COMPARED
+    ]
+
+
+def _rms(ratios: list[Floats]) -> float:
+    """RMS of the errors over their bounds, without those of fits that failed or went astray."""
+    whole = np.concatenate(ratios)
+    kept = whole[np.abs(whole) < ASTRAY]
+    return float(np.sqrt(np.mean(np.square(kept)))) if len(kept) else math.nan
+
+
+def beside_others(options: Options, draws: int, cells: tuple[int, int, int]) -> Table:
+    """Ours and other programs on the same spots."""
+    peers = tuple(peer for peer in PEERS if peer.fit_at and peer.installed)
+    rows: list[tuple[Cell, ...]] = []
+    for peak in options.pick((20.0, 100.0, 1000.0), (100.0,)):
+        rows += side_by_side(peak, peers, draws, cells)
+    note = (
+        f"RMS errors over the bound of Cramer and Rao at the truth; {draws} draws of "
+        f"{int(np.prod(cells))} Gaussians of sigma 2, 1.5, 1.5, fitted from the nearest voxels. "
+        f"Fits that failed, or are off by more than {ASTRAY:.0f} times the bound, are left out."
+    )
+    header = ("what", "number", "ours", *(peer.name for peer in peers))
+    return Table("Refined Gaussians beside other programs", header, tuple(rows), (note, *missing()))
 
 
 def one_by_curve_fit(stack: Stack, start: Gaussians, k: int) -> Floats:
@@ -219,5 +282,6 @@ def measure(options: Options) -> list[Table]:
     )
     return [
         Table("Refined Gaussians against the truth", header, tuple(rows), (note,)),
+        beside_others(options, draws, cells),
         Table("Time of a refinement", fast, (speeds(options, cells if options.small else MANY),)),
     ]

@@ -359,3 +359,43 @@ def test_a_run_that_was_kept_can_be_put_into_a_page(load: Load, tmp_path: Path) 
     assert written.startswith("Before.\n")
     assert written.endswith("After.\n")
     assert table.markdown().strip() in written
+
+
+PROGRAMS = ("curve_fit", "napari-psf-analysis' fitter", "big-fish", "trackpy", "blob_log")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_another_program_finds_and_fits_spots_where_they_are(load: Load, name: str) -> None:
+    """Also through its own border: axes z, y, x, sigmas, voxels of light at their centres."""
+    from napari_gaussfit.model.gaussians import Gaussians
+
+    peer = next(one for one in load("peers").PEERS if one.name == name)
+    if not peer.installed:
+        pytest.skip(f"{name} is not installed")
+    sigmas, rng = np.array([2.0, 1.5, 1.5]), np.random.default_rng(0)
+    means = (np.indices((1, 4, 4)).reshape(3, -1).T + 0.5) * 26 + rng.uniform(-2, 2, (16, 3))
+    covariances = np.tile(np.diag(sigmas**2), (16, 1, 1))
+    light = load("measurement").light_of(
+        Gaussians.from_covariances(means, covariances, np.full(16, 1000.0), background=10.0),
+        (1, 4, 4),
+    )
+    voxels = rng.poisson(light).astype(np.float64)
+    if peer.find is not None:
+        found = peer.find(voxels, sigmas).positions
+        near = np.linalg.norm(found[:, None] - means, axis=2).min(axis=0)
+        assert near.max() < 1.0
+    if peer.fit_at is not None:
+        spots = peer.fit_at(voxels, np.rint(means), sigmas)
+        np.testing.assert_allclose(spots.positions, means, atol=0.05)
+        np.testing.assert_allclose(spots.sigmas, np.tile(sigmas, (16, 1)), rtol=0.05)
+        np.testing.assert_allclose(spots.amplitudes, 1000.0, rtol=0.05)
+
+
+def test_a_program_that_is_not_installed_is_named(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers = load("peers")
+    assert all("extra `peers`" in note for note in peers.missing())
+    absent = peers.Peer("spotter", "no_such_module")
+    monkeypatch.setattr(peers, "PEERS", (absent,))
+    assert peers.missing() == ("Not installed, and left out: spotter (the extra `peers`).",)
