@@ -26,14 +26,14 @@ from napari_gaussfit.stacks.zarr_paths import OWN_MARK, is_own_volume
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from napari_gaussfit.stacks.layout import Spacing, VoxelSize
     from napari_gaussfit.stacks.zarr_image import ZarrImage
 
-__all__ = ["read_layout", "read_voxels", "refuse_foreign_folder", "write_ome_zarr"]
+__all__ = ["read_box", "read_layout", "read_voxels", "refuse_foreign_folder", "write_ome_zarr"]
 
 
 def read_layout(path: Path, *, position: int | None = None) -> StackLayout:
@@ -87,20 +87,46 @@ def read_voxels(
     """
     channel, time = layout.choose(channel, time)
     refuse_what_memory_cannot_hold(str(layout.path), layout.stack_nbytes, prod(layout.stack_shape))
-    chosen = {"C": channel or 0, "T": time or 0}
     with opened(layout.path, layout.image) as image:
-        shape, kept = image.array.shape, iter(layout.axes)
-        axes = [
-            next(kept) if _counts(axis.letter, n) else None
-            for axis, n in zip(image.axes, shape, strict=True)
-        ]
-        selection = tuple(0 if axis is None else chosen.get(axis, slice(None)) for axis in axes)
-        try:
-            voxels = np.asarray(image.array[selection])
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise StackError(f"{layout.path}: cannot be decoded: {one_line(error)}") from error
+        return read_box(layout, image, {"C": channel or 0, "T": time or 0})
+
+
+def read_box(
+    layout: StackLayout, image: ZarrImage, chosen: Mapping[str, int | slice]
+) -> NDArray[Any]:
+    """Read a box of one channel at one time point; no chunk beside it is touched.
+
+    Parameters
+    ----------
+    layout : StackLayout
+        Shape, axes and spacing, as `read_layout` returned them.
+    image : ZarrImage
+        The same image, open.
+    chosen : mapping
+        By axis, "C", "T", "Z", "Y", "X": the index to take, or the part; all of it by default.
+
+    Returns
+    -------
+    array, shape [Z, Y, X]
+        The voxels, in the file's type and this machine's byte order.
+
+    Raises
+    ------
+    StackError
+        If a chunk cannot be decoded.
+    """
+    shape, kept = image.array.shape, iter(layout.axes)
+    axes = [
+        next(kept) if _counts(axis.letter, n) else None
+        for axis, n in zip(image.axes, shape, strict=True)
+    ]
+    selection = tuple(0 if axis is None else chosen.get(axis, slice(None)) for axis in axes)
+    try:
+        voxels = np.asarray(image.array[selection])
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise StackError(f"{layout.path}: cannot be decoded: {one_line(error)}") from error
     remaining = [axis for axis in axes if axis in ("Z", "Y", "X")]
     zyx = voxels.transpose([remaining.index(axis) for axis in "ZYX"])
     return np.ascontiguousarray(zyx, dtype=voxels.dtype.newbyteorder("="))

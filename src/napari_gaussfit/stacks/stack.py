@@ -36,9 +36,13 @@ __all__ = [
     "STACK_SUFFIXES",
     "Stack",
     "StackLayout",
+    "finite_voxels",
     "is_stack_file",
+    "native_type",
+    "origin_of",
     "read_layout",
     "read_voxels",
+    "spacing_doubts",
     "stack_name",
 ]
 
@@ -146,7 +150,7 @@ class Stack:
         known, factor = standard_unit(unit)
         dz, dy, dx = checked_spacing(spacing)
         given = (dz * factor, dy * factor, dx * factor)
-        return cls(checked, given, known, name, notes=notes + _doubts(given, known))
+        return cls(checked, given, known, name, notes=notes + spacing_doubts(given, known))
 
     @classmethod
     def open(
@@ -192,7 +196,7 @@ class Stack:
         voxels, fill_notes = _checked_voxels(
             read_voxels(layout, channel=channel, time=time), str(source), fill_nan
         )
-        spacing_notes = layout.spacing_notes if given is None else _doubts(given)
+        spacing_notes = layout.spacing_notes if given is None else spacing_doubts(given)
         return cls(
             voxels=voxels,
             spacing=given or layout.scale,
@@ -203,7 +207,7 @@ class Stack:
             time=time,
             notes=layout.axis_notes + spacing_notes + fill_notes,
             position=layout.image if len(layout.positions) > 1 else None,
-            origin=_origin_of(layout, given),
+            origin=origin_of(layout, given),
         )
 
     @classmethod
@@ -418,14 +422,40 @@ def _reader_of(path: Path) -> _StackReader:
     raise StackError(f"{path}: {kind}; expected a name that ends in {', '.join(STACK_SUFFIXES)}")
 
 
-def _doubts(spacing: Spacing, unit: str = "micrometer") -> tuple[str, ...]:
-    """Return a note where a spacing that was given can hardly be that of a voxel."""
+def spacing_doubts(spacing: Spacing, unit: str = "micrometer") -> tuple[str, ...]:
+    """Return a note where a spacing that was given can hardly be that of a voxel.
+
+    Parameters
+    ----------
+    spacing : tuple of float
+        (dz, dy, dx) in `unit`.
+    unit : str
+        "micrometer" or "pixel".
+
+    Returns
+    -------
+    tuple of str
+        None or one.
+    """
     doubt = spacing_doubt(spacing, unit)
     return () if doubt is None else (f"the spacing given is doubtful: {doubt}; check its unit",)
 
 
-def _origin_of(layout: StackLayout, given: Spacing | None) -> Spacing:
-    """Return where the first voxel lies; a spacing that gives proportions a unit gives it one."""
+def origin_of(layout: StackLayout, given: Spacing | None) -> Spacing:
+    """Return where the first voxel lies; a spacing that gives proportions a unit gives it one.
+
+    Parameters
+    ----------
+    layout : StackLayout
+        What the file says.
+    given : tuple of float or None
+        The spacing in place of the file's.
+
+    Returns
+    -------
+    tuple of float
+        (z, y, x) of its centre, in the unit of the spacing.
+    """
     # The file's own spacing is not asked for: it may be why one is given.
     if given is None or None not in layout.voxel_size or not any(layout.origin):
         return layout.origin
@@ -444,14 +474,14 @@ def _checked_voxels(
     voxels: NDArray[Any], label: str, fill_nan: float | None
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Return voxels that can be fitted, and a note if some were filled."""
-    voxels = _checked_type(voxels, label)
+    voxels = native_type(voxels, label)
     if voxels.ndim != 3 or min(voxels.shape) < 2:
         raise StackError(
             f"{label}: has shape {' x '.join(map(str, voxels.shape))}; "
             "expected three axes z, y, x with two voxels or more along each; "
             "choose one channel and one time first"
         )
-    voxels, notes = _finite(voxels, label, fill_nan)
+    voxels, notes = finite_voxels(voxels, label, fill_nan)
     smallest, largest = voxels.min(), voxels.max()
     lowest, highest = float(smallest), float(largest)
     if smallest == largest:  # not of floats: those of large offsets may be one number
@@ -466,8 +496,26 @@ def _checked_voxels(
     return voxels, notes
 
 
-def _checked_type(voxels: NDArray[Any], label: str) -> NDArray[Any]:
-    """Return integers or reals in this machine's byte order."""
+def native_type(voxels: NDArray[Any], label: str) -> NDArray[Any]:
+    """Return integers or reals in this machine's byte order.
+
+    Parameters
+    ----------
+    voxels : ndarray
+        Voxels as they were read; booleans become 0 and 1.
+    label : str
+        The stack, for the message.
+
+    Returns
+    -------
+    ndarray
+        Contiguous; the same array where it is such.
+
+    Raises
+    ------
+    StackError
+        If they are of another type.
+    """
     if voxels.dtype.kind == "b":
         return voxels.astype(np.uint8)
     if voxels.dtype.kind not in "uif":
@@ -478,10 +526,34 @@ def _checked_type(voxels: NDArray[Any], label: str) -> NDArray[Any]:
     return np.ascontiguousarray(voxels, dtype=voxels.dtype.newbyteorder("="))
 
 
-def _finite(
+def finite_voxels(
     voxels: NDArray[Any], label: str, fill_nan: float | None
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Return the voxels with NaN and infinities filled, or refuse them with their count."""
+    """Return the voxels with NaN and infinities filled, or refuse them with their count.
+
+    Parameters
+    ----------
+    voxels : ndarray
+        Integers or reals.
+    label : str
+        The stack, for messages.
+    fill_nan : float or None
+        The value to put in their place; None refuses them.
+
+    Returns
+    -------
+    ndarray
+        The same array where there is nothing to fill.
+    tuple of str
+        A note if some were filled.
+
+    Raises
+    ------
+    StackError
+        If there are some and nothing to fill them with, or there is nothing else.
+    SettingsError
+        If the filling value is no finite number of the voxels' type.
+    """
     finite = np.isfinite(voxels)
     count = voxels.size - int(np.count_nonzero(finite))
     if not count:

@@ -31,12 +31,12 @@ from napari_gaussfit.stacks.tiff_metadata import calibration, channel_names
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["read_layout", "read_voxels", "write_ome_tiff"]
+__all__ = ["read_box", "read_layout", "read_voxels", "write_ome_tiff"]
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First four bytes of a TIFF and of a BigTIFF, little- and big-endian."""
@@ -172,6 +172,50 @@ def read_voxels(
     return np.ascontiguousarray(zyx, dtype=voxels.dtype.newbyteorder("="))
 
 
+def read_box(layout: StackLayout, chosen: Mapping[str, int | slice]) -> NDArray[Any]:
+    """Read a box of one channel at one time point: no more of the file than its planes.
+
+    Parameters
+    ----------
+    layout : StackLayout
+        Shape, axes and spacing, as `read_layout` returned them.
+    chosen : mapping
+        By axis, "C", "T", "Z", "Y", "X": the index to take, or the part; all of it by default.
+
+    Returns
+    -------
+    array, shape [Z, Y, X]
+        The voxels, in the file's type and this machine's byte order.
+
+    Raises
+    ------
+    StackError
+        If its planes cannot be read one by one, or decoded.
+    """
+    named = dict(zip(layout.axes, layout.stored_axes, strict=True))
+    stored = {named[axis]: taken for axis, taken in chosen.items() if axis in named}
+    with _opened(layout.path) as file:
+        image = _images(file)[layout.image]
+        selection = tuple(
+            stored.get(axis, taken) if isinstance(taken, slice) else taken
+            for axis, taken in zip(image.axes, image.selection({}), strict=True)
+        )
+        mapped = _mapped(layout, image)
+        if mapped is not None:
+            voxels = np.array(mapped[selection])
+        elif (pages := image.pages_of(selection)) is not None:
+            planes = image.series.asarray(key=pages.ravel().tolist())
+            cut = planes.reshape(-1, *image.shape[-2:])[:, *selection[-2:]]
+            voxels = cut.reshape(*pages.shape, *cut.shape[1:])
+        else:
+            raise StackError(
+                f"{layout.path}: its planes cannot be read one by one; convert it to OME-Zarr"
+            )
+    remaining = [axis for axis in layout.axes if axis in "ZYX"]
+    zyx = voxels.transpose([remaining.index(axis) for axis in "ZYX"])
+    return np.ascontiguousarray(zyx, dtype=voxels.dtype.newbyteorder("="))
+
+
 def write_ome_tiff(
     path: str | os.PathLike[str],
     volume: NDArray[Any],
@@ -224,24 +268,28 @@ def _read_selection(
     """Read as few pages as the selection allows."""
     series, selection = image.series, image.selection(chosen)
     nbytes, voxels = layout.stack_nbytes, prod(layout.stack_shape)
-    tif, page_shape = series.parent, series.keyframe.shape
-    mappable = series.keyframe.is_memmappable and not series.is_multifile
-    if tif is not None and series.dataoffset is not None and mappable:
+    mapped, pages = _mapped(layout, image), image.pages_of(selection)
+    if mapped is not None:
         refuse_what_memory_cannot_hold(str(layout.path), nbytes, voxels)
-        stored = np.dtype(series.dtype).newbyteorder(tif.byteorder)
-        mapped = np.memmap(
-            layout.path, stored, mode="r", offset=series.dataoffset, shape=image.shape
-        )
         return np.array(mapped[selection])
-    outer = image.shape[:-2]
-    if page_shape == image.shape[-2:] and len(series) == prod(outer):
+    if pages is not None:
         refuse_what_memory_cannot_hold(str(layout.path), nbytes, voxels)
-        pages = np.arange(len(series)).reshape(outer)[selection[:-2]]
-        return series.asarray(key=pages.ravel().tolist()).reshape(*pages.shape, *page_shape)
+        planes = series.asarray(key=pages.ravel().tolist())
+        return planes.reshape(*pages.shape, *series.keyframe.shape)
     refuse_what_memory_cannot_hold(
         str(layout.path), prod(image.shape) * layout.dtype.itemsize, voxels
     )
     return series.asarray().reshape(image.shape)[selection]
+
+
+def _mapped(layout: StackLayout, image: TiffImage) -> NDArray[Any] | None:
+    """Return all of an image as the file has it, unread; None where it is not plain numbers."""
+    series = image.series
+    tif, mappable = series.parent, series.keyframe.is_memmappable and not series.is_multifile
+    if tif is None or series.dataoffset is None or not mappable:
+        return None
+    stored = np.dtype(series.dtype).newbyteorder(tif.byteorder)
+    return np.memmap(layout.path, stored, mode="r", offset=series.dataoffset, shape=image.shape)
 
 
 @contextmanager

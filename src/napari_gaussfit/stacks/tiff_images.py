@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -82,13 +82,16 @@ class TiffImage:
 
     def pages(self) -> NDArray[np.intp] | None:
         """Return the pages that it is made of, None where a page is no plane."""
+        whole = {axis: slice(self.times) for axis in "T" if self.times is not None}
+        numbers = self.pages_of(tuple(whole.get(axis, slice(None)) for axis in self.axes))
+        return None if numbers is None else np.asarray(numbers[self.selection({})[:-2]])
+
+    def pages_of(self, selection: Sequence[int | slice]) -> NDArray[np.intp] | None:
+        """Return the pages of a selection along `axes`, None where a page is no plane."""
         outer = self.shape[:-2]
         if self.series.keyframe.shape != self.shape[-2:] or len(self.series) != prod(outer):
             return None
-        whole = {axis: slice(self.times) for axis in "T" if self.times is not None}
-        taken = tuple(whole.get(axis, slice(None)) for axis in self.axes[:-2])
-        numbers = np.arange(len(self.series)).reshape(outer)[taken]
-        return np.asarray(numbers[self.selection({})[:-2]])
+        return np.asarray(np.arange(len(self.series)).reshape(outer)[tuple(selection[:-2])])
 
     def lies_in(self, filename: str) -> bool:
         """Tell whether a page of it is in the file of that name, which may be one of a set."""
