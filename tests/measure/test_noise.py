@@ -140,6 +140,17 @@ def test_of_a_large_stack_a_part_is_looked_at(monkeypatch: pytest.MonkeyPatch) -
     assert found.known().gain == pytest.approx(1.0, rel=0.1)
 
 
+def test_of_a_few_voxels_the_noise_is_found_too() -> None:
+    """They are spread over planes and rows alike: half of this stack has no light."""
+    light = np.zeros((40, 200, 200))
+    light[:, 100:] = np.linspace(0, 200, 200)
+    counts = np.random.default_rng(0).poisson(light + 10).astype(np.float32)
+    found = photon_transfer(counts, most=100_000)
+    assert found.counts.sum() < 200_000
+    assert found.known().gain == pytest.approx(1.0, rel=0.1)
+
+
+
 def test_words_say_what_a_stack_alone_cannot_tell_apart() -> None:
     known = Noise.of_detector(2.0, offset=100.0)
     assert known.words == "gain 2 a photon, offset 100 if the read noise is 0"

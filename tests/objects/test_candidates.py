@@ -7,7 +7,8 @@ import pytest
 
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.noise import Noise
-from napari_gaussfit.objects.candidates import Sizes, candidates
+from napari_gaussfit.objects.candidates import CandidateFinder, candidates
+from napari_gaussfit.objects.sizes import Sizes
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.synthetic.phantoms import spots
 
@@ -26,7 +27,7 @@ def test_noise_alone_has_as_many_maxima_as_expected(background: float) -> None:
     found = [candidates(of_photons(background, seed), noise=Noise(1.0)) for seed in range(8)]
     for score in (3.6, 4.0):
         counted = sum((one.scores >= score).sum() for one in found)
-        expected = sum(one.expected(np.array([score]))[0] for one in found)
+        expected = sum(one.null.expected(np.array([score]))[0] for one in found)
         assert abs(counted - expected) < 4 * np.sqrt(expected) + 0.25 * expected
 
 
@@ -77,3 +78,20 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
 def test_sizes_that_are_none_are_refused(sizes: tuple[float, float]) -> None:
     with pytest.raises(SettingsError, match="least size above 0"):
         candidates(of_photons(10.0, 0), least_size=sizes[0], largest_size=sizes[1])
+
+
+def test_a_finder_has_what_candidates_are_and_looks_once_for_each_range_of_sizes() -> None:
+    phantom = spots(peak=20.0)
+    finder = CandidateFinder(phantom.stack)
+    first = finder.find()
+    np.testing.assert_array_equal(first.places, candidates(phantom.stack).places)
+    assert finder.find(0.3, 0.6) is not first
+    assert finder.find() is first
+    assert len(first.chosen(0.01)) == 48
+
+
+def test_candidates_have_places_in_voxels_and_widths_in_the_stacks_unit() -> None:
+    found = candidates(spots(peak=100.0).stack).chosen(0.01)
+    across = found.fwhm()
+    # A Gaussian of 0.35 um across; filters are a factor of the root of two apart.
+    assert ((across > 0.25) & (across < 0.5)).all()

@@ -54,7 +54,8 @@ AT_ONCE = 2**19
 """Voxels that are looked at together."""
 
 MOST_VOXELS = 2**21
-"""Voxels that are looked at; of a larger stack, slabs that are evenly spread."""
+"""Voxels that are looked at unless fewer are asked for; of a larger stack, slabs that are evenly
+spread."""
 
 OCTAVE = 2
 """Bins in which the number of voxels halves: what is bright and rare has a say."""
@@ -289,13 +290,15 @@ class PhotonTransfer:
         )
 
 
-def noise_of_neighbours(voxels: ArrayLike) -> Noise:
+def noise_of_neighbours(voxels: ArrayLike, *, most: int = MOST_VOXELS) -> Noise:
     """Estimate a stack's noise before a fit, from voxels and their neighbours.
 
     Parameters
     ----------
     voxels : array-like, shape [Z, Y, X]
         The stack's voxels, in raw intensity as they were recorded.
+    most : int, default 2,097,152
+        Voxels that are looked at, about.
 
     Returns
     -------
@@ -308,16 +311,18 @@ def noise_of_neighbours(voxels: ArrayLike) -> Noise:
     SettingsError
         If the stack is too small, or has no noise.
     """
-    return _line_of(photon_transfer(voxels))
+    return _line_of(photon_transfer(voxels, most=most))
 
 
-def noise_of_residuals(voxels: ArrayLike, fitted: ArrayLike) -> Noise:
+def noise_of_residuals(voxels: ArrayLike, fitted: ArrayLike, *, most: int = MOST_VOXELS) -> Noise:
     """Estimate a stack's noise after a fit, from what the fit leaves.
 
     Parameters
     ----------
     voxels, fitted : array-like, shape [Z, Y, X]
         Raw intensity as it was recorded, and as the fit has it, with its background.
+    most : int, default 2,097,152
+        Voxels that are looked at, about.
 
     Returns
     -------
@@ -329,7 +334,7 @@ def noise_of_residuals(voxels: ArrayLike, fitted: ArrayLike) -> Noise:
     SettingsError
         If the stack is too small, or nothing is left.
     """
-    return _line_of(photon_transfer(voxels, fitted))
+    return _line_of(photon_transfer(voxels, fitted, most=most))
 
 
 def _line_of(curve: PhotonTransfer) -> Noise:
@@ -338,7 +343,9 @@ def _line_of(curve: PhotonTransfer) -> Noise:
     return curve.line
 
 
-def photon_transfer(voxels: ArrayLike, fitted: ArrayLike | None = None) -> PhotonTransfer:
+def photon_transfer(
+    voxels: ArrayLike, fitted: ArrayLike | None = None, *, most: int = MOST_VOXELS
+) -> PhotonTransfer:
     """Return variance against light of a stack, and the line through it.
 
     Variances are those of second differences along all axes, the light is the mean of the same
@@ -352,6 +359,8 @@ def photon_transfer(voxels: ArrayLike, fitted: ArrayLike | None = None) -> Photo
         The stack's voxels, in raw intensity as they were recorded.
     fitted : array-like, shape [Z, Y, X], optional
         As a fit has it, with its background; differences are of what it leaves.
+    most : int, default 2,097,152
+        Voxels that are looked at, about: of a larger stack, parts that are evenly spread.
 
     Returns
     -------
@@ -367,15 +376,16 @@ def photon_transfer(voxels: ArrayLike, fitted: ArrayLike | None = None) -> Photo
     unit = _unit(top - bottom)
     if unit != 1.0:
         scaled = [np.divide(one, unit, dtype=np.float64) for one in both]
-        return photon_transfer(*scaled).rescaled(unit)
+        return photon_transfer(*scaled, most=most).rescaled(unit)
     lowest = known.min()
-    near = _Samples.of(known, level, lowest, lag=1)
+    near = _Samples.of(known, level, lowest, lag=1, most=most)
     if not near.squares.size:
         return _no_curve("fewer than 3 voxels along each axis tell no noise from structure")
     bins = near.binned()
     levels, variances, _, counts = bins
     levels += float(lowest)
-    why = _why_not(known, bins, _Samples.of(known, level, lowest, lag=2).binned())
+    far = _Samples.of(known, level, lowest, lag=2, most=most)
+    why = _why_not(known, bins, far.binned())
     line = None
     if (variances > 0).any():
         gain, intercept = _line(levels, variances, counts)
@@ -516,6 +526,18 @@ def _slabs(shape: tuple[int, ...], lags: tuple[int, ...]) -> Iterator[slice]:
         yield slice(first, min(first + planes + overlap, shape[0]))
 
 
+def _parts(
+    shape: tuple[int, ...], lags: tuple[int, ...], most: int
+) -> Iterator[tuple[slice, slice]]:
+    """Yield planes and rows of them to look at together: all rows, or a band that wanders down."""
+    slabs = list(_slabs(shape, lags))
+    looked = sum(slab.stop - slab.start - 2 * lags[0] for slab in slabs) * shape[1] * shape[2]
+    rows = max(math.ceil(shape[1] * min(1.0, most / max(looked, 1))), 4 * lags[1], 1)
+    firsts = np.linspace(0, max(shape[1] - rows, 0), len(slabs) + 2)[1:-1].astype(np.int64)
+    for planes, first in zip(slabs, firsts.tolist(), strict=True):
+        yield planes, slice(first, first + rows)
+
+
 def _filtered(values: Floats, mask: tuple[float, float, float], lags: tuple[int, ...]) -> Floats:
     """Return values weighted by a mask of three along each axis."""
     for axis, lag in enumerate(lags):
@@ -557,14 +579,16 @@ class _Samples:
     order: NDArray[np.int64]
 
     @classmethod
-    def of(cls, known: NDArray[Any], level: NDArray[Any] | None, lowest: Any, lag: int) -> _Samples:
+    def of(
+        cls, known: NDArray[Any], level: NDArray[Any] | None, lowest: Any, *, lag: int, most: int
+    ) -> _Samples:
         """Return those of a stack, or of what a fit leaves of it."""
         lags = _lags(known.shape, lag)
         # Of what a fit leaves, which holds hardly any structure, along one axis after the other:
         # these know the same variance to two fifths of the error.
         ways = [lags] if level is None else [_only(axis, lags) for axis in range(3) if lags[axis]]
         parts: list[tuple[NDArray[np.float32], ...]] = [(np.zeros(0, np.float32),) * 4]
-        for some in _slabs(known.shape, lags) if any(lags) else ():
+        for some in _parts(known.shape, lags, most) if any(lags) else ():
             # Less the lowest: beside an offset, the single precision of what is kept loses them.
             voxels = known[some].astype(np.float64) - float(lowest)
             light = voxels if level is None else level[some].astype(np.float64) - float(lowest)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from napari_gaussfit._threads import run_along_axes, run_pieces
+from napari_gaussfit._kernels.cpu.smoothing_kernels import (
+    find_maxima,
+    mean_boxes,
+    smooth_columns,
+    smooth_planes,
+)
+from napari_gaussfit._threads import run_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,8 +26,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
     Volume = NDArray[np.float32]
+    Beyond = Literal["symmetric", "edge"]
 
-__all__ = ["OUTER", "Maxima", "binned", "maxima", "smoothed"]
+__all__ = ["OUTER", "Maxima", "binned", "local_maxima", "maxima", "smoothed"]
 
 OUTER = 2.0
 """A filter is a Gaussian less one so many times as wide, which a level background does not move."""
@@ -38,7 +45,7 @@ SAMPLES = 200_000
 PARTS, CALM = 6, 0.2
 """Parts of a stack along y and x, of whose spreads this quantile counts: elsewhere is more."""
 
-MIRRORED = "reflect"
+MIRRORED: Beyond = "symmetric"
 """What lies beyond a face: a level background stays one, and noise there is counted as it is."""
 
 LONGEST_PROFILE = 400
@@ -62,7 +69,7 @@ class Maxima:
     skewness : ndarray, shape [n]
         Of the answer to noise whose voxels have a skewness of 1.
     spread : float
-        See `Candidates`.
+        Of the answers of most of the stack, over what the noise explains; at least 1.
     """
 
     places: Floats
@@ -85,7 +92,7 @@ class _Level:
     """Of each axis, the sums of g_1^a g_2^b by (a + b, b): see `_sums`."""
 
 
-def maxima(noise: Volume, sigmas: Floats, lowest: float, *, spread: float = 1.0) -> Maxima:
+def maxima(noise: Volume, sigmas: Floats, lowest: float) -> Maxima:
     """Return the maxima in space of each filter.
 
     Parameters
@@ -100,13 +107,13 @@ def maxima(noise: Volume, sigmas: Floats, lowest: float, *, spread: float = 1.0)
     Returns
     -------
     Maxima
-        Answers are divided by their spread in most of the stack where that is above 1.
+        Of all filters.
     """
     parts, spreads = [], [1.0]
     for level in _levels(noise, sigmas):
         answers = _answers(level)
         spreads.append(_spread(answers))
-        where = _local_maxima(answers, lowest * spread)
+        where = local_maxima(answers, lowest)
         at, values = _between_voxels(answers, where)
         places = np.clip((at + 0.5) * level.bins - 0.5, 0, np.subtract(noise.shape, 1))
         peak, skewness, deviation = _unit(level)
@@ -115,18 +122,18 @@ def maxima(noise: Volume, sigmas: Floats, lowest: float, *, spread: float = 1.0)
             (places, numbers, values, values * deviation / peak, np.full(len(at), skewness))
         )
     places, numbers, values, peaks, skew = (np.concatenate(p) for p in zip(*parts, strict=True))
-    return Maxima(places, numbers, values / spread, peaks, skew / spread, max(spreads))
+    return Maxima(places, numbers, values, peaks, skew, max(spreads))
 
 
 def _levels(noise: Volume, sigmas: Floats) -> Iterator[_Level]:
     """Filter by ever wider Gaussians, each on what the one before has left."""
     bins = [1, 1, 1]
     variances = np.zeros(3)
-    inner = noise
+    inner, outer = noise, np.empty_like(noise)
     eyes = [np.eye(min(n, LONGEST_PROFILE)) for n in noise.shape]
     for number, wanted in enumerate(sigmas):
         step = np.sqrt(np.maximum(wanted**2 - variances, 0.0)) / bins
-        inner = smoothed(inner, step)
+        inner = smoothed(inner, step, out=None if inner is noise else inner)
         eyes = [_along(eye, s) for eye, s in zip(eyes, step, strict=True)]
         variances = np.maximum(variances, wanted**2)
         twice = [
@@ -139,7 +146,7 @@ def _levels(noise: Volume, sigmas: Floats) -> Iterator[_Level]:
             variances += (np.square(twice) - 1) * np.square(bins) / 12
             bins = [int(b * t) for b, t in zip(bins, twice, strict=True)]
         wider = np.sqrt(OUTER**2 - 1) * np.sqrt(variances) / bins
-        outer = smoothed(inner, wider)
+        outer = smoothed(inner, wider, out=outer if outer.shape == inner.shape else None)
         outside = [_along(eye, s) for eye, s in zip(eyes, wider, strict=True)]
         yield _Level(number, inner, outer, bins, list(zip(eyes, outside, strict=True)))
 
@@ -148,12 +155,14 @@ def _along(profile: Floats, sigma: float) -> Floats:
     """Filter impulses [places, impulses], as `smoothed` does an axis."""
     if sigma <= 0 or len(profile) == 1:
         return profile
-    filtered: Floats = gaussian_filter1d(profile, sigma, 0, mode=MIRRORED, truncate=REACH)
+    filtered: Floats = gaussian_filter1d(profile, sigma, 0, mode="reflect", truncate=REACH)
     return filtered
 
 
 def _binned_along(profile: Floats, size: int) -> Floats:
-    means: Floats = binned(profile[:, :, None], [size, 1, 1])[:, :, 0].astype(np.float64)
+    starts = np.arange(0, len(profile), size)
+    counts = np.diff([*starts, len(profile)])
+    means: Floats = np.add.reduceat(profile, starts, axis=0) / counts[:, None]
     return means
 
 
@@ -171,17 +180,19 @@ def _sums(level: _Level, first: int, second: int) -> list[Floats]:
 
 
 def _answers(level: _Level) -> Volume:
-    """Return the answers in standard deviations, the stack's faces heeded."""
+    """Return the answers in standard deviations, the stack's faces heeded, in `outer`'s place."""
     inside = [_sums(level, *powers) for powers in ((2, 0), (1, 1), (0, 2))]
-    out = np.empty_like(level.inner)
+    out = level.outer
+    planes = [np.multiply.outer(y, x).astype(np.float32) for _, y, x in inside]
 
     def some(first: int, end: int) -> None:
-        variance = np.zeros(out[first:end].shape, np.float32)
-        for factor, (z, y, x) in zip((1, -2, 1), inside, strict=True):
-            plane = np.multiply.outer(y, x).astype(np.float32)
-            variance += (factor * z[first:end]).astype(np.float32)[:, None, None] * plane
-        np.subtract(level.inner[first:end], level.outer[first:end], out=out[first:end])
-        out[first:end] /= np.sqrt(np.maximum(variance, 1e-12))
+        # Plane by plane, which stays in the cache.
+        for z in range(first, end):
+            factors = [np.float32(own[z]) for own, _, _ in inside]
+            squares, products, wider = (f * p for f, p in zip(factors, planes, strict=True))
+            variance = squares - 2 * products + wider
+            np.subtract(level.inner[z], out[z], out=out[z])
+            out[z] /= np.sqrt(np.maximum(variance, 1e-12))
 
     run_pieces(some, len(out))
     return out
@@ -216,18 +227,28 @@ def _spread(answers: Volume) -> float:
     return max(1.0, float(np.quantile(spreads, CALM)))
 
 
-def _local_maxima(answers: Volume, lowest: float) -> Counts:
-    """Return voxels [n, 3] above `lowest` that no neighbour is above."""
-    where = np.argwhere(answers > lowest)
-    for offset in itertools.product((-1, 0, 1), repeat=3):
-        if offset == (0, 0, 0) or not len(where):
-            continue
-        beside = np.clip(where + offset, 0, np.subtract(answers.shape, 1))
-        own, other = answers[tuple(where.T)], answers[tuple(beside.T)]
-        # Of equal neighbours one is the maximum: the one that comes later.
-        higher = (other > own) if offset < (0, 0, 0) else (other >= own)
-        where = where[~(higher & (beside != where).any(1))]
-    return where
+def local_maxima(answers: Volume, lowest: float) -> Counts:
+    """Return the voxels that no neighbour is above.
+
+    Parameters
+    ----------
+    answers : ndarray, shape [Z, Y, X]
+        In float32.
+    lowest : float
+        Above which they are.
+
+    Returns
+    -------
+    ndarray of int, shape [n, 3]
+        z, y, x in order; of equal neighbours the last.
+    """
+    parts: dict[int, Counts] = {}
+
+    def some(first: int, end: int) -> None:
+        parts[first] = find_maxima(answers, lowest, first, end)
+
+    run_pieces(some, len(answers))
+    return np.concatenate([parts[first] for first in sorted(parts)])
 
 
 def _between_voxels(answers: Volume, where: Counts) -> tuple[Floats, Floats]:
@@ -248,7 +269,12 @@ def _between_voxels(answers: Volume, where: Counts) -> tuple[Floats, Floats]:
     return at, values
 
 
-def smoothed(volume: Volume, sigmas: Floats | Sequence[float], mode: str = MIRRORED) -> Volume:
+def smoothed(
+    volume: Volume,
+    sigmas: Floats | Sequence[float],
+    mode: Beyond = MIRRORED,
+    out: Volume | None = None,
+) -> Volume:
     """Return a volume smoothed along each axis, over all threads.
 
     Parameters
@@ -257,46 +283,52 @@ def smoothed(volume: Volume, sigmas: Floats | Sequence[float], mode: str = MIRRO
         In float32.
     sigmas : sequence of float
         Along z, y and x in voxels; nothing is done along an axis of 0, or of one voxel.
-    mode : str
-        What lies beyond the faces, as SciPy calls it.
+    mode : {"symmetric", "edge"}
+        What lies beyond the faces, as NumPy calls it: the same from the face back, or the face.
+    out : ndarray, shape [Z, Y, X], optional
+        Where it goes, `volume` itself or another; a new one if None.
 
     Returns
     -------
     ndarray, shape [Z, Y, X]
-        Another one.
+        `out`.
     """
-
-    def smooth(lines: Volume, *, axis: int, output: Volume) -> None:
-        if volume.shape[axis] > 1 and sigmas[axis] > 0:
-            gaussian_filter1d(lines, sigmas[axis], axis, output=output, mode=mode, truncate=REACH)
-        elif output is not lines:
-            output[...] = lines
-
-    out = np.empty(volume.shape, np.float32)
-    run_along_axes(smooth, volume, out)
+    out = np.empty(volume.shape, np.float32) if out is None else out
+    ways = [_axis(n, s if n > 1 else 0.0, mode) for n, s in zip(volume.shape, sigmas, strict=True)]
+    run_pieces(lambda a, b: smooth_planes(volume, ways[1], ways[2], out, a, b), volume.shape[0])
+    if len(ways[0][0]) > 1:
+        run_pieces(lambda a, b: smooth_columns(out, ways[0], a, b), volume.shape[1])
     return out
 
 
-def binned(volume: NDArray[np.floating], bins: Sequence[int]) -> Volume:
+@functools.lru_cache(maxsize=256)
+def _axis(length: int, sigma: float, mode: Beyond) -> tuple[Volume, Counts]:
+    """Return one half of a Gaussian, and which voxels are seen from before to beyond an axis."""
+    reach = int(REACH * sigma + 0.5)
+    half = np.exp(-0.5 * np.square(np.arange(reach + 1) / max(sigma, 1e-30)))
+    half /= 2 * half.sum() - half[0]
+    return half.astype(np.float32), np.pad(np.arange(length), reach, mode=mode)
+
+
+def binned(volume: Volume, bins: Sequence[int]) -> Volume:
     """Return means of boxes; what is left at the end of a side is a smaller box.
 
     Parameters
     ----------
     volume : ndarray, shape [Z, Y, X]
-        In any units.
+        In float32.
     bins : sequence of int
         Voxels of a box along z, y and x.
 
     Returns
     -------
     ndarray
-        In float32.
+        In float32; of boxes of one voxel the volume itself.
     """
-    out = volume
-    for axis, size in enumerate(bins):
-        if size > 1:
-            starts = np.arange(0, out.shape[axis], size)
-            counts = np.diff([*starts, out.shape[axis]])
-            shape = np.where(np.arange(3) == axis, len(starts), 1)
-            out = np.add.reduceat(out, starts, axis=axis) / counts.reshape(shape)
-    return out.astype(np.float32, copy=False)
+    if max(bins) == 1:
+        return volume
+    z, y, x = (int(size) for size in bins)
+    shape = [-(-n // size) for n, size in zip(volume.shape, (z, y, x), strict=True)]
+    out = np.empty(shape, np.float32)
+    run_pieces(lambda first, end: mean_boxes(volume, (z, y, x), out, first, end), len(out))
+    return out

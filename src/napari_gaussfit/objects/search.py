@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from napari_gaussfit.measure.measurement import Measurement
-from napari_gaussfit.measure.noise import Noise, noise_of_residuals
+from napari_gaussfit.measure.noise import Noise, noise_of_neighbours, noise_of_residuals
 from napari_gaussfit.measure.refinement import (
     MOST_STEPS,
     MOST_TOGETHER,
@@ -18,13 +18,9 @@ from napari_gaussfit.measure.refinement import (
     measure,
 )
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
-from napari_gaussfit.objects.candidates import (
-    Candidates,
-    Sizes,
-    background_of,
-    noise_of,
-    searched,
-)
+from napari_gaussfit.objects.background import background_of
+from napari_gaussfit.objects.candidates import Candidates, searched
+from napari_gaussfit.objects.explained import Null
 from napari_gaussfit.objects.pairs import (
     Scene,
     close_pairs,
@@ -33,6 +29,7 @@ from napari_gaussfit.objects.pairs import (
     merged,
     two_are_better,
 )
+from napari_gaussfit.objects.sizes import Sizes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,7 +127,7 @@ class Search:
         self.stack = replace(stack, voxels=self.voxels)
         self.spacing = np.asarray(stack.spacing)
         self.sizes = Sizes.of(stack, settings.least_size, settings.largest_size)
-        self.noise = noise_of(self.voxels) if settings.noise is None else settings.noise
+        self.noise = noise_of_neighbours(self.voxels) if settings.noise is None else settings.noise
         self.ground = background_of(self.voxels, self.sizes, self.noise)
         self.widths = (
             FLATTEST * self.sizes.sigmas(0) * self.spacing,
@@ -153,7 +150,12 @@ class Search:
         if not begins and self.settings.noise is None:
             self._noise_again()
         found = searched(
-            self.voxels, self.ground, None if begins else self._model(), self.sizes, self.noise
+            self.voxels,
+            self.ground,
+            None if begins else self._model(),
+            self.sizes,
+            self.noise,
+            Null.of(self.stack.shape, self.sizes),
         )
         if begins:
             self.threshold = self.least = found.threshold(self.settings.false_discoveries)
