@@ -150,7 +150,6 @@ def test_of_a_few_voxels_the_noise_is_found_too() -> None:
     assert found.known().gain == pytest.approx(1.0, rel=0.1)
 
 
-
 def test_words_say_what_a_stack_alone_cannot_tell_apart() -> None:
     known = Noise.of_detector(2.0, offset=100.0)
     assert known.words == "gain 2 a photon, offset 100 if the read noise is 0"
