@@ -2,12 +2,14 @@
 
 Each operation takes means [K, 3], Cholesky parameters [K, 6] and amplitudes [K] (float32, axis
 order z, y, x) and is differentiable with respect to these three. `cutoff` is the value below
-which a Gaussian's contribution may be left out. Background is no business of a kernel's.
+which a Gaussian's contribution may be left out. Background is no business of a kernel's. What
+kernels cannot follow is computed in plain torch: see `dense`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_gaussfit._kernels import dense, reference
 from napari_gaussfit._kernels.cuda.memory import room_on
 from napari_gaussfit._kernels.cuda.probe import why_not
 from napari_gaussfit._kernels.geometry import Grid, Rays
@@ -37,13 +40,17 @@ __all__ = [
     "kernel_folder",
     "line_integral",
     "mip",
+    "refuse_transforms",
     "soft_mip",
+    "transformed",
     "voxelise",
     "why_not",
 ]
 
 
 Tensors = tuple[Tensor, Tensor, Tensor]
+
+transformed = dense.transformed
 
 
 class Volume(Protocol):
@@ -70,6 +77,12 @@ class Evaluation(Protocol):
         """Return the moments of Gaussians under `weights`, the derivative of the loss by f."""
 
 
+class MipSearch(Evaluation, Protocol):
+    """The exact MIP's kernel, which keeps where on each ray it found f largest."""
+
+    depth: Any
+
+
 class Backend(Protocol):
     """What a module offers that serves a device; see the functions of the same names here."""
 
@@ -92,7 +105,7 @@ class Backend(Protocol):
 
     def MipEvaluation(  # noqa: N802
         self, rays: Rays, bin_step: float, start: Tensor | None, /
-    ) -> Evaluation:
+    ) -> MipSearch:
         """Return what evaluates the exact MIP of f."""
 
     def SoftMipEvaluation(self, rays: Rays, temperature: float, /) -> Evaluation:  # noqa: N802
@@ -185,8 +198,11 @@ class _Sum(torch.autograd.Function):
         amplitudes: Tensor,
         cutoff: float,
         evaluation: Evaluation,
+        twin: dense.Twin,
     ) -> Tensor:
         """Evaluate, and keep what backward needs."""
+        ctx.save_for_backward(means, cholesky, amplitudes)
+        ctx.twin = twin
         with room_on(means.device):
             packed = _backend_of(means.device).pack(means, cholesky, amplitudes, cutoff)
             ctx.packed, ctx.evaluation, ctx.like = packed, evaluation, amplitudes
@@ -194,31 +210,57 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gather the gradients."""
+        """Gather the gradients; where these are to be derived again, in plain torch."""
+        if torch.is_grad_enabled():
+            with room_on(ctx.like.device):
+                again = dense.gradients(ctx.twin, ctx.saved_tensors, gradients[0])
+            return *again, None, None, None
         with room_on(ctx.like.device):
             moments = ctx.evaluation.backward(ctx.packed, gradients[0])
             unpack = _backend_of(ctx.like.device).unpack_gradient
             d_means, d_cholesky, d_amplitudes = unpack(moments, ctx.packed)
-        return d_means, d_cholesky, d_amplitudes.reshape(ctx.like.shape), None, None
+        return d_means, d_cholesky, d_amplitudes.reshape(ctx.like.shape), None, None, None
 
 
 _sum: Callable[..., Tensor] = _Sum.apply
+
+
+def refuse_transforms() -> None:
+    """Refuse a MIP under `torch.func`.
+
+    Raises
+    ------
+    SettingsError
+        If one of its transforms runs.
+    """
+    if dense.transformed():
+        raise SettingsError(
+            "the MIP has none of torch.func's transforms, since its maximum is searched for; use "
+            "backward() or torch.autograd.grad, or mode='soft-mip'"
+        )
 
 
 def evaluate(
     means: Tensor, cholesky: Tensor, amplitudes: Tensor, points: Tensor, *, cutoff: float
 ) -> Tensor:
     """Return the sum of the Gaussians [B] at points [B, 3]."""
+    if dense.are_needed((means, cholesky, amplitudes), points):
+        return dense.values((means, cholesky, amplitudes), points)
     evaluation = _backend_of(means.device).PointEvaluation(points)
-    return _sum(means, cholesky, amplitudes, cutoff, evaluation)
+    twin = partial(reference.evaluate, points=points)
+    return _sum(means, cholesky, amplitudes, cutoff, evaluation, twin)
 
 
 def voxelise(
     means: Tensor, cholesky: Tensor, amplitudes: Tensor, grid: Grid, *, cutoff: float
 ) -> Tensor:
     """Return the sum of the Gaussians [Z, Y, X] on a grid."""
+    if dense.are_needed((means, cholesky, amplitudes)):
+        points = reference.points_of(grid, means)
+        return dense.values((means, cholesky, amplitudes), points).reshape(grid.shape)
     evaluation = _backend_of(means.device).GridEvaluation(grid)
-    return _sum(means, cholesky, amplitudes, cutoff, evaluation)
+    twin = partial(reference.voxelise, grid=grid)
+    return _sum(means, cholesky, amplitudes, cutoff, evaluation, twin)
 
 
 def mip(
@@ -238,7 +280,12 @@ def mip(
     there, which is its maximum where `start` is near enough.
     """
     evaluation = _backend_of(means.device).MipEvaluation(rays, bin_step, start)
-    return _sum(means, cholesky, amplitudes, cutoff, evaluation)
+    twin = partial(dense.mip, rays=rays, evaluation=evaluation)
+    if dense.are_needed((means, cholesky, amplitudes)):
+        single = (means.detach().float(), cholesky.detach().float(), amplitudes.detach().float())
+        _sum(*single, cutoff, evaluation, twin)  # which finds where on each ray
+        return twin(means, cholesky, amplitudes)
+    return _sum(means, cholesky, amplitudes, cutoff, evaluation, twin)
 
 
 def soft_mip(
@@ -256,16 +303,22 @@ def soft_mip(
     value of Gaussian k alone on the ray inside the box; 0 where a ray misses the box. Choose
     `cutoff` well below `temperature`: a peak below it counts as 0.
     """
+    twin = partial(reference.soft_mip, rays=rays, temperature=temperature)
+    if dense.are_needed((means, cholesky, amplitudes)):
+        return twin(means, cholesky, amplitudes)
     evaluation = _backend_of(means.device).SoftMipEvaluation(rays, temperature)
-    return _sum(means, cholesky, amplitudes, cutoff, evaluation)
+    return _sum(means, cholesky, amplitudes, cutoff, evaluation, twin)
 
 
 def line_integral(
     means: Tensor, cholesky: Tensor, amplitudes: Tensor, rays: Rays, *, cutoff: float
 ) -> Tensor:
     """Return the integral [H, W] of the sum over each ray's length inside the box."""
+    twin = partial(reference.line_integral, rays=rays)
+    if dense.are_needed((means, cholesky, amplitudes)):
+        return twin(means, cholesky, amplitudes)
     evaluation = _backend_of(means.device).LineIntegralEvaluation(rays)
-    return _sum(means, cholesky, amplitudes, cutoff, evaluation)
+    return _sum(means, cholesky, amplitudes, cutoff, evaluation, twin)
 
 
 class GradientSum:

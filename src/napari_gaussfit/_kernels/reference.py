@@ -28,7 +28,7 @@ def factors(cholesky: Tensor) -> Tensor:
 
 def _whitened(vectors: Tensor, cholesky: Tensor) -> Tensor:
     """Return L^-1 v [..., K, 3] of vectors [..., K, 3]."""
-    one = torch.eye(3, dtype=cholesky.dtype).expand(len(cholesky), 3, 3)
+    one = torch.eye(3, dtype=cholesky.dtype, device=cholesky.device).expand(len(cholesky), 3, 3)
     inverse: Tensor = torch.linalg.solve_triangular(factors(cholesky), one, upper=False)
     return torch.einsum("kij,...kj->...ki", inverse, vectors)
 
@@ -39,31 +39,41 @@ def evaluate(means: Tensor, cholesky: Tensor, amplitudes: Tensor, points: Tensor
     return (torch.exp(-0.5 * (u * u).sum(-1)) * amplitudes).sum(-1)
 
 
-def voxelise(means: Tensor, cholesky: Tensor, amplitudes: Tensor, grid: Grid) -> Tensor:
-    """Return the sum of the Gaussians [Z, Y, X] on a grid."""
+def points_of(grid: Grid, like: Tensor) -> Tensor:
+    """Return a grid's points [Z Y X, 3], of the type and on the device of a tensor."""
     axes = [
-        float(origin) + float(step) * torch.arange(n, dtype=means.dtype)
+        float(origin) + float(step) * torch.arange(n, dtype=like.dtype, device=like.device)
         for origin, step, n in zip(grid.origin, grid.spacing, grid.shape, strict=True)
     ]
-    points = torch.cartesian_prod(*axes)
-    planes = points.reshape(grid.shape[0], -1, 3)
+    return torch.cartesian_prod(*axes)
+
+
+def voxelise(means: Tensor, cholesky: Tensor, amplitudes: Tensor, grid: Grid) -> Tensor:
+    """Return the sum of the Gaussians [Z, Y, X] on a grid."""
+    planes = points_of(grid, means).reshape(grid.shape[0], -1, 3)
     return torch.stack([evaluate(means, cholesky, amplitudes, plane) for plane in planes]).reshape(
         grid.shape
     )
 
 
-def origins_and_directions(rays: Rays, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def origins_and_directions(
+    rays: Rays, dtype: torch.dtype, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
     """Return o and d [H, W, 3] of every pixel."""
-    frame = torch.as_tensor(rays.frame, dtype=dtype)
-    i = torch.arange(rays.shape[0], dtype=dtype)[:, None, None]
-    j = torch.arange(rays.shape[1], dtype=dtype)[None, :, None]
+    frame = torch.as_tensor(rays.frame, dtype=dtype, device=device)
+    i = torch.arange(rays.shape[0], dtype=dtype, device=device)[:, None, None]
+    j = torch.arange(rays.shape[1], dtype=dtype, device=device)[None, :, None]
     return frame[0] + i * frame[1] + j * frame[2], frame[3] + i * frame[4] + j * frame[5]
 
 
-def clip(rays: Rays, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def clip(
+    rays: Rays, dtype: torch.dtype, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
     """Return where each ray enters and leaves the box [H, W]; near >= far where it misses."""
-    o, d = origins_and_directions(rays, dtype)
-    lower, upper = (torch.as_tensor(c, dtype=dtype) for c in (rays.lower, rays.upper))
+    o, d = origins_and_directions(rays, dtype, device)
+    lower, upper = (
+        torch.as_tensor(c, dtype=dtype, device=device) for c in (rays.lower, rays.upper)
+    )
     d = torch.where(d.abs() < 1e-12, torch.full_like(d, 1e-12), d)
     one, two = (lower - o) / d, (upper - o) / d
     near = torch.minimum(one, two).amax(-1).clamp(min=rays.near)
@@ -103,9 +113,9 @@ def mip(means: Tensor, cholesky: Tensor, amplitudes: Tensor, rays: Rays) -> Tens
     return torch.where(near < far, values, torch.zeros_like(values))
 
 
-def _profiles(means: Tensor, cholesky: Tensor, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
+def profiles(means: Tensor, cholesky: Tensor, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
     """Return A, B, C [H, W, K]: along a ray the exponent is -(A t^2 + 2 B t + C) / 2."""
-    o, d = origins_and_directions(rays, means.dtype)
+    o, d = origins_and_directions(rays, means.dtype, means.device)
     start = _whitened(o.unsqueeze(-2) - means, cholesky)
     ray = _whitened(d.unsqueeze(-2).expand(*rays.shape, len(means), 3), cholesky)
     return (ray * ray).sum(-1), (ray * start).sum(-1), (start * start).sum(-1)
@@ -119,8 +129,8 @@ def soft_mip(
     v = sum_k w_k p_k with w = softmax(p / temperature) over all K Gaussians, and p_k the largest
     value of Gaussian k alone on the ray clipped to the box.
     """
-    a, b, c = _profiles(means, cholesky, rays)
-    near, far = clip(rays, means.dtype)
+    a, b, c = profiles(means, cholesky, rays)
+    near, far = clip(rays, means.dtype, means.device)
     t = torch.clamp(-b / a, near[..., None], far[..., None])
     peaks = amplitudes * torch.exp(-0.5 * (a * t * t + 2 * b * t + c))
     value = (torch.softmax(peaks / temperature, -1) * peaks).sum(-1)
@@ -129,9 +139,9 @@ def soft_mip(
 
 def line_integral(means: Tensor, cholesky: Tensor, amplitudes: Tensor, rays: Rays) -> Tensor:
     """Return the integral [H, W] of the Gaussians over each ray's length inside the box."""
-    a, b, c = _profiles(means, cholesky, rays)
-    near, far = clip(rays, means.dtype)
-    _, d = origins_and_directions(rays, means.dtype)
+    a, b, c = profiles(means, cholesky, rays)
+    near, far = clip(rays, means.dtype, means.device)
+    _, d = origins_and_directions(rays, means.dtype, means.device)
     peak = -b / a
     height = amplitudes * torch.exp(-0.5 * (c - b * b / a))
     root = torch.sqrt(0.5 * a)

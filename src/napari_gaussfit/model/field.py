@@ -220,13 +220,16 @@ class GaussianField:
         """Means [K, 3], Cholesky parameters [K, 6] and amplitudes [K]: what can be learnt."""
         return self.means, self.cholesky, self.amplitudes
 
-    def to(self, device: torch.device | str) -> GaussianField:
-        """Return the field with its tensors on a device; those there already are shared.
+    def to(self, target: torch.device | torch.dtype | str) -> GaussianField:
+        """Return the field with its tensors on a device, or in another type of number.
+
+        Those that are so already are shared.
 
         Parameters
         ----------
-        device : torch.device or str
-            Such as "cpu" or "cuda".
+        target : torch.device, torch.dtype or str
+            Such as "cpu", "cuda" or ``torch.float64``, in which all is computed in plain torch:
+            slowly, for every Gaussian at every point.
 
         Returns
         -------
@@ -235,9 +238,9 @@ class GaussianField:
         """
         return replace(
             self,
-            means=self.means.to(device),
-            cholesky=self.cholesky.to(device),
-            amplitudes=self.amplitudes.to(device),
+            means=self.means.to(target),
+            cholesky=self.cholesky.to(target),
+            amplitudes=self.amplitudes.to(target),
         )
 
     @property
@@ -274,16 +277,18 @@ class GaussianField:
         """Return a (2 pi)^(3/2) sqrt(det Sigma) [K], raw intensity times `unit` cubed."""
         return self.means.new_tensor(self.numpy().integrated_intensities())
 
-    def evaluate(self, points: Tensor, *, tolerance: float = DEFAULT_TOLERANCE) -> Tensor:
+    def evaluate(
+        self, points: Tensor | ArrayLike, *, tolerance: float = DEFAULT_TOLERANCE
+    ) -> Tensor:
         """Return f at a point [3], a number, or at points [B, 3], [B]; points in `unit`.
 
-        Differentiable by the field's tensors. Contributions below `tolerance` times the largest
-        amplitude may be left out.
+        Differentiable by the field's tensors and by the points, also twice and under `torch.func`.
+        Contributions below `tolerance` times the largest amplitude may be left out.
 
         Parameters
         ----------
-        points : Tensor, shape [3] or [B, 3]
-            Where, in `unit`, axis order z, y, x.
+        points : Tensor or array-like, shape [3] or [B, 3]
+            Where, in `unit`, axis order z, y, x; taken in the field's own type of number.
         tolerance : float
             In parts of the largest amplitude.
 
@@ -297,24 +302,22 @@ class GaussianField:
         SettingsError
             If the points have another shape, or are not finite.
         """
-        if points.ndim not in (1, 2) or points.shape[-1] != 3:
-            message = f"points has shape {tuple(points.shape)}, expected (3,) or (B, 3)"
-            raise SettingsError(message)
         import torch
 
         from napari_gaussfit import _kernels
 
-        if not torch.isfinite(points).all():
+        where = points if isinstance(points, torch.Tensor) else torch.as_tensor(np.asarray(points))
+        if where.ndim not in (1, 2) or where.shape[-1] != 3:
+            message = f"points has shape {tuple(where.shape)}, expected (3,) or (B, 3)"
+            raise SettingsError(message)
+        where = where.to(self.means)
+        if not _kernels.transformed() and not torch.isfinite(where).all():
             message = "points has a coordinate that is NaN or infinite; leave such points out"
             raise SettingsError(message)
         values = self.background + _kernels.evaluate(
-            self.means,
-            self.cholesky,
-            self.amplitudes,
-            points.reshape(-1, 3),
-            cutoff=self.cutoff(tolerance),
+            *self.tensors, where.reshape(-1, 3), cutoff=self.cutoff(tolerance)
         )
-        return values.reshape(points.shape[:-1])
+        return values.reshape(where.shape[:-1])
 
     def voxelise(
         self,
@@ -344,13 +347,17 @@ class GaussianField:
         Tensor, shape [Z, Y, X]
             In raw intensity.
         """
+        import torch
+
         from napari_gaussfit import _kernels
         from napari_gaussfit._kernels.geometry import Grid
 
         nz, ny, nx = shape
-        grid = Grid(np.asarray(origin, np.float32), np.asarray(spacing, np.float32), (nz, ny, nx))
+        # Kernels take float32 alone; of a field in float64, places are not rounded either.
+        numbers = np.float64 if self.means.dtype == torch.float64 else np.float32
+        grid = Grid(np.asarray(origin, numbers), np.asarray(spacing, numbers), (nz, ny, nx))
         return self.background + _kernels.voxelise(
-            self.means, self.cholesky, self.amplitudes, grid, cutoff=self.cutoff(tolerance)
+            *self.tensors, grid, cutoff=self.cutoff(tolerance)
         )
 
     def voxelise_planes(
@@ -401,10 +408,15 @@ class GaussianField:
         float
             More than 0.
         """
+        from napari_gaussfit import _kernels
+
+        smallest = float(np.finfo(np.float32).tiny)
+        if _kernels.transformed():  # nothing is left out then
+            return smallest
         # NaN and infinities are those of Gaussians that the kernels leave out.
         heights = self.amplitudes.detach().abs().nan_to_num(0.0, 0.0)
         largest = float(heights.max()) if len(self) else 0.0
-        return max(tolerance * largest, float(np.finfo(np.float32).tiny))
+        return max(tolerance * largest, smallest)
 
     def select(self, which: Tensor) -> GaussianField:
         """Return the Gaussians that a mask [K] or indices choose.

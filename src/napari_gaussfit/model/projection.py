@@ -100,10 +100,16 @@ def render(
     tensors = (field.means, field.cholesky, field.amplitudes)
     cutoff = field.cutoff(tolerance)
     if mode == "mip":
+        _kernels.refuse_transforms()
         step = search_step(field, camera, box)
         image = _kernels.mip(*tensors, rays, cutoff=cutoff, bin_step=step)
     elif mode == "soft-mip":
         if temperature is None:
+            if _kernels.transformed():
+                raise SettingsError(
+                    "temperature=None: under a transform of torch.func no amplitude can be looked "
+                    "at; give one in raw intensity"
+                )
             temperature = 0.1 * field.cutoff(1.0)
         if not temperature > 0:
             message = f"temperature={temperature}: expected a positive intensity"
@@ -180,7 +186,7 @@ def search_step(field: GaussianField, camera: Camera, box: Box) -> float:
     """
     if not len(field):
         return float(np.linalg.norm(np.subtract(*box[::-1])))
-    forward = torch.as_tensor(camera.rotation[2], dtype=torch.float32, device=field.device)
+    forward = torch.as_tensor(camera.rotation[2], dtype=field.means.dtype, device=field.device)
     whitened = torch.linalg.solve_triangular(
         field.factors.detach(), forward.reshape(1, 3, 1).expand(len(field), 3, 1), upper=False
     )
