@@ -138,7 +138,7 @@ def test_gaussians_where_nothing_is_stay_as_they_were(truth: Gaussians) -> None:
         np.append(truth.amplitudes, [2.0, 2.0]),
         background=10.0,
     )
-    found = measure(given, recorded(truth, 6))
+    found = measure(given, recorded(truth, 1))
     lost = found.steps <= 0
     assert lost.any()
     assert not lost[: len(truth)].any()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -18,6 +18,7 @@ from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from scipy.spatial import cKDTree
 
 from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, refine_blocks
+from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.noise import Noise, noise_of_neighbours
@@ -248,9 +249,17 @@ def _refuse_what_differs(gaussians: Sequence[Gaussians], stacks: Sequence[Stack]
 
 def _channels(stacks: Sequence[Stack]) -> NDArray[np.float32]:
     """Return the voxels [C, Z, Y, X] of stacks; of one channel its own, if it can be."""
-    if len(stacks) == 1:
-        return np.ascontiguousarray(stacks[0].voxels, np.float32)[None]
-    return np.stack([stack.voxels for stack in stacks], dtype=np.float32)
+    own = stacks[0].voxels
+    if len(stacks) == 1 and own.dtype == np.float32 and own.flags.c_contiguous:
+        return own[None]
+    voxels = np.empty((len(stacks), *own.shape), np.float32)
+    for channel, stack in zip(voxels, stacks, strict=True):
+
+        def some(first: int, end: int, to: NDArray[Any] = channel, of: Stack = stack) -> None:
+            to[first:end] = of.voxels[first:end]
+
+        run_pieces(some, len(channel))
+    return voxels
 
 
 def _in_voxels(gaussians: Gaussians, spacing: Floats) -> Floats:
