@@ -18,14 +18,14 @@ import numpy as np
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     Place = tuple[int, int, int]
     Edges = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
-__all__ = ["HALO", "Tile", "Tiling", "default_core", "default_halo"]
+__all__ = ["HALO", "Tile", "Tiling", "default_core", "default_halo", "triple"]
 
 CORE = 128
 """Voxels along a side of a core where the spacing is finest: with its halo, 3.5 million voxels,
@@ -147,12 +147,12 @@ class Tiling:
         end = tuple(cut[n + 1] for cut, n in zip(self.edges, place, strict=True))
         low = tuple(max(0, a - h) for a, h in zip(first, self.halo, strict=True))
         high = tuple(min(n, b + h) for n, b, h in zip(self.shape, end, self.halo, strict=True))
-        return Tile(place, _triple(first), _triple(end), _triple(low), _triple(high))
+        return Tile(place, triple(first), triple(end), triple(low), triple(high))
 
     def tiles(self) -> Iterator[Tile]:
         """Yield all tiles by place, the last axis fastest."""
         for place in product(*map(range, self.counts)):
-            yield self.tile(_triple(place))
+            yield self.tile(triple(place))
 
     def touching(self, tile: Tile) -> list[Tile]:
         """Return the tiles that touch one, by place.
@@ -166,7 +166,7 @@ class Tiling:
             range(max(0, n - 1), min(count, n + 2))
             for n, count in zip(tile.place, self.counts, strict=True)
         ]
-        return [self.tile(_triple(p)) for p in product(*ranges) if p != tile.place]
+        return [self.tile(triple(p)) for p in product(*ranges) if p != tile.place]
 
     def earlier(self, tile: Tile) -> list[Tile]:
         """Return the tiles that touch one and are fitted before it.
@@ -191,7 +191,7 @@ class Tiling:
             begin = int(np.clip(np.searchsorted(cut, a, side="right") - 1, 0, count - 1))
             last = int(np.clip(np.searchsorted(cut, b, side="left"), begin + 1, count))
             ranges.append(range(begin, last))
-        return [self.tile(_triple(place)) for place in product(*ranges)]
+        return [self.tile(triple(place)) for place in product(*ranges)]
 
     def places_of(self, voxels: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the place of the tile in whose core each point lies.
@@ -268,7 +268,7 @@ def default_core(spacing: Sequence[float]) -> Place:
         (dz, dy, dx).
     """
     finest = min(spacing)
-    return _triple(max(2 * LEAST_HALO, _covering(CORE, step / finest)) for step in spacing)
+    return triple(max(2 * LEAST_HALO, _covering(CORE, step / finest)) for step in spacing)
 
 
 def default_halo(spacing: Sequence[float]) -> Place:
@@ -280,7 +280,7 @@ def default_halo(spacing: Sequence[float]) -> Place:
         (dz, dy, dx).
     """
     finest = min(spacing)
-    return _triple(max(LEAST_HALO, _covering(HALO, step / finest)) for step in spacing)
+    return triple(max(LEAST_HALO, _covering(HALO, step / finest)) for step in spacing)
 
 
 def _covering(length: float, step: float) -> int:
@@ -288,6 +288,7 @@ def _covering(length: float, step: float) -> int:
     return ceil(length / step - 1e-6)
 
 
-def _triple(values: Iterator[int] | Sequence[int]) -> Place:
+def triple(values: Iterable[int]) -> Place:
+    """Return three whole numbers as such."""
     z, y, x = (int(n) for n in values)
     return z, y, x

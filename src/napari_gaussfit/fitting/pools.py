@@ -1,0 +1,100 @@
+"""Where the tasks of a fit by tiles run: in this process, or on the workers of dask."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from napari_gaussfit.errors import FitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_gaussfit.fitting.tile_store import Outcome
+    from napari_gaussfit.fitting.tile_tasks import TileTask, TileWork
+
+    Ended = tuple[TileTask, Outcome | BaseException]
+
+__all__ = ["DaskPool", "Pool", "SerialPool"]
+
+AHEAD = 2
+"""Tasks that each thread of a worker is given at once, so that none waits for the next."""
+
+
+class Pool(Protocol):
+    """Takes tasks and tells when they have ended, in any order."""
+
+    @property
+    def slots(self) -> int:
+        """Tasks that it has use for at once."""
+
+    def submit(self, work: TileWork, task: TileTask) -> None:
+        """Take a task."""
+
+    def ended(self) -> Iterator[Ended]:
+        """Wait until a task has ended at least, and yield those that have."""
+
+
+class SerialPool:
+    """Does one task after another, in this process."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[TileWork, TileTask]] = deque()
+
+    def submit(self, work: TileWork, task: TileTask) -> None:
+        """Take a task."""
+        self._waiting.append((work, task))
+
+    def ended(self) -> Iterator[Ended]:
+        """Do the next task."""
+        work, task = self._waiting.popleft()
+        try:
+            yield task, work.do(task)
+        except Exception as error:  # noqa: BLE001 - of one tile, which is told of
+            yield task, error
+
+
+class DaskPool:
+    """Gives tasks to the workers of a `dask.distributed.Client`.
+
+    Parameters
+    ----------
+    client : Client
+        Its workers must be able to read the stack, and to read and write the folder.
+    """
+
+    def __init__(self, client: Any) -> None:
+        import distributed
+
+        self._client = client
+        self._tasks: dict[Any, TileTask] = {}
+        completed: Any = distributed.as_completed
+        self._completed = completed()
+
+    @property
+    def slots(self) -> int:
+        """Tasks that its workers have use for; never none, since workers may come later."""
+        threads: int = sum(self._client.nthreads().values())
+        return AHEAD * max(1, threads)
+
+    def submit(self, work: TileWork, task: TileTask) -> None:
+        """Take a task."""
+        future = self._client.submit(work.do, task, pure=False)
+        self._tasks[future] = task
+        self._completed.add(future)
+
+    def ended(self) -> Iterator[Ended]:
+        """Wait for a worker."""
+        future = next(self._completed)
+        task = self._tasks.pop(future)
+        if future.cancelled():
+            yield task, FitError("the scheduler gave it up")
+            return
+        error = future.exception()
+        yield task, future.result() if error is None else error
+
+    def close(self) -> None:
+        """Give up what has not ended."""
+        self._client.cancel([*self._tasks])

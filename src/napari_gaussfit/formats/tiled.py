@@ -1,0 +1,297 @@
+"""The folder that a fit by tiles leaves: Gaussians in Parquet, a part a tile, and an index.
+
+``gaussians.parquet`` opens as it is in pandas, polars, dask and duckdb; its columns are those of
+the CSV, positions from the first voxel of the whole stack. ``tiles.parquet`` has a row a tile, with
+the box that its Gaussians reach into; ``index.json`` what was fitted, how, and how well.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_gaussfit.errors import FormatError, OutputError, SettingsError
+from napari_gaussfit.files import replacing
+from napari_gaussfit.measure.table import AXES, COVARIANCES, VOXEL_AXES, measurements
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.stacks.facts import StackFacts
+from napari_gaussfit.stacks.reading import parsed_json, refusing
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pandas as pd
+
+    Region = tuple[tuple[int, int, int], tuple[int, int, int]]
+
+__all__ = [
+    "INDEX_NAME",
+    "PARTS_NAME",
+    "REACH",
+    "REACH_SIGMAS",
+    "TILES_NAME",
+    "holds_tiles",
+    "read_index",
+    "read_region",
+    "read_tables",
+    "require_pyarrow",
+    "write_index",
+    "write_part",
+    "write_tiles",
+]
+
+PARTS_NAME, TILES_NAME, INDEX_NAME = "gaussians.parquet", "tiles.parquet", "index.json"
+
+FORMAT = "napari-gaussfit tiles"
+VERSION = 1
+
+REACH_SIGMAS = 5.0
+"""Sigmas within which a Gaussian counts: beyond, 4 millionths of its amplitude are left."""
+
+REACH = ("low_z", "low_y", "low_x", "high_z", "high_y", "high_x")
+"""Columns of ``tiles.parquet``: the box in voxels that a part's Gaussians reach into."""
+
+
+def require_pyarrow() -> None:
+    """Refuse to begin without what writes Parquet.
+
+    Raises
+    ------
+    OutputError
+        If it is not installed.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise OutputError(
+            "the result of a fit by tiles is written as Parquet, and pyarrow is not installed; "
+            "install napari-gaussfit[scale]"
+        ) from error
+
+
+def write_part(
+    path: str | os.PathLike[str],
+    field: GaussianField,
+    first: Sequence[int],
+    spacing: Sequence[float],
+    place: Mapping[str, int],
+) -> None:
+    """Write the Gaussians of a tile.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write or to replace.
+    field : GaussianField
+        Positions from the tile's voxel `first`, so that single precision holds them.
+    first : sequence of int
+        That voxel (z, y, x) of the stack.
+    spacing : sequence of float
+        (dz, dy, dx).
+    place : mapping
+        Columns that say of all rows which ``channel`` and ``time`` they are of.
+    """
+    table = measurements(field, spacing)
+    for axis, voxel_axis, n, step in zip(AXES, VOXEL_AXES, first, spacing, strict=True):
+        table[axis] += n * step
+        table[voxel_axis] += n
+    _write_table(path, table.assign(**place))
+
+
+def write_tiles(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the table of tiles.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the result.
+    rows : sequence of mapping
+        A row a tile, with equal names.
+    """
+    import pandas as pd
+
+    _write_table(folder / TILES_NAME, pd.DataFrame([*rows]))
+
+
+def _write_table(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with replacing(path) as temporary:
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), temporary)
+
+
+def write_index(
+    folder: Path, stack: StackFacts, settings: Mapping[str, Any], report: Mapping[str, Any]
+) -> None:
+    """Write what was fitted, how and how well; last of all, since it says that all is there.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the result.
+    stack : StackFacts
+        That was fitted.
+    settings : mapping
+        Of each tile's fit.
+    report : mapping
+        JSON types; ``background`` among them.
+    """
+    facts = {name: value for name, value in asdict(stack).items() if name != "value_range"}
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "stack": facts,
+        "settings": dict(settings),
+        "report": dict(report),
+    }
+    with replacing(folder / INDEX_NAME) as temporary:
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def holds_tiles(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is the folder of a fit by tiles that has ended.
+
+    Parameters
+    ----------
+    path : path-like
+        A folder or anything else.
+    """
+    return (Path(path) / INDEX_NAME).is_file() and (Path(path) / TILES_NAME).is_file()
+
+
+def read_index(path: str | os.PathLike[str]) -> tuple[StackFacts, dict[str, Any], dict[str, Any]]:
+    """Read what was fitted, how and how well.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder of a fit by tiles.
+
+    Returns
+    -------
+    StackFacts
+        The whole stack.
+    dict
+        The settings.
+    dict
+        The report.
+
+    Raises
+    ------
+    FormatError
+        If it is no such folder.
+    """
+    index = Path(path) / INDEX_NAME
+    with refusing(index, "the index of a fit by tiles"):
+        content = parsed_json(index.read_text(encoding="utf-8"))
+        if content.get("format") != FORMAT or content.get("version") != VERSION:
+            raise FormatError(
+                f"{index}: is {content.get('format')!r} of version {content.get('version')!r}; "
+                f"expected {FORMAT!r} of version {VERSION}"
+            )
+        facts = content["stack"]
+        for name in ("shape", "spacing", "origin"):
+            facts[name] = tuple(facts[name])
+        return StackFacts(**facts), content["settings"], content["report"]
+
+
+def read_tables(
+    path: str | os.PathLike[str], region: Region | None = None
+) -> Iterator[pd.DataFrame]:
+    """Yield the tables of tiles, of those alone whose Gaussians reach into a region.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder of a fit by tiles.
+    region : tuple of two tuples of int, optional
+        Its first voxel (z, y, x), and the one behind its last.
+
+    Yields
+    ------
+    DataFrame
+        Some rows may reach nowhere near.
+    """
+    import pandas as pd
+
+    require_pyarrow()
+    folder = Path(path)
+    with refusing(folder / TILES_NAME, "a table of tiles"):
+        tiles = pd.read_parquet(folder / TILES_NAME)
+        chosen = tiles["gaussians"].to_numpy() > 0
+        if region is not None:
+            (low, high), reach = region, tiles[[*REACH]].to_numpy(np.float64)
+            chosen &= ((reach[:, 3:] >= low) & (reach[:, :3] <= high)).all(1)
+    for name in tiles["part"].to_numpy()[chosen]:
+        part = folder / PARTS_NAME / name
+        with refusing(part, "a table of Gaussians"):
+            yield pd.read_parquet(part)
+
+
+def read_region(path: str | os.PathLike[str], region: Region | None = None) -> dict[str, Any]:
+    """Read the Gaussians that reach into a region, as if it had been a stack of its own.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder of a fit by tiles.
+    region : tuple of two tuples of int, optional
+        Its first voxel (z, y, x), and the one behind its last; all of the stack by default.
+
+    Returns
+    -------
+    dict
+        ``fields``, ``stack``, ``settings`` and ``notes``; positions count from the region's first
+        voxel.
+
+    Raises
+    ------
+    FormatError
+        If it is no such folder, or a part of it is missing or damaged.
+    SettingsError
+        If the region is none of the stack.
+    """
+    import pandas as pd
+
+    whole, settings, report = read_index(path)
+    first, end = region or ((0, 0, 0), whole.shape)
+    inside = all(
+        0 <= a < b <= n and b - a > 1 for a, b, n in zip(first, end, whole.shape, strict=True)
+    )
+    if not inside:
+        raise SettingsError(
+            f"region={region}: expected the first voxel (z, y, x) and the one behind the last, two "
+            f"or more along each axis, in a stack of {' x '.join(map(str, whole.shape))}"
+        )
+    step = np.asarray(whole.spacing)
+    tables = [*read_tables(path, region)]
+    table = (
+        pd.concat(tables) if tables else pd.DataFrame(columns=[*AXES, *COVARIANCES, "amplitude"])
+    )
+    covariances = np.empty((len(table), 3, 3))
+    for name, (i, j) in COVARIANCES.items():
+        covariances[:, i, j] = covariances[:, j, i] = table[name]
+    means = table[[*AXES]].to_numpy(np.float64) - np.asarray(first) * step
+    reach = REACH_SIGMAS * np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+    size = np.subtract(end, first) * step
+    near = ((means + reach >= -0.5 * step) & (means - reach <= size - 0.5 * step)).all(1)
+    field = GaussianField.from_covariances(
+        means[near],
+        covariances[near],
+        table["amplitude"].to_numpy(np.float64)[near],
+        background=report["background"],
+        unit=whole.unit,
+    )
+    oz, oy, ox = (np.asarray(whole.origin) + np.asarray(first) * step).tolist()
+    z, y, x = (b - a for a, b in zip(first, end, strict=True))
+    stack = replace(whole, shape=(z, y, x), origin=(oz, oy, ox))
+    failed = report["failed"]
+    notes = (f"{len(failed)} tiles failed and hold nothing",) if failed else ()
+    return {"fields": (field,), "stack": stack, "settings": settings, "notes": notes}
