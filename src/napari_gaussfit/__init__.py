@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting.result import FitResult, load
     from napari_gaussfit.fitting.snapshot import FitState, Snapshot
     from napari_gaussfit.measure import noise
+    from napari_gaussfit.measure.constraints import Constraints
     from napari_gaussfit.measure.measuring import measure
     from napari_gaussfit.measure.metrics import psnr, ssim
     from napari_gaussfit.measure.optics import Optics
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Camera": "model.camera",
+    "Constraints": "measure.constraints",
     "Fit": "fitting.fit",
     "FitResult": "fitting.result",
     "FitSettings": "settings",
@@ -89,6 +91,7 @@ tutorial looks into."""
 
 __all__ = [
     "Camera",
+    "Constraints",
     "Fit",
     "FitResult",
     "FitSettings",

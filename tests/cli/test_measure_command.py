@@ -11,7 +11,10 @@ import pytest
 
 from napari_gaussfit.cli.commands import main
 from napari_gaussfit.fitting.result import FitResult
+from napari_gaussfit.measure.optics import Optics
+from napari_gaussfit.measure.psf import Psf
 from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.tiff import write_ome_tiff
 
@@ -74,3 +77,34 @@ def test_a_detector_that_is_given_counts(
     assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.05)
     assert main(["measure", str(fit), str(stack), "-o", str(tmp_path / "x.png")]) == 2
     assert "expected a name that ends in .csv" in capsys.readouterr().err
+
+
+def test_what_is_known_beforehand_counts(
+    files: tuple[Path, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    """One width for all; the widths that a point spread function leaves to objects; points."""
+    stack, fit = files
+    optics = ("--psf", "1.2,500,1.33")
+    tables = {}
+    for name, options in {
+        "shared": ("--widths", "shared", "--shape", "aligned"),
+        "blurred": optics,
+        "points": (*optics, "--shape", "point"),
+    }.items():
+        path = tmp_path / f"{name}.csv"
+        assert main(["measure", str(fit), str(stack), "-o", str(path), *options]) == 0
+        tables[name] = pd.read_csv(path)
+    said = capsys.readouterr().out
+    assert "assumed: axes along z, y, x, one width for all" in said
+    assert "assumed: points, blurred by a PSF of FWHM " in said
+    assert tables["shared"]["fwhm_1"].nunique() == 1
+    assert (tables["shared"]["sd_fwhm_1"] < 0.3 * tables["blurred"]["sd_fwhm_1"]).all()
+    psf = Psf.of_optics(Optics(1.2, 500, 1.33))
+    own = np.sqrt((0.6 * FWHM_PER_SIGMA) ** 2 - psf.fwhm[0] ** 2)
+    off = tables["blurred"]["object_fwhm_1"] - own
+    assert (np.abs(off) < 4 * tables["blurred"]["sd_object_fwhm_1"]).all()
+    assert (tables["points"]["sd_x"] > 0).all()
+    np.testing.assert_allclose(tables["points"]["fwhm_1"], psf.fwhm[0], rtol=1e-5)
+    table = str(tmp_path / "no.csv")
+    assert main(["measure", str(fit), str(stack), "-o", table, "--shape", "point"]) == 2
+    assert "a point is as wide as light makes it; give psf" in capsys.readouterr().err

@@ -6,11 +6,16 @@ import csv
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
+import tifffile
 
 from napari_gaussfit.cli.commands import main
+from napari_gaussfit.fitting.fit import fit
 from napari_gaussfit.fitting.result import load
 from napari_gaussfit.measure.psf import Psf
+from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.tiff import write_ome_tiff
 
 if TYPE_CHECKING:
@@ -93,9 +98,36 @@ def test_a_fit_takes_the_file_or_the_optics(beads: Path, tmp_path: Path, capsys:
     saved = load(out)
     assert saved.psf == Psf.load(psf / "psf.json")
     assert saved.report.psf in said
+    assert Stack.open(out / "deconvolved.ome.tif").shape == (24, 80, 80)
+    assert "sd_object_fwhm_3" in pd.read_csv(out / "gaussians.csv")
     other = tmp_path / "other"
     assert main(["fit", str(beads), "-o", str(other), *FAST, "--psf", "1.2,520,1.518"]) == 0
     assert load(other).psf == saved.psf
+
+
+def test_a_fit_is_rendered_without_its_blur_at_any_sampling(
+    beads: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out, image = tmp_path / "out", tmp_path / "sharp.tif"
+    widths = Psf.of_fwhm(2.3548 * np.array(SIGMAS))
+    fit(Stack.open(beads), FitSettings(gaussians=8, iterations=20, device="cpu"), psf=widths).save(
+        tmp_path / "fit.safetensors"
+    )
+    given = ["render", str(tmp_path / "fit.safetensors"), "-o", str(image)]
+    assert main([*given, "--deconvolved", "--sampling", "0.1", "0.04", "0.04"]) == 0
+    sharp = tifffile.imread(image)
+    assert sharp.shape == (159, 159)
+    volume = ["--volume", "--deconvolved", "--sampling", "0.1", "0.08", "0.08"]
+    given[-1] = str(tmp_path / "sharp.ome.tif")
+    assert main([*given, *volume]) == 0
+    assert Stack.open(given[-1]).shape == (47, 80, 80)
+    given[-1] = str(tmp_path / "blurred.tif")
+    assert main([*given, "--sampling", "0.1", "0.04", "0.04"]) == 0
+    assert sharp.max() > 1.2 * tifffile.imread(given[-1]).max()
+    assert main(["fit", str(beads), "-o", str(out), *FAST]) == 0
+    assert not (out / "deconvolved.ome.tif").exists()
+    assert main(["render", str(out), "-o", str(tmp_path / "no.tif"), "--deconvolved"]) == 2
+    assert "knows no point spread function" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -133,3 +133,43 @@ def test_of_what_is_narrower_the_nearest_above_is_taken() -> None:
 def test_widths_that_are_none_are_refused(fwhm: tuple[float, ...]) -> None:
     with pytest.raises(SettingsError, match="three lengths above 0"):
         Psf.of_fwhm(fwhm)
+
+
+def test_the_table_has_objects_own_widths(result: FitResult, stack: Stack) -> None:
+    table = result.to_dataframe()
+    own = np.sqrt(table["fwhm_1"] ** 2 - PSF.fwhm[0] ** 2)
+    some = OWN >= 1
+    np.testing.assert_allclose(table["object_fwhm_1"][some], own[some], rtol=0.02)
+    assert table["sd_object_fwhm_1"].isna().all(), "nobody has measured"
+    measured = result.measured(stack).to_dataframe()
+    off = measured["object_fwhm_1"] - FWHM_PER_SIGMA * 0.4 * OWN
+    assert (np.abs(off) < 4 * measured["sd_object_fwhm_1"]).all()
+
+
+@pytest.mark.parametrize("known", ["the report", "a measurement"])
+def test_deconvolved_it_is_as_bright_and_no_narrower_than_its_error(
+    known: str, result: FitResult, stack: Stack
+) -> None:
+    fine = (0.1, 0.05, 0.05)
+    fit_of = result.measured(stack) if known == "a measurement" else result
+    sharp = fit_of.deconvolved(fine)
+    assert sharp.stack.shape == (63, 175, 175)
+    assert sharp.psf is None
+    before, after = (one.field.numpy() for one in (fit_of, sharp))
+    np.testing.assert_allclose(after.means, before.means, rtol=1e-6)
+    np.testing.assert_allclose(
+        after.integrated_intensities(), before.integrated_intensities(), rtol=1e-4
+    )
+    widths = after.principal()[0].reshape(4, 8, 3)
+    assert 0.1 * PSF.fwhm[0] < widths[0, :, 0].mean() * FWHM_PER_SIGMA < 0.45 * PSF.fwhm[0]
+    np.testing.assert_allclose(widths[2:, :, 0].mean(1), (0.4, 0.8), rtol=0.05)
+    volume = sharp.voxelise()
+    light = (volume - sharp.field.background).sum() * math.prod(fine)
+    assert light == pytest.approx(after.integrated_intensities().sum(), rel=0.05)
+    assert sharp.render().shape == (175, 175)
+
+
+def test_a_fit_without_one_cannot_be_deconvolved(stack: Stack) -> None:
+    settings = FitSettings(iterations=5, views=2, held_out=1, device="cpu")
+    with pytest.raises(SettingsError, match="knows no point spread function; fit with one"):
+        fit(stack, settings).deconvolved()

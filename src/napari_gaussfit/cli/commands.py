@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.cli.folder import FitFolder
     from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.fitting.result import FitResult
+    from napari_gaussfit.measure.constraints import Constraints
     from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.model.camera import Camera
     from napari_gaussfit.model.field import GaussianField
@@ -58,6 +59,13 @@ LETTERS = {"gaussians": "N", "iterations": "N", "max_seconds": "S", "ssim_weight
 }
 """What stands for a setting's value in the help."""
 
+
+CONSTRAINTS = {
+    "shape": ("any", "aligned", "sphere", "point"),
+    "widths": ("free", "shared", "given"),
+    "centres": ("free", "given"),
+}
+"""What `Constraints` may say; the first is what it says by itself."""
 
 DETECTOR = ("gain", "offset", "read_noise")
 
@@ -137,6 +145,13 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument(
         "--volume", action="store_true", help="all voxels, as an OME-TIFF or OME-Zarr"
     )
+    render.add_argument(
+        "--deconvolved", action="store_true", help="without the blur of the PSF it was fitted with"
+    )
+    render.add_argument(
+        "--sampling", type=float, nargs=3, metavar=("DZ", "DY", "DX"),
+        help="micrometers a voxel of what is written (the stack's)",
+    )  # fmt: skip
     _add_force(render)
     render.set_defaults(run=_render)
 
@@ -184,6 +199,14 @@ def _add_measure(commands: Any) -> None:
         measure.add_argument(
             f"--{name.replace('_', '-')}", dest=name, **_option(name, SETTINGS[name])
         )
+    _add_psf_option(measure)
+    for name, words in (
+        ("shape", "of objects: any, aligned (axes along z, y, x), sphere, or point (needs a PSF)"),
+        ("widths", "free, shared (the same for all), or given (as they are)"),
+        ("centres", "free, or given (as they are)"),
+    ):
+        choices = CONSTRAINTS[name]
+        measure.add_argument(f"--{name}", choices=choices, default=choices[0], help=words)
     _add_stack_options(measure, several=True)
     _add_force(measure)
     measure.set_defaults(run=_measure)
@@ -531,17 +554,29 @@ def _render(arguments: argparse.Namespace) -> int:
                 f"--volume {arguments.out}: expected a name that ends in .ome.tif or .ome.zarr"
             )
         _refuse_to_destroy(arguments)
-        _loaded(arguments.fit).export(arguments.out)
+        _rendered(arguments).export(arguments.out)
         return DONE
     if angles and arguments.view:
         raise SettingsError("--view and --azimuth, --elevation are two ways to say it; choose one")
     target = checked_image_path(arguments.out)
     _refuse_to_destroy(arguments)
-    saved = _loaded(arguments.fit)
+    saved = _rendered(arguments)
     camera = _camera(arguments, saved.stack, square=angles or target.suffix.lower() == ".png")
     image = saved.render(camera, mode=arguments.mode or "mip")
     write_image(target, image, pixel=camera.pixel, unit=saved.stack.unit)
     return DONE
+
+
+def _rendered(arguments: argparse.Namespace) -> FitResult:
+    """Return the fit to render, without its blur and in other voxels where that is asked for."""
+    from napari_gaussfit.fitting.result import FitResult
+
+    saved = _loaded(arguments.fit)
+    if arguments.deconvolved:
+        return saved.deconvolved(arguments.sampling)
+    if arguments.sampling is None:
+        return saved
+    return FitResult(saved.fields, saved.stack.sampled(arguments.sampling))
 
 
 def _camera(arguments: argparse.Namespace, stack: StackFacts, *, square: bool) -> Camera:
@@ -638,10 +673,24 @@ def _measure(arguments: argparse.Namespace) -> int:
     stacks = _opened(arguments, arguments.stack)
     saved = _loaded(arguments.fit, stacks[0].facts)
     noise = given_noise(detector, stacks[0].voxels)
-    result = saved.measured(stacks, noise=noise)
+    result = saved.measured(stacks, noise=noise, constraints=_constraints(arguments, saved))
     result.export(arguments.out)
     print(f"{arguments.out}: {summary(result.measurement)}")
     return DONE
+
+
+def _constraints(arguments: argparse.Namespace, saved: FitResult) -> Constraints:
+    """Return what is known of Gaussians, as options say; what the fit knew of light counts too."""
+    from napari_gaussfit.cli.psf import psf_of
+    from napari_gaussfit.measure.constraints import Constraints
+
+    psf = psf_of(arguments.psf)
+    return Constraints(
+        shape=arguments.shape,
+        widths=arguments.widths,
+        centres=arguments.centres,
+        psf=saved.psf if psf is None else psf,
+    )
 
 
 def _psf(arguments: argparse.Namespace) -> int:

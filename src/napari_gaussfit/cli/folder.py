@@ -63,11 +63,14 @@ __all__ = [
 TABLE_NAME, REPORT_NAME, PICTURE_NAME = "gaussians.csv", "report.json", "projections.png"
 HISTORY_NAME, GAUSSIANS_NAME, NOISE_NAME = "history.png", "gaussians.png", "noise.png"
 
+DECONVOLVED_NAME = "deconvolved.ome.tif"
+
 OUTPUTS = (
     *(FIT_NAME, TABLE_NAME, REPORT_NAME),
     *(PICTURE_NAME, HISTORY_NAME, GAUSSIANS_NAME, NOISE_NAME),
+    DECONVOLVED_NAME,
 )
-"""What a fit leaves in its folder."""
+"""What a fit leaves in its folder; the last where it has a point spread function."""
 
 _RESULTS = OUTPUTS[1:]
 """What is there once a fit has ended."""
@@ -201,6 +204,9 @@ class FitFolder:
             voxels = stack.voxels
             return draw_photon_transfer(photon_transfer(voxels), given_noise(fit.settings, voxels))
 
+        def sharp(path: Path) -> None:
+            _as_measured(result).deconvolved().export(path)
+
         failed: Failures = {}
         stack, unit = self.stacks[0], result.stack.unit
         # A fit that was stopped goes on, and so is saved without a report.
@@ -212,6 +218,7 @@ class FitFolder:
             HISTORY_NAME: lambda path: draw(path, draw_history(result.history, unit)),
             GAUSSIANS_NAME: lambda path: draw(path, draw_gaussians(result.field)),
             NOISE_NAME: lambda path: draw(path, noise()),
+            **({} if result.psf is None else {DECONVOLVED_NAME: sharp}),
             # Last, since it tells of the others.
             FIT_NAME: lambda _: self.save(kept, over_own=over_own, not_written=failed),
         }
@@ -380,8 +387,13 @@ def report_of(result: FitResult) -> dict[str, Any]:
 
 def _write_table(path: Path, result: FitResult) -> None:
     """Write the Gaussians, as they were measured where they were."""
+    _as_measured(result).export(path)
+
+
+def _as_measured(result: FitResult) -> FitResult:
+    """Return a fit whose Gaussians are as they were measured, where they were."""
     found = result.measurement
-    replace(result, fields=result.fields if found is None else found.fields).export(path)
+    return replace(result, fields=result.fields if found is None else found.fields)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from napari_gaussfit.measure.constraints import Constraints
     from napari_gaussfit.measure.measurement import Measurement
     from napari_gaussfit.measure.noise import Noise
     from napari_gaussfit.measure.psf import Psf
@@ -216,10 +217,16 @@ class FitResult:
         """
         from napari_gaussfit.measure.table import measurements
 
-        table = measurements(self.fields, self.stack.spacing, self.measurement)
+        table = measurements(self.fields, self.stack.spacing, self.measurement, self.psf)
         return table.assign(**self.stack.place)
 
-    def measured(self, stack: Stack | Sequence[Stack], *, noise: Noise | None = None) -> FitResult:
+    def measured(
+        self,
+        stack: Stack | Sequence[Stack],
+        *,
+        noise: Noise | None = None,
+        constraints: Constraints | None = None,
+    ) -> FitResult:
         """Return the fit with its Gaussians refined one by one, and error bars in its table.
 
         Parameters
@@ -229,6 +236,9 @@ class FitResult:
         noise : Noise, optional
             See `measure.measuring.measure`; if None, that of the settings' detector, or the
             stack's.
+        constraints : Constraints, optional
+            What is known of the Gaussians; if None, that they are blurred by the fit's point spread
+            function, where it has one.
 
         Returns
         -------
@@ -240,13 +250,16 @@ class FitResult:
         SettingsError
             If it is another stack.
         """
+        from napari_gaussfit.measure.constraints import Constraints
         from napari_gaussfit.measure.measuring import measure
         from napari_gaussfit.measure.noise import given_noise
 
         stacks = tuple(stack) if isinstance(stack, (list, tuple)) else (stack,)
         if noise is None and self.settings is not None:
             noise = given_noise(self.settings, stacks[0].voxels)
-        return self.refined_by(measure(self, stacks, noise=noise))
+        if constraints is None and self.psf is not None:
+            constraints = Constraints(psf=self.psf)
+        return self.refined_by(measure(self, stacks, noise=noise, constraints=constraints))
 
     def refined_by(self, found: Measurement) -> FitResult:
         """Return the fit with Gaussians that were measured in place of its own.
@@ -261,7 +274,59 @@ class FitResult:
         FitResult
             Without report and state, which are of the Gaussians as the fit left them.
         """
-        return replace(self, fields=found.fields, reports=(), state={}, measurement=found)
+        psf = found.psf or self.psf
+        return replace(self, fields=found.fields, reports=(), state={}, measurement=found, psf=psf)
+
+    def deconvolved(self, spacing: Sequence[float] | None = None) -> FitResult:
+        """Return the fit without the blur of its point spread function, to render or to save.
+
+        Widths are objects' own, and none is narrower than its error says: that of a measured fit,
+        else what the noise of the report lets be known of a Gaussian that is alone. Nor than half a
+        voxel, so that voxels show it. All are as bright in all as before.
+
+        Parameters
+        ----------
+        spacing : sequence of float, optional
+            (dz, dy, dx) in the fit's unit of the voxels and views to be made, finer or coarser than
+            the stack's; the stack's own if None. The first voxel stays where it is.
+
+        Returns
+        -------
+        FitResult
+            Of the same box, without a point spread function.
+
+        Raises
+        ------
+        SettingsError
+            If the fit has none, or the spacing is no spacing.
+        """
+        from napari_gaussfit.measure.deblurred import deblurred
+        from napari_gaussfit.measure.noise import Noise
+        from napari_gaussfit.model.field import GaussianField
+
+        if self.psf is None:
+            raise SettingsError(
+                f"the fit of {self.stack.name!r} knows no point spread function; fit with one "
+                "(--psf, or fit(stack, psf=...))"
+            )
+        report = self.reports[0] if self.reports else None
+        noise = None
+        if report is not None and report.gain is not None:
+            offset, read = report.offset or 0.0, report.read_noise or 0.0
+            noise = Noise.of_detector(report.gain, offset=offset, read=read)
+        facts = self.stack if spacing is None else self.stack.sampled(spacing)
+        sharp = deblurred(
+            [field.numpy() for field in self.fields],
+            self.psf,
+            facts.spacing,
+            measurement=self.measurement,
+            noise=noise,
+        )
+        return FitResult(
+            tuple(GaussianField.from_numpy(one) for one in sharp),
+            facts,
+            notes=(*self.notes, f"without the blur of {self.psf.words}"),
+        )
 
     def voxelise(self) -> NDArray[np.float32]:
         """Return the fit's value at each voxel of the stack.

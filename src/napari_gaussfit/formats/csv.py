@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.measure.measurement import Measurement
+    from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.stacks.facts import StackFacts
     from napari_gaussfit.stacks.stack import Stack
 
@@ -47,6 +48,7 @@ def write_csv(
     spacing: Sequence[float],
     place: Mapping[str, int] | None = None,
     measurement: Measurement | None = None,
+    psf: Psf | None = None,
 ) -> None:
     """Write the `measurements` of Gaussians, with all the digits that float64 has.
 
@@ -62,13 +64,15 @@ def write_csv(
         Columns that say of all rows which ``channel`` and ``time`` they are of.
     measurement : Measurement, optional
         How well these Gaussians are known.
+    psf : Psf, optional
+        By which they are blurred.
 
     Raises
     ------
     OutputError
         If the folder does not exist.
     """
-    table = measurements(fields, spacing, measurement).assign(**(place or {}))
+    table = measurements(fields, spacing, measurement, psf).assign(**(place or {}))
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 

@@ -55,8 +55,10 @@ def _write_native(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any
 
 def _write_table(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
     from napari_gaussfit.formats.csv import write_csv
+    from napari_gaussfit.measure.psf import Psf
 
-    write_csv(path, fields, stack.spacing, stack.place, more.get("measurement"))
+    psf = None if more.get("psf") is None else Psf.from_dict(more["psf"])
+    write_csv(path, fields, stack.spacing, stack.place, more.get("measurement"), psf)
 
 
 def _write_ply(path: Pathlike, fields: Fields, stack: StackFacts, **_: Any) -> None:

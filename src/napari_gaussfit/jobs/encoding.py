@@ -17,6 +17,7 @@ from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
 from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.noise import Noise
+from napari_gaussfit.measure.psf import Psf
 from napari_gaussfit.measure.report import Report
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
@@ -170,7 +171,7 @@ def result_message(result: FitResult) -> Message:
         "stack": facts_words(result.stack),
         "reports": [report.to_dict() for report in result.reports],
         "notes": result.notes,
-        **{name: contents[name] for name in ("settings", "history")},
+        **{name: contents[name] for name in ("settings", "history", "psf")},
     }
     return Message("result", words, fields_arrays(result.fields))
 
@@ -185,6 +186,7 @@ def result_from(message: Message) -> FitResult:
         words["history"],
         tuple(Report.from_dict(report) for report in words["reports"]),
         notes=tuple(words["notes"]),
+        psf=Psf.from_dict(words["psf"]) if words["psf"] else None,
     )
 
 
@@ -195,6 +197,7 @@ def measurement_message(found: Measurement) -> Message:
         "flags": found.flags,
         "noise": None if found.noise is None else asdict(found.noise),
         "notes": found.notes,
+        "psf": found.psf and found.psf.to_dict(),
     }
     arrays = {name: getattr(found, name) for name in MEASURED_ARRAYS}
     return Message("measurement", words, fields_arrays(found.fields) | arrays)
@@ -203,12 +206,14 @@ def measurement_message(found: Measurement) -> Message:
 def measurement_from(message: Message) -> Measurement:
     """Return the measurement that a message carries."""
     words = message.words
+    arrays: dict[str, Any] = {name: message.arrays[name] for name in MEASURED_ARRAYS}
     return Measurement(
         tuple(field.numpy() for field in fields_from(message)),
-        **{name: message.arrays[name] for name in MEASURED_ARRAYS},
+        **arrays,
         flags=tuple(words["flags"]),
         noise=Noise(**words["noise"]) if words["noise"] else None,
         notes=tuple(words["notes"]),
+        psf=Psf.from_dict(words["psf"]) if words["psf"] else None,
     )
 
 

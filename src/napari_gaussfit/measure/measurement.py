@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.measure.noise import Noise
+    from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.gaussians import Gaussians
 
@@ -53,6 +54,8 @@ class Measurement:
         By which the likelihood weighs; None where it is what is left in each window.
     notes : tuple of str
         What was assumed where it is not known, a sentence each.
+    psf : Psf or None
+        By which objects are blurred, where that is known.
     """
 
     gaussians: tuple[Gaussians, ...]
@@ -63,6 +66,7 @@ class Measurement:
     flags: tuple[str, ...]
     noise: Noise | None = None
     notes: tuple[str, ...] = ()
+    psf: Psf | None = None
 
     @property
     def fields(self) -> tuple[GaussianField, ...]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from napari_gaussfit.measure.constraints import Constraints
     from napari_gaussfit.measure.measurement import Measurement
     from napari_gaussfit.measure.refinement import Likelihood
     from napari_gaussfit.stacks.stack import Stack
@@ -51,6 +52,7 @@ def measure(
     *,
     likelihood: Likelihood = "poisson",
     noise: Noise | None = None,
+    constraints: Constraints | None = None,
 ) -> Measurement:
     """Refine Gaussians on a stack to the largest likelihood, and say how well each is known.
 
@@ -68,6 +70,8 @@ def measure(
     noise : Noise, optional
         For "poisson". If None, the stack's, by `photon_transfer`, and then that of what the
         Gaussians leave; where it cannot be known, likelihood is "squared", and the notes say so.
+    constraints : Constraints, optional
+        What is known of them before: widths, centres, shapes, what light makes of a point.
 
     Returns
     -------
@@ -100,10 +104,13 @@ def measure(
             why = "errors follow from what is left about each Gaussian, and there is no chi^2"
             notes = (f"the noise {curve.words}; {why}",)
         else:
-            first = _without_lost(refinement.measure(began, stacks, noise=noise), began)
+            first = refinement.measure(began, stacks, noise=noise, constraints=constraints)
+            first = _without_lost(first, began)
             gaussians, noise = first.gaussians, _refined_noise(first, stacks[0], noise)
-    found = refinement.measure(gaussians, stacks, likelihood=likelihood, noise=noise)
-    return replace(_without_lost(found, began), notes=notes)
+    found = refinement.measure(
+        gaussians, stacks, likelihood=likelihood, noise=noise, constraints=constraints
+    )
+    return replace(_without_lost(found, began), notes=(*notes, *found.notes))
 
 
 def _without_lost(found: Measurement, before: tuple[Gaussians, ...]) -> Measurement:

@@ -9,6 +9,7 @@ how well.
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,8 +21,10 @@ from scipy.spatial import cKDTree
 from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, refine_blocks
 from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.measure.constrained import Model, refine_constrained
 from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.noise import Noise, noise_of_neighbours
+from napari_gaussfit.measure.shapes import Shapes
 from napari_gaussfit.model.gaussians import Gaussians, factors_of
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_gaussfit.measure.constraints import Constraints
     from napari_gaussfit.stacks.stack import Stack
 
     Floats = NDArray[np.float64]
@@ -71,7 +75,7 @@ BORDER = 2.0
 """Sigmas: a Gaussian whose centre is nearer to a face of the stack is seen in part."""
 
 
-def measure(
+def measure(  # noqa: PLR0913 - a name for each thing that may be known
     gaussians: Sequence[Gaussians],
     stacks: Sequence[Stack],
     *,
@@ -80,6 +84,7 @@ def measure(
     most_steps: int = MOST_STEPS,
     most_together: int = MOST_TOGETHER,
     widths: tuple[Floats, Floats] | None = None,
+    constraints: Constraints | None = None,
 ) -> Measurement:
     """Refine Gaussians on a stack to the largest likelihood, and say how well each is known.
 
@@ -100,6 +105,8 @@ def measure(
         Least and largest standard deviations along z, y and x, in the stack's unit; centres then
         stay within the largest of where they begin. What would leave them ends at them, and its
         error bars say nothing of it.
+    constraints : Constraints, optional
+        What is known of them before. Of `widths`, centres then heed their part, and shapes none.
 
     Returns
     -------
@@ -130,7 +137,10 @@ def measure(
     grounds = np.array([g.background for g in gaussians])
     backgrounds = np.tile(grounds, (len(blocks[0]) - 1, 1))
     limits = most_steps, _limits(widths, spacing)
-    fits = _refined(voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers, limits)
+    model = None if constraints is None else _model(constraints, spacing, first.unit)
+    fits = _refined(
+        voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers, limits, model
+    )
     shapes, amplitudes, covariances, found = _without_lost((shapes, amplitudes), fits)
     reduced, steps = found[:, 0], found[:, 2].astype(np.int64)
     saturated = _saturated(voxels, windows, noise.saturation)
@@ -142,6 +152,8 @@ def measure(
         steps,
         _flags(shapes, stack.shape, structure, saturated, steps, np.isnan(covariances[:, 0, 0])),
         noise if poisson else None,
+        () if constraints is None else constraints.notes,
+        None if constraints is None else constraints.psf,
     )
 
 
@@ -173,7 +185,12 @@ def _limits(widths: tuple[Floats, Floats] | None, spacing: Floats) -> Floats:
     return limits
 
 
-def _refined(
+def _model(constraints: Constraints, spacing: Floats, unit: str) -> Model:
+    """Return what is free of Gaussians, in voxels."""
+    return Model(Shapes.of(constraints, spacing, unit), constraints.centres == "free")
+
+
+def _refined(  # noqa: PLR0913, PLR0917 - where, from where, by what
     voxels: NDArray[np.float32],
     start: tuple[Floats, Floats],
     blocks: Lists,
@@ -181,8 +198,10 @@ def _refined(
     backgrounds: Floats,
     noise: Floats,
     limits: tuple[int, Floats],
+    model: Model | None,
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Refine all blocks, and again those that others reach, with what these have become."""
+    refine = refine_blocks if model is None else partial(refine_constrained, model=model)
     shapes, amplitudes = start
     bounds = _bounds(blocks, windows)
     found: tuple[Floats, Floats] | None = None
@@ -192,7 +211,7 @@ def _refined(
         reaches = _reaches(amplitudes, noise, float(backgrounds.min(initial=0.0)))
         others = _others(members, bounds[which], shapes, reaches)
         grounds = backgrounds[which]
-        shapes, amplitudes, *new = refine_blocks(
+        shapes, amplitudes, *new = refine(
             voxels,
             bounds[which],
             windows,
@@ -209,7 +228,11 @@ def _refined(
         else:
             for kept, renewed in zip(found, new, strict=True):
                 kept[members[1]] = renewed[members[1]]
-        which = which[np.diff(others[0]) > 0]
+        reached = np.diff(others[0]) > 0
+        if model is None or not model.shapes.shared:
+            which = which[reached]
+        elif not reached.any():
+            break
         if not len(which):
             break
     assert found is not None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from napari_gaussfit.measure.deblurred import object_columns
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.measure.measurement import Measurement
+    from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.model.field import GaussianField
 
 __all__ = [
@@ -103,6 +105,7 @@ def measurements(
     fields: GaussianField | Sequence[GaussianField],
     spacing: Sequence[float],
     measurement: Measurement | None = None,
+    psf: Psf | None = None,
 ) -> pd.DataFrame:
     """Return what there is to know of each Gaussian, a row each.
 
@@ -114,6 +117,8 @@ def measurements(
         Distances between voxel centres (dz, dy, dx) of the stack, in the field's unit.
     measurement : Measurement, optional
         What is known of how well these Gaussians are known.
+    psf : Psf, optional
+        By which objects are blurred; the measurement's if None.
 
     Returns
     -------
@@ -124,7 +129,8 @@ def measurements(
         axis_1_z, axis_1_y, axis_1_x, .. axis_3_x (these axes' unit vectors, in either direction);
         integrated_intensity (raw intensity times `unit` cubed); where there are several
         channels, amplitude_0, integrated_intensity_0, amplitude_1, .. of each, beside those of
-        the first under the names above; the `error_columns`; unit. In float64.
+        the first under the names above; the `error_columns`; with a point spread function the
+        `object_columns`; unit. In float64.
     """
     channels = tuple(fields) if isinstance(fields, (list, tuple)) else (fields,)
     field = channels[0]
@@ -147,4 +153,7 @@ def measurements(
         columns[f"{CHANNEL}{n}"] = channel.numpy().amplitudes.astype(np.float64)
         columns[f"integrated_intensity_{n}"] = channel.numpy().integrated_intensities()
     columns |= error_columns(len(field), measurement, len(channels))
+    psf = measurement.psf if psf is None and measurement is not None else psf
+    if psf is not None:
+        columns |= object_columns(gaussians, psf, measurement)
     return pd.DataFrame(columns).assign(unit=field.unit)

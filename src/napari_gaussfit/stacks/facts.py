@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -114,6 +114,31 @@ class StackFacts:
                 )
         z, y, x = (round(count) for count in counts)
         return cls(name, (z, y, x), steps)
+
+    def sampled(self, spacing: Sequence[float]) -> StackFacts:
+        """Return the facts of the same box in other voxels, of which the first lies where it did.
+
+        Parameters
+        ----------
+        spacing : sequence of float
+            (dz, dy, dx) in `unit`.
+
+        Returns
+        -------
+        StackFacts
+            With as many voxels as lie between the outer centres.
+
+        Raises
+        ------
+        SettingsError
+            If it is no spacing, or leaves too many voxels.
+        """
+        steps = checked_spacing(spacing)
+        z, y, x = (
+            1 + int((n - 1) * old / new + 1e-6)
+            for n, old, new in zip(self.shape, self.spacing, steps, strict=True)
+        )
+        return replace(self, shape=(z, y, x), spacing=steps)
 
     @property
     def place(self) -> dict[str, int]:

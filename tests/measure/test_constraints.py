@@ -1,0 +1,241 @@
+"""What is known of Gaussians makes the rest more certain, and error bars say by how much."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.measure.constraints import Constraints
+from napari_gaussfit.measure.deblurred import object_widths
+from napari_gaussfit.measure.measurement import Measurement
+from napari_gaussfit.measure.noise import Noise
+from napari_gaussfit.measure.psf import Psf
+from napari_gaussfit.measure.refinement import measure
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
+from napari_gaussfit.stacks.stack import Stack
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+SPACING = np.array([0.2, 0.1, 0.1])
+BLUR = np.array([0.4, 0.15, 0.15])
+PSF = Psf.of_fwhm(FWHM_PER_SIGMA * BLUR)
+PITCH, DRAWS = np.array([24, 28, 28]), 12
+NOISE, BACKGROUND = Noise(1.0), 10.0
+
+
+def grid(rng: np.random.Generator) -> Floats:
+    """Sixteen places apart from each other."""
+    cells = np.indices((1, 4, 4)).reshape(3, -1).T
+    return ((cells + 0.5) * PITCH + rng.uniform(-1.5, 1.5, cells.shape)) * SPACING
+
+
+def made(means: Floats, sigmas: Floats, peak: float = 100.0) -> Gaussians:
+    """Gaussians along the axes; `sigmas` of all [3], or of each [K, 3]."""
+    widths = np.broadcast_to(sigmas, means.shape)
+    return Gaussians.from_covariances(
+        means, np.square(widths)[:, None] * np.eye(3), np.full(len(means), peak),
+        background=BACKGROUND,
+    )  # fmt: skip
+
+
+def recorded(truth: Gaussians, rng: np.random.Generator) -> Stack:
+    light = GaussianField.from_numpy(truth).voxelise((24, 112, 112), SPACING, tolerance=1e-9)
+    return Stack.from_array(rng.poisson(light.numpy()).astype(float), spacing=tuple(SPACING))
+
+
+def shaken(truth: Gaussians, rng: np.random.Generator, *, widths: bool = True) -> Gaussians:
+    """Where a fit may have left them."""
+    off = 0.1 * np.array([1, 0, 1, 0, 0, 1]) if widths else 0.0
+    means = truth.means + rng.normal(0, 0.15, truth.means.shape) * SPACING
+    return replace(
+        truth, means=means, cholesky=truth.cholesky + off, amplitudes=0.9 * truth.amplitudes
+    )
+
+
+def numbers(found: Gaussians) -> dict[str, Floats]:
+    sigmas = found.principal()[0]
+    values = {axis: np.asarray(found.means[:, n], np.float64) for n, axis in enumerate("zyx")}
+    values |= {f"sigma_{n + 1}": sigmas[:, n] for n in range(3)}
+    values["amplitude"] = np.asarray(found.amplitudes, np.float64)
+    values["integrated_intensity"] = found.integrated_intensities()
+    return values
+
+
+def pulls_of(found: Measurement, truth: Gaussians) -> dict[str, Floats]:
+    """Errors over their error bars, of what has one."""
+    errors, own, true = found.errors(), numbers(found.gaussians[0]), numbers(truth)
+    return {
+        name: (own[name] - true[name]) / errors[f"sd_{name}"]
+        for name in own
+        if (errors[f"sd_{name}"] > 0).all()
+    }
+
+
+@pytest.mark.parametrize(
+    ("constraints", "sigmas", "known"),
+    [
+        (Constraints(widths="shared"), (0.44, 0.2, 0.15), ()),
+        (Constraints(widths="shared", shape="aligned"), (0.44, 0.2, 0.15), ()),
+        (Constraints(shape="aligned"), (0.44, 0.2, 0.15), ()),
+        (Constraints(shape="sphere"), (0.25, 0.25, 0.25), ()),
+        (Constraints(widths="given"), (0.44, 0.2, 0.15), ("sigma_1", "sigma_2", "sigma_3")),
+        (Constraints(centres="given"), (0.44, 0.2, 0.15), ("z", "y", "x")),
+        (
+            Constraints(shape="point", psf=PSF),
+            (0.4, 0.15, 0.15),
+            ("sigma_1", "sigma_2", "sigma_3"),
+        ),
+    ],
+    ids=["shared", "shared aligned", "aligned", "sphere", "given", "centres", "points"],
+)
+def test_errors_are_at_the_bound_of_what_is_free(
+    constraints: Constraints, sigmas: tuple[float, ...], known: tuple[str, ...]
+) -> None:
+    """RMS error over the bound of the smaller model, and a bound below that of the larger one."""
+    rng = np.random.default_rng(1)
+    pulls: list[dict[str, Floats]] = []
+    for _ in range(DRAWS):
+        truth = made(grid(rng), np.array(sigmas))
+        stack = recorded(truth, rng)
+        start = shaken(truth, rng, widths="sigma_1" not in known)
+        if "z" in known:
+            start = replace(start, means=truth.means)
+        found = measure([start], [stack], noise=NOISE, constraints=constraints)
+        assert (found.steps > 0).all()
+        pulls.append(pulls_of(found, truth))
+    assert {*numbers(truth)} - {*pulls[0]} == {*known}, "what is given has no error"
+    for name in pulls[0]:
+        each = np.array([one[name] for one in pulls])
+        # What all share is one number a draw.
+        many = DRAWS if constraints.widths == "shared" and "sigma" in name else each.size
+        rms = np.sqrt(np.mean(np.square(each)))
+        assert rms == pytest.approx(1.0, abs=max(0.1, 3 / np.sqrt(2 * many))), name
+    free = measure([start], [stack], noise=NOISE)
+    bounds = [np.mean(one.errors()["sd_amplitude"]) for one in (found, free)]
+    assert bounds[0] < 1.001 * bounds[1]
+    np.testing.assert_allclose(found.reduced_chi2, free.reduced_chi2, atol=0.02)
+
+
+def test_shared_widths_are_as_sure_as_all_gaussians_together_make_them() -> None:
+    rng = np.random.default_rng(2)
+    truth = made(grid(rng), np.array([0.44, 0.2, 0.15]))
+    stack, start = recorded(truth, rng), shaken(truth, rng)
+    alone = measure([start], [stack], noise=NOISE)
+    shared = measure([start], [stack], noise=NOISE, constraints=Constraints(widths="shared"))
+    cholesky = shared.gaussians[0].cholesky
+    np.testing.assert_array_equal(cholesky, np.broadcast_to(cholesky[0], cholesky.shape))
+    ratios = alone.errors()["sd_fwhm_1"] / shared.errors()["sd_fwhm_1"]
+    np.testing.assert_allclose(ratios, np.sqrt(len(truth)), rtol=0.15)
+
+
+def test_without_any_constraint_it_is_the_refinement_that_is_free() -> None:
+    rng = np.random.default_rng(3)
+    truth = made(grid(rng), np.array([0.44, 0.2, 0.15]))
+    near = replace(truth, means=truth.means + np.array([0.0, 0.0, 0.35]))
+    both = made(np.concatenate([truth.means, near.means]), np.array([0.44, 0.2, 0.15]))
+    stack, start = recorded(both, rng), shaken(both, rng)
+    free = measure([start], [stack], noise=NOISE)
+    found = measure([start], [stack], noise=NOISE, constraints=Constraints())
+    np.testing.assert_allclose(found.gaussians[0].means, free.gaussians[0].means, atol=1e-3)
+    for name, errors in free.errors().items():
+        np.testing.assert_allclose(found.errors()[name], errors, rtol=0.02, err_msg=name)
+
+
+def test_channels_share_what_is_free() -> None:
+    rng = np.random.default_rng(4)
+    truth = made(grid(rng), np.array([0.44, 0.2, 0.15]))
+    dim = replace(truth, amplitudes=0.3 * truth.amplitudes)
+    stacks = [recorded(one, rng) for one in (truth, dim)]
+    start = shaken(truth, rng)
+    found = measure(
+        [start, start], stacks, noise=NOISE, constraints=Constraints(widths="shared")
+    )  # fmt: skip
+    ratio = found.gaussians[1].amplitudes / found.gaussians[0].amplitudes
+    assert np.mean(ratio) == pytest.approx(0.3, abs=0.01)
+    np.testing.assert_allclose(found.gaussians[0].principal()[0][0], (0.44, 0.2, 0.15), rtol=0.03)
+
+
+def test_squared_error_takes_the_noise_from_what_is_left() -> None:
+    rng = np.random.default_rng(5)
+    truth = made(grid(rng), np.array([0.44, 0.2, 0.15]))
+    light = GaussianField.from_numpy(truth).voxelise((24, 112, 112), SPACING).numpy()
+    stack = Stack.from_array(light + rng.normal(0, 4.0, light.shape), spacing=tuple(SPACING))
+    found = measure(
+        [shaken(truth, rng)],
+        [stack],
+        likelihood="squared",
+        constraints=Constraints(shape="aligned"),
+    )
+    for name, pull in pulls_of(found, truth).items():
+        assert 0.6 < np.sqrt(np.mean(pull**2)) < 1.5, name
+
+
+@pytest.mark.parametrize("times", [0.0, 0.5, 1.0, 2.0])
+def test_objects_own_widths_are_known_within_their_errors(times: float) -> None:
+    """Of up to two times the point spread function's width; a point's is 0 within its error."""
+    rng = np.random.default_rng(6)
+    pulls, within, least = [], [], []
+    for _ in range(6):
+        truth = made(grid(rng), BLUR * np.hypot(1, times))
+        stack = recorded(truth, rng)
+        found = measure(
+            [shaken(truth, rng)], [stack], noise=NOISE, constraints=Constraints(psf=PSF)
+        )
+        widths, errors = object_widths(found.gaussians[0], PSF, found.covariances)
+        off = np.abs(widths[:, 0] - times * BLUR[0])
+        within += [*(off <= np.maximum(0.05 * times * BLUR[0], 2 * errors[:, 0]))]
+        pulls.append(off / errors[:, 0])
+        least.append(np.linalg.eigvalsh(found.gaussians[0].covariances - PSF.matrix).min())
+        assert (found.steps > 0).all()
+    assert np.mean(within) >= (0.9 if times else 0.7)
+    assert np.sqrt(np.mean(np.square(pulls))) < (1.2 if times else 2.0)
+    assert min(least) > -1e-9, "nothing is narrower than light allows"
+
+
+def test_points_that_overlap_are_told_apart_where_their_width_is_known() -> None:
+    """A sigma and a half from each other: each within three error bars of the truth."""
+    rng = np.random.default_rng(7)
+    within = []
+    for _ in range(30):
+        centre = (PITCH / 2 + rng.uniform(-0.5, 0.5, 3)) * SPACING
+        apart = np.array([0.0, 0.0, 0.75 * BLUR[2]])
+        truth = made(np.stack([centre - apart, centre + apart]), BLUR)
+        light = GaussianField.from_numpy(truth).voxelise(tuple(PITCH), SPACING).numpy()
+        stack = Stack.from_array(rng.poisson(light).astype(float), spacing=tuple(SPACING))
+        found = measure(
+            [shaken(truth, rng, widths=False)], [stack], noise=NOISE,
+            constraints=Constraints(shape="point", psf=PSF),
+        )  # fmt: skip
+        errors = found.errors()
+        bars = np.stack([errors[f"sd_{axis}"] for axis in "zyx"], 1)
+        within.append(bool((np.abs(found.gaussians[0].means - truth.means) < 3 * bars).all()))
+    assert np.mean(within) >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"shape": "cube"}, "shape='cube': expected one of 'any', 'aligned', 'sphere', 'point'"),
+        ({"shape": "point"}, "a point is as wide as light makes it; give psf"),
+        ({"shape": "sphere", "widths": "given"}, "widths='given' leaves no shape='sphere'"),
+        ({"shape": "point", "widths": "shared", "psf": PSF}, "no width that is shared"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(given: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        Constraints(**given)  # type: ignore[arg-type]
+
+
+def test_a_stack_without_a_spacing_has_no_psf() -> None:
+    pixels = Stack.from_array(np.arange(729.0).reshape(9, 9, 9))
+    start = Gaussians(np.full((1, 3), 4.0), np.zeros((1, 6)), np.ones(1), 0.0, "pixel")
+    with pytest.raises(SettingsError, match="the stack's spacing is not known"):
+        measure([start], [pixels], noise=NOISE, constraints=Constraints(psf=PSF))
