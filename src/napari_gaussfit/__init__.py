@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting.result import FitResult, load
     from napari_gaussfit.fitting.snapshot import FitState, Snapshot
     from napari_gaussfit.measure import noise
+    from napari_gaussfit.measure.beads import measure_beads
     from napari_gaussfit.measure.constraints import Constraints
     from napari_gaussfit.measure.measuring import measure
     from napari_gaussfit.measure.metrics import psnr, ssim
     from napari_gaussfit.measure.optics import Optics
-    from napari_gaussfit.measure.psf import Psf, measure_beads
+    from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.model import views
     from napari_gaussfit.model.camera import Camera, axis_view, look_at, orbit, orbit_view
     from napari_gaussfit.model.field import GaussianField
@@ -63,7 +64,7 @@ _HOMES = {
     "fit_spots": "objects.spots",
     "load": "fitting.result",
     "look_at": "model.camera",
-    "measure_beads": "measure.psf",
+    "measure_beads": "measure.beads",
     "orbit": "model.camera",
     "orbit_view": "model.camera",
     "project_stack": "model.projection",

@@ -10,8 +10,9 @@ import pytest
 from scipy.optimize import curve_fit
 
 from napari_gaussfit.errors import FormatError, SettingsError
+from napari_gaussfit.measure.beads import Beads, measure_beads
 from napari_gaussfit.measure.optics import Optics
-from napari_gaussfit.measure.psf import Beads, Psf, measure_beads
+from napari_gaussfit.measure.psf import Psf
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
 from napari_gaussfit.stacks.stack import Stack

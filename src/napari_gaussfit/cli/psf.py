@@ -9,8 +9,9 @@ from napari_gaussfit.cli.folder import checked_folder
 from napari_gaussfit.cli.overwriting import refuse_to_replace
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.files import replacing
+from napari_gaussfit.measure.beads import measure_beads
 from napari_gaussfit.measure.optics import Optics
-from napari_gaussfit.measure.psf import Psf, measure_beads
+from napari_gaussfit.measure.psf import Psf
 
 if TYPE_CHECKING:
     import argparse

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
+    from napari_gaussfit.measure.beads import Beads
     from napari_gaussfit.measure.optics import Optics
-    from napari_gaussfit.measure.psf import Beads, Psf
+    from napari_gaussfit.measure.psf import Psf
 
     Floats = NDArray[np.float64]
 
