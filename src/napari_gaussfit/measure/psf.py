@@ -238,6 +238,11 @@ def triple(values: Iterable[float | None]) -> tuple[float, float, float]:
     values : iterable of float or None
         Three.
 
+    Returns
+    -------
+    tuple of float
+        The same.
+
     Raises
     ------
     ValueError
