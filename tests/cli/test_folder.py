@@ -35,6 +35,7 @@ SETTINGS = FitSettings(exactly=True, gaussians=60, iterations=60, views=8, held_
 SYMMETRIC = ("zz", "zy", "zx", "yy", "yx", "xx")
 
 REPORT_KEYS = {
+    "psf",
     "stack", "shape", "spacing", "unit", "gaussians", "background", "heldout_mip_psnr",
     "heldout_mip_ssim", "heldout_noise_psnr", "train_mip_psnr", "mip_psnr_gap", "voxel_psnr",
     "noise_psnr",

@@ -357,7 +357,7 @@ def _opened(arguments: argparse.Namespace, path: Path) -> tuple[Stack, ...]:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    from napari_gaussfit.cli.folder import OUTPUTS, FitFolder, checked_folder, holds_fit
+    from napari_gaussfit.cli.folder import REPLACED, FitFolder, checked_folder, holds_fit
     from napari_gaussfit.cli.overwriting import refuse_to_replace
     from napari_gaussfit.cli.psf import psf_of
     from napari_gaussfit.fitting.fit import Fit
@@ -371,7 +371,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     read = [given for given in (arguments.stack, arguments.points, refine) if given is not None]
     goes_on = arguments.resume and holds_fit(path)
     refuse_to_replace(
-        [path / name for name in OUTPUTS], inputs=read, force=arguments.force or goes_on,
+        [path / name for name in REPLACED], inputs=read, force=arguments.force or goes_on,
         instead=", --resume goes on with it" * holds_fit(path),
     )  # fmt: skip
     settings = FitSettings()
@@ -448,13 +448,13 @@ def _spots(arguments: argparse.Namespace) -> int:
 
 
 def _begin(fit: Fit, folder: FitFolder, *, force: bool) -> int:
-    from napari_gaussfit.cli.folder import OUTPUTS
+    from napari_gaussfit.cli.folder import REPLACED
     from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
     from napari_gaussfit.cli.run import run
 
     with claimed(folder.path):
         # Once more: another fit may have ended there since.
-        refuse_to_replace([folder.path / name for name in OUTPUTS], force=force)
+        refuse_to_replace([folder.path / name for name in REPLACED], force=force)
         return run(fit, folder, resumed=False)
 
 
@@ -702,12 +702,12 @@ def _psf(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     from napari_gaussfit.cli import demo
-    from napari_gaussfit.cli.folder import OUTPUTS, FitFolder, checked_folder
+    from napari_gaussfit.cli.folder import REPLACED, FitFolder, checked_folder
     from napari_gaussfit.cli.overwriting import refuse_to_replace
     from napari_gaussfit.fitting.fit import Fit
 
     folder = checked_folder(arguments.out)
-    written = (demo.STACK_NAME, demo.TRUTH_NAME, *OUTPUTS)
+    written = (demo.STACK_NAME, demo.TRUTH_NAME, *REPLACED)
     refuse_to_replace([folder / name for name in written], force=arguments.force)
     phantom, settings = demo.problem()
     fit = Fit(phantom.stack, settings)

@@ -47,6 +47,7 @@ __all__ = [
     "NOISE_NAME",
     "OUTPUTS",
     "PICTURE_NAME",
+    "REPLACED",
     "REPORT_NAME",
     "TABLE_NAME",
     "FitFolder",
@@ -68,11 +69,13 @@ DECONVOLVED_NAME = "deconvolved.ome.tif"
 OUTPUTS = (
     *(FIT_NAME, TABLE_NAME, REPORT_NAME),
     *(PICTURE_NAME, HISTORY_NAME, GAUSSIANS_NAME, NOISE_NAME),
-    DECONVOLVED_NAME,
 )
-"""What a fit leaves in its folder; the last where it has a point spread function."""
+"""What a fit leaves in its folder."""
 
-_RESULTS = OUTPUTS[1:]
+REPLACED = (*OUTPUTS, DECONVOLVED_NAME)
+"""What it may find there of another one: the last is of fits with a point spread function."""
+
+_RESULTS = REPLACED[1:]
 """What is there once a fit has ended."""
 
 MAY_CHANGE = ("device", "max_seconds")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_gaussfit.cli.folder import FIT_NAME, KEPT_PREFIX, OUTPUTS
+from napari_gaussfit.cli.folder import FIT_NAME, KEPT_PREFIX, REPLACED
 from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
 from napari_gaussfit.errors import OutputError
 
@@ -104,7 +104,7 @@ def _written_to(place: Path, folder: FitFolder, fit: Fit, result: FitResult) -> 
     if place.resolve() == folder.path.resolve():  # which is claimed
         failed = folder.write(fit, result, over_own=True)
     else:
-        refuse_to_replace(place / name for name in OUTPUTS)
+        refuse_to_replace(place / name for name in REPLACED)
         with claimed(place):
             failed = replace(folder, path=place).write(fit, result)
     for error in failed.values():
