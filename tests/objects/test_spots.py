@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.noise import Noise
+from napari_gaussfit.measure.refinement import measure
 from napari_gaussfit.measure.table import ERRORS
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.objects.spots import Spots, SpotSettings, fit_spots, spots_table
@@ -79,6 +82,38 @@ def test_two_close_spots_are_two_and_a_rod_is_one() -> None:
     rod = recorded([(14, 32, 32)], [100.0], np.array([0.24, 0.12, 0.36]))
     assert len(fit_spots(pair.stack)) == 2
     assert len(fit_spots(rod.stack)) == 1
+
+
+def test_spots_at_random_are_found_nearly_as_well_as_from_the_true_places_and_count() -> None:
+    """150 points, some closer than a standard deviation: what is longer than all others is two."""
+    rng = np.random.default_rng(0)
+    means = rng.uniform((3, 3, 3), (38, 116, 116), (150, 3)) * SPACING
+    covariances = np.broadcast_to(np.diag(SIGMAS**2), (150, 3, 3))
+    truth = GaussianField.from_covariances(
+        means, covariances, rng.uniform(50, 150, 150), background=10.0
+    )
+    phantom = photon_counts(truth, (42, 120, 120), SPACING, seed=1)
+    found = fit_spots(phantom.stack).gaussians
+    oracle = measure([truth.numpy()], [phantom.stack], noise=Noise(1.0)).gaussians[0]
+    assert f1(found.means, means) >= f1(oracle.means, means) - 0.01
+
+
+def f1(found: np.ndarray, true: np.ndarray) -> float:
+    """F1 of places within a sigma of true ones, each of one."""
+    apart, near = cKDTree(true / SIGMAS).query(found / SIGMAS)
+    return 2 * len(np.unique(near[apart < 1])) / (len(found) + len(true))
+
+
+def test_rods_of_any_direction_are_one_each() -> None:
+    """Where spots share no shape, a long one is not taken for two."""
+    means = [(14, y, x) for y in (12, 32, 52) for x in (10, 24, 38, 52)]
+    turns = Rotation.random(len(means), random_state=np.random.default_rng(1)).as_matrix()
+    scale = np.diag(SPACING)
+    shapes = turns @ np.diag(np.square((3.0, 1.5, 1.2))) @ turns.swapaxes(1, 2)
+    truth = GaussianField.from_covariances(
+        np.multiply(means, SPACING), scale @ shapes @ scale, np.full(12, 100.0), background=10.0
+    )
+    assert len(fit_spots(photon_counts(truth, SHAPE, SPACING).stack)) == 12
 
 
 def test_a_stack_of_noise_has_no_spots() -> None:

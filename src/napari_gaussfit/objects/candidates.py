@@ -10,7 +10,7 @@ of Y. Benjamini and Y. Hochberg, J. R. Stat. Soc. B 57 (1995) 289.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from napari_gaussfit.objects.filters import maxima, smoothed
 from napari_gaussfit.objects.sizes import Sizes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from napari_gaussfit.stacks.stack import Stack
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     Shape = tuple[int, int, int]
 
 __all__ = ["CandidateFinder", "Candidates", "Sizes", "candidates"]
+
+COLUMNS = "places", "levels", "scores", "heights", "backgrounds"
 
 KEPT = 32
 """Ranges of sizes whose candidates are kept: a table of some thousand rows each."""
@@ -136,21 +140,49 @@ class Candidates:
         widths: Floats = FWHM_PER_SIGMA * across.mean(axis=1)
         return widths
 
-    def where(self, which: NDArray[np.bool_]) -> Candidates:
+    def where(self, which: NDArray[np.bool_] | Counts) -> Candidates:
         """Return some.
 
         Parameters
         ----------
-        which : ndarray of bool, shape [n]
-            True for those to keep.
+        which : ndarray of bool, shape [n], or of int
+            True for those to keep, or their indices.
 
         Returns
         -------
         Candidates
-            In the same order.
+            In the same order, or in that of the indices.
         """
-        names = ("places", "levels", "scores", "heights", "backgrounds")
-        return replace(self, **{name: getattr(self, name)[which] for name in names})
+        return replace(self, **{name: getattr(self, name)[which] for name in COLUMNS})
+
+    @classmethod
+    def joined(
+        cls, parts: Sequence[Candidates], sizes: Sizes, noise: Noise, null: Null
+    ) -> Candidates:
+        """Return the candidates of parts of a stack, the most certain first.
+
+        Parameters
+        ----------
+        parts : sequence of Candidates
+            Any number.
+        sizes, noise, null
+            Of all of them.
+
+        Returns
+        -------
+        Candidates
+            Of the stack.
+        """
+        none, spread = np.zeros(0), max((part.spread for part in parts), default=1.0)
+        nothing = cls(
+            np.zeros((0, 3)), np.zeros(0, np.int64), none, none, none, sizes, noise, spread, null
+        )
+        every = (nothing, *parts)
+        columns: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in every]) for name in COLUMNS
+        }
+        whole = replace(nothing, **columns)
+        return whole.where(np.argsort(-whole.scores, kind="stable"))
 
 
 def candidates(

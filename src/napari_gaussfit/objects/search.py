@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -20,16 +21,12 @@ from napari_gaussfit.measure.refinement import (
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.objects.background import background_of
 from napari_gaussfit.objects.candidates import Candidates, searched
+from napari_gaussfit.objects.changed import Changed
+from napari_gaussfit.objects.doubts import Question, Scene, State, answer
 from napari_gaussfit.objects.explained import Null
-from napari_gaussfit.objects.pairs import (
-    Scene,
-    close_pairs,
-    halves,
-    joined,
-    merged,
-    two_are_better,
-)
+from napari_gaussfit.objects.pairs import close_pairs, halves, joined, merged, reached
 from napari_gaussfit.objects.sizes import Sizes
+from napari_gaussfit.objects.usual import Usual
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,8 +73,26 @@ ELONGATED = 1.4
 MISFIT = 3.0
 """Standard deviations of chi^2 above its mean from which a spot may be two."""
 
-TOGETHER = 9.0
-"""Sigmas to where a spot that changes changes others."""
+UNLIKE = 30.0
+"""Chi^2 of a spot's shape, against that which most share, from which a long one may be two."""
+
+WHOLE = 2
+"""Times that the whole stack is looked through."""
+
+SEEN = 6.0
+"""Sigmas of the widest spot to where its filter sees."""
+
+MOST_OF_NOISE = 2**19
+"""Voxels of which the noise that is left is taken."""
+
+TURNS = 4
+"""Of asking which spots are one or two: what is new is asked again."""
+
+AMONG = 5.0
+"""Sigmas to where spots are refined with what may be one or two."""
+
+TOGETHER = 6.0
+"""Sigmas to where a spot that changes changes others, while spots are still looked for."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,39 @@ class SpotSettings:
     noise: Noise | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """What is known of spots beside their numbers, an array [K] each.
+
+    asked : points of the user's; settled : whether each is one or two was asked; whole : of two
+    that are one, not to be halved; twin : the number of the halving that they are of, or -1.
+    """
+
+    asked: Mask
+    settled: Mask
+    whole: Mask
+    twin: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, asked: Mask, *, whole: bool = False, twin: int = -1) -> Marks:
+        """Return those of new spots."""
+        count = len(asked)
+        return cls(
+            asked, np.zeros(count, np.bool_), np.full(count, whole), np.full(count, twin, np.int64)
+        )
+
+    def select(self, which: Mask) -> Marks:
+        """Return those of some spots."""
+        return Marks(*(getattr(self, one.name)[which] for one in fields(self)))
+
+    def joined(self, *others: Marks) -> Marks:
+        """Return these and, after them, others."""
+        every = (self, *others)
+        return Marks(
+            *(np.concatenate([getattr(m, one.name) for m in every]) for one in fields(self))
+        )
+
+
 class Search:
     """Spots that are there so far, and how to go on.
 
@@ -113,31 +161,33 @@ class Search:
         The stack in which spots are looked for.
     settings : SpotSettings
         Sizes, false discoveries, likelihood and noise.
-    points : ndarray, shape [P, 3]
-        Places (z, y, x in the stack's unit) of spots that are kept whatever they score.
-    excluded : ndarray, shape [E, 3]
-        Places at which there is no spot.
+    points, excluded : ndarray, shape [P, 3]
+        Places, z, y, x in voxels, of spots that are kept whatever they score, and at which there is
+        no spot.
     """
 
     def __init__(
         self, stack: Stack, settings: SpotSettings, points: Floats, excluded: Floats
     ) -> None:
         self.settings, self.points, self.excluded = settings, points, excluded
-        self.voxels = stack.voxels.astype(np.float32)
+        self.voxels = stack.voxels.astype(np.float32, copy=False)
         self.stack = replace(stack, voxels=self.voxels)
         self.spacing = np.asarray(stack.spacing)
         self.sizes = Sizes.of(stack, settings.least_size, settings.largest_size)
         self.noise = noise_of_neighbours(self.voxels) if settings.noise is None else settings.noise
         self.ground = background_of(self.voxels, self.sizes, self.noise)
+        self.null = Null.of(stack.shape, self.sizes)
         self.widths = (
             FLATTEST * self.sizes.sigmas(0) * self.spacing,
             AT_MOST * self._largest() * np.array([LONGEST, 1.0, 1.0]),
         )
         self.threshold = self.least = math.inf
-        self.refused: list[Gaussians] = []
-        self.measured = self._measured(self._gaussians(np.zeros((0, 3)), np.zeros(0, np.int64)))
-        self.asked = np.zeros(0, np.bool_)
-        self.settled = np.zeros(0, np.bool_)
+        self.looks = self.halved = 0
+        self.changed = Changed(stack.shape, self.spacing)
+        nothing = self._gaussians(np.zeros((0, 3)), np.zeros(0, np.int64))
+        self.refused = nothing
+        self.measured = self._measured(nothing)
+        self.marks = Marks.of(np.zeros(0, np.bool_))
 
     @property
     def gaussians(self) -> Gaussians:
@@ -145,27 +195,19 @@ class Search:
         return self.measured.gaussians[0]
 
     def add(self) -> bool:
-        """Search what is left, refine what is found; tell whether there is anything new."""
-        begins = not math.isfinite(self.threshold)
-        if not begins and self.settings.noise is None:
-            self._noise_again()
-        found = searched(
-            self.voxels,
-            self.ground,
-            None if begins else self._model(),
-            self.sizes,
-            self.noise,
-            Null.of(self.stack.shape, self.sizes),
-        )
-        if begins:
-            self.threshold = self.least = found.threshold(self.settings.false_discoveries)
-        else:  # what the noise of neighbours did not tell, what is left does
-            self.threshold = max(self.threshold, self.least * found.spread)
+        """Search what is left, refine what is found; tell whether there is anything new.
+
+        The whole stack at first, and once more without what was found there, with the noise that
+        then is left; after that, where anything changed.
+        """
+        begins, self.looks = not self.looks, self.looks + 1
+        found = self._looked_through() if self.looks <= WHOLE else self._looked_where_it_changed()
         found = found.where(found.scores >= self.threshold)
         found = found.where(self._allowed(found))
-        asked = self._asked_for(found) if begins else np.zeros(len(found), np.bool_)
         new = self._gaussians(found.places, found.levels, found.heights)
+        asked = np.zeros(len(found), np.bool_)
         if begins:
+            asked = _within(found.places, self.points, self.sizes.sigmas(found.levels))
             missing = self._missing(found)
             levels = np.full(len(missing), self.sizes.count // 3)
             new = joined(new, self._gaussians(missing, levels))
@@ -174,63 +216,130 @@ class Search:
             return False
         before = len(self.gaussians)
         gaussians = joined(self.gaussians, new)
-        stale = np.arange(len(gaussians)) >= before
-        self.asked = np.concatenate([self.asked, asked])
-        self.settled = np.concatenate([self.settled, np.zeros(len(new), np.bool_)])
-        self._refine(gaussians, stale)
-        kept = self._clean()
-        return bool(kept[before:].any())
+        self.marks = self.marks.joined(Marks.of(asked))
+        self._refine(gaussians, np.arange(len(gaussians)) >= before)
+        kept = self._clean()[before:]
+        self.changed.at(new)
+        # What was no spot once is not tried again.
+        self.refused = joined(self.refused, new.select(~kept))
+        return bool(kept.any())
 
-    def _noise_again(self) -> None:
+    def _looked_through(self) -> Candidates:
+        """Return what the whole stack has beside the spots so far; set noise and threshold."""
+        light = self._model() if len(self.gaussians) else None
+        if light is not None and self.settings.noise is None:
+            self._noise_again(light)
+        found = searched(self.voxels, self.ground, light, self.sizes, self.noise, self.null)
+        if self.looks == 1:
+            self.threshold = self.least = found.threshold(self.settings.false_discoveries)
+        else:  # what the noise of neighbours did not tell, what is left does
+            self.threshold = max(self.threshold, self.least * found.spread)
+        self.changed.parts(np.zeros(3, np.int64))
+        return found
+
+    def _looked_where_it_changed(self) -> Candidates:
+        """Return what there is beside the spots in those parts of the stack that changed."""
+        margins = np.ceil(SEEN * self.sizes.sigmas(self.sizes.count - 1)).astype(np.int64)
+        parts = []
+        for part in self.changed.parts(margins):
+            first = np.array([cut.start for cut in part.wide])
+            found = searched(
+                self.voxels[part.wide], self.ground[part.wide], self._model(part.wide),
+                self.sizes, self.noise, self.null,
+            )  # fmt: skip
+            found = replace(found, places=found.places + first)
+            parts.append(found.where(part.holds(found.places)))
+        return Candidates.joined(parts, self.sizes, self.noise, self.null)
+
+    def _noise_again(self, light: Volume) -> None:
         """Take the noise of what the spots leave where that is less: structure adds to both."""
-        light = self._model() + self.ground
-        found = noise_of_residuals(self.voxels[::2, ::2, ::2], light[::2, ::2, ::2])
+        found = noise_of_residuals(self.voxels, light + self.ground, most=MOST_OF_NOISE)
         bright = self.ground.mean(keepdims=True) + self.gaussians.amplitudes.max(initial=0.0)
         if found.variance(bright).sum() < self.noise.variance(bright).sum():
             self.noise = found
 
-    def resolve(self) -> bool:
-        """Merge and split where that is likelier; tell whether anything changed."""
-        scene = Scene(self.stack, self.noise, self.settings.likelihood, self.widths)
-        gaussians = self.gaussians
-        busy = np.zeros(len(gaussians), np.bool_)
-        gone, new = np.zeros(len(gaussians), np.bool_), []
-        for i, j in self._close_pairs():
-            if busy[i] or busy[j] or (self.settled[i] and self.settled[j]):
-                continue
-            pair = np.array([i, j])
-            one, two = merged(gaussians.select(pair)), gaussians.select(pair)
-            others = gaussians.select(np.setdiff1d(self._near(i), pair))
-            if not self.asked[pair].all() and not two_are_better(scene, one, two, others):
-                busy[pair] = gone[pair] = True
-                self.refused.append(one)
-                new.append((one, bool(self.asked[pair].any())))
+    def resolve(self) -> None:
+        """Merge and split where that is likelier, until nothing changes."""
+        for _ in range(TURNS):
+            questions = self._questions()
+            if not questions or not self._settle(questions):
+                break
+
+    def _questions(self) -> list[Question]:
+        """Return what was not asked yet: the closest pairs first, then what may be two."""
+        gaussians, marks = self.gaussians, self.marks
+        pairs, apart = close_pairs(gaussians, CLOSE)
+        pairs = pairs[np.argsort(apart, kind="stable")]
+        first, second = pairs.T
+        known = marks.settled[first] & marks.settled[second]
+        known |= marks.asked[first] & marks.asked[second]
+        known |= (marks.twin[first] == marks.twin[second]) & (marks.twin[first] >= 0)
+        questions = [Question(pair, merged(gaussians.select(pair))) for pair in pairs[~known]]
         for k, axis in self._doubtful():
-            if busy[k] or self.settled[k]:
-                continue
-            one = gaussians.select(np.array([k]))
-            others = gaussians.select(np.setdiff1d(self._near(k), [k]))
-            two = halves(one, axis)
-            if two_are_better(scene, one, two, others):
-                busy[k] = gone[k] = True
-                new.append((two, bool(self.asked[k])))
-        self.settled[:] = True
-        if not gone.any():
+            if not (marks.settled[k] or marks.whole[k]):
+                one = np.array([k])
+                questions.append(Question(one, halves(gaussians.select(one), axis)))
+        return questions
+
+    def _settle(self, questions: list[Question]) -> bool:
+        """Answer questions, those far from each other at once; tell whether anything changed."""
+        now, usual = State(self.measured), Usual.of(self.measured)
+        scene = Scene(self.stack, self.noise, self.settings.likelihood, usual)
+        gone, new, marks = np.zeros(len(self.gaussians), np.bool_), [], []
+        while questions:
+            together, later = self._apart(questions)
+            then, rows = self._instead(together)
+            for question, own in zip(together, rows, strict=True):
+                found = answer(scene, question, (now, question.old), (then, own))
+                if len(found) == len(question.old):
+                    continue
+                gone[question.old] = True
+                new.append(found)
+                one = len(found) == 1
+                asked = np.arange(len(found)) < self.marks.asked[question.old].any()
+                self.halved += 1
+                marks.append(Marks.of(asked, whole=one, twin=-1 if one else self.halved))
+                if one:
+                    self.refused = joined(self.refused, found)
+            questions = [q for q in later if not gone[q.old].any()]
+        self.marks.settled[:] = True
+        if not new:
             return False
-        self._replace(gone, new)
+        self.changed.at(joined(self.gaussians.select(gone), *new))
+        self.measured = _rows(self.measured, ~gone)
+        self.marks = self.marks.select(~gone).joined(*marks)
+        gaussians = joined(self.gaussians, *new)
+        self._refine(gaussians, np.arange(len(gaussians)) >= len(self.measured))
+        self._clean()
+        # Of which the other half was no spot, is not halved again.
+        twins, counts = np.unique(self.marks.twin, return_counts=True)
+        alone = np.isin(self.marks.twin, twins[(counts == 1) & (twins >= 0)])
+        self.marks.whole[alone] = self.marks.settled[alone] = True
         return True
 
-    def _replace(self, gone: Mask, new: list[tuple[Gaussians, bool]]) -> None:
-        parts = [part for part, _ in new]
-        asked = [n == 0 and was for part, was in new for n in range(len(part))]
-        gaussians = joined(self.gaussians.select(~gone), *parts)
+    def _apart(self, questions: list[Question]) -> tuple[list[Question], list[Question]]:
+        """Return questions that have nothing to do with each other, and those for later."""
+        together, later = [], []
+        taken = np.zeros(len(self.gaussians), np.bool_)
+        for question in questions:
+            near = self._near(question.old, 2 * AMONG)
+            if taken[question.old].any():
+                later.append(question)
+            else:
+                together.append(question)
+                taken[near] = True
+        return together, later
+
+    def _instead(self, questions: list[Question]) -> tuple[State, list[NDArray[np.int64]]]:
+        """Return all spots as they may be instead, refined, and which are each question's."""
+        gone = np.zeros(len(self.gaussians), np.bool_)
+        gone[np.concatenate([q.old for q in questions])] = True
+        gaussians = joined(self.gaussians.select(~gone), *(q.new for q in questions))
         before = int((~gone).sum())
+        starts = before + np.cumsum([0, *(len(q.new) for q in questions)])
         stale = np.arange(len(gaussians)) >= before
-        self.measured = _rows(self.measured, ~gone)
-        self.asked = np.concatenate([self.asked[~gone], np.array(asked, np.bool_)])
-        self.settled = np.concatenate([self.settled[~gone], np.zeros(len(asked), np.bool_)])
-        self._refine(gaussians, stale)
-        self._clean()
+        measured = self._refined(_rows(self.measured, ~gone), gaussians, stale, AMONG)
+        return State(measured), [np.arange(a, b) for a, b in itertools.pairwise(starts)]
 
     def _gaussians(
         self, places: Floats, levels: NDArray[np.int64], heights: Floats | None = None
@@ -256,30 +365,17 @@ class Search:
         sigmas = self.sizes.sigmas(found.levels)
         for place in self.excluded:
             allowed &= np.sum(((found.places - place) / sigmas) ** 2, 1) > FWHM_PER_SIGMA**2
-        for one in self.refused:
-            allowed &= _distances(found.places * self.spacing, one) > MERGED
+        allowed[reached(found.places * self.spacing, self.refused, MERGED)[0]] = False
         new = self._gaussians(found.places, found.levels, found.heights)
         around = self._brightest_around(found.places, joined(self.gaussians, new))
         return allowed & (found.heights >= COMPANION * around)
 
     def _brightest_around(self, places: Floats, gaussians: Gaussians) -> Floats:
         """Return the peak of the brightest spot whose halo reaches each place."""
-        if not len(places) or not len(gaussians):
-            return np.zeros(len(places))
-        inverses = np.linalg.inv(gaussians.covariances)
         brightest = np.zeros(len(places))
-        at = places * self.spacing
-        tree = cKDTree(gaussians.means)
-        reach = HALO * float(gaussians.principal()[0].max())
-        for n, near in enumerate(tree.query_ball_point(at, reach)):
-            apart = at[n] - gaussians.means[near]
-            within = np.einsum("ki,kij,kj->k", apart, inverses[near], apart) < HALO**2
-            brightest[n] = gaussians.amplitudes[near][within].max(initial=0.0)
+        which, whose = reached(places * self.spacing, gaussians, HALO)
+        np.maximum.at(brightest, which, gaussians.amplitudes[whose])
         return brightest
-
-    def _asked_for(self, found: Candidates) -> Mask:
-        """Tell which candidates are points of the user's."""
-        return _within(found.places, self.points, self.sizes.sigmas(found.levels))
 
     def _missing(self, found: Candidates) -> Floats:
         """Return the user's points at which no candidate is."""
@@ -288,12 +384,25 @@ class Search:
             taken |= np.sum(((self.points - place) / sigma) ** 2, 1) < 1
         return self.points[~taken]
 
-    def _model(self) -> Volume:
-        """Return the light of all spots, without the background."""
+    def _model(self, box: tuple[slice, slice, slice] | None = None) -> Volume:
+        """Return the light of all spots, without the background, in a box or the whole stack."""
         from napari_gaussfit.model.field import GaussianField
 
-        field = GaussianField.from_numpy(replace(self.gaussians, background=0.0))
-        light: Volume = field.voxelise(self.stack.shape, self.stack.spacing).numpy()
+        gaussians, shape = replace(self.gaussians, background=0.0), self.voxels.shape
+        if box is not None:
+            first = np.array([cut.start for cut in box]) * self.spacing
+            shape = (
+                box[0].stop - box[0].start,
+                box[1].stop - box[1].start,
+                box[2].stop - box[2].start,
+            )
+            gaussians = replace(gaussians, means=gaussians.means - first)
+            last = np.array(shape) * self.spacing
+            half = TOGETHER * gaussians.principal()[0][:, :1]
+            near = np.all((gaussians.means > -half) & (gaussians.means < last + half), axis=1)
+            gaussians = gaussians.select(near)
+        field = GaussianField.from_numpy(gaussians)
+        light: Volume = field.voxelise(shape, self.stack.spacing).numpy()
         return light
 
     def _measured(self, gaussians: Gaussians, *, last: bool = False) -> Measurement:
@@ -312,27 +421,34 @@ class Search:
         """Refine those that are stale with what is near them; others stay as they were."""
         if 2 * int(stale.sum()) >= len(stale):
             self.measured = self._measured(gaussians)
-            return
-        fresh = self._reached(gaussians, stale)
-        halo = self._reached(gaussians, fresh)
-        part = self._measured(gaussians.select(halo))
-        self.measured = _put(self.measured, gaussians, fresh, _rows(part, fresh[halo]))
+        else:
+            self.measured = self._refined(self.measured, gaussians, stale, TOGETHER)
 
-    def _reached(self, gaussians: Gaussians, some: Mask) -> Mask:
+    def _refined(
+        self, before: Measurement, gaussians: Gaussians, stale: Mask, sigmas: float
+    ) -> Measurement:
+        """Return what was known of the first, with those refined that stale ones reach."""
+        fresh = self._reached(gaussians, stale, sigmas)
+        halo = self._reached(gaussians, fresh, sigmas)
+        part = self._measured(gaussians.select(halo))
+        return _put(before, gaussians, fresh, _rows(part, fresh[halo]))
+
+    def _reached(self, gaussians: Gaussians, some: Mask, sigmas: float = TOGETHER) -> Mask:
         """Return those and what lies within their reach."""
         if not some.any():
             return some
         means = gaussians.means / self.spacing
         widths = np.exp(gaussians.log_widths).astype(np.float64) / self.spacing
         tree = cKDTree(means)
-        reach = TOGETHER * np.minimum(widths.max(1), self.sizes.sigmas(self.sizes.count).max())
+        reach = sigmas * np.minimum(widths.max(1), self.sizes.sigmas(self.sizes.count).max())
         reached = some.copy()
         for near in tree.query_ball_point(means[some], reach[some]):
             reached[near] = True
         return reached
 
-    def _near(self, k: int) -> NDArray[np.int64]:
-        return np.flatnonzero(self._reached(self.gaussians, np.arange(len(self.gaussians)) == k))
+    def _near(self, own: NDArray[np.int64], sigmas: float) -> NDArray[np.int64]:
+        some = np.isin(np.arange(len(self.gaussians)), own)
+        return np.flatnonzero(self._reached(self.gaussians, some, sigmas))
 
     def _clean(self) -> Mask:
         """Leave out what is no spot of these sizes; return which were kept.
@@ -348,12 +464,13 @@ class Search:
             kept &= np.all((places > -0.5) & (places < np.array(self.stack.shape) - 0.5), axis=1)
             around = self._brightest_around(places, gaussians.select(kept))
             kept &= gaussians.amplitudes >= COMPANION * around
-            kept |= self.asked
+            kept |= self.marks.asked
             if kept.all():
                 break
+            self.changed.at(gaussians.select(~kept))
             stale = self._reached(gaussians, ~kept)[kept]
             self.measured = _rows(self.measured, kept)
-            self.asked, self.settled = self.asked[kept], self.settled[kept]
+            self.marks = self.marks.select(kept)
             which = which[kept]
             if stale.any():
                 self._refine(self.gaussians, stale)
@@ -384,25 +501,21 @@ class Search:
         above: Floats = gaussians.amplitudes * np.sqrt(volumes / variance)
         return above
 
-    def _close_pairs(self) -> list[tuple[int, int]]:
-        """Return pairs that may be one, the closest first."""
-        pairs, apart = close_pairs(self.gaussians, CLOSE)
-        order = np.argsort(apart, kind="stable")
-        return [(int(i), int(j)) for i, j in pairs[order]]
-
     def _doubtful(self) -> list[tuple[int, Floats]]:
         """Return spots that may be two, with the axis on which they would be halved."""
         gaussians = self.gaussians
         if not len(gaussians):
             return []
-        usual = np.median(gaussians.covariances, axis=0)
-        usual = np.diag(np.diag(usual))
-        scale = 1 / np.sqrt(np.diag(usual))
-        values, vectors = np.linalg.eigh(gaussians.covariances * scale[:, None] * scale)
+        shared = Usual.of(self.measured)
+        usual = shared or Usual(np.diag(np.diag(np.median(gaussians.covariances, axis=0))))
+        longest, axes = usual.longest(gaussians.covariances)
         voxels = np.exp(gaussians.log_widths.sum(1)) / self.spacing.prod() * 7.0**3
         misfit = self.measured.reduced_chi2 > 1 + MISFIT * np.sqrt(2 / voxels)
-        doubtful = (values[:, -1] > ELONGATED) | misfit
-        return [(int(k), vectors[k, :, -1] / scale) for k in np.flatnonzero(doubtful)]
+        doubtful = (longest > ELONGATED) | misfit
+        if shared is not None:
+            unlike = shared.differences(gaussians, self.measured.covariances)
+            doubtful |= (longest > 1) & (unlike > UNLIKE)
+        return [(int(k), axes[k]) for k in np.flatnonzero(doubtful)]
 
     def finish(self) -> Measurement:
         """Refine all to the end; return them from the least z, then y and x."""
@@ -411,15 +524,6 @@ class Search:
         z, y, x = self.gaussians.means.T
         order = np.lexsort((x, y, z))
         return _rows(self.measured, order)
-
-
-def _distances(places: Floats, one: Gaussians) -> Floats:
-    """Return how far places are from a Gaussian, in its standard deviations."""
-    apart = places - one.means[0]
-    found: Floats = np.sqrt(
-        np.einsum("ki,ij,kj->k", apart, np.linalg.inv(one.covariances[0]), apart)
-    )
-    return found
 
 
 def _within(places: Floats, points: Floats, sigmas: Floats) -> Mask:

@@ -116,15 +116,14 @@ def fit_spots(
     """
     settings = settings or SpotSettings()
     search = Search(stack, settings, _places(stack, points), _places(stack, excluded))
-    rounds = 0
-    changed = True
-    while changed and rounds < ROUNDS:
+    rounds, added = 0, True
+    while added and rounds < ROUNDS:
         rounds += 1
         added = search.add()
-        changed = search.resolve() or added
+        search.resolve()
     measured = search.finish()
     pairs, _ = close_pairs(measured.gaussians[0], NEIGHBOURS_WITHIN)
-    notes = (f"spots still changed after {ROUNDS} rounds",) if changed else ()
+    notes = (f"spots were still found in round {ROUNDS}, the last",) if added else ()
     return Spots(
         measured,
         _signal_to_noise(measured, search.noise, np.asarray(stack.spacing)),

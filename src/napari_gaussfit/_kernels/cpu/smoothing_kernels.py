@@ -120,10 +120,15 @@ def find_maxima(volume: Array, lowest: float, first: int, end: int) -> Counts:
     """Return z, y, x [n, 3] of the maxima above `lowest` in planes [first, end), in order."""
     found = np.empty((64, 3), np.int64)
     count = 0
+    last = volume.shape[2] - 1
     for z in range(first, end):
         for y in range(volume.shape[1]):
-            for x in range(volume.shape[2]):
-                if volume[z, y, x] > lowest and _is_top(volume, z, y, x):
+            row = volume[z, y]
+            for x in range(last + 1):
+                # Most voxels of a slope are seen from their own row to be no maximum.
+                if not row[x] > lowest or (0 < x < last and max(row[x - 1], row[x + 1]) > row[x]):
+                    continue
+                if _is_top(volume, z, y, x):
                     if count == len(found):
                         more = np.empty((2 * count, 3), np.int64)
                         more[:count] = found
