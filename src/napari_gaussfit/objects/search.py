@@ -120,7 +120,7 @@ class SpotSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Marks:
+class _Marks:
     """What is known of spots beside their numbers, an array [K] each.
 
     asked : points of the user's; settled : whether each is one or two was asked; whole : of two
@@ -133,21 +133,21 @@ class Marks:
     twin: NDArray[np.int64]
 
     @classmethod
-    def of(cls, asked: Mask, *, whole: bool = False, twin: int = -1) -> Marks:
+    def of(cls, asked: Mask, *, whole: bool = False, twin: int = -1) -> _Marks:
         """Return those of new spots."""
         count = len(asked)
         return cls(
             asked, np.zeros(count, np.bool_), np.full(count, whole), np.full(count, twin, np.int64)
         )
 
-    def select(self, which: Mask) -> Marks:
+    def select(self, which: Mask) -> _Marks:
         """Return those of some spots."""
-        return Marks(*(getattr(self, one.name)[which] for one in fields(self)))
+        return _Marks(*(getattr(self, one.name)[which] for one in fields(self)))
 
-    def joined(self, *others: Marks) -> Marks:
+    def joined(self, *others: _Marks) -> _Marks:
         """Return these and, after them, others."""
         every = (self, *others)
-        return Marks(
+        return _Marks(
             *(np.concatenate([getattr(m, one.name) for m in every]) for one in fields(self))
         )
 
@@ -187,7 +187,7 @@ class Search:
         nothing = self._gaussians(np.zeros((0, 3)), np.zeros(0, np.int64))
         self.refused = nothing
         self.measured = self._measured(nothing)
-        self.marks = Marks.of(np.zeros(0, np.bool_))
+        self.marks = _Marks.of(np.zeros(0, np.bool_))
 
     @property
     def gaussians(self) -> Gaussians:
@@ -216,7 +216,7 @@ class Search:
             return False
         before = len(self.gaussians)
         gaussians = joined(self.gaussians, new)
-        self.marks = self.marks.joined(Marks.of(asked))
+        self.marks = self.marks.joined(_Marks.of(asked))
         self._refine(gaussians, np.arange(len(gaussians)) >= before)
         kept = self._clean()[before:]
         self.changed.at(new)
@@ -298,7 +298,7 @@ class Search:
                 one = len(found) == 1
                 asked = np.arange(len(found)) < self.marks.asked[question.old].any()
                 self.halved += 1
-                marks.append(Marks.of(asked, whole=one, twin=-1 if one else self.halved))
+                marks.append(_Marks.of(asked, whole=one, twin=-1 if one else self.halved))
                 if one:
                     self.refused = joined(self.refused, found)
             questions = [q for q in later if not gone[q.old].any()]
