@@ -165,8 +165,12 @@ class Candidates:
         ----------
         parts : sequence of Candidates
             Any number.
-        sizes, noise, null
-            Of all of them.
+        sizes : Sizes
+            Of spots.
+        noise : Noise
+            Of voxels.
+        null : Null
+            What noise alone has in the whole stack.
 
         Returns
         -------
