@@ -61,7 +61,7 @@ def test_an_operation_without_room_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(_kernels, "_backend_of", lambda _: no_room())
     ones = torch.ones(1, 3)
     with pytest.raises(OutOfMemoryError, match=r"no room is left on cpu; crop or bin the stack"):
-        _kernels._sum(ones, torch.zeros(1, 6), torch.ones(1), 0.1, None)
+        _kernels._sum(ones, torch.zeros(1, 6), torch.ones(1), 0.1, None, None)
 
 
 def test_a_relocation_without_room_looks_at_fewer_planes() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import sys
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from napari_gaussfit.fitting.progress import BAR, show
 from napari_gaussfit.fitting.snapshot import FitState
 
 if TYPE_CHECKING:
@@ -18,11 +18,8 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.cli.folder import FitFolder
     from napari_gaussfit.fitting.fit import Fit
-    from napari_gaussfit.fitting.snapshot import Snapshot
 
 __all__ = ["Ending", "run"]
-
-BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
 class Ending(IntEnum):
@@ -69,7 +66,7 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
         with _bar(fit.settings.steps) as bar:
             saving = Saving(fit, folder, own=resumed)
             for snapshot in fit:
-                _show(bar, snapshot)
+                show(bar, snapshot)
                 saving.look()
         result, failed = folder.finish(fit, over_own=saving.own)
     ended, report, comparison = fit.state is FitState.FINISHED, result.report, fit.comparison()
@@ -116,12 +113,3 @@ def _bar(steps: int) -> tqdm[Any]:
 
     # disable=None: silent where stderr is no terminal.
     return tqdm(total=steps, bar_format=BAR, file=sys.stderr, disable=None, dynamic_ncols=True)
-
-
-def _show(bar: tqdm[Any], snapshot: Snapshot) -> None:
-    psnr, left = snapshot.held_out_psnr, snapshot.seconds_left
-    quality = "" if math.isnan(psnr) else f"held-out {psnr:.1f} dB, "
-    when = "" if math.isnan(left) else f", {bar.format_interval(left)} left"
-    bar.set_postfix_str(f"{quality}{len(snapshot.field):,} Gaussians{when}", refresh=False)
-    bar.update(snapshot.iteration - bar.n)
-    bar.refresh()

@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 
 from napari_gaussfit.errors import FitError, SettingsError
+from napari_gaussfit.fitting.progress import BAR, show
 from napari_gaussfit.fitting.result import POINTS, FitResult
 from napari_gaussfit.fitting.snapshot import HISTORY_KEYS, FinishReason, FitState, Snapshot
-from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.fitting.starting import checked_points, refuse_foreign_start
+from napari_gaussfit.settings import SETTINGS, FitSettings
+from napari_gaussfit.stacks.given import STACK_OPTIONS, stacks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from napari_gaussfit.fitting.convergence import Convergence
     from napari_gaussfit.fitting.refinement import Comparer, Comparison
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.measure.report import Report
     from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.stacks.given import Given
     from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["Fit", "fit"]
@@ -81,6 +85,11 @@ class Fit:
     psf : Psf, optional
         The point spread function, as a Gaussian. A Gaussian's covariance is then the sum of an
         object's own and the point spread function's, and the first is no less than 0.
+
+    Raises
+    ------
+    SettingsError
+        If start or points are not of this stack: in another unit, outside of it.
     """
 
     def __init__(
@@ -89,7 +98,7 @@ class Fit:
         settings: FitSettings | None = None,
         *,
         start: GaussianField | Sequence[GaussianField] | None = None,
-        points: NDArray[np.float64] | None = None,
+        points: ArrayLike | None = None,
         psf: Psf | None = None,
     ) -> None:
         self.stacks = _listed(stack)
@@ -97,9 +106,8 @@ class Fit:
         self.settings = settings or FitSettings()
         self.history: dict[str, list[float]] = {key: [] for key in HISTORY_KEYS}
         self._start = () if start is None else _listed(start)
-        for field in self._start:
-            field.numpy()  # which refuses what is not finite
-        self.points, self.psf = points, psf
+        refuse_foreign_start(self._start, self.stacks)
+        self.points, self.psf = checked_points(points, self.stack), psf
         self._trainer: Trainer | None = None
         self._restored: dict[str, NDArray[Any]] | None = None
         self._state = FitState.IDLE
@@ -416,27 +424,35 @@ class Fit:
 
 
 def fit(
-    stack: Stack | Sequence[Stack],
+    stack: Given | Sequence[Given],
     settings: FitSettings | None = None,
     *,
     start: GaussianField | Sequence[GaussianField] | None = None,
-    points: NDArray[np.float64] | None = None,
+    points: ArrayLike | None = None,
     psf: Psf | None = None,
+    progress: bool = False,
+    **options: Any,
 ) -> FitResult:
     """Fit Gaussians to a stack and return the record of the fit.
 
     Parameters
     ----------
-    stack : Stack or sequence of Stack
-        The stack to fit; or the channels of one recording, see `Fit`.
+    stack : Stack, path-like or array-like, or a sequence of these
+        The stack to fit, the file that holds it, or its voxels; or the channels of one recording,
+        see `Fit`.
     settings : FitSettings, optional
         Settings of the fit; the defaults if None.
     start : GaussianField or sequence of GaussianField, optional
         Gaussians to go on from.
-    points : ndarray, shape [P, 3], optional
+    points : array-like, shape [P, 3], optional
         Positions (z, y, x in the stack's unit) that seeds must begin at.
     psf : Psf, optional
         The point spread function that objects are seen by, see `Fit`.
+    progress : bool
+        Whether to show a bar, in a terminal or a notebook.
+    **options
+        Fields of `FitSettings`, beside or in place of `settings`; and of a file or an array those
+        of `Stack.open` or `Stack.from_array`: ``spacing``, ``channel``, ``time``, ..
 
     Returns
     -------
@@ -445,16 +461,29 @@ def fit(
 
     Examples
     --------
-    >>> from napari_gaussfit import FitSettings, fit
+    >>> from napari_gaussfit import fit
     >>> from napari_gaussfit.synthetic.phantoms import beads
-    >>> result = fit(beads().stack, FitSettings(gaussians=60, exactly=True, quality="preview"))
+    >>> result = fit(beads().stack, gaussians=60, exactly=True, quality="preview")
     >>> len(result.field) <= 60
     True
     """
-    running = Fit(stack, settings, start=start, points=points, psf=psf)
-    for _ in running:
-        pass
-    return running.result()
+    unknown = sorted(set(options) - set(SETTINGS) - set(STACK_OPTIONS))
+    if unknown:
+        raise SettingsError(
+            f"{', '.join(unknown)}: no setting of a fit and no option of a stack; there are "
+            f"{', '.join(sorted({*SETTINGS, *STACK_OPTIONS}))}"
+        )
+    chosen = {name: options.pop(name) for name in SETTINGS if name in options}
+    stacks = stacks_of(stack, **options)
+    settings = replace(settings or FitSettings(), **chosen)
+    running = Fit(stacks, settings, start=start, points=points, psf=psf)
+    from tqdm.auto import tqdm
+
+    with tqdm(total=settings.steps, bar_format=BAR, disable=not progress) as bar:
+        for snapshot in running:
+            if progress:
+                show(bar, snapshot)
+    return replace(running.result(), originals=stacks)
 
 
 def _listed(given: T | Sequence[T]) -> tuple[T, ...]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from dataclasses import field as default
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from napari_gaussfit.errors import FitError, SettingsError
+from napari_gaussfit.measure.metrics import noise_leaves
 from napari_gaussfit.measure.report import Report
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.facts import StackFacts
@@ -69,6 +70,8 @@ class FitResult:
         the fit's own file.
     psf : Psf or None
         The point spread function that was fitted with.
+    originals : tuple of Stack
+        The stacks that were fitted, where `fit` has just done it. Not saved.
 
     Raises
     ------
@@ -86,6 +89,7 @@ class FitResult:
     notes: tuple[str, ...] = ()
     measurement: Measurement | None = None
     psf: Psf | None = None
+    originals: tuple[Stack, ...] = default(default=(), repr=False)
 
     def __post_init__(self) -> None:
         """Refuse Gaussians of another unit than the stack's, and channels that differ in shape."""
@@ -115,6 +119,32 @@ class FitResult:
             f"FitResult({self.stack.name!r}: {len(self.field):,} Gaussians{channels}, "
             f"{self.stack.unit}s, {quality})"
         )
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook: the fit's MIP along z, how good it is in words, its Gaussians."""
+        from napari_gaussfit.model.gaussians import brightest_as_html
+        from napari_gaussfit.model.projection import voxel_mip
+        from napari_gaussfit.stacks.html import picture, shown_together, table
+
+        facts = self.stack
+        mip = voxel_mip(self.field.detached(), facts.shape, facts.spacing, 0).numpy()
+        pictures = [picture(mip, facts.spacing[1:], f"fit of {facts.name}, MIP along z")]
+        if self.originals:
+            title = f"{facts.name}, MIP along z"
+            pictures.insert(0, picture(self.originals[0].voxels.max(0), facts.spacing[1:], title))
+        rows = [("fit", repr(self)), *(("quality", line) for line in self._quality())]
+        below = brightest_as_html(self.field.numpy())
+        return f"<div>{shown_together(*pictures, table(rows))}{below}</div>"
+
+    def _quality(self) -> list[str]:
+        """Return how good the fit is, in words."""
+        if not self.reports:
+            return ["no report: recorded before its end, or its Gaussians were edited since"]
+        report = self.report
+        lines = [f"voxels {report.voxel_psnr:.1f} dB{noise_leaves(report.noise_psnr, 1)}"]
+        lines += [f"noise: {report.noise}"] if report.noise else []
+        state = "converged" if report.converged else "not converged"
+        return [*lines, f"{state}: {report.convergence}" if report.convergence else state]
 
     @property
     def field(self) -> GaussianField:
@@ -222,7 +252,7 @@ class FitResult:
 
     def measured(
         self,
-        stack: Stack | Sequence[Stack],
+        stack: Stack | Sequence[Stack] | None = None,
         *,
         noise: Noise | None = None,
         constraints: Constraints | None = None,
@@ -231,8 +261,8 @@ class FitResult:
 
         Parameters
         ----------
-        stack : Stack or sequence of Stack
-            The stack that was fitted, or its channels.
+        stack : Stack or sequence of Stack, optional
+            The stack that was fitted, or its channels; not needed where `fit` has just done it.
         noise : Noise, optional
             See `measure.measuring.measure`; if None, that of the settings' detector, or the
             stack's.
@@ -254,7 +284,7 @@ class FitResult:
         from napari_gaussfit.measure.measuring import measure
         from napari_gaussfit.measure.noise import given_noise
 
-        stacks = tuple(stack) if isinstance(stack, (list, tuple)) else (stack,)
+        stacks = self._fitted(stack)
         if noise is None and self.settings is not None:
             noise = given_noise(self.settings, stacks[0].voxels)
         if constraints is None and self.psf is not None:
@@ -340,13 +370,13 @@ class FitResult:
 
         return rendered(self.fields, self.stack)
 
-    def residual(self, stack: Stack | Sequence[Stack]) -> NDArray[np.float32]:
+    def residual(self, stack: Stack | Sequence[Stack] | None = None) -> NDArray[np.float32]:
         """Return the stack minus the fit.
 
         Parameters
         ----------
-        stack : Stack or sequence of Stack
-            The stack that was fitted, or its channels.
+        stack : Stack or sequence of Stack, optional
+            The stack that was fitted, or its channels; not needed where `fit` has just done it.
 
         Returns
         -------
@@ -356,9 +386,10 @@ class FitResult:
         Raises
         ------
         SettingsError
-            If the stack has other channels, shape or spacing than the one that was fitted.
+            If the stack has other channels, shape or spacing than the one that was fitted, or is
+            not known.
         """
-        stacks = tuple(stack) if isinstance(stack, (list, tuple)) else (stack,)
+        stacks = self._fitted(stack)
         found, expected = (
             f"{count} channel(s) of shape {facts.shape} and spacing {facts.spacing}"
             for count, facts in ((len(stacks), stacks[0].facts), (len(self.fields), self.stack))
@@ -370,6 +401,17 @@ class FitResult:
         voxels = [np.asarray(channel.voxels, np.float32) for channel in stacks]
         residual: NDArray[np.float32] = np.stack(voxels) if len(stacks) > 1 else voxels[0]
         return residual - self.voxelise()
+
+    def _fitted(self, stack: Stack | Sequence[Stack] | None) -> tuple[Stack, ...]:
+        """Return the stacks that are given, or those that were fitted."""
+        if stack is not None:
+            return tuple(stack) if isinstance(stack, (list, tuple)) else (cast("Stack", stack),)
+        if not self.originals:
+            raise SettingsError(
+                f"the record of the fit of {self.stack.name!r} does not hold its stack; give it, "
+                "as in result.residual(stack)"
+            )
+        return self.originals
 
     def render(
         self,
@@ -416,6 +458,10 @@ class FitResult:
             camera = orbit_view(self.stack.box, azimuth or 0.0, elevation or 0.0, finest)
         elif camera is None:
             camera = axis_view(self.stack.shape, self.stack.spacing, 0)
+        if channel not in range(len(self.fields)):
+            raise SettingsError(
+                f"channel={channel!r}: the fit has {len(self.fields)}; choose a number from 0"
+            )
         image = render(self.fields[channel], camera, self.stack.box, **options)
         pixels: NDArray[np.float32] = image.detach().cpu().numpy()
         return pixels

@@ -18,7 +18,7 @@ from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.files import replacing
 from napari_gaussfit.measure.table import AXES, CHANNEL, COVARIANCES, VOXEL_AXES, measurements
 from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.model.gaussians import Gaussians
+from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.stacks.reading import refusing
 from napari_gaussfit.stacks.units import standard_unit
 
@@ -40,6 +40,15 @@ _SEPARATORS = (",", ";", "\t")
 
 _NEEDED = (*AXES, "amplitude", *COVARIANCES, "unit")
 """The columns that make a field; the others follow from them."""
+
+_TURNED = tuple(f"axis_{n}_{axis}" for n in (1, 2, 3) for axis in AXES)
+_WIDTHS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("{0}_1", "{0}_2", "{0}_3"): _TURNED,
+    ("{0}_z", "{0}_y", "{0}_x"): (),
+    ("{0}",): (),
+}
+"""Columns of widths that make covariances where there are none, {0} being sigma or fwhm, and what
+they need beside them: the directions of principal axes. One width is that of a sphere."""
 
 
 def write_csv(
@@ -79,6 +88,9 @@ def write_csv(
 
 def read_csv(path: str | os.PathLike[str], *, background: float = 0.0) -> GaussianField:
     """Read a field from the columns z, y, x, amplitude, cov_* and unit; others are ignored.
+
+    In place of cov_*, widths do: sigma_1..3 or fwhm_1..3 with axis_1_z..axis_3_x; sigma_z, sigma_y,
+    sigma_x or fwhm_z, .. along the axes; or one, sigma or fwhm.
 
     Parameters
     ----------
@@ -131,22 +143,23 @@ def read_channels(
 
 def _channels_of(source: Path, backgrounds: Sequence[float]) -> tuple[GaussianField, ...]:
     table = _parsed(source)
-    missing = [name for name in _NEEDED if name not in table]
+    widths = () if set(COVARIANCES) <= set(table) else _widths_in(table)
+    shape = (*widths, *_TURNED) if len(widths) == 3 and widths[0].endswith("1") else widths
+    needed = (*AXES, "amplitude", *(shape or COVARIANCES), "unit")
+    missing = [name for name in needed if name not in table]
     if missing:
         raise FormatError(
             f"{source}: lacks the columns {', '.join(missing)}; it has "
-            f"{', '.join(map(str, table.columns))}, expected {', '.join(_NEEDED)}"
+            f"{', '.join(map(str, table.columns))}, expected {', '.join(_NEEDED)}, or in place of "
+            "cov_* widths: fwhm_z, fwhm_y, fwhm_x (or sigma_z, ..), or one, fwhm or sigma"
         )
     found = [name for name in table if re.fullmatch(CHANNEL + "[0-9]+", str(name))]
     brightness = [f"{CHANNEL}{n}" for n in range(len(found))] or ["amplitude"]
-    numbers = _checked_numbers(source, table, brightness)
-    covariances = np.empty((len(table), 3, 3))
-    for name, (i, j) in COVARIANCES.items():
-        covariances[:, i, j] = covariances[:, j, i] = numbers[name]
+    numbers = _checked_numbers(source, table, [*(shape or COVARIANCES), *brightness])
     unit, factor = _checked_unit(source, table)
     gaussians = Gaussians.from_covariances(
         numbers[list(AXES)].to_numpy() * factor,
-        covariances * factor**2,
+        (_of_widths(numbers, widths) if widths else _covariances_in(numbers)) * factor**2,
         numbers[brightness[0]].to_numpy(),
         background=backgrounds[0],
         unit=unit,
@@ -157,6 +170,38 @@ def _channels_of(source: Path, backgrounds: Sequence[float]) -> tuple[GaussianFi
         GaussianField.from_numpy(replace(gaussians, amplitudes=one, background=level))
         for one, level in zip(amplitudes, levels, strict=False)
     )
+
+
+def _widths_in(table: pd.DataFrame) -> tuple[str, ...]:
+    """Return the columns of widths that make covariances; none where there are none."""
+    for names, beside in _WIDTHS.items():
+        for kind in ("sigma", "fwhm"):
+            columns = tuple(name.format(kind) for name in names)
+            if {*columns, *beside} <= set(table):
+                return columns
+    return ()
+
+
+def _covariances_in(numbers: pd.DataFrame) -> NDArray[np.float64]:
+    covariances = np.empty((len(numbers), 3, 3))
+    for name, (i, j) in COVARIANCES.items():
+        covariances[:, i, j] = covariances[:, j, i] = numbers[name]
+    return covariances
+
+
+def _of_widths(numbers: pd.DataFrame, widths: tuple[str, ...]) -> NDArray[np.float64]:
+    """Return covariances [K, 3, 3] of columns of widths."""
+    sigmas = numbers[list(widths)].to_numpy(np.float64)
+    sigmas = np.repeat(sigmas, 3, axis=1) if len(widths) == 1 else sigmas
+    if widths[0].startswith("fwhm"):
+        sigmas = sigmas / FWHM_PER_SIGMA
+    axes = np.broadcast_to(np.eye(3), (len(sigmas), 3, 3))
+    if widths[0].endswith("1"):
+        axes = numbers[list(_TURNED)].to_numpy(np.float64).reshape(-1, 3, 3)
+        axes = axes / np.linalg.norm(axes, axis=2, keepdims=True)
+    # Sigma = sum of sigma_n^2 e_n e_n^T over principal axes e_n.
+    covariances: NDArray[np.float64] = np.einsum("kn,kni,knj->kij", sigmas**2, axes, axes)
+    return covariances
 
 
 def _parsed(path: Path) -> pd.DataFrame:
@@ -257,12 +302,12 @@ def read_points(path: str | os.PathLike[str], stack: Stack | StackFacts) -> NDAr
     return points
 
 
-def _checked_numbers(path: Path, table: pd.DataFrame, brightness: list[str]) -> pd.DataFrame:
+def _checked_numbers(path: Path, table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """Return the columns of numbers, all of them there and finite."""
-    missing = [name for name in brightness if name not in table]
+    missing = [name for name in columns if name not in table]
     if missing:
         raise FormatError(f"{path}: lacks the columns {', '.join(missing)} between its channels")
-    return _finite(path, table, [*AXES, *COVARIANCES, *brightness])
+    return _finite(path, table, [*AXES, *columns])
 
 
 def _finite(path: Path, table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.model.gaussians import DIAGONAL, FWHM_PER_SIGMA, Gaussians, refuse_other_shapes
+from napari_gaussfit.model.gaussians import (
+    DIAGONAL,
+    FWHM_PER_SIGMA,
+    Gaussians,
+    brightest_as_html,
+    refuse_other_shapes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -209,6 +215,42 @@ class GaussianField:
         """Return the number of Gaussians."""
         numbers: Gaussians | None = vars(self).get(_NUMBERS)
         return len(self.means if numbers is None else numbers)
+
+    def __getitem__(self, which: Any) -> GaussianField:
+        """Return some of the Gaussians: a mask [K], indices, a slice or a number chooses."""
+        import torch
+
+        if isinstance(which, (int, np.integer)):
+            which = [range(len(self))[which]]
+        chosen = which if isinstance(which, (slice, torch.Tensor)) else np.asarray(which)
+        if isinstance(chosen, np.ndarray):
+            # An empty list has numbers that are not whole.
+            chosen = torch.as_tensor(chosen if chosen.size else chosen.astype(np.int64))
+        if isinstance(chosen, torch.Tensor):
+            if chosen.dtype == torch.bool and len(chosen) != len(self):
+                message = f"the mask has {len(chosen):,} entries, the field {len(self):,} Gaussians"
+                raise SettingsError(message)
+            chosen = chosen.to(self.device)
+        return self.select(chosen)
+
+    def __add__(self, other: GaussianField) -> GaussianField:
+        """Return the sum of two fields: the Gaussians of both, over the sum of the backgrounds."""
+        if not isinstance(other, GaussianField):
+            return NotImplemented
+        if other.unit != self.unit:
+            message = f"a field in {self.unit}s and one in {other.unit}s have no sum; give one unit"
+            raise SettingsError(message)
+        import torch
+
+        parts = zip(self.tensors, other.tensors, strict=True)
+        means, cholesky, amplitudes = (torch.cat(pair) for pair in parts)
+        background = self.background + other.background
+        full = self.full_covariance or other.full_covariance
+        return GaussianField(means, cholesky, amplitudes, background, self.unit, full)
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook: how many Gaussians, and the brightest of them in a table."""
+        return brightest_as_html(self.numpy())
 
     @property
     def device(self) -> torch.device:
@@ -418,13 +460,13 @@ class GaussianField:
         largest = float(heights.max()) if len(self) else 0.0
         return max(tolerance * largest, smallest)
 
-    def select(self, which: Tensor) -> GaussianField:
-        """Return the Gaussians that a mask [K] or indices choose.
+    def select(self, which: Tensor | slice) -> GaussianField:
+        """Return the Gaussians that a mask [K], indices or a slice choose.
 
         Parameters
         ----------
-        which : Tensor
-            A mask [K], or indices.
+        which : Tensor or slice
+            A mask [K], indices, or a slice.
 
         Returns
         -------

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["FWHM_PER_SIGMA", "Gaussians", "factors_of", "refuse_other_shapes"]
+__all__ = [
+    "FWHM_PER_SIGMA",
+    "Gaussians",
+    "brightest_as_html",
+    "factors_of",
+    "refuse_other_shapes",
+]
+
+SHOWN = 5
+"""Gaussians in a notebook's table."""
 
 FWHM_PER_SIGMA = 2.0 * float(np.sqrt(2.0 * np.log(2.0)))
 
@@ -155,6 +164,11 @@ class Gaussians:
         message = f"Gaussian {k} of {len(self)}, from 0, {why}"
         raise SettingsError(message)
 
+    def __repr__(self) -> str:
+        """Say how many there are."""
+        background, unit = f"{self.background:g}", self.unit
+        return f"{type(self).__name__}({len(self):,}, background={background}, unit={unit!r})"
+
     def __len__(self) -> int:
         """Return the number of Gaussians."""
         return len(self.means)
@@ -219,6 +233,29 @@ class Gaussians:
         widths: Floats = np.exp(self.log_widths.sum(axis=1))
         integrals: Floats = (2 * np.pi) ** 1.5 * widths * self.amplitudes
         return integrals
+
+
+def brightest_as_html(gaussians: Gaussians) -> str:
+    """Return a table of the brightest Gaussians, for notebooks.
+
+    Parameters
+    ----------
+    gaussians : Gaussians
+        Of which `SHOWN` are shown.
+    """
+    from napari_gaussfit.stacks.html import table
+
+    light = gaussians.integrated_intensities()
+    which = np.argsort(-light, kind="stable")[:SHOWN]
+    chosen = gaussians.select(which)
+    columns = [chosen.means, chosen.fwhm(), chosen.amplitudes[:, None], light[which, None]]
+    cells = np.concatenate([np.asarray(column, np.float64) for column in columns], axis=1)
+    rows = [[str(k), *(f"{n:.4g}" for n in row)] for k, row in zip(which, cells, strict=True)]
+    header = ["", "z", "y", "x", "fwhm_1", "fwhm_2", "fwhm_3", "amplitude", "integrated_intensity"]
+    more = f"the brightest {len(which)} of " if len(which) < len(gaussians) else ""
+    return f"<p>{more}{len(gaussians):,} Gaussians, {gaussians.unit}s</p>" + table(
+        rows, header=header
+    )
 
 
 def factors_of(cholesky: NDArray[Any]) -> Floats:

@@ -9,16 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
+from napari_gaussfit.plots.figure import Picture
 from napari_gaussfit.plots.projections import DPI, UNIT_SYMBOLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from mpl_toolkits.mplot3d import Axes3D
 
     from napari_gaussfit.model.field import GaussianField
@@ -71,8 +71,7 @@ def draw_history(history: Mapping[str, Sequence[float]], unit: str = "pixel") ->
     Figure
         Its ``savefig`` writes it.
     """
-    figure = Figure(figsize=(11, 6), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(figsize=(11, 6), dpi=DPI, layout="constrained")
     for axes, (title, (scale, lines)) in zip(
         figure.subplots(2, 3).flat, PANELS.items(), strict=True
     ):
@@ -118,8 +117,7 @@ def draw_gaussians(field: GaussianField) -> Figure:
         Its ``savefig`` writes it.
     """
     unit = UNIT_SYMBOLS[field.unit]
-    figure = Figure(figsize=(11, 6), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(figsize=(11, 6), dpi=DPI, layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(1.5, 1.0))
     amplitudes = field.amplitudes.detach().cpu().numpy()
     space: Axes3D = figure.add_subplot(grid[:, 0], projection="3d")

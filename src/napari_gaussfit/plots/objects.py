@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from napari_gaussfit.model.camera import AXIS_NAMES, axis_view
 from napari_gaussfit.model.projection import render
+from napari_gaussfit.plots.figure import Picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from napari_gaussfit.fitting.result import FitResult
@@ -50,8 +50,7 @@ def draw_trace(trace: Trace, result: FitResult) -> Figure:
     Figure
         Its ``savefig`` writes it.
     """
-    figure = Figure(figsize=(WIDTH, WIDTH / 2), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(figsize=(WIDTH, WIDTH / 2), dpi=DPI, layout="constrained")
     nodes = np.flatnonzero(trace.parents >= 0)
     colours = colormaps[_COLOURS]
     orders = trace.branches.order[trace.branch] if len(trace) else np.empty(0, int)
@@ -87,8 +86,7 @@ def draw_objects(labels: NDArray[np.int32], result: FitResult) -> Figure:
     Figure
         Its ``savefig`` writes it.
     """
-    figure = Figure(figsize=(WIDTH, WIDTH / 2), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(figsize=(WIDTH, WIDTH / 2), dpi=DPI, layout="constrained")
     for panel, across in _over_mips(figure, result):
         axis = 3 - sum(across)
         first = np.take_along_axis(labels, np.argmax(labels > 0, axis, keepdims=True), axis)

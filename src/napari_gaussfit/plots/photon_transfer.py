@@ -9,12 +9,13 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from napari_gaussfit.plots.figure import Picture
 from napari_gaussfit.plots.projections import DPI
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from napari_gaussfit.measure.noise import Noise, PhotonTransfer
 
 __all__ = ["draw_photon_transfer"]
@@ -37,8 +38,7 @@ def draw_photon_transfer(curve: PhotonTransfer, given: Noise | None = None) -> F
     Figure
         Its ``savefig`` writes it. The points are bins of brightness, each half an octave of voxels.
     """
-    figure = Figure(figsize=(6.5, 4.5), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(figsize=(6.5, 4.5), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel("mean (raw intensity)")
     axes.set_ylabel("variance (raw intensity squared)")

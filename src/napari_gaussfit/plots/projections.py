@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.offsetbox import AnchoredOffsetbox, AuxTransformBox, HPacker, TextArea
 from matplotlib.patches import Rectangle
@@ -20,10 +18,12 @@ from napari_gaussfit.model.camera import AXIS_NAMES, axis_view
 from napari_gaussfit.model.projection import render
 from napari_gaussfit.model.scaling import WorkingStack
 from napari_gaussfit.model.views import View, Views
+from napari_gaussfit.plots.figure import Picture
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
@@ -140,12 +140,11 @@ def draw_projections(result: FitResult, original: Stack) -> Figure:
         float(np.clip(COLUMN_INCHES * row.size[0] / row.size[1], LEAST_INCHES, MOST_INCHES))
         for row in rows
     ]
-    figure = Figure(
+    figure = Picture(
         figsize=(3 * COLUMN_INCHES + 1.6, sum(heights) + 0.42 * len(rows) + 0.9),
         dpi=DPI,
         layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05, wspace=0.02, hspace=0.02),
     )
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), 3, squeeze=False, height_ratios=heights)
     largest = max(float(np.nanmax(np.abs(row.data - row.fit))) for row in rows)
     for panels, row in zip(axes, rows, strict=True):

@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
+from napari_gaussfit.plots.figure import Picture
 from napari_gaussfit.plots.projections import DPI
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from napari_gaussfit.measure.beads import Beads
@@ -51,8 +51,7 @@ def draw_psf(beads: Beads, optics: Optics | None = None) -> Figure:
         Its ``savefig`` writes it, as a picture or as a PDF.
     """
     psf = beads.psf()
-    figure = Figure(figsize=PAGE, dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(figsize=PAGE, dpi=DPI, layout="constrained")
     figure.suptitle(f"Point spread function: {psf.source}", fontsize=13)
     grid = figure.add_gridspec(4, 3, height_ratios=(1.0, 1.3, 1.3, 1.5))
     _write_table(figure.add_subplot(grid[0, :]), beads, psf, optics)

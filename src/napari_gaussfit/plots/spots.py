@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from napari_gaussfit.plots.figure import Picture
 from napari_gaussfit.plots.projections import DPI, UNIT_SYMBOLS
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from napari_gaussfit.model.gaussians import Gaussians
     from napari_gaussfit.stacks.stack import Stack
 
@@ -40,8 +41,7 @@ def draw_spots(stack: Stack, spots: Gaussians) -> Figure:
     projection = stack.voxels.max(0)
     height, width = np.multiply(projection.shape, stack.spacing[1:])
     tall = float(np.clip(PANEL_INCHES * height / width, 1.5, 2 * PANEL_INCHES))
-    figure = Figure((2 * PANEL_INCHES, tall + 0.7), DPI, layout=ConstrainedLayoutEngine())
-    FigureCanvasAgg(figure)
+    figure = Picture((2 * PANEL_INCHES, tall + 0.7), DPI, layout=ConstrainedLayoutEngine())
     low, high = np.percentile(projection, (1, BRIGHTEST))
     dy, dx = stack.spacing[1:]
     unit = UNIT_SYMBOLS[stack.unit]

@@ -167,8 +167,10 @@ class StackLayout:
         """All that was assumed."""
         return self.axis_notes + self.spacing_notes
 
-    def choose(self, channel: int | None, time: int | None) -> tuple[int | None, int | None]:
+    def choose(self, channel: int | str | None, time: int | None) -> tuple[int | None, int | None]:
         """Return the channel and the time to read, None for an axis that the file does not have.
+
+        A channel may be given by its name.
 
         Raises
         ------
@@ -187,7 +189,22 @@ class StackLayout:
             has = " and ".join(found for found, _ in open_choices)
             options = " and ".join(option for _, option in open_choices)
             raise StackError(f"{self.path}: has {has}; choose {options}")
-        return self._chosen("channel", channel), self._chosen("time", time)
+        return self._chosen("channel", self._named(channel)), self._chosen("time", time)
+
+    def _named(self, channel: int | str | None) -> int | None:
+        """Return the index of a channel that may be given by its name, in any case."""
+        if not isinstance(channel, str):
+            return channel
+        names = [name.casefold() for name in self.channel_names]
+        if names.count(channel.casefold()) != 1:
+            told = ", ".join(f"{n} {name}" for n, name in enumerate(self.channel_names))
+            known = f"its channels are {told}" if told else "it names no channels"
+            several = channel.casefold() in names
+            raise StackError(
+                f"{self.path}: channel={channel!r} is {'several' if several else 'none'} of its "
+                f"channels; {known}: choose by number, from 0"
+            )
+        return names.index(channel.casefold())
 
     def _count(self, name: str) -> int:
         return self.channels if name == "channel" else self.times

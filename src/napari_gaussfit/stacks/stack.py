@@ -5,7 +5,7 @@ Knows no file format; `Stack.open` asks the one in `io` that reads the file's su
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +15,7 @@ import numpy as np
 from napari_gaussfit._limits import BRIGHTEST
 from napari_gaussfit.errors import SettingsError, StackError, StackNotFoundError
 from napari_gaussfit.stacks.facts import StackFacts
+from napari_gaussfit.stacks.labelled import is_labelled, read_labelled
 from napari_gaussfit.stacks.layout import (
     PIXEL_SPACING,
     Spacing,
@@ -115,23 +116,28 @@ class Stack:
         *,
         spacing: Sequence[float] | None = None,
         unit: str = "micrometer",
-        name: str = "stack",
+        name: str | None = None,
         fill_nan: float | None = None,
+        channel: int | str | None = None,
+        time: int | str | None = None,
     ) -> Stack:
         """Make a stack of an array.
 
         Parameters
         ----------
         voxels : array-like, shape [Z, Y, X]
-            Integers, reals or booleans. Not copied if it can be helped.
+            Integers, reals or booleans. Not copied if it can be helped. One of xarray's tells its
+            axes, spacing and origin by dims, coordinates and their units.
         spacing : sequence of float, optional
             (dz, dy, dx) in `unit`. Without it, lengths are in pixels.
         unit : str
             A unit of length, converted to micrometres, or "pixel".
-        name : str
+        name : str, optional
             What to call it, in messages too.
         fill_nan : float, optional
             The value to put in place of NaN and infinities. Without it, they are refused.
+        channel, time : int or str, optional
+            Which one of an array of xarray's that has several, from 0 or by its coordinate.
 
         Raises
         ------
@@ -140,6 +146,21 @@ class Stack:
         SettingsError
             If the spacing, the unit or the filling value is not one.
         """
+        if is_labelled(voxels):
+            told = read_labelled(voxels, channel=channel, time=time)
+            origin: Spacing = (0.0, 0.0, 0.0)
+            if spacing is None and told.spacing is not None:
+                spacing, unit, origin = told.spacing, "micrometer", told.origin
+            plain = cls.from_array(
+                told.voxels, spacing=spacing, unit=unit, name=name or told.name, fill_nan=fill_nan
+            )
+            return replace(plain, channel=told.channel, time=told.time, origin=origin)
+        if (channel, time) != (None, None):
+            raise SettingsError(
+                "channel and time are of files and of xarray's arrays, whose axes have names; take "
+                "array[channel] first"
+            )
+        name = name or "stack"
         checked, notes = _checked_voxels(np.asarray(voxels), name, fill_nan)
         if spacing is None:
             note = (
@@ -157,7 +178,7 @@ class Stack:
         cls,
         path: str | os.PathLike[str],
         *,
-        channel: int | None = None,
+        channel: int | str | None = None,
         time: int | None = None,
         position: int | None = None,
         spacing: Sequence[float] | None = None,
@@ -170,7 +191,8 @@ class Stack:
         path : path-like
             A TIFF, BigTIFF, ImageJ hyperstack or OME-TIFF, or the folder of an OME-Zarr.
         channel, time : int, optional
-            Which one to read; must be given where the file has several.
+            Which one to read; must be given where the file has several. A channel also by the name
+            that the file gives it.
         position : int, optional
             Which image to read of a file that holds several, such as positions of a stage. By
             default the first with a z axis; a note says so.
@@ -214,7 +236,7 @@ class Stack:
     def open_channels(
         cls,
         path: str | os.PathLike[str],
-        channels: Sequence[int] | None = None,
+        channels: Sequence[int | str] | None = None,
         *,
         time: int | None = None,
         position: int | None = None,
@@ -227,8 +249,8 @@ class Stack:
         ----------
         path : path-like
             As for `open`.
-        channels : sequence of int, optional
-            Which ones; all by default.
+        channels : sequence of int or str, optional
+            Which ones, from 0 or by their names in the file; all by default.
         time : int, optional
             Which one; must be given where the file has several.
         position : int, optional
@@ -259,6 +281,65 @@ class Stack:
                 fill_nan=fill_nan,
             )
             for channel in (range(layout.channels) if channels is None else channels)
+        )
+
+    def __repr__(self) -> str:
+        """Say in a line which stack it is."""
+        return f"Stack({self.name!r}: {self._size}, {self.voxels.dtype})"
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook: its MIP along z, and what is known of it."""
+        from napari_gaussfit.stacks.html import picture, shown_together, table
+
+        low, high = self.value_range
+        rows = [("stack", self.name), ("size", self._size), ("intensity", f"{low:g} to {high:g}")]
+        rows += [("note", note) for note in self.notes]
+        mip = picture(self.voxels.max(0), self.spacing[1:], f"{self.name}, MIP along z")
+        return shown_together(mip, table(rows))
+
+    @property
+    def _size(self) -> str:
+        spacing = " x ".join(f"{step:g}" for step in self.spacing)
+        return f"{' x '.join(map(str, self.shape))} voxels (z, y, x) of {spacing} {self.unit}"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:  # noqa: FBT001
+        """Return the voxels [Z, Y, X], which NumPy asks for."""
+        return np.array(self.voxels, dtype=dtype, copy=copy)
+
+    def __getitem__(self, box: Any) -> Stack:
+        """Return a part of the stack, as in ``stack[0:10, 20:80]``; its origin tells where it is.
+
+        Parameters
+        ----------
+        box : slice or tuple of slice
+            Along z, y and x; steps of more than one take every second, third, .. voxel.
+
+        Raises
+        ------
+        StackError
+            If the part is no stack: fewer than two voxels along an axis, or backwards.
+        """
+        cuts = box if isinstance(box, tuple) else (box,)
+        whole = [cut for cut in cuts if isinstance(cut, slice)]
+        if len(whole) != len(cuts) or len(cuts) > 3:
+            raise StackError(
+                f"{self.name}: a part of a stack is stack[0:10] or stack[0:10, 20:80, :]; planes "
+                "and voxels are those of stack.voxels"
+            )
+        ranges = [range(n)[cut] for n, cut in zip(self.shape, whole, strict=False)]
+        ranges += [range(n) for n in self.shape[len(ranges) :]]
+        if any(len(part) < 2 or part.step < 1 for part in ranges):
+            found = " x ".join(str(len(part)) for part in ranges)
+            raise StackError(
+                f"{self.name}: that part of it has {found} voxels; expected two or more along each "
+                "axis, in order"
+            )
+        first = (self.origin[n] + self.spacing[n] * ranges[n].start for n in range(3))
+        steps = (self.spacing[n] * ranges[n].step for n in range(3))
+        voxels = self.voxels[tuple(slice(part[0], part[-1] + 1, part.step) for part in ranges)]
+        (z, y, x), (dz, dy, dx) = first, steps
+        return replace(
+            self, voxels=np.ascontiguousarray(voxels), origin=(z, y, x), spacing=(dz, dy, dx)
         )
 
     @property
