@@ -143,7 +143,7 @@ def read_channels(
 
 def _channels_of(source: Path, backgrounds: Sequence[float]) -> tuple[GaussianField, ...]:
     table = _parsed(source)
-    widths = () if set(COVARIANCES) <= set(table) else _widths_in(table)
+    widths = () if set(COVARIANCES) & set(table) else _widths_in(table)
     shape = (*widths, *_TURNED) if len(widths) == 3 and widths[0].endswith("1") else widths
     needed = (*AXES, "amplitude", *(shape or COVARIANCES), "unit")
     missing = [name for name in needed if name not in table]
