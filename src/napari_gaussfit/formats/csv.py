@@ -150,8 +150,8 @@ def _channels_of(source: Path, backgrounds: Sequence[float]) -> tuple[GaussianFi
     if missing:
         raise FormatError(
             f"{source}: lacks the columns {', '.join(missing)}; it has "
-            f"{', '.join(map(str, table.columns))}, expected {', '.join(_NEEDED)}, or in place of "
-            "cov_* widths: fwhm_z, fwhm_y, fwhm_x (or sigma_z, ..), or one, fwhm or sigma"
+            f"{', '.join(map(str, table.columns))}, expected {', '.join(_NEEDED)} (or fwhm_z, "
+            "fwhm_y, fwhm_x, or one sigma, in place of cov_*)"
         )
     found = [name for name in table if re.fullmatch(CHANNEL + "[0-9]+", str(name))]
     brightness = [f"{CHANNEL}{n}" for n in range(len(found))] or ["amplitude"]
