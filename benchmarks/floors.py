@@ -16,17 +16,17 @@ from benchmarks.peak import cpu_seconds, peak_operations
 from benchmarks.stacks import BEADS, open_stack
 from benchmarks.tables import Cell, Table
 from benchmarks.threads import in_one_thread
-from napari_gaussfit._kernels.cpu import grids, mip
+from napari_gaussfit._kernels.cpu import backend
 from napari_gaussfit._kernels.shared.footprint import (
     FIRST_ROW,
     LAST_ROW,
     REACH2,
     ROW,
+    STEP,
     column_ends,
     dot,
 )
 from napari_gaussfit._kernels.shared.profile import profile
-from napari_gaussfit._kernels.shared.spline import STEP
 from napari_gaussfit.model.camera import orbit_view
 from napari_gaussfit.model.projection import StackProjector
 
@@ -82,14 +82,14 @@ def _count_pairs(g: NDArray[np.float32], width: int, step: np.float32) -> tuple[
 
 def ray_pairs(packed: NDArray[np.float32], rays: Rays, bin_step: float) -> tuple[float, float]:
     """Pairs of Gaussian and pixel of a view, and of Gaussian, pixel and bin that matters."""
-    g = mip.footprints_of(packed, rays)
+    g = backend.footprints_of(packed, rays)
     pairs, bins = _count_pairs(g, rays.shape[1], np.float32(bin_step))
     return pairs, bins
 
 
 def samples_of(rays: Rays, spacing: Sequence[float]) -> float:
     """Samples that a stack's projection looks at along orthographic rays, all together."""
-    view = mip.view_of(rays)
+    view = backend.view_of(rays)
     speed = np.abs(rays.frame[3] / np.asarray(spacing)).max()
     lengths = (view.far - view.near)[:, : rays.shape[1]] * speed
     return float((np.ceil(lengths / STEP) + 1)[lengths > 0].sum())
@@ -97,17 +97,17 @@ def samples_of(rays: Rays, spacing: Sequence[float]) -> float:
 
 def works(step: Step, options: Options) -> list[Work]:
     """What is timed: every kernel of a step on the dendrite, and points that all pairs count at."""
-    packed = grids.pack(*step.parameters, step.cutoff)
+    packed = backend.pack(*step.parameters, step.cutoff)
     voxels = pairs_per_volume(step.parameters[1], step.parameters[2], step.cutoff)
     voxels /= float(np.prod(step.grid.spacing))
     pixels, bins = ray_pairs(packed, step.rays, step.bin_step)
-    grid = grids.GridEvaluation(step.grid)
-    searched = mip.MipEvaluation(step.rays, step.bin_step)
-    climbed = mip.MipEvaluation(step.rays, step.bin_step, step.depth)
+    grid = backend.GridEvaluation(step.grid)
+    searched = backend.MipEvaluation(step.rays, step.bin_step)
+    climbed = backend.MipEvaluation(step.rays, step.bin_step, step.depth)
     searched.forward(packed)
     count, places = options.pick((1_000, 500), (20, 30))
-    wide = grids.pack(*random_field(count, (1.0, 1.0, 1.0), 0.5), 1e-6)
-    points = grids.PointEvaluation(
+    wide = backend.pack(*random_field(count, (1.0, 1.0, 1.0), 0.5), 1e-6)
+    points = backend.PointEvaluation(
         torch.rand(places, 3, generator=torch.Generator().manual_seed(4))
     )
     ones = torch.ones(places)
@@ -119,7 +119,7 @@ def works(step: Step, options: Options) -> list[Work]:
         Work("voxel gather", voxels, lambda: grid.backward(packed, step.voxel_weights)),
         Work(
             "climb (an evaluation)",
-            pixels * mip.EVALUATIONS,
+            pixels * backend.EVALUATIONS,
             lambda: climbed.forward(packed),
         ),
         Work("search (a bin)", bins, lambda: searched.forward(packed)),

@@ -31,15 +31,8 @@ from benchmarks.stacks import DENDRITE, DataMissingError, open_stack
 from benchmarks.tables import Cell, Table
 from napari_gaussfit._kernels import why_not
 from napari_gaussfit._kernels.cpu.spline import SplineVolume
-from napari_gaussfit._kernels.cuda import (
-    backend,
-    grids,
-    mip,
-    relocation,
-)
-from napari_gaussfit._kernels.cuda import (
-    gaussians as cuda_gaussians,
-)
+from napari_gaussfit._kernels.cuda import backend, mip, relocation
+from napari_gaussfit._kernels.cuda import device as cuda_device
 from napari_gaussfit._kernels.cuda.device import SIMULATED, launch
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.fitting.cuda_relocation import filters_on
@@ -143,7 +136,7 @@ class Bench:
             taken = statistics.median(self.once(replay) for _ in range(self.turns))
             self.kernels[name_of(kernel)] = taken / self._launches
 
-        modules = (cuda_gaussians, relocation, grids, mip)
+        modules = (cuda_device, backend, relocation, mip)
         for module in modules:
             module.launch = timed
         try:

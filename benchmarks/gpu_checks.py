@@ -11,11 +11,11 @@ import torch
 from benchmarks.fields import random_field
 from benchmarks.tables import Cell, Table
 from napari_gaussfit._kernels import reference
-from napari_gaussfit._kernels.cpu import grids, mip
+from napari_gaussfit._kernels.cpu import backend
 from napari_gaussfit._kernels.cpu.spline import SplineVolume
 from napari_gaussfit._kernels.cuda import backend as cuda
 from napari_gaussfit._kernels.geometry import Grid
-from napari_gaussfit._kernels.shared import adam
+from napari_gaussfit._kernels.shared import step
 from napari_gaussfit.fitting import relocation
 from napari_gaussfit.fitting.bounds import widen
 from napari_gaussfit.fitting.cuda_relocation import filters_on
@@ -139,7 +139,7 @@ class Checks:
         """Hold a MIP against the CPU's, and its gradient against the reference's of f there."""
         evaluation = cuda.MipEvaluation(rays, 1.0)
         found, gradients, weights = self._found(parameters, evaluation)
-        own = mip.MipEvaluation(rays, 1.0).forward(grids.pack(*parameters, CUTOFF))
+        own = backend.MipEvaluation(rays, 1.0).forward(backend.pack(*parameters, CUTOFF))
         leaves = [p.double().requires_grad_() for p in parameters]
         o, d = reference.origins_and_directions(rays, torch.float64)
         near, far = reference.clip(rays, torch.float64)
@@ -195,8 +195,8 @@ class Checks:
             (*(g.double() for g in gradients),),
             (*(torch.zeros(shape, dtype=torch.float64) for shape in shapes),),
             rates.double(),
-            decays=(float(adam.FIRST_DECAY), float(adam.SECOND_DECAY)),
-            longest_step=float(adam.LONGEST_LOG_STEP),
+            decays=(float(step.FIRST_DECAY), float(step.SECOND_DECAY)),
+            longest_step=float(step.LONGEST_LOG_STEP),
         )
         off = apart([p.cpu() for p in found], true)
         self._note("a step of Adam", "reference", (off, 0.0), LARGEST_GRADIENT_ERROR)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmarks.fields import pairs_per_volume
-from napari_gaussfit._kernels.cpu import mip
+from napari_gaussfit._kernels.cpu import backend
 from napari_gaussfit._kernels.reference import factors
 from napari_gaussfit._kernels.shared.footprint import FOOTPRINT
 from napari_gaussfit._kernels.shared.gaussian import MOMENTS, PACKED
@@ -123,17 +123,17 @@ def of_views(
 
 def of_targets(views: Sequence[Rays], voxels: int) -> dict[str, Work]:
     """Work of reading a stack's spline where f is largest: a sample a pixel that sees the box."""
-    pixels = sum(int(hits.sum()) for hits in map(mip.hits, views))
+    pixels = sum(int(hits.sum()) for hits in map(backend.hits, views))
     moved = FLOAT * (voxels + 4 * pixels)
-    return {"cuda.spline_kernels.sample_rays": Work(SAMPLE * pixels, 0.0, moved)}
+    return {"cuda.ray_kernels.sample_rays": Work(SAMPLE * pixels, 0.0, moved)}
 
 
 def of_points(count: int, points: int) -> dict[str, Work]:
     """Work of the dense field at points, forward and backward."""
     pairs, read = float(count * points), FLOAT * (count * PACKED + 3 * points)
     return {
-        "cuda.point_kernels.evaluate_dense": Work(POINT * pairs, pairs, read + FLOAT * points),
-        "cuda.point_kernels.gather_dense": Work(
+        "cuda.grid_kernels.evaluate_dense": Work(POINT * pairs, pairs, read + FLOAT * points),
+        "cuda.grid_kernels.gather_dense": Work(
             POINT_MOMENTS * pairs, pairs, read + FLOAT * (points + count * MOMENTS)
         ),
     }
@@ -142,7 +142,7 @@ def of_points(count: int, points: int) -> dict[str, Work]:
 def of_adam(count: int) -> dict[str, Work]:
     """Work of a step of Adam: parameters, gradients and moments read, all but gradients written."""
     return {
-        "cuda.gaussian_kernels.adam_step": Work(
+        "cuda.grid_kernels.adam_step": Work(
             STEP_OF_ADAM * count, 0.0, FLOAT * count * (31 * 2 + 10)
         )
     }

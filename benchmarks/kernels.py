@@ -22,7 +22,7 @@ from benchmarks.tables import Cell, Table
 from benchmarks.timing import Way, medians, with_kernels, with_torch
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels import reference
-from napari_gaussfit._kernels.cpu import grids, mip
+from napari_gaussfit._kernels.cpu import backend
 from napari_gaussfit._kernels.geometry import Grid, Rays
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Step:
     def pixel_points(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The maxima [B, 3] on rays that cross the box, as the kernels find them; weights [B]."""
         o, d = reference.origins_and_directions(self.rays, torch.float32)
-        hit = torch.from_numpy(mip.hits(self.rays))
+        hit = torch.from_numpy(backend.hits(self.rays))
         return (o + self.depth[..., None] * d)[hit], self.pixel_weights[hit]
 
 
@@ -110,8 +110,8 @@ def next_step(trainer: Trainer) -> Step:
     view = objective.views.view(objective.views.training[0])
     parameters, bin_step = scaled(trainer), objective.search_step
     cutoff = trainer.steps.state.cutoff.item()
-    search = mip.MipEvaluation(view.rays, bin_step)
-    search.forward(grids.pack(*parameters, cutoff))
+    search = backend.MipEvaluation(view.rays, bin_step)
+    search.forward(backend.pack(*parameters, cutoff))
     spacing = np.asarray(stack.spacing, np.float32)
     source = torch.Generator().manual_seed(1)
     return Step(

@@ -15,7 +15,7 @@ from benchmarks.plots import draw_growth
 from benchmarks.tables import Cell, Table
 from benchmarks.timing import exponent, medians, with_kernels
 from napari_gaussfit import _kernels
-from napari_gaussfit._kernels.cpu import grids
+from napari_gaussfit._kernels.cpu import backend
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.model.camera import orbit_view
 
@@ -80,7 +80,7 @@ def grown_stack(options: Options) -> Table:
         parameters = random_field(count, (side,) * 3, SIGMA)
         box = np.zeros(3), np.full(3, float(side))
         rays = orbit_view(box, 30.0, 20.0, 2.0, largest_side=side).rays(box)
-        packed = grids.pack(*parameters, CUTOFF)
+        packed = backend.pack(*parameters, CUTOFF)
         seen, _ = ray_pairs(packed, rays, 0.75 * SIGMA)
         pairs.append(pairs_per_volume(parameters[1], parameters[2], CUTOFF) + seen)
         counts.append(count)

@@ -133,13 +133,13 @@ def test_keops_gives_the_kernels_gradients(load: Load) -> None:
 
 
 def test_pairs_of_a_view_are_those_that_the_footprints_hold(load: Load) -> None:
-    from napari_gaussfit._kernels.cpu import grids
+    from napari_gaussfit._kernels.cpu import backend
     from napari_gaussfit.model.camera import orbit_view
 
     parameters = load("fields").random_field(5, (8.0, 8.0, 8.0), 1.0)
     box = np.zeros(3), np.full(3, 8.0)
     rays = orbit_view(box, 40.0, 20.0, 0.25).rays(box)
-    pairs, bins = load("floors").ray_pairs(grids.pack(*parameters, 1e-3), rays, 0.5)
+    pairs, bins = load("floors").ray_pairs(backend.pack(*parameters, 1e-3), rays, 0.5)
     sigmas = parameters[1][:, [0, 2, 5]].exp().mean()
     reach = float(sigmas) * np.sqrt(2 * np.log(float(parameters[2].mean()) / 1e-3))
     disc = 5 * np.pi * (reach / 0.25) ** 2
@@ -279,9 +279,9 @@ def test_the_script_for_a_gpu_runs_in_the_simulator(checkout: Path, tmp_path: Pa
     assert "targets at the maxima" in {row["what"] for row in tables["Checks"]}
     assert {
         "cuda.mip_kernels.climb",
-        "cuda.spline_kernels.sample_rays",
+        "cuda.ray_kernels.sample_rays",
         "cuda.grid_kernels.voxelise",
-        "cuda.point_kernels.gather_dense",
+        "cuda.grid_kernels.gather_dense",
     } <= {row["kernel"] for row in tables["Kernels and their floors"]}
     assert list(tables)[-1] == "What a GPU is promised for", "the last table is the answer"
 

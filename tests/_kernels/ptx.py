@@ -25,55 +25,28 @@ from scenes import FIELDS, make_grid, make_rays
 
 from napari_gaussfit._kernels.cpu.spline import SplineVolume
 from napari_gaussfit._kernels.cuda import (
+    Graphs,
     backend,
-    gaussian_kernels,
-    gaussians,
     grid_kernels,
-    grids,
-    match_kernels,
     mip_kernels,
     objective,
-    overlap_kernels,
-    point_kernels,
-    profile_kernels,
-    spline_kernels,
+    ray_kernels,
+    relocation,
 )
-from napari_gaussfit._kernels.cuda import (
-    device as cuda_device,
-)
-from napari_gaussfit._kernels.cuda import (
-    losses as cuda_losses,
-)
-from napari_gaussfit._kernels.cuda import (
-    mip as cuda_mip,
-)
-from napari_gaussfit._kernels.cuda import (
-    relocation as cuda_relocation,
-)
-from napari_gaussfit._kernels.cuda.graphs import Graphs
+from napari_gaussfit._kernels.cuda import device as cuda_device
+from napari_gaussfit._kernels.cuda import mip as cuda_mip
 from napari_gaussfit._kernels.shared.gaussian import exp2_negative
 from napari_gaussfit.fitting.cuda_relocation import CudaRelocation
 from napari_gaussfit.fitting.state import OptimiserState
 from napari_gaussfit.fitting.steps import Slab
 
-KERNELS = (
-    gaussian_kernels,
-    cuda_device,
-    cuda_losses,
-    match_kernels,
-    overlap_kernels,
-    point_kernels,
-    profile_kernels,
-    mip_kernels,
-    spline_kernels,
-    grid_kernels,
-)
-LAUNCHING = (gaussians, objective, cuda_relocation, grids, cuda_mip)
+KERNELS = (cuda_device, grid_kernels, mip_kernels, objective, ray_kernels, relocation)
+LAUNCHING = (cuda_device, backend, objective, relocation, cuda_mip)
 IN_DOUBLE = {
-    "cuda.overlap_kernels.spread",
-    "cuda.overlap_kernels.removal_costs",
-    "cuda.overlap_kernels.choose",
-    "cuda.overlap_kernels.put_down",
+    "cuda.relocation.spread",
+    "cuda.relocation.cost_of_each",
+    "cuda.relocation.choose",
+    "cuda.relocation.put_each_down",
 }
 """Kernels of a relocation, one in 25 steps: costs are differences in which most digits cancel."""
 ELEMENTS = {
@@ -134,7 +107,7 @@ def launched_types() -> Signatures:
     cuda_mip.FEW_TILES = 0
     for evaluation in (
         backend.PointEvaluation(torch.rand(100, 3)),
-        backend.PointEvaluation(torch.rand(2 * grids.DENSE_POINTS, 3)),
+        backend.PointEvaluation(torch.rand(2 * backend.DENSE_POINTS, 3)),
         backend.GridEvaluation(make_grid((8, 9, 10))),
         mip,
         backend.SoftMipEvaluation(rays, 0.5),

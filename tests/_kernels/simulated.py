@@ -36,40 +36,20 @@ from torch import Tensor
 
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels import Rays, reference
-from napari_gaussfit._kernels.cpu import grids, mip
+from napari_gaussfit._kernels.cpu import backend as cpu
 from napari_gaussfit._kernels.cpu.spline import SplineVolume
+from napari_gaussfit._kernels.cuda import backend as cuda
+from napari_gaussfit._kernels.cuda import device as cuda_device
 from napari_gaussfit._kernels.cuda import (
-    backend as cuda,
-)
-from napari_gaussfit._kernels.cuda import (
-    device as cuda_device,
-)
-from napari_gaussfit._kernels.cuda import (
-    gaussian_kernels,
-    gaussians,
     grid_kernels,
-    losses,
-    match_kernels,
     mip_kernels,
-    overlap_kernels,
-    point_kernels,
-    profile_kernels,
-    spline_kernels,
+    ray_kernels,
 )
-from napari_gaussfit._kernels.cuda import (
-    grids as cuda_grids,
-)
-from napari_gaussfit._kernels.cuda import (
-    mip as cuda_mip,
-)
-from napari_gaussfit._kernels.cuda import (
-    objective as cuda_objective,
-)
-from napari_gaussfit._kernels.cuda import (
-    relocation as cuda_relocation,
-)
+from napari_gaussfit._kernels.cuda import mip as cuda_mip
+from napari_gaussfit._kernels.cuda import objective as cuda_objective
+from napari_gaussfit._kernels.cuda import relocation as cuda_relocation
 from napari_gaussfit._kernels.cuda.device import launch
-from napari_gaussfit._kernels.shared import adam
+from napari_gaussfit._kernels.shared import step
 from napari_gaussfit.fitting import (
     cuda_relocation as fit_relocation,
 )
@@ -90,18 +70,14 @@ from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.synthetic.phantoms import beads
 
 KERNELS = (
-    gaussian_kernels,
     cuda_device,
-    losses,
-    match_kernels,
-    overlap_kernels,
-    point_kernels,
-    profile_kernels,
-    mip_kernels,
-    spline_kernels,
     grid_kernels,
+    mip_kernels,
+    cuda_objective,
+    ray_kernels,
+    cuda_relocation,
 )
-LAUNCHING = (gaussians, cuda_objective, cuda_relocation, cuda_grids, cuda_mip)
+LAUNCHING = (cuda_device, cuda, cuda_objective, cuda_relocation, cuda_mip)
 SMALL = {"overlapping": 10, "elongated": 8, "tiny": 12, "outside": 10, "one": 1}
 OF_PEAK = 1e-3
 """How far a MIP may be from the CPU's: on a flat top, four evaluations do not reach the mode."""
@@ -204,7 +180,7 @@ def some_points(count: int) -> Tensor:
 
 @pytest.mark.parametrize("dense_points", [0, 4096], ids=["culled", "dense"])
 def test_f_at_points(small: Field, dense_points: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_grids, "DENSE_POINTS", dense_points)
+    monkeypatch.setattr(cuda, "DENSE_POINTS", dense_points)
     points = some_points(70)
     assert_agrees(
         small,
@@ -246,7 +222,7 @@ def test_a_gaussian_that_is_not_finite_is_nowhere(
     grown = (with_far_ones if what in FAR else spoilt)(field, what).leaves(torch.float32)
     leaves = field.leaves(torch.float32)
     if what in FAR:  # unlike a device's exp2, the simulator's never is 0
-        monkeypatch.setattr(cuda_grids, "DENSE_POINTS", 0)
+        monkeypatch.setattr(cuda, "DENSE_POINTS", 0)
     grid = make_grid((2, 5, 9))
     operations: list[Operation] = [
         lambda *p: _kernels.evaluate(*p, points, cutoff=CUTOFF),
@@ -295,7 +271,7 @@ def test_mip_is_the_cpu_backends_and_its_gradient_that_of_f_there(
     evaluation = cuda.MipEvaluation(image, small.narrowest)
     packed = cuda.pack(*single, CUTOFF)
     value = evaluation.forward(packed)
-    own = mip.MipEvaluation(image, small.narrowest).forward(grids.pack(*single, CUTOFF))
+    own = cpu.MipEvaluation(image, small.narrowest).forward(cpu.pack(*single, CUTOFF))
     worst = float((value - own).abs().max() / own.max())
     assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
     weights = torch.randn(value.shape, generator=torch.Generator().manual_seed(4))
@@ -354,8 +330,8 @@ def test_several_threads_a_pixel_find_what_one_does(image: Rays) -> None:
     packed = cuda.pack(*few("overlapping").leaves(torch.float32), CUTOFF)
     evaluation = cuda.MipEvaluation(image, 0.4)
     found = evaluation.forward(packed)
-    own = mip.MipEvaluation(image, 0.4).forward(
-        grids.pack(*few("overlapping").leaves(torch.float32), CUTOFF)
+    own = cpu.MipEvaluation(image, 0.4).forward(
+        cpu.pack(*few("overlapping").leaves(torch.float32), CUTOFF)
     )
     assert int(evaluation.views.searches[0, mip_kernels.BIN_COUNT]) > mip_kernels.BINS_OF_SPLIT
     worst = float((found - own).abs().max() / own.max())
@@ -368,7 +344,7 @@ def test_long_rays_are_searched_in_pieces(image: Rays) -> None:
     table = cuda.Views.of([image], 0.15, torch.device("cpu"))
     assert int(table.searches[0, mip_kernels.BIN_COUNT]) > 2 * mip_kernels.BINS
     found = _kernels.mip(*leaves, image, cutoff=CUTOFF, bin_step=0.15)
-    own = mip.MipEvaluation(image, 0.15).forward(grids.pack(*leaves, CUTOFF))
+    own = cpu.MipEvaluation(image, 0.15).forward(cpu.pack(*leaves, CUTOFF))
     worst = float((found - own).abs().max().detach() / own.max())
     assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
 
@@ -380,7 +356,7 @@ def assert_mip_of_a_crowd_is_the_cpus() -> None:
     assert len(leaves[0]) > mip_kernels.TILE_PIXELS
     rays = make_rays("orthographic", (4, 4))
     found = _kernels.mip(*leaves, rays, cutoff=CUTOFF, bin_step=2.0)
-    own = mip.MipEvaluation(rays, 2.0).forward(grids.pack(*leaves, CUTOFF))
+    own = cpu.MipEvaluation(rays, 2.0).forward(cpu.pack(*leaves, CUTOFF))
     worst = float((found - own).abs().max().detach() / own.max())
     assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
 
@@ -415,9 +391,9 @@ def test_tiles_work_on_a_few_records_at_a_time(
     monkeypatch: pytest.MonkeyPatch, image: Rays
 ) -> None:
     """More Gaussians at a tile than are copied to shared memory at once."""
-    for module in (cuda_device, point_kernels, profile_kernels, mip_kernels, grid_kernels):
+    for module in (cuda_device, ray_kernels, mip_kernels, grid_kernels):
         monkeypatch.setattr(module, "RECORDS", 4)
-    monkeypatch.setattr(cuda_grids, "DENSE_POINTS", 0)
+    monkeypatch.setattr(cuda, "DENSE_POINTS", 0)
     field, points, grid = few("overlapping"), some_points(20), make_grid((3, 4, 5))
     assert_agrees(
         field,
@@ -530,8 +506,8 @@ def test_steps_of_adam_agree_with_the_reference(channels: int) -> None:
             tuple(g.double() for g in gradients),
             true_moments,
             rates.double(),
-            decays=(float(adam.FIRST_DECAY), float(adam.SECOND_DECAY)),
-            longest_step=float(adam.LONGEST_LOG_STEP),
+            decays=(float(step.FIRST_DECAY), float(step.SECOND_DECAY)),
+            longest_step=float(step.LONGEST_LOG_STEP),
         )
     for a, b in zip((*found, *found_moments), (*true, *true_moments), strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
@@ -541,7 +517,7 @@ def test_lists_hold_just_the_gaussians_that_reach_each_cell() -> None:
     generator = np.random.default_rng(3)
     low = generator.integers(-3, 12, (1, 3, 300))
     boxes = np.stack([low, low + generator.integers(-1, 5, low.shape)], 2).reshape(1, 6, 300)
-    lists = gaussians.Lists(torch.from_numpy(boxes.astype(np.int32)), (4, 8, 5), (7, 9, 11))
+    lists = cuda_device.Lists(torch.from_numpy(boxes.astype(np.int32)), (4, 8, 5), (7, 9, 11))
     number = 0
     for z in range(2):
         for y in range(2):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from napari_gaussfit._kernels import reference
-from napari_gaussfit._kernels.cpu import grids
-from napari_gaussfit._kernels.shared import adam
+from napari_gaussfit._kernels.cpu import backend
+from napari_gaussfit._kernels.shared import step
 
 if TYPE_CHECKING:
     from scenes import Field
@@ -29,14 +29,14 @@ def test_steps_agree_with_the_reference(overlapping: Field, channels: int) -> No
     true_moments = tuple(torch.zeros(shape, dtype=torch.float64) for shape in shapes)
     for _ in range(5):
         gradients = tuple(torch.randn(p.shape, generator=generator) for p in found)
-        grids.adam_step(found, gradients, found_moments, rates)
+        backend.adam_step(found, gradients, found_moments, rates)
         reference.adam_step(
             true,
             tuple(g.double() for g in gradients),
             true_moments,
             rates.double(),
-            decays=(float(adam.FIRST_DECAY), float(adam.SECOND_DECAY)),
-            longest_step=float(adam.LONGEST_LOG_STEP),
+            decays=(float(step.FIRST_DECAY), float(step.SECOND_DECAY)),
+            longest_step=float(step.LONGEST_LOG_STEP),
         )
     for a, b in zip((*found, *found_moments), (*true, *true_moments), strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
@@ -51,7 +51,7 @@ def test_a_step_changes_the_tensors_memory_however_it_is_strided(overlapping: Fi
     before = [p.clone() for p in plain]
     for parameters in (plain, strided):
         moments = tuple(torch.zeros(shape) for shape in ((count, 10), (count, 10), (count,)))
-        grids.adam_step(parameters, gradients, moments, torch.full((10,), 0.05))
+        backend.adam_step(parameters, gradients, moments, torch.full((10,), 0.05))
     for known, one, other in zip(before, plain, strided, strict=True):
         assert not torch.equal(known, one)
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)

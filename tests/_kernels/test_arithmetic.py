@@ -10,7 +10,7 @@ import pytest
 import torch
 from numba import njit
 
-from napari_gaussfit._kernels.cpu import grids
+from napari_gaussfit._kernels.cpu import backend
 from napari_gaussfit._kernels.reference import factors
 from napari_gaussfit._kernels.shared import gaussian, profile
 
@@ -67,7 +67,7 @@ def test_exp2_never_becomes_a_denormal(exp2: Callable[..., Array]) -> None:
 
 
 def test_a_packed_gaussian_has_the_inverse_of_its_factor(overlapping: Field) -> None:
-    packed = grids.pack(*overlapping.leaves(torch.float32), 1e-6)
+    packed = backend.pack(*overlapping.leaves(torch.float32), 1e-6)
     inverse = torch.linalg.inv(factors(overlapping.cholesky.double()))
     lower = inverse[:, [0, 1, 1, 2, 2, 2], [0, 0, 1, 0, 1, 2]] * math.sqrt(0.5 / math.log(2))
     found = packed[:, gaussian.FACTOR : gaussian.FACTOR + 6]
@@ -76,7 +76,7 @@ def test_a_packed_gaussian_has_the_inverse_of_its_factor(overlapping: Field) -> 
 
 def test_a_gaussian_below_the_cutoff_has_no_reach(overlapping: Field) -> None:
     overlapping.amplitudes[:3] = torch.tensor([0.1, 0.0, -0.1])
-    packed = grids.pack(*overlapping.leaves(torch.float32), 0.15)
+    packed = backend.pack(*overlapping.leaves(torch.float32), 0.15)
     assert (packed[:3, gaussian.RADIUS2] < 0).all()
     assert (packed[3:, gaussian.RADIUS2] > 0).all()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_gaussfit._kernels.cpu.point_kernels import Tiles, list_meeting
+from napari_gaussfit._kernels.cpu.grid_kernels import Tiles, list_meeting
 from napari_gaussfit._kernels.shared.gaussian import NOWHERE
 
 

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 HERE = Path(_kernels.__file__).parent
 CPU = sorted(f"cpu.{path.stem}" for path in HERE.glob("cpu/[!_]*.py"))
-CUDA = sorted(f"cuda.{path.stem}" for path in HERE.glob("cuda/[!_]*.py") if path.stem != "probe")
+CUDA = sorted(f"cuda.{path.stem}" for path in HERE.glob("cuda/[!_]*.py"))
 
 PACKED_AMPLITUDE = """
 import torch
-from napari_gaussfit._kernels.cpu import gaussian_kernels, grids
+from napari_gaussfit._kernels.cpu import backend, grid_kernels
 one = torch.ones(1)
-print(float(grids.pack(torch.zeros(1, 3), torch.zeros(1, 6), one, 1e-6)[0, 0]))
-print(sum(gaussian_kernels.pack.stats.cache_hits.values()))
-print(gaussian_kernels.pack.stats.cache_path)
+print(float(backend.pack(torch.zeros(1, 3), torch.zeros(1, 6), one, 1e-6)[0, 0]))
+print(sum(grid_kernels.pack.stats.cache_hits.values()))
+print(grid_kernels.pack.stats.cache_path)
 """
 
 
@@ -173,7 +173,7 @@ def test_a_change_of_device_functions_is_one_of_the_kernels_that_call_them(
     with (kernels / "cuda" / "device.py").open("a") as file:
         file.write("# changed\n")
     changed = {name for name, stamp in stamps().items() if stamp != before[name]}
-    assert {"cuda.device", "cuda.point_kernels", "cuda.mip_kernels", "cuda.grid_kernels"} <= changed
+    assert {"cuda.device", "cuda.mip_kernels", "cuda.grid_kernels"} <= changed
     assert not {name for name in changed if name.startswith("cpu.")}
 
 

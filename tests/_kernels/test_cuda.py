@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from napari_gaussfit import _kernels
-from napari_gaussfit._kernels.cuda import device, probe
+from napari_gaussfit._kernels import cuda as gpu
+from napari_gaussfit._kernels.cuda import device
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -80,9 +81,9 @@ def test_numba_is_given_one_object_for_a_stream(monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """Reasons are kept between calls: ask anew, and let nobody else believe what is pretended."""
-    probe.why_not.cache_clear()
+    gpu.why_not.cache_clear()
     yield
-    probe.why_not.cache_clear()
+    gpu.why_not.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh")
@@ -90,7 +91,7 @@ class TestWhyNot:
     """Each reason says what is missing and what to install."""
 
     @pytest.fixture(autouse=True)
-    def gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretended(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A torch that sees a GPU, as far as it is asked."""
         monkeypatch.setattr(torch.version, "cuda", "12.8")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -119,7 +120,7 @@ class TestWhyNot:
             _kernels.device_named("cuda")
 
     def test_no_numba_cuda(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(probe, "find_spec", lambda _: None)
+        monkeypatch.setattr(gpu, "find_spec", lambda _: None)
         with pytest.raises(SettingsError, match=r"install napari-gaussfit\[cuda12\]"):
             _kernels.device_named("cuda")
 
@@ -171,13 +172,13 @@ class TestWhyNot:
                 raise PackageNotFoundError(name)
             return packages[name]
 
-        monkeypatch.setattr(probe, "version", version)
+        monkeypatch.setattr(gpu, "version", version)
 
         def fail(_: object) -> None:
             message = "ERROR_INVALID_PTX"
             raise RuntimeError(message)
 
-        monkeypatch.setattr(probe, "_try", fail)
+        monkeypatch.setattr(gpu, "_try", fail)
         with pytest.raises(SettingsError, match=r"Thing 1 \(ERROR_INVALID_PTX\); ") as refused:
             _kernels.device_named("cuda")
         assert advice in str(refused.value)
@@ -191,7 +192,7 @@ class TestWhyNot:
         assert _kernels.fallback("cpu") is None, "it was asked for"
 
     def test_auto_takes_cuda_once_a_kernel_has_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(probe, "_try", lambda _: None)
+        monkeypatch.setattr(gpu, "_try", lambda _: None)
         assert _kernels.device_named("auto") == torch.device("cuda")
         assert _kernels.fallback("auto") is None
         assert _kernels.backend_name(torch.device("cuda", 0)) == "numba-cuda"

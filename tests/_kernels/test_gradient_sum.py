@@ -12,7 +12,7 @@ from scipy.ndimage import map_coordinates
 
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels import GradientSum, Grid, Rays, reference
-from napari_gaussfit._kernels.cpu.mip import hits
+from napari_gaussfit._kernels.cpu.backend import hits
 from napari_gaussfit._kernels.cpu.spline import SplineVolume
 
 if TYPE_CHECKING:

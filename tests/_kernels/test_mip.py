@@ -9,8 +9,7 @@ from scenes import CUTOFF, assert_gradients_agree
 
 from napari_gaussfit import _kernels
 from napari_gaussfit._kernels import reference
-from napari_gaussfit._kernels.cpu.grids import pack, unpack_gradient
-from napari_gaussfit._kernels.cpu.mip import MipEvaluation
+from napari_gaussfit._kernels.cpu.backend import MipEvaluation, pack, unpack_gradient
 
 if TYPE_CHECKING:
     from scenes import Field

@@ -10,9 +10,9 @@ from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
 
 from napari_gaussfit._kernels import Rays, reference
 from napari_gaussfit._kernels.cpu import spline as cpu_spline
-from napari_gaussfit._kernels.cpu.mip import view_of
+from napari_gaussfit._kernels.cpu.backend import view_of
 from napari_gaussfit._kernels.cpu.spline import SLACK, SplineVolume
-from napari_gaussfit._kernels.shared.spline import STEP
+from napari_gaussfit._kernels.shared.footprint import STEP
 from napari_gaussfit.model.camera import look_at, orbit_view
 
 Array = NDArray[np.float32]

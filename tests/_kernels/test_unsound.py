@@ -12,7 +12,7 @@ from hostile_gaussians import FAR, UNSOUND, spoilt, with_far_ones
 from scenes import CUTOFF, FIELDS, SIZE, Field, Operation, make_grid, make_rays
 
 from napari_gaussfit import _kernels
-from napari_gaussfit._kernels.cpu import grids
+from napari_gaussfit._kernels.cpu import backend
 from napari_gaussfit._kernels.cpu.spline import SplineVolume
 from napari_gaussfit._kernels.shared.gaussian import FACTOR, RADIUS2
 from napari_gaussfit.errors import StackError
@@ -83,7 +83,7 @@ def test_gaussians_far_away_cost_nothing() -> None:
 
 
 def test_what_is_nowhere_is_packed_in_finite_numbers(field: Field) -> None:
-    packed = grids.pack(*spoilt(field, "a width that is NaN").leaves(torch.float32), CUTOFF)
+    packed = backend.pack(*spoilt(field, "a width that is NaN").leaves(torch.float32), CUTOFF)
     assert np.isfinite(packed).all()
     assert (packed[[0, -1], RADIUS2] < 0).all()
     assert (packed[1:-1, RADIUS2] > 0).all()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from napari_gaussfit._kernels.cpu import simd
-from napari_gaussfit._kernels.cpu.simd import (
+from napari_gaussfit._kernels.cpu import jit
+from napari_gaussfit._kernels.cpu.jit import (
     WIDTH,
     add_to,
     filled,
@@ -100,8 +100,8 @@ def _reduced(row: np.ndarray, last: int) -> tuple[float, float, float, float]:
     vector = load(row, (0,))
     return (
         total(vector),
-        simd.lowest(vector),
-        simd.highest(vector),
+        jit.lowest(vector),
+        jit.highest(vector),
         total(up_to(last, vector, F(0.0))),
     )
 

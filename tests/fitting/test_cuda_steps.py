@@ -16,7 +16,7 @@ import torch
 pytest.importorskip("numba_cuda", reason="numba-cuda is for Linux and Windows")
 
 from napari_gaussfit import _kernels
-from napari_gaussfit._kernels.cuda.graphs import Graphs
+from napari_gaussfit._kernels.cuda import Graphs
 from napari_gaussfit.fitting.cuda_steps import CudaSteps
 from napari_gaussfit.fitting.objective import Drawn
 from napari_gaussfit.fitting.trainer import Trainer

@@ -12,8 +12,7 @@ import torch
 pytest.importorskip("numba_cuda", reason="numba-cuda is for Linux and Windows")
 
 from napari_gaussfit import FitSettings, _kernels
-from napari_gaussfit._kernels.cuda.graphs import Graphs
-from napari_gaussfit._kernels.cuda.memory import room_on
+from napari_gaussfit._kernels.cuda import Graphs, room_on
 from napari_gaussfit.errors import GaussfitError, OutOfMemoryError
 from napari_gaussfit.fitting import cuda_steps
 from napari_gaussfit.fitting.cuda_relocation import CudaRelocation

@@ -10,7 +10,7 @@ import torch
 
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit._kernels.reference import voxelise
-from napari_gaussfit._kernels.shared.loss import loss_of
+from napari_gaussfit._kernels.shared.step import loss_of
 from napari_gaussfit.fitting.losses import (
     DARKEST_RATE,
     LOSSES,

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_gaussfit._kernels import dense, reference
-from napari_gaussfit._kernels.cuda.memory import room_on
-from napari_gaussfit._kernels.cuda.probe import why_not
+from napari_gaussfit._kernels.cuda import room_on, why_not
 from napari_gaussfit._kernels.geometry import Grid, Rays
-from napari_gaussfit._kernels.shared.loss import cutoff_of
+from napari_gaussfit._kernels.shared.step import cutoff_of
 from napari_gaussfit.errors import SettingsError
 
 __all__ = [
@@ -165,9 +164,9 @@ def fallback(name: str) -> str | None:
 def kernel_folder() -> tuple[Path, bool]:
     """Return where the CPU's compiled kernels are kept, and whether that is a temporary folder."""
     from napari_gaussfit._kernels import compiled
-    from napari_gaussfit._kernels.cpu import point_kernels
+    from napari_gaussfit._kernels.cpu import grid_kernels
 
-    folder = Path(str(point_kernels.bounds_of_blocks.stats.cache_path))
+    folder = Path(str(grid_kernels.bounds_of_blocks.stats.cache_path))
     return folder, compiled.is_temporary(folder)
 
 

@@ -11,7 +11,7 @@ from napari_gaussfit._kernels.cuda import backend
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_gaussfit._kernels.cuda.graphs import Graphs
+    from napari_gaussfit._kernels.cuda import Graphs
     from napari_gaussfit.fitting.state import OptimiserState
     from napari_gaussfit.model.views import View
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_gaussfit._kernels.cuda.graphs import Graphs
+    from napari_gaussfit._kernels.cuda import Graphs
     from napari_gaussfit.fitting.state import OptimiserState
     from napari_gaussfit.fitting.steps import Slab
 

@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_gaussfit._kernels.cuda import backend
-from napari_gaussfit._kernels.cuda.graphs import Graphs
-from napari_gaussfit._kernels.cuda.memory import room_on
+from napari_gaussfit._kernels.cuda import Graphs, backend, room_on
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.fitting.bounds import confine, hold_axes, keep_above
 from napari_gaussfit.fitting.cuda_held_out import HeldOutViews

@@ -135,7 +135,7 @@ def memory_line(stacks: Sequence[Stack], settings: FitSettings) -> str:
 def _on_device(voxels: int, settings: FitSettings) -> str:
     """Return the part of the line that is on a GPU's memory; empty on the CPU."""
     from napari_gaussfit._kernels import device_named
-    from napari_gaussfit._kernels.cuda.memory import free_memory
+    from napari_gaussfit._kernels.cuda import free_memory
 
     device = device_named(settings.device)
     if device.type == "cpu":

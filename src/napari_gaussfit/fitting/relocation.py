@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_gaussfit._kernels.shared.overlaps import NEIGHBOURS
+from napari_gaussfit._kernels.shared.gaussian import NEIGHBOURS
 from napari_gaussfit.fitting.seeding import DIMMEST as DIMMEST_SEED
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.stacks.statistics import smoothed

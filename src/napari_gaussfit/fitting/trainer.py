@@ -185,7 +185,7 @@ class Trainer:
     def _cuda_steps(
         self, state: OptimiserState, optimiser: Optimiser, device: torch.device
     ) -> Steps:
-        from napari_gaussfit._kernels.cuda.memory import free_memory, no_room
+        from napari_gaussfit._kernels.cuda import free_memory, no_room
         from napari_gaussfit.fitting.cuda_steps import CudaSteps
 
         if device.type == "cuda":

@@ -50,9 +50,9 @@ def hits(camera: Camera, box: Box) -> NDArray[np.bool_]:
     ndarray of bool, shape [H, W]
         True where the ray crosses the box.
     """
-    from napari_gaussfit._kernels.cpu import mip
+    from napari_gaussfit._kernels.cpu import backend
 
-    mask: NDArray[np.bool_] = mip.hits(camera.rays(box))
+    mask: NDArray[np.bool_] = backend.hits(camera.rays(box))
     return mask
 
 
@@ -116,9 +116,9 @@ def render(
             raise SettingsError(message)
         image = _kernels.soft_mip(*tensors, rays, cutoff=cutoff, temperature=temperature)
     else:
-        from napari_gaussfit._kernels.cpu import mip
+        from napari_gaussfit._kernels.cpu import backend
 
-        lengths = torch.from_numpy(mip.lengths(rays)).to(field.device)
+        lengths = torch.from_numpy(backend.lengths(rays)).to(field.device)
         return _kernels.line_integral(*tensors, rays, cutoff=cutoff) + field.background * lengths
     return image + field.background
 

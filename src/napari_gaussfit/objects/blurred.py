@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from napari_gaussfit._kernels.cpu.derivative_kernels import BLOCK, REACH2, SUMS, sum_derivatives
+from napari_gaussfit._kernels.cpu.grid_kernels import (
+    DERIVATIVES,
+    DERIVED_BLOCK,
+    DERIVED_REACH2,
+    sum_derivatives,
+)
 from napari_gaussfit._threads import run_pieces
 
 if TYPE_CHECKING:
@@ -93,17 +98,17 @@ class BlurredField:
         if not len(points):
             return Derivatives(np.empty(0), np.empty((0, 3)), np.empty((0, 3, 3)))
         # Points of a leaf lie close together.
-        order = cKDTree(points, leafsize=BLOCK).indices
+        order = cKDTree(points, leafsize=DERIVED_BLOCK).indices
         ordered = np.ascontiguousarray(points[order], np.float64)
-        sums = np.empty((len(points), SUMS))
+        sums = np.empty((len(points), DERIVATIVES))
         precisions = np.asarray(np.linalg.inv(self.covariances)[:, _ROWS, _COLUMNS], np.float64)
         widest = np.asarray(np.linalg.eigvalsh(self.covariances)[:, -1], np.float64)
-        reaches = np.sqrt(REACH2 * widest)
+        reaches = np.sqrt(DERIVED_REACH2 * widest)
         run_pieces(
             lambda first, end: sum_derivatives(
                 self.means, precisions, self.amplitudes, reaches, ordered, sums, first, end
             ),
-            -(-len(points) // BLOCK),
+            -(-len(points) // DERIVED_BLOCK),
         )
         found = np.empty_like(sums)
         found[order] = sums

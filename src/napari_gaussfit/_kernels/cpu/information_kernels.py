@@ -21,8 +21,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.cpu.jit import exact_part, inlined, part
-from napari_gaussfit._kernels.cpu.simd import WIDTH, add_to, filled, load, ramp, store, total
+from napari_gaussfit._kernels.cpu.jit import (
+    WIDTH,
+    add_to,
+    exact_part,
+    filled,
+    inlined,
+    load,
+    part,
+    ramp,
+    store,
+    total,
+)
 from napari_gaussfit._kernels.shared.gaussian import SCALE, ZERO, Array, F, exp2_negative
 
 SHAPE = 9

@@ -10,20 +10,22 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.cpu.jit import fast_kernel, inlined, part
-from napari_gaussfit._kernels.cpu.ray_kernels import columns, three
-from napari_gaussfit._kernels.cpu.simd import (
+from napari_gaussfit._kernels.cpu.jit import (
     CHUNK,
     WIDTH,
     add_to,
+    fast_kernel,
     filled,
     highest,
+    inlined,
     lanes,
     load,
     lowest,
+    part,
     ramp,
     up_to,
 )
+from napari_gaussfit._kernels.cpu.ray_kernels import columns, three
 from napari_gaussfit._kernels.shared.footprint import (
     COLUMN,
     DEPTH,

@@ -25,8 +25,16 @@ from napari_gaussfit._kernels.cpu.information_kernels import (
     make_memory,
     padded,
 )
-from napari_gaussfit._kernels.cpu.jit import exact_kernel, exact_part
-from napari_gaussfit._kernels.cpu.simd import WIDTH, filled, load, store, total, up_to
+from napari_gaussfit._kernels.cpu.jit import (
+    WIDTH,
+    exact_kernel,
+    exact_part,
+    filled,
+    load,
+    store,
+    total,
+    up_to,
+)
 from napari_gaussfit._kernels.shared.gaussian import ZERO, F
 from napari_gaussfit._threads import run_pieces
 

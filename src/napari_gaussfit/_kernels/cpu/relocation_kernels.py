@@ -12,10 +12,16 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.cpu.jit import exact_kernel, fast_kernel, inlined
-from napari_gaussfit._kernels.cpu.simd import WIDTH, add_to, filled, load
-from napari_gaussfit._kernels.shared.gaussian import ZERO, Array
-from napari_gaussfit._kernels.shared.overlaps import DAMPING, Array64, overlap
+from napari_gaussfit._kernels.cpu.jit import (
+    WIDTH,
+    add_to,
+    exact_kernel,
+    fast_kernel,
+    filled,
+    inlined,
+    load,
+)
+from napari_gaussfit._kernels.shared.gaussian import DAMPING, ZERO, Array, Array64, overlap
 
 Filter = tuple[Array, Array, Array]
 

@@ -9,8 +9,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_gaussfit._kernels.cpu.jit import exact_kernel, exact_part, fast_kernel, inlined
-from napari_gaussfit._kernels.cpu.simd import WIDTH, filled, load, store
+from napari_gaussfit._kernels.cpu.jit import (
+    WIDTH,
+    exact_kernel,
+    exact_part,
+    fast_kernel,
+    filled,
+    inlined,
+    load,
+    store,
+)
 from napari_gaussfit._kernels.shared.gaussian import Array
 
 Counts = NDArray[np.int64]

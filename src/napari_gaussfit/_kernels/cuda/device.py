@@ -1,4 +1,4 @@
-"""What all CUDA kernels share: exp2, sums over a block, and which Gaussians reach a tile.
+"""What all CUDA kernels share: exp2, sums over a block, which Gaussians reach a tile, launches.
 
 Barriers are reached by every thread of a block: whatever decides whether one is, is the same for
 all. No atomics and no shuffles, so that sums have one order and the simulator runs everything.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +19,7 @@ from numba.core import config
 from torch import Tensor
 
 from napari_gaussfit._kernels.compiled import functions_of, keep_kernels_of
-from napari_gaussfit._kernels.shared import (
-    adam,
-    footprint,
-    gaussian,
-    loss,
-    overlaps,
-    profile,
-    spline,
-)
+from napari_gaussfit._kernels.shared import footprint, gaussian, profile, step
 from napari_gaussfit._kernels.shared.footprint import FOOTPRINT
 from napari_gaussfit._kernels.shared.gaussian import INT, MOMENTS, PACKED, ZERO, Array, F
 
@@ -45,6 +38,7 @@ U = np.uint32
 """Of indices and counters in loops that matter: numba takes an index without a sign as it is, where
 it looks at each access whether another is negative, and counts in 64 bits, which GPUs do in two."""
 
+GAUSSIAN_THREADS = 128  # of a block whose threads each have a Gaussian
 GROUP = 16  # threads whose counts are added up by one of them
 SHARE = 4  # candidates that a thread looks at in one go
 CAPACITY = 1024  # Gaussians that a tile keeps in shared memory; more of them come in pieces
@@ -77,7 +71,7 @@ else:
     from numba.cuda import extending
 
     # Numba's decorators for functions of the shared arithmetic, which stay as plain as they are.
-    for _module in (adam, footprint, gaussian, loss, overlaps, profile, spline):
+    for _module in (footprint, gaussian, profile, step):
         for _function in functions_of(_module):
             if _function is not gaussian.exp2_negative:
                 extending.register_jitable(_function)
@@ -267,10 +261,6 @@ def ceil_int(x: F) -> INT:
     return INT(math.ceil(min(max(x, -F(1e9)), F(1e9))))
 
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-
 def launch(kernel: Any, blocks: Sequence[int], threads: int | tuple[int, int], *given: Any) -> None:
     """Run a kernel on torch's current stream; tensors are handed over without a copy.
 
@@ -306,3 +296,45 @@ def _stream(_device: int, pointer: int) -> Any:
     anew.
     """
     return cuda.external_stream(pointer)
+
+
+def blocks_of(count: int, size: int) -> int:
+    """Return how many blocks of some size hold `count`."""
+    return -(-count // size)
+
+
+def floats(device: torch.device, *shape: int) -> Tensor:
+    """Return memory for float32."""
+    return torch.empty(shape, dtype=torch.float32, device=device)
+
+
+def whole_numbers(device: torch.device, *shape: int) -> Tensor:
+    """Return memory for int32."""
+    return torch.empty(shape, dtype=torch.int32, device=device)
+
+
+class Lists:
+    """Which Gaussians reach each cell of an image or grid, from their boxes [N, 6, K]."""
+
+    def __init__(self, boxes: Tensor, cell: tuple[int, int, int], shape: Sequence[int]) -> None:
+        device = boxes.device
+        images, _, count = boxes.shape
+        cells = [blocks_of(size, side) for size, side in zip(shape, cell, strict=True)]
+        self.lists = whole_numbers(device, images, math.prod(cells), max(count, 1))
+        self.counts = torch.zeros((images, math.prod(cells)), dtype=torch.int32, device=device)
+        launch(
+            list_cells,
+            (math.prod(cells) if count else 0, images),
+            LISTING_THREADS,
+            boxes,
+            _constant(tuple(cell), device),
+            _constant(tuple(cells), device),
+            self.lists,
+            self.counts,
+        )
+
+
+@functools.lru_cache(maxsize=1024)
+def _constant(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return a few whole numbers on a device, sent there once."""
+    return torch.tensor(numbers, dtype=torch.int32, device=device)

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_gaussfit._kernels.cpu.mip import LARGEST_BIN_COUNT, speeds, view_of
-from napari_gaussfit._kernels.cuda import (
-    device as cuda_device,
+from napari_gaussfit._kernels.cpu.backend import LARGEST_BIN_COUNT, speeds, view_of
+from napari_gaussfit._kernels.cuda import mip_kernels, ray_kernels
+from napari_gaussfit._kernels.cuda.device import (
+    GATHERING_THREADS,
+    LISTING_THREADS,
+    Lists,
+    blocks_of,
+    floats,
+    launch,
+    whole_numbers,
 )
-from napari_gaussfit._kernels.cuda import (
-    mip_kernels,
-    profile_kernels,
-    spline_kernels,
-)
-from napari_gaussfit._kernels.cuda.device import launch
-from napari_gaussfit._kernels.cuda.gaussians import Lists, blocks_of, floats, whole_numbers
 from napari_gaussfit._kernels.geometry import Rays
 from napari_gaussfit._kernels.shared.footprint import FOOTPRINT
 from napari_gaussfit._kernels.shared.gaussian import MOMENTS
@@ -184,7 +184,7 @@ class _Projection:
         launch(
             kernel,
             (count, channels),
-            cuda_device.GATHERING_THREADS,
+            GATHERING_THREADS,
             self._footprints,
             self._boxes,
             self.views.sizes,
@@ -244,7 +244,7 @@ class MipEvaluation(_Projection):
         launch(
             mip_kernels.list_small_cells,
             (math.prod(cells) if count else 0, self.images),
-            cuda_device.LISTING_THREADS,
+            LISTING_THREADS,
             self._boxes,
             self._lists.lists,
             self._lists.counts,
@@ -279,11 +279,11 @@ class MipEvaluation(_Projection):
         """Return the values [N, H, W] of a volume where f was found largest, 0 off the box."""
         image, views = self._blank(self.depth.device), self.views
         count, rows, width = image.shape
-        across, down = spline_kernels.THREADS
+        across, down = ray_kernels.SAMPLING_THREADS
         launch(
-            spline_kernels.sample_rays,
+            ray_kernels.sample_rays,
             (blocks_of(width, across), blocks_of(rows, down), count),
-            spline_kernels.THREADS,
+            ray_kernels.SAMPLING_THREADS,
             volume.coefficients,
             volume.spacing,
             views.frames,
@@ -310,15 +310,15 @@ class SoftMipEvaluation(_Projection):
     def forward(self, packed: Tensor) -> Tensor:
         """Return the soft MIP of packed Gaussians."""
         self._project(packed)
-        shape = (self.images, profile_kernels.BLEND, *self.views.shape[1:])
+        shape = (self.images, ray_kernels.BLEND, *self.views.shape[1:])
         self._blends = torch.zeros(shape, dtype=torch.float32, device=packed.device)
         if packed.shape[1]:
-            self._forward(profile_kernels.blend, self._sharpness, self._blends)
-        return self._shaped(self._blends[:, profile_kernels.VALUE])
+            self._forward(ray_kernels.blend, self._sharpness, self._blends)
+        return self._shaped(self._blends[:, ray_kernels.VALUE])
 
     def backward(self, packed: Tensor, weights: Tensor) -> Tensor:
         """Return the moments [C, K, 10] of Gaussians under `weights`."""
-        kernel = profile_kernels.gather_blend_moments
+        kernel = ray_kernels.gather_blend_moments
         return self._gathered(packed, kernel, weights, self._sharpness, self._blends)
 
 
@@ -336,12 +336,12 @@ class LineIntegralEvaluation(_Projection):
         self._speed = self._speed.to(packed.device)
         values = self._blank(packed.device)
         if packed.shape[1]:
-            self._forward(profile_kernels.integrate, values)
+            self._forward(ray_kernels.integrate, values)
         return self._shaped(values) * self._speed
 
     def backward(self, packed: Tensor, weights: Tensor) -> Tensor:
         """Return the moments [C, K, 10] of Gaussians under `weights`."""
-        kernel = profile_kernels.gather_line_moments
+        kernel = ray_kernels.gather_line_moments
         return self._gathered(packed, kernel, weights * self._speed)
 
 
@@ -349,11 +349,11 @@ def maxima(volume: Volume, views: Views) -> Tensor:
     """Return the largest values [V, H, W] of a stack on the rays of views, 0 off the box."""
     image = torch.zeros_like(views.near)
     count, rows, width = image.shape
-    across, down = spline_kernels.THREADS
+    across, down = ray_kernels.SAMPLING_THREADS
     launch(
-        spline_kernels.march_maximum,
+        ray_kernels.march_maximum,
         (blocks_of(width, across), blocks_of(rows, down), count),
-        spline_kernels.THREADS,
+        ray_kernels.SAMPLING_THREADS,
         volume.coefficients,
         volume.spacing,
         views.frames,

@@ -1,25 +1,347 @@
 """What a relocation asks of a CUDA device: where most is missing, what is missed least, and moving.
 
-Nothing waits for the device: all that comes between stays there.
+Kernels, and what launches them. Nothing waits for the device: all that comes between stays there.
+Places are found by a matched filter, a thread a voxel; costs are in double precision, as on the
+CPU: they are small differences of large numbers.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numba import cuda
 from torch import Tensor
 
-from napari_gaussfit._kernels.cuda import match_kernels, overlap_kernels
-from napari_gaussfit._kernels.cuda.device import launch
-from napari_gaussfit._kernels.cuda.gaussians import THREADS, blocks_of, whole_numbers
-from napari_gaussfit._kernels.cuda.overlap_kernels import STAYS, WARP
-from napari_gaussfit._kernels.shared.overlaps import NEIGHBOURS
+from napari_gaussfit._kernels.cuda.device import (
+    GAUSSIAN_THREADS,
+    Counts,
+    U,
+    blocks_of,
+    kernel,
+    launch,
+    whole_numbers,
+)
+from napari_gaussfit._kernels.shared.gaussian import (
+    DAMPING,
+    INT,
+    NEIGHBOURS,
+    ONE,
+    ZERO,
+    Array,
+    Array64,
+    F,
+    overlap,
+)
+from napari_gaussfit._kernels.shared.step import COORDINATES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+@kernel
+def add_missing(
+    voxels: Array, first_plane: Counts, background: Array, prediction: Array, residual: Array
+) -> None:
+    """Set `residual` [P, Y, X] to what a field lacks on as many planes of a stack.
+
+    voxels : [Z, Y, X]; first_plane, background : [1]; prediction : [P, Y, X], without background.
+    """
+    i = INT(cuda.grid(1))
+    columns, rows = INT(residual.shape[2]), INT(residual.shape[1])
+    if i < residual.size:
+        x, y, z = i % columns, (i // columns) % rows, i // (columns * rows)
+        known = voxels[first_plane[0] + z, y, x]
+        residual[z, y, x] = known - (prediction[z, y, x] + background[0])
+
+
+@kernel
+def smooth(
+    source: Array, length: np.int32, stride: np.int32, weights: Array, smoothed: Array
+) -> None:
+    """Filter a volume [V] along an axis by `weights` of odd length; beyond its ends is nothing.
+
+    length, stride : voxels along the axis, and from one to the next.
+    """
+    i, step = U(cuda.grid(1)), U(stride)
+    if i < source.size:
+        n, reach = U(U(i // step) % U(length)), U(weights.shape[0] // 2)
+        m, end, total = U(0), U(min(U(U(2) * reach + U(1)), U(U(length) + reach - n))), ZERO
+        if n < reach:
+            m = U(reach - n)
+        at = U(i + U(m * step) - U(reach * step))
+        while m < end:
+            total += weights[m] * source[at]
+            m, at = U(m + U(1)), U(at + step)
+        smoothed[i] = total
+
+
+@kernel
+def match(
+    filtered: Array, worths: Array, index: np.int32, gains: Array, shapes: np.ndarray
+) -> None:
+    """Raise `gains` [N] where filter `index` wins more, and say so in `shapes` [N].
+
+    filtered : [N]; worths : [S], of the square of what each filter gives.
+    """
+    i = INT(cuda.grid(1))
+    if i < filtered.size:
+        positive = max(filtered[i], ZERO)
+        gain = worths[index] * positive * positive
+        if gain > gains[i]:
+            gains[i] = gain
+            shapes[i] = index
+
+
+@kernel
+def keep_maxima(gains: Array, reach: Counts, kept: Array) -> None:
+    """Set `kept` [Z, Y, X] to the gains that none within `reach` [3] exceeds, and 0 elsewhere."""
+    i = INT(cuda.grid(1))
+    depth, rows, columns = INT(gains.shape[0]), INT(gains.shape[1]), INT(gains.shape[2])
+    if i >= gains.size:
+        return
+    x, y, z = i % columns, (i // columns) % rows, i // (columns * rows)
+    gain = gains[z, y, x]
+    largest = gain
+    left, right = max(INT(0), x - reach[2]), min(columns, x + reach[2] + INT(1))
+    if gain > ZERO:
+        for k in range(max(INT(0), z - reach[0]), min(depth, z + reach[0] + INT(1))):
+            for j in range(max(INT(0), y - reach[1]), min(rows, y + reach[1] + INT(1))):
+                if largest <= gain:  # or it is beaten already
+                    for m in range(left, right):
+                        largest = max(largest, gains[k, j, m])
+    kept[z, y, x] = gain if largest <= gain else ZERO
+
+
+WARP = 32  # threads of a block here, one for each neighbour and more
+EQUATIONS = (NEIGHBOURS, NEIGHBOURS + 1)  # a column more spares bank conflicts
+PLACES = (WARP, 3)
+CHOLESKY = 6
+FAR = F(np.inf)
+STAYS = -1  # of `goes_to`
+ROOT_EIGHT = F(2**1.5)
+
+
+@kernel
+def spread(means: Array, cholesky: Array, mu: Array64, sigma: Array64, volume: Array64) -> None:
+    """Set means, triangles of covariances and determinants of factors as `overlap` takes them."""
+    k = cuda.grid(1)
+    if k >= means.shape[0]:
+        return
+    for n in range(3):
+        mu[k, n] = means[k, n]
+    a, c = np.float64(F(math.exp(cholesky[k, 0]))), np.float64(F(math.exp(cholesky[k, 2])))
+    f = np.float64(F(math.exp(cholesky[k, 5])))
+    b, d, e = np.float64(cholesky[k, 1]), np.float64(cholesky[k, 3]), np.float64(cholesky[k, 4])
+    sigma[k, 0], sigma[k, 1], sigma[k, 2] = a * a, a * b, b * b + c * c
+    sigma[k, 3], sigma[k, 4], sigma[k, 5] = a * d, b * d + c * e, d * d + e * e + f * f
+    volume[k] = a * c * f
+
+
+@kernel
+def nearest(means: Array, neighbours: Counts) -> None:
+    """Set `neighbours` [K, M] to the indices of each Gaussian's nearest others, in any order.
+
+    A thread for each: all others pass by in shared memory, and it keeps M of them.
+    """
+    places = cuda.shared.array(PLACES, np.float32)
+    squares = cuda.local.array(NEIGHBOURS, np.float32)
+    found = cuda.local.array(NEIGHBOURS, np.int32)
+    k, thread, count = INT(cuda.grid(1)), cuda.threadIdx.x, INT(means.shape[0])
+    most, own = neighbours.shape[1], min(k, count - INT(1))
+    z, y, x = means[own, 0], means[own, 1], means[own, 2]
+    # All loops over what is kept are of constant length: it stays in registers.
+    for m in range(NEIGHBOURS):
+        squares[m], found[m] = FAR if m < most else ZERO, own
+    farthest, slot = FAR, INT(0)
+    for start in range(INT(0), count, INT(WARP)):
+        cuda.syncthreads()
+        other = min(INT(start) + INT(thread), count - INT(1))
+        for n in range(3):
+            places[thread, n] = means[other, n]
+        cuda.syncthreads()
+        at, end = U(0), U(min(INT(WARP), count - INT(start)))
+        while at < end:
+            dz, dy, dx = places[at, 0] - z, places[at, 1] - y, places[at, 2] - x
+            square = dz * dz + dy * dy + dx * dx
+            other = INT(start) + INT(at)
+            at = U(at + U(1))
+            if square < farthest and other != own:
+                replaced, farthest = slot, -ONE
+                for m in range(NEIGHBOURS):
+                    if m == replaced:
+                        squares[m], found[m] = square, other
+                    if squares[m] > farthest:
+                        farthest, slot = squares[m], INT(m)
+    if k < count:
+        for m in range(NEIGHBOURS):
+            if m < most:
+                neighbours[k, m] = found[m]
+
+
+@kernel
+def cost_of_each(
+    mu: Array64,
+    sigma: Array64,
+    volume: Array64,
+    neighbours: Counts,
+    amplitudes: Array,
+    scale: Array64,
+    costs: Array64,
+    shares: Array64,
+) -> None:
+    """Set `costs` [K] and `shares` [K, M]: a block a Gaussian, a thread a row of its equations.
+
+    A cost is `scale` [1] times the amplitude's square times what `cpu.relocation_kernels` says.
+    """
+    gram = cuda.shared.array(EQUATIONS, np.float64)
+    y = cuda.shared.array(NEIGHBOURS, np.float64)
+    solution = cuda.shared.array(NEIGHBOURS, np.float64)
+    k, row, count = cuda.blockIdx.x, cuda.threadIdx.x, neighbours.shape[1]
+    for pair in range(row, count * count, WARP):
+        m = pair // count
+        n = pair - m * count
+        if n <= m:
+            gram[m, n] = overlap(mu, sigma, volume, neighbours[k, m], neighbours[k, n])
+            if n == m:
+                gram[m, m] *= 1.0 + DAMPING
+    s = 0.0
+    if row < count:
+        s = overlap(mu, sigma, volume, k, neighbours[k, row])
+    cuda.syncthreads()
+    # Cholesky's factor in place, column by column; then the two triangular solutions.
+    for n in range(count):
+        rest = 0.0
+        if n <= row < count:
+            rest = gram[row, n]
+            for p in range(n):
+                rest -= gram[row, p] * gram[n, p]
+        if row == n:
+            gram[n, n] = math.sqrt(max(rest, DAMPING * DAMPING * gram[n, n]))
+        cuda.syncthreads()
+        if n < row < count:
+            gram[row, n] = rest / gram[n, n]
+        cuda.syncthreads()
+    for p in range(count):
+        if row == p:
+            y[p] = s / gram[p, p]
+        cuda.syncthreads()
+        if p < row < count:
+            s -= gram[row, p] * y[p]
+    if row < count:
+        s = y[row]
+    for p in range(count - 1, -1, -1):
+        if row == p:
+            solution[p] = s / gram[p, p]
+            shares[k, p] = solution[p]
+        cuda.syncthreads()
+        if row < p:
+            s -= gram[p, row] * solution[p]
+    if row == 0:
+        explained = 0.0
+        for p in range(count):
+            explained += y[p] * y[p]
+        amplitude = np.float64(amplitudes[k])
+        alone = overlap(mu, sigma, volume, k, k)
+        costs[k] = scale[0] * amplitude * amplitude * max(alone - explained, 0.0)
+
+
+@kernel
+def choose(
+    order: Counts,
+    costs: Array64,
+    gains: Array,
+    neighbours: Counts,
+    shares: Array64,
+    kept: Counts,
+    close: Array64,
+    amplitudes: Array,
+    stays: Counts,
+    goes_to: Counts,
+    moved: Counts,
+) -> None:
+    """Choose which Gaussians leave, the cheapest first, as long as more is won than given up.
+
+    By one block, as each choice depends on those before; neighbours take over at once.
+
+    order, costs : [K], the smallest cost first.
+    gains : [N], the largest first, 0 where there is no more place.
+    kept, close : [1], how many stay anyway; the share from which on a neighbour stays.
+    stays : [K], zeros to begin with. goes_to : [K], of those that leave set to a place's number.
+    moved : [1], how many leave.
+    """
+    thread, count, near = INT(cuda.threadIdx.x), INT(costs.shape[0]), neighbours.shape[1]
+    leaving = INT(0)
+    for n in range(count):
+        k = order[n]
+        if leaving == gains.shape[0] or costs[n] >= gains[leaving]:
+            break
+        if k < kept[0] or stays[k] != 0:
+            continue
+        if thread == 0:
+            goes_to[k] = leaving
+        if thread < near:
+            share, i = shares[k, thread], neighbours[k, thread]
+            amplitudes[i] += F(share * amplitudes[k])
+            if abs(share) > close[0]:
+                stays[i] = INT(1)
+        leaving += INT(1)
+        cuda.syncthreads()
+    if thread == 0:
+        moved[0] = leaving
+
+
+@kernel
+def put_each_down(
+    goes_to: Counts,
+    moved: Counts,
+    least: Array,
+    first_plane: Counts,
+    shape: Counts,
+    spacing: Array64,
+    places: Counts,
+    gains: Array,
+    which: np.ndarray,
+    worths: Array,
+    widths: Array,
+    means: Array,
+    cholesky: Array,
+    amplitudes: Array,
+    first: Array,
+    second: Array,
+    age: Array,
+) -> None:
+    """Put Gaussians where they go to, a thread each; their moments are forgotten.
+
+    least : [1], amplitude of the others at least, where any was `moved` [1].
+    first_plane, shape, spacing : [1], [3], [3], of the volume that places are in.
+    places, gains : [N], indices of its voxels, and what each wins.
+    which : of each voxel, the filter that wins most. worths, widths : [S] and [S, 6], of filters
+    the worth of a square, and the Cholesky parameters.
+    """
+    k = cuda.grid(1)
+    if k >= goes_to.shape[0] or moved[0] == 0:
+        return
+    n = goes_to[k]
+    if n == STAYS:
+        amplitudes[k] = max(amplitudes[k], least[0])
+        return
+    i = places[n]
+    columns, rows = shape[2], shape[1]
+    means[k, 0] = F((i // (columns * rows) + first_plane[0]) * spacing[0])
+    means[k, 1] = F((i // columns) % rows * spacing[1])
+    means[k, 2] = F(i % columns * spacing[2])
+    chosen = which[i]
+    amplitudes[k] = ROOT_EIGHT * F(math.sqrt(gains[n] / worths[chosen]))
+    for m in range(CHOLESKY):
+        cholesky[k, m] = widths[chosen, m]
+    for m in range(COORDINATES):
+        first[k, m], second[k, m] = ZERO, ZERO
+    age[k] = ZERO
+
 
 Tensors = tuple[Tensor, Tensor, Tensor]
 VOXEL_THREADS = 256  # of a block whose threads each have a voxel
@@ -110,7 +432,7 @@ def missing(voxels: Tensor, first: Tensor, background: Tensor, prediction: Tenso
     """Return what a field [P, Y, X] and a background lack of a stack's planes from `first` [1]."""
     lacks = torch.empty_like(prediction)
     given = (voxels, first, background, prediction, lacks)
-    _over(lacks.numel(), match_kernels.add_missing, *given)
+    _over(lacks.numel(), add_missing, *given)
     return lacks
 
 
@@ -125,11 +447,11 @@ def sites(residual: Tensor, filters: Filters, most: int) -> Sites:
         for axis, goal in enumerate((filtered, spare, filtered)):
             line = np.int32(residual.shape[axis]), np.int32(residual.stride(axis))
             given = (source.view(-1), *line, along[axis], goal.view(-1))
-            _over(count, match_kernels.smooth, *given)
+            _over(count, smooth, *given)
             source = goal
         won = (filters.worths, np.int32(n), gains.view(-1), which)
-        _over(count, match_kernels.match, filtered.view(-1), *won)
-    _over(count, match_kernels.keep_maxima, gains, filters.reach, filtered)
+        _over(count, match, filtered.view(-1), *won)
+    _over(count, keep_maxima, gains, filters.reach, filtered)
     ordered = filtered.view(-1).sort(descending=True, stable=True)
     places = ordered.indices[:most].int()
     return Sites(places, ordered.values[:most].contiguous(), which)
@@ -151,14 +473,14 @@ def removal_costs(means: Tensor, cholesky: Tensor, amplitudes: Tensor, scale: Te
         return torch.empty(shape, dtype=torch.float64, device=means.device)
 
     mu, sigma, volume = doubles(count, 3), doubles(count, 6), doubles(count)
-    blocks = (blocks_of(count, THREADS),)
-    launch(overlap_kernels.spread, blocks, THREADS, means, cholesky, mu, sigma, volume)
+    blocks = (blocks_of(count, GAUSSIAN_THREADS),)
+    launch(spread, blocks, GAUSSIAN_THREADS, means, cholesky, mu, sigma, volume)
     near = min(NEIGHBOURS, count - 1)
     neighbours = whole_numbers(means.device, count, near)
-    launch(overlap_kernels.nearest, (blocks_of(count, WARP),), WARP, means, neighbours)
+    launch(nearest, (blocks_of(count, WARP),), WARP, means, neighbours)
     costs, shares = doubles(count), doubles(count, near)
     given = (mu, sigma, volume, neighbours, amplitudes, scale, costs, shares)
-    launch(overlap_kernels.removal_costs, (count,), WARP, *given)
+    launch(cost_of_each, (count,), WARP, *given)
     return costs, neighbours, shares
 
 
@@ -187,7 +509,7 @@ def leaving(
     stays = torch.zeros_like(order)
     found = Leaving(torch.full_like(order, STAYS), stays.new_zeros(1))
     given = (order, cheapest.values, gains, *neighbours, *bounds, amplitudes, stays)
-    launch(overlap_kernels.choose, (1,), WARP, *given, found.goes_to, found.moved)
+    launch(choose, (1,), WARP, *given, found.goes_to, found.moved)
     return found
 
 
@@ -205,9 +527,9 @@ def put_down(
     Where any leaves, the amplitudes of all others are raised to `least` [1].
     """
     launch(
-        overlap_kernels.put_down,
-        (blocks_of(len(leaving.goes_to), THREADS),),
-        THREADS,
+        put_each_down,
+        (blocks_of(len(leaving.goes_to), GAUSSIAN_THREADS),),
+        GAUSSIAN_THREADS,
         leaving.goes_to,
         leaving.moved,
         least,

@@ -1,4 +1,6 @@
-"""One Gaussian on the rays of a view: scalar code that CPU loops and CUDA kernels share.
+"""What the rays of a view meet: a Gaussian, and a stack as a cubic B-spline.
+
+Scalar code that CPU loops and CUDA kernels share.
 
 `footprint` moves a Gaussian into the frame of the ray through its mean, at pixel (i_c, j_c)
 and parameter t_c. With p = i - i_c, q = j - j_c and s = t - t_c,
@@ -8,6 +10,9 @@ and parameter t_c. With p = i - i_c, q = j - j_c and s = t - t_c,
 for orthographic (d_v = d_u = 0) and pinhole cameras alike. The Gaussian touches the ray where
 |(p a_v + q a_u) x d_c|^2 < r^2 |d(p, q)|^2: a conic in (p, q), so that the pixels of a row
 it touches follow exactly, without the usual Jacobian approximation.
+
+A spline's coefficients carry `MARGIN` more on every side, mirrored, so that no point of the box
+asks for one that is not there.
 """
 
 from __future__ import annotations
@@ -238,3 +243,41 @@ def newton_step(value: F, slope: F, curvature: F, longest: F) -> F:
     bend = TWO * LN2 * slope * slope / value - curvature
     step = slope / bend if bend > ZERO else F(math.copysign(longest, slope))
     return min(max(step, -longest), longest)
+
+
+SIXTH, TWO_THIRDS = F(1.0 / 6.0), F(2.0 / 3.0)
+STEP = F(0.5)  # voxels between a ray's samples, along the axis on which it is fastest
+MARGIN = 2
+BOTH_MARGINS = 2 * MARGIN
+
+
+def weights(f: F) -> tuple[F, F, F, F]:
+    """Weights of the four coefficients around a point, `f` beyond the second of them."""
+    g = ONE - f
+    return (
+        SIXTH * g * g * g,
+        TWO_THIRDS - HALF * f * f * (TWO - f),
+        TWO_THIRDS - HALF * g * g * (TWO - g),
+        SIXTH * f * f * f,
+    )
+
+
+def place(frame: Array, spacing: Array, i: int, j: int, t: F, axis: int, size: int) -> F:
+    """Return where on an axis of `size` voxels, in voxels, pixel (i, j)'s ray is at t.
+
+    Held inside the box, whatever rounding says of a camera far away.
+    """
+    o = frame[0, axis] + F(i) * frame[1, axis] + F(j) * frame[2, axis]
+    d = frame[3, axis] + F(i) * frame[4, axis] + F(j) * frame[5, axis]
+    return min(max((o + t * d) / spacing[axis], -HALF), F(size) - HALF)
+
+
+def vertex(before: F, best: F, after: F) -> F:
+    """Where a parabola through three samples is largest, in samples from the middle one.
+
+    0 where the middle one is not the largest: within a search's slack, a neighbour may be.
+    """
+    bend = before - best + after - best
+    if bend >= ZERO or best < max(before, after):
+        return ZERO
+    return HALF * (before - after) / bend
