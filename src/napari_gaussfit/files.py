@@ -6,6 +6,8 @@ A name on Windows is held by whoever has the file open: a spreadsheet, or for a 
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import secrets
 import shutil
@@ -13,14 +15,14 @@ import time
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.errors import OutOfSpaceError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["patiently", "replacing", "size_words"]
+__all__ = ["patiently", "replacing", "size_words", "write_json"]
 
 PATIENCE_SECONDS = 2.0
 """How long a name that another program holds is tried for: scanners let go within a second."""
@@ -176,3 +178,29 @@ def _flush_to_disk(path: Path) -> None:
     # Without it, a power cut just after the rename may leave an empty file under the new name.
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON types, null for what is not known, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write or to replace.
+    content : dict
+        With NaN and infinities, which JSON has not.
+    """
+    with replacing(path) as temporary:
+        text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON types with null for what is not known: JSON has no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

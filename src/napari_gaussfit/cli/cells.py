@@ -72,11 +72,11 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> Non
     """
     import numpy as np
 
-    from napari_gaussfit.cli.folder import draw
     from napari_gaussfit.formats.columns import write_columns
     from napari_gaussfit.objects.grouping import GroupSettings, group
     from napari_gaussfit.objects.labels import measure_objects, paint
     from napari_gaussfit.plots.objects import draw_objects
+    from napari_gaussfit.plots.saving import draw
     from napari_gaussfit.stacks.tiff import write_ome_tiff
 
     stack = result.stack

@@ -7,12 +7,9 @@ the report and the pictures follow when it has ended.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
 import shutil
 import tempfile
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -22,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import FormatError, OutOfSpaceError, OutputError, SettingsError
-from napari_gaussfit.files import replacing
+from napari_gaussfit.files import write_json
 from napari_gaussfit.fitting.result import POINTS, FitResult
 from napari_gaussfit.fitting.snapshot import FitState
 from napari_gaussfit.formats.native import save_fit
 from napari_gaussfit.formats.registry import FIT_NAME, read_fit
+from napari_gaussfit.plots.saving import draw
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.reading import refusing
 
@@ -53,12 +51,10 @@ __all__ = [
     "FitFolder",
     "check_points",
     "checked_folder",
-    "draw",
     "holds_fit",
     "is_finished",
     "report_of",
     "resumed_settings",
-    "write_json",
 ]
 
 TABLE_NAME, REPORT_NAME, PICTURE_NAME = "gaussians.csv", "report.json", "projections.png"
@@ -271,27 +267,6 @@ class FitFolder:
         return saved
 
 
-def draw(path: Path, figure: Figure) -> None:
-    """Write a figure as a file.
-
-    Parameters
-    ----------
-    path : Path
-        The file to write or to replace.
-    figure : Figure
-        The matplotlib figure that is drawn and written.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
-    with replacing(path) as temporary, warnings.catch_warnings():
-        # A stack's name may be in a script that the font lacks; the title shows boxes then.
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
-        figure.savefig(temporary)
-
-
 def _replaced_by_way_of_a_copy(path: Path, contents: Mapping[str, Any]) -> bool:
     """Replace a fit whose disk has no room for two; a copy stays on another disk meanwhile.
 
@@ -397,29 +372,3 @@ def _as_measured(result: FitResult) -> FitResult:
     """Return a fit whose Gaussians are as they were measured, where they were."""
     found = result.measurement
     return replace(result, fields=result.fields if found is None else found.fields)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON types, null for what is not known, whole or not at all.
-
-    Parameters
-    ----------
-    path : Path
-        The file to write or to replace.
-    content : dict
-        With NaN and infinities, which JSON has not.
-    """
-    with replacing(path) as temporary:
-        text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _finite(value: Any) -> Any:
-    """Return JSON types with null for what is not known: JSON has no NaN and no infinity."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

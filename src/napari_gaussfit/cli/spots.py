@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from napari_gaussfit.cli.folder import write_json
 from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
-from napari_gaussfit.files import replacing
+from napari_gaussfit.jobs.folders import SPOTS_OUTPUTS, spots_report, write_spots
 from napari_gaussfit.objects.spots import Spots, SpotSettings, fit_spots, spots_table
 
 if TYPE_CHECKING:
@@ -21,9 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OUTPUTS", "run", "settings_of"]
 
-TABLE_NAME, REPORT_NAME, PICTURE_NAME = "objects.csv", "report.json", "spots.png"
-
-OUTPUTS = (TABLE_NAME, REPORT_NAME, PICTURE_NAME)
+OUTPUTS = SPOTS_OUTPUTS
 """What the command leaves in its folder."""
 
 
@@ -66,40 +62,12 @@ def run(
     force : bool
         Whether files that are there are replaced.
     """
-    from napari_gaussfit.plots.spots import draw_spots
-
     with claimed(folder):
         refuse_to_replace([folder / name for name in OUTPUTS], force=force)
         spots = fit_spots(stack, settings, points=points)
-        with replacing(folder / TABLE_NAME) as temporary:
-            spots_table(spots, stack.spacing).to_csv(temporary, index=False, lineterminator="\n")
-        with replacing(folder / PICTURE_NAME) as temporary:
-            draw_spots(stack, spots.gaussians).savefig(temporary, format="png")
-        write_json(folder / REPORT_NAME, _report(stack, spots, settings))
+        table, report = spots_table(spots, stack.spacing), spots_report(stack, spots, settings)
+        write_spots(folder, stack, table, spots.gaussians, report)
     sys.stdout.write("".join(f"{line}\n" for line in _lines(folder, stack, spots, settings)))
-
-
-def _report(stack: Stack, spots: Spots, settings: SpotSettings) -> dict[str, Any]:
-    from napari_gaussfit import __version__
-
-    return {
-        "stack": stack.name,
-        "shape": stack.shape,
-        "spacing": stack.spacing,
-        "unit": stack.unit,
-        "spots": len(spots),
-        "flagged": sum(1 for words in spots.measurement.flags if words),
-        "least_size": spots.sizes.least,
-        "largest_size": spots.sizes.largest,
-        "false_discoveries": settings.false_discoveries,
-        "threshold": spots.threshold,
-        "likelihood": settings.likelihood,
-        "noise": asdict(spots.noise),
-        "noise_given": settings.noise is not None,
-        "rounds": spots.rounds,
-        "notes": [*stack.notes, *spots.notes],
-        "version": __version__,
-    }
 
 
 def _lines(folder: Path, stack: Stack, spots: Spots, settings: SpotSettings) -> list[str]:

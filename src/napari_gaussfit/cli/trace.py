@@ -68,11 +68,11 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> Non
     folder : Path
         Which exists.
     """
-    from napari_gaussfit.cli.folder import draw
     from napari_gaussfit.formats.columns import write_columns
     from napari_gaussfit.formats.swc import write_swc
     from napari_gaussfit.objects.neurites import TraceSettings, trace
     from napari_gaussfit.plots.objects import draw_trace
+    from napari_gaussfit.plots.saving import draw
 
     stack = result.stack
     known = stack.unit == "micrometer"

@@ -76,7 +76,7 @@ def main() -> None:
 def _answer(asked: Message, inbox: IO[bytes], outbox: Outbox) -> None:
     from napari_gaussfit.jobs.renderer import Answers
 
-    answers = Answers()
+    answers = Answers(outbox.send)
     while True:
         outbox.send(answers.to(asked))
         try:

@@ -29,6 +29,7 @@ from napari_gaussfit.jobs.encoding import (
     stack_message,
 )
 from napari_gaussfit.jobs.messages import Message, receive, send
+from napari_gaussfit.jobs.objects import TOLD, ObjectAnswers
 from napari_gaussfit.jobs.pictures import MipDrawer, MipPair, ViewChoice
 from napari_gaussfit.jobs.process import how_it_ended, start_child
 
@@ -90,8 +91,17 @@ class Renderer:
         """End the process."""
         self.close()
 
-    def ask(self, question: Message) -> Message:
+    def ask(
+        self, question: Message, told: Callable[[dict[str, Any]], None] | None = None
+    ) -> Message:
         """Return the answer to a question.
+
+        Parameters
+        ----------
+        question : Message
+            One of those that `Answers` knows.
+        told : callable, optional
+            Hears, in this thread, how far the process is.
 
         Raises
         ------
@@ -102,7 +112,7 @@ class Renderer:
             try:
                 if self._closed:
                     raise EOFError
-                answer = _exchange(self._process or self._start(), question)
+                answer = _exchange(self._process or self._start(), question, told)
             except (OSError, EOFError) as error:
                 raise FitError(self._obituary()) from error
             if answer.kind == "error":
@@ -159,12 +169,21 @@ class Renderer:
             errors.close()
 
 
-def _exchange(process: subprocess.Popen[bytes], question: Message) -> Message:
+def _exchange(
+    process: subprocess.Popen[bytes],
+    question: Message,
+    told: Callable[[dict[str, Any]], None] | None = None,
+) -> Message:
     if process.stdin is None or process.stdout is None:
         raise EOFError
     with suppress(OSError):  # It has died; what it said last says why.
         send(process.stdin, question)
-    return receive(process.stdout)
+    answer = receive(process.stdout)
+    while answer.kind == TOLD:
+        if told is not None:
+            told(answer.words)
+        answer = receive(process.stdout)
+    return answer
 
 
 class RemoteDrawer:
@@ -239,9 +258,17 @@ def device_words(name: str, renderer: Renderer, *, needed: int) -> str:
 
 
 class Answers:
-    """What the process of a `Renderer` answers; it loads torch."""
+    """What the process of a `Renderer` answers; it loads torch.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    tell : callable
+        Sends a message before the answer: how far it is.
+    """
+
+    def __init__(self, tell: Callable[[Message], None]) -> None:
+        self._objects = ObjectAnswers(tell)
+        self._stack: Stack | None = None
         self._drawer: MipDrawer | None = None
 
     def to(self, question: Message) -> Message:
@@ -254,15 +281,26 @@ class Answers:
             "measure": _measure,
             "sample": _sample,
         }
-        return answers[question.kind](question)
+        if question.kind not in self._objects.to:
+            return answers[question.kind](question)
+        try:
+            return self._objects.to[question.kind](question, self._kept)
+        except GaussfitError as error:
+            raise FitError(str(error)) from error
 
     def _take_stack(self, question: Message) -> Message:
-        self._drawer = MipDrawer(stack_from(question))
+        self._stack = stack_from(question)
         return Message("taken")
+
+    @property
+    def _kept(self) -> Stack:
+        if self._stack is None:
+            raise FitError("something of a stack was asked for without it")
+        return self._stack
 
     def _draw(self, question: Message) -> Message:
         if self._drawer is None:
-            raise FitError("a picture was asked for without its stack")
+            self._drawer = MipDrawer(self._kept)
         [field] = fields_from(question)
         return mips_message(self._drawer.draw(field, ViewChoice(**question.words["view"])))
 

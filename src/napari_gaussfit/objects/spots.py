@@ -19,7 +19,7 @@ from napari_gaussfit.objects.pairs import close_pairs
 from napari_gaussfit.objects.search import Search, SpotSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
@@ -90,6 +90,7 @@ def fit_spots(
     *,
     points: ArrayLike | None = None,
     excluded: ArrayLike | None = None,
+    told: Callable[[int, int], None] | None = None,
 ) -> Spots:
     """Find the spots of a stack, one Gaussian each, and measure them.
 
@@ -103,6 +104,8 @@ def fit_spots(
         z, y, x in the stack's unit of spots that are there whatever the noise says.
     excluded : array-like, shape [P, 3], optional
         Where no spot is: what is found within its own FWHM of one is left out.
+    told : callable, optional
+        Called after each round with how many there were, and how many spots there are.
 
     Returns
     -------
@@ -121,6 +124,8 @@ def fit_spots(
         rounds += 1
         added = search.add()
         search.resolve()
+        if told is not None:
+            told(rounds, len(search.gaussians))
     measured = search.finish()
     pairs, _ = close_pairs(measured.gaussians[0], NEIGHBOURS_WITHIN)
     notes = (f"spots were still found in round {ROUNDS}, the last",) if added else ()

@@ -13,7 +13,8 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QLabel
 
 from napari_gaussfit._napari.layers.edited import fit_of_layer
-from napari_gaussfit._napari.panel.table import COLUMNS, with_error
+from napari_gaussfit._napari.panel.rows import with_error
+from napari_gaussfit._napari.panel.table import COLUMNS
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.measure.table import ERRORS
 from napari_gaussfit.settings import FitSettings

@@ -83,6 +83,10 @@ class NumberField(QLineEdit):
         self.editingFinished.connect(self.commit)
         self.textEdited.connect(self._unmark)
 
+    def set_bounds(self, low: float, high: float) -> None:
+        """Take numbers between other bounds from now on."""
+        self._bounds = low, high
+
     def show_value(self, value: float | None) -> None:
         """Show a number, or nothing, in place of what is there."""
         self._value = value

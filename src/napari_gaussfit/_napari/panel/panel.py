@@ -13,11 +13,13 @@ from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 from napari_gaussfit._napari.layers.live import LiveLayers
 from napari_gaussfit._napari.panel.data import DataPart
 from napari_gaussfit._napari.panel.measuring import Measuring
+from napari_gaussfit._napari.panel.mode import ModePart, StructureMode
 from napari_gaussfit._napari.panel.model import ModelPart
 from napari_gaussfit._napari.panel.plots import DetailPlots, ProgressPlots
 from napari_gaussfit._napari.panel.preview import Preview, memory_of_fit, preview_of
 from napari_gaussfit._napari.panel.results import ResultsPart
 from napari_gaussfit._napari.panel.run import RunPart
+from napari_gaussfit._napari.panel.spots import SpotsMode
 from napari_gaussfit._napari.panel.table import TablePart
 from napari_gaussfit._napari.panel.view import ViewPart
 from napari_gaussfit._napari.panel.widgets import dropped_files, scrolling, stacked
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
 
     from napari_gaussfit._napari.layers.source import Source
+    from napari_gaussfit._napari.panel.mode import Tab
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.jobs.job import News
     from napari_gaussfit.jobs.pictures import MipPair
@@ -76,6 +79,7 @@ class GaussianFitPanel(QWidget):
         self.data, self.model, self.run = DataPart(napari_viewer), ModelPart(), RunPart()
         self.view, self.progress, self.details = ViewPart(), ProgressPlots(), DetailPlots()
         self.table, self.results = TablePart(), ResultsPart(napari_viewer)
+        self.spots = SpotsMode(napari_viewer, self.data, self)
         self.worker, self._renderer = FitWorker(self), Renderer()
         self.measuring = Measuring(self)
         self.live: LiveLayers | None = None
@@ -96,19 +100,22 @@ class GaussianFitPanel(QWidget):
 
     def _lay_out(self) -> None:
         self.tabs = QTabWidget()
-        setup = stacked(self.data, self.model)
-        for title, widget, tip in (
-            ("Setup", scrolling(setup), "What to fit, and how."),
+        setup = scrolling(stacked(self.data, self.model, self.spots.setup))
+        self.tabs.setTabToolTip(self.tabs.addTab(setup, "Setup"), "What to look into, and how.")
+        structure: tuple[Tab, ...] = (
             ("Progress", stacked(self.view, self.progress), "The fit while it runs."),
             ("Details", self.details, "What the Gaussians and gradients are like."),
             ("Table", self.table, "Every Gaussian, a row each."),
             ("Export", scrolling(self.results), "The result as layers and files."),
-        ):
-            self.tabs.setTabToolTip(self.tabs.addTab(widget, title), tip)
+        )
+        modes = StructureMode(self.model, structure, self.run), self.spots
+        self.modes = ModePart(self.tabs, modes)
         box = QVBoxLayout(self)
         box.setContentsMargins(2, 2, 2, 2)
+        box.addWidget(self.modes)
         box.addWidget(self.tabs, 1)
-        box.addWidget(self.run)
+        for mode in modes:
+            box.addWidget(mode.foot)
         self.setMinimumWidth(340)
         self.setAcceptDrops(True)
 
@@ -131,6 +138,8 @@ class GaussianFitPanel(QWidget):
         self.worker.updated.connect(self._show_news)
         self.worker.mips_changed.connect(self._show_mips)
         self.worker.ended.connect(self._settle)
+        self.modes.changed.connect(self._look_at_stack)
+        self.spots.found_some.connect(lambda: self.tabs.setCurrentWidget(self.spots.table))
         self.tabs.currentChanged.connect(self._draw_plots)
         self.table.undo_asked.connect(self._undo_edits)
         self.table.edited.connect(self.results.show_edits)
@@ -165,6 +174,7 @@ class GaussianFitPanel(QWidget):
             self._ready, refusal = None, str(error)
         self._allow()
         self.data.show_words(self._ready, refusal)
+        self.modes.mode.look_at(self._ready, refusal)
         if not self.phase.active:
             self._show_phase()
             if refusal or self.model.problem:
@@ -458,6 +468,7 @@ class GaussianFitPanel(QWidget):
         """End the fit, and let go of the viewer."""
         self.worker.close()
         self.measuring.give_up()
+        self.spots.close_down()
         self._renderer.close()
         self._settling.stop()
         self.data.close_down()

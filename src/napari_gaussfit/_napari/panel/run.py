@@ -13,7 +13,7 @@ from napari_gaussfit._napari.worker import Phase
 if TYPE_CHECKING:
     from napari_gaussfit.fitting.snapshot import Snapshot
 
-__all__ = ["RunPart"]
+__all__ = ["RunPart", "StateLine", "duration"]
 
 _AMBER = "#a8690a"
 
@@ -42,6 +42,21 @@ _TIPS = {
     "Measure": "Refine each Gaussian shown by itself, and say how well its numbers are known: "
     "error bars in the table, in the points and in tables that are saved.",
 }
+
+
+class StateLine(QLabel):
+    """Says what is being done, in a colour of its own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.setObjectName(name)
+        self.setToolTip("What the fit is doing.")
+        self.setWordWrap(True)
+
+    def show_state(self, text: str, phase: Phase, *, doubt: bool = False) -> None:
+        """Say something of a phase; `doubt` where it is not to be trusted."""
+        self.setText(text)
+        self.setStyleSheet(_STYLE.format(_AMBER if doubt else _COLOURS[phase]))
 
 
 class RunPart(QWidget):
@@ -80,9 +95,7 @@ class RunPart(QWidget):
         self.other.clicked.connect(self.other_asked)
         grid.addWidget(self._choice, 1, 0, 1, 4)
         grid.addWidget(self.other, 1, 4, 1, 2)
-        self._state = QLabel()
-        self._state.setObjectName("gaussfit_state")
-        self._state.setToolTip("What the fit is doing.")
+        self._state = StateLine("gaussfit_state")
         self._bar = QProgressBar()
         self._bar.setTextVisible(True)
         self._bar.setToolTip("Steps taken, and the time that is left by what the last ones took.")
@@ -122,20 +135,16 @@ class RunPart(QWidget):
         self._phase = phase
         name = str(phase).capitalize() + ", not converged" * doubt
         text = name + (f": {detail}" if detail else "")
-        self._state.setText(text)
-        self._state.setWordWrap(True)
-        self._state.setStyleSheet(_STYLE.format(_AMBER if doubt else _COLOURS[phase]))
+        self._state.show_state(text, phase, doubt=doubt)
         self._enable()
 
     def show_refusal(self, reason: str) -> None:
         """Say why the chosen stack cannot be fitted, in place of how the last fit went."""
-        self._state.setText(f"Cannot be fitted: {reason.partition(';')[0]}")
-        self._state.setStyleSheet(_STYLE.format(_COLOURS[Phase.FAILED]))
+        self._state.show_state(f"Cannot be fitted: {reason.partition(';')[0]}", Phase.FAILED)
 
     def show_unmeasured(self, reason: str) -> None:
         """Say why the Gaussians shown were not measured."""
-        self._state.setText(f"Not measured: {reason}")
-        self._state.setStyleSheet(_STYLE.format(_COLOURS[Phase.FAILED]))
+        self._state.show_state(f"Not measured: {reason}", Phase.FAILED)
 
     def show_snapshot(self, snapshot: Snapshot | None) -> None:
         """Show how far the fit is, and how good."""
@@ -150,8 +159,8 @@ class RunPart(QWidget):
         self._bar.setRange(0, snapshot.iterations)
         self._bar.setValue(snapshot.iteration)
         self._bar.setFormat(
-            f"step %v of %m, {_duration(snapshot.seconds)}"
-            + (f", {_duration(snapshot.seconds_left)} left" if snapshot.seconds_left > 0 else "")
+            f"step %v of %m, {duration(snapshot.seconds)}"
+            + (f", {duration(snapshot.seconds_left)} left" if snapshot.seconds_left > 0 else "")
         )
         self._bar.setUpdatesEnabled(True)
         self._figures.setText(
@@ -179,7 +188,8 @@ def _decibels(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.1f} dB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in words."""
     if math.isnan(seconds):
         return "–"
     minutes, rest = divmod(round(seconds), 60)
