@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
 import napari_gaussfit
 from napari_gaussfit import FitSettings, Stack, fit
@@ -144,3 +145,12 @@ def test_gaussians_where_nothing_is_stay_as_they_were(truth: Gaussians) -> None:
     assert not lost[: len(truth)].any()
     np.testing.assert_array_equal(found.gaussians[0].means[lost], given.means[lost])
     np.testing.assert_array_equal(found.gaussians[0].amplitudes[lost], given.amplitudes[lost])
+
+
+def test_fields_of_a_measurement_are_evaluated_by_kernels() -> None:
+    """In float32, whatever its numbers have: plain torch takes a hundred times as long."""
+    phantom = napari_gaussfit.phantoms.beads(count=3)
+    found = measure(phantom.truth, phantom.stack)
+    assert found.gaussians[0].means.dtype == np.float64
+    [field] = found.fields
+    assert {tensor.dtype for tensor in field.tensors} == {torch.float32}

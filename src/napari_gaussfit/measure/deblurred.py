@@ -24,13 +24,46 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["deblurred", "object_columns", "object_widths"]
+__all__ = ["deblurred", "object_columns", "object_variances", "object_widths"]
 
 NOTHING = 1e-6
 """Of the blur's variance: what is less is what rounding of single precision leaves of 0."""
 
 NARROWEST = 0.5
 """Of a voxel: the least standard deviation of what is shown without blur, or voxels miss it."""
+
+
+def object_variances(
+    gaussians: Gaussians, psf: Psf, covariances: Floats | None = None
+) -> tuple[Floats, Floats, Floats]:
+    """Return the variances of objects along their own axes, these, and the errors of the first.
+
+    Parameters
+    ----------
+    gaussians : Gaussians
+        Blurred.
+    psf : Psf
+        By what.
+    covariances : ndarray, shape [K, P, P], optional
+        As of a `Measurement`: of each Gaussian's parameters.
+
+    Returns
+    -------
+    variances : ndarray, shape [K, 3]
+        Descending, in the Gaussians' unit squared; 0 where one is no wider than light allows.
+    axes : ndarray, shape [K, 3, 3]
+        ``axes[k, n]`` is the unit vector (z, y, x) of ``variances[k, n]``.
+    errors : ndarray, shape [K, 3]
+        NaN where not known.
+    """
+    blur = psf.in_unit(gaussians.unit)
+    values, vectors = np.linalg.eigh(gaussians.covariances - blur)
+    variances = np.where(values > NOTHING * np.trace(blur), values, 0.0)[:, ::-1]
+    axes = np.ascontiguousarray(vectors.swapaxes(1, 2)[:, ::-1])
+    errors = np.full_like(variances, np.nan)
+    if covariances is not None:
+        errors = _variance_errors(gaussians, axes, covariances)
+    return np.ascontiguousarray(variances), axes, errors
 
 
 def object_widths(
@@ -55,22 +88,11 @@ def object_widths(
         Of a width w whose square is known to s: the larger of the distances to the roots of w^2 + s
         and w^2 - s. Beside a width of 0, how wide the object may be. NaN where not known.
     """
-    variances, axes = _principal(gaussians, psf)
+    variances, _, spread = object_variances(gaussians, psf, covariances)
     widths = np.sqrt(variances)
-    if covariances is None:
-        return widths, np.full_like(widths, np.nan)
-    spread = _variance_errors(gaussians, axes, covariances)
     above = np.sqrt(variances + spread) - widths
     below = widths - np.sqrt(np.maximum(variances - spread, 0.0))
     return widths, np.maximum(above, below)
-
-
-def _principal(gaussians: Gaussians, psf: Psf) -> tuple[Floats, Floats]:
-    """Return variances of objects along their axes, descending, and the axes [K, 3, 3] by rows."""
-    blur = psf.in_unit(gaussians.unit)
-    values, vectors = np.linalg.eigh(gaussians.covariances - blur)
-    variances = np.where(values > NOTHING * np.trace(blur), values, 0.0)[:, ::-1]
-    return np.ascontiguousarray(variances), np.ascontiguousarray(vectors.swapaxes(1, 2)[:, ::-1])
 
 
 def _variance_errors(gaussians: Gaussians, axes: Floats, covariances: Floats) -> Floats:
@@ -143,11 +165,9 @@ def deblurred(
         As bright in all as before, and so brighter at their centres.
     """
     first = channels[0]
-    variances, axes = _principal(first, psf)
-    floor = np.zeros_like(variances)
-    if measurement is not None:
-        floor = _variance_errors(first, axes, measurement.covariances)
-    elif noise is not None:
+    known = None if measurement is None else measurement.covariances
+    variances, axes, floor = object_variances(first, psf, known)
+    if measurement is None and noise is not None:
         along = np.einsum("kni,kij,knj->kn", axes, first.covariances, axes)
         floor = along * _relative_errors(channels, noise, spacing)[:, None]
     floor = np.where(np.isfinite(floor), floor, 0.0)

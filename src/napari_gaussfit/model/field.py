@@ -98,7 +98,9 @@ class GaussianField:
             import torch
 
             for tensor in _TENSORS:
-                own.setdefault(tensor, torch.tensor(getattr(numbers, tensor)))
+                # Kernels take no other: in float64 all is computed in plain torch.
+                array = getattr(numbers, tensor)
+                own.setdefault(tensor, torch.tensor(array, dtype=torch.float32))
             # From now on the tensors count, which may be learnt in place.
             own.pop(_NUMBERS, None)
         if name not in own:
