@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from napari_gaussfit.fitting import losses, relocation
     from napari_gaussfit.fitting.fit import Fit, fit
+    from napari_gaussfit.fitting.fit_tiles import fit_tiles
     from napari_gaussfit.fitting.result import FitResult, load
     from napari_gaussfit.fitting.snapshot import FitState, Snapshot
     from napari_gaussfit.measure import noise
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.plots.spots import draw_spots
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.facts import StackFacts
+    from napari_gaussfit.stacks.lazy import LazyStack
     from napari_gaussfit.stacks.stack import Stack
     from napari_gaussfit.synthetic import density, phantoms, recovery, splatting2d
 
@@ -45,6 +47,7 @@ _HOMES = {
     "FitSettings": "settings",
     "FitState": "fitting.snapshot",
     "GaussianField": "model.field",
+    "LazyStack": "stacks.lazy",
     "Optics": "measure.optics",
     "Psf": "measure.psf",
     "Snapshot": "fitting.snapshot",
@@ -62,6 +65,7 @@ _HOMES = {
     "draw_spots": "plots.spots",
     "fit": "fitting.fit",
     "fit_spots": "objects.spots",
+    "fit_tiles": "fitting.fit_tiles",
     "load": "fitting.result",
     "look_at": "model.camera",
     "measure_beads": "measure.beads",
@@ -98,6 +102,7 @@ __all__ = [
     "FitSettings",
     "FitState",
     "GaussianField",
+    "LazyStack",
     "Optics",
     "Psf",
     "Snapshot",
@@ -116,6 +121,7 @@ __all__ = [
     "draw_spots",
     "fit",
     "fit_spots",
+    "fit_tiles",
     "grouping",
     "labels",
     "load",

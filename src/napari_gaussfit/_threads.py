@@ -24,11 +24,19 @@ MOST_PER_THREAD = 8
 """Pieces: the smallest are still far above what starting one takes."""
 
 
+THREADS = "GAUSSFIT_THREADS"
+"""The environment's variable that holds a process to so many cores: workers that share a machine
+would each take all of them. No result depends on it."""
+
+
 def thread_count() -> int:
     """Return the number of cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    asked = os.environ.get(THREADS, "")
+    return min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores
 
 
 @functools.cache

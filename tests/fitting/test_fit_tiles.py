@@ -15,7 +15,8 @@ import pytest
 
 from napari_gaussfit.errors import FitError, OutputError, SettingsError
 from napari_gaussfit.fitting import fit_tiles as by_tiles
-from napari_gaussfit.fitting.fit_tiles import TileProgress, TileReport, fit_tiles, load_tiles
+from napari_gaussfit.fitting.fit_tiles import TileProgress, TileReport, fit_tiles
+from napari_gaussfit.fitting.result import load
 from napari_gaussfit.fitting.tile_fits import Levels, Placed
 from napari_gaussfit.fitting.tile_store import LOG_NAME, Outcome
 from napari_gaussfit.fitting.tile_tasks import TileTask, TileWork
@@ -70,7 +71,7 @@ def test_the_field_is_as_good_as_that_of_a_fit_in_one_piece(
     whole = fit(stack, replace(SETTINGS, background=background))
 
     assert report.voxel_psnr >= whole.report.voxel_psnr - 0.1
-    error = load_tiles(out).voxelise() - stack.voxels
+    error = load(out).voxelise() - stack.voxels
     psnr = 10 * math.log10(np.ptp(stack.voxels.astype(float)) ** 2 / np.square(error).mean())
     assert report.voxel_psnr == pytest.approx(psnr, abs=0.01)
 
@@ -88,7 +89,7 @@ def test_voxels_beside_seams_are_as_good_as_those_where_another_cut_has_none(
     beside[:, :, 48 - 12 :] = False  # where the other cut has its seam, and the dark
 
     def psnr(folder: Path) -> float:
-        error = load_tiles(folder).voxelise() - stack.voxels
+        error = load(folder).voxelise() - stack.voxels
         return -10 * math.log10(np.square(error[beside]).mean())
 
     assert psnr(fitted[0]) >= psnr(other) - 0.1
@@ -129,7 +130,7 @@ def test_parts_hold_each_gaussian_once_in_the_tile_that_holds_its_centre(
 def test_the_table_has_the_columns_of_the_csv(
     fitted: tuple[Path, TileReport], tmp_path: Path
 ) -> None:
-    load_tiles(fitted[0]).export(tmp_path / "all.csv")
+    load(fitted[0]).export(tmp_path / "all.csv")
 
     columns = pd.read_csv(tmp_path / "all.csv").columns
     assert [*pd.read_parquet(fitted[0] / "gaussians.parquet").columns] == [*columns]
@@ -138,8 +139,8 @@ def test_the_table_has_the_columns_of_the_csv(
 def test_a_region_is_loaded_with_all_that_reaches_into_it(
     stack: Stack, fitted: tuple[Path, TileReport]
 ) -> None:
-    whole = load_tiles(fitted[0]).voxelise()
-    part = load_tiles(fitted[0], region=((2, 20, 30), (20, 50, 60)))
+    whole = load(fitted[0]).voxelise()
+    part = load(fitted[0], region=((2, 20, 30), (20, 50, 60)))
 
     assert part.stack.shape == (18, 30, 30)
     assert part.stack.origin == pytest.approx(np.multiply((2, 20, 30), stack.spacing))
@@ -153,7 +154,7 @@ def test_a_region_outside_of_the_stack_is_refused(
     fitted: tuple[Path, TileReport], region: Any
 ) -> None:
     with pytest.raises(SettingsError, match="in a stack of 24 x 64 x 192"):
-        load_tiles(fitted[0], region=region)
+        load(fitted[0], region=region)
 
 
 class Backwards:
@@ -268,7 +269,7 @@ def test_a_tile_that_fails_is_tried_again_then_reported_and_the_rest_goes_on(
     where = "voxels z 0 to 23, y 0 to 31, x 32 to 63"
     assert report.failed == (("fitting 0000-0000-0001", f"{where}: no such luck"),)
     assert report.gaussians > 0
-    assert load_tiles(out).notes == ("1 tiles failed and hold nothing",)
+    assert load(out).notes == ("1 tiles failed and hold nothing",)
     with pytest.raises(OutputError, match="--resume"):
         fit_tiles(stack, out, SETTINGS, tile=TILE)
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from napari_gaussfit.cli import cells, trace
+from napari_gaussfit.cli import cells, tiles, trace
 from napari_gaussfit.cli.printing import printing
 from napari_gaussfit.errors import GaussfitError, SettingsError
 from napari_gaussfit.settings import SETTINGS, FitSettings, Setting
@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(fit)
     _add_stack_options(fit, several=True)
     fit.add_argument("--resume", action="store_true", help="go on from the fit in OUT")
+    tiles.add_options(fit)
     _add_force(fit)
     fit.set_defaults(run=_fit)
 
@@ -367,6 +368,8 @@ def _fit(arguments: argparse.Namespace) -> int:
     if "refine" in given:
         given["refine"] = True
     path = checked_folder(arguments.out)
+    if tiles.are_wanted(arguments):
+        return tiles.run(arguments, given, path)
     refine = None if arguments.refine is None else fit_path(arguments.refine)
     read = [given for given in (arguments.stack, arguments.points, refine) if given is not None]
     goes_on = arguments.resume and holds_fit(path)
@@ -404,11 +407,12 @@ def _find(arguments: argparse.Namespace) -> int:
     from napari_gaussfit.cli.folder import FIT_NAME, checked_folder, holds_fit
     from napari_gaussfit.cli.overwriting import refuse_to_replace
     from napari_gaussfit.formats.registry import FIT_READERS
+    from napari_gaussfit.formats.tiled import holds_tiles
 
     given, folder = arguments.stack, checked_folder(arguments.out)
     targets = [folder / name for name in arguments.options.OUTPUTS]
     refuse_to_replace(targets, force=arguments.force)
-    if given.suffix.lower() in FIT_READERS or holds_fit(given):
+    if given.suffix.lower() in FIT_READERS or holds_fit(given) or holds_tiles(given):
         saved = _loaded(given)
     else:
         if arguments.gaussians is None:
@@ -640,11 +644,14 @@ def _given_box(arguments: argparse.Namespace) -> StackFacts | None:
 def _info(arguments: argparse.Namespace) -> int:
     from napari_gaussfit.cli import info
     from napari_gaussfit.formats.registry import FIT_READERS
+    from napari_gaussfit.formats.tiled import holds_tiles
     from napari_gaussfit.stacks.stack import is_stack_file, read_layout
 
     path = arguments.path
     if path is None:
         lines = info.of_machine()
+    elif holds_tiles(path):
+        lines = info.of_tiles(path)
     elif path.suffix.lower() in FIT_READERS or (path.is_dir() and not is_stack_file(path)):
         lines = info.of_fit(_loaded(path))
     else:

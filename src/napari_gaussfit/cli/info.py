@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from napari_gaussfit.errors import StackError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.stacks.stack import Stack, StackLayout
 
-__all__ = ["of_fit", "of_layout", "of_machine", "of_stack", "open_choice"]
+__all__ = ["of_fit", "of_layout", "of_machine", "of_stack", "of_tiles", "open_choice"]
 
 Lines = list[tuple[str, str]]
 
@@ -131,6 +133,24 @@ def of_fit(fit: FitResult) -> Lines:
         (name, f"{value:.6g}" if isinstance(value, float) else str(value))
         for name, value in fit.report.to_dict().items()
         if name not in told and value not in (None, "") and not _is_nan(value)
+    ]
+
+
+def of_tiles(path: Path) -> Lines:
+    """Return the report of a fit by tiles, without reading its Gaussians."""
+    from napari_gaussfit.formats.tiled import read_index
+
+    stack, _, report = read_index(path)
+    return [
+        ("stack", stack.name),
+        ("shape", f"{' x '.join(map(str, stack.shape))} voxels (z, y, x)"),
+        ("spacing", _lengths(stack.spacing, stack.unit)),
+        *(
+            (name, f"{value:.6g}" if isinstance(value, float) else str(value))
+            for name, value in report.items()
+            if name != "failed" and value is not None
+        ),
+        *(("failed", f"{tile}: {why}") for tile, why in report["failed"].items()),
     ]
 
 

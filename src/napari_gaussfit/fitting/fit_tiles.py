@@ -1,4 +1,4 @@
-"""Fits of large stacks, by tiles: `fit_tiles`, from a stack to a folder that `load_tiles` reads.
+"""Fits of large stacks, by tiles: `fit_tiles`, from a stack to a folder that `load` reads.
 
 The folder goes on from wherever a run was killed, and ends in the same bytes, whatever the order of
 the tiles and the number of workers.
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from napari_gaussfit.errors import OutputError, SettingsError
 from napari_gaussfit.files import replacing
 from napari_gaussfit.fitting.pools import DaskPool, Pool, SerialPool
-from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.fitting.tile_fits import Levels, TileFitter, checked_settings
 from napari_gaussfit.fitting.tile_store import (
     LOG_NAME,
@@ -36,7 +35,6 @@ from napari_gaussfit.formats.tiled import (
     REACH,
     TILES_NAME,
     read_index,
-    read_region,
     require_pyarrow,
     write_index,
     write_tiles,
@@ -49,12 +47,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from napari_gaussfit.fitting.tiles import Tile
-    from napari_gaussfit.formats.tiled import Region
     from napari_gaussfit.stacks.stack import Stack
 
     Place = tuple[int, int, int]
 
-__all__ = ["OUTPUTS", "TileProgress", "TileReport", "fit_tiles", "load_tiles"]
+__all__ = ["OUTPUTS", "TileProgress", "TileReport", "fit_tiles", "forget_tiles"]
 
 PLAN_NAME, WORK_NAME = "plan.json", "work"
 
@@ -154,7 +151,7 @@ def fit_tiles(
     Returns
     -------
     TileReport
-        What `load_tiles` finds in the folder.
+        What `load` finds in the folder.
 
     Raises
     ------
@@ -191,31 +188,24 @@ def fit_tiles(
     return plan.finish(folder, run)
 
 
-def load_tiles(path: str | os.PathLike[str], region: Region | None = None) -> FitResult:
-    """Read the fit of a region of a stack that was fitted by tiles.
+def forget_tiles(folder: Path) -> None:
+    """Remove what a fit by tiles has left in a folder; nothing of a folder that has no plan of one.
 
     Parameters
     ----------
-    path : path-like
-        The folder that `fit_tiles` has written.
-    region : tuple of two tuples of int, optional
-        Its first voxel (z, y, x), and the one behind its last; all of the stack by default, which
-        memory must hold.
-
-    Returns
-    -------
-    FitResult
-        The Gaussians that reach into the region. Positions count from its first voxel; ``stack``
-        says where that lies. Without report.
-
-    Raises
-    ------
-    FormatError
-        If it is no such folder, or a part of it is missing or damaged.
-    SettingsError
-        If the region is none of the stack.
+    folder : Path
+        That another fit is to be written into.
     """
-    return FitResult.from_contents(read_region(path, region))
+    try:
+        plan = json.loads((folder / PLAN_NAME).read_text(encoding="utf-8"))
+        own = {"stack", "tiles", "settings", "levels"} <= set(plan)
+    except (OSError, ValueError, TypeError):
+        return
+    for name in OUTPUTS if own else ():
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _lazy(stack: LazyStack | Stack | str | os.PathLike[str]) -> LazyStack:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+from napari_gaussfit._threads import THREADS
 from napari_gaussfit.errors import FitError
 
 if TYPE_CHECKING:
@@ -15,10 +17,27 @@ if TYPE_CHECKING:
 
     Ended = tuple[TileTask, Outcome | BaseException]
 
-__all__ = ["DaskPool", "Pool", "SerialPool"]
+__all__ = ["DaskPool", "Pool", "SerialPool", "do_on_worker"]
 
 AHEAD = 2
 """Tasks that each thread of a worker is given at once, so that none waits for the next."""
+
+
+def do_on_worker(work: TileWork, task: TileTask, submitter: int) -> Outcome:
+    """Do a task on a worker, which has one core for each of its threads unless told otherwise.
+
+    Parameters
+    ----------
+    work : TileWork
+        Does it.
+    task : TileTask
+        Of any stage.
+    submitter : int
+        The process that gave it: where workers are its threads, they share its cores.
+    """
+    if os.getpid() != submitter:
+        os.environ.setdefault(THREADS, "1")
+    return work.do(task)
 
 
 class Pool(Protocol):
@@ -81,7 +100,7 @@ class DaskPool:
 
     def submit(self, work: TileWork, task: TileTask) -> None:
         """Take a task."""
-        future = self._client.submit(work.do, task, pure=False)
+        future = self._client.submit(do_on_worker, work, task, os.getpid(), pure=False)
         self._tasks[future] = task
         self._completed.add(future)
 

@@ -526,7 +526,8 @@ def load(path: Pathlike, stack: Stack | StackFacts | None = None, **options: Any
         `StackFacts.of_size` stands for one that is not at hand.
     **options
         Of checkpoints: ``box``, ``value_range``, ``channel``; see
-        `formats.checkpoint.read_checkpoint`.
+        `formats.checkpoint.read_checkpoint`. Of fits by tiles: ``region``, the first voxel
+        (z, y, x) of a part of the stack and the one behind its last; all of it by default.
 
     Returns
     -------

@@ -211,7 +211,7 @@ def fit_path(path: Pathlike) -> Path:
     Returns
     -------
     Path
-        The file.
+        The file; the folder itself of a fit by tiles.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def fit_path(path: Pathlike) -> Path:
         If it is a folder without a fit.
     """
     given = Path(path)
-    if not given.is_dir():
+    if not given.is_dir() or _holds_tiles(given):
         return given
     if not (given / FIT_NAME).is_file():
         raise FormatError(
@@ -242,6 +242,7 @@ def read_fit(
         background too; it has the stack's smallest intensity for it) and checkpoints.
     **options
         Of checkpoints: ``box``, ``value_range``, ``channel``; see `checkpoint.read_checkpoint`.
+        Of fits by tiles: ``region``, see `tiled.read_region`.
 
     Returns
     -------
@@ -257,6 +258,12 @@ def read_fit(
         If a format is given options that it does not have.
     """
     source = fit_path(path)
+    if source.is_dir():
+        from napari_gaussfit.formats.tiled import read_region
+
+        if set(options) - {"region"}:
+            raise SettingsError(f"{source}: {', '.join(options)}: a fit by tiles has region alone")
+        return read_region(source, **options)
     suffix = source.suffix.lower()
     if not source.exists():
         raise FormatError(f"{source}: there is no such file; check the path")
@@ -307,6 +314,12 @@ def _needed(path: Pathlike, stack: StackFacts | None) -> StackFacts:
             "napari-gaussfit export makes a .safetensors of both, which needs neither"
         )
     return stack
+
+
+def _holds_tiles(folder: Path) -> bool:
+    from napari_gaussfit.formats.tiled import holds_tiles
+
+    return holds_tiles(folder)
 
 
 def _listed(table: dict[str, tuple[str, Writer]] | dict[str, tuple[str, Reader]]) -> str:

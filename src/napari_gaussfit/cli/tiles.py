@@ -1,0 +1,283 @@
+"""``napari-gaussfit fit`` of a large stack: by tiles, on the cores of this machine or a cluster."""
+
+from __future__ import annotations
+
+import math
+import sys
+from contextlib import closing, contextmanager
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from napari_gaussfit.errors import OutputError, SettingsError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tqdm import tqdm
+
+    from napari_gaussfit.fitting.fit_tiles import TileProgress, TileReport
+    from napari_gaussfit.stacks.lazy import LazyStack
+
+__all__ = ["add_options", "are_wanted", "run"]
+
+LARGE = 2**26
+"""Voxels from which a stack is fitted by tiles unless told otherwise: the 700 steps of a fit in one
+piece see each of them ten times, and it needs 2 GB."""
+
+MEMORY_SHARE = 0.8
+"""Part of the free memory that workers may need together."""
+
+CONNECT_SECONDS = 10.0
+"""That the scheduler of a cluster has to answer."""
+
+DONE, TILES_FAILED = 0, 3
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a fit by tiles can be told.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+        Of ``fit``.
+    """
+    group = parser.add_argument_group("large stacks, by tiles")
+    group.add_argument(
+        "--tile", type=int, nargs=3, metavar=("DZ", "DY", "DX"),
+        help=f"fit by tiles of so many voxels (128 where the spacing is finest, from {LARGE:,} "
+        "voxels on)",
+    )  # fmt: skip
+    group.add_argument("--no-tiles", action="store_true", help="fit in one piece, however large")
+    group.add_argument(
+        "--workers", type=int, metavar="N", help="processes (as many as cores and memory allow)"
+    )
+    group.add_argument("--scheduler", metavar="ADDRESS", help="of a dask cluster, tcp://host:8786")
+
+
+def are_wanted(arguments: argparse.Namespace) -> bool:
+    """Tell whether a stack is to be fitted by tiles.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        Of ``fit``, or of a command that fits first, which has no such options.
+
+    Raises
+    ------
+    SettingsError
+        If options are given that exclude each other, or the size of tiles beside something that
+        cannot be had by tiles.
+    """
+    if not hasattr(arguments, "no_tiles"):
+        return False
+    asked = [
+        f"--{name}"
+        for name in ("tile", "workers", "scheduler")
+        if getattr(arguments, name) is not None
+    ]
+    if arguments.no_tiles:
+        if asked:
+            raise SettingsError(f"--no-tiles and {asked[0]} exclude each other; leave one out")
+        return False
+    whole = _given(arguments, "refine", "points", "psf")
+    if arguments.channel is not None and len(arguments.channel) > 1:
+        whole.append("--channel of several")
+    if whole and asked:
+        raise SettingsError(f"{whole[0]} cannot be had by tiles; leave out {asked[0]}, or that")
+    return not whole and (bool(asked) or _is_large(arguments))
+
+
+def _given(arguments: argparse.Namespace, *names: str) -> list[str]:
+    return [f"--{name}" for name in names if getattr(arguments, name, None) is not None]
+
+
+def _is_large(arguments: argparse.Namespace) -> bool:
+    from napari_gaussfit.stacks.stack import read_layout
+
+    layout = read_layout(arguments.stack, position=arguments.position)
+    return prod(layout.stack_shape) >= LARGE
+
+
+def run(arguments: argparse.Namespace, given: dict[str, Any], folder: Path) -> int:
+    """Fit a stack by tiles into a folder, and say how it went.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        Of ``fit``.
+    given : dict
+        Settings that were given, by name.
+    folder : Path
+        Made where there is none.
+
+    Returns
+    -------
+    int
+        The exit code: 3 where tiles failed.
+    """
+    from napari_gaussfit._kernels import device_named
+    from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
+    from napari_gaussfit.fitting.fit_tiles import OUTPUTS, fit_tiles, forget_tiles
+    from napari_gaussfit.settings import FitSettings
+    from napari_gaussfit.stacks.lazy import LazyStack
+
+    settings = FitSettings(**given)
+    device_named(settings.device)
+    targets = [folder / name for name in OUTPUTS]
+    refuse_to_replace(
+        targets, inputs=[arguments.stack], force=arguments.force or arguments.resume,
+        instead=", --resume goes on with it",
+    )  # fmt: skip
+    [channel] = arguments.channel or (None,)
+    stack = LazyStack.open(
+        arguments.stack,
+        channel=channel,
+        time=arguments.time,
+        position=arguments.position,
+        spacing=arguments.spacing,
+        fill_nan=arguments.fill_nan,
+    )
+    for note in stack.notes:
+        sys.stderr.write(f"note: {note}\n")
+    if arguments.tile is None:
+        sys.stderr.write(
+            f"note: its {prod(stack.shape):,} voxels are fitted by tiles; --tile DZ DY DX sets "
+            "their size, --no-tiles fits it in one piece\n"
+        )
+    with claimed(folder):
+        if arguments.force and not arguments.resume:
+            forget_tiles(folder)
+        with _client(arguments, stack) as client, closing(_Bar()) as bar:
+            report = fit_tiles(
+                stack, folder, settings, tile=arguments.tile, client=client,
+                resume=arguments.resume, progress=bar.show,
+            )  # fmt: skip
+    sys.stdout.write("".join(f"{line}\n" for line in _lines(report)))
+    return TILES_FAILED if report.failed else DONE
+
+
+@contextmanager
+def _client(arguments: argparse.Namespace, stack: LazyStack) -> Iterator[Any]:
+    """Give the client of a cluster, None where one process does it all."""
+    workers = arguments.workers
+    if workers is not None and workers < 1:
+        raise SettingsError(f"--workers {workers}: expected 1 or more")
+    if arguments.scheduler is not None:
+        if workers is not None:
+            raise SettingsError("--workers and --scheduler exclude each other; leave one out")
+        with _connected(arguments.scheduler) as client:
+            yield client
+        return
+    count = workers or _workers_that_fit(arguments, stack)
+    if count == 1:
+        yield None
+        return
+    distributed = _distributed()
+    from napari_gaussfit._threads import THREADS, thread_count
+
+    cores = max(1, thread_count() // count)
+    with (
+        distributed.LocalCluster(
+            n_workers=count, threads_per_worker=1, memory_limit=None, dashboard_address=":0",
+            env={THREADS: str(cores)},
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):  # fmt: skip
+        sys.stderr.write(f"{count} workers; dashboard: {cluster.dashboard_link}\n")
+        yield client
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    distributed = _distributed()
+    try:
+        client = distributed.Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SettingsError(
+            f"--scheduler {address}: cannot be reached ({reason}); give the address that "
+            "dask scheduler prints, such as tcp://host:8786"
+        ) from error
+    with client:
+        sys.stderr.write(f"cluster: {address}; dashboard: {client.dashboard_link}\n")
+        yield client
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise OutputError(
+            "several workers need dask.distributed, which is not installed; install "
+            "napari-gaussfit[scale], or give --workers 1"
+        ) from error
+    return distributed
+
+
+def _workers_that_fit(arguments: argparse.Namespace, stack: LazyStack) -> int:
+    """Return as many workers as there are cores, memory for them, and tiles."""
+    import psutil
+
+    from napari_gaussfit._threads import thread_count
+    from napari_gaussfit.fitting.memory import predict_memory
+    from napari_gaussfit.fitting.tiles import Tiling, default_core, default_halo
+    from napari_gaussfit.settings import FitSettings
+
+    halo = default_halo(stack.spacing)
+    core = arguments.tile or default_core(stack.spacing)
+    tiling = Tiling.of(stack.shape, core, halo)
+    voxels = prod(min(n, c + 2 * h) for n, c, h in zip(stack.shape, core, halo, strict=True))
+    needed = predict_memory(voxels, voxels * stack.dtype.itemsize, FitSettings())
+    room = int(MEMORY_SHARE * psutil.virtual_memory().available / needed)
+    return max(1, min(thread_count(), room, len(tiling)))
+
+
+class _Bar:
+    """A bar a stage, where stderr is a terminal."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._bar: tqdm[Any] | None = None
+
+    def close(self) -> None:
+        """End the bar of the last stage."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, progress: TileProgress) -> None:
+        """Show how far a fit has come."""
+        from tqdm import tqdm
+
+        if self._bar is None or progress.stage != self._stage:
+            self.close()
+            self._stage = progress.stage
+            self._bar = tqdm(
+                total=progress.total, desc=progress.stage, unit="tile", file=sys.stderr,
+                disable=None, dynamic_ncols=True,
+            )  # fmt: skip
+        failed = f", {progress.failed} failed" if progress.failed else ""
+        self._bar.set_postfix_str(
+            f"{progress.running} running, {progress.background} background{failed}, "
+            f"{progress.gaussians:,} Gaussians",
+            refresh=False,
+        )
+        self._bar.update(progress.done - self._bar.n)
+
+
+def _lines(report: TileReport) -> Iterator[str]:
+    seams = (
+        f" (beside seams {report.seam_psnr:.2f} dB, elsewhere {report.interior_psnr:.2f} dB)"
+        if math.isfinite(report.seam_psnr) and math.isfinite(report.interior_psnr)
+        else ""
+    )
+    yield (
+        f"{report.out}: {report.gaussians:,} Gaussians in {report.tiles:,} tiles, "
+        f"{report.background_tiles:,} of which hold nothing but background, "
+        f"voxels {report.voxel_psnr:.2f} dB{seams}"
+    )
+    for tile, why in report.failed:
+        yield f"failed: {tile}, {why}"
+    if report.failed:
+        yield f"{len(report.failed)} tiles failed; --resume tries these again"

@@ -1,0 +1,172 @@
+"""``napari-gaussfit fit`` by tiles."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_gaussfit.cli import tiles
+from napari_gaussfit.cli.commands import main
+from napari_gaussfit.errors import FitError
+from napari_gaussfit.fitting.result import load
+from napari_gaussfit.fitting.tile_tasks import TileWork
+from napari_gaussfit.stacks.ome_zarr import write_ome_zarr
+from napari_gaussfit.synthetic import phantoms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BY_TILES = ("--tile", "24", "32", "32", "--iterations", "30", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    stack = phantoms.neurite(shape=(24, 64, 64), seed=2).stack
+    path = tmp_path_factory.mktemp("stack") / "big.ome.zarr"
+    write_ome_zarr(path, stack.voxels, spacing=stack.spacing, unit="micrometer", name="big")
+    return path
+
+
+@pytest.fixture
+def fit(source: Path, tmp_path: Path) -> Callable[..., int]:
+    """Run the command with options, into the folder ``out``."""
+
+    def run(*options: str) -> int:
+        return main(["fit", str(source), "-o", str(tmp_path / "out"), *options])
+
+    return run
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "log.jsonl"
+    }
+
+
+def test_tiles_leave_a_folder_that_other_commands_read(
+    fit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert fit(*BY_TILES, "--workers", "1") == 0
+    assert "Gaussians in 4 tiles" in capsys.readouterr().out
+    count = len(pd.read_parquet(out / "gaussians.parquet"))
+
+    assert main(["info", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert f"gaussians         {count}" in said
+    assert "sample            all of its voxels" in said
+    assert main(["export", str(out), "-o", str(tmp_path / "all.csv")]) == 0
+    assert len(pd.read_csv(tmp_path / "all.csv")) == count
+    assert main(["render", str(out), "-o", str(tmp_path / "mip.tif")]) == 0
+    assert len(load(out, region=((0, 0, 0), (24, 20, 20))).field) < count
+
+
+def test_tiles_replace_nothing_unless_forced_and_go_on_when_told_to(
+    fit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(*BY_TILES, "--workers", "1") == 0
+    before = digests(tmp_path / "out")
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+
+    assert fit(*BY_TILES, "--workers", "1") == 2
+    assert "exists; --force replaces it, --resume goes on with it" in capsys.readouterr().err
+    assert fit(*BY_TILES, "--workers", "1", "--resume") == 0
+    assert fit(*BY_TILES, "--workers", "1", "--resume", "--seed", "3") == 2
+    assert "another settings" in capsys.readouterr().err
+    assert fit(*BY_TILES, "--workers", "1", "--force", "--seed", "3") == 0
+    assert digests(tmp_path / "out") != before
+    assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+
+def test_a_large_stack_is_fitted_by_tiles_and_that_is_said(
+    fit: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(tiles, "LARGE", 24 * 64 * 64)
+    assert fit("--iterations", "10", "--no-tiles") == 0
+    assert (tmp_path / "out" / "fit.safetensors").exists()
+    capsys.readouterr()
+
+    assert fit("--iterations", "10", "--device", "cpu") == 0
+
+    assert "98,304 voxels are fitted by tiles; --tile DZ DY DX" in capsys.readouterr().err
+    assert (tmp_path / "out" / "tiles.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--no-tiles", "--workers", "2"), "--no-tiles and --workers exclude each other"),
+        (("--tile", "24", "32", "32", "--points", "p.csv"), "--points cannot be had by tiles"),
+        (("--workers", "0"), "--workers 0: expected 1 or more"),
+        (("--tile", "24", "20", "32"), "20 voxels along y make tiles of 16"),
+        (("--tile", "24", "32", "32", "--exactly"), "exactly=True: cannot be had by tiles"),
+        (
+            ("--scheduler", "tcp://127.0.0.1:9", "--workers", "2"),
+            "--workers and --scheduler exclude each other",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_a_line(
+    fit: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    assert fit(*options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scheduler_that_does_not_answer_is_named(
+    fit: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(tiles, "CONNECT_SECONDS", 0.2)
+
+    assert fit(*BY_TILES, "--scheduler", "tcp://127.0.0.1:9") == 2
+    assert "--scheduler tcp://127.0.0.1:9: cannot be reached" in capsys.readouterr().err
+
+
+def test_tiles_that_fail_are_said_and_change_the_exit_code(
+    fit: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    do = TileWork.do
+
+    def failing(work: TileWork, task: object) -> object:
+        if task.stage == "fit" and task.tile.place == (0, 1, 1):  # type: ignore[attr-defined]
+            raise FitError("no such luck")
+        return do(work, task)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TileWork, "do", failing)
+        assert fit(*BY_TILES, "--workers", "1") == 3
+    said = capsys.readouterr().out
+    assert "failed: fitting 0000-0001-0001, voxels z 0 to 23, y 32 to 63, x 32 to 63" in said
+    assert "--resume tries these again" in said
+
+    assert fit(*BY_TILES, "--workers", "1", "--resume") == 0
+
+
+@pytest.mark.slow
+def test_two_workers_leave_the_bytes_of_one(
+    fit: Callable[..., int], source: Path, tmp_path: Path
+) -> None:
+    assert fit(*BY_TILES, "--workers", "2") == 0
+    assert main(["fit", str(source), "-o", str(tmp_path / "one"), *BY_TILES, "--workers", "1"]) == 0
+
+    assert digests(tmp_path / "out") == digests(tmp_path / "one")
+    assert np.isfinite(load(tmp_path / "one").voxelise()).all()
