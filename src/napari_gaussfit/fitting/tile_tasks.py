@@ -7,6 +7,7 @@ and the folder. Its result depends on what is in its key, and on nothing else.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from napari_gaussfit.fitting.tile_store import Outcome, Stage, Status
 from napari_gaussfit.formats.tiled import PARTS_NAME, REACH, write_part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -141,7 +142,7 @@ class TileWork:
         read = round(time.perf_counter() - began, 4)
         if not levels.hold_light(voxels):
             core = voxels[_part(tile.first, tile.end, tile.low)]
-            numbers = _numbers(core, core.astype(np.float32) - np.float32(levels.background))
+            numbers = _numbers(core, core, levels.background)
             return Outcome(Status.BACKGROUND, 0, numbers, read_seconds=read)
         anchors = Placed.joined([self.store.load(path)[0] for _, path in task.fits])
         found = self.fitter.fit(tile, voxels, anchors)
@@ -167,8 +168,8 @@ class TileWork:
         began = time.perf_counter()
         voxels = stack.read(tile.first, tile.end)
         read = round(time.perf_counter() - began, 4)
-        error = self.fitter.beside(voxels, tile.first, around) - np.float32(levels.background)
-        numbers = _numbers(voxels, error, self._beside_seams(tile))
+        rest = self.fitter.beside(voxels, tile.first, around)
+        numbers = _numbers(voxels, rest, levels.background, self._beside_seams(tile))
         places = self.fitter.tiling.places_of(around.means / np.asarray(stack.spacing))
         mine = around.select((places == tile.place).all(1))
         if len(mine):
@@ -228,25 +229,30 @@ def _part(first: Sequence[int], end: Sequence[int], low: Sequence[int]) -> tuple
 
 def _numbers(
     voxels: NDArray[np.generic],
-    error: NDArray[np.float32],
+    rest: NDArray[np.generic],
+    background: float,
     seams: NDArray[np.bool_] | None = None,
 ) -> dict[str, float]:
-    """Return what is known of the voxels of a core, and by how much the Gaussians err."""
-    beside = error[seams] if seams is not None else error[:0]
+    """Return what is known of the voxels of a core, and by how much the Gaussians err.
+
+    By planes, which stay in the cache: most of a large stack may be background, where this and a
+    look for light are all that is done.
+
+    rest : the voxels without the Gaussians' light.
+    """
+    errors, beside = [], []
+    squares = np.empty(voxels.shape[1:])
+    for n, plane in enumerate(rest):
+        np.subtract(plane, background, out=squares)
+        np.square(squares, out=squares)
+        errors.append(float(squares.sum()))
+        if seams is not None:
+            beside.append(float(squares[seams[n]].sum()))
     return {
-        "lowest": float(voxels.min()),
-        "highest": float(voxels.max()),
+        "lowest": min(float(plane.min()) for plane in voxels),
+        "highest": max(float(plane.max()) for plane in voxels),
         "voxels": float(voxels.size),
-        "squared_error": _squared(error),
-        "seam_voxels": float(beside.size),
-        "seam_squared_error": _squared(beside),
+        "squared_error": math.fsum(errors),
+        "seam_voxels": 0.0 if seams is None else float(np.count_nonzero(seams)),
+        "seam_squared_error": math.fsum(beside),
     }
-
-
-def _squared(error: NDArray[np.float32]) -> float:
-    # By planes, in float64: the same sum whatever the machine's threads do.
-    return float(sum(np.square(part, dtype=np.float64).sum() for part in _planes(error)))
-
-
-def _planes(error: NDArray[np.float32]) -> Iterable[NDArray[np.float32]]:
-    return error if error.ndim == 3 else [error]
