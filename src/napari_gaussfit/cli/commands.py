@@ -558,7 +558,8 @@ def _render(arguments: argparse.Namespace) -> int:
                 f"--volume {arguments.out}: expected a name that ends in .ome.tif or .ome.zarr"
             )
         _refuse_to_destroy(arguments)
-        _rendered(arguments).export(arguments.out)
+        if not tiles.exported(arguments.fit, arguments.out):
+            _rendered(arguments).export(arguments.out)
         return DONE
     if angles and arguments.view:
         raise SettingsError("--view and --azimuth, --elevation are two ways to say it; choose one")
@@ -615,6 +616,8 @@ def _export(arguments: argparse.Namespace) -> int:
 
     writer_of(arguments.out)
     _refuse_to_destroy(arguments, arguments.stack)
+    if not arguments.residual and tiles.exported(arguments.fit, arguments.out):
+        return DONE
     stacks = () if arguments.stack is None else _opened(arguments, arguments.stack)
     saved = _loaded(arguments.fit, stacks[0].facts if stacks else _given_box(arguments))
     if not arguments.residual:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting.fit_tiles import TileProgress, TileReport
     from napari_gaussfit.stacks.lazy import LazyStack
 
-__all__ = ["add_options", "are_wanted", "run"]
+__all__ = ["add_options", "are_wanted", "exported", "run"]
 
 LARGE = 2**26
 """Voxels from which a stack is fitted by tiles unless told otherwise: the 700 steps of a fit in one
@@ -156,6 +156,33 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], folder: Path) -> i
             )  # fmt: skip
     sys.stdout.write("".join(f"{line}\n" for line in _lines(report)))
     return TILES_FAILED if report.failed else DONE
+
+
+def exported(fit: Path, out: Path) -> bool:
+    """Write a fit by tiles in another format, if it is one, and the format is written by boxes.
+
+    Parameters
+    ----------
+    fit : Path
+        A fit, or its folder.
+    out : Path
+        What to write.
+
+    Returns
+    -------
+    bool
+        False where nothing was written.
+    """
+    if not fit.is_dir():
+        return False
+    from napari_gaussfit.formats.tiled import holds_tiles
+    from napari_gaussfit.formats.tiled_export import EXPORTS
+
+    writes = EXPORTS.get(out.suffix.lower())
+    if writes is None or not holds_tiles(fit):
+        return False
+    writes(fit, out)
+    return True
 
 
 @contextmanager

@@ -6,6 +6,8 @@ a stack is for `layout`.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from itertools import pairwise, product
 from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,14 +28,24 @@ from napari_gaussfit.stacks.zarr_paths import OWN_MARK, is_own_volume
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from napari_gaussfit.stacks.layout import Spacing, VoxelSize
     from napari_gaussfit.stacks.zarr_image import ZarrImage
 
-__all__ = ["read_box", "read_layout", "read_voxels", "refuse_foreign_folder", "write_ome_zarr"]
+__all__ = [
+    "read_box",
+    "read_layout",
+    "read_voxels",
+    "refuse_foreign_folder",
+    "write_ome_zarr",
+    "written_by_boxes",
+]
+
+CHUNK = 64
+"""Voxels along a side of a chunk of what is written by boxes: half a megabyte in 16 bits."""
 
 
 def read_layout(path: Path, *, position: int | None = None) -> StackLayout:
@@ -184,30 +196,125 @@ def write_ome_zarr(
     OutputError
         If the folder to write into does not exist, or something else has that name.
     """
+    lengths = [*[1.0] * (volume.ndim - 3), *map(float, spacing)]
+    with _replaced(path, name, 1) as temporary:
+        from yaozarrs.write.v05 import write_image
+
+        image = _image_of_levels(lengths, [*[0.0] * (volume.ndim - 3), *origin], unit, name, 1)
+        write_image(temporary, image, np.asarray(volume, dtype=np.float32), writer="zarr")
+
+
+@contextmanager
+def written_by_boxes(
+    path: str | os.PathLike[str],
+    shape: tuple[int, int, int],
+    *,
+    dtype: DTypeLike,
+    spacing: Sequence[float],
+    unit: str,
+    name: str,
+    origin: Sequence[float] = (0.0, 0.0, 0.0),
+) -> Iterator[Any]:
+    """Give an array to write a volume into, box by box; in the end it is an OME-Zarr 0.5.
+
+    Resolutions are added, each half of the one before, until one is no larger than a chunk.
+
+    Parameters
+    ----------
+    path : path-like
+        As for `write_ome_zarr`.
+    shape : tuple of int
+        Voxels along z, y and x.
+    dtype : dtype-like
+        Number type of the voxels.
+    spacing, unit, name, origin
+        As for `write_ome_zarr`.
+
+    Yields
+    ------
+    zarr.Array, shape [Z, Y, X]
+        In chunks of `CHUNK` voxels a side; whoever writes whole ones may do so in parallel.
+
+    Raises
+    ------
+    OutputError
+        As for `write_ome_zarr`.
+    """
+    sizes = [shape]
+    while max(sizes[-1]) > CHUNK:
+        z, y, x = (max(1, -(-n // 2)) for n in sizes[-1])
+        sizes.append((z, y, x))
+    with _replaced(path, name, len(sizes)) as temporary:
+        from yaozarrs.write.v05 import prepare_image
+
+        image = _image_of_levels([*map(float, spacing)], origin, unit, name, len(sizes))
+        _, arrays = prepare_image(
+            temporary, image, [(size, np.dtype(dtype)) for size in sizes],
+            chunks=(CHUNK, CHUNK, CHUNK), writer="zarr",
+        )  # fmt: skip
+        levels = [arrays[str(n)] for n in range(len(sizes))]
+        yield levels[0]
+        for finer, coarser in pairwise(levels):
+            _halve(finer, coarser)
+
+
+def _halve(finer: Any, coarser: Any) -> None:
+    """Write the means of 2 x 2 x 2 voxels, of fewer at the ends, chunk by chunk."""
+    for corner in product(*(range(0, size, CHUNK) for size in coarser.shape)):
+        end = [min(a + CHUNK, n) for a, n in zip(corner, coarser.shape, strict=True)]
+        fine = tuple(slice(2 * a, 2 * b) for a, b in zip(corner, end, strict=True))
+        means = np.asarray(finer[fine], np.float64)
+        for axis in range(3):
+            lines = np.moveaxis(means, axis, 0)
+            if len(lines) % 2:
+                lines = np.concatenate([lines, lines[-1:]])
+            means = np.moveaxis((lines[0::2] + lines[1::2]) / 2, 0, axis)
+        if coarser.dtype.kind in "iu":
+            means = np.rint(means)
+        box = tuple(slice(a, b) for a, b in zip(corner, end, strict=True))
+        coarser[box] = means.astype(coarser.dtype)
+
+
+@contextmanager
+def _replaced(path: str | os.PathLike[str], name: str, levels: int) -> Iterator[Path]:
+    """Give a name for a folder that replaces a volume which was written here, if any."""
     import zarr
-    from yaozarrs import v05
-    from yaozarrs.write.v05 import write_image
 
     target = Path(path)
     if target.is_file():
         raise OutputError(f"{target}: is a file; expected a name for a folder: give another")
     refuse_foreign_folder(target)
-    of_space = None if unit == "pixel" else unit
-    channels = [v05.ChannelAxis(name="c")] if volume.ndim == 4 else []
-    steps = [*[1.0] * len(channels), *map(float, spacing)]
-    transforms: list[Any] = [v05.ScaleTransformation(scale=steps)]
-    if any(origin):
-        places = [*[0.0] * len(channels), *map(float, origin)]
-        transforms.append(v05.TranslationTransformation(translation=places))
+    with replacing(target) as temporary:
+        yield temporary
+        zarr.open_group(temporary, mode="r+").attrs[OWN_MARK] = {"volume": name, "levels": levels}
+
+
+def _image_of_levels(
+    lengths: Sequence[float], origin: Sequence[float], unit: str, name: str, levels: int
+) -> Any:
+    """Return the metadata of resolutions, each half of the one before."""
+    from yaozarrs import v05
+
+    channels = [v05.ChannelAxis(name="c")] if len(lengths) == 4 else []
+    of_space, datasets = None if unit == "pixel" else unit, []
+    for n in range(levels):
+        factors = [*[1] * len(channels), *[2**n] * 3]
+        scale = [length * factor for length, factor in zip(lengths, factors, strict=True)]
+        # The first voxel of a coarser resolution lies in the middle of those it is made of.
+        places = [
+            place + 0.5 * (factor - 1) * length
+            for place, factor, length in zip(origin, factors, lengths, strict=True)
+        ]
+        transforms: list[Any] = [v05.ScaleTransformation(scale=scale)]
+        if any(places):
+            transforms.append(v05.TranslationTransformation(translation=places))
+        datasets.append(v05.Dataset(path=str(n), coordinateTransformations=transforms))
     multiscale = v05.Multiscale(
         name=name,
         axes=[*channels, *(v05.SpaceAxis(name=axis, unit=of_space) for axis in "zyx")],
-        datasets=[v05.Dataset(path="0", coordinateTransformations=transforms)],
+        datasets=datasets,
     )
-    image = v05.Image(multiscales=[multiscale])
-    with replacing(target) as temporary:
-        write_image(temporary, image, np.asarray(volume, dtype=np.float32), writer="zarr")
-        zarr.open_group(temporary, mode="r+").attrs[OWN_MARK] = {"volume": name}
+    return v05.Image(multiscales=[multiscale])
 
 
 def _counts(letter: str, length: int) -> bool:

@@ -22,9 +22,6 @@ ARCHIVES = (".ozx", ".zip")
 OWN_MARK = "napari-gaussfit"
 """The attribute of a group that says that it was written here."""
 
-_OWN_CONTENTS = {"zarr.json", "0"}
-"""What is in a volume that was written here."""
-
 _ENDINGS = (".ome.zarr.zip", ".zarr.zip", ".ome.zarr", ".zarr", ".ome.ozx", ".ozx", ".zip")
 """What a Zarr's name ends in, if it is called by what it is."""
 
@@ -51,10 +48,12 @@ def is_own_volume(path: Path) -> bool:
     """Tell whether a folder is a volume that was written here, to which nobody has added."""
     try:
         metadata = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-        marked = OWN_MARK in metadata["attributes"]
-    except (OSError, ValueError, KeyError, TypeError):
+        # Volumes of one resolution did not say so at first.
+        levels = int(metadata["attributes"][OWN_MARK].get("levels", 1))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    return marked and {part.name for part in path.iterdir()} <= _OWN_CONTENTS
+    contents = {"zarr.json", *(str(n) for n in range(levels))}
+    return {part.name for part in path.iterdir()} <= contents
 
 
 def zarr_name(path: Path) -> str:

@@ -1,0 +1,99 @@
+"""What a fit by tiles is exported as: the table whole, the volume in several resolutions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+from yaozarrs import validate_zarr_store
+
+from napari_gaussfit.cli.commands import main
+from napari_gaussfit.errors import OutputError
+from napari_gaussfit.fitting.fit_tiles import fit_tiles
+from napari_gaussfit.fitting.result import load
+from napari_gaussfit.formats import tiled_export
+from napari_gaussfit.formats.tiled_export import export_table, export_volume
+from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stacks import ome_zarr
+from napari_gaussfit.stacks.lazy import LazyStack
+from napari_gaussfit.stacks.ome_zarr import written_by_boxes
+from napari_gaussfit.stacks.stack import Stack
+from napari_gaussfit.synthetic import phantoms
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tiles") / "out"
+    neurite = phantoms.neurite(shape=(24, 64, 64), seed=2).stack
+    dark = np.random.default_rng(0).poisson(100, (24, 64, 65)).astype(np.uint16)
+    voxels = np.concatenate([neurite.voxels, dark], axis=2)
+    stack = Stack.from_array(voxels, spacing=neurite.spacing, name="neurite")
+    fit_tiles(stack, out, FitSettings(iterations=20, device="cpu"), tile=(24, 32, 48))
+    return out
+
+
+def test_the_table_is_that_of_all_gaussians(fitted: Path, tmp_path: Path) -> None:
+    export_table(fitted, tmp_path / "parts.csv")
+    load(fitted).export(tmp_path / "whole.csv")
+
+    parts, whole = (pd.read_csv(tmp_path / name) for name in ("parts.csv", "whole.csv"))
+    assert [*parts.columns] == [*whole.columns]
+    assert parts["index"].tolist() == whole["index"].tolist()
+    numbers = ["z", "y", "x", "amplitude", "sigma_1", "fwhm_3", "axis-2"]
+    assert np.allclose(parts[numbers], whole[numbers], rtol=1e-5, atol=1e-5)
+
+
+def test_the_volume_is_the_field_and_each_resolution_the_means_of_the_one_before(
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiled_export, "BOX", 32)
+    monkeypatch.setattr(ome_zarr, "CHUNK", 32)
+    path = tmp_path / "volume.ome.zarr"
+    export_volume(fitted, path)
+
+    validate_zarr_store(path)
+    whole = load(fitted)
+    volume = Stack.open(path)
+    assert volume.spacing == whole.stack.spacing
+    assert np.abs(volume.voxels - whole.voxelise()).max() < 1e-3 * np.ptp(volume.voxels)
+    second, third = LazyStack.open(path / "1"), LazyStack.open(path / "2")
+    assert (second.shape, third.shape) == ((12, 32, 65), (6, 16, 33))
+    assert second.spacing == pytest.approx(np.multiply(2, volume.spacing))
+    assert second.facts.origin == pytest.approx(np.multiply(0.5, volume.spacing))
+    halves = volume.voxels[:, :, :128].reshape(12, 2, 32, 2, 64, 2).mean((1, 3, 5))
+    assert np.allclose(second.read((0, 0, 0), (12, 32, 64)), halves, rtol=1e-5)
+    last = volume.voxels[:, :, 128:].reshape(12, 2, 32, 2).mean((1, 3))
+    assert np.allclose(second.read((0, 0, 64), (12, 32, 65))[..., 0], last, rtol=1e-5)
+
+
+def test_a_volume_of_several_resolutions_is_replaced_unless_anyone_added_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ome_zarr, "CHUNK", 8)
+    path = tmp_path / "volume.ome.zarr"
+
+    def write() -> None:
+        with written_by_boxes(
+            path, (9, 10, 11), dtype=np.uint16, spacing=(1, 1, 1), unit="pixel", name="v"
+        ) as array:
+            array[:] = 7
+
+    write()
+    write()
+    (path / "2").mkdir()
+    with pytest.raises(OutputError, match="more in it than a volume"):
+        write()
+
+
+def test_the_command_line_exports_by_boxes(fitted: Path, tmp_path: Path) -> None:
+    assert main(["export", str(fitted), "-o", str(tmp_path / "a.csv")]) == 0
+    assert main(["render", str(fitted), "--volume", "-o", str(tmp_path / "b.ome.zarr")]) == 0
+
+    count = len(pd.read_parquet(fitted / "gaussians.parquet"))
+    assert len(pd.read_csv(tmp_path / "a.csv")) == count
+    assert (tmp_path / "b.ome.zarr" / "1").is_dir()
