@@ -30,6 +30,7 @@ SECTIONS = {
     "memory": "what a fit takes against what is predicted, up to 100 x 647 x 813 voxels",
     "imports": "what importing the package costs",
     "measurement": "refined Gaussians: errors, error bars and time against the bound and curve_fit",
+    "psf": "objects whose blur is known: own widths, pairs of points, shared widths",
     "spots": "spots found without a count: against the truth, an oracle and blob_log",
     "neurites": "traces against those of others, and against phantoms' own branches",
     "cells": "nuclei against labels, beside Otsu's threshold and a watershed",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SECTIONS = {"kernels", "scaling", "points", "volumes", "threads", "imports", "quality", "fits"} | {
     "measurement",
+    "psf",
     "spots",
     "floors",
     "memory",

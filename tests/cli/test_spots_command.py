@@ -12,7 +12,11 @@ import tifffile
 
 from napari_gaussfit.cli.commands import main
 from napari_gaussfit.formats.csv import read_csv
-from napari_gaussfit.synthetic.phantoms import spots
+from napari_gaussfit.measure.psf import Psf
+from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
+from napari_gaussfit.stacks.tiff import write_ome_tiff
+from napari_gaussfit.synthetic.phantoms import photon_counts, spots
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +48,34 @@ def test_spots_writes_a_table_a_report_and_a_picture(
     assert report["noise"]["gain"] == pytest.approx(1.0, abs=0.1)
     assert (out / "spots.png").read_bytes().startswith(b"\x89PNG")
     assert len(read_csv(out / "objects.csv")) == 48
+
+
+def test_spots_are_points_where_their_width_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two that stand a sigma and a half from each other are two."""
+    spacing, blur = (0.2, 0.1, 0.1), np.array([0.4, 0.15, 0.15])
+    psf = Psf.of_fwhm(FWHM_PER_SIGMA * blur)
+    psf.save(tmp_path / "psf.json")
+    middles = np.stack(np.meshgrid([2.8], [1.6, 4.8], [1.6, 4.8], indexing="ij"), -1).reshape(-1, 3)
+    off = np.array([0.0, 0.75, 0.0]) * blur
+    truth = GaussianField.from_covariances(
+        np.concatenate([middles - off, middles + off]),
+        np.tile(psf.matrix, (8, 1, 1)),
+        np.full(8, 100.0),
+        background=10.0,
+    )
+    voxels = photon_counts(truth, (28, 64, 64), spacing).stack.voxels
+    path, out = tmp_path / "pairs.ome.tif", tmp_path / "out"
+    write_ome_tiff(path, voxels, spacing=spacing, unit="micrometer", name="pairs")
+    assert main(["spots", str(path), "-o", str(out), "--psf", str(tmp_path / "psf.json")]) == 0
+    assert "8 spots" in capsys.readouterr().out
+    table = pd.read_csv(out / "objects.csv")
+    np.testing.assert_allclose(table["fwhm_1"], psf.fwhm[0], rtol=1e-5)
+    assert json.loads((out / "report.json").read_text())["psf"] == psf.words
+    given = ["spots", str(path), "-o", str(tmp_path / "no"), "--psf", str(tmp_path / "psf.json")]
+    assert main([*given, "--likelihood", "squared"]) == 2
+    assert "tells no points apart" in capsys.readouterr().err
 
 
 def test_spots_replaces_nothing_unless_forced(stack: Path, tmp_path: Path) -> None:

@@ -284,6 +284,10 @@ def _add_spots(commands: Any) -> None:
         "--points", metavar="FILE", type=Path,
         help="a CSV of spots that are there in any case: napari's points, or objects.csv",
     )  # fmt: skip
+    spots.add_argument(
+        "--psf", metavar="PSF",
+        help="what light makes of a point, psf.json or NA,WAVELENGTH_NM,INDEX: spots are points",
+    )  # fmt: skip
     _add_stack_options(spots)
     _add_force(spots)
     spots.set_defaults(run=_spots)

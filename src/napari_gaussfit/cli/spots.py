@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
+from napari_gaussfit.cli.psf import psf_of
 from napari_gaussfit.jobs.folders import SPOTS_OUTPUTS, spots_report, write_spots
 from napari_gaussfit.objects.spots import Spots, SpotSettings, fit_spots, spots_table
 
@@ -36,6 +37,7 @@ def settings_of(arguments: argparse.Namespace) -> SpotSettings:
         largest_size=arguments.largest_size,
         false_discoveries=arguments.false_discoveries,
         likelihood=arguments.likelihood,
+        psf=psf_of(arguments.psf),
     )
 
 

@@ -87,6 +87,7 @@ def spots_report(stack: Stack, spots: Spots, settings: SpotSettings) -> dict[str
         "false_discoveries": settings.false_discoveries,
         "threshold": spots.threshold,
         "likelihood": settings.likelihood,
+        "psf": "" if settings.psf is None else settings.psf.words,
         "noise": asdict(spots.noise),
         "noise_given": settings.noise is not None,
         "rounds": spots.rounds,

@@ -89,6 +89,7 @@ def object_widths(
         and w^2 - s. Beside a width of 0, how wide the object may be. NaN where not known.
     """
     variances, _, spread = object_variances(gaussians, psf, covariances)
+    spread = np.where(spread > 0, spread, np.nan)  # of what is given there is none
     widths = np.sqrt(variances)
     above = np.sqrt(variances + spread) - widths
     below = widths - np.sqrt(np.maximum(variances - spread, 0.0))

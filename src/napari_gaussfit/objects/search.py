@@ -31,6 +31,7 @@ from napari_gaussfit.objects.usual import Usual
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.stacks.stack import Stack
 
     Floats = NDArray[np.float64]
@@ -110,6 +111,9 @@ class SpotSettings:
         As for `measure`.
     noise : Noise, optional
         Estimated if None: from neighbours, then from what the spots leave.
+    psf : Psf, optional
+        What light makes of a point. All spots are points then, and two are told apart where they
+        are closer than free widths allow; for likelihood "poisson" alone.
     """
 
     least_size: float | None = None
@@ -117,6 +121,7 @@ class SpotSettings:
     false_discoveries: float = 0.01
     likelihood: Likelihood = "poisson"
     noise: Noise | None = None
+    psf: Psf | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.table import FLAGS, measurements
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.objects.pairs import close_pairs
+from napari_gaussfit.objects.points import measure_points
 from napari_gaussfit.objects.search import Search, SpotSettings
 
 if TYPE_CHECKING:
@@ -118,6 +119,12 @@ def fit_spots(
         If a setting is none, a point lies outside of the stack, or the noise cannot be estimated.
     """
     settings = settings or SpotSettings()
+    if settings.psf is not None:
+        settings.psf.in_unit(stack.unit)  # which refuses a stack without a spacing
+        if settings.likelihood != "poisson":
+            raise SettingsError(
+                "likelihood='squared' tells no points apart; leave it out, or the PSF"
+            )
     search = Search(stack, settings, _places(stack, points), _places(stack, excluded))
     rounds, added = 0, True
     while added and rounds < ROUNDS:
@@ -127,6 +134,8 @@ def fit_spots(
         if told is not None:
             told(rounds, len(search.gaussians))
     measured = search.finish()
+    if settings.psf is not None:
+        measured = measure_points(stack, measured.gaussians[0], settings.psf, search.noise)
     pairs, _ = close_pairs(measured.gaussians[0], NEIGHBOURS_WITHIN)
     notes = (f"spots were still found in round {ROUNDS}, the last",) if added else ()
     return Spots(
