@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["OUTPUTS", "add_options", "gaussians_for", "write"]
+__all__ = ["ALSO", "OUTPUTS", "WRITERS", "add_options", "gaussians_for", "write"]
 
 FEWER = 10
 """Times as many Gaussians as group well tell a nucleus's texture: 1,000 to 2,500 give the same F1
@@ -22,6 +22,9 @@ TABLE_NAME, LABELS_NAME, PICTURE_NAME = "objects.csv", "labels.ome.tif", "object
 
 OUTPUTS = (TABLE_NAME, LABELS_NAME, PICTURE_NAME)
 """What grouping leaves in its folder."""
+
+ALSO, WRITERS = "labels.ome.tif, or .ome.zarr with the fitted volume", "LABEL_WRITERS"
+"""What else can be written, in words, and the table of formats that says so."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -70,14 +73,12 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> Non
     folder : Path
         Which exists.
     """
-    import numpy as np
-
     from napari_gaussfit.formats.columns import write_columns
+    from napari_gaussfit.formats.registry import LABEL_WRITERS, writer_of
     from napari_gaussfit.objects.grouping import GroupSettings, group
     from napari_gaussfit.objects.labels import measure_objects, paint
     from napari_gaussfit.plots.objects import draw_objects
     from napari_gaussfit.plots.saving import draw
-    from napari_gaussfit.stacks.tiff import write_ome_tiff
 
     stack = result.stack
     given = {"saddle": arguments.saddle, "radius": arguments.radius}
@@ -85,10 +86,8 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> Non
     groups = group(result.field.numpy(), settings)
     labels, groups = paint(result.field, groups, stack.shape, stack.spacing, arguments.level)
     found = measure_objects(result.field, groups, labels, stack.spacing)
-    write_ome_tiff(
-        folder / LABELS_NAME, labels, spacing=stack.spacing, unit=stack.unit, name=stack.name,
-        dtype=np.uint16 if len(found) < 2**16 else np.int32,
-    )  # fmt: skip
+    for path in (folder / LABELS_NAME, *arguments.also):
+        writer_of(path, LABEL_WRITERS)(path, labels, result.fields, stack)
     write_columns(folder / TABLE_NAME, found.columns() | {"unit": stack.unit})
     draw(folder / PICTURE_NAME, draw_objects(labels, result))
     unit = "um" if stack.unit == "micrometer" else "pixels"

@@ -251,6 +251,7 @@ def _add_findings(commands: Any) -> None:
             "-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write"
         )
         options.add_options(found)
+        _add_also(found, options.ALSO)
         _add_settings(found)
         _add_stack_options(found)
         _add_force(found)
@@ -288,9 +289,17 @@ def _add_spots(commands: Any) -> None:
         "--psf", metavar="PSF",
         help="what light makes of a point, psf.json or NA,WAVELENGTH_NM,INDEX: spots are points",
     )  # fmt: skip
+    _add_also(spots, "beads.xml or .trackmate.csv for TrackMate, .geff, or any that export writes")
     _add_stack_options(spots)
     _add_force(spots)
     spots.set_defaults(run=_spots)
+
+
+def _add_also(parser: argparse.ArgumentParser, names: str) -> None:
+    parser.add_argument(
+        "--also", metavar="FILE", type=Path, nargs="+", default=(),
+        help=f"further files, by their names: {names}",
+    )  # fmt: skip
 
 
 def _add_force(parser: argparse.ArgumentParser) -> None:
@@ -414,6 +423,7 @@ def _find(arguments: argparse.Namespace) -> int:
     from napari_gaussfit.formats.tiled import holds_tiles
 
     given, folder = arguments.stack, checked_folder(arguments.out)
+    _refuse_further(arguments, arguments.options.WRITERS)
     targets = [folder / name for name in arguments.options.OUTPUTS]
     refuse_to_replace(targets, force=arguments.force)
     if given.suffix.lower() in FIT_READERS or holds_fit(given) or holds_tiles(given):
@@ -437,6 +447,18 @@ def _find(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _refuse_further(arguments: argparse.Namespace, table: str) -> None:
+    """Refuse names of further files before anything is computed."""
+    from napari_gaussfit.cli.overwriting import refuse_to_replace
+    from napari_gaussfit.formats import registry
+    from napari_gaussfit.stacks.ome_zarr import refuse_foreign_folder
+
+    for path in arguments.also:
+        registry.writer_of(path, getattr(registry, table))
+        refuse_foreign_folder(path)
+    refuse_to_replace(arguments.also, inputs=[arguments.stack], force=arguments.force)
+
+
 def _spots(arguments: argparse.Namespace) -> int:
     from napari_gaussfit.cli import spots
     from napari_gaussfit.cli.folder import checked_folder
@@ -446,12 +468,13 @@ def _spots(arguments: argparse.Namespace) -> int:
     read = [given for given in (arguments.stack, arguments.points) if given is not None]
     targets = [path / name for name in spots.OUTPUTS]
     refuse_to_replace(targets, inputs=read, force=arguments.force)
+    _refuse_further(arguments, "FIT_WRITERS")
     settings = spots.settings_of(arguments)
     [stack] = _opened(arguments, arguments.stack)
     for note in stack.notes:
         _note(note)
     points = _points(arguments.points, stack)
-    spots.run(stack, path, settings, points, force=arguments.force)
+    spots.run(stack, path, settings, points, also=arguments.also, force=arguments.force)
     return DONE
 
 

@@ -354,13 +354,12 @@ def is_finished(saved: FitResult, settings: FitSettings) -> bool:
 
 def report_of(result: FitResult) -> dict[str, Any]:
     """Return what ``report.json`` holds: report (of all channels), settings and history."""
-    report, *others = (report.to_dict() for report in result.reports)
     contents = result.contents()
-    return (
-        report
-        | ({"other_channels": others} if others else {})
-        | {"settings": contents["settings"], "history": result.history}
-    )
+    return {
+        **contents["report"],
+        "settings": contents["settings"],
+        "history": result.history,
+    }
 
 
 def _write_table(path: Path, result: FitResult) -> None:

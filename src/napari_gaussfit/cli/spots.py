@@ -12,6 +12,7 @@ from napari_gaussfit.objects.spots import Spots, SpotSettings, fit_spots, spots_
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -47,6 +48,7 @@ def run(
     settings: SpotSettings,
     points: NDArray[Any] | None,
     *,
+    also: Sequence[Path] = (),
     force: bool,
 ) -> None:
     """Find the spots of a stack, write the folder, and say how many there are.
@@ -61,14 +63,23 @@ def run(
         What is looked for.
     points : ndarray, shape [P, 3], or None
         Spots that are there in any case.
+    also : sequence of Path
+        Further files, in the formats that their names ask for.
     force : bool
         Whether files that are there are replaced.
     """
+    from napari_gaussfit.formats.registry import write_fit
+    from napari_gaussfit.model.field import GaussianField
+
     with claimed(folder):
         refuse_to_replace([folder / name for name in OUTPUTS], force=force)
         spots = fit_spots(stack, settings, points=points)
         table, report = spots_table(spots, stack.spacing), spots_report(stack, spots, settings)
         write_spots(folder, stack, table, spots.gaussians, report)
+        fields = (GaussianField.from_numpy(spots.gaussians),)
+        known = {"measurement": spots.measurement, "quality": spots.signal_to_noise}
+        for path in also:
+            write_fit(path, fields, stack.facts, **known)
     sys.stdout.write("".join(f"{line}\n" for line in _lines(folder, stack, spots, settings)))
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.objects.neurites import Trace
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["OUTPUTS", "add_options", "gaussians_for", "write"]
+__all__ = ["ALSO", "OUTPUTS", "WRITERS", "add_options", "gaussians_for", "write"]
 
 SWC_NAME, BRANCHES_NAME, PICTURE_NAME = "trace.swc", "branches.csv", "trace.png"
 
@@ -22,6 +22,9 @@ OUTPUTS = (SWC_NAME, BRANCHES_NAME, PICTURE_NAME)
 
 SPINE_LENGTH = 3.0
 """Micrometres: spines of pyramidal cells are 0.5 to 3 long."""
+
+ALSO, WRITERS = "trace.swc, .geff", "TREE_WRITERS"
+"""What else can be written, in words, and the table of formats that says so."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +72,7 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> Non
         Which exists.
     """
     from napari_gaussfit.formats.columns import write_columns
-    from napari_gaussfit.formats.swc import write_swc
+    from napari_gaussfit.formats.registry import TREE_WRITERS, writer_of
     from napari_gaussfit.objects.neurites import TraceSettings, trace
     from napari_gaussfit.plots.objects import draw_trace
     from napari_gaussfit.plots.saving import draw
@@ -88,10 +91,8 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> Non
         name: value for name, value in given.items() if value is not None
     }
     found = trace(result.field.numpy(), stack.box, TraceSettings(**given))
-    comments = [f"neurites in {stack.name}, traced by napari-gaussfit", f"lengths in {stack.unit}"]
-    write_swc(
-        folder / SWC_NAME, found.points, found.radii, found.parents, found.kinds, comments=comments
-    )
+    for path in (folder / SWC_NAME, *arguments.also):
+        writer_of(path, TREE_WRITERS)(path, found, stack)
     write_columns(folder / BRANCHES_NAME, found.branches.columns() | {"unit": found.unit})
     draw(folder / PICTURE_NAME, draw_trace(found, result))
     sys.stdout.write(f"{folder}: {_said(found)}\n")

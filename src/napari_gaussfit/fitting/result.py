@@ -60,7 +60,7 @@ class FitResult:
         What was recorded while it ran, by `snapshot.HISTORY_KEYS`.
     reports : tuple of Report
         How good the fit is, a report a channel. Empty before its end, and where its Gaussians were
-        edited since. Files hold the first channel's.
+        edited since.
     state : dict of ndarray
         What the fit needs to go on: moments of the optimiser, random state. May be empty.
     notes : tuple of str
@@ -473,10 +473,17 @@ class FitResult:
             "stack": self.stack,
             "settings": {} if self.settings is None else self.settings.to_dict(),
             "history": self.history,
-            "report": self.reports[0].to_dict() if self.reports else None,
+            "report": self._reports_as_json(),
             "state": self.state,
             "psf": None if self.psf is None else self.psf.to_dict(),
         }
+
+    def _reports_as_json(self) -> dict[str, Any] | None:
+        """Return the first channel's report, with those of the others beside."""
+        if not self.reports:
+            return None
+        first, *others = (report.to_dict() for report in self.reports)
+        return first | ({"other_channels": others} if others else {})
 
     @classmethod
     def from_contents(cls, contents: Mapping[str, Any]) -> FitResult:

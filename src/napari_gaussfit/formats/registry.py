@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_gaussfit.errors import FormatError, OutputError, SettingsError
 from napari_gaussfit.stacks.stack import Stack
@@ -30,10 +30,13 @@ __all__ = [
     "FIT_NAME",
     "FIT_READERS",
     "FIT_WRITERS",
+    "LABEL_WRITERS",
+    "TREE_WRITERS",
     "VOLUME_SUFFIXES",
     "fit_path",
     "read_fit",
     "rendered",
+    "suffix_of",
     "write_fit",
     "write_volume",
     "writer_of",
@@ -49,7 +52,8 @@ VOLUME_SUFFIXES = (".tif", ".tiff", ".zarr")
 def _write_native(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
     from napari_gaussfit.formats.native import save_fit
 
-    more.pop("measurement", None)  # which `measure` makes again from what is saved
+    for name in ("measurement", "quality"):  # which `measure` and `spots` make again
+        more.pop(name, None)
     save_fit(path, fields, stack, **more)
 
 
@@ -69,6 +73,24 @@ def _write_ply(path: Pathlike, fields: Fields, stack: StackFacts, **_: Any) -> N
 
 def _write_rendered(path: Pathlike, fields: Fields, stack: StackFacts, **_: Any) -> None:
     write_volume(path, rendered(fields, stack), stack)
+
+
+def _write_trackmate_xml(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
+    from napari_gaussfit.formats.trackmate import write_trackmate_xml
+
+    write_trackmate_xml(path, fields, stack, quality=more.get("quality"))
+
+
+def _write_trackmate_csv(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
+    from napari_gaussfit.formats.trackmate import write_trackmate_csv
+
+    write_trackmate_csv(path, fields, stack, quality=more.get("quality"))
+
+
+def _write_geff(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
+    from napari_gaussfit.formats.geff import write_gaussians
+
+    write_gaussians(path, fields, stack, quality=more.get("quality"))
 
 
 def rendered(fields: Fields, stack: StackFacts) -> NDArray[np.float32]:
@@ -101,11 +123,79 @@ FIT_WRITERS: dict[str, tuple[str, Writer]] = {
     ".safetensors": ("the fit itself", _write_native),
     ".csv": ("a table of the Gaussians", _write_table),
     ".ply": ("Gaussians for 3D Gaussian splatting programs", _write_ply),
+    ".xml": ("spots for TrackMate", _write_trackmate_xml),
+    ".trackmate.csv": ("spots as TrackMate's table", _write_trackmate_csv),
+    ".geff": ("a GEFF graph whose nodes are the Gaussians", _write_geff),
     ".tif": ("the fitted volume, as OME-TIFF", _write_rendered),
     ".tiff": ("the fitted volume, as OME-TIFF", _write_rendered),
     ".zarr": ("the fitted volume, as OME-Zarr", _write_rendered),
 }
 """What a fit can be written as: by suffix, what that is and what writes it."""
+
+
+class Tree(Protocol):
+    """A trace, as `objects.neurites.Trace` has it."""
+
+    points: NDArray[np.float64]
+    radii: NDArray[np.float64]
+    parents: NDArray[np.intp]
+    kinds: NDArray[np.intp]
+    branch: NDArray[np.intp]
+    unit: str
+
+
+def _write_swc(path: Pathlike, tree: Tree, stack: StackFacts) -> None:
+    from napari_gaussfit.formats.swc import write_swc
+
+    about = [f"neurites in {stack.name}, traced by napari-gaussfit", f"lengths in {tree.unit}"]
+    write_swc(path, tree.points, tree.radii, tree.parents, tree.kinds, comments=about)
+
+
+def _write_tree(path: Pathlike, tree: Tree, _: StackFacts) -> None:
+    from napari_gaussfit.formats.geff import write_tree
+
+    more = {"radius": tree.radii, "kind": tree.kinds, "branch": tree.branch}
+    write_tree(path, tree.points, tree.parents, more, tree.unit)
+
+
+TREE_WRITERS: dict[str, tuple[str, Writer]] = {
+    ".swc": ("a tree, for programs for neurons", _write_swc),
+    ".geff": ("a tree, as a GEFF graph", _write_tree),
+}
+"""What a trace can be written as: takes a `Tree` and its stack's facts."""
+
+
+def _write_label_tiff(
+    path: Pathlike, labels: NDArray[np.integer], fields: Fields, stack: StackFacts
+) -> None:
+    import numpy as np
+
+    from napari_gaussfit.stacks.tiff import write_ome_tiff
+
+    del fields
+    smallest = np.uint16 if labels.max(initial=0) < 2**16 else np.int32
+    write_ome_tiff(
+        path, labels, spacing=stack.spacing, unit=stack.unit, name=stack.name, dtype=smallest
+    )
+
+
+def _write_label_zarr(
+    path: Pathlike, labels: NDArray[np.integer], fields: Fields, stack: StackFacts
+) -> None:
+    from napari_gaussfit.stacks.ome_zarr import write_ome_zarr
+
+    write_ome_zarr(
+        path, rendered(fields, stack), spacing=stack.spacing, unit=stack.unit, name=stack.name,
+        origin=stack.origin, labels=labels,
+    )  # fmt: skip
+
+
+LABEL_WRITERS: dict[str, tuple[str, Writer]] = {
+    ".tif": ("labels, as OME-TIFF", _write_label_tiff),
+    ".tiff": ("labels, as OME-TIFF", _write_label_tiff),
+    ".zarr": ("the fitted volume with its labels, as OME-Zarr", _write_label_zarr),
+}
+"""What objects can be written as: takes labels [Z, Y, X], the fields and their stack's facts."""
 
 
 def _read_native(path: Pathlike, _: StackFacts | None) -> dict[str, Any]:
@@ -153,28 +243,48 @@ FIT_READERS: dict[str, tuple[str, Reader]] = {
 """What a fit can be read from: by suffix, what that is and what reads it."""
 
 
-def writer_of(path: Pathlike) -> Writer:
-    """Return what writes a fit under a name.
+def writer_of(path: Pathlike, table: dict[str, tuple[str, Writer]] = FIT_WRITERS) -> Writer:
+    """Return what writes under a name.
 
     Parameters
     ----------
     path : path-like
         The name of the file.
+    table : dict
+        `FIT_WRITERS`, `TREE_WRITERS` or `LABEL_WRITERS`.
 
     Returns
     -------
     callable
-        Takes what `write_fit` takes.
+        Takes what `write_fit` takes, or as its table says.
 
     Raises
     ------
     OutputError
         If no format has the name's suffix.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in FIT_WRITERS:
-        raise OutputError(f"{path}: has the suffix {suffix!r}; expected {_listed(FIT_WRITERS)}")
-    return FIT_WRITERS[suffix][1]
+    suffix = suffix_of(path)
+    if suffix not in table:
+        raise OutputError(f"{path}: has the suffix {suffix!r}; expected {_listed(table)}")
+    return table[suffix][1]
+
+
+def suffix_of(path: Pathlike) -> str:
+    """Return the suffix by which a name chooses its format.
+
+    Parameters
+    ----------
+    path : path-like
+        The name of a file.
+
+    Returns
+    -------
+    str
+        The longest of the table's that the name ends with, else its last.
+    """
+    name = Path(path).name.lower()
+    known = [suffix for suffix in FIT_WRITERS if name.endswith(suffix)]
+    return max(known, key=len, default=Path(path).suffix.lower())
 
 
 def write_fit(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:

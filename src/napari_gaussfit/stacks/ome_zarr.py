@@ -47,6 +47,9 @@ __all__ = [
 CHUNK = 64
 """Voxels along a side of a chunk of what is written by boxes: half a megabyte in 16 bits."""
 
+LABELS = "objects"
+"""The name of the label image beside a volume."""
+
 
 def read_layout(path: Path, *, position: int | None = None) -> StackLayout:
     """Read what an OME-Zarr says about its stack, without its voxels.
@@ -172,6 +175,7 @@ def write_ome_zarr(
     unit: str,
     name: str,
     origin: Sequence[float] = (0.0, 0.0, 0.0),
+    labels: NDArray[np.integer] | None = None,
 ) -> None:
     """Write a volume as an OME-Zarr 0.5 of 32-bit reals, in one resolution.
 
@@ -190,6 +194,8 @@ def write_ome_zarr(
         The image's name in the file.
     origin : sequence of float
         Where the centre of the first voxel lies (z, y, x), in `unit`.
+    labels : ndarray of int, shape [Z, Y, X], optional
+        Objects of the volume, 0 for none; they stand in it as the OME-Zarr label image `LABELS`.
 
     Raises
     ------
@@ -197,11 +203,19 @@ def write_ome_zarr(
         If the folder to write into does not exist, or something else has that name.
     """
     lengths = [*[1.0] * (volume.ndim - 3), *map(float, spacing)]
-    with _replaced(path, name, 1) as temporary:
+    contents = () if labels is None else ("labels", "labels/zarr.json", f"labels/{LABELS}")
+    with _replaced(path, name, 1, contents) as temporary:
+        from yaozarrs import v05
         from yaozarrs.write.v05 import write_image
 
         image = _image_of_levels(lengths, [*[0.0] * (volume.ndim - 3), *origin], unit, name, 1)
-        write_image(temporary, image, np.asarray(volume, dtype=np.float32), writer="zarr")
+        beside = {}
+        if labels is not None:
+            of_labels = _image_of_levels([*map(float, spacing)], origin, unit, LABELS, 1)
+            about = {"multiscales": of_labels.multiscales, "image-label": {}}
+            beside[LABELS] = (v05.LabelImage.model_validate(about), np.asarray(labels))
+        voxels = np.asarray(volume, dtype=np.float32)
+        write_image(temporary, image, voxels, writer="zarr", labels=beside)
 
 
 @contextmanager
@@ -276,7 +290,9 @@ def _halve(finer: Any, coarser: Any) -> None:
 
 
 @contextmanager
-def _replaced(path: str | os.PathLike[str], name: str, levels: int) -> Iterator[Path]:
+def _replaced(
+    path: str | os.PathLike[str], name: str, levels: int, contents: Sequence[str] = ()
+) -> Iterator[Path]:
     """Give a name for a folder that replaces a volume which was written here, if any."""
     import zarr
 
@@ -286,7 +302,9 @@ def _replaced(path: str | os.PathLike[str], name: str, levels: int) -> Iterator[
     refuse_foreign_folder(target)
     with replacing(target) as temporary:
         yield temporary
-        zarr.open_group(temporary, mode="r+").attrs[OWN_MARK] = {"volume": name, "levels": levels}
+        mark: Any = {"volume": name, "levels": levels}
+        mark |= {"contents": [*contents]} if contents else {}
+        zarr.open_group(temporary, mode="r+").attrs[OWN_MARK] = mark
 
 
 def _image_of_levels(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 __all__ = [
     "ARCHIVES",
@@ -45,15 +46,30 @@ def is_zarr_folder(path: Path) -> bool:
 
 
 def is_own_volume(path: Path) -> bool:
-    """Tell whether a folder is a volume that was written here, to which nobody has added."""
+    """Tell whether a folder is one that was written here, to which nobody has added.
+
+    Beside a volume, its mark names what else was written into it: labels, or a graph.
+    """
     try:
-        metadata = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        mark = _attributes(path)[OWN_MARK]
         # Volumes of one resolution did not say so at first.
-        levels = int(metadata["attributes"][OWN_MARK].get("levels", 1))
+        levels, further = int(mark.get("levels", 1)), set(mark.get("contents", ()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    contents = {"zarr.json", *(str(n) for n in range(levels))}
-    return {part.name for part in path.iterdir()} <= contents
+    found = {part.relative_to(path).as_posix() for part in path.iterdir()}
+    if (path / "labels").is_dir():
+        found |= {part.relative_to(path).as_posix() for part in (path / "labels").iterdir()}
+    return found <= {"zarr.json", *(str(n) for n in range(levels))} | further
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    """Return the attributes of a Zarr group of version 3 or 2."""
+    if (path / "zarr.json").exists():
+        metadata = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        attributes: dict[str, Any] = metadata["attributes"]
+    else:
+        attributes = json.loads((path / ".zattrs").read_text(encoding="utf-8"))
+    return attributes
 
 
 def zarr_name(path: Path) -> str:
