@@ -48,8 +48,10 @@ REPORT_KEYS = {
 COLUMNS = [
     "index", "axis-0", "axis-1", "axis-2", "z", "y", "x", "amplitude",
     "cov_zz", "cov_zy", "cov_zx", "cov_yy", "cov_yx", "cov_xx", "sigma_1", "sigma_2", "sigma_3",
-    "fwhm_1", "fwhm_2", "fwhm_3", "axis_1_z", "axis_1_y", "axis_1_x", "axis_2_z", "axis_2_y",
-    "axis_2_x", "axis_3_z", "axis_3_y", "axis_3_x", "integrated_intensity", *ERRORS,
+    "fwhm_1", "fwhm_2", "fwhm_3", "fwhm_z", "fwhm_y", "fwhm_x",
+    "axis_1_z", "axis_1_y", "axis_1_x",
+    "axis_2_z", "axis_2_y", "axis_2_x", "axis_3_z", "axis_3_y", "axis_3_x",
+    "integrated_intensity", *ERRORS,
     "reduced_chi2", "flags", "unit",
 ]  # fmt: skip
 

@@ -48,6 +48,9 @@ COLUMNS = [
     "fwhm_1",
     "fwhm_2",
     "fwhm_3",
+    "fwhm_z",
+    "fwhm_y",
+    "fwhm_x",
     *(f"axis_{n}_{axis}" for n in (1, 2, 3) for axis in "zyx"),
     "integrated_intensity",
     *ERRORS,
@@ -171,6 +174,8 @@ def test_a_gaussian_of_known_size_is_described_so() -> None:
     assert row[["axis-0", "axis-1", "axis-2"]].tolist() == pytest.approx([3, 2, 8])
     assert row[["sigma_1", "sigma_2", "sigma_3"]].tolist() == pytest.approx([0.5, 0.2, 0.1])
     assert row["fwhm_1"] == pytest.approx(0.5 * 2.354820045)
+    along = np.sqrt(row[["cov_zz", "cov_yy", "cov_xx"]].to_numpy(float)) * 2.354820045
+    assert row[["fwhm_z", "fwhm_y", "fwhm_x"]].tolist() == pytest.approx(along.tolist())
     assert row["integrated_intensity"] == pytest.approx(7 * 15.749609945722419 * 0.01)
     assert row["unit"] == "pixel"
 

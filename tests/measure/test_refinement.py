@@ -329,3 +329,20 @@ def test_other_units_and_channels_are_refused() -> None:
     micrometres = Gaussians(truth.means, truth.cholesky, truth.amplitudes)
     with pytest.raises(SettingsError, match="Gaussians in micrometer"):
         measure([micrometres], [stack])
+
+
+def test_widths_along_the_axes_of_round_spots_are_neither_too_great_nor_too_small() -> None:
+    """Widths in order are: of two that are the same, one is always found the greater."""
+    rng = np.random.default_rng(3)
+    places = (np.indices((3, 4, 4)).reshape(3, -1).T + 0.5) * 16 + rng.uniform(-1, 1, (48, 3))
+    sigmas = np.array([2.0, 1.5, 1.5])
+    truth = made(places, np.tile(np.diag(sigmas**2), (48, 1, 1)), np.full(48, 20.0))
+    light = rendered(truth, (48, 64, 64))
+    pulls = []
+    for _ in range(6):
+        found = measure([truth], [Stack.from_array(rng.poisson(light))], noise=Noise(1.0))
+        widths, errors = found.along_axes()
+        pulls.append((widths - sigmas) / errors)
+    every = np.concatenate(pulls)
+    assert np.abs(every.mean(axis=0)).max() < 0.2, every.mean(axis=0)
+    assert np.abs(every.std(axis=0) - 1).max() < 0.12, every.std(axis=0)

@@ -85,11 +85,13 @@ class Measurement:
         Returns
         -------
         dict of str to ndarray, shape [K]
-            sd_z, sd_y, sd_x, sd_sigma_1 .. 3, sd_fwhm_1 .. 3 (`unit`), sd_amplitude,
-            sd_background (raw intensity), sd_integrated_intensity (raw intensity times `unit`
-            cubed). Of several channels, those of the first; the others' end in their number.
-            Widths are along the principal axes, the widest first; errors are propagated linearly,
-            which holds where they are small beside the widths' differences.
+            sd_z, sd_y, sd_x, sd_sigma_1 .. 3, sd_fwhm_1 .. 3, sd_fwhm_z, sd_fwhm_y, sd_fwhm_x
+            (`unit`), sd_amplitude, sd_background (raw intensity), sd_integrated_intensity (raw
+            intensity times `unit` cubed). Of several channels, those of the first; the others' end
+            in their number. Errors are propagated linearly. Of widths 1 to 3, along the principal
+            axes, that holds where they are small beside the widths' differences: of two that are
+            alike the greater is found too great and the lesser too small, by an error bar or so.
+            Those along z, y and x know no such order.
         """
         first = self.gaussians[0]
         channels = len(self.gaussians)
@@ -98,6 +100,8 @@ class Measurement:
         sigmas = self._sigma_errors(first)
         found |= {f"sd_sigma_{n + 1}": sigmas[:, n] for n in range(3)}
         found |= {f"sd_fwhm_{n + 1}": FWHM_PER_SIGMA * sigmas[:, n] for n in range(3)}
+        along = self.along_axes()[1]
+        found |= {f"sd_fwhm_{axis}": FWHM_PER_SIGMA * along[:, n] for n, axis in enumerate("zyx")}
         for c, gaussians in enumerate(self.gaussians):
             end = f"_{c}" if c else ""
             found[f"sd_amplitude{end}"] = deviations[:, SHAPE + c]

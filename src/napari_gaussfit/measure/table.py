@@ -58,7 +58,7 @@ CHANNEL = "amplitude_"
 
 ERRORS = {
     f"sd_{name}": name
-    for name in (*AXES, "amplitude", "integrated_intensity", "fwhm_1", "fwhm_2", "fwhm_3")
+    for name in (*AXES, "amplitude", "integrated_intensity", *(f"fwhm_{n}" for n in "123zyx"))
 }
 """The columns of standard deviations, and whose they are."""
 
@@ -126,6 +126,7 @@ def measurements(
         index; axis-0, axis-1, axis-2 (centre in pixels, z y x); z, y, x (centre in `unit`);
         amplitude (raw intensity); cov_zz, cov_zy, cov_zx, cov_yy, cov_yx, cov_xx (`unit`
         squared); sigma_1..3 and fwhm_1..3 (along the principal axes, descending, in `unit`);
+        fwhm_z, fwhm_y, fwhm_x (along these axes);
         axis_1_z, axis_1_y, axis_1_x, .. axis_3_x (these axes' unit vectors, in either direction);
         integrated_intensity (raw intensity times `unit` cubed); where there are several
         channels, amplitude_0, integrated_intensity_0, amplitude_1, .. of each, beside those of
@@ -145,6 +146,10 @@ def measurements(
     columns |= {name: covariances[:, i, j] for name, (i, j) in COVARIANCES.items()}
     columns |= {f"sigma_{n + 1}": sigmas[:, n] for n in range(3)}
     columns |= {f"fwhm_{n + 1}": FWHM_PER_SIGMA * sigmas[:, n] for n in range(3)}
+    columns |= {
+        f"fwhm_{axis}": FWHM_PER_SIGMA * np.sqrt(covariances[:, n, n])
+        for n, axis in enumerate(AXES)
+    }
     columns |= {
         f"axis_{n + 1}_{axis}": axes[:, n, i] for n in range(3) for i, axis in enumerate(AXES)
     }
