@@ -2,6 +2,11 @@
 
 A fit divides predictions and targets by the stack's range before they come here, so that a loss
 weighs the same for every stack.
+
+The Poisson deviance's formula stands in `_kernels.shared.step`, and is the kernels' too. Beside it
+there are two things that kernels and tensors cannot have in common: a kernel has the derivative in
+closed form, which autograd finds here; and a mean of squares is one operation of torch's, in little
+more than half of the time of a difference squared element by element and then summed.
 """
 
 from __future__ import annotations
@@ -9,6 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+
+from napari_gaussfit._kernels.shared.step import half_deviance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +75,8 @@ def poisson_deviance(prediction: Tensor, target: Tensor) -> Tensor:
     """
     rate = prediction + (prediction.clamp(min=DARKEST_RATE) - prediction).detach()
     least = torch.xlogy(target, target.clamp(min=DARKEST_RATE))
-    return 2 * (least - target * rate.log() - (target - rate)).mean()
+    half: Tensor = half_deviance(target, rate, rate.log(), least)
+    return 2 * half.mean()
 
 
 def voxel_loss(

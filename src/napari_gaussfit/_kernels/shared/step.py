@@ -6,7 +6,7 @@ Scalar code that CPU loops and CUDA kernels share.
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from napari_gaussfit._kernels.shared.gaussian import ONE, TWO, ZERO, Array, F
 
@@ -113,7 +113,15 @@ def loss_of(rate: F, known: F, zero: F, darkest: F) -> tuple[F, F, F]:
     least = ZERO
     if t != ZERO:
         least = t * F(math.log(max(t, darkest)))
-    return TWO * (least - t * F(math.log(p)) - (t - p)), TWO * (ONE - t / p), ONE / p
+    return TWO * half_deviance(t, p, F(math.log(p)), least), TWO * (ONE - t / p), ONE / p
+
+
+def half_deviance(known: Any, rate: Any, log_rate: Any, least: Any) -> Any:
+    """Return t log(t / p) - (t - p), half of the Poisson deviance, of numbers or of tensors.
+
+    known, rate : t and p. least : t log t, 0 where t is.
+    """
+    return least - known * log_rate - (known - rate)
 
 
 def cutoff_of(error: Number, per_error: Number, least: Number, largest: Number) -> Number:
