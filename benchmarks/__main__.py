@@ -35,6 +35,7 @@ SECTIONS = {
     "neurites": "traces against those of others, and against phantoms' own branches",
     "cells": "nuclei against labels, beside Otsu's threshold and a watershed",
     "evidence": "the fit's own count of Gaussians against the best fixed one, by known truths",
+    "tiles": "fits by tiles: voxels beside seams, one worker against two, tiles of background",
     "quality": "time to a held-out PSNR: the fit against the plain way",
     "fits": "fits of the real stacks: quality, time, memory",
 }

@@ -1,0 +1,160 @@
+"""Fits by tiles: voxels beside seams against the same inside, workers, and tiles of background."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.large_stacks import Piece, assemble
+from benchmarks.stacks import DENDRITE, data_folder
+from benchmarks.tables import Cell, Table
+from napari_gaussfit import FitSettings, LazyStack, fit_tiles, load
+from napari_gaussfit.fitting.tiles import Tiling, default_halo
+
+if TYPE_CHECKING:
+    from benchmarks.options import Options
+
+    Shape = tuple[int, int, int]
+
+SMALL_PIECE: Shape = (12, 40, 40)
+SEAMS: Shape = (96, 288, 288)
+GIGABYTE: Shape = (512, 1024, 1024)
+TEN_GIGABYTES: Shape = (1024, 2240, 2240)
+SHARE = 0.02
+"""Of the cells of the largest stack that hold anything."""
+
+
+def measure(options: Options) -> list[Table]:
+    """Seams, workers and background."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        return [_seams(options, folder), _workers(options, folder), _background(options, folder)]
+
+
+def _settings(options: Options) -> FitSettings:
+    return FitSettings(device="cpu", iterations=options.pick(None, 15))
+
+
+def _piece(name: str, options: Options) -> Piece:
+    return Piece.named(name, options.pick((40, 128, 128), SMALL_PIECE))
+
+
+def _seams(options: Options, folder: Path) -> Table:
+    """Cut the same stack twice: what lies beside seams of the one lies inside in the other."""
+    names = options.pick(["neurite", "nuclei"], ["neurite"])
+    if not options.small and (data_folder() / DENDRITE.path).is_file():
+        names.append("dendrite")
+    rows: list[tuple[Cell, ...]] = []
+    for name in names:
+        path = folder / f"{name}.ome.zarr"
+        assemble(path, _piece(name, options), options.pick(SEAMS, (24, 64, 64)))
+        stack = LazyStack.open(path)
+        halo = default_halo(stack.spacing)
+        cuts = [_even(stack.shape, n) for n in options.pick((2, 3), (1, 2))]
+        tilings = [Tiling.of(stack.shape, cut, halo) for cut in cuts]
+        at = np.indices(stack.shape).reshape(3, -1).T.astype(np.float64)
+        distances = [tiling.seam_distances(at).reshape(stack.shape) for tiling in tilings]
+        beside = (distances[1] <= 0.5) & (distances[0] >= 1)
+        found, counts = [], []
+        voxels = stack.read((0, 0, 0), stack.shape)
+        for n, cut in enumerate(cuts):
+            out = folder / f"{name}-{n}"
+            counts.append(fit_tiles(stack, out, _settings(options), tile=cut).gaussians)
+            error = load(out).voxelise() - voxels
+            found.append(10 * math.log10(float(np.ptp(voxels)) ** 2 / _mean_square(error[beside])))
+        rows.append((name, voxels.size, counts[1], found[1], found[0], found[1] - found[0]))
+    return Table(
+        "Voxels beside seams of tiles, and the same inside of tiles",
+        ("stack", "voxels", "Gaussians", "beside seams, dB", "inside, dB", "difference, dB"),
+        tuple(rows),
+        ("Within half a halo of a seam of one cut, and a halo or more from any of the other.",),
+    )
+
+
+def _even(shape: Shape, parts: int) -> Shape:
+    z, y, x = (max(2, -(-n // parts)) for n in shape)
+    return (shape[0] if shape[0] < 64 else z), y, x
+
+
+def _mean_square(error: np.ndarray[Any, Any]) -> float:
+    return float(np.square(error, dtype=np.float64).mean())
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A fit by tiles: seconds in all, and what its log tells."""
+
+    seconds: float
+    lines: list[dict[str, Any]]
+    psnr: float
+
+    @classmethod
+    def of(cls, path: Path, out: Path, settings: FitSettings, tile: Shape, workers: int) -> _Run:
+        """Fit with so many workers of a core each; with none, here."""
+        with ExitStack() as opened:
+            client = None
+            if workers:
+                from distributed import Client, LocalCluster
+
+                cluster = opened.enter_context(
+                    LocalCluster(
+                        n_workers=workers, threads_per_worker=1, dashboard_address=None,
+                        memory_limit=None,
+                    )
+                )  # fmt: skip
+                client = opened.enter_context(Client(cluster))
+            began = time.perf_counter()
+            report = fit_tiles(path, out, settings, tile=tile, client=client)
+            seconds = time.perf_counter() - began
+        lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        return cls(seconds, lines, report.voxel_psnr)
+
+    @property
+    def memory(self) -> float:
+        """Bytes of the largest process."""
+        return float(max(line["memory"] for line in self.lines))
+
+    def of_stage(self, stage: str, status: str) -> list[dict[str, Any]]:
+        """The tasks of a stage that ended so."""
+        return [line for line in self.lines if (line["stage"], line["status"]) == (stage, status)]
+
+
+def _workers(options: Options, folder: Path) -> Table:
+    path = folder / "workers.ome.zarr"
+    shape, tile = options.pick((GIGABYTE, (128, 128, 128)), ((24, 64, 64), (24, 32, 32)))
+    assemble(path, _piece("neurite", options), shape)
+    rows: list[tuple[Cell, ...]] = []
+    for workers in options.pick((1, 2), (1,)):
+        run = _Run.of(path, folder / f"by-{workers}", _settings(options), tile, workers)
+        tiles = len(run.of_stage("fit", "done"))
+        of_tasks = sum(line["seconds"] + line["read_seconds"] for line in run.lines)
+        shown = (tiles / run.seconds, run.memory / 1e9, run.psnr)
+        rows.append((str(workers), tiles, run.seconds, of_tasks / workers, *shown))
+    return Table(
+        "Workers of one core each",
+        ("workers", "tiles", "s", "s of tasks, a worker", "tiles a s", "GB a worker", "voxels, dB"),
+        tuple(rows),
+    )
+
+
+def _background(options: Options, folder: Path) -> Table:
+    path = folder / "background.ome.zarr"
+    shape, tile = options.pick((TEN_GIGABYTES, (128, 128, 128)), ((24, 64, 160), (24, 32, 32)))
+    assemble(path, _piece("neurite", options), shape, share=options.pick(SHARE, 0.1), seed=3)
+    run = _Run.of(path, folder / "dark", _settings(options), tile, 0)
+    dark, fitted = run.of_stage("fit", "background"), run.of_stage("fit", "done")
+    milliseconds = 1e3 * float(np.median([line["seconds"] for line in dark])) if dark else None
+    row = (math.prod(shape), len(fitted), len(dark), milliseconds, run.seconds, run.memory / 1e9)
+    return Table(
+        "A stack that is mostly background",
+        ("voxels", "tiles fitted", "background", "ms each, reading aside", "s in all", "GB"),
+        (row,),
+    )
