@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from napari_gaussfit.errors import FitError, OutputError, SettingsError
-from napari_gaussfit.fitting import fit_tiles as by_tiles
+from napari_gaussfit.fitting import tile_runs
 from napari_gaussfit.fitting.fit_tiles import TileProgress, TileReport, fit_tiles
 from napari_gaussfit.fitting.result import load
 from napari_gaussfit.fitting.tile_fits import Levels, Placed
@@ -180,7 +180,7 @@ def test_the_order_of_tiles_changes_no_byte(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(by_tiles, "SerialPool", Backwards)
+    monkeypatch.setattr(tile_runs, "SerialPool", Backwards)
 
     fit_tiles(stack, tmp_path / "out", SETTINGS, tile=TILE)
 

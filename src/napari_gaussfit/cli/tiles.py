@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
-    from napari_gaussfit.fitting.fit_tiles import TileProgress, TileReport
+    from napari_gaussfit.fitting.tile_runs import TileProgress, TileReport
     from napari_gaussfit.stacks.lazy import LazyStack
 
 __all__ = ["add_options", "are_wanted", "exported", "run"]
@@ -119,7 +119,8 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], folder: Path) -> i
     """
     from napari_gaussfit._kernels import device_named
     from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
-    from napari_gaussfit.fitting.fit_tiles import OUTPUTS, fit_tiles, forget_tiles
+    from napari_gaussfit.fitting.fit_tiles import fit_tiles
+    from napari_gaussfit.fitting.tile_runs import OUTPUTS, forget_tiles
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.lazy import LazyStack
 

@@ -12,23 +12,43 @@ from napari_gaussfit.errors import FitError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_gaussfit.fitting.tile_store import Outcome
-    from napari_gaussfit.fitting.tile_tasks import TileTask, TileWork
+    from napari_gaussfit.fitting.tile_store import Outcome, TileStore
+    from napari_gaussfit.fitting.tile_tasks import TileTask
+    from napari_gaussfit.fitting.tiles import Tiling
 
     Ended = tuple[TileTask, Outcome | BaseException]
 
-__all__ = ["DaskPool", "Pool", "SerialPool", "do_on_worker"]
+__all__ = ["DaskPool", "Pool", "SerialPool", "Work", "do_on_worker"]
 
 AHEAD = 2
 """Tasks that each thread of a worker is given at once, so that none waits for the next."""
 
 
-def do_on_worker(work: TileWork, task: TileTask, submitter: int) -> Outcome:
+class Work(Protocol):
+    """Does tasks, in any process that it is sent to."""
+
+    @property
+    def tiling(self) -> Tiling:
+        """The tiles of the stack."""
+
+    @property
+    def over(self) -> Tiling:
+        """The tiles over its seams."""
+
+    @property
+    def store(self) -> TileStore:
+        """Working files."""
+
+    def do(self, task: TileTask) -> Outcome:
+        """Do a task."""
+
+
+def do_on_worker(work: Work, task: TileTask, submitter: int) -> Outcome:
     """Do a task on a worker, which has one core for each of its threads unless told otherwise.
 
     Parameters
     ----------
-    work : TileWork
+    work : Work
         Does it.
     task : TileTask
         Of any stage.
@@ -47,7 +67,7 @@ class Pool(Protocol):
     def slots(self) -> int:
         """Tasks that it has use for at once."""
 
-    def submit(self, work: TileWork, task: TileTask) -> None:
+    def submit(self, work: Work, task: TileTask) -> None:
         """Take a task."""
 
     def ended(self) -> Iterator[Ended]:
@@ -60,9 +80,9 @@ class SerialPool:
     slots = 1
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[TileWork, TileTask]] = deque()
+        self._waiting: deque[tuple[Work, TileTask]] = deque()
 
-    def submit(self, work: TileWork, task: TileTask) -> None:
+    def submit(self, work: Work, task: TileTask) -> None:
         """Take a task."""
         self._waiting.append((work, task))
 
@@ -98,7 +118,7 @@ class DaskPool:
         threads: int = sum(self._client.nthreads().values())
         return AHEAD * max(1, threads)
 
-    def submit(self, work: TileWork, task: TileTask) -> None:
+    def submit(self, work: Work, task: TileTask) -> None:
         """Take a task."""
         future = self._client.submit(do_on_worker, work, task, os.getpid(), pure=False)
         self._tasks[future] = task

@@ -87,9 +87,12 @@ class TileStore:
     ----------
     folder : Path
         All workers must be able to read and write it.
+    suffix : str
+        Of the files.
     """
 
     folder: Path
+    suffix: str = ".safetensors"
 
     @property
     def log_path(self) -> Path:
@@ -109,7 +112,7 @@ class TileStore:
             What it depends on.
         """
         name = "-".join(f"{n:04d}" for n in place)
-        return self.folder / f"{stage}-{name}-{key}.safetensors"
+        return self.folder / f"{stage}-{name}-{key}{self.suffix}"
 
     def save(self, path: Path, found: Placed, owners: NDArray[np.int64] | None = None) -> None:
         """Write Gaussians.

@@ -20,7 +20,7 @@ from napari_gaussfit.fitting.tile_store import Outcome, Stage, Status
 from napari_gaussfit.formats.tiled import PARTS_NAME, REACH, write_part
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Place = tuple[int, int, int]
 
-__all__ = ["TileTask", "TileWork", "needs_of"]
+__all__ = ["TileTask", "TileWork", "needs_of", "timed"]
 
 SEAM = 0.5
 """Halos from a seam within which voxels are counted as beside it, in the report."""
@@ -118,6 +118,11 @@ class TileWork:
     store: TileStore
     out: Path
 
+    @property
+    def tiling(self) -> Tiling:
+        """The tiles of the stack."""
+        return self.fitter.tiling
+
     def do(self, task: TileTask) -> Outcome:
         """Do a task.
 
@@ -126,14 +131,8 @@ class TileWork:
         task : TileTask
             Of any stage.
         """
-        import psutil
-
-        began = time.perf_counter()
         does = {Stage.FIT: self._fit, Stage.SEAMS: self._mend, Stage.WRITE: self._write}
-        outcome = does[task.stage](task)
-        seconds = time.perf_counter() - began - outcome.read_seconds
-        memory = int(psutil.Process().memory_info().rss)
-        return replace(outcome, seconds=round(seconds, 4), memory=memory)
+        return timed(does[task.stage], task)
 
     def _fit(self, task: TileTask) -> Outcome:
         tile, levels = task.tile, self.fitter.levels
@@ -220,6 +219,25 @@ class TileWork:
         low = np.floor(((found.means - extents) / step).min(0))
         high = np.ceil(((found.means + extents) / step).max(0))
         return dict(zip(REACH, [*low.tolist(), *high.tolist()], strict=True))
+
+
+def timed(does: Callable[[TileTask], Outcome], task: TileTask) -> Outcome:
+    """Do a task, and note what it took.
+
+    Parameters
+    ----------
+    does : callable
+        Does it.
+    task : TileTask
+        Of any stage.
+    """
+    import psutil
+
+    began = time.perf_counter()
+    outcome = does(task)
+    seconds = time.perf_counter() - began - outcome.read_seconds
+    memory = int(psutil.Process().memory_info().rss)
+    return replace(outcome, seconds=round(seconds, 4), memory=memory)
 
 
 def _part(first: Sequence[int], end: Sequence[int], low: Sequence[int]) -> tuple[slice, ...]:

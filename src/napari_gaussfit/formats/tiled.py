@@ -31,21 +31,27 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INDEX_NAME",
+    "OBJECTS_NAME",
     "PARTS_NAME",
     "REACH",
     "REACH_SIGMAS",
     "TILES_NAME",
     "holds_tiles",
+    "placed",
     "read_index",
     "read_region",
     "read_tables",
     "require_pyarrow",
     "write_index",
     "write_part",
+    "write_table",
     "write_tiles",
 ]
 
-PARTS_NAME, TILES_NAME, INDEX_NAME = "gaussians.parquet", "tiles.parquet", "index.json"
+PARTS_NAME, OBJECTS_NAME = "gaussians.parquet", "objects.parquet"
+"""Folders of tables: of the Gaussians of a fit, or of spots, one Gaussian each."""
+
+TILES_NAME, INDEX_NAME = "tiles.parquet", "index.json"
 
 FORMAT = "napari-gaussfit tiles"
 VERSION = 1
@@ -96,11 +102,25 @@ def write_part(
     place : mapping
         Columns that say of all rows which ``channel`` and ``time`` they are of.
     """
-    table = measurements(field, spacing)
+    write_table(path, placed(measurements(field, spacing), first, spacing).assign(**place))
+
+
+def placed(table: pd.DataFrame, first: Sequence[int], spacing: Sequence[float]) -> pd.DataFrame:
+    """Return a table whose positions count from the first voxel of the stack.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Positions from the voxel `first`; changed in place.
+    first : sequence of int
+        That voxel (z, y, x) of the stack.
+    spacing : sequence of float
+        (dz, dy, dx).
+    """
     for axis, voxel_axis, n, step in zip(AXES, VOXEL_AXES, first, spacing, strict=True):
         table[axis] += n * step
         table[voxel_axis] += n
-    _write_table(path, table.assign(**place))
+    return table
 
 
 def write_tiles(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -115,10 +135,19 @@ def write_tiles(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     import pandas as pd
 
-    _write_table(folder / TILES_NAME, pd.DataFrame([*rows]))
+    write_table(folder / TILES_NAME, pd.DataFrame([*rows]))
 
 
-def _write_table(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
+def write_table(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
+    """Write a table as Parquet.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write or to replace.
+    table : DataFrame
+        Its index is not kept.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -127,7 +156,12 @@ def _write_table(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
 
 
 def write_index(
-    folder: Path, stack: StackFacts, settings: Mapping[str, Any], report: Mapping[str, Any]
+    folder: Path,
+    stack: StackFacts,
+    settings: Mapping[str, Any],
+    report: Mapping[str, Any],
+    *,
+    parts: str = PARTS_NAME,
 ) -> None:
     """Write what was fitted, how and how well; last of all, since it says that all is there.
 
@@ -141,6 +175,8 @@ def write_index(
         Of each tile's fit.
     report : mapping
         JSON types; ``background`` among them.
+    parts : str
+        Name of the folder of tables.
     """
     facts = {name: value for name, value in asdict(stack).items() if name != "value_range"}
     content = {
@@ -149,6 +185,7 @@ def write_index(
         "stack": facts,
         "settings": dict(settings),
         "report": dict(report),
+        "parts": parts,
     }
     with replacing(folder / INDEX_NAME) as temporary:
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
@@ -190,16 +227,23 @@ def read_index(path: str | os.PathLike[str]) -> tuple[StackFacts, dict[str, Any]
     """
     index = Path(path) / INDEX_NAME
     with refusing(index, "the index of a fit by tiles"):
-        content = parsed_json(index.read_text(encoding="utf-8"))
-        if content.get("format") != FORMAT or content.get("version") != VERSION:
-            raise FormatError(
-                f"{index}: is {content.get('format')!r} of version {content.get('version')!r}; "
-                f"expected {FORMAT!r} of version {VERSION}"
-            )
+        content = _content(index)
         facts = content["stack"]
         for name in ("shape", "spacing", "origin"):
             facts[name] = tuple(facts[name])
         return StackFacts(**facts), content["settings"], content["report"]
+
+
+def _content(index: Path) -> dict[str, Any]:
+    content = parsed_json(index.read_text(encoding="utf-8"))
+    if content.get("format") != FORMAT or content.get("version") != VERSION:
+        raise FormatError(
+            f"{index}: is {content.get('format')!r} of version {content.get('version')!r}; "
+            f"expected {FORMAT!r} of version {VERSION}"
+        )
+    if content.get("parts") not in (PARTS_NAME, OBJECTS_NAME):
+        raise FormatError(f"{index}: names no folder of tables; expected {PARTS_NAME}")
+    return content
 
 
 def read_tables(
@@ -223,6 +267,8 @@ def read_tables(
 
     require_pyarrow()
     folder = Path(path)
+    with refusing(folder / INDEX_NAME, "the index of a fit by tiles"):
+        parts = _content(folder / INDEX_NAME)["parts"]
     with refusing(folder / TILES_NAME, "a table of tiles"):
         tiles = pd.read_parquet(folder / TILES_NAME)
         chosen = tiles["gaussians"].to_numpy() > 0
@@ -230,7 +276,7 @@ def read_tables(
             (low, high), reach = region, tiles[[*REACH]].to_numpy(np.float64)
             chosen &= ((reach[:, 3:] >= low) & (reach[:, :3] <= high)).all(1)
     for name in tiles["part"].to_numpy()[chosen]:
-        part = folder / PARTS_NAME / name
+        part = folder / parts / str(name)
         with refusing(part, "a table of Gaussians"):
             yield pd.read_parquet(part)
 
