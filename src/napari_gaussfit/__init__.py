@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.model.projection import StackProjector, project_stack, render
     from napari_gaussfit.objects import grouping, labels, neurites
     from napari_gaussfit.objects.candidates import candidates
+    from napari_gaussfit.objects.spot_tiles import fit_spot_tiles
     from napari_gaussfit.objects.spots import SpotSettings, fit_spots, spots_table
     from napari_gaussfit.plots.history import draw_gaussians, draw_history
     from napari_gaussfit.plots.photon_transfer import draw_photon_transfer
@@ -64,6 +65,7 @@ _HOMES = {
     "draw_psf": "plots.psf",
     "draw_spots": "plots.spots",
     "fit": "fitting.fit",
+    "fit_spot_tiles": "objects.spot_tiles",
     "fit_spots": "objects.spots",
     "fit_tiles": "fitting.fit_tiles",
     "load": "fitting.result",
@@ -120,6 +122,7 @@ __all__ = [
     "draw_psf",
     "draw_spots",
     "fit",
+    "fit_spot_tiles",
     "fit_spots",
     "fit_tiles",
     "grouping",

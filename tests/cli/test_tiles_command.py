@@ -98,7 +98,7 @@ def test_a_large_stack_is_fitted_by_tiles_and_that_is_said(
 
     assert fit("--iterations", "10", "--device", "cpu") == 0
 
-    assert "98,304 voxels are fitted by tiles; --tile DZ DY DX" in capsys.readouterr().err
+    assert "98,304 voxels are looked at by tiles; --tile DZ DY DX" in capsys.readouterr().err
     assert (tmp_path / "out" / "tiles.parquet").exists()
 
 
@@ -170,3 +170,21 @@ def test_two_workers_leave_the_bytes_of_one(
 
     assert digests(tmp_path / "out") == digests(tmp_path / "one")
     assert np.isfinite(load(tmp_path / "one").voxelise()).all()
+
+
+def test_spots_by_tiles_are_those_of_one_piece(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack, source = phantoms.spots(peak=100.0).stack, tmp_path / "spots.ome.zarr"
+    write_ome_zarr(source, stack.voxels, spacing=stack.spacing, unit="micrometer", name="spots")
+
+    def find(*options: str) -> int:
+        return main(["spots", str(source), "-o", str(tmp_path / "out"), *options])
+
+    assert find("--resume") == 2
+    assert "give --tile" in capsys.readouterr().err
+    assert find("--tile", "42", "40", "40", "--workers", "1") == 0
+    assert f"{tmp_path / 'out'}: 48 spots in 4 tiles" in capsys.readouterr().out
+    assert len(pd.read_parquet(tmp_path / "out" / "objects.parquet")) == 48
+    assert find("--tile", "42", "40", "40", "--workers", "1", "--resume") == 0
+    assert main(["info", str(tmp_path / "out")]) == 0

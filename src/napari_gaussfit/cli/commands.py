@@ -292,6 +292,10 @@ def _add_spots(commands: Any) -> None:
     _add_also(spots, "beads.xml or .trackmate.csv for TrackMate, .geff, or any that export writes")
     _add_stack_options(spots)
     _add_force(spots)
+    tiles.add_options(spots)
+    spots.add_argument(
+        "--resume", action="store_true", help="go on with what was found in OUT by tiles"
+    )
     spots.set_defaults(run=_spots)
 
 
@@ -382,7 +386,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         given["refine"] = True
     path = checked_folder(arguments.out)
     if tiles.are_wanted(arguments):
-        return tiles.run(arguments, given, path)
+        return tiles.run_fit(arguments, given, path)
     refine = None if arguments.refine is None else fit_path(arguments.refine)
     read = [given for given in (arguments.stack, arguments.points, refine) if given is not None]
     goes_on = arguments.resume and holds_fit(path)
@@ -465,11 +469,15 @@ def _spots(arguments: argparse.Namespace) -> int:
     from napari_gaussfit.cli.overwriting import refuse_to_replace
 
     path = checked_folder(arguments.out)
+    settings = spots.settings_of(arguments)
+    if tiles.are_wanted(arguments):
+        return tiles.run_spots(arguments, settings, path)
+    if arguments.resume:
+        raise SettingsError("--resume is for spots by tiles; give --tile too, or leave it out")
     read = [given for given in (arguments.stack, arguments.points) if given is not None]
     targets = [path / name for name in spots.OUTPUTS]
     refuse_to_replace(targets, inputs=read, force=arguments.force)
     _refuse_further(arguments, "FIT_WRITERS")
-    settings = spots.settings_of(arguments)
     [stack] = _opened(arguments, arguments.stack)
     for note in stack.notes:
         _note(note)

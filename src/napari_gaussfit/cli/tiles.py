@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from contextlib import closing, contextmanager
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,16 @@ from napari_gaussfit.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tqdm import tqdm
 
     from napari_gaussfit.fitting.tile_runs import TileProgress, TileReport
+    from napari_gaussfit.objects.spots import SpotSettings
     from napari_gaussfit.stacks.lazy import LazyStack
 
-__all__ = ["add_options", "are_wanted", "exported", "run"]
+__all__ = ["add_options", "are_wanted", "exported", "run_fit", "run_spots"]
 
 LARGE = 2**26
 """Voxels from which a stack is fitted by tiles unless told otherwise: the 700 steps of a fit in one
@@ -41,15 +43,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     Parameters
     ----------
     parser : ArgumentParser
-        Of ``fit``.
+        Of ``fit`` or ``spots``.
     """
     group = parser.add_argument_group("large stacks, by tiles")
     group.add_argument(
         "--tile", type=int, nargs=3, metavar=("DZ", "DY", "DX"),
-        help=f"fit by tiles of so many voxels (128 where the spacing is finest, from {LARGE:,} "
+        help=f"by tiles of so many voxels (128 where the spacing is finest, from {LARGE:,} "
         "voxels on)",
     )  # fmt: skip
-    group.add_argument("--no-tiles", action="store_true", help="fit in one piece, however large")
+    group.add_argument("--no-tiles", action="store_true", help="in one piece, however large")
     group.add_argument(
         "--workers", type=int, metavar="N", help="processes (as many as cores and memory allow)"
     )
@@ -62,7 +64,7 @@ def are_wanted(arguments: argparse.Namespace) -> bool:
     Parameters
     ----------
     arguments : Namespace
-        Of ``fit``, or of a command that fits first, which has no such options.
+        Of ``fit`` or ``spots``, or of a command that fits first, which has no such options.
 
     Raises
     ------
@@ -100,7 +102,7 @@ def _is_large(arguments: argparse.Namespace) -> bool:
     return prod(layout.stack_shape) >= LARGE
 
 
-def run(arguments: argparse.Namespace, given: dict[str, Any], folder: Path) -> int:
+def run_fit(arguments: argparse.Namespace, given: dict[str, Any], folder: Path) -> int:
     """Fit a stack by tiles into a folder, and say how it went.
 
     Parameters
@@ -118,18 +120,46 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], folder: Path) -> i
         The exit code: 3 where tiles failed.
     """
     from napari_gaussfit._kernels import device_named
-    from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
     from napari_gaussfit.fitting.fit_tiles import fit_tiles
-    from napari_gaussfit.fitting.tile_runs import OUTPUTS, forget_tiles
     from napari_gaussfit.settings import FitSettings
-    from napari_gaussfit.stacks.lazy import LazyStack
 
     settings = FitSettings(**given)
     device_named(settings.device)
-    targets = [folder / name for name in OUTPUTS]
+    return _run(arguments, folder, partial(fit_tiles, settings=settings), "Gaussians")
+
+
+def run_spots(arguments: argparse.Namespace, settings: SpotSettings, folder: Path) -> int:
+    """Find the spots of a stack by tiles, and say how it went.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        Of ``spots``.
+    settings : SpotSettings
+        What is looked for.
+    folder : Path
+        Made where there is none.
+
+    Returns
+    -------
+    int
+        The exit code: 3 where tiles failed.
+    """
+    from napari_gaussfit.objects.spot_tiles import fit_spot_tiles
+
+    return _run(arguments, folder, partial(fit_spot_tiles, settings=settings), "spots")
+
+
+def _run(
+    arguments: argparse.Namespace, folder: Path, fits: Callable[..., TileReport], what: str
+) -> int:
+    from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
+    from napari_gaussfit.fitting.tile_runs import OUTPUTS, forget_tiles
+    from napari_gaussfit.stacks.lazy import LazyStack
+
     refuse_to_replace(
-        targets, inputs=[arguments.stack], force=arguments.force or arguments.resume,
-        instead=", --resume goes on with it",
+        [folder / name for name in OUTPUTS], inputs=[arguments.stack],
+        force=arguments.force or arguments.resume, instead=", --resume goes on with it",
     )  # fmt: skip
     [channel] = arguments.channel or (None,)
     stack = LazyStack.open(
@@ -144,18 +174,18 @@ def run(arguments: argparse.Namespace, given: dict[str, Any], folder: Path) -> i
         sys.stderr.write(f"note: {note}\n")
     if arguments.tile is None:
         sys.stderr.write(
-            f"note: its {prod(stack.shape):,} voxels are fitted by tiles; --tile DZ DY DX sets "
-            "their size, --no-tiles fits it in one piece\n"
+            f"note: its {prod(stack.shape):,} voxels are looked at by tiles; --tile DZ DY DX sets "
+            "their size, --no-tiles takes all in one piece\n"
         )
     with claimed(folder):
         if arguments.force and not arguments.resume:
             forget_tiles(folder)
         with _client(arguments, stack) as client, closing(_Bar()) as bar:
-            report = fit_tiles(
-                stack, folder, settings, tile=arguments.tile, client=client,
-                resume=arguments.resume, progress=bar.show,
+            report = fits(
+                stack, folder, tile=arguments.tile, client=client, resume=arguments.resume,
+                progress=bar.show,
             )  # fmt: skip
-    sys.stdout.write("".join(f"{line}\n" for line in _lines(report)))
+    sys.stdout.write("".join(f"{line}\n" for line in _lines(report, what)))
     return TILES_FAILED if report.failed else DONE
 
 
@@ -294,16 +324,15 @@ class _Bar:
         self._bar.update(progress.done - self._bar.n)
 
 
-def _lines(report: TileReport) -> Iterator[str]:
-    seams = (
-        f" (beside seams {report.seam_psnr:.2f} dB, elsewhere {report.interior_psnr:.2f} dB)"
-        if math.isfinite(report.seam_psnr) and math.isfinite(report.interior_psnr)
-        else ""
-    )
+def _lines(report: TileReport, what: str) -> Iterator[str]:
+    psnr = f", voxels {report.voxel_psnr:.2f} dB" if math.isfinite(report.voxel_psnr) else ""
+    if math.isfinite(report.seam_psnr) and math.isfinite(report.interior_psnr):
+        psnr += (
+            f" (beside seams {report.seam_psnr:.2f} dB, elsewhere {report.interior_psnr:.2f} dB)"
+        )
     yield (
-        f"{report.out}: {report.gaussians:,} Gaussians in {report.tiles:,} tiles, "
-        f"{report.background_tiles:,} of which hold nothing but background, "
-        f"voxels {report.voxel_psnr:.2f} dB{seams}"
+        f"{report.out}: {report.gaussians:,} {what} in {report.tiles:,} tiles, "
+        f"{report.background_tiles:,} of which hold nothing but background{psnr}"
     )
     for tile, why in report.failed:
         yield f"failed: {tile}, {why}"

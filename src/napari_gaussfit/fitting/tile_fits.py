@@ -249,9 +249,6 @@ class TileFitter:
     def fit(self, tile: Tile, voxels: NDArray[np.generic], anchors: Placed) -> Placed:
         """Fit what a tile sees beside its anchors, and return what it commits.
 
-        That is what lies in its core, and what it has found where an earlier neighbour has left
-        something. What lies in the core of a later one is that one's to find.
-
         Parameters
         ----------
         tile : Tile
@@ -269,13 +266,7 @@ class TileFitter:
         asked = self.settings.gaussians or MOST_UNASKED
         field = self._run(rest, replace(self.settings, gaussians=min(asked, most)))
         found = Placed.of(field, tile.low, spacing)
-        at = found.means / spacing
-        places = self.tiling.places_of(at)
-        later = {one.place for one in self.tiling.touching(tile) if one.colour > tile.colour}
-        others = np.array([tuple(place) in later for place in places.tolist()], np.bool_)
-        margin = np.asarray(self.tiling.halo) / 2
-        near = (at >= tile.first - margin - 0.5) & (at <= tile.end + margin - 0.5)
-        return found.select(~others & near.all(1))
+        return found.select(self.tiling.committed(tile, found.means / spacing))
 
     def mend(self, tile: Tile, moved: Placed, others: Placed) -> Placed:
         """Move Gaussians beside seams once more, all together, and return them in their order.

@@ -213,6 +213,33 @@ class Tiling:
             places[:, axis] = np.clip(found, 0, count - 1)
         return places
 
+    def committed(self, tile: Tile, voxels: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which of the points that a tile has found it commits.
+
+        What lies in its core, and what it has found, within half a halo, where an earlier neighbour
+        has left something. What lies in the core of a later one is that one's to find. So a thing
+        on a seam, whichever side each of the two thinks that it is on, is committed once.
+
+        Parameters
+        ----------
+        tile : Tile
+            One of these.
+        voxels : ndarray, shape [K, 3]
+            Positions (z, y, x) in voxels of the stack.
+
+        Returns
+        -------
+        ndarray of bool, shape [K]
+            Those that it commits.
+        """
+        later = {one.place for one in self.touching(tile) if one.colour > tile.colour}
+        places = map(tuple, self.places_of(voxels).tolist())
+        others = np.array([place in later for place in places], np.bool_)
+        margin = np.asarray(self.halo) / 2
+        near = (voxels >= tile.first - margin - 0.5) & (voxels <= tile.end + margin - 0.5)
+        mine: NDArray[np.bool_] = ~others & near.all(1)
+        return mine
+
     def seam_distances(self, voxels: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how far points are from the nearest seam, in halos along the seam's axis.
 
