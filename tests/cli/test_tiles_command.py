@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -188,3 +191,30 @@ def test_spots_by_tiles_are_those_of_one_piece(
     assert len(pd.read_parquet(tmp_path / "out" / "objects.parquet")) == 48
     assert find("--tile", "42", "40", "40", "--workers", "1", "--resume") == 0
     assert main(["info", str(tmp_path / "out")]) == 0
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_twice_leaves_the_bytes_of_one_that_is_not(
+    fit: Callable[..., int], source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "napari_gaussfit.cli", "fit", str(source), "-o", str(out)]
+    for lines in (2, 5):
+        process = subprocess.Popen([*command, *BY_TILES, "--workers", "1", "--resume"])
+        while process.poll() is None and logged(out) < lines:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    assert logged(out) >= 5
+    assert fit(*BY_TILES, "--workers", "1", "--resume") == 0
+
+    assert main(["fit", str(source), "-o", str(tmp_path / "one"), *BY_TILES, "--workers", "1"]) == 0
+    assert digests(out) == digests(tmp_path / "one")
+
+
+def logged(out: Path) -> int:
+    """Return how many tasks have ended."""
+    for path in (out / "work" / "log.jsonl", out / "log.jsonl"):
+        if path.exists():
+            return path.read_bytes().count(b"\n")
+    return 0

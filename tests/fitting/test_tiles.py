@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.fitting.tiles import Tiling, default_core, default_halo
+from napari_gaussfit.fitting.tiles import Tile, Tiling, default_core, default_halo
 
 SHAPE, CORE, HALO = (40, 70, 33), (16, 24, 40), (4, 8, 8)
 
@@ -111,3 +111,20 @@ def test_cores_smaller_than_two_halos_are_refused() -> None:
 def test_sizes_that_are_not_asked_for_go_by_the_spacing() -> None:
     assert default_core((0.4, 0.1, 0.1)) == (32, 128, 128)
     assert default_halo((0.4, 0.1, 0.1)) == (3, 12, 12)
+
+
+def test_what_two_tiles_see_on_different_sides_of_a_seam_is_committed_by_one() -> None:
+    tiling = Tiling.of((16, 16, 64), (16, 16, 32), (4, 4, 8))
+    first, second = tiling.tile((0, 0, 0)), tiling.tile((0, 0, 1))
+
+    def commits(tile: Tile, x: float) -> bool:
+        return bool(tiling.committed(tile, np.array([[8.0, 8.0, x]]))[0])
+
+    # The first one sees it beyond the seam and leaves it; the second sees it before, and takes it.
+    assert not commits(first, 31.6)
+    assert commits(second, 31.4)
+    assert commits(first, 31.4)
+    assert commits(second, 31.6)
+    # Farther in than half a halo, what is seen there is cut off by the end of what is seen.
+    assert commits(second, 28)
+    assert not commits(second, 27)
