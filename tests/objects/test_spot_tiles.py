@@ -11,6 +11,8 @@ from scipy.spatial import cKDTree
 
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.fitting.result import load
+from napari_gaussfit.measure.noise import Noise
+from napari_gaussfit.measure.psf import Psf
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.objects.spot_tiles import fit_spot_tiles
 from napari_gaussfit.objects.spots import SpotSettings, fit_spots
@@ -82,6 +84,17 @@ def test_a_region_of_spots_is_loaded(out: Path) -> None:
     assert len(part.field) < len(places())
     nearest = np.abs(part.field.numpy().means / SPACING - (10, 12, 12)).max(1).min()
     assert nearest < 0.5
+
+
+def test_a_noise_and_a_width_that_are_known_are_settings_like_others(
+    stack: Stack, tmp_path: Path
+) -> None:
+    known = SpotSettings(noise=Noise(1.0), psf=Psf.of_fwhm(2.355 * SIGMAS))
+
+    report = fit_spot_tiles(stack, tmp_path / "out", known, tile=TILE)
+
+    assert report.gaussians == len(places())
+    assert fit_spot_tiles(stack, tmp_path / "out", known, tile=TILE, resume=True) == report
 
 
 def test_the_bytes_of_spots_are_the_same_each_time(stack: Stack, out: Path, tmp_path: Path) -> None:

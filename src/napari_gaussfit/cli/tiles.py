@@ -84,6 +84,8 @@ def are_wanted(arguments: argparse.Namespace) -> bool:
             raise SettingsError(f"--no-tiles and {asked[0]} exclude each other; leave one out")
         return False
     whole = _given(arguments, "refine", "points", "psf")
+    if getattr(arguments, "also", ()):
+        whole.append("--also")
     if arguments.channel is not None and len(arguments.channel) > 1:
         whole.append("--channel of several")
     if whole and asked:

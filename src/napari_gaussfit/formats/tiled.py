@@ -7,7 +7,6 @@ the box that its Gaussians reach into; ``index.json`` what was fitted, how, and 
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import FormatError, OutputError, SettingsError
-from napari_gaussfit.files import replacing
+from napari_gaussfit.files import replacing, write_json
 from napari_gaussfit.measure.table import AXES, COVARIANCES, VOXEL_AXES, measurements
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.stacks.facts import StackFacts
@@ -187,9 +186,7 @@ def write_index(
         "report": dict(report),
         "parts": parts,
     }
-    with replacing(folder / INDEX_NAME) as temporary:
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(folder / INDEX_NAME, content)
 
 
 def holds_tiles(path: str | os.PathLike[str]) -> bool:

@@ -93,7 +93,7 @@ def fit_spot_tiles(
     tiling = Tiling.of(lazy.shape, checked_core(lazy, tile), _halo(lazy, asked))
     sample = lazy.sample()
     levels = Levels.of(sample)
-    plan = TilePlan.of(lazy, tiling, _json(asked), levels, sample.digest, parts=OBJECTS_NAME)
+    plan = TilePlan.of(lazy, tiling, asdict(asked), levels, sample.digest, parts=OBJECTS_NAME)
     folder = Path(out)
     return plan.carry_out(
         folder,
@@ -115,14 +115,6 @@ def _halo(stack: LazyStack, settings: SpotSettings) -> tuple[int, int, int]:
         for least, step in zip(default_halo(stack.spacing), stack.spacing, strict=True)
     )
     return z, y, x
-
-
-def _json(settings: SpotSettings) -> dict[str, Any]:
-    """Return settings as JSON types, which have no infinity."""
-    known = asdict(settings)
-    if settings.noise is not None and math.isinf(settings.noise.saturation):
-        known["noise"]["saturation"] = None
-    return known
 
 
 @dataclass(frozen=True, eq=False)
