@@ -29,6 +29,7 @@ SECTIONS = {"kernels", "scaling", "points", "volumes", "threads", "imports", "qu
     "memory",
     "neurites",
     "cells",
+    "tiles",
 }
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from math import ceil, prod
 from pathlib import Path
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.stacks.layout import StackLayout
+    from napari_gaussfit.stacks.zarr_image import ZarrImage
 
     Place = tuple[int, int, int]
 
@@ -336,5 +337,22 @@ class _ZarrBoxes(_FileBoxes):
         from napari_gaussfit.stacks.ome_zarr import read_box
         from napari_gaussfit.stacks.zarr_image import opened
 
-        with opened(self._layout.path, self._layout.image) as image:
-            return read_box(self._layout, image, self._selection(box))
+        path, selection = self._layout.path, self._selection(box)
+        if path.is_dir():
+            known = path.stat()
+            image = _folder(path, self._layout.image, (known.st_ino, known.st_mtime_ns))
+            return read_box(self._layout, image, selection)
+        with opened(path, self._layout.image) as image:
+            return read_box(self._layout, image, selection)
+
+
+@lru_cache(maxsize=8)
+def _folder(path: Path, position: int, _version: tuple[int, int]) -> ZarrImage:
+    """Return the image in a folder, which nothing need close; the next box finds it open.
+
+    Its metadata take longer to read than a tile of background takes otherwise.
+    """
+    from napari_gaussfit.stacks.zarr_image import opened
+
+    with opened(path, position) as image:
+        return image
