@@ -18,6 +18,7 @@ from napari_gaussfit.cli.commands import main
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting.result import load
 from napari_gaussfit.fitting.tile_tasks import TileWork
+from napari_gaussfit.stacks import lazy
 from napari_gaussfit.stacks.ome_zarr import write_ome_zarr
 from napari_gaussfit.synthetic import phantoms
 
@@ -173,6 +174,20 @@ def test_two_workers_leave_the_bytes_of_one(
 
     assert digests(tmp_path / "out") == digests(tmp_path / "one")
     assert np.isfinite(load(tmp_path / "one").voxelise()).all()
+
+
+def test_info_looks_at_a_sample_of_a_large_stack_and_says_so(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tiles, "LARGE", 24 * 64 * 64)
+    monkeypatch.setattr(lazy, "SAMPLE_BOX", 8)
+    monkeypatch.setattr(lazy, "SAMPLE_BOXES", 2)
+
+    assert main(["info", str(source)]) == 0
+
+    said = capsys.readouterr().out
+    assert "a sample of 4,096 of its 98,304 voxels: 8 boxes of 8 x 8 x 8, spread evenly" in said
+    assert "background  " in said
 
 
 def test_spots_by_tiles_are_those_of_one_piece(

@@ -699,6 +699,8 @@ def _info(arguments: argparse.Namespace) -> int:
         choice = info.open_choice(layout, channel, arguments.time)
         if choice:
             lines += [("to choose", choice), *(("note", note) for note in layout.notes)]
+        elif tiles.is_large(layout.stack_shape):
+            lines += info.of_large_stack(tiles.opened(arguments, path))
         else:
             lines += info.of_stack(*_opened(arguments, path))
     width = max(len(name) for name, _ in lines)

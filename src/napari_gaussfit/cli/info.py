@@ -12,9 +12,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_gaussfit.fitting.result import FitResult
+    from napari_gaussfit.stacks.lazy import LazyStack
     from napari_gaussfit.stacks.stack import Stack, StackLayout
 
-__all__ = ["of_fit", "of_layout", "of_machine", "of_stack", "of_tiles", "open_choice"]
+__all__ = [
+    "of_fit",
+    "of_large_stack",
+    "of_layout",
+    "of_machine",
+    "of_stack",
+    "of_tiles",
+    "open_choice",
+]
 
 Lines = list[tuple[str, str]]
 
@@ -104,6 +113,27 @@ def of_stack(stack: Stack) -> Lines:
         ),
     ]
     return lines + [("note", note) for note in stack.notes]
+
+
+def of_large_stack(stack: LazyStack) -> Lines:
+    """Return what a sample tells of a stack that is not read whole, and how that was drawn."""
+    import numpy as np
+
+    from napari_gaussfit.measure.noise import photon_transfer
+    from napari_gaussfit.stacks.statistics import background_of
+
+    sample = stack.sample()
+    lowest, highest = sample.value_range
+    return [
+        ("shape", f"{' x '.join(map(str, stack.shape))} voxels (z, y, x)"),
+        ("spacing", _lengths(stack.spacing, stack.facts.unit)),
+        ("looked at", sample.words),
+        ("intensity", f"{lowest:g} to {highest:g}"),
+        ("background", f"{background_of(sample.smoothed())[0]:.6g}"),
+        ("noise", photon_transfer(np.concatenate(sample.boxes)).words),
+        ("gaussians", "as many as the noise carries; a fit goes by tiles"),
+        *(("note", note) for note in stack.notes),
+    ]
 
 
 def _lengths(lengths: tuple[float, float, float], unit: str) -> str:

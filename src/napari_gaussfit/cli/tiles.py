@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 from contextlib import closing, contextmanager
 from functools import partial
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.objects.spots import SpotSettings
     from napari_gaussfit.stacks.lazy import LazyStack
 
-__all__ = ["add_options", "are_wanted", "exported", "run_fit", "run_spots"]
+__all__ = ["add_options", "are_wanted", "exported", "is_large", "opened", "run_fit", "run_spots"]
 
 LARGE = 2**26
 """Voxels from which a stack is fitted by tiles unless told otherwise: the 700 steps of a fit in one
@@ -100,8 +101,23 @@ def _given(arguments: argparse.Namespace, *names: str) -> list[str]:
 def _is_large(arguments: argparse.Namespace) -> bool:
     from napari_gaussfit.stacks.stack import read_layout
 
-    layout = read_layout(arguments.stack, position=arguments.position)
-    return prod(layout.stack_shape) >= LARGE
+    return is_large(read_layout(arguments.stack, position=arguments.position).stack_shape)
+
+
+def is_large(shape: tuple[int, int, int]) -> bool:
+    """Tell whether a stack is looked at by tiles, or by a sample, unless told otherwise.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along z, y and x.
+
+    Returns
+    -------
+    bool
+        From `LARGE` voxels on.
+    """
+    return prod(shape) >= LARGE
 
 
 def run_fit(arguments: argparse.Namespace, given: dict[str, Any], folder: Path) -> int:
@@ -157,21 +173,12 @@ def _run(
 ) -> int:
     from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
     from napari_gaussfit.fitting.tile_runs import OUTPUTS, forget_tiles
-    from napari_gaussfit.stacks.lazy import LazyStack
 
     refuse_to_replace(
         [folder / name for name in OUTPUTS], inputs=[arguments.stack],
         force=arguments.force or arguments.resume, instead=", --resume goes on with it",
     )  # fmt: skip
-    [channel] = arguments.channel or (None,)
-    stack = LazyStack.open(
-        arguments.stack,
-        channel=channel,
-        time=arguments.time,
-        position=arguments.position,
-        spacing=arguments.spacing,
-        fill_nan=arguments.fill_nan,
-    )
+    stack = opened(arguments, arguments.stack)
     for note in stack.notes:
         sys.stderr.write(f"note: {note}\n")
     if arguments.tile is None:
@@ -179,7 +186,7 @@ def _run(
             f"note: its {prod(stack.shape):,} voxels are looked at by tiles; --tile DZ DY DX sets "
             "their size, --no-tiles takes all in one piece\n"
         )
-    with claimed(folder):
+    with claimed(folder), _termination_interrupts(folder):
         if arguments.force and not arguments.resume:
             forget_tiles(folder)
         with _client(arguments, stack) as client, closing(_Bar()) as bar:
@@ -189,6 +196,47 @@ def _run(
             )  # fmt: skip
     sys.stdout.write("".join(f"{line}\n" for line in _lines(report, what)))
     return TILES_FAILED if report.failed else DONE
+
+
+def opened(arguments: argparse.Namespace, path: Path) -> LazyStack:
+    """Open the channel that was chosen, or the one that there is, without reading it.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        With the options of a stack.
+    path : Path
+        The file.
+
+    Returns
+    -------
+    LazyStack
+        One channel.
+    """
+    from napari_gaussfit.stacks.lazy import LazyStack
+
+    [channel] = arguments.channel or (None,)
+    return LazyStack.open(
+        path,
+        channel=channel,
+        time=arguments.time,
+        position=arguments.position,
+        spacing=arguments.spacing,
+        fill_nan=arguments.fill_nan,
+    )
+
+
+@contextmanager
+def _termination_interrupts(folder: Path) -> Iterator[None]:
+    """Let SIGTERM end a run as SIGINT does: workers end with it, and what is done stays."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{folder}: --resume goes on with it\n")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def exported(fit: Path, out: Path) -> bool:
