@@ -31,7 +31,7 @@ SECTIONS = {
     "imports": "what importing the package costs",
     "measurement": "refined Gaussians: errors, error bars and time against the bound and curve_fit",
     "psf": "objects whose blur is known: own widths, pairs of points, shared widths",
-    "spots": "spots found without a count: against the truth, an oracle and blob_log",
+    "spots": "spots found without a count: against the truth, an oracle and other programs",
     "neurites": "traces against those of others, and against phantoms' own branches",
     "cells": "nuclei against labels, beside Otsu's threshold and a watershed",
     "evidence": "the fit's own count of Gaussians against the best fixed one, by known truths",

@@ -1,25 +1,24 @@
-"""Spots found without a count, against the truth, an oracle that starts there, and a peer."""
+"""Spots found without a count: against the truth, an oracle that starts there, and others."""
 
 from __future__ import annotations
 
-import importlib
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import curve_fit
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from benchmarks.measurement import gaussian
+from benchmarks.peers import PEERS, Peer, by_curve_fit, missing
 from benchmarks.stacks import BEADS, open_stack
 from benchmarks.tables import Cell, Table
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.refinement import measure as refine
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
-from napari_gaussfit.objects.candidates import candidates
+from napari_gaussfit.objects.candidates import CandidateFinder
 from napari_gaussfit.objects.spots import SpotSettings, fit_spots
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.synthetic.phantoms import Phantom, photon_counts
@@ -36,6 +35,9 @@ SPACING, BACKGROUND = (0.2, 0.1, 0.1), 10.0
 SIGMAS = np.multiply((2.0, 1.5, 1.5), SPACING)
 MATCHED = 1.0
 """Sigmas of a spot within which what is found is that spot."""
+
+MOST_FITTED = 200
+"""Spots that other programs fit one by one: more takes them many minutes."""
 
 DRAWS, SHARE = 20, 0.01
 
@@ -81,53 +83,74 @@ def rods(seed: int = 0) -> Phantom:
     return photon_counts(truth, (78, 104, 104), SPACING, seed=seed + 1)
 
 
-def score(found: Floats, true: Floats) -> float:
-    """F1 of places, each of one true one at most."""
-    if not len(found):
-        return 0.0
-    near = cKDTree(true / SIGMAS).query(found / SIGMAS, distance_upper_bound=MATCHED)[1]
-    hits = len(np.unique(near[near < len(true)]))
-    return 2 * hits / (len(found) + len(true))
+@dataclass(frozen=True)
+class Score:
+    """How right places are, each of one true spot at most.
+
+    error : root mean square of the distance of those found to their spots, in sigmas.
+    """
+
+    f1: float
+    error: float
+
+    @classmethod
+    def of(cls, found: Floats, true: Floats) -> Score:
+        """Places [N, 3] and true ones, in micrometres."""
+        if not len(found):
+            return cls(0.0, math.nan)
+        apart, near = cKDTree(true / SIGMAS).query(found / SIGMAS, distance_upper_bound=MATCHED)
+        hit = np.isfinite(apart)
+        hits = len(np.unique(near[hit]))
+        error = math.sqrt(np.mean(np.square(apart[hit]))) if hit.any() else math.nan
+        return cls(2 * hits / (len(found) + len(true)), error)
 
 
-def error_over_bound(phantom: Phantom, means: Floats, bars: Floats) -> float:
-    """RMS error of centres over the Cramer-Rao bound of the spots that were found."""
-    true = phantom.truth.numpy().means
-    nearest = cKDTree(true / SIGMAS).query(means / SIGMAS)[1]
-    off = means - true[nearest]
-    return float(np.sqrt(np.mean(np.square(off / bars))))
+def by_peer(peer: Peer, phantom: Phantom) -> Floats:
+    """What a program finds, and fits if it does and they are not too many, in micrometres."""
+    assert peer.find is not None
+    voxels = phantom.stack.voxels.astype(np.float64)
+    sigmas = SIGMAS / SPACING
+    places = peer.find(voxels, sigmas).positions
+    if peer.fit_at is not None and 0 < len(places) <= MOST_FITTED:
+        fitted = peer.fit_at(voxels, places, sigmas).positions
+        failed = ~np.isfinite(fitted).all(axis=1)
+        places = np.where(failed[:, None], places, fitted)
+    return np.asarray(places * SPACING, np.float64)
 
 
-def by_blob_log(stack: Stack) -> Floats | None:
-    """Return what skimage's blob_log finds with its defaults, widths aside; None without it."""
-    try:
-        feature = importlib.import_module("skimage.feature")
-    except ImportError:
-        return None
-    blobs = feature.blob_log(stack.voxels.astype(np.float64), min_sigma=1, max_sigma=4, num_sigma=4)
-    return np.asarray(blobs[:, :3] * stack.spacing, np.float64)
-
-
-def compared(name: str, phantom: Phantom, *, peer: bool) -> tuple[Cell, ...]:
-    """A row: ours, the oracle's, the peer's."""
+def compared(name: str, phantom: Phantom) -> list[tuple[Cell, ...]]:
+    """Rows: ours, an oracle that is refined from the truth, and every other program."""
     true = phantom.truth.numpy()
-    began = time.perf_counter()
-    found = fit_spots(phantom.stack)
-    took = time.perf_counter() - began
     oracle = refine([true], [phantom.stack], noise=Noise(1.0))
-    theirs = by_blob_log(phantom.stack) if peer else None
-    errors = found.measurement.errors()
+    errors = oracle.errors()
     bars = np.column_stack([errors[f"sd_{axis}"] for axis in "zyx"])
-    return (
-        name,
-        len(true),
-        len(found),
-        score(found.gaussians.means, true.means),
-        score(oracle.gaussians[0].means, true.means),
-        None if theirs is None else score(theirs, true.means),
-        error_over_bound(phantom, found.gaussians.means, bars),
-        took,
-    )
+    began = time.perf_counter()
+    found = fit_spots(phantom.stack).gaussians.means
+    took = time.perf_counter() - began
+    bound = over_bound(found, true.means, bars)
+    rows: list[tuple[Cell, ...]] = []
+    own, best = Score.of(found, true.means), Score.of(oracle.gaussians[0].means, true.means)
+    rows += [
+        (name, len(true), "ours", len(found), own.f1, own.error, bound, took),
+        (name, len(true), "oracle", len(true), best.f1, best.error, None, None),
+    ]
+    for peer in PEERS:
+        if peer.find is None or not peer.installed:
+            continue
+        began = time.perf_counter()
+        places = by_peer(peer, phantom)
+        took = time.perf_counter() - began
+        theirs = Score.of(places, true.means)
+        rows.append((name, len(true), peer.name, len(places), theirs.f1, theirs.error, None, took))
+    return rows
+
+
+def over_bound(found: Floats, true: Floats, bars: Floats) -> float:
+    """RMS error of centres over the Cramer-Rao bound of the spots that were found."""
+    apart, near = cKDTree(true / SIGMAS).query(found / SIGMAS, distance_upper_bound=MATCHED)
+    hit = np.isfinite(apart)
+    off = (found[hit] - true[near[hit]]) / bars[near[hit]]
+    return float(np.sqrt(np.nanmean(np.square(off))))
 
 
 def false_discoveries(draws: int) -> tuple[Cell, ...]:
@@ -143,35 +166,17 @@ def false_discoveries(draws: int) -> tuple[Cell, ...]:
 def beads() -> list[tuple[Cell, ...]]:
     """A row a bead: FWHM by squared error, and by `curve_fit` in a window of 3.5 sigmas."""
     stack = open_stack(BEADS)
-    found = fit_spots(stack, SpotSettings(likelihood="squared"))
-    rows: list[tuple[Cell, ...]] = []
-    for k in range(len(found)):
-        ours = found.gaussians.select(np.array([k]))
-        theirs = independent(stack, ours.means[0] / stack.spacing, ours)
-        own = FWHM_PER_SIGMA * np.sqrt(np.diagonal(ours.covariances[0]))
-        ratios = own / theirs
-        place = ", ".join(f"{n:.1f}" for n in ours.means[0] / stack.spacing)
-        rows.append((place, *map(float, own), *map(float, ratios)))
-    return rows
-
-
-def independent(stack: Stack, centre: Floats, near: object) -> Floats:
-    """FWHM along z, y and x of a bead by `curve_fit`, in the stack's unit."""
     spacing = np.asarray(stack.spacing)
-    sides = np.sqrt(np.diagonal(near.covariances[0])) / spacing  # type: ignore[attr-defined]
-    half = np.ceil(3.5 * sides).astype(int)
-    first = np.maximum(np.rint(centre).astype(int) - half, 0)
-    last = np.minimum(np.rint(centre).astype(int) + half + 1, stack.shape)
-    window = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
-    places = np.stack([axis.ravel() for axis in np.mgrid[window]]).astype(float)
-    guess = [*centre, np.log(sides[0]), 0, np.log(sides[1]), 0, 0, np.log(sides[2])]
-    values = stack.voxels[window].astype(float).ravel()
-    found, _ = curve_fit(gaussian, places, values, [*guess, np.ptp(values), values.min()])
-    factor = np.zeros((3, 3))
-    factor[np.tril_indices(3)] = found[3:9]
-    factor[np.diag_indices(3)] = np.exp(np.diag(factor))
-    widths: Floats = FWHM_PER_SIGMA * np.sqrt(np.diagonal(factor @ factor.T)) * spacing
-    return widths
+    found = fit_spots(stack, SpotSettings(likelihood="squared")).gaussians
+    rows: list[tuple[Cell, ...]] = []
+    for mean, covariance in zip(found.means, found.covariances, strict=True):
+        sigmas = np.sqrt(np.diagonal(covariance))
+        place = mean / spacing
+        theirs = by_curve_fit(stack.voxels.astype(np.float64), place[None], sigmas / spacing)
+        own, other = FWHM_PER_SIGMA * sigmas, FWHM_PER_SIGMA * theirs.sigmas[0] * spacing
+        where = ", ".join(f"{n:.1f}" for n in place)
+        rows.append((where, *own.tolist(), *(own / other).tolist()))
+    return rows
 
 
 def measure(options: Options) -> list[Table]:
@@ -180,26 +185,28 @@ def measure(options: Options) -> list[Table]:
     if not options.small:
         ways.append(("48 rods of 100 photons", rods()))
         ways += [(kind.name, kind.phantom()) for kind in KINDS]
-    rows = tuple(compared(name, phantom, peer=len(phantom.truth) < 500) for name, phantom in ways)
-    header = (
-        "what", "there", "found", "F1", "F1 of an oracle", "F1 of blob_log", "error over bound",
-        "seconds",
-    )  # fmt: skip
+    rows = tuple(row for name, phantom in ways for row in compared(name, phantom))
+    header = ("what", "there", "way", "found", "F1", "error, sigmas", "over the bound", "seconds")
     note = (
-        f"On {BACKGROUND:.0f} photons; found within {MATCHED:g} sigma. The oracle is refined from "
-        "the true places and count; blob_log (skimage) has its default threshold."
+        f"On {BACKGROUND:.0f} photons; found within {MATCHED:g} sigma. No count is given; the "
+        "oracle is refined from the true places and count. Others are told how wide spots are, and "
+        f"fit up to {MOST_FITTED} where they can; parameters as their documentation chooses them."
     )
     big = options.pick((64, 512, 512), (16, 64, 64))
     stack = Kind("", options.pick(5000, 20), big).phantom().stack
     began = time.perf_counter()
-    found = candidates(stack)
+    finder = CandidateFinder(stack)
+    found = finder.find()
     first = time.perf_counter() - began
     began = time.perf_counter()
     found.chosen(0.05)
-    again = time.perf_counter() - began
+    share = time.perf_counter() - began
+    began = time.perf_counter()
+    finder.find(0.25, 0.8)
+    sizes = time.perf_counter() - began
     noise = false_discoveries(options.pick(DRAWS, 1))
     tables = [
-        Table("Spots against the truth", header, rows, (note,)),
+        Table("Spots against the truth", header, rows, (note, *missing())),
         Table(
             "Spots in pure noise",
             ("what", "draws", "asked for", "draws with any", "spots"),
@@ -207,8 +214,8 @@ def measure(options: Options) -> list[Table]:
         ),
         Table(
             "Candidates",
-            ("stack", "first, s", "another share, s"),
-            ((" x ".join(map(str, big)), first, again),),
+            ("stack", "first, s", "another share, s", "other sizes, s"),
+            ((" x ".join(map(str, big)), first, share, sizes),),
         ),
     ]
     if not options.small:

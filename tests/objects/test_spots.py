@@ -14,7 +14,13 @@ from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.refinement import measure
 from napari_gaussfit.measure.table import ERRORS
 from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.objects.spots import Spots, SpotSettings, fit_spots, spots_table
+from napari_gaussfit.objects.spots import (
+    Spots,
+    SpotSettings,
+    fit_spots,
+    peaks_seen,
+    spots_table,
+)
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.synthetic.phantoms import Phantom, photon_counts
 from napari_gaussfit.synthetic.phantoms import spots as isolated
@@ -192,3 +198,22 @@ def test_four_confocal_beads_are_four(stack_path: Callable[[str], Path]) -> None
     by_eye = np.array([(23, 112, 45), (23, 73, 30), (23, 36, 126), (23, 82, 76)])
     assert len(spots) == 4
     assert np.linalg.norm(found[:, None] - by_eye, axis=2).min(0).max() < 3
+
+
+def test_blobs_in_a_bright_nucleus_are_as_many_as_a_person_counts(
+    stack_path: Callable[[str], Path],
+) -> None:
+    """295 have a peak of their own on the projection, by eye; as many has that of what is found."""
+    stack = Stack.open(stack_path("spots_beads/puncta_nucleus_punctatools_p1.tif"), channel=1)
+    spots = fit_spots(stack)
+    seen = peaks_seen(spots, stack.shape, stack.spacing)
+    assert abs(seen - 295) < 30
+    assert len(spots) >= seen
+    assert "widths cannot be told" in spots.notes[0]
+
+
+def test_what_a_projection_shows_of_spots_behind_each_other_is_one() -> None:
+    phantom = recorded([(6, 32, 32), (22, 32, 32), (14, 12, 50)], [100.0, 60.0, 50.0])
+    spots = fit_spots(phantom.stack)
+    assert len(spots) == 3
+    assert peaks_seen(spots, SHAPE, SPACING) == 2

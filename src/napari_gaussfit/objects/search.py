@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from scipy.spatial import cKDTree
 
+from napari_gaussfit.measure.constraints import Constraints
 from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.noise import Noise, noise_of_neighbours, noise_of_residuals
 from napari_gaussfit.measure.refinement import (
@@ -76,6 +77,13 @@ MISFIT = 3.0
 
 UNLIKE = 30.0
 """Chi^2 of a spot's shape, against that which most share, from which a long one may be two."""
+
+CROWD, SURVIVE = 20, 0.5
+"""Candidates, at least, of which less than this part is spots once their shapes are free, where
+these are so close that shapes cannot be told: each Gaussian takes the light of its neighbours."""
+
+AMPLITUDE = 9
+"""Where it stands in a measurement's covariances."""
 
 WHOLE = 2
 """Times that the whole stack is looked through."""
@@ -188,6 +196,7 @@ class Search:
         )
         self.threshold = self.least = math.inf
         self.looks = self.halved = 0
+        self.held = False
         self.changed = Changed(stack.shape, self.spacing)
         nothing = self._gaussians(np.zeros((0, 3)), np.zeros(0, np.int64))
         self.refused = nothing
@@ -224,10 +233,22 @@ class Search:
         self.marks = self.marks.joined(_Marks.of(asked))
         self._refine(gaussians, np.arange(len(gaussians)) >= before)
         kept = self._clean()[before:]
+        if begins and len(new) >= CROWD and kept.sum() < SURVIVE * len(new):
+            self._hold(new, asked)
+            return False
         self.changed.at(new)
         # What was no spot once is not tried again.
         self.refused = joined(self.refused, new.select(~kept))
         return bool(kept.any())
+
+    def _hold(self, gaussians: Gaussians, asked: Mask) -> None:
+        """Begin again, with the filters' widths and places: free, most ended as no spots.
+
+        What is then left is misfit, and not searched.
+        """
+        self.held = True
+        self.measured, self.marks = self._measured(gaussians), _Marks.of(asked)
+        self._clean()
 
     def _looked_through(self) -> Candidates:
         """Return what the whole stack has beside the spots so far; set noise and threshold."""
@@ -265,7 +286,7 @@ class Search:
 
     def resolve(self) -> None:
         """Merge and split where that is likelier, until nothing changes."""
-        for _ in range(TURNS):
+        for _ in range(0 if self.held else TURNS):
             questions = self._questions()
             if not questions or not self._settle(questions):
                 break
@@ -420,7 +441,13 @@ class Search:
             most_steps=steps,
             most_together=together,
             widths=self.widths,
+            constraints=self._constraints(last=last),
         )
+
+    def _constraints(self, *, last: bool) -> Constraints | None:
+        if not self.held:
+            return None
+        return Constraints(widths="given", centres="free" if last else "given")
 
     def _refine(self, gaussians: Gaussians, stale: Mask) -> None:
         """Refine those that are stale with what is near them; others stay as they were."""
@@ -464,12 +491,7 @@ class Search:
         before = len(which)
         for _ in range(CLEANINGS):
             gaussians = self.gaussians
-            kept = (self._above_noise() >= self.threshold) & self._of_right_size()
-            places = gaussians.means / self.spacing
-            kept &= np.all((places > -0.5) & (places < np.array(self.stack.shape) - 0.5), axis=1)
-            around = self._brightest_around(places, gaussians.select(kept))
-            kept &= gaussians.amplitudes >= COMPANION * around
-            kept |= self.marks.asked
+            kept = self._are_spots() | self.marks.asked
             if kept.all():
                 break
             self.changed.at(gaussians.select(~kept))
@@ -480,6 +502,18 @@ class Search:
             if stale.any():
                 self._refine(self.gaussians, stale)
         return np.isin(np.arange(before), which)
+
+    def _are_spots(self) -> Mask:
+        """Tell which are above the noise, of the right size, in the stack, and no spot's halo."""
+        gaussians = self.gaussians
+        places = gaussians.means / self.spacing
+        spots = np.all((places > -0.5) & (places < np.array(self.stack.shape) - 0.5), axis=1)
+        if self.held:  # sizes are right, and what is a halo was fitted together with its spot
+            errors = np.sqrt(self.measured.covariances[:, AMPLITUDE, AMPLITUDE])
+            return np.asarray(spots & (gaussians.amplitudes >= self.threshold * errors))
+        spots &= (self._above_noise() >= self.threshold) & self._of_right_size()
+        around = self._brightest_around(places, gaussians.select(spots))
+        return np.asarray(spots & (gaussians.amplitudes >= COMPANION * around))
 
     def _largest(self) -> Floats:
         """Return the standard deviations of the largest spot along z, y and x."""
@@ -549,6 +583,7 @@ def _rows(measured: Measurement, which: Mask | NDArray[np.int64]) -> Measurement
         measured.steps[which],
         tuple(np.array(measured.flags, object)[which]),
         measured.noise,
+        measured.notes,
     )
 
 

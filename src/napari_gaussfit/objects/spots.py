@@ -7,7 +7,7 @@ as the likelihood says, against what the parameters of a second one cost (G. Sch
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.table import FLAGS, measurements
 from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.objects.filters import local_maxima
 from napari_gaussfit.objects.pairs import close_pairs
 from napari_gaussfit.objects.points import measure_points
 from napari_gaussfit.objects.search import Search, SpotSettings
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["SpotSettings", "Spots", "fit_spots", "spots_table"]
+__all__ = ["SpotSettings", "Spots", "fit_spots", "peaks_seen", "spots_table"]
 
 ROUNDS = 6
 """Of searching what is left, at most."""
+
+HELD = "spots overlap so much that widths cannot be told: they have those of the filters"
 
 NEIGHBOURS_WITHIN = 3.0
 """Sigmas of a spot within which others are counted as its neighbours."""
@@ -137,7 +140,8 @@ def fit_spots(
     if settings.psf is not None:
         measured = measure_points(stack, measured.gaussians[0], settings.psf, search.noise)
     pairs, _ = close_pairs(measured.gaussians[0], NEIGHBOURS_WITHIN)
-    notes = (f"spots were still found in round {ROUNDS}, the last",) if added else ()
+    notes: tuple[str, ...] = (HELD,) if search.held else ()
+    notes += (f"spots were still found in round {ROUNDS}, the last",) if added else ()
     return Spots(
         measured,
         _signal_to_noise(measured, search.noise, np.asarray(stack.spacing)),
@@ -173,6 +177,34 @@ def _signal_to_noise(measured: Measurement, noise: Noise, spacing: Floats) -> Fl
     squares = np.trapezoid(4 * np.pi * r * r * light**2 / variance, r, axis=1)
     found: Floats = np.sqrt(volumes * squares)
     return found
+
+
+def peaks_seen(spots: Spots, shape: tuple[int, int, int], spacing: Sequence[float]) -> int:
+    """Return how many peaks the projection along z of spots has: what a person counts there.
+
+    Parameters
+    ----------
+    spots : Spots
+        That were found.
+    shape : tuple of int
+        Of the stack.
+    spacing : sequence of float
+        (dz, dy, dx) of the stack, in the spots' unit.
+
+    Returns
+    -------
+    int
+        Fewer than spots, where these lie behind or close beside each other. Peaks stand above the
+        usual background by as much as spots must.
+    """
+    field = GaussianField.from_numpy(replace(spots.gaussians, background=0.0))
+    light = field.voxelise(shape, spacing).numpy().max(0, keepdims=True)
+    if not len(spots):
+        return 0
+    usual = np.array([spots.gaussians.background])
+    return len(
+        local_maxima(light, spots.threshold * float(np.sqrt(spots.noise.variance(usual))[0]))
+    )
 
 
 def spots_table(spots: Spots, spacing: Sequence[float]) -> pd.DataFrame:
