@@ -78,9 +78,10 @@ MISFIT = 3.0
 UNLIKE = 30.0
 """Chi^2 of a spot's shape, against that which most share, from which a long one may be two."""
 
-CROWD, SURVIVE = 20, 0.5
-"""Candidates, at least, of which less than this part is spots once their shapes are free, where
-these are so close that shapes cannot be told: each Gaussian takes the light of its neighbours."""
+CROWD, SURVIVE, MISSED = 20, 0.5, 0.3
+"""Candidates, at least, of which less than a part is spots once their shapes are free, and the part
+of the light's power that these leave, where spots are so close that shapes cannot be told: each
+Gaussian takes the light of its neighbours. Of the halo of a bright spot little power is left."""
 
 AMPLITUDE = 9
 """Where it stands in a measurement's covariances."""
@@ -233,13 +234,20 @@ class Search:
         self.marks = self.marks.joined(_Marks.of(asked))
         self._refine(gaussians, np.arange(len(gaussians)) >= before)
         kept = self._clean()[before:]
-        if begins and len(new) >= CROWD and kept.sum() < SURVIVE * len(new):
+        if begins and len(new) >= CROWD and kept.sum() < SURVIVE * len(new) and self._misses():
             self._hold(new, asked)
             return False
         self.changed.at(new)
         # What was no spot once is not tried again.
         self.refused = joined(self.refused, new.select(~kept))
         return bool(kept.any())
+
+    def _misses(self) -> bool:
+        """Tell whether the spots leave much of the light above the background."""
+        above = self.voxels - self.ground
+        before = np.einsum("zyx,zyx->", above, above, dtype=np.float64)
+        above -= self._model()
+        return bool(np.einsum("zyx,zyx->", above, above, dtype=np.float64) > MISSED * before)
 
     def _hold(self, gaussians: Gaussians, asked: Mask) -> None:
         """Begin again, with the filters' widths and places: free, most ended as no spots.
