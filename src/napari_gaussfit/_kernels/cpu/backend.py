@@ -476,7 +476,7 @@ class SoftMipEvaluation:
 
     def backward(self, packed: Array, weights: Tensor) -> Array:
         masked = torch.where(self.view.hit, weights, 0.0).numpy()
-        moments = np.zeros((len(packed), MOMENTS), np.float32)
+        moments = np.empty((len(packed), MOMENTS), np.float32)
 
         def gather(first: int, end: int) -> None:
             ray_kernels.gather_blend_moments(
@@ -518,7 +518,7 @@ class LineIntegralEvaluation:
 
     def backward(self, packed: Array, weights: Tensor) -> Array:
         scaled = (weights * self.speed).numpy()
-        moments = np.zeros((len(packed), MOMENTS), np.float32)
+        moments = np.empty((len(packed), MOMENTS), np.float32)
 
         def gather(first: int, end: int) -> None:
             ray_kernels.gather_line_moments(

@@ -40,6 +40,7 @@ from napari_gaussfit._kernels.shared.footprint import (
 )
 from napari_gaussfit._kernels.shared.gaussian import (
     MOMENTS,
+    NO_MOMENTS,
     ONE,
     ZERO,
     Array,
@@ -52,6 +53,7 @@ from napari_gaussfit._kernels.shared.profile import (
     blend_slope,
     blended,
     highest,
+    integrated,
     line_moments,
     profile,
 )
@@ -242,7 +244,7 @@ def gather_blend_moments(
     first: int,
     end: int,
 ) -> None:
-    """Add to rows [first, end) of `moments` [K, 10] the sums that `unpack_gradient` wants.
+    """Set rows [first, end) of `moments` [K, 10] to the sums that `unpack_gradient` wants.
 
     With v the pixel's value and w_k a Gaussian's share in it, dv/dp_k = w_k (1 + (p_k - v) / tau);
     by the envelope theorem the derivative of p_k is that at its highest point held fixed.
@@ -250,6 +252,7 @@ def gather_blend_moments(
     """
     width = blend.shape[2]
     for k in range(first, end):
+        s = NO_MOMENTS
         for i in range(int(g[k, FIRST_ROW]), int(g[k, LAST_ROW]) + 1):
             left, right = columns(g, k, F(i) - g[k, ROW], width)
             for j in range(left, right + 1):
@@ -258,16 +261,9 @@ def gather_blend_moments(
                 slope = blend_slope(
                     peak, blend[TOP, i, j], blend[TOTAL, i, j], blend[VALUE, i, j], sharpness
                 )
-                we = weights[i, j] * slope * e
-                moments[k, 0] += we
-                for m in range(3):
-                    moments[k, 1 + m] += we * u[m]
-                moments[k, 4] += we * u[0] * u[0]
-                moments[k, 5] += we * u[1] * u[0]
-                moments[k, 6] += we * u[1] * u[1]
-                moments[k, 7] += we * u[2] * u[0]
-                moments[k, 8] += we * u[2] * u[1]
-                moments[k, 9] += we * u[2] * u[2]
+                s = with_point(s, weights[i, j] * slope * e, u[0], u[1], u[2])
+        for m in range(MOMENTS):
+            moments[k, m] = s[m]
 
 
 @exact_kernel
@@ -291,28 +287,20 @@ def integrate_strip(
 def gather_line_moments(
     g: Array, near: Array, far: Array, weights: Array, moments: Array, first: int, end: int
 ) -> None:
-    """Add to rows [first, end) of `moments` [K, 10] the sums that `unpack_gradient` wants.
+    """Set rows [first, end) of `moments` [K, 10] to the sums that `unpack_gradient` wants.
 
     Here they are integrals over t as well, of u = c + x d and of u u^T.
     weights : [H, W], derivative of the loss by each pixel.
     """
     width = weights.shape[1]
     for k in range(first, end):
+        s = NO_MOMENTS
         for i in range(int(g[k, FIRST_ROW]), int(g[k, LAST_ROW]) + 1):
             left, right = columns(g, k, F(i) - g[k, ROW], width)
             for j in range(left, right + 1):
                 c, d, a, peak = profile(g, k, i, j)
                 j0, j1, j2 = line_moments(dot(c, c), a, near[i, j] - peak, far[i, j] - peak)
                 w = weights[i, j]
-                j0, j1, j2 = w * j0, w * j1, w * j2
-                u = (j0 * c[0] + j1 * d[0], j0 * c[1] + j1 * d[1], j0 * c[2] + j1 * d[2])
-                xu = (j1 * c[0] + j2 * d[0], j1 * c[1] + j2 * d[1], j1 * c[2] + j2 * d[2])
-                moments[k, 0] += j0
-                for m in range(3):
-                    moments[k, 1 + m] += u[m]
-                moments[k, 4] += u[0] * c[0] + xu[0] * d[0]
-                moments[k, 5] += u[1] * c[0] + xu[1] * d[0]
-                moments[k, 6] += u[1] * c[1] + xu[1] * d[1]
-                moments[k, 7] += u[2] * c[0] + xu[2] * d[0]
-                moments[k, 8] += u[2] * c[1] + xu[2] * d[1]
-                moments[k, 9] += u[2] * c[2] + xu[2] * d[2]
+                s = integrated(s, c, d, w * j0, w * j1, w * j2)
+        for m in range(MOMENTS):
+            moments[k, m] = s[m]

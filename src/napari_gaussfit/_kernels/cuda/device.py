@@ -55,7 +55,6 @@ SUMS = (MOMENTS + 1, GATHERING_THREADS + 1)  # see `add_up`; a column more spare
 
 Counts = np.ndarray
 Moments = tuple[F, F, F, F, F, F, F, F, F, F]
-NO_MOMENTS = (ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO)
 
 if SIMULATED:
     from numba.cuda.simulator.kernelapi import FakeCUDAShared

@@ -18,7 +18,6 @@ from napari_gaussfit._kernels.cuda.device import (
     GROUP,
     LISTING_SCAN,
     LISTING_THREADS,
-    NO_MOMENTS,
     RECORDS,
     SHARE,
     SUMS,
@@ -57,6 +56,7 @@ from napari_gaussfit._kernels.shared.footprint import (
 from napari_gaussfit._kernels.shared.gaussian import (
     HALF,
     INT,
+    NO_MOMENTS,
     ONE,
     RADIUS2,
     TWO,

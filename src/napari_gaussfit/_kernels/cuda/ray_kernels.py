@@ -15,13 +15,11 @@ from numba import cuda
 from napari_gaussfit._kernels.cuda.device import (
     CAPACITY,
     GATHERING,
-    NO_MOMENTS,
     RECORDS,
     STAGED,
     SUMS,
     WIDE,
     Counts,
-    Moments,
     add_up,
     collect,
     device,
@@ -49,11 +47,20 @@ from napari_gaussfit._kernels.shared.footprint import (
     vertex,
     weights,
 )
-from napari_gaussfit._kernels.shared.gaussian import INT, ONE, ZERO, Array, F, Vector, with_point
+from napari_gaussfit._kernels.shared.gaussian import (
+    INT,
+    NO_MOMENTS,
+    ONE,
+    ZERO,
+    Array,
+    F,
+    with_point,
+)
 from napari_gaussfit._kernels.shared.profile import (
     blend_slope,
     blended,
     highest,
+    integrated,
     line_moments,
     profile,
 )
@@ -200,29 +207,6 @@ def integrate(
                         total += records[m, HEIGHT] * integral
     if held:
         values[n, i, j] = total
-
-
-@device
-def integrated(s: Moments, c: Vector, d: Vector, zeroth: F, first: F, second: F) -> Moments:
-    """Return the sums that `unpack_gradient` wants, with the integral of u = c + x d over x."""
-    u = (
-        zeroth * c[0] + first * d[0],
-        zeroth * c[1] + first * d[1],
-        zeroth * c[2] + first * d[2],
-    )
-    xu = (first * c[0] + second * d[0], first * c[1] + second * d[1], first * c[2] + second * d[2])
-    return (
-        s[0] + zeroth,
-        s[1] + u[0],
-        s[2] + u[1],
-        s[3] + u[2],
-        s[4] + (u[0] * c[0] + xu[0] * d[0]),
-        s[5] + (u[1] * c[0] + xu[1] * d[0]),
-        s[6] + (u[1] * c[1] + xu[1] * d[1]),
-        s[7] + (u[2] * c[0] + xu[2] * d[0]),
-        s[8] + (u[2] * c[1] + xu[2] * d[1]),
-        s[9] + (u[2] * c[2] + xu[2] * d[2]),
-    )
 
 
 @kernel

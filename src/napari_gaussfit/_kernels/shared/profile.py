@@ -8,6 +8,7 @@ Gaussian needs to know of another's, so that no search is needed.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from napari_gaussfit._kernels.shared.footprint import (
     COLUMN,
@@ -201,3 +202,25 @@ def line_moments(m: F, a: F, low: F, high: F) -> tuple[F, F, F]:
     first = (at_low - at_high) * HALF / bend
     second = (zeroth + low * at_low - high * at_high) * HALF / bend
     return zeroth, first, second
+
+
+def integrated(s: Any, c: Vector, d: Vector, zeroth: F, first: F, second: F) -> Any:
+    """Return the sums that `unpack_gradient` wants, with the integral of u = c + x d over x."""
+    u = (
+        zeroth * c[0] + first * d[0],
+        zeroth * c[1] + first * d[1],
+        zeroth * c[2] + first * d[2],
+    )
+    xu = (first * c[0] + second * d[0], first * c[1] + second * d[1], first * c[2] + second * d[2])
+    return (
+        s[0] + zeroth,
+        s[1] + u[0],
+        s[2] + u[1],
+        s[3] + u[2],
+        s[4] + (u[0] * c[0] + xu[0] * d[0]),
+        s[5] + (u[1] * c[0] + xu[1] * d[0]),
+        s[6] + (u[1] * c[1] + xu[1] * d[1]),
+        s[7] + (u[2] * c[0] + xu[2] * d[0]),
+        s[8] + (u[2] * c[1] + xu[2] * d[1]),
+        s[9] + (u[2] * c[2] + xu[2] * d[2]),
+    )
