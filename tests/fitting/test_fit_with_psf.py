@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from napari_gaussfit.errors import FitError, SettingsError
 from napari_gaussfit.fitting.bounds import keep_above
 from napari_gaussfit.fitting.fit import Fit, fit
 from napari_gaussfit.fitting.result import FitResult, load
+from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.psf import Psf
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
@@ -129,7 +131,38 @@ def test_of_what_is_narrower_the_nearest_above_is_taken() -> None:
     np.testing.assert_array_equal(cholesky[1].numpy(), gaussians.cholesky[1])
 
 
-@pytest.mark.parametrize("fwhm", [(0.5, 0.2), (0.5, 0.2, 0.0), (0.5, math.nan, 0.2)])
+def test_where_axes_are_held_those_of_the_psf_are_too(stack: Stack) -> None:
+    """And it is said: of a turned one only its widths along z, y and x can count."""
+    turned = PSF.to_dict()
+    turned["covariance"] = [[0.16, 0.02, 0.0], [0.02, 0.0225, 0.0], [0.0, 0.0, 0.0225]]
+    settings = FitSettings(
+        iterations=30, views=4, held_out=1, device="cpu", full_covariance=False, gaussians=40
+    )
+    result = fit(stack, settings, psf=Psf.from_dict(turned))
+    widths = np.exp(result.field.numpy().log_widths)
+    assert (widths >= 0.9999 * np.array([0.4, 0.15, 0.15])).all()
+    assert "of the PSF, its widths along these count alone" in " ".join(result.report.notes)
+
+
+def test_noise_that_does_not_grow_with_light_tells_how_sharp_a_picture_is(stack: Stack) -> None:
+    """Also where the report has no offset, since there is no gain."""
+    light = np.asarray(stack.voxels, np.float64)
+    read = replace(stack, voxels=light + np.random.default_rng(0).normal(0, 20, light.shape))
+    settings = FitSettings(
+        iterations=20, views=4, held_out=1, device="cpu", gain=0, read_noise=200.0
+    )
+    result = fit(read, settings, points=places(), psf=PSF)
+    assert result.report.detector == Noise(0.0, 40000.0)
+    wide, sharp = (
+        one.deconvolved().field.numpy().principal()[0][:, 0]
+        for one in (result, replace(result, reports=()))
+    )
+    assert (wide[:8] > 1.2 * sharp[:8]).all()
+
+
+@pytest.mark.parametrize(
+    "fwhm", [(0.5, 0.2), (0.5, 0.2, 0.0), (0.5, math.nan, 0.2), (1e9, 1.0, 1.0)]
+)
 def test_widths_that_are_none_are_refused(fwhm: tuple[float, ...]) -> None:
     with pytest.raises(SettingsError, match="three lengths above 0"):
         Psf.of_fwhm(fwhm)

@@ -169,3 +169,21 @@ def test_no_microscope_is_refused() -> None:
     ):
         with pytest.raises(SettingsError, match=what):
             Optics(**options)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"beads": 1e999},
+        {"covariance": [[10**400, 0, 0], [0, 1, 0], [0, 0, 1]]},
+        {"covariance": [[1, 0.5, 0], [0, 1, 0], [0, 0, 1]]},
+        {"covariance": [[1e-30, 0, 0], [0, 1, 0], [0, 0, 1]]},
+        {"fwhm": "abc"},
+        {"fwhm": [1, 2]},
+    ],
+)
+def test_a_file_of_other_numbers_is_refused(change: dict[str, object], tmp_path: Path) -> None:
+    content = Psf.of_fwhm((0.9, 0.3, 0.3)).to_dict() | change
+    (tmp_path / "psf.json").write_text(json.dumps(content))
+    with pytest.raises(FormatError, match="holds no point spread function"):
+        Psf.load(tmp_path / "psf.json")

@@ -408,6 +408,8 @@ def _fit(arguments: argparse.Namespace) -> int:
     stacks = _opened(arguments, arguments.stack)
     for note in dict.fromkeys(note for stack in stacks for note in stack.notes):
         _note(note)
+    if psf is not None:
+        psf.in_unit(stacks[0].unit)  # which refuses a stack without a spacing
     points = _points(arguments.points, stacks[0])
     folder = FitFolder(path, stacks)
     if goes_on:

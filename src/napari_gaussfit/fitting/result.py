@@ -331,7 +331,6 @@ class FitResult:
             If the fit has none, or the spacing is no spacing.
         """
         from napari_gaussfit.measure.deblurred import deblurred
-        from napari_gaussfit.measure.noise import Noise
         from napari_gaussfit.model.field import GaussianField
 
         if self.psf is None:
@@ -339,11 +338,7 @@ class FitResult:
                 f"the fit of {self.stack.name!r} knows no point spread function; fit with one "
                 "(--psf, or fit(stack, psf=...))"
             )
-        report = self.reports[0] if self.reports else None
-        noise = None
-        if report is not None and report.gain is not None:
-            offset, read = report.offset or 0.0, report.read_noise or 0.0
-            noise = Noise.of_detector(report.gain, offset=offset, read=read)
+        noise = self.reports[0].detector if self.reports else None
         facts = self.stack if spacing is None else self.stack.sampled(spacing)
         sharp = deblurred(
             [field.numpy() for field in self.fields],

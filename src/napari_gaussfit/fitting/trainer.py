@@ -159,7 +159,12 @@ class Trainer:
         self._slab = Slab(planes, round(RELOCATED_FRACTION * planes / depth * len(fields[0])))
         state = OptimiserState.begin(fields, math.sqrt(math.prod(CUTOFFS)))
         self.steps = self._make_steps(state, OPTIMISERS[optimiser])
-        self._floor = None if psf is None else _floor(psf, workings[0])
+        self._floor = None if psf is None else _floor(psf, workings[0], self.settings)
+        if psf is not None and not (self.settings.full_covariance or psf.is_aligned):
+            self.notes = (
+                *self.notes,
+                "axes are held along z, y and x: of the PSF, its widths along these count alone",
+            )
         self._keep_above_psf()
 
     def _keep_above_psf(self) -> None:
@@ -491,9 +496,15 @@ def _on_one_device(settings: FitSettings, channels: int) -> tuple[FitSettings, t
     return replace(settings, device="cpu"), notes if settings.device == "auto" else ()
 
 
-def _floor(psf: Psf, working: WorkingStack) -> Tensor:
-    """Return the lower Cholesky factor [3, 3] of a point spread function in working units."""
-    factor = np.linalg.cholesky(psf.in_unit(working.original.unit)) / working.length
+def _floor(psf: Psf, working: WorkingStack, settings: FitSettings) -> Tensor:
+    """Return the lower Cholesky factor [3, 3] of a point spread function in working units.
+
+    Of Gaussians whose axes are held, only its widths along these.
+    """
+    covariance = psf.in_unit(working.original.unit)
+    if not settings.full_covariance:
+        covariance = np.diag(np.diagonal(covariance))
+    factor = np.linalg.cholesky(covariance) / working.length
     return torch.from_numpy(factor.astype(np.float32))
 
 

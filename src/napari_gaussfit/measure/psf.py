@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Psf", "triple"]
 
+NARROWEST, WIDEST = 1e-4, 1e4
+"""Micrometres between which the widths of light are."""
+
 VERSION = 1
 TRIPLES = ("fwhm", "sd", "principal_fwhm", "principal_sd")
 
@@ -95,8 +98,11 @@ class Psf:
             If they are not three lengths above 0.
         """
         widths = tuple(float(width) for width in fwhm)
-        if len(widths) != 3 or not all(0 < width < math.inf for width in widths):
-            raise SettingsError(f"fwhm={widths}: expected three lengths above 0, along z, y and x")
+        if len(widths) != 3 or not all(NARROWEST < width < WIDEST for width in widths):
+            raise SettingsError(
+                f"fwhm={widths}: expected three lengths above 0, along z, y and x, in micrometers "
+                f"({NARROWEST:g} to {WIDEST:g})"
+            )
         unknown = (math.nan,) * 3
         variances = np.diag(np.square(np.array(widths) / FWHM_PER_SIGMA))
         return cls(
@@ -108,6 +114,11 @@ class Psf:
     def matrix(self) -> Floats:
         """The covariance, shape [3, 3]."""
         return np.array(self.covariance, np.float64)
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether its axes are z, y and x."""
+        return bool((self.matrix == np.diag(np.diagonal(self.matrix))).all())
 
     @property
     def words(self) -> str:
@@ -173,14 +184,15 @@ class Psf:
             covariance = tuple(triple(row) for row in rows)
             matrix = np.array(covariance)
             widths = np.linalg.eigvalsh(matrix)
-            sound = ((widths > 0) & (widths < math.inf)).all() and np.allclose(matrix, matrix.T)
+            sound = ((widths > NARROWEST**2) & (widths < WIDEST**2)).all()
+            sound &= np.allclose(matrix, matrix.T)
             if len(covariance) != 3 or not sound:
                 raise ValueError("its covariance is none")
             return cls(
                 fwhm, sd, principal_fwhm, principal_sd, covariance,
                 int(content["beads"]), str(content["source"]),
             )  # fmt: skip
-        except (TypeError, KeyError, np.linalg.LinAlgError) as error:
+        except (TypeError, KeyError, OverflowError, np.linalg.LinAlgError) as error:
             raise ValueError(str(error)) from error
 
     def save(self, path: str | os.PathLike[str]) -> None:

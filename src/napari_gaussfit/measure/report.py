@@ -11,7 +11,7 @@ import numpy as np
 from napari_gaussfit._threads import in_one_torch_thread
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.metrics import noise_psnr, psnr, ssim
-from napari_gaussfit.measure.noise import draw_noise, given_noise, photon_transfer
+from napari_gaussfit.measure.noise import Noise, draw_noise, given_noise, photon_transfer
 from napari_gaussfit.stacks.reading import is_number, shown
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_gaussfit.measure.noise import Noise
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.scaling import WorkingStack
     from napari_gaussfit.model.views import View, Views
@@ -142,6 +141,17 @@ class Report:
     offset: float | None = None
     read_noise: float | None = None
     saturation: float | None = None
+
+    @property
+    def detector(self) -> Noise | None:
+        """The noise that gain, offset and read noise make; None where they are not known."""
+        offset, read = (
+            0.0 if value is None or math.isnan(value) else value
+            for value in (self.offset, self.read_noise)
+        )
+        if self.gain is None or not (self.gain > 0 or read > 0):
+            return None
+        return Noise.of_detector(self.gain, offset=offset, read=read)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON types."""
