@@ -341,8 +341,9 @@ class TileRun:
         while ready and len(running) < slots:
             _, tile = heappop(ready)
             task = self._task(stage, tile)
-            if task.key in self.known:
-                yield tile, self.known[task.key]
+            known = self.known.get(task.key) or self._untouched(task)
+            if known is not None:
+                yield tile, known
                 return
             running[tile.place] = 1
             self.pool.submit(self.work, task)
@@ -376,12 +377,14 @@ class TileRun:
             if self._found[one, place].gaussians
         ]
         of_fits = sum(self._found[need].gaussians > 0 for need in needs if need[0] is Stage.FIT)
-        known = self._found.get((Stage.FIT, tile.place)) if stage is Stage.WRITE else None
-        untouched = known is not None and known.status is Status.BACKGROUND and not files
-        return TileTask(
-            stage, tile, key, tuple(files[:of_fits]), tuple(files[of_fits:]),
-            known.numbers if untouched and known is not None else None,
-        )  # fmt: skip
+        return TileTask(stage, tile, key, tuple(files[:of_fits]), tuple(files[of_fits:]))
+
+    def _untouched(self, task: TileTask) -> Outcome | None:
+        """Return what is known of a tile of background that no Gaussian reaches into."""
+        if task.stage is not Stage.WRITE or task.fits or task.seams:
+            return None
+        fitted = self._found[Stage.FIT, task.tile.place]
+        return fitted if fitted.status is Status.BACKGROUND else None
 
     def _tell(self, stage: Stage, running: int, total: int) -> None:
         if self.progress is not None:

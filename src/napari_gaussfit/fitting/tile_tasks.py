@@ -50,8 +50,6 @@ class TileTask:
         What the result depends on.
     fits, seams : tuple of (place, path)
         Working files of those stages, by place: of tasks that left one.
-    background : dict of float, optional
-        What was measured, where the tile was found to hold nothing and nothing reaches into it.
     """
 
     stage: Stage
@@ -59,7 +57,6 @@ class TileTask:
     key: str
     fits: tuple[tuple[Place, Path], ...] = ()
     seams: tuple[tuple[Place, Path], ...] = ()
-    background: dict[str, float] | None = None
 
 
 def needs_of(
@@ -161,8 +158,6 @@ class TileWork:
 
     def _write(self, task: TileTask) -> Outcome:
         tile, stack, levels = task.tile, self.fitter.stack, self.fitter.levels
-        if task.background is not None:
-            return Outcome(Status.BACKGROUND, 0, task.background)
         around, _ = self._gathered(task)
         began = time.perf_counter()
         voxels = stack.read(tile.first, tile.end)
