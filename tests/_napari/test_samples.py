@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.gui
 
 
-@pytest.mark.parametrize("name", ["neurite", "beads", "nuclei"])
+@pytest.mark.parametrize("name", ["neurite", "beads", "nuclei", "spots"])
 def test_a_sample_is_a_phantom_with_its_scale_and_hidden_truth(
     make_napari_viewer_proxy: Callable[..., Any], name: str
 ) -> None:

@@ -12,7 +12,7 @@ from napari_gaussfit.jobs.renderer import sample
 if TYPE_CHECKING:
     from napari_gaussfit._napari.layers.gaussians import LayerData
 
-__all__ = ["open_beads", "open_neurite", "open_nuclei"]
+__all__ = ["open_beads", "open_neurite", "open_nuclei", "open_spots"]
 
 
 def open_neurite() -> list[LayerData]:
@@ -28,6 +28,11 @@ def open_beads() -> list[LayerData]:
 def open_nuclei() -> list[LayerData]:
     """Return nuclei with chromatin texture."""
     return _layers("nuclei")
+
+
+def open_spots() -> list[LayerData]:
+    """Return spots of 100 photons, each by itself."""
+    return _layers("spots")
 
 
 def _layers(name: str) -> list[LayerData]:

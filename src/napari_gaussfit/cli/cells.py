@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from napari_gaussfit.jobs.folders import CELLS_OUTPUTS, write_cells
+
 if TYPE_CHECKING:
     import argparse
     from pathlib import Path
@@ -18,9 +20,7 @@ FEWER = 10
 """Times as many Gaussians as group well tell a nucleus's texture: 1,000 to 2,500 give the same F1
 of nuclei whose stack suggests 20,000."""
 
-TABLE_NAME, LABELS_NAME, PICTURE_NAME = "objects.csv", "labels.ome.tif", "objects.png"
-
-OUTPUTS = (TABLE_NAME, LABELS_NAME, PICTURE_NAME)
+OUTPUTS = CELLS_OUTPUTS
 """What grouping leaves in its folder."""
 
 ALSO, WRITERS = "labels.ome.tif, or .ome.zarr with the fitted volume", "LABEL_WRITERS"
@@ -73,12 +73,8 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> Non
     folder : Path
         Which exists.
     """
-    from napari_gaussfit.formats.columns import write_columns
-    from napari_gaussfit.formats.registry import LABEL_WRITERS, writer_of
     from napari_gaussfit.objects.grouping import GroupSettings, group
     from napari_gaussfit.objects.labels import measure_objects, paint
-    from napari_gaussfit.plots.objects import draw_objects
-    from napari_gaussfit.plots.saving import draw
 
     stack = result.stack
     given = {"saddle": arguments.saddle, "radius": arguments.radius}
@@ -86,10 +82,7 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> Non
     groups = group(result.field.numpy(), settings)
     labels, groups = paint(result.field, groups, stack.shape, stack.spacing, arguments.level)
     found = measure_objects(result.field, groups, labels, stack.spacing)
-    for path in (folder / LABELS_NAME, *arguments.also):
-        writer_of(path, LABEL_WRITERS)(path, labels, result.fields, stack)
-    write_columns(folder / TABLE_NAME, found.columns() | {"unit": stack.unit})
-    draw(folder / PICTURE_NAME, draw_objects(labels, result))
+    write_cells(folder, result, labels, found, also=arguments.also)
     unit = "um" if stack.unit == "micrometer" else "pixels"
     sys.stdout.write(
         f"{folder}: {len(found)} objects of about {groups.radius:.2f} {unit} radius, "

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from napari_gaussfit.jobs.folders import TRACE_OUTPUTS, write_trace
+
 if TYPE_CHECKING:
     import argparse
     from pathlib import Path
@@ -15,13 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ALSO", "OUTPUTS", "WRITERS", "add_options", "gaussians_for", "write"]
 
-SWC_NAME, BRANCHES_NAME, PICTURE_NAME = "trace.swc", "branches.csv", "trace.png"
-
-OUTPUTS = (SWC_NAME, BRANCHES_NAME, PICTURE_NAME)
+OUTPUTS = TRACE_OUTPUTS
 """What a trace leaves in its folder."""
-
-SPINE_LENGTH = 3.0
-"""Micrometres: spines of pyramidal cells are 0.5 to 3 long."""
 
 ALSO, WRITERS = "trace.swc, .geff", "TREE_WRITERS"
 """What else can be written, in words, and the table of formats that says so."""
@@ -71,11 +68,7 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> Non
     folder : Path
         Which exists.
     """
-    from napari_gaussfit.formats.columns import write_columns
-    from napari_gaussfit.formats.registry import TREE_WRITERS, writer_of
-    from napari_gaussfit.objects.neurites import TraceSettings, trace
-    from napari_gaussfit.plots.objects import draw_trace
-    from napari_gaussfit.plots.saving import draw
+    from napari_gaussfit.objects.neurites import SPINE_LENGTH, TraceSettings, trace
 
     stack = result.stack
     known = stack.unit == "micrometer"
@@ -91,10 +84,7 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> Non
         name: value for name, value in given.items() if value is not None
     }
     found = trace(result.field.numpy(), stack.box, TraceSettings(**given))
-    for path in (folder / SWC_NAME, *arguments.also):
-        writer_of(path, TREE_WRITERS)(path, found, stack)
-    write_columns(folder / BRANCHES_NAME, found.branches.columns() | {"unit": found.unit})
-    draw(folder / PICTURE_NAME, draw_trace(found, result))
+    write_trace(folder, result, found, also=arguments.also)
     sys.stdout.write(f"{folder}: {_said(found)}\n")
     if not known:
         sys.stdout.write("note: the voxels' size is not known: lengths, also in SWC, are pixels\n")

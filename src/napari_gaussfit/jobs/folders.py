@@ -9,20 +9,44 @@ from napari_gaussfit.files import replacing, write_json
 from napari_gaussfit.plots.saving import draw
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
+    from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.model.gaussians import Gaussians
+    from napari_gaussfit.objects.labels import Objects
+    from napari_gaussfit.objects.neurites import Trace
     from napari_gaussfit.objects.spots import Spots, SpotSettings
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["SPOTS_OUTPUTS", "spots_report", "write_spots"]
+__all__ = [
+    "CELLS_OUTPUTS",
+    "SPOTS_OUTPUTS",
+    "TRACE_OUTPUTS",
+    "spots_report",
+    "write_cells",
+    "write_spots",
+    "write_trace",
+]
 
 OBJECTS_NAME, SPOTS_REPORT_NAME, SPOTS_PICTURE_NAME = "objects.csv", "report.json", "spots.png"
 
 SPOTS_OUTPUTS = (OBJECTS_NAME, SPOTS_REPORT_NAME, SPOTS_PICTURE_NAME)
 """What spots leave in their folder."""
+
+SWC_NAME, BRANCHES_NAME, TRACE_PICTURE_NAME = "trace.swc", "branches.csv", "trace.png"
+
+TRACE_OUTPUTS = (SWC_NAME, BRANCHES_NAME, TRACE_PICTURE_NAME)
+"""What a trace leaves in its folder."""
+
+LABELS_NAME, CELLS_PICTURE_NAME = "labels.ome.tif", "objects.png"
+
+CELLS_OUTPUTS = (OBJECTS_NAME, LABELS_NAME, CELLS_PICTURE_NAME)
+"""What grouping leaves in its folder."""
 
 
 def write_spots(
@@ -94,3 +118,74 @@ def spots_report(stack: Stack, spots: Spots, settings: SpotSettings) -> dict[str
         "notes": [*stack.notes, *spots.notes],
         "version": __version__,
     }
+
+
+def write_cells(
+    folder: Path,
+    result: FitResult,
+    labels: NDArray[np.int32],
+    objects: Objects,
+    *,
+    also: Sequence[Path] = (),
+) -> None:
+    """Write labels, a table and a picture of the objects in a fit.
+
+    Parameters
+    ----------
+    folder : Path
+        Which exists; files that are there are replaced.
+    result : FitResult
+        That was grouped.
+    labels : ndarray of int32, shape [Z, Y, X]
+        As `paint` gave them.
+    objects : Objects
+        As `measure_objects` gave them.
+    also : sequence of Path
+        Further files of the labels, whose suffixes say their format.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    """
+    from napari_gaussfit.formats.columns import write_columns
+    from napari_gaussfit.formats.registry import LABEL_WRITERS, writer_of
+    from napari_gaussfit.plots.objects import draw_objects
+
+    stack = result.stack
+    for path in (folder / LABELS_NAME, *also):
+        writer_of(path, LABEL_WRITERS)(path, labels, result.fields, stack)
+    write_columns(folder / OBJECTS_NAME, objects.columns() | {"unit": stack.unit})
+    draw(folder / CELLS_PICTURE_NAME, draw_objects(labels, result))
+
+
+def write_trace(
+    folder: Path, result: FitResult, found: Trace, *, also: Sequence[Path] = ()
+) -> None:
+    """Write the neurites in a fit: nodes, branches, and a picture.
+
+    Parameters
+    ----------
+    folder : Path
+        Which exists; files that are there are replaced.
+    result : FitResult
+        That was traced.
+    found : Trace
+        What was found.
+    also : sequence of Path
+        Further files of the trees, whose suffixes say their format.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    """
+    from napari_gaussfit.formats.columns import write_columns
+    from napari_gaussfit.formats.registry import TREE_WRITERS, writer_of
+    from napari_gaussfit.plots.objects import draw_trace
+
+    stack = result.stack
+    for path in (folder / SWC_NAME, *also):
+        writer_of(path, TREE_WRITERS)(path, found, stack)
+    write_columns(folder / BRANCHES_NAME, found.branches.columns() | {"unit": found.unit})
+    draw(folder / TRACE_PICTURE_NAME, draw_trace(found, result))

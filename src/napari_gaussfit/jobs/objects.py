@@ -1,18 +1,24 @@
-"""Spots as a window that loads no torch asks for them, and what the process answers.
+"""Spots, cells and neurites, as a window that loads no torch asks for them.
 
-Each question stands above its answer, as each encoder above its decoder. Asking is sending a
-`Message` and waiting for another: `jobs.renderer.Renderer.ask` does both.
+Asking is sending a `Message` and waiting for another: `jobs.renderer.Renderer.ask` does both. What
+answers is `jobs.object_answers`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from napari_gaussfit.jobs.encoding import measurement_from, measurement_message
+from napari_gaussfit.jobs.encoding import (
+    facts_from,
+    facts_words,
+    fields_arrays,
+    fields_from,
+    fields_words,
+    measurement_from,
+)
 from napari_gaussfit.jobs.messages import Message
 
 if TYPE_CHECKING:
@@ -21,26 +27,37 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.measure.measurement import Measurement
-    from napari_gaussfit.objects.candidates import Candidates
-    from napari_gaussfit.stacks.stack import Stack
 
     Floats = NDArray[np.float64]
 
 __all__ = [
     "TOLD",
     "Asked",
+    "CellsAsked",
+    "FoundCells",
     "FoundSpots",
-    "ObjectAnswers",
+    "FoundTrace",
     "SpotCandidates",
     "SpotsAsked",
+    "fit_from",
+    "found_cells",
     "found_spots",
+    "found_trace",
+    "save_cells",
     "save_spots",
+    "save_trace",
     "spot_candidates",
+    "table_from",
+    "table_message",
 ]
 
 TOLD = "told"
 """The kind of a message before the answer, which says how far that is."""
+
+NODES = "points", "radii", "parents", "branch"
+"""What an answer says of the nodes of a trace."""
 
 
 class Asked(Protocol):
@@ -168,7 +185,7 @@ def found_spots(
     """
     arrays = {"points": asked.points, "excluded": asked.excluded}
     answer = ask(Message("spots", _settings_words(asked), arrays), told)
-    table = _table_from(answer)
+    table = table_from(answer)
     return FoundSpots(measurement_from(answer), table, answer.words["report"], answer)
 
 
@@ -195,14 +212,182 @@ def save_spots(ask: Asked, found: FoundSpots, kept: NDArray[np.bool_], folder: s
     ask(Message("save_spots", words, found.answer.arrays | {"kept": kept}))
 
 
-def _table_message(table: pd.DataFrame) -> Message:
+@dataclass(frozen=True, eq=False)
+class CellsAsked:
+    """How the Gaussians of a fit are grouped.
+
+    Parameters
+    ----------
+    saddle : float
+        As in `objects.grouping.GroupSettings`; counts where there are no groups yet.
+    of : ndarray of int, shape [K], or None
+        The groups that there are: the object of each Gaussian.
+    radius : float or None
+        Of these; None takes the field's own.
+    merged : tuple of int
+        Objects of them that become one.
+    split : int
+        An object of them that becomes several; 0 for none.
+    """
+
+    saddle: float
+    of: NDArray[np.intp] | None = None
+    radius: float | None = None
+    merged: tuple[int, ...] = ()
+    split: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class FoundCells:
+    """The objects in a fit.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape [Z, Y, X]
+        0 where there is no object.
+    of : ndarray of int, shape [K]
+        The object of each Gaussian, 0 for none.
+    table : DataFrame, M rows
+        The columns of `objects.labels.Objects`.
+    radius : float
+        About that of the objects, in the fit's unit.
+    """
+
+    labels: NDArray[np.int32]
+    of: NDArray[np.intp]
+    table: pd.DataFrame
+    radius: float
+
+
+def found_cells(ask: Asked, fit: FitResult, asked: CellsAsked) -> FoundCells:
+    """Return the objects in a fit. Of one fit, another share takes a moment.
+
+    Parameters
+    ----------
+    ask : callable
+        Asks the process.
+    fit : FitResult
+        Of one channel, or of the first.
+    asked : CellsAsked
+        How it is grouped.
+
+    Raises
+    ------
+    FitError
+        If it cannot be, or the process was closed meanwhile.
+    """
+    answer = ask(_cells_question("cells", fit, asked))
+    arrays = answer.arrays
+    return FoundCells(arrays["labels"], arrays["of"], table_from(answer), answer.words["radius"])
+
+
+def save_cells(ask: Asked, fit: FitResult, found: FoundCells, folder: str) -> None:
+    """Write the objects in a fit as ``napari-gaussfit cells`` does; see `found_cells`.
+
+    Parameters
+    ----------
+    ask : callable
+        Asks the process.
+    fit : FitResult
+        That was grouped.
+    found : FoundCells
+        Its objects.
+    folder : str
+        Made if it is not there; what it has of the same name is replaced.
+    """
+    question = _cells_question("save_cells", fit, CellsAsked(0.0, found.of, found.radius))
+    question.words["folder"] = folder
+    ask(question)
+
+
+def _cells_question(kind: str, fit: FitResult, asked: CellsAsked) -> Message:
+    words = {part.name: getattr(asked, part.name) for part in fields(asked) if part.name != "of"}
+    arrays = {} if asked.of is None else {"of": asked.of}
+    return _fit_question(kind, fit, words, arrays)
+
+
+@dataclass(frozen=True, eq=False)
+class FoundTrace:
+    """The neurites in a fit.
+
+    Parameters
+    ----------
+    points : ndarray, shape [N, 3]
+        Nodes, z, y, x in the fit's unit.
+    radii : ndarray, shape [N]
+        In the fit's unit.
+    parents : ndarray of int, shape [N]
+        The node that each hangs on; -1 for a root.
+    branch : ndarray of int, shape [N]
+        The row of the table that each node belongs to.
+    table : DataFrame, M rows
+        The columns of `objects.neurites.Branches`.
+    """
+
+    points: Floats
+    radii: Floats
+    parents: NDArray[np.intp]
+    branch: NDArray[np.intp]
+    table: pd.DataFrame
+
+
+def found_trace(ask: Asked, fit: FitResult, shortest: float | None) -> FoundTrace:
+    """Return the neurites in a fit.
+
+    Parameters
+    ----------
+    ask : callable
+        Asks the process.
+    fit : FitResult
+        Of one channel, or of the first.
+    shortest : float or None
+        The least length of a branch, in the fit's unit; None takes three of its radii.
+
+    Raises
+    ------
+    FitError
+        If it cannot be traced, or the process was closed meanwhile.
+    """
+    answer = ask(_fit_question("trace", fit, {"shortest": shortest}, {}))
+    points, radii, parents, branch = (answer.arrays[name] for name in NODES)
+    return FoundTrace(points, radii, parents, branch, table_from(answer))
+
+
+def save_trace(ask: Asked, fit: FitResult, shortest: float | None, folder: str) -> None:
+    """Write the neurites in a fit as ``napari-gaussfit trace`` does; see `found_trace`.
+
+    Parameters
+    ----------
+    ask : callable
+        Asks the process.
+    fit : FitResult
+        That is traced.
+    shortest : float or None
+        As there.
+    folder : str
+        Made if it is not there; what it has of the same name is replaced.
+    """
+    ask(_fit_question("save_trace", fit, {"shortest": shortest, "folder": folder}, {}))
+
+
+def _fit_question(
+    kind: str, fit: FitResult, words: dict[str, Any], arrays: dict[str, Any]
+) -> Message:
+    one = [fit.field]
+    known = {"fields": fields_words(one), "stack": facts_words(fit.stack)}
+    return Message(kind, known | words, fields_arrays(one) | arrays)
+
+
+def table_message(table: pd.DataFrame) -> Message:
+    """Return a message with a table, whatever its columns hold."""
     numbers = {f"table.{n}": table[name].to_numpy() for n, name in enumerate(table)}
     texts = {key: [*map(str, column)] for key, column in numbers.items() if column.dtype == object}
     arrays = {key: column for key, column in numbers.items() if key not in texts}
     return Message("table", {"columns": [*map(str, table)], "texts": texts}, arrays)
 
 
-def _table_from(message: Message) -> pd.DataFrame:
+def table_from(message: Message) -> pd.DataFrame:
+    """Return the table that a message carries."""
     import pandas as pd
 
     found = message.arrays | message.words["texts"]
@@ -210,71 +395,8 @@ def _table_from(message: Message) -> pd.DataFrame:
     return pd.DataFrame({name: found[f"table.{n}"] for n, name in columns})
 
 
-class ObjectAnswers:
-    """What the process answers to questions on objects.
+def fit_from(question: Message) -> FitResult:
+    """Return the fit that a question brings."""
+    from napari_gaussfit.fitting.result import FitResult
 
-    Parameters
-    ----------
-    tell : callable
-        Sends a message before the answer: how far it is.
-    """
-
-    def __init__(self, tell: Callable[[Message], None]) -> None:
-        self._tell = tell
-        self._candidates: tuple[Stack, float | None, float | None, Candidates] | None = None
-        self.to: dict[str, Callable[[Message, Stack], Message]] = {
-            "candidates": self._spot_candidates,
-            "spots": self._spots,
-            "save_spots": _save_spots,
-        }
-        """By the kind of the question, given the stack that the process keeps."""
-
-    def _spot_candidates(self, question: Message, stack: Stack) -> Message:
-        from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
-        from napari_gaussfit.objects.candidates import candidates
-        from napari_gaussfit.objects.halos import within_halos
-        from napari_gaussfit.objects.search import COMPANION, HALO
-
-        words = question.words
-        key = stack, words["least_size"], words["largest_size"]
-        if self._candidates is None or self._candidates[:-1] != key:
-            found = candidates(stack, least_size=key[1], largest_size=key[2])
-            self._candidates = *key, found
-        known = self._candidates[-1]
-        threshold = known.threshold(words["false_discoveries"])
-        found = known.where(known.scores >= threshold)
-        found = found.where(~within_halos(found, HALO, COMPANION))
-        sizes = found.sizes
-        arrays = {
-            "places": found.places,
-            "widths": FWHM_PER_SIGMA * sizes.sigmas(found.levels)[:, 2] * stack.spacing[2],
-            "scores": found.scores,
-        }
-        told = {"least": sizes.least, "largest": sizes.largest, "threshold": threshold}
-        return Message("candidates", told, arrays)
-
-    def _spots(self, question: Message, stack: Stack) -> Message:
-        from napari_gaussfit.jobs.folders import spots_report
-        from napari_gaussfit.objects.spots import SpotSettings, fit_spots, spots_table
-
-        settings = SpotSettings(**question.words)
-        spots = fit_spots(stack, settings, **question.arrays, told=self._say)
-        message = measurement_message(spots.measurement)
-        table = _table_message(spots_table(spots, stack.spacing))
-        words = message.words | table.words | {"report": spots_report(stack, spots, settings)}
-        return Message("spots", words, message.arrays | table.arrays)
-
-    def _say(self, rounds: int, spots: int) -> None:
-        self._tell(Message(TOLD, {"rounds": rounds, "spots": spots}))
-
-
-def _save_spots(question: Message, stack: Stack) -> Message:
-    from napari_gaussfit.jobs.folders import write_spots
-
-    kept, words = question.arrays["kept"], question.words
-    report = words["report"] | {"spots": int(kept.sum())}
-    folder = Path(words["folder"])
-    folder.mkdir(parents=True, exist_ok=True)
-    [gaussians] = measurement_from(question).gaussians
-    write_spots(folder, stack, _table_from(question)[kept], gaussians.select(kept), report)
-    return Message("saved")
+    return FitResult(fields_from(question), facts_from(question.words["stack"]))

@@ -29,7 +29,8 @@ from napari_gaussfit.jobs.encoding import (
     stack_message,
 )
 from napari_gaussfit.jobs.messages import Message, receive, send
-from napari_gaussfit.jobs.objects import TOLD, ObjectAnswers
+from napari_gaussfit.jobs.object_answers import ObjectAnswers
+from napari_gaussfit.jobs.objects import TOLD
 from napari_gaussfit.jobs.pictures import MipDrawer, MipPair, ViewChoice
 from napari_gaussfit.jobs.process import how_it_ended, start_child
 
@@ -236,7 +237,7 @@ def measured(fit: FitResult, stack: Stack, renderer: Renderer) -> FitResult:
 
 
 def sample(name: str) -> tuple[Stack, GaussianField]:
-    """Return the stack and the true Gaussians of a phantom: neurite, beads or nuclei."""
+    """Return the stack and the true Gaussians of a phantom: neurite, beads, nuclei or spots."""
     with Renderer() as renderer:
         answer = renderer.ask(Message("sample", {"name": name}))
     return stack_from(answer), fields_from(answer)[0]
@@ -281,9 +282,11 @@ class Answers:
             "measure": _measure,
             "sample": _sample,
         }
-        if question.kind not in self._objects.to:
+        if question.kind in answers:
             return answers[question.kind](question)
         try:
+            if question.kind in self._objects.of_fit:
+                return self._objects.of_fit[question.kind](question)
             return self._objects.to[question.kind](question, self._kept)
         except GaussfitError as error:
             raise FitError(str(error)) from error
@@ -349,6 +352,7 @@ def _sample(question: Message) -> Message:
         "neurite": phantoms.neurite,
         "beads": phantoms.beads,
         "nuclei": phantoms.nuclei,
+        "spots": phantoms.spots,
     }
     phantom = makers[question.words["name"]]()
     stack = stack_message("sample", phantom.stack)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Indices = NDArray[np.intp]
 
-__all__ = ["GroupSettings", "Groups", "group", "merge", "split", "typical_radius"]
+__all__ = ["GroupSettings", "Grouping", "Groups", "group", "merge", "split", "typical_radius"]
 
 ROOT3 = float(np.sqrt(3.0))
 """Radius of an even ball, in the width at which its blob response is largest."""
@@ -151,8 +151,40 @@ def group(gaussians: Gaussians, settings: GroupSettings | None = None) -> Groups
     settings = settings or GroupSettings()
     if not len(gaussians):
         return Groups(np.empty(0, np.intp), settings.radius or 1.0)
-    radius = settings.radius or typical_radius(gaussians)
-    return Groups(_grouped(gaussians, BLUR * radius, settings.saddle), radius)
+    return Grouping(gaussians, settings.radius).at(settings.saddle)
+
+
+class Grouping:
+    """All groups that the Gaussians of a field may form, of which a share of saddles takes some.
+
+    What takes long is done once, so that a slider may ask for one share after another.
+
+    Parameters
+    ----------
+    gaussians : Gaussians
+        Of the field, one at least.
+    radius : float, optional
+        About that of the objects, in the field's unit; the field's own if None.
+    """
+
+    def __init__(self, gaussians: Gaussians, radius: float | None = None) -> None:
+        self.radius = radius or typical_radius(gaussians)
+        self._modes = _Modes.of(gaussians, BLUR * self.radius)
+
+    def at(self, saddle: float) -> Groups:
+        """Return the groups at a share.
+
+        Parameters
+        ----------
+        saddle : float
+            Two modes are one object where f between them is at least this share of the lower peak.
+
+        Returns
+        -------
+        Groups
+            The objects with the most Gaussians first.
+        """
+        return Groups(self._modes.joined(saddle), self.radius)
 
 
 def merge(groups: Groups, objects: Iterable[int]) -> Groups:
@@ -216,27 +248,46 @@ def _known(groups: Groups, objects: Iterable[int]) -> list[int]:
     return chosen
 
 
+@dataclass(frozen=True, eq=False)
+class _Modes:
+    """The mode [K] that each Gaussian climbs to, their peaks, and the saddles between pairs."""
+
+    mode: Indices
+    peaks: Floats
+    pairs: Indices
+    saddles: Floats
+
+    @classmethod
+    def of(cls, gaussians: Gaussians, blur: float) -> _Modes:
+        """Return those of a field blurred by a width."""
+        field = BlurredField.of(gaussians, blur)
+        ends, heights = _climbed(field, field.means, blur)
+        close = cKDTree(ends).query_pairs(_ONE_MODE * blur, output_type="ndarray")
+        count = len(ends)
+        same = coo_array((np.ones(len(close)), (close[:, 0], close[:, 1])), shape=(count, count))
+        modes, mode = connected_components(same, directed=False)
+        peaks = np.full(modes, -np.inf)
+        np.maximum.at(peaks, mode, heights)
+        return cls(mode, peaks, *_saddles(field, mode))
+
+    def joined(self, saddle: float) -> Indices:
+        """Return the object [K], from 1, of each Gaussian."""
+        owner = np.arange(len(self.peaks))
+        for n in np.argsort(-self.saddles, kind="stable"):
+            ends = owner[self.pairs[n, 0]], owner[self.pairs[n, 1]]
+            low, high = sorted(ends, key=lambda one: self.peaks[one])
+            if low != high and self.saddles[n] >= saddle * self.peaks[low]:
+                owner[owner == low] = high
+        found = owner[self.mode]
+        names, of, counts = np.unique(found, return_inverse=True, return_counts=True)
+        rank = np.empty(len(names), np.intp)
+        rank[np.argsort(-counts, kind="stable")] = np.arange(1, len(names) + 1)
+        return rank[of]
+
+
 def _grouped(gaussians: Gaussians, blur: float, saddle: float) -> Indices:
     """Return the object [K], from 1, of each Gaussian in the field blurred by a width."""
-    field = BlurredField.of(gaussians, blur)
-    ends, heights = _climbed(field, field.means, blur)
-    close = cKDTree(ends).query_pairs(_ONE_MODE * blur, output_type="ndarray")
-    count = len(ends)
-    same = coo_array((np.ones(len(close)), (close[:, 0], close[:, 1])), shape=(count, count))
-    modes, mode = connected_components(same, directed=False)
-    peaks = np.full(modes, -np.inf)
-    np.maximum.at(peaks, mode, heights)
-    pairs, saddles = _saddles(field, mode)
-    owner = np.arange(modes)
-    for n in np.argsort(-saddles, kind="stable"):
-        low, high = sorted((owner[pairs[n, 0]], owner[pairs[n, 1]]), key=lambda one: peaks[one])
-        if low != high and saddles[n] >= saddle * peaks[low]:
-            owner[owner == low] = high
-    found = owner[mode]
-    names, of, counts = np.unique(found, return_inverse=True, return_counts=True)
-    rank = np.empty(len(names), np.intp)
-    rank[np.argsort(-counts, kind="stable")] = np.arange(1, len(names) + 1)
-    return rank[of]
+    return _Modes.of(gaussians, blur).joined(saddle)
 
 
 def _climbed(field: BlurredField, points: Floats, blur: float) -> tuple[Floats, Floats]:

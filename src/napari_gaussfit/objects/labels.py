@@ -12,8 +12,6 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from napari_gaussfit.model.field import GaussianField
@@ -24,8 +22,9 @@ if TYPE_CHECKING:
     Shape = tuple[int, int, int]
     Triple = tuple[float, float, float]
     Labels = NDArray[np.int32]
+    Painted = tuple[tuple[slice, ...], NDArray[np.float32]]
 
-__all__ = ["Objects", "measure_objects", "paint"]
+__all__ = ["Objects", "Painter", "measure_objects", "paint"]
 
 SMALLEST = 0.05
 """The least volume of an object, in balls of the typical radius: less is debris, or haze."""
@@ -124,45 +123,91 @@ def paint(
     groups : Groups
         Without objects that are too small, numbered as the labels are.
     """
-    light = field.voxelise(shape, spacing).numpy() - field.background
-    brightest, labels = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
-    for number, window, values in _painted(field, groups, shape, spacing):
-        more = values > brightest[window]
-        brightest[window][more] = values[more]
-        labels[window][more] = number
-    if level is None:
-        level = _otsu(light) if np.ptp(light) > 0 else np.inf
-    labels[light < level] = 0
-    least = SMALLEST * 4 / 3 * np.pi * groups.radius**3 / float(np.prod(spacing))
-    sizes = np.bincount(labels.reshape(-1), minlength=len(groups) + 1)
-    kept = sizes >= max(1.0, float(least))
-    kept[0] = False
-    names = np.where(kept, np.cumsum(kept), 0)
-    return names[labels].astype(np.int32), replace(groups, of=names[groups.of].astype(np.intp))
+    return Painter(field, shape, spacing, level).paint(groups)
 
 
-def _painted(
-    field: GaussianField, groups: Groups, shape: Shape, spacing: Triple
-) -> Iterator[tuple[int, tuple[slice, ...], NDArray[np.float32]]]:
-    """Yield each object, a window of voxels around it, and what its Gaussians add there."""
-    import torch
+class Painter:
+    """Labels the voxels of a stack, one grouping after another; see `paint`.
 
-    numbers = field.numpy()
-    step = np.array(spacing)
-    reach = _REACH * np.sqrt(np.einsum("kii->ki", numbers.covariances))
-    lower = np.ceil((numbers.means - reach) / step).astype(int).clip(0, shape)
-    upper = np.floor((numbers.means + reach) / step + 1).astype(int).clip(0, shape)
-    for number in range(1, len(groups) + 1):
-        own = np.flatnonzero(groups.of == number)
-        first, end = lower[own].min(axis=0), upper[own].max(axis=0)
+    What is the same in two groupings is not done again.
+
+    Parameters
+    ----------
+    field : GaussianField
+        That was grouped.
+    shape : tuple of int
+        Voxels along z, y and x.
+    spacing : tuple of float
+        (dz, dy, dx) in the field's unit.
+    level : float or None
+        As for `paint`.
+    """
+
+    def __init__(
+        self, field: GaussianField, shape: Shape, spacing: Triple, level: float | None = None
+    ) -> None:
+        self._field, self._shape, self._spacing = field, shape, spacing
+        light = field.voxelise(shape, spacing).numpy() - field.background
+        if level is None:
+            level = _otsu(light) if np.ptp(light) > 0 else np.inf
+        self._dark = light < level
+        self._painted: dict[bytes, Painted | None] = {}
+
+    def paint(self, groups: Groups) -> tuple[Labels, Groups]:
+        """Label the voxels by the objects that they are in.
+
+        Parameters
+        ----------
+        groups : Groups
+            The objects.
+
+        Returns
+        -------
+        labels : ndarray of int32, shape [Z, Y, X]
+            0 where there is no object.
+        groups : Groups
+            Without objects that are too small, numbered as the labels are.
+        """
+        shape = self._shape
+        brightest, labels = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+        owns = [np.flatnonzero(groups.of == number) for number in range(1, len(groups) + 1)]
+        known = self._painted
+        self._painted = {}
+        for number, own in enumerate(owns, 1):
+            key = own.tobytes()
+            found = known[key] if key in known else self._light_of(own)
+            self._painted[key] = found
+            if found is None:
+                continue
+            window, values = found
+            more = values > brightest[window]
+            brightest[window][more] = values[more]
+            labels[window][more] = number
+        labels[self._dark] = 0
+        least = SMALLEST * 4 / 3 * np.pi * groups.radius**3 / float(np.prod(self._spacing))
+        sizes = np.bincount(labels.reshape(-1), minlength=len(groups) + 1)
+        kept = sizes >= max(1.0, float(least))
+        kept[0] = False
+        names = np.where(kept, np.cumsum(kept), 0)
+        return names[labels].astype(np.int32), replace(groups, of=names[groups.of].astype(np.intp))
+
+    def _light_of(self, own: Indices) -> Painted | None:
+        """Return a window of voxels around some Gaussians and what they add; None outside."""
+        import torch
+
+        numbers, step = self._field.numpy().select(own), np.array(self._spacing)
+        reach = _REACH * np.sqrt(np.einsum("kii->ki", numbers.covariances))
+        lower = np.ceil((numbers.means - reach) / step).astype(int).clip(0, self._shape)
+        upper = np.floor((numbers.means + reach) / step + 1).astype(int).clip(0, self._shape)
+        first, end = lower.min(axis=0), upper.max(axis=0)
         if (end <= first).any():
-            continue
+            return None
         depth, rows, columns = (int(n) for n in end - first)
-        values = field.select(torch.as_tensor(own)).voxelise(
-            (depth, rows, columns), spacing, origin=tuple(first * step)
+        values = self._field.select(torch.as_tensor(own)).voxelise(
+            (depth, rows, columns), self._spacing, origin=tuple(first * step)
         )
         window = tuple(slice(a, b) for a, b in zip(first, end, strict=True))
-        yield number, window, np.asarray(values.numpy() - field.background, np.float32)
+        return window, np.asarray(values.numpy() - self._field.background, np.float32)
 
 
 def measure_objects(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Box = tuple[Floats, Floats]
     Triple = tuple[float, float, float]
 
-__all__ = ["Branches", "Trace", "TraceSettings", "trace"]
+__all__ = ["SPINE_LENGTH", "Branches", "Trace", "TraceSettings", "trace"]
 
 TOP = 95.0
 """Percentile of the ridges' strengths that stands for a bright neurite."""
@@ -56,6 +56,9 @@ _ROUNDS, _LONGEST_MOVE = 8, 0.25
 
 _EVENED = 12
 """Rounds of smoothing, as by a Gaussian of 2.4 nodes: a neurite bends no sooner than it is wide."""
+
+SPINE_LENGTH = 3.0
+"""Micrometres: spines of pyramidal cells are 0.5 to 3 long."""
 
 UNDEFINED, SOMA_KIND = 0, 1
 """Kinds of nodes, as SWC numbers them."""

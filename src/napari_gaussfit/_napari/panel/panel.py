@@ -15,6 +15,7 @@ from napari_gaussfit._napari.panel.data import DataPart
 from napari_gaussfit._napari.panel.measuring import Measuring
 from napari_gaussfit._napari.panel.mode import ModePart, StructureMode
 from napari_gaussfit._napari.panel.model import ModelPart
+from napari_gaussfit._napari.panel.objects import ObjectsPart
 from napari_gaussfit._napari.panel.plots import DetailPlots, ProgressPlots
 from napari_gaussfit._napari.panel.preview import Preview, memory_of_fit, preview_of
 from napari_gaussfit._napari.panel.results import ResultsPart
@@ -79,6 +80,7 @@ class GaussianFitPanel(QWidget):
         self.data, self.model, self.run = DataPart(napari_viewer), ModelPart(), RunPart()
         self.view, self.progress, self.details = ViewPart(), ProgressPlots(), DetailPlots()
         self.table, self.results = TablePart(), ResultsPart(napari_viewer)
+        self.objects = ObjectsPart(napari_viewer)
         self.spots = SpotsMode(napari_viewer, self.data, self)
         self.worker, self._renderer = FitWorker(self), Renderer()
         self.measuring = Measuring(self)
@@ -107,6 +109,7 @@ class GaussianFitPanel(QWidget):
             ("Details", self.details, "What the Gaussians and gradients are like."),
             ("Table", self.table, "Every Gaussian, a row each."),
             ("Export", scrolling(self.results), "The result as layers and files."),
+            ("Objects", self.objects, "Cells, nuclei or neurites in a fit."),
         )
         modes = StructureMode(self.model, structure, self.run), self.spots
         self.modes = ModePart(self.tabs, modes)
@@ -414,6 +417,7 @@ class GaussianFitPanel(QWidget):
         edited = version.unedited is not None
         self.table.show_fit(version.fit, self.live.centres, edited=edited)
         self.results.show_fit(version.fit, self.live)
+        self.objects.look_again()
         self._draw_plots()
 
     def _undo_edits(self) -> None:
@@ -469,6 +473,7 @@ class GaussianFitPanel(QWidget):
         self.worker.close()
         self.measuring.give_up()
         self.spots.close_down()
+        self.objects.close_down()
         self._renderer.close()
         self._settling.stop()
         self.data.close_down()

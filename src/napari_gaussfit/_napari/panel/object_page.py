@@ -1,0 +1,201 @@
+"""What finding cells and finding neurites in a fit have in common: a button, a table, a folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from napari_gaussfit._napari.panel.asking import Asking
+from napari_gaussfit._napari.panel.rows import PLAIN_WIDTH, RowTable, RowView
+from napari_gaussfit._napari.panel.spots import new_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
+    from napari.layers import Layer
+    from napari.utils.events import Event
+    from napari.viewer import Viewer
+
+    from napari_gaussfit._napari.layers.gaussians import LayerData
+    from napari_gaussfit._napari.layers.objects import FitPoints
+    from napari_gaussfit.jobs.renderer import Renderer
+
+__all__ = ["ObjectPage"]
+
+IN_PLACE = ("labels", "points")
+"""Kinds of layers that are kept up; to make a layer anew takes the window a sixth of a second."""
+
+
+class ObjectPage(QWidget):
+    """A kind of object that is found in a fit: finds it, shows it, saves it.
+
+    A kind says what is asked (`question`), what becomes of the answer (`show_found`), and what is
+    written (`saver`).
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where its layers go.
+    start : QPushButton
+        Finds the objects.
+    columns, words : sequence of str
+        Of the table: those with numbers, and those with words.
+    controls : sequence of QWidget
+        Between the button and the table.
+    """
+
+    folder = ""
+    """What follows the stack's name in that of a folder."""
+
+    def __init__(
+        self,
+        viewer: Viewer,
+        start: QPushButton,
+        columns: Sequence[str],
+        words: Sequence[str],
+        controls: Sequence[QWidget],
+    ) -> None:
+        super().__init__()
+        self.viewer, self.start = viewer, start
+        self.asking, self._saving = Asking(self, keeps=True), Asking(self)
+        self.points: FitPoints | None = None
+        self.of: FitPoints | None = None
+        self.found: Any = None
+        self.layers: dict[str, Layer] = {}
+        self.model = RowTable(columns, words)
+        self.view = RowView(self.model, "Select rows to see where they are.")
+        self.view.sortByColumn(0, Qt.SortOrder.AscendingOrder)
+        for number in range(self.model.columnCount()):
+            self.view.setColumnWidth(number, PLAIN_WIDTH)
+        self.words = QLabel()
+        self.words.setWordWrap(True)
+        self.save = QPushButton("Save folder…")
+        self.save.setEnabled(False)
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        row = QHBoxLayout()
+        row.addWidget(start)
+        row.addWidget(self.save)
+        box.addLayout(row)
+        for control in controls:
+            box.addWidget(control)
+        box.addWidget(self.words)
+        box.addWidget(self.view, 1)
+        start.clicked.connect(self.begin)
+        self.save.clicked.connect(self._ask_where)
+        self.asking.ended.connect(self._take)
+        self._saving.ended.connect(self._take_saved)
+        viewer.layers.events.removed.connect(self._forget_layer)
+        self.look_at(None)
+
+    # What a kind says
+
+    def question(self, points: FitPoints) -> Callable[[Renderer], Any]:
+        """Return what is asked of a fit."""
+        raise NotImplementedError
+
+    def show_found(self, found: Any) -> str:
+        """Show an answer; return it in words."""
+        raise NotImplementedError
+
+    def saver(self, points: FitPoints, folder: str) -> Callable[[Renderer], str]:
+        """Return what writes what is shown, and returns where."""
+        raise NotImplementedError
+
+    # What all kinds do
+
+    def look_at(self, points: FitPoints | None, refusal: str = "") -> None:
+        """Take a fit to find objects in, None where there is none."""
+        self.points = points
+        self.start.setEnabled(points is not None)
+        if points is None and self.found is None:
+            self.words.setText(f"⚠ {refusal}" if refusal else "No fit yet: press Fit, or open one.")
+        elif self.found is None:
+            self.words.setText("")
+
+    def begin(self) -> None:
+        """Find the objects in the chosen fit."""
+        if self.points is not None:
+            self.of = self.points
+            self.words.setText("Working…")
+            self.asking.ask(self.question(self.of))
+
+    def close_down(self) -> None:
+        """End all processes, and let go of the viewer."""
+        for asking in (self.asking, self._saving):
+            asking.give_up()
+        self.viewer.layers.events.removed.disconnect(self._forget_layer)
+
+    def _take(self, found: Any, error: str) -> None:
+        if found is None or self.of is None:
+            self.words.setText(f"⚠ {error[:1].upper()}{error[1:]}")
+            return
+        self.found = found
+        self.words.setText(self.show_found(found))
+        self.save.setEnabled(True)
+
+    def show_rows(self, table: pd.DataFrame) -> None:
+        """Show a table."""
+        self.model.show_measurements(table)
+
+    def put(self, made: dict[str, LayerData]) -> None:
+        """Show layers in place of those of the answer before."""
+        from napari.layers import Layer
+
+        chosen = set(self.viewer.layers.selection)
+        for role, (data, keywords, kind) in made.items():
+            old = self.layers.get(role)
+            if old is not None and old.name == keywords["name"] and kind in IN_PLACE:
+                _update(old, data, keywords)
+                continue
+            if old is not None:
+                self.viewer.layers.remove(old)
+            self.layers[role] = self.viewer.add_layer(Layer.create(data, keywords, kind))
+            self.made(role, self.layers[role])
+        there = {layer for layer in chosen if layer in self.viewer.layers}
+        self.viewer.layers.selection = there
+
+    def made(self, role: str, layer: Layer) -> None:
+        """Do what a new layer needs."""
+
+    def go_to(self, depth: float) -> None:
+        """Have the viewer show a plane, at so many voxels."""
+        dims = self.viewer.dims
+        if dims.ndisplay == 2 and self.of is not None:
+            dims.set_current_step(dims.ndim - 3, round(depth))
+
+    def _forget_layer(self, event: Event) -> None:
+        for role, layer in [*self.layers.items()]:
+            if layer is event.value:
+                del self.layers[role]
+
+    def _ask_where(self) -> None:
+        parent = QFileDialog.getExistingDirectory(self, "Save into a new folder in")
+        if parent and self.of is not None:
+            self.save_to(new_folder(parent, f"{self.of.name} {self.folder}"))
+
+    def save_to(self, folder: str) -> None:
+        """Write what is shown into a folder."""
+        if self.of is not None and self.found is not None:
+            self.words.setText("Saving…")
+            self._saving.ask(self.saver(self.of, folder))
+
+    def _take_saved(self, where: str | None, error: str) -> None:
+        from napari.utils.notifications import show_error
+
+        self.words.setText(f"Saved to {where}" if where else f"⚠ Not saved: {error}")
+        if not where:
+            show_error(f"Gaussian fit: not saved: {error}")
+
+
+def _update(layer: Any, data: Any, keywords: dict[str, Any]) -> None:
+    """Give a layer other data, with what goes with them."""
+    if "face_color" in keywords:
+        layer.selected_data = set()
+    layer.data = data
+    for name in ("features", "size", "face_color"):
+        if name in keywords:
+            setattr(layer, name, keywords[name])
