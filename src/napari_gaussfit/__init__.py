@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.model.projection import StackProjector, project_stack, render
     from napari_gaussfit.objects import grouping, labels, neurites
     from napari_gaussfit.objects.candidates import candidates
+    from napari_gaussfit.objects.sequence import fit_sequence, spot_sequence
     from napari_gaussfit.objects.spot_tiles import fit_spot_tiles
     from napari_gaussfit.objects.spots import SpotSettings, fit_spots, spots_table
     from napari_gaussfit.plots.history import draw_gaussians, draw_history
@@ -34,10 +35,12 @@ if TYPE_CHECKING:
     from napari_gaussfit.plots.projections import draw_projections
     from napari_gaussfit.plots.psf import draw_psf
     from napari_gaussfit.plots.spots import draw_spots
+    from napari_gaussfit.plots.tracks import draw_tracks
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.facts import StackFacts
     from napari_gaussfit.stacks.lazy import LazyStack
     from napari_gaussfit.stacks.stack import Stack
+    from napari_gaussfit.stacks.time_series import TimeSeries
     from napari_gaussfit.synthetic import density, phantoms, recovery, splatting2d
 
 _HOMES = {
@@ -56,6 +59,7 @@ _HOMES = {
     "Stack": "stacks.stack",
     "StackFacts": "stacks.facts",
     "StackProjector": "model.projection",
+    "TimeSeries": "stacks.time_series",
     "axis_view": "model.camera",
     "candidates": "objects.candidates",
     "draw_gaussians": "plots.history",
@@ -64,7 +68,9 @@ _HOMES = {
     "draw_projections": "plots.projections",
     "draw_psf": "plots.psf",
     "draw_spots": "plots.spots",
+    "draw_tracks": "plots.tracks",
     "fit": "fitting.fit",
+    "fit_sequence": "objects.sequence",
     "fit_spot_tiles": "objects.spot_tiles",
     "fit_spots": "objects.spots",
     "fit_tiles": "fitting.fit_tiles",
@@ -76,6 +82,7 @@ _HOMES = {
     "project_stack": "model.projection",
     "psnr": "measure.metrics",
     "render": "model.projection",
+    "spot_sequence": "objects.sequence",
     "spots_table": "objects.spots",
     "ssim": "measure.metrics",
 }
@@ -112,6 +119,7 @@ __all__ = [
     "Stack",
     "StackFacts",
     "StackProjector",
+    "TimeSeries",
     "axis_view",
     "candidates",
     "density",
@@ -121,7 +129,9 @@ __all__ = [
     "draw_projections",
     "draw_psf",
     "draw_spots",
+    "draw_tracks",
     "fit",
+    "fit_sequence",
     "fit_spot_tiles",
     "fit_spots",
     "fit_tiles",
@@ -143,6 +153,7 @@ __all__ = [
     "relocation",
     "render",
     "splatting2d",
+    "spot_sequence",
     "spots_table",
     "ssim",
     "views",

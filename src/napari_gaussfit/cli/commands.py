@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from napari_gaussfit.cli import cells, tiles, trace
 from napari_gaussfit.cli.printing import printing
+from napari_gaussfit.cli.time_option import add_time_option
 from napari_gaussfit.errors import GaussfitError, SettingsError
 from napari_gaussfit.settings import SETTINGS, FitSettings, Setting
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.model.camera import Camera
     from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.objects.search import SpotSettings
     from napari_gaussfit.stacks.facts import StackFacts
     from napari_gaussfit.stacks.stack import Stack
 
@@ -126,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("stack", metavar="STACK", type=Path, help="a TIFF or OME-Zarr of z, y, x")
     fit.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write")
     _add_settings(fit)
-    _add_stack_options(fit, several=True)
+    _add_stack_options(fit, several=True, times=True)
     fit.add_argument("--resume", action="store_true", help="go on from the fit in OUT")
     tiles.add_options(fit)
     _add_force(fit)
@@ -290,12 +292,17 @@ def _add_spots(commands: Any) -> None:
         help="what light makes of a point, psf.json or NA,WAVELENGTH_NM,INDEX: spots are points",
     )  # fmt: skip
     _add_also(spots, "beads.xml or .trackmate.csv for TrackMate, .geff, or any that export writes")
-    _add_stack_options(spots)
+    spots.add_argument(
+        "--reach", type=float, metavar="R",
+        help="how far a spot may move from a time to the next, in micrometers (the spots tell)",
+    )  # fmt: skip
+    _add_stack_options(spots, times=True)
     _add_force(spots)
     tiles.add_options(spots)
     spots.add_argument(
-        "--resume", action="store_true", help="go on with what was found in OUT by tiles"
-    )
+        "--resume", action="store_true",
+        help="go on with what was found in OUT by tiles, or of several times",
+    )  # fmt: skip
     spots.set_defaults(run=_spots)
 
 
@@ -342,12 +349,14 @@ def _option(name: str, setting: Setting) -> dict[str, Any]:
     return {"type": setting.kind, "metavar": LETTERS[name]} | words
 
 
-def _add_stack_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+def _add_stack_options(
+    parser: argparse.ArgumentParser, *, several: bool = False, times: bool = False
+) -> None:
     parser.add_argument(
         "--channel", type=int, metavar="C", nargs="+" if several else 1,
         help="which channel, from 0" + "; several share their Gaussians" * several,
     )  # fmt: skip
-    parser.add_argument("--time", type=int, metavar="T", help="which time point, from 0")
+    add_time_option(parser, several=times)
     parser.add_argument("--position", type=int, metavar="P", help="which image of several, from 0")
     parser.add_argument(
         "--spacing", type=float, nargs=3, metavar=("DZ", "DY", "DX"), help="micrometers a voxel"
@@ -389,6 +398,8 @@ def _fit(arguments: argparse.Namespace) -> int:
         return tiles.run_fit(arguments, given, path)
     refine = None if arguments.refine is None else fit_path(arguments.refine)
     read = [given for given in (arguments.stack, arguments.points, refine) if given is not None]
+    if isinstance(arguments.time, slice):
+        return _fit_times(arguments, given, path, read)
     goes_on = arguments.resume and holds_fit(path)
     refuse_to_replace(
         [path / name for name in REPLACED], inputs=read, force=arguments.force or goes_on,
@@ -419,6 +430,24 @@ def _fit(arguments: argparse.Namespace) -> int:
         _note(f"{path} holds no fit to go on from; a new one begins")
     fit = Fit(stacks, settings, start=start, points=points, psf=psf)
     return _begin(fit, folder, force=arguments.force)
+
+
+def _fit_times(
+    arguments: argparse.Namespace, given: dict[str, Any], path: Path, read: list[Path]
+) -> int:
+    """Fit several times, each from the one before."""
+    from napari_gaussfit.cli.psf import psf_of
+    from napari_gaussfit.cli.times import Target, fit_times, series_of
+
+    target = Target(path, read, arguments.force, arguments.resume)
+    _refuse_missing_device(FitSettings(**given))
+    _refuse_too_large(arguments.stack, len(arguments.channel or (0,)), arguments.position)
+    psf, series = psf_of(arguments.psf), series_of(arguments)
+    stacks = series.read(0)
+    points = _points(arguments.points, stacks[0])
+    start = _start(arguments.refine, stacks)
+    fit_times(series, target, given, start=start, points=points, psf=psf)
+    return DONE
 
 
 def _find(arguments: argparse.Namespace) -> int:
@@ -472,11 +501,19 @@ def _spots(arguments: argparse.Namespace) -> int:
 
     path = checked_folder(arguments.out)
     settings = spots.settings_of(arguments)
-    if tiles.are_wanted(arguments):
+    read = [given for given in (arguments.stack, arguments.points) if given is not None]
+    by_tiles = tiles.are_wanted(arguments)
+    if isinstance(arguments.time, slice):
+        return _spots_of_times(arguments, settings, path, read)
+    if arguments.reach is not None:
+        raise SettingsError("--reach is about several times; give them (--time all)")
+    if by_tiles:
         return tiles.run_spots(arguments, settings, path)
     if arguments.resume:
-        raise SettingsError("--resume is for spots by tiles; give --tile too, or leave it out")
-    read = [given for given in (arguments.stack, arguments.points) if given is not None]
+        raise SettingsError(
+            "--resume is for spots by tiles, or of several times; give --tile or --time all too, "
+            "or leave it out"
+        )
     targets = [path / name for name in spots.OUTPUTS]
     refuse_to_replace(targets, inputs=read, force=arguments.force)
     _refuse_further(arguments, "FIT_WRITERS")
@@ -485,6 +522,21 @@ def _spots(arguments: argparse.Namespace) -> int:
         _note(note)
     points = _points(arguments.points, stack)
     spots.run(stack, path, settings, points, also=arguments.also, force=arguments.force)
+    return DONE
+
+
+def _spots_of_times(
+    arguments: argparse.Namespace, settings: SpotSettings, path: Path, read: list[Path]
+) -> int:
+    """Find the spots of several times, and their tracks."""
+    from napari_gaussfit.cli.times import Target, series_of, spots_of_times
+
+    if arguments.also:
+        raise SettingsError("--also is of one time; leave it out, or give one (--time 0)")
+    target = Target(path, read, arguments.force, arguments.resume)
+    series = series_of(arguments)
+    points = _points(arguments.points, series.read(0)[0])
+    spots_of_times(series, target, settings, points=points, reach=arguments.reach)
     return DONE
 
 

@@ -152,7 +152,7 @@ class FitFolder:
             stays where the message says.
         """
         contents = result.contents()
-        contents["state"] = {**result.state, _DIGEST: self._digest}
+        contents["state"] = {**result.state, _DIGEST: self.digest}
         if contents["report"] is not None and not_written:
             contents["report"][NOT_WRITTEN] = sorted(not_written)
         path = self.path / FIT_NAME
@@ -229,7 +229,7 @@ class FitFolder:
         return failed
 
     @cached_property
-    def _digest(self) -> NDArray[np.uint8]:
+    def digest(self) -> NDArray[np.uint8]:
         """Return a checksum of the voxels [16]: channels, time and fillings tell by it."""
         digest = hashlib.blake2b(digest_size=16)
         for stack in self.stacks:
@@ -259,7 +259,7 @@ class FitFolder:
                 )
         if _DIGEST not in saved.state:
             raise FormatError(f"{path}: holds no state to go on from; fit anew, without resuming")
-        if not np.array_equal(saved.state[_DIGEST], self._digest):
+        if not np.array_equal(saved.state[_DIGEST], self.digest):
             raise FormatError(
                 f"{path}: is the fit of other voxels, {saved.stack.name!r}; "
                 "give that stack (and channel, time) again, or another folder"

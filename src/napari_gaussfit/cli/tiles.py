@@ -89,6 +89,8 @@ def are_wanted(arguments: argparse.Namespace) -> bool:
         whole.append("--also")
     if arguments.channel is not None and len(arguments.channel) > 1:
         whole.append("--channel of several")
+    if isinstance(arguments.time, slice):
+        whole.append("--time of several")
     if whole and asked:
         raise SettingsError(f"{whole[0]} cannot be had by tiles; leave out {asked[0]}, or that")
     return not whole and (bool(asked) or _is_large(arguments))

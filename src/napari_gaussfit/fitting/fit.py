@@ -342,6 +342,16 @@ class Fit:
             self._reason,
         )
 
+    @property
+    def origins(self) -> NDArray[np.int64]:
+        """Which of the Gaussians it began with each is now [K]; -1 of those that came since.
+
+        Where one was relocated, or took over from two, what is there now counts as having come
+        since, or as the one that stayed. Between two snapshots only; not of a fit that was
+        restored, whose file does not tell.
+        """
+        return self._begun().origins()
+
     def comparison(self) -> Comparison | None:
         """Compare a refinement with what it went on from, on the same held-out views.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +45,8 @@ class OptimiserState:
     background, cutoff : Tensor, shape [C]
         Background of each channel, and the contribution below which its Gaussians are left out.
         In float64 on the CPU, in float32 on a CUDA device, as all else.
+    origins : Tensor of int, shape [K]
+        Which of the Gaussians at the beginning each is, -1 of those added since; on the CPU.
     """
 
     means: Tensor
@@ -55,6 +57,7 @@ class OptimiserState:
     age: Tensor
     background: Tensor
     cutoff: Tensor
+    origins: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     @classmethod
     def begin(cls, channels: Sequence[GaussianField], cutoff: float) -> OptimiserState:
@@ -77,6 +80,7 @@ class OptimiserState:
             torch.zeros(count),
             torch.tensor([field.background for field in channels], dtype=torch.float64),
             torch.full((len(channels),), cutoff, dtype=torch.float64),
+            torch.arange(count),
         )
 
     @property
@@ -119,11 +123,17 @@ class OptimiserState:
         self.first = torch.cat([self.first[stay], new])
         self.second = torch.cat([self.second[stay], new])
         self.age = torch.cat([self.age[stay], new[:, 0]])
+        nowhere = torch.full((len(means),), -1)
+        self.origins = torch.cat([self.origins[stay.cpu()], nowhere])
 
     def to(self, device: torch.device) -> OptimiserState:
         """Return the state on a CUDA device, all of it in float32."""
-        tensors = (getattr(self, part.name) for part in fields(self))
-        return OptimiserState(*(tensor.to(device, torch.float32) for tensor in tensors))
+        moved = {
+            part.name: getattr(self, part.name).to(device, torch.float32)
+            for part in fields(self)
+            if part.name != "origins"
+        }
+        return replace(self, **moved)
 
     def copy_from(self, saved: dict[str, Tensor]) -> None:
         """Set `STATE_TENSORS` to saved ones, in place: captured steps know this memory.

@@ -145,7 +145,7 @@ class Trainer:
         self.settings, self.notes = _on_one_device(settings, len(stacks))
         workings = [WorkingStack.of(stack) for stack in stacks]
         self.rng = np.random.default_rng(settings.seed)
-        self.kept = 0 if points is None or start else len(points)
+        self.kept = 0 if points is None else len(points)
         if start:
             fields = [w.scaled(field) for w, field in zip(workings, start, strict=True)]
         else:
@@ -216,6 +216,14 @@ class Trainer:
     def scaled_field(self, n: int = 0) -> GaussianField:
         """Return the field of channel n in working units, which shares the steps' memory."""
         return self.steps.state.field(n)
+
+    def origins(self) -> NDArray[np.int64]:
+        """Return which of the Gaussians at the beginning each is [K]; -1 of others since."""
+        state = self.steps.state
+        if self.grows:
+            return state.origins.numpy().copy()
+        # Whoever was relocated has begun to count its steps anew.
+        return np.where(state.age.cpu().numpy() >= self.iteration, state.origins.numpy(), -1)
 
     def channels(self) -> Iterator[tuple[WorkingStack, Views, GaussianField]]:
         """Yield each channel's stack, views and field, in working units."""

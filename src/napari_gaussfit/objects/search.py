@@ -209,6 +209,24 @@ class Search:
         """Of the spots so far."""
         return self.measured.gaussians[0]
 
+    def follow(self, gaussians: Gaussians, threshold: float) -> None:
+        """Begin with the spots of another time, refined on this stack, at that one's threshold.
+
+        Parameters
+        ----------
+        gaussians : Gaussians
+            Of the spots, where they should be by now; those beyond the stack are left out.
+        threshold : float
+            Standard deviations from which the filters' answers are spots.
+        """
+        places = gaussians.means / self.spacing
+        inside = np.all((places > -0.5) & (places < np.array(self.stack.shape) - 0.5), axis=1)
+        self.threshold = self.least = threshold
+        self.looks = WHOLE - 1
+        self.marks = _Marks.of(np.zeros(int(inside.sum()), np.bool_))
+        self.measured = self._measured(gaussians.select(inside))
+        self._clean()
+
     def add(self) -> bool:
         """Search what is left, refine what is found; tell whether there is anything new.
 

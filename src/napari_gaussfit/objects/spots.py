@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["SpotSettings", "Spots", "fit_spots", "peaks_seen", "spots_table"]
+__all__ = ["SpotSettings", "Spots", "fit_spots", "follow_spots", "peaks_seen", "spots_table"]
 
 ROUNDS = 6
 """Of searching what is left, at most."""
@@ -129,6 +129,40 @@ def fit_spots(
                 "likelihood='squared' tells no points apart; leave it out, or the PSF"
             )
     search = Search(stack, settings, _places(stack, points), _places(stack, excluded))
+    return _found(stack, search, told)
+
+
+def follow_spots(
+    stack: Stack, settings: SpotSettings, before: Gaussians, threshold: float
+) -> Spots:
+    """Find the spots of a stack by those of another time: these are refined, and others sought.
+
+    What is left is looked through once, which is most of what it costs.
+
+    Parameters
+    ----------
+    stack : Stack
+        One channel.
+    settings : SpotSettings
+        As for `fit_spots`, with the noise of the other time: a detector has one.
+    before : Gaussians
+        Spots of the other time, where they should be by now.
+    threshold : float
+        Standard deviations from which the filters' answers were spots there.
+
+    Returns
+    -------
+    Spots
+        In no order of the ones before.
+    """
+    nothing = np.zeros((0, 3))
+    search = Search(stack, settings, nothing, nothing)
+    search.follow(before, threshold)
+    return _found(stack, search)
+
+
+def _found(stack: Stack, search: Search, told: Callable[[int, int], None] | None = None) -> Spots:
+    """Search and resolve until nothing is added, and measure what was found."""
     rounds, added = 0, True
     while added and rounds < ROUNDS:
         rounds += 1
@@ -137,8 +171,9 @@ def fit_spots(
         if told is not None:
             told(rounds, len(search.gaussians))
     measured = search.finish()
-    if settings.psf is not None:
-        measured = measure_points(stack, measured.gaussians[0], settings.psf, search.noise)
+    psf = search.settings.psf
+    if psf is not None:
+        measured = measure_points(stack, measured.gaussians[0], psf, search.noise)
     pairs, _ = close_pairs(measured.gaussians[0], NEIGHBOURS_WITHIN)
     notes: tuple[str, ...] = (HELD,) if search.held else ()
     notes += (f"spots were still found in round {ROUNDS}, the last",) if added else ()

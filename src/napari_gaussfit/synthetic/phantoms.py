@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 __all__ = [
     "PSF_HIGH_NA",
     "Branch",
+    "MovingPhantom",
     "Phantom",
     "beads",
+    "moving_spots",
     "neurite",
     "nuclei",
     "photon_counts",
@@ -87,6 +89,28 @@ class Phantom:
     truth: GaussianField
     name: str
     branches: tuple[Branch, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class MovingPhantom:
+    """A synthetic recording of several times, and what it was made of.
+
+    Parameters
+    ----------
+    stacks : tuple of Stack
+        At each time.
+    truths : tuple of GaussianField
+        At each time, the Gaussians that the stack was made of.
+    tracks : tuple of ndarray of int, shape [K]
+        At each time, which object each Gaussian is.
+    drift : ndarray, shape [3]
+        z, y, x in micrometres by which all move from a time to the next.
+    """
+
+    stacks: tuple[Stack, ...]
+    truths: tuple[GaussianField, ...]
+    tracks: tuple[NDArray[np.int64], ...]
+    drift: Floats
 
 
 class Branch(NamedTuple):
@@ -316,6 +340,128 @@ def spots(*, peak: float = 100.0, background: float = 10.0, seed: int = 0) -> Ph
     )
     depth, rows, columns = (int(size) for size in pitch * counts)
     return replace(photon_counts(truth, (depth, rows, columns), spacing, seed=seed), name="spots")
+
+
+def moving_spots(
+    *,
+    seed: int = 0,
+    count: int = 60,
+    times: int = 20,
+    crossings: int = 6,
+    shape: Shape = (32, 128, 128),
+    peaks: tuple[float, float] = (60.0, 150.0),
+) -> MovingPhantom:
+    """Make spots that walk at random and drift, appear, vanish, and pass each other closely.
+
+    Parameters
+    ----------
+    seed : int
+        Of everything.
+    count : int
+        Spots at each time; one in fifty vanishes from a time to the next, and as many appear.
+    times : int
+        Number of times.
+    crossings : int
+        Pairs that pass each other. No two spots are ever nearer than 3 sigma.
+    shape : tuple of int
+        Voxels along z, y and x, of 0.2, 0.1 and 0.1 micrometres.
+    peaks : tuple of float
+        Least and largest peak, in photons, over a background of 10.
+
+    Returns
+    -------
+    MovingPhantom
+        Sigmas of 2, 1.5 and 1.5 voxels; steps of half a sigma along each axis, and a drift of
+        half a voxel along z and 1 along y and x.
+    """
+    spacing = (0.2, 0.1, 0.1)
+    sigmas = np.multiply((2.0, 1.5, 1.5), spacing)
+    drift = np.multiply((0.5, 1.0, -1.0), spacing)
+    walk = _Walk(np.random.default_rng(seed), np.multiply(shape, spacing) / sigmas, drift / sigmas)
+    walk.begin(count, crossings, times)
+    covariance, stacks, truths, tracks = np.diag(sigmas**2), [], [], []
+    brightness: dict[int, float] = {}
+    for n in range(times):
+        for track in walk.tracks:
+            brightness.setdefault(int(track), float(walk.rng.uniform(*peaks)))
+        truth = GaussianField.from_covariances(
+            walk.places * sigmas,
+            np.broadcast_to(covariance, (len(walk.places), 3, 3)),
+            [brightness[int(track)] for track in walk.tracks],
+            background=10.0,
+        )
+        counts = photon_counts(truth, shape, spacing, seed=1000 * seed + n).stack
+        stacks.append(replace(counts, name="moving spots", time=n if times > 1 else None))
+        truths.append(truth)
+        tracks.append(walk.tracks.copy())
+        walk.step(count)
+    return MovingPhantom(tuple(stacks), tuple(truths), tuple(tracks), drift)
+
+
+@dataclass(eq=False)
+class _Walk:
+    """Places [K, 3] of spots that walk, in their sigmas; aims [K, 3], where some go beside."""
+
+    rng: Generator
+    box: Floats
+    drift: Floats
+
+    def begin(self, count: int, crossings: int, times: int) -> None:
+        """Put pairs that will pass each other half way, then others anywhere."""
+        self.places, self.aims = np.zeros((0, 3)), np.zeros((0, 3))
+        self.tracks: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.born = 0
+        speed, half = 0.6, times / 2
+        for _ in range(crossings):
+            for _ in range(_ATTEMPTS):
+                along, aside = np.linalg.qr(self.rng.normal(size=(3, 2)))[0].T
+                centre = self.rng.uniform(0.3, 0.7, 3) * self.box - self.drift * half
+                pair = [centre + way * (1.6 * aside - along * speed * half) for way in (1, -1)]
+                if all(self._free(place, 5.0) for place in pair):
+                    self._add(pair[0], along * speed)
+                    self._add(pair[1], -along * speed)
+                    break
+        self._fill(count)
+
+    def step(self, count: int) -> None:
+        """Move all; let some vanish and others appear."""
+        kept = np.ones(len(self.places), np.bool_)
+        kept[(self.rng.random(len(kept)) < 0.02) & ~self.aims.any(axis=1)] = False
+        for k in np.flatnonzero(kept):
+            others = self.places[kept & (np.arange(len(kept)) != k)]
+            for _ in range(_ATTEMPTS):
+                place = self.places[k] + self.aims[k] + self.rng.normal(0.0, 0.5, 3)
+                if self._clear(place + self.drift, others + self.drift, 3.0):
+                    self.places[k] = place
+                    break
+            else:
+                kept[k] = False
+        self.places = self.places[kept] + self.drift
+        self.aims, self.tracks = self.aims[kept], self.tracks[kept]
+        self._fill(count)
+
+    def _fill(self, count: int) -> None:
+        while len(self.places) < count:
+            for _ in range(_ATTEMPTS):
+                place = self.rng.uniform(0.0, 1.0, 3) * self.box
+                if self._free(place, 5.0):
+                    self._add(place, np.zeros(3))
+                    break
+            else:
+                message = f"{count} spots have no room in the box; take fewer, or a larger one"
+                raise SettingsError(message)
+
+    def _free(self, place: Floats, apart: float) -> bool:
+        return self._clear(place, self.places, apart)
+
+    def _clear(self, place: Floats, others: Floats, apart: float) -> bool:
+        inside = bool(((place > 2.5) & (place < self.box - 2.5)).all())
+        return inside and not (np.linalg.norm(others - place, axis=1) < apart).any()
+
+    def _add(self, place: Floats, aim: Floats) -> None:
+        self.places, self.aims = np.vstack([self.places, place]), np.vstack([self.aims, aim])
+        self.tracks = np.append(self.tracks, self.born)
+        self.born += 1
 
 
 def photon_counts(truth: GaussianField, shape: Shape, spacing: Triple, *, seed: int = 0) -> Phantom:
