@@ -373,13 +373,15 @@ class Search:
         """Return questions that have nothing to do with each other, and those for later."""
         together, later = [], []
         taken = np.zeros(len(self.gaussians), np.bool_)
+        means = self.gaussians.means / self.spacing
+        tree, reach = cKDTree(means), self._reach(self.gaussians, 2 * AMONG)
         for question in questions:
-            near = self._near(question.old, 2 * AMONG)
             if taken[question.old].any():
                 later.append(question)
             else:
                 together.append(question)
-                taken[near] = True
+                for near in tree.query_ball_point(means[question.old], reach[question.old]):
+                    taken[near] = True
         return together, later
 
     def _instead(self, questions: list[Question]) -> tuple[State, list[NDArray[np.int64]]]:
@@ -496,17 +498,18 @@ class Search:
         if not some.any():
             return some
         means = gaussians.means / self.spacing
-        widths = np.exp(gaussians.log_widths).astype(np.float64) / self.spacing
-        tree = cKDTree(means)
-        reach = sigmas * np.minimum(widths.max(1), self.sizes.sigmas(self.sizes.count).max())
+        tree, reach = cKDTree(means), self._reach(gaussians, sigmas)
         reached = some.copy()
         for near in tree.query_ball_point(means[some], reach[some]):
             reached[near] = True
         return reached
 
-    def _near(self, own: NDArray[np.int64], sigmas: float) -> NDArray[np.int64]:
-        some = np.isin(np.arange(len(self.gaussians)), own)
-        return np.flatnonzero(self._reached(self.gaussians, some, sigmas))
+    def _reach(self, gaussians: Gaussians, sigmas: float) -> Floats:
+        """Return so many standard deviations, in voxels, of spots no wider than the largest."""
+        widths = np.exp(gaussians.log_widths).astype(np.float64) / self.spacing
+        widest = self.sizes.sigmas(self.sizes.count).max()
+        reach: Floats = sigmas * np.minimum(widths.max(1), widest)
+        return reach
 
     def _clean(self) -> Mask:
         """Leave out what is no spot of these sizes; return which were kept.
