@@ -31,6 +31,7 @@ SECTIONS = {
     "imports": "what importing the package costs",
     "measurement": "refined Gaussians: errors, error bars and time against the bound and curve_fit",
     "psf": "objects whose blur is known: own widths, pairs of points, shared widths",
+    "doubts": "error bars where the model does not hold; pairs of spots, beside an oracle",
     "spots": "spots found without a count: against the truth, an oracle and other programs",
     "neurites": "traces against those of others, and against phantoms' own branches",
     "cells": "nuclei against labels, beside Otsu's threshold and a watershed",

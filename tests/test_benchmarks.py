@@ -401,3 +401,9 @@ def test_a_program_that_is_not_installed_is_named(
     absent = peers.Peer("spotter", "no_such_module")
     monkeypatch.setattr(peers, "PEERS", (absent,))
     assert peers.missing() == ("Not installed, and left out: spotter (the extra `peers`).",)
+
+
+@pytest.mark.slow
+def test_two_spots_that_are_two_sigmas_apart_are_found_as_two(load: Load) -> None:
+    _, _, found, oracle = load("doubts").pairs(2.0, 48)
+    assert found >= 0.9, f"an oracle finds {oracle:.2f}"
