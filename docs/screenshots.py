@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_gaussfit._napari.panel.object_page import ObjectPage
     from napari_gaussfit._napari.panel.panel import GaussianFitPanel
 
 SIZE = 1200, 900
@@ -25,26 +26,43 @@ CLOSER = 1.7
 HERE = Path(__file__).parent
 DENDRITE = Path("neurites", "dendrite_spines_spotspine.tif")
 
-SETUP, PROGRESS, DETAILS, TABLE, EXPORT = range(5)
+BEADS = Path("spots_beads", "beads_confocal_mpicbg.tif")
+
+SETUP, PROGRESS, DETAILS, TABLE, EXPORT, OBJECTS = range(6)
 
 
 def main() -> None:
     """Open napari, fit, and save pictures on the way."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=HERE / "images")
+    parser.add_argument("--objects", action="store_true", help="only spots, cells and neurites")
     options = parser.parse_args()
     os.environ.setdefault("XDG_CONFIG_HOME", tempfile.mkdtemp(prefix="gaussfit-screenshots-"))
     options.output.mkdir(parents=True, exist_ok=True)
 
+    if not options.objects:
+        shots = _opened(DENDRITE, "neurite", options.output)
+        shots.take_all()
+        shots.viewer.close()
+    for stack, sample, take in (
+        (BEADS, "beads", Shots.take_spots),
+        (None, "nuclei", Shots.take_cells),
+        (None, "neurite", Shots.take_trace),
+    ):
+        shots = _opened(stack, sample, options.output)
+        take(shots)
+        shots.viewer.close()
+
+
+def _opened(stack: Path | None, sample: str, folder: Path) -> Shots:
+    """Return a window with a panel, beside a real stack where it is, else a phantom."""
     import napari
 
     viewer = napari.Viewer()
     viewer.window.resize(*SIZE)
-    _open_stack(viewer)
+    _open_stack(viewer, stack, sample)
     _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
-    shots = Shots(viewer, panel, options.output)
-    shots.take_all()
-    viewer.close()
+    return Shots(viewer, panel, folder)
 
 
 class Shots:
@@ -82,6 +100,40 @@ class Shots:
         for layer in (*self.ending_in("centres"), *self.ending_in("spotspine")):
             layer.visible = False
         self.take("finished-3d", EXPORT)
+
+    def take_spots(self) -> None:
+        """Look for spots, and take a picture of rings and rows."""
+        from qtpy.QtWidgets import QRadioButton
+
+        spots = self.panel.spots
+        self.panel.findChild(QRadioButton, "gaussfit_mode_1").click()
+        wait_for(spots.foot.fit.isEnabled)
+        spots.fit()
+        wait_for(lambda: spots.found is not None, 600)
+        self.viewer.reset_view()
+        self.take("spots", self.panel.tabs.currentIndex())
+
+    def take_cells(self) -> None:
+        """Group the Gaussians that the sample was made of, and take a picture of its labels."""
+        self._find(self.panel.objects.cells)
+        self.take("cells", OBJECTS)
+
+    def take_trace(self) -> None:
+        """Trace the Gaussians that the sample was made of, and take a picture in 3D."""
+        from qtpy.QtWidgets import QRadioButton
+
+        _, neurites = self.panel.objects.findChildren(QRadioButton)
+        neurites.click()
+        self._find(self.panel.objects.neurites)
+        self.viewer.dims.ndisplay = 3
+        self.viewer.reset_view()
+        self.take("trace", OBJECTS)
+
+    def _find(self, page: ObjectPage) -> None:
+        wait_for(page.start.isEnabled)
+        page.begin()
+        wait_for(lambda: page.found is not None, 600)
+        self.viewer.reset_view()
 
     def step(self) -> int:
         """Return how far the fit is."""
@@ -142,12 +194,12 @@ def wait_for(is_so: Callable[[], Any], seconds: float = 120) -> None:
         QTest.qWait(20)
 
 
-def _open_stack(viewer: Any) -> None:
+def _open_stack(viewer: Any, stack: Path | None, sample: str) -> None:
     data = Path(os.environ.get("GAUSSFIT_DATA", HERE.parents[1] / "shared" / "data"))
-    if (data / DENDRITE).exists():
-        viewer.open(str(data / DENDRITE), plugin="napari-gaussfit")
+    if stack is not None and (data / stack).exists():
+        viewer.open(str(data / stack), plugin="napari-gaussfit")
     else:
-        viewer.open_sample("napari-gaussfit", "neurite")
+        viewer.open_sample("napari-gaussfit", sample)
 
 
 if __name__ == "__main__":
