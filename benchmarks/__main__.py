@@ -33,6 +33,7 @@ SECTIONS = {
     "psf": "objects whose blur is known: own widths, pairs of points, shared widths",
     "doubts": "error bars where the model does not hold; pairs of spots, beside an oracle",
     "spots": "spots found without a count: against the truth, an oracle and other programs",
+    "tracks": "moving spots: links, centres against the bound, and what a time costs",
     "neurites": "traces against those of others, and against phantoms' own branches",
     "cells": "nuclei against labels, beside Otsu's threshold and a watershed",
     "evidence": "the fit's own count of Gaussians against the best fixed one, by known truths",

@@ -187,6 +187,13 @@ def next_fit(
         Of the first time.
     points : ndarray, shape [P, 3], or None
         At which Gaussians began at the first time.
+
+    Returns
+    -------
+    Fit
+        Idle.
+    ndarray, shape [3]
+        The drift.
     """
     drift = drift_between(before, stacks)
     count = 0 if points is None else len(points)
@@ -268,6 +275,13 @@ def next_spots(
         Spots of the time before.
     threshold : float
         Standard deviations from which the filters' answers were spots there.
+
+    Returns
+    -------
+    Spots
+        At this time.
+    ndarray, shape [3]
+        The drift.
     """
     drift = drift_between([before], [stack])
     moved = replace(gaussians, means=gaussians.means + drift)
@@ -296,6 +310,11 @@ def tracks_of(
         Which of the time before each is known to be, see `link`.
     reach : float, optional
         See `link`.
+
+    Returns
+    -------
+    Tracks
+        Each Gaussian in one.
     """
     moved = np.cumsum(np.reshape(drifts, (-1, 3)), axis=0)
     places = [one.means - by for one, by in zip(gaussians, moved, strict=True)]
@@ -313,6 +332,11 @@ def joined_tables(tables: Iterable[pd.DataFrame], tracks: Tracks) -> pd.DataFram
         At each time, a row an object.
     tracks : Tracks
         Of these objects.
+
+    Returns
+    -------
+    DataFrame
+        A row an object and time.
     """
     parts = [
         table.assign(time=time, track=numbers)
