@@ -258,14 +258,10 @@ def _look_up(
 @fast_kernel
 def march_maximum(
     coefficients: Array,
-    codes: Codes,
-    levels: Array,
-    frame: Array,
-    spacing: Array,
-    near: Array,
-    far: Array,
-    step: F,
-    slack: F,
+    bounds: tuple[Codes, Array],
+    geometry: tuple[Array, Array],
+    ends: tuple[Array, Array],
+    limits: tuple[F, F],
     image: Array,
     depth: Array,
     first: int,
@@ -276,12 +272,16 @@ def march_maximum(
     The sample with the highest bound is looked at first; what it holds spares most of the others.
     The largest sample's peak is found by a parabola.
 
-    codes : bounds of the spline, see `bound_planes`; a bound is `levels` [256] of its code.
-    frame : [6, 3] as `Rays.frame`.
-    near, far : [H, W], in t; rays with near >= far keep their value.
-    step : longest distance between samples, in voxels of the axis along which a ray is fastest.
-    slack : what may be missed of the largest value; spares the noise of an empty ray.
+    bounds : codes, see `bound_planes`, and levels [256]: a bound of the spline is its code's level.
+    geometry : [6, 3] as `Rays.frame`, and the spacing of voxels.
+    ends : [H, W] each, where rays enter and leave, in t; one that leaves first keeps its value.
+    limits : longest distance between samples, in voxels of the axis along which a ray is fastest;
+        what may be missed of the largest value, which spares the noise of an empty ray.
     """
+    codes, levels = bounds
+    frame, spacing = geometry
+    near, far = ends
+    step, slack = limits
     nz, ny, nx = (
         coefficients.shape[0] - BOTH_MARGINS,
         coefficients.shape[1] - BOTH_MARGINS,
@@ -351,10 +351,8 @@ def march_maximum(
 @fast_kernel
 def sample_rays(
     coefficients: Array,
-    frame: Array,
-    spacing: Array,
-    near: Array,
-    far: Array,
+    geometry: tuple[Array, Array],
+    ends: tuple[Array, Array],
     depth: Array,
     image: Array,
     first: int,
@@ -362,8 +360,11 @@ def sample_rays(
 ) -> None:
     """Set rows [first, end) of `image` [H, W] to the spline at t = `depth` on each ray.
 
-    near, far, depth : [H, >= W], in t; rays with near >= far have the value 0.
+    geometry, ends : as of `march_maximum`; one that leaves first has the value 0.
+    depth : [H, >= W], as the ends are.
     """
+    frame, spacing = geometry
+    near, far = ends
     nz, ny, nx = (
         coefficients.shape[0] - BOTH_MARGINS,
         coefficients.shape[1] - BOTH_MARGINS,
@@ -484,14 +485,10 @@ class SplineVolume:
         def march(first: int, end: int) -> None:
             march_maximum(
                 self.coefficients,
-                codes,
-                levels,
-                rays.frame,
-                self.spacing,
-                near,
-                far,
-                STEP,
-                self._slack,
+                (codes, levels),
+                (rays.frame, self.spacing),
+                (near, far),
+                (STEP, self._slack),
                 image,
                 depth,
                 first,
@@ -509,10 +506,8 @@ class SplineVolume:
         view = view_of(rays)
         sample_rays(
             self.coefficients,
-            rays.frame,
-            self.spacing,
-            view.near,
-            view.far,
+            (rays.frame, self.spacing),
+            (view.near, view.far),
             depth,
             image,
             first,
