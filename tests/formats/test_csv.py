@@ -254,6 +254,21 @@ def test_a_covariance_that_is_none_is_named(written: Path) -> None:
     assert "covariances[4] is not positive definite" in refusal(written)
 
 
+@pytest.mark.parametrize("name", ["time", "channel"])
+def test_rows_of_several_times_or_channels_are_no_one_field(written: Path, name: str) -> None:
+    table = pd.read_csv(written)
+    table[name] = 3
+    table.to_csv(written, index=False)
+    assert len(read_csv(written)) == len(table)
+    table.loc[0, name] = 4
+    table.to_csv(written, index=False)
+    assert f"has rows of 2 {name}s; keep those of one" in refusal(written)
+    voxels = np.arange(64, dtype=np.float32).reshape(4, 4, 4)
+    stack = Stack.from_array(voxels, spacing=(1e3,) * 3)
+    with pytest.raises(FormatError, match=f"rows of 2 {name}s"):
+        read_points(written, stack)
+
+
 def test_rows_of_several_units_or_none_are_refused(written: Path) -> None:
     table = pd.read_csv(written)
     table.loc[0, "unit"] = "pixel"

@@ -131,6 +131,11 @@ def test_a_psf_comes_back_from_its_file(beads: Beads, tmp_path: Path) -> None:
     assert np.isnan(Psf.load(tmp_path / "light.json").sd).all()
 
 
+def test_a_psf_of_optics_says_of_which() -> None:
+    words = Psf.of_optics(Optics(1.2, 520, 1.33, 1.0)).words
+    assert words.endswith("(NA 1.2, 520 nm, index 1.33, pinhole of 1 Airy units)")
+
+
 def test_what_is_no_psf_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "psf.json"
     with pytest.raises(FormatError, match="cannot be read"):

@@ -109,7 +109,7 @@ def read_csv(path: str | os.PathLike[str], *, background: float = 0.0) -> Gaussi
     ------
     FormatError
         If there is no such file, it is no CSV, lacks a column or a number, has no row or several
-        units, or a covariance is not positive definite.
+        units, times or channels, or a covariance is not positive definite.
     """
     return read_channels(path, backgrounds=[background])[0]
 
@@ -143,6 +143,7 @@ def read_channels(
 
 def _channels_of(source: Path, backgrounds: Sequence[float]) -> tuple[GaussianField, ...]:
     table = _parsed(source)
+    _refuse_several(source, table)
     widths = () if set(COVARIANCES) & set(table) else _widths_in(table)
     shape = (*widths, *_TURNED) if len(widths) == 3 and widths[0].endswith("1") else widths
     needed = (*AXES, "amplitude", *(shape or COVARIANCES), "unit")
@@ -279,6 +280,7 @@ def read_points(path: str | os.PathLike[str], stack: Stack | StackFacts) -> NDAr
         )
     if table.empty:
         raise FormatError(f"{source}: has no row; expected a point in each")
+    _refuse_several(source, table)
     unit, factor = stack.unit, 1.0
     if in_unit and "unit" in table:
         unit, factor = _checked_unit(source, table)
@@ -323,6 +325,16 @@ def _finite(path: Path, table: pd.DataFrame, columns: list[str]) -> pd.DataFrame
             f"{len(table)}; expected a finite number"
         )
     return numbers
+
+
+def _refuse_several(path: Path, table: pd.DataFrame) -> None:
+    """Refuse rows of several times or channels: one after the other they are no one field."""
+    for name in ("time", "channel"):
+        found = sorted(set(table[name].dropna())) if name in table else []
+        if len(found) > 1:
+            raise FormatError(
+                f"{path}: has rows of {len(found)} {name}s; keep those of one, by its column {name}"
+            )
 
 
 def _checked_unit(path: Path, table: pd.DataFrame) -> tuple[str, float]:

@@ -75,6 +75,12 @@ class Optics:
             )
 
     @property
+    def words(self) -> str:
+        """The numbers that it is computed of, for a person."""
+        pinhole = "" if self.pinhole is None else f", pinhole of {self.pinhole:g} Airy units"
+        return f"NA {self.na:g}, {self.wavelength_nm:g} nm, index {self.index:g}{pinhole}"
+
+    @property
     def fwhm(self) -> tuple[float, float, float]:
         """The full widths at half maximum along z, y and x, in micrometres."""
         lateral, axial = 0.51 * self._wave / self.na, 0.88 * self._wave / self._depth

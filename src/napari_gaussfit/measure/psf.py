@@ -74,7 +74,7 @@ class Psf:
         Psf
             With the FWHM of the optics' point spread function.
         """
-        return cls.of_fwhm(optics.fwhm, source=str(optics))
+        return cls.of_fwhm(optics.fwhm, source=optics.words)
 
     @classmethod
     def of_fwhm(cls, fwhm: Sequence[float], *, source: str = "given") -> Psf:

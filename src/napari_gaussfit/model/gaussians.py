@@ -241,7 +241,12 @@ def brightest_as_html(gaussians: Gaussians) -> str:
     Parameters
     ----------
     gaussians : Gaussians
-        Of which `SHOWN` are shown.
+        Gaussians of which the `SHOWN` with most light are shown.
+
+    Returns
+    -------
+    str
+        A paragraph with their number, and a table of position, FWHM, amplitude and light.
     """
     from napari_gaussfit.stacks.html import table
 

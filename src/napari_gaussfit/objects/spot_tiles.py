@@ -75,8 +75,14 @@ def fit_spot_tiles(
         The folder; made where there is none.
     settings : SpotSettings, optional
         The defaults if None.
-    tile, client, resume, progress
-        As for `fit_tiles`.
+    tile : sequence of int, optional
+        Voxels of a tile along z, y and x; by what fits into memory if None.
+    client : dask.distributed.Client, optional
+        What runs the tiles; this process does, one after the other, if None.
+    resume : bool
+        Whether to go on with what an earlier run of the same search left in the folder.
+    progress : callable, optional
+        Called with a `TileProgress` as tiles end.
 
     Returns
     -------
@@ -153,6 +159,11 @@ class SpotWork:
         ----------
         task : TileTask
             To find the spots of a tile, or to write its part of the result.
+
+        Returns
+        -------
+        Outcome
+            How it ended, with the number of spots that the tile commits.
         """
         return timed(self._find if task.stage is Stage.FIT else self._write, task)
 

@@ -241,8 +241,14 @@ def written_by_boxes(
         Voxels along z, y and x.
     dtype : dtype-like
         Number type of the voxels.
-    spacing, unit, name, origin
-        As for `write_ome_zarr`.
+    spacing : sequence of float
+        (dz, dy, dx) in `unit`.
+    unit : str
+        Unit of length of the spacing: "micrometer" or "pixel".
+    name : str
+        Name of the image in its metadata.
+    origin : sequence of float
+        Position of the first voxel's centre, (z, y, x) in `unit`.
 
     Yields
     ------
