@@ -21,6 +21,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 PAGES = ("README.md", "docs/start.md")
 
+COMMANDS = ("fit", "render", "export", "info", "demo", "measure", "psf", "spots", "cells", "trace")
+
 NOT_RUN = {
     "make demo": "makes an environment anew; CI runs it as it is",
     "make test": "is what runs this test",
@@ -151,7 +153,7 @@ def test_programs_work_as_written(name: str, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("name", [*PAGES, "docs/formats.md", "docs/troubleshooting.md"])
 def test_options_that_pages_name_are_there(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     known: set[str] = set()
-    for command in ("fit", "render", "export", "info", "demo"):
+    for command in COMMANDS:
         with pytest.raises(SystemExit):
             main([command, "--help"])
         known |= set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))

@@ -10,7 +10,7 @@ import importlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from napari_gaussfit.errors import FitError
+from napari_gaussfit.errors import FitError, GaussfitError
 from napari_gaussfit.fitting.snapshot import HISTORY_KEYS, FinishReason, FitState, Snapshot
 from napari_gaussfit.jobs.pictures import MipPair, MipThread, ViewChoice
 from napari_gaussfit.settings import FitSettings
@@ -127,7 +127,12 @@ class ThreadJob:
 
         self.news = News()
         self._name = described(task)
-        self._fit: Fit = Fit(task.stack, task.settings, start=task.start, points=task.points)
+        self._fit: Fit | None = None
+        self._refusal: GaussfitError | None = None
+        try:
+            self._fit = Fit(task.stack, task.settings, start=task.start, points=task.points)
+        except GaussfitError as error:  # told when it is run, like all that ends a fit
+            self._refusal = error
         self._mips = MipThread(task.stack, self.news.take_mips)
         self._mips.look(task.view)
 
@@ -137,9 +142,11 @@ class ThreadJob:
 
     def __call__(self) -> None:
         """Run until the end; see `Job`."""
-        fit = self._fit
-        self.news.history = fit.history
         try:
+            if self._fit is None:
+                raise self._refusal or FitError("the fit was not made")
+            fit = self._fit
+            self.news.history = fit.history
             load_torch('tick "In a process of its own", where it is loaded without Qt')
             for snapshot in fit:
                 self.news.snapshot = snapshot
@@ -156,15 +163,18 @@ class ThreadJob:
 
     def pause(self) -> None:
         """Ask to stand still."""
-        self._fit.pause()
+        if self._fit is not None:
+            self._fit.pause()
 
     def resume(self) -> None:
         """Ask to go on."""
-        self._fit.resume()
+        if self._fit is not None:
+            self._fit.resume()
 
     def cancel(self) -> None:
         """Ask to end with the Gaussians as they are."""
-        self._fit.cancel()
+        if self._fit is not None:
+            self._fit.cancel()
 
     def look(self, view: ViewChoice) -> None:
         """Ask for projections of another view."""
@@ -173,7 +183,7 @@ class ThreadJob:
     def close(self) -> None:
         """End after the step that is running."""
         self._mips.close()
-        self._fit.cancel()
+        self.cancel()
 
 
 def result_of(fit: Fit) -> FitResult | None:

@@ -193,8 +193,8 @@ def test_why_nothing_was_measured_is_said_in_the_line_of_the_state(
     wait_until(lambda: bool(set(psutil.Process().children()) - before))
     for child in set(psutil.Process().children()) - before:
         child.kill()
-    wait_until(lambda: not fitted.measuring.active, COMPILING)
-    assert state(fitted).startswith("Not measured: the process that renders was killed")
+    said = "Not measured: the process that renders was killed"
+    wait_until(lambda: state(fitted).startswith(said), COMPILING)
     assert enabled(fitted) == {"Fit", "Refine", "Measure"}
 
 

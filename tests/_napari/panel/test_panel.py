@@ -395,13 +395,14 @@ def test_a_killed_fit_says_so_and_refine_goes_on_from_its_last_gaussians(
 
 def test_another_view_of_a_fit_at_rest_ends_with_the_window(panel: Any, wait_until: Wait) -> None:
     panel.model.settings = SHORT
+    before = set(psutil.Process().children())
     began = time.monotonic()
     press(panel, "Fit")
     wait_until(lambda: panel.worker.phase is Phase.FINISHED)
     latency = latency_of(began)
     panel.view.look_from(70.0, 10.0)
     wait_until(lambda: panel.worker.news.mips.view.azimuth == 70.0)
-    processes = psutil.Process().children()
+    processes = set(psutil.Process().children()) - before
     assert processes, "nobody keeps the stack for yet another view"
     panel.viewer.close()
     _, alive = psutil.wait_procs(processes, latency)

@@ -56,6 +56,7 @@ class CellsPage(ObjectPage):
     """
 
     folder = "cells"
+    files = "the table, the labels and a picture"
 
     def __init__(self, viewer: Viewer) -> None:
         start = QPushButton("Group into cells")

@@ -49,6 +49,7 @@ class NeuritesPage(ObjectPage):
     """
 
     folder = "trace"
+    files = "the tree (SWC), the table of branches and a picture"
 
     def __init__(self, viewer: Viewer) -> None:
         start = QPushButton("Trace")

@@ -49,6 +49,8 @@ class ObjectPage(QWidget):
 
     folder = ""
     """What follows the stack's name in that of a folder."""
+    files = ""
+    """What is written into it, in words."""
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class ObjectPage(QWidget):
         self.words.setWordWrap(True)
         self.save = QPushButton("Save folder…")
         self.save.setEnabled(False)
+        self.save.setToolTip(f"Write {self.files} into a folder.")
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         row = QHBoxLayout()
