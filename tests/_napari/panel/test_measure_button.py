@@ -10,9 +10,10 @@ import psutil
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QLabel
+from qtpy.QtWidgets import QCheckBox, QLabel
 
 from napari_gaussfit._napari.layers.edited import fit_of_layer
+from napari_gaussfit._napari.panel.panel import SETTLE_MS
 from napari_gaussfit._napari.panel.rows import with_error
 from napari_gaussfit._napari.panel.table import COLUMNS
 from napari_gaussfit._napari.worker import Phase
@@ -195,6 +196,9 @@ def test_why_nothing_was_measured_is_said_in_the_line_of_the_state(
         child.kill()
     said = "Not measured: the process that renders was killed"
     wait_until(lambda: state(fitted).startswith(said), COMPILING)
+    QTest.mouseClick(fitted.findChild(QCheckBox, "gaussfit_exactly"), Qt.MouseButton.LeftButton)
+    QTest.qWait(3 * SETTLE_MS)
+    assert state(fitted).startswith(said), "forgotten as the setup is looked at"
     assert enabled(fitted) == {"Fit", "Refine", "Measure"}
 
 

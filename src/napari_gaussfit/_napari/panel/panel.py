@@ -90,6 +90,7 @@ class GaussianFitPanel(QWidget):
         self._before: Version | None = None
         self._choice: Choice | None = None
         self._edited: FitResult | None = None
+        self._unmeasured = ""
         self._layer: Image | None = None
         self._written = 0.0
         self._ready: Source | None = None
@@ -298,13 +299,14 @@ class GaussianFitPanel(QWidget):
         try:
             edited = self._as_edited()
         except GaussfitError as error:
-            self.run.show_unmeasured(str(error))
+            self._say_unmeasured(str(error))
             return
         if edited is None or not len(edited.fit.field):
-            self.run.show_unmeasured("no Gaussians are left; undo the edits")
+            self._say_unmeasured("no Gaussians are left; undo the edits")
             return
         if edited is not self._shown:
             self._show(edited)
+        self._unmeasured = ""
         self.measuring.start(edited.fit, stack)
         self._show_phase()
 
@@ -315,13 +317,18 @@ class GaussianFitPanel(QWidget):
             same = self._as_edited() is before
         if fit is not None and before is not None and same:
             self._show(before.edited(fit))
+        edited = "" if same else "the points were edited; press Measure again"
+        self._say_unmeasured(error or edited)
+
+    def _say_unmeasured(self, reason: str) -> None:
+        """Say why nothing was measured, until it is tried again or another fit begins."""
+        self._unmeasured = reason
         self._show_phase()
-        if error or not same:
-            self.run.show_unmeasured(error or "the points were edited; press Measure again")
 
     def _begin(self, task: FitTask, before: Version | None = None) -> None:
         """Run a fit; `before` is what a refinement goes on from."""
         self.measuring.give_up()
+        self._unmeasured = ""
         self._task, self._before, self._edited = task, before, None
         self._offer(None)
         self.worker.in_process = self.model.in_process
@@ -344,6 +351,8 @@ class GaussianFitPanel(QWidget):
             Phase.MEASURED: "" if self.fit is None else summary(self.fit.measurement),
         }
         self.run.show_phase(phase, details.get(phase, ""), doubt=doubt)
+        if self._unmeasured and phase in {*_DONE, Phase.MEASURED}:
+            self.run.show_unmeasured(self._unmeasured)
         if phase is Phase.PAUSED and self._task is not None:
             self._show(version_of(self._task, self.worker.news))
 
