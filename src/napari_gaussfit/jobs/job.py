@@ -127,12 +127,11 @@ class ThreadJob:
 
         self.news = News()
         self._name = described(task)
-        self._fit: Fit | None = None
-        self._refusal: GaussfitError | None = None
+        self._fit: Fit | GaussfitError
         try:
             self._fit = Fit(task.stack, task.settings, start=task.start, points=task.points)
         except GaussfitError as error:  # told when it is run, like all that ends a fit
-            self._refusal = error
+            self._fit = error
         self._mips = MipThread(task.stack, self.news.take_mips)
         self._mips.look(task.view)
 
@@ -143,9 +142,9 @@ class ThreadJob:
     def __call__(self) -> None:
         """Run until the end; see `Job`."""
         try:
-            if self._fit is None:
-                raise self._refusal or FitError("the fit was not made")
             fit = self._fit
+            if isinstance(fit, GaussfitError):
+                raise fit
             self.news.history = fit.history
             load_torch('tick "In a process of its own", where it is loaded without Qt')
             for snapshot in fit:
@@ -163,17 +162,17 @@ class ThreadJob:
 
     def pause(self) -> None:
         """Ask to stand still."""
-        if self._fit is not None:
+        if not isinstance(self._fit, GaussfitError):
             self._fit.pause()
 
     def resume(self) -> None:
         """Ask to go on."""
-        if self._fit is not None:
+        if not isinstance(self._fit, GaussfitError):
             self._fit.resume()
 
     def cancel(self) -> None:
         """Ask to end with the Gaussians as they are."""
-        if self._fit is not None:
+        if not isinstance(self._fit, GaussfitError):
             self._fit.cancel()
 
     def look(self, view: ViewChoice) -> None:

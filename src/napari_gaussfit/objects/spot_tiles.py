@@ -76,7 +76,7 @@ def fit_spot_tiles(
     settings : SpotSettings, optional
         The defaults if None.
     tile : sequence of int, optional
-        Voxels of a tile along z, y and x; by what fits into memory if None.
+        Voxels (z, y, x) of a tile; by default as for `fit_tiles`.
     client : dask.distributed.Client, optional
         What runs the tiles; this process does, one after the other, if None.
     resume : bool
