@@ -92,8 +92,18 @@ class Choice:
 
     @classmethod
     def of_better(cls, before: Version, refined: Version) -> Choice:
-        """Show the better one; where they were not compared, the one that was there before."""
+        """Show the better one; where they were not compared, the one that was there before.
+
+        By their reports where both have one (of several channels they have more): each has the
+        figure then that is told of it everywhere.
+        """
         comparison = refined.news.comparison
+        one = before.fit.reports[:2], refined.fit.reports[:2]
+        if comparison is not None and all(len(reports) == 1 for reports in one):
+            (was,), (is_now,) = one
+            comparison = replace(
+                comparison, before=was.heldout_mip_psnr, after=is_now.heldout_mip_psnr
+            )
         return cls(before, refined, comparison, comparison is not None and comparison.improved)
 
     @property

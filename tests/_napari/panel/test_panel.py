@@ -871,7 +871,10 @@ def test_a_fit_that_has_not_converged_says_so_in_amber_and_one_that_has_is_blue(
     )
     press(panel, "Fit")
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
-    assert state(panel).text() == "Finished"
+    assert state(panel).text() == "Finished: limited by noise"
+    figure = f"Held-out projections {panel.fit.report.heldout_mip_psnr:.1f} dB"
+    assert figure in panel.run.findChildren(QLabel, "gaussfit_figures")[0].text()
+    assert figure in panel.findChild(QLabel, "gaussfit_quality").text()
     assert BLUE in state(panel).styleSheet()
     # From positions alone, in the middle of nowhere: far from what they will become.
     stack = small_beads.stack
@@ -880,7 +883,7 @@ def test_a_fit_that_has_not_converged_says_so_in_amber_and_one_that_has_is_blue(
     panel.data.start_from = layer
     press(panel, "Fit")
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
-    assert state(panel).text().startswith("Finished, not converged: 50 more steps would change")
+    assert state(panel).text().startswith("Not converged: 50 more steps would change")
     assert "quality balanced" in state(panel).text()
     assert AMBER in state(panel).styleSheet()
     assert "Not converged" in " ".join(w.text() for w in panel.results.findChildren(QLabel))

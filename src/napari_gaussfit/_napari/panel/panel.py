@@ -21,15 +21,16 @@ from napari_gaussfit._napari.panel.preview import Preview, memory_of_fit, previe
 from napari_gaussfit._napari.panel.results import ResultsPart
 from napari_gaussfit._napari.panel.run import RunPart
 from napari_gaussfit._napari.panel.spots import SpotsMode
+from napari_gaussfit._napari.panel.state import figures_at_rest, state_words
 from napari_gaussfit._napari.panel.table import TablePart
 from napari_gaussfit._napari.panel.view import ViewPart
-from napari_gaussfit._napari.panel.widgets import dropped_files, scrolling, stacked
+from napari_gaussfit._napari.panel.widgets import dropped_files, scrolling, stacked, wrapped
 from napari_gaussfit._napari.worker import FitWorker, Phase
 from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.jobs.job import FitTask
 from napari_gaussfit.jobs.renderer import Renderer
+from napari_gaussfit.jobs.verdict import details_of
 from napari_gaussfit.jobs.versions import Choice, Version, version_of
-from napari_gaussfit.measure.measurement import summary
 
 if TYPE_CHECKING:
     import napari
@@ -80,6 +81,7 @@ class GaussianFitPanel(QWidget):
         self.data, self.model, self.run = DataPart(napari_viewer), ModelPart(), RunPart()
         self.view, self.progress, self.details = ViewPart(), ProgressPlots(), DetailPlots()
         self.table, self.results = TablePart(), ResultsPart(napari_viewer)
+        self.quality = wrapped("gaussfit_quality", "How good the fit shown is, by its report.")
         self.objects = ObjectsPart(napari_viewer)
         self.spots = SpotsMode(napari_viewer, self.data, self)
         self.worker, self._renderer = FitWorker(self), Renderer()
@@ -107,7 +109,7 @@ class GaussianFitPanel(QWidget):
         self.tabs.setTabToolTip(self.tabs.addTab(setup, "Setup"), "What to look into, and how.")
         structure: tuple[Tab, ...] = (
             ("Progress", stacked(self.view, self.progress), "The fit while it runs."),
-            ("Details", self.details, "What the Gaussians and gradients are like."),
+            ("Details", stacked(self.quality, self.details), "How good it is, in numbers."),
             ("Table", self.table, "Every Gaussian, a row each."),
             ("Export", scrolling(self.results), "The result as layers and files."),
             ("Objects", self.objects, "Cells, nuclei or neurites in a fit."),
@@ -339,18 +341,10 @@ class GaussianFitPanel(QWidget):
         self.tabs.setCurrentIndex(1)
 
     def _show_phase(self, _phase: Phase | None = None) -> None:
-        phase = self.phase
-        news = self.worker.news
-        report = None if news.result is None else news.result.report
-        doubt = phase is Phase.FINISHED and report is not None and not report.converged
-        details = {
-            Phase.FAILED: self.worker.error,
-            Phase.STARTING: news.notice,
-            Phase.FINISHED: report.convergence if doubt and report is not None else "",
-            Phase.MEASURING: "each Gaussian is refined by itself; the first time takes a minute",
-            Phase.MEASURED: "" if self.fit is None else summary(self.fit.measurement),
-        }
-        self.run.show_phase(phase, details.get(phase, ""), doubt=doubt)
+        phase, news = self.phase, self.worker.news
+        edited = self._shown is not None and self._shown.unedited is not None
+        fit = news.result or (self.fit if edited else None)
+        self.run.show_state(phase, *state_words(phase, fit, self.worker.error or news.notice))
         if self._unmeasured and phase in {*_DONE, Phase.MEASURED}:
             self.run.show_unmeasured(self._unmeasured)
         if phase is Phase.PAUSED and self._task is not None:
@@ -421,7 +415,8 @@ class GaussianFitPanel(QWidget):
         if version.news is not self.worker.news:
             self.worker.take(version.news)
             self._show_phase()
-        self.run.show_snapshot(version.news.snapshot)
+        self.run.show_snapshot(version.news.snapshot, figures_at_rest(version.fit))
+        self.quality.setText(details_of(version.fit))
         self.live.settle(version.fit)
         edited = version.unedited is not None
         self.table.show_fit(version.fit, self.live.centres, edited=edited)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit._napari.writer import save_fit_as
 from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.formats.registry import FIT_WRITERS
-from napari_gaussfit.measure.measurement import summary
-from napari_gaussfit.measure.metrics import noise_leaves
+from napari_gaussfit.jobs.verdict import details_of, edited_words
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from napari_gaussfit._napari.layers.live import LiveLayers
     from napari_gaussfit._napari.layers.source import Source
     from napari_gaussfit.fitting.result import FitResult
-    from napari_gaussfit.measure.report import Report
 
     LayerData = tuple[Any, dict[str, Any], str]
 
@@ -179,14 +176,14 @@ class ResultsPart(QWidget):
             peak = float(np.median(fit.field.numpy().amplitudes)) if len(fit.field) else 0.0
             self._threshold.show_value(float(f"{fit.field.background + 0.5 * peak:.4g}"))
         self._fit, self._live, self._edits = fit, live, True
-        self._words.setText(_said_of(fit))
+        self._words.setText(details_of(fit))
         self._enable()
 
     def show_edits(self) -> None:
         """Say that the result's points are no more as its report found them."""
         centres = None if self._live is None else self._live.centres
         if self._fit is not None and centres is not None and self._edits:
-            self._words.setText(_summary(replace(self._fit, reports=()), len(centres.data)))
+            self._words.setText(edited_words(self._fit, len(centres.data)))
 
     def expect_another(self) -> None:
         """Keep to the result that is there, while its points move with a fit that runs."""
@@ -264,7 +261,7 @@ class ResultsPart(QWidget):
     def _mark(self) -> None:
         """Say why what is typed is no threshold."""
         problem = self._threshold.problem
-        said = "" if self._fit is None else _said_of(self._fit)
+        said = "" if self._fit is None else details_of(self._fit)
         self._words.setText(f"⚠ Labels above: {problem}" if problem else said)
         self._enable()
 
@@ -274,16 +271,6 @@ class ResultsPart(QWidget):
         self.save.setEnabled(there)
 
 
-def _said_of(fit: FitResult) -> str:
-    """Say how good a fit is, or where its Gaussians were measured how well they are known."""
-    if fit.measurement is None:
-        return _summary(fit)
-    return (
-        f"{len(fit.field):,} Gaussians in {fit.stack.name}, measured: {summary(fit.measurement)}. "
-        "A table (*.csv) has the error bars."
-    )
-
-
 def _with_suffix(path: str, kind: str) -> str:
     """Return a path with the suffix of the kind of file that was chosen, as "A table (*.csv)"."""
     wanted = kind.rpartition("*")[2].rstrip(")")
@@ -291,33 +278,3 @@ def _with_suffix(path: str, kind: str) -> str:
     if not wanted or path.lower().endswith(wanted):
         return path
     return (stem if dot + end in FIT_WRITERS else path) + wanted
-
-
-def _summary(fit: FitResult, count: int | None = None) -> str:
-    """Say how good a fit is, by its report where it has one; `count` if points were edited."""
-    known = len(fit.field) if count is None else count
-    said = fit.report.count_reason if fit.reports and count is None else ""
-    why = f" ({said})" if said else ""
-    text = f"{known:,} Gaussians{why} in {fit.stack.name}, lengths in {fit.stack.unit}s."
-    if not fit.reports:
-        return text + " No report: the fit was stopped, or edited since."
-    report = fit.report
-    views, voxels = (
-        noise_leaves(known) for known in (report.heldout_noise_psnr, report.noise_psnr)
-    )
-    noise = f"\nNoise: {report.noise}." if report.noise else ""
-    said = _convergence(report) + noise
-    said += "".join(f"\n{note[0].upper()}{note[1:]}." for note in report.notes)
-    return (
-        f"{text}\nHeld-out projections {report.heldout_mip_psnr:.1f} dB{views} "
-        f"and SSIM {report.heldout_mip_ssim:.3f}, voxels {report.voxel_psnr:.1f} dB{voxels}, "
-        f"{report.compression:.0f} times smaller than the stack.{said}"
-    )
-
-
-def _convergence(report: Report) -> str:
-    """Say whether a fit has converged, and how one knows; older files do not tell."""
-    if not report.convergence:
-        return ""
-    found = "Converged" if report.converged else "Not converged"
-    return f"\n{found}: {report.convergence}."

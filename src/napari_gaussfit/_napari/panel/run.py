@@ -100,6 +100,7 @@ class RunPart(QWidget):
         self._bar.setTextVisible(True)
         self._bar.setToolTip("Steps taken, and the time that is left by what the last ones took.")
         self._figures = QLabel()
+        self._figures.setObjectName("gaussfit_figures")
         self._figures.setWordWrap(True)
         self._figures.setToolTip(
             "PSNR (dB, more is better) of projections never trained on, of trained ones, "
@@ -131,10 +132,12 @@ class RunPart(QWidget):
             widget.setVisible(bool(words))
 
     def show_phase(self, phase: Phase, detail: str = "", *, doubt: bool = False) -> None:
-        """Show where the fit is, with a word on why; `doubt` where it has not converged."""
+        """Show where the fit is, with a word on why; `doubt` where it is not to be trusted yet."""
+        self.show_state(phase, str(phase).capitalize() + (f": {detail}" if detail else ""), doubt)
+
+    def show_state(self, phase: Phase, text: str, doubt: bool) -> None:  # noqa: FBT001
+        """Show where the fit is, in words of one's own."""
         self._phase = phase
-        name = str(phase).capitalize() + ", not converged" * doubt
-        text = name + (f": {detail}" if detail else "")
         self._state.show_state(text, phase, doubt=doubt)
         self._enable()
 
@@ -146,8 +149,8 @@ class RunPart(QWidget):
         """Say why the Gaussians shown were not measured."""
         self._state.show_state(f"Not measured: {reason}", Phase.FAILED)
 
-    def show_snapshot(self, snapshot: Snapshot | None) -> None:
-        """Show how far the fit is, and how good."""
+    def show_snapshot(self, snapshot: Snapshot | None, figures: str = "") -> None:
+        """Show how far the fit is, and how good; `figures` where a report has measured it."""
         if snapshot is None:
             self._bar.setRange(0, 1)
             self._bar.setValue(0)
@@ -164,7 +167,8 @@ class RunPart(QWidget):
         )
         self._bar.setUpdatesEnabled(True)
         self._figures.setText(
-            f"PSNR: held-out {_decibels(snapshot.held_out_psnr)}, "
+            figures
+            or f"PSNR: held-out {_decibels(snapshot.held_out_psnr)}, "
             f"training {_decibels(snapshot.train_psnr)}, voxels {_decibels(snapshot.voxel_psnr)}\n"
             f"Gaussians: {len(snapshot.field):,}, background {snapshot.field.background:.4g}"
         )

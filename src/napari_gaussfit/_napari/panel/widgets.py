@@ -31,6 +31,7 @@ __all__ = [
     "scrolling",
     "stacked",
     "wheel_needs_focus",
+    "wrapped",
 ]
 
 LABELS = 78
@@ -115,6 +116,16 @@ def stacked(*parts: QWidget) -> QWidget:
     for part in parts:
         box.addWidget(part)
     return widget
+
+
+def wrapped(name: str, tip: str) -> QLabel:
+    """Return a label for sentences, which can be selected and copied."""
+    label = QLabel()
+    label.setObjectName(name)
+    label.setToolTip(tip)
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return label
 
 
 def scrolling(widget: QWidget) -> QScrollArea:
