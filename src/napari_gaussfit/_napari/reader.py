@@ -145,9 +145,10 @@ def open_fit(path: str | Sequence[str]) -> list[LayerData]:
     stack = fit.stack
     placement = Placement.of_stack(stack.spacing, stack.unit, stack.origin)
     centres = points_layer(fit, placement, name=f"{stack.name} centres")
-    axes = vectors_layer(fit.field, placement, name=f"{stack.name} axes")
+    field = fit.measured_fields[0]
+    axes = vectors_layer(field, placement, name=f"{stack.name} axes")
     title = f"{stack.name} ellipsoids"
-    surface = surface_layer(fit.field, placement, name=title, faintest=FAINTEST)
+    surface = surface_layer(field, placement, name=title, faintest=FAINTEST)
     for _, keywords, _ in (axes, surface):
         keywords["visible"] = False
     return [surface, axes, centres] if len(fit.field) else [centres]

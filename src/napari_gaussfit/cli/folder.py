@@ -204,14 +204,14 @@ class FitFolder:
             return draw_photon_transfer(photon_transfer(voxels), given_noise(fit.settings, voxels))
 
         def sharp(path: Path) -> None:
-            _as_measured(result).deconvolved().export(path)
+            result.deconvolved().export(path)
 
         failed: Failures = {}
         stack, unit = self.stacks[0], result.stack.unit
         # A fit that was stopped goes on, and so is saved without a report.
         kept = result if fit.state is FitState.FINISHED else replace(result, reports=())
         writers: dict[str, Callable[[Path], None]] = {
-            TABLE_NAME: lambda path: _write_table(path, result),
+            TABLE_NAME: result.export,
             REPORT_NAME: lambda path: write_json(path, report_of(result)),
             PICTURE_NAME: lambda path: draw(path, draw_projections(result, stack)),
             HISTORY_NAME: lambda path: draw(path, draw_history(result.history, unit)),
@@ -360,14 +360,3 @@ def report_of(result: FitResult) -> dict[str, Any]:
         "settings": contents["settings"],
         "history": result.history,
     }
-
-
-def _write_table(path: Path, result: FitResult) -> None:
-    """Write the Gaussians, as they were measured where they were."""
-    _as_measured(result).export(path)
-
-
-def _as_measured(result: FitResult) -> FitResult:
-    """Return a fit whose Gaussians are as they were measured, where they were."""
-    found = result.measurement
-    return replace(result, fields=result.fields if found is None else found.fields)

@@ -293,7 +293,7 @@ class _FitTimes:
             state[POINTS] = np.asarray(self.points)
         result = place.judged(replace(result, state=state, settings=self.settings))
         place.path.mkdir(parents=True, exist_ok=True)
-        _write_table(place.path / TABLE_NAME, _measured_table(result))
+        _write_table(place.path / TABLE_NAME, result.to_dataframe())
         place.save(result)  # at last: where it is, the time is done
         return result
 
@@ -311,13 +311,6 @@ class _FitTimes:
             "times": reports,
             "version": __version__,
         }
-
-
-def _measured_table(result: FitResult) -> pd.DataFrame:
-    """Return the Gaussians of a time, as they were measured where they were."""
-    found = result.measurement
-    fields = result.fields if found is None else found.fields
-    return replace(result, fields=fields).to_dataframe()
 
 
 def spots_of_times(

@@ -66,8 +66,8 @@ class FitResult:
     notes : tuple of str
         What was assumed as a file was read. Not saved.
     measurement : Measurement or None
-        How well each Gaussian is known, where they were measured (`measured`). In tables, not in
-        the fit's own file.
+        The Gaussians refined one by one and how well each is known, where they were measured. All
+        tables are of these (`measured_fields`); a fit goes on from, and is rendered of, `fields`.
     psf : Psf or None
         The point spread function that was fitted with.
     originals : tuple of Stack
@@ -76,8 +76,8 @@ class FitResult:
     Raises
     ------
     SettingsError
-        If there is no channel, the Gaussians are in another unit than the stack, or those of two
-        channels differ in more than brightness.
+        If there is no channel, the Gaussians are in another unit than the stack, those of two
+        channels differ in more than brightness, or others were measured.
     """
 
     fields: tuple[GaussianField, ...]
@@ -105,6 +105,17 @@ class FitResult:
                 raise SettingsError(
                     f"channel {n} has other Gaussians than channel 0; expected the same means and "
                     "covariances, with amplitudes of its own"
+                )
+        found = self.measurement
+        if found is not None:
+            own, others = (
+                (len(of[0]), len(of), of[0].unit) for of in (self.fields, found.gaussians)
+            )
+            if own != others:
+                raise SettingsError(
+                    f"measured were {others[0]:,} Gaussians of {others[1]} channels in "
+                    f"{others[2]}s, the fit has {own[0]:,} of {own[1]} in {own[2]}s; measure it "
+                    "again"
                 )
 
     def __repr__(self) -> str:
@@ -150,6 +161,11 @@ class FitResult:
     def field(self) -> GaussianField:
         """The Gaussians of the first channel."""
         return self.fields[0]
+
+    @property
+    def measured_fields(self) -> tuple[GaussianField, ...]:
+        """The Gaussians of each channel as they were measured; as fitted where they were not."""
+        return self.fields if self.measurement is None else self.measurement.fields
 
     @property
     def report(self) -> Report:
@@ -218,7 +234,8 @@ class FitResult:
         path : path-like
             The file to write or to replace: ``.safetensors`` (the fit itself), ``.csv`` (the table
             of `to_dataframe`), ``.ply`` (3D Gaussian splatting), ``.ome.tif`` or ``.ome.zarr`` (its
-            voxels).
+            voxels). Tables are of the Gaussians as they were measured, where they were; pictures
+            are of the fit.
         residual_of : Stack or sequence of Stack, optional
             The stack that was fitted, or its channels: writes the stack minus the fit as voxels.
 
@@ -232,7 +249,7 @@ class FitResult:
         from napari_gaussfit.formats.registry import write_fit, write_volume
 
         if residual_of is None:
-            write_fit(path, measurement=self.measurement, **self.contents())
+            write_fit(path, **self.contents())
         else:
             write_volume(path, self.residual(residual_of), self.stack)
 
@@ -242,12 +259,13 @@ class FitResult:
         Returns
         -------
         DataFrame
-            The columns of `measure.table.measurements`; ``channel`` and ``time`` too where the
-            stack's file has several.
+            The columns of `measure.table.measurements`, of the Gaussians as they were measured,
+            where they were; ``channel`` and ``time`` too where the stack's file has several.
         """
         from napari_gaussfit.measure.table import measurements
 
-        table = measurements(self.fields, self.stack.spacing, self.measurement, self.psf)
+        fields, spacing = self.measured_fields, self.stack.spacing
+        table = measurements(fields, spacing, self.measurement, self.psf)
         return table.assign(**self.stack.place)
 
     def measured(
@@ -341,7 +359,7 @@ class FitResult:
         noise = self.reports[0].detector if self.reports else None
         facts = self.stack if spacing is None else self.stack.sampled(spacing)
         sharp = deblurred(
-            [field.numpy() for field in self.fields],
+            [field.numpy() for field in self.measured_fields],
             self.psf,
             facts.spacing,
             measurement=self.measurement,
@@ -471,6 +489,7 @@ class FitResult:
             "report": self._reports_as_json(),
             "state": self.state,
             "psf": None if self.psf is None else self.psf.to_dict(),
+            "measurement": self.measurement,
         }
 
     def _reports_as_json(self) -> dict[str, Any] | None:
@@ -510,6 +529,7 @@ class FitResult:
             tuple(Report.from_dict(values) for values in several),
             contents.get("state", {}),
             (*contents.get("notes", ()), *notes),
+            contents.get("measurement"),
             psf=_psf_from(contents.get("psf")),
         )
 

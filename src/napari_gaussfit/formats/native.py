@@ -1,8 +1,9 @@
 """The native format: a fit in one safetensors file, with its metadata as JSON.
 
 The file's tensors are ``means`` [K, 3], ``cholesky`` [K, 6] and ``amplitudes`` of the field, [K] or
-of several channels [K, C], and any number of ``state.*`` by which a fit goes on. Its metadata has
-one entry, named after this package, that holds all the rest as JSON. Nothing is unpickled.
+of several channels [K, C]; any number of ``state.*`` by which a fit goes on; and of a fit whose
+Gaussians were measured ``measured.*``, what was found of each. Its metadata has one entry, named
+after this package, that holds all the rest as JSON. Nothing is unpickled.
 Knows numbers and JSON alone: what they mean together is `FitResult`'s to say.
 """
 
@@ -18,6 +19,7 @@ from safetensors.numpy import save
 
 from napari_gaussfit.errors import FormatError, SettingsError
 from napari_gaussfit.files import replacing
+from napari_gaussfit.formats.measured import measurement_from, measurement_parts
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.stacks.facts import StackFacts
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from napari_gaussfit.measure.measurement import Measurement
 
     Arrays = dict[str, NDArray[Any]]
 
@@ -47,6 +51,7 @@ _AXES = "zyx"
 _FIELD_TENSORS = ("means", "cholesky", "amplitudes")
 
 _STATE_PREFIX = "state."
+_MEASURED_PREFIX = "measured."
 
 _KEYS = (
     "version",
@@ -75,6 +80,7 @@ def save_fit(  # noqa: PLR0913 - a name for each thing that the file holds
     report: Mapping[str, Any] | None = None,
     state: Mapping[str, NDArray[Any]] | None = None,
     psf: Mapping[str, Any] | None = None,
+    measurement: Measurement | None = None,
 ) -> None:
     """Write a fit; what `load_fit` returns of it is the same to the bit.
 
@@ -96,6 +102,8 @@ def save_fit(  # noqa: PLR0913 - a name for each thing that the file holds
         What the fit needs to go on.
     psf : mapping, optional
         The point spread function that was fitted with, as JSON types.
+    measurement : Measurement, optional
+        The same Gaussians refined, and how well each is known.
 
     Raises
     ------
@@ -114,6 +122,9 @@ def save_fit(  # noqa: PLR0913 - a name for each thing that the file holds
     }
     if psf is not None:
         metadata["psf"] = dict(psf)
+    if measurement is not None:
+        metadata["measurement"], measured = measurement_parts(measurement)
+        arrays |= {_MEASURED_PREFIX + name: array for name, array in measured.items()}
     # The format takes no array that has gaps.
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     data = save(whole, {FORMAT: json.dumps(metadata)})
@@ -274,11 +285,21 @@ def _fit_of(arrays: Arrays, metadata: dict[str, Any]) -> dict[str, Any]:
         "psf": None
         if metadata.get("psf") is None
         else _of_kind(metadata, "psf", dict, "names and values, or null"),
-        "state": {
-            name.removeprefix(_STATE_PREFIX): array
-            for name, array in arrays.items()
-            if name.startswith(_STATE_PREFIX)
-        },
+        "state": _under(_STATE_PREFIX, arrays),
+        "measurement": None
+        if metadata.get("measurement") is None
+        else measurement_from(
+            _of_kind(metadata, "measurement", dict, "names and values, or null"),
+            _under(_MEASURED_PREFIX, arrays),
+        ),
+    }
+
+
+def _under(prefix: str, arrays: Arrays) -> Arrays:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
     }
 
 

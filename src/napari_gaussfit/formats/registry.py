@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_gaussfit.measure.measurement import Measurement
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.facts import StackFacts
 
@@ -52,9 +53,14 @@ VOLUME_SUFFIXES = (".tif", ".tiff", ".zarr")
 def _write_native(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
     from napari_gaussfit.formats.native import save_fit
 
-    for name in ("measurement", "quality"):  # which `measure` and `spots` make again
-        more.pop(name, None)
+    more.pop("quality", None)  # which `spots` makes again
     save_fit(path, fields, stack, **more)
+
+
+def _as_measured(fields: Fields, more: dict[str, Any]) -> Fields:
+    """Return what a table is of: Gaussians as they were measured, where they were."""
+    found: Measurement | None = more.get("measurement")
+    return fields if found is None else found.fields
 
 
 def _write_table(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
@@ -62,7 +68,8 @@ def _write_table(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any)
     from napari_gaussfit.measure.psf import Psf
 
     psf = None if more.get("psf") is None else Psf.from_dict(more["psf"])
-    write_csv(path, fields, stack.spacing, stack.place, more.get("measurement"), psf)
+    found: Measurement | None = more.get("measurement")
+    write_csv(path, _as_measured(fields, more), stack.spacing, stack.place, found, psf)
 
 
 def _write_ply(path: Pathlike, fields: Fields, stack: StackFacts, **_: Any) -> None:
@@ -78,19 +85,19 @@ def _write_rendered(path: Pathlike, fields: Fields, stack: StackFacts, **_: Any)
 def _write_trackmate_xml(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
     from napari_gaussfit.formats.trackmate import write_trackmate_xml
 
-    write_trackmate_xml(path, fields, stack, quality=more.get("quality"))
+    write_trackmate_xml(path, _as_measured(fields, more), stack, quality=more.get("quality"))
 
 
 def _write_trackmate_csv(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
     from napari_gaussfit.formats.trackmate import write_trackmate_csv
 
-    write_trackmate_csv(path, fields, stack, quality=more.get("quality"))
+    write_trackmate_csv(path, _as_measured(fields, more), stack, quality=more.get("quality"))
 
 
 def _write_geff(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
     from napari_gaussfit.formats.geff import write_gaussians
 
-    write_gaussians(path, fields, stack, quality=more.get("quality"))
+    write_gaussians(path, _as_measured(fields, more), stack, quality=more.get("quality"))
 
 
 def rendered(fields: Fields, stack: StackFacts) -> NDArray[np.float32]:
@@ -300,7 +307,7 @@ def write_fit(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) ->
         The stack that was fitted.
     **more
         Settings, history, report and state, for the formats that hold them; see `native.save_fit`.
-        And how well the Gaussians are known, ``measurement``, for tables.
+        With a ``measurement``, tables are of the Gaussians as they were measured.
 
     Raises
     ------

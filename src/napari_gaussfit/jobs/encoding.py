@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from napari_gaussfit.fitting.refinement import Comparison
 from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.fitting.snapshot import FinishReason, FitState, Snapshot
+from napari_gaussfit.formats import measured
 from napari_gaussfit.jobs.job import FitTask
 from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
-from napari_gaussfit.measure.measurement import Measurement
-from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.psf import Psf
 from napari_gaussfit.measure.report import Report
 from napari_gaussfit.model.field import GaussianField
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_gaussfit.measure.measurement import Measurement
     from napari_gaussfit.stacks.stack import Stack
 
 __all__ = [
@@ -54,7 +54,9 @@ __all__ = [
 ]
 
 FIELD_ARRAYS = ("means", "cholesky", "amplitudes")
-MEASURED_ARRAYS = ("covariances", "reduced_chi2", "backgrounds", "steps")
+
+MEASURED = "measured."
+"""What the arrays of a measurement begin with, beside those of its fit."""
 
 
 def stack_message(kind: str, stack: Stack) -> Message:
@@ -173,12 +175,18 @@ def result_message(result: FitResult) -> Message:
         "notes": result.notes,
         **{name: contents[name] for name in ("settings", "history", "psf")},
     }
-    return Message("result", words, fields_arrays(result.fields))
+    arrays = fields_arrays(result.fields)
+    if result.measurement is not None:
+        words["measurement"], own = measured.measurement_parts(result.measurement)
+        arrays |= {MEASURED + name: array for name, array in own.items()}
+    return Message("result", words, arrays)
 
 
 def result_from(message: Message) -> FitResult:
     """Return the record of a fit that a message carries."""
     words = message.words
+    own = {name.removeprefix(MEASURED): array for name, array in message.arrays.items()}
+    known = words.get("measurement")
     return FitResult(
         fields_from(message),
         facts_from(words["stack"]),
@@ -186,35 +194,19 @@ def result_from(message: Message) -> FitResult:
         words["history"],
         tuple(Report.from_dict(report) for report in words["reports"]),
         notes=tuple(words["notes"]),
+        measurement=None if known is None else measured.measurement_from(known, own),
         psf=Psf.from_dict(words["psf"]) if words["psf"] else None,
     )
 
 
 def measurement_message(found: Measurement) -> Message:
     """Return Gaussians that were measured, and what is known of each."""
-    words = {
-        "fields": fields_words(found.fields),
-        "flags": found.flags,
-        "noise": None if found.noise is None else asdict(found.noise),
-        "notes": found.notes,
-        "psf": found.psf and found.psf.to_dict(),
-    }
-    arrays = {name: getattr(found, name) for name in MEASURED_ARRAYS}
-    return Message("measurement", words, fields_arrays(found.fields) | arrays)
+    return Message("measurement", *measured.measurement_parts(found))
 
 
 def measurement_from(message: Message) -> Measurement:
     """Return the measurement that a message carries."""
-    words = message.words
-    arrays: dict[str, Any] = {name: message.arrays[name] for name in MEASURED_ARRAYS}
-    return Measurement(
-        tuple(field.numpy() for field in fields_from(message)),
-        **arrays,
-        flags=tuple(words["flags"]),
-        noise=Noise(**words["noise"]) if words["noise"] else None,
-        notes=tuple(words["notes"]),
-        psf=Psf.from_dict(words["psf"]) if words["psf"] else None,
-    )
+    return measured.measurement_from(message.words, message.arrays)
 
 
 def mips_message(pair: MipPair) -> Message:

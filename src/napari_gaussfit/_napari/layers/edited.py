@@ -59,7 +59,7 @@ def fields_of_points(
         message = f"the points lack the features {', '.join(missing)}; take a layer of fitted ones"
         raise SettingsError(message)
     numbers = features[wanted].astype(np.float64)
-    made_of = measurements(fit.fields, fit.stack.spacing)
+    made_of = measurements(fit.measured_fields, fit.stack.spacing)
     unedited = len(data) == len(made_of) and (
         np.array_equal(data, made_of[["axis-0", "axis-1", "axis-2"]])
         and np.array_equal(numbers, made_of[wanted])

@@ -62,10 +62,11 @@ def points_layer(fit: FitResult, placement: Placement, *, name: str) -> LayerDat
     Coloured by amplitude. As wide as the geometric mean of the Gaussian's sigmas: at the full width
     at half maximum, a few broad ones hide the rest.
     """
-    table = measurements(fit.fields, tuple(placement.spacing), fit.measurement)
+    field = fit.measured_fields[0]
+    table = measurements(fit.measured_fields, tuple(placement.spacing), fit.measurement)
     # napari holds the positions already, and takes more columns of these names for axes.
     features = table.drop(columns=["axis-0", "axis-1", "axis-2"])
-    widths = np.exp(fit.field.numpy().log_widths.mean(axis=1))
+    widths = np.exp(field.numpy().log_widths.mean(axis=1))
     keywords = {
         "name": name,
         "features": features,
@@ -76,10 +77,10 @@ def points_layer(fit: FitResult, placement: Placement, *, name: str) -> LayerDat
         # In a thick slice, which the user may choose, all that lie within it.
         "projection_mode": "all",
         "metadata": {METADATA: {"fit": fit}},
-        **_coloured("face", fit.field),
+        **_coloured("face", field),
         **placement.keywords(),
     }
-    return placement.in_voxels(fit.field.numpy().means), keywords, "points"
+    return placement.in_voxels(field.numpy().means), keywords, "points"
 
 
 def vectors_layer(field: GaussianField, placement: Placement, *, name: str) -> LayerData:

@@ -101,7 +101,7 @@ class TablePart(QWidget):
         self.undo.setEnabled(edited)
         # The points of a fit at rest have them already.
         self._show(
-            measurements(fit.field, fit.stack.spacing, fit.measurement)
+            measurements(fit.measured_fields[0], fit.stack.spacing, fit.measurement)
             if points is None
             else points.features
         )
