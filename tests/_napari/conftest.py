@@ -18,3 +18,9 @@ def wait_until(qtbot: Any) -> Callable[..., None]:
         qtbot.waitUntil(is_so, timeout=int(1000 * seconds))
 
     return wait
+
+
+@pytest.fixture(autouse=True)
+def _prepared_in_no_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start no process for a fit that most tests never ask for; `test_prepared` has its own."""
+    monkeypatch.setattr("napari_gaussfit._napari.worker.PREPARE_MS", 10**8)

@@ -14,9 +14,10 @@ import pytest
 
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting.snapshot import FinishReason, FitState
+from napari_gaussfit.jobs.children import Fitter, start_child
 from napari_gaussfit.jobs.job import FitTask, ThreadJob
 from napari_gaussfit.jobs.pictures import ViewChoice
-from napari_gaussfit.jobs.process import ProcessJob, start_child
+from napari_gaussfit.jobs.process import ProcessJob
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -199,6 +200,60 @@ def test_a_job_that_is_closed_ends_at_once_and_without_a_word(small_beads: Phant
     run.join()
     assert time.monotonic() - asked < run.patience()
     assert run.error == ""
+
+
+def test_a_process_fits_one_task_after_another_as_a_fresh_one_does(small_beads: Phantom) -> None:
+    settings = FitSettings(exactly=True, gaussians=20, iterations=10)
+    other = FitTask(small_beads.stack, FitSettings(exactly=True, gaussians=7, iterations=3))
+    task = FitTask(small_beads.stack, settings)
+    fresh = Run(ProcessJob(task))
+    fresh.join()
+    fitter = Fitter()
+    fitter.prepare()
+    try:
+        for one in (other, task):
+            run = Run(ProcessJob(one, fitter))
+            run.join()
+            assert run.error == ""
+        assert fitter.alive
+        assert not fitter.preparing
+        assert run.job.news.history == fresh.job.news.history | {
+            "seconds": run.job.news.history["seconds"]
+        }
+        np.testing.assert_array_equal(
+            run.job.news.snapshot.field.means, fresh.job.news.snapshot.field.means
+        )
+    finally:
+        fitter.end()
+    assert not fitter.alive
+
+
+def test_stop_leaves_a_process_ready_and_what_is_asked_late_concerns_no_other_fit(
+    small_beads: Phantom,
+) -> None:
+    fitter = Fitter()
+    try:
+        stopped = Run(ProcessJob(FitTask(small_beads.stack, LONG), fitter))
+        stopped.wait_for(stopped.running)
+        stopped.job.cancel()
+        stopped.join()
+        assert stopped.job.news.snapshot.state is FitState.CANCELLED
+        assert fitter.alive
+        stopped.job.cancel()
+        settings = FitSettings(exactly=True, gaussians=5, iterations=20)
+        run = Run(ProcessJob(FitTask(small_beads.stack, settings), fitter))
+        run.join()
+        assert run.job.news.snapshot.state is FitState.FINISHED
+    finally:
+        fitter.end()
+
+
+def test_a_process_that_was_killed_at_rest_is_told_of_like_any_other(small_beads: Phantom) -> None:
+    fitter = Fitter()
+    fitter.kill()
+    run = Run(ProcessJob(FitTask(small_beads.stack, LONG), fitter))
+    run.join()
+    assert "the process of the fit was killed" in run.error
 
 
 @pytest.mark.parametrize("name", ["queue.py", "numpy.py", "torch.py", "napari_gaussfit.py"])

@@ -12,9 +12,9 @@ import pytest
 
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.jobs import renderer as rendering
+from napari_gaussfit.jobs.children import start_child
 from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.jobs.pictures import MipDrawer, ViewChoice
-from napari_gaussfit.jobs.process import start_child
 from napari_gaussfit.jobs.renderer import RemoteDrawer, Renderer, device_words, rendered
 from saved_fits import some_fit
 

@@ -17,6 +17,7 @@ from superqt.utils import FunctionWorker
 
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting.snapshot import FitState
+from napari_gaussfit.jobs.children import Fitter
 from napari_gaussfit.jobs.collection import HeldCollection
 from napari_gaussfit.jobs.job import FitTask, Job, News, ThreadJob
 from napari_gaussfit.jobs.pictures import MipDrawer, MipPair, ViewChoice
@@ -33,6 +34,12 @@ PERIOD_PER_DRAWING = 1.8
 
 AGAIN_MS = 25
 """Until the next look, where there was nothing new: a look alone costs nothing."""
+
+PREPARE_MS = 500
+"""At rest, before a process is prepared for the next fit: the window comes first."""
+
+PREPARING_MS = 250
+"""Between two looks at how far that process is."""
 
 
 class Phase(StrEnum):
@@ -101,6 +108,9 @@ class FitWorker(QObject):
     mips_changed = Signal(object)
     """A new `MipPair`."""
 
+    preparation_changed = Signal()
+    """There is something else to wait for before a fit can begin, or nothing more."""
+
     ended = Signal(object)
     """The `News` after the fit's thread is done; after "failed", `error` says why."""
 
@@ -113,6 +123,8 @@ class FitWorker(QObject):
         self._phase = Phase.IDLE
         self._job: ProcessJob | ThreadJob | None = None
         self._thread: _JobThread | None = None
+        self._fitters: list[Fitter] = []
+        self._awaited = ""
         self._news = News()
         self._drawers: list[MipDrawer | RemoteDrawer] = []
         self._drawing: News | None = None
@@ -122,9 +134,13 @@ class FitWorker(QObject):
         self._collection = HeldCollection()
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._pull)
-        drawers = self._drawers
+        self._preparing = QTimer(self)
+        self._preparing.setSingleShot(True)
+        self._preparing.timeout.connect(self._prepare)
+        self._preparing.start(PREPARE_MS)
+        drawers, fitters = self._drawers, self._fitters
         # napari destroys the panel with the window, unasked.
-        self.destroyed.connect(lambda: [drawer.close() for drawer in drawers])
+        self.destroyed.connect(lambda: _end_all(drawers, fitters))
 
     @property
     def phase(self) -> Phase:
@@ -141,15 +157,21 @@ class FitWorker(QObject):
         """The fit that runs, None at rest."""
         return self._job
 
+    @property
+    def notice(self) -> str:
+        """Why the last fit failed, or what there is to wait for: of a fit, or before the next."""
+        return self.error or (self._news.notice if self._phase.active else self._preparation())
+
     def start(self, task: FitTask) -> None:
         """Begin a fit. There must be none under way."""
         from napari.qt.threading import create_worker
 
-        self.close()
+        self._end_fit()
+        self._preparing.stop()
         self.error, self._seen = "", (None, None)
         self._draw_with(MipDrawer(task.stack) if self.in_process else RemoteDrawer(task.stack))
         self._wanted = task.view
-        self._job = ThreadJob(task) if self.in_process else ProcessJob(task)
+        self._job = ThreadJob(task) if self.in_process else ProcessJob(task, self._ready())
         self._news = self._job.news
         thread = create_worker(
             self._job, _worker_class=_JobThread, _ignore_errors=True, _start_thread=False
@@ -247,6 +269,11 @@ class FitWorker(QObject):
 
     def close(self) -> None:
         """End the fit at once and tell nobody: who watched it is gone."""
+        self._end_fit()
+        self._preparing.stop()
+        self._end_fitters()
+
+    def _end_fit(self) -> None:
         self._timer.stop()
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -255,6 +282,30 @@ class FitWorker(QObject):
         self._draw_with(None)
         self._collection.release()
         self._phase = Phase.IDLE
+
+    def _prepare(self) -> None:
+        """Have a process ready for the next fit; say what it is waiting for while it is not."""
+        if self._ready() is None and not self.in_process:
+            self._end_fitters()
+            fitter = Fitter()
+            fitter.prepare()
+            self._fitters.append(fitter)
+        if any(fitter.preparing for fitter in self._fitters):
+            self._preparing.start(PREPARING_MS)
+        if self._awaited != self._preparation():
+            self._awaited = self._preparation()
+            self.preparation_changed.emit()
+
+    def _preparation(self) -> str:
+        return "".join(fitter.notice for fitter in self._fitters)
+
+    def _end_fitters(self) -> None:
+        while self._fitters:
+            self._fitters.pop().end()
+
+    def _ready(self) -> Fitter | None:
+        """Return the process that waits for a task, None where there is none."""
+        return next((fitter for fitter in self._fitters if fitter.alive), None)
 
     def _enter(self, phase: Phase) -> None:
         if phase is not self._phase:
@@ -310,6 +361,8 @@ class FitWorker(QObject):
         self._pull()
         self.error = self._thread.error
         self._job = self._thread = None
+        if self._ready() is None:
+            self._preparing.start(PREPARE_MS)
         shown = self._news.mips
         if self._wanted is not None and (shown is None or shown.view != self._wanted):
             self._draw()
@@ -321,3 +374,10 @@ class FitWorker(QObject):
         else:
             self._enter(Phase.FINISHED)
         self.ended.emit(self._news)
+
+
+def _end_all(drawers: list[MipDrawer | RemoteDrawer], fitters: list[Fitter]) -> None:
+    for drawer in drawers:
+        drawer.close()
+    for fitter in fitters:
+        fitter.end()

@@ -1,16 +1,19 @@
 """The process that fits: a stack comes in, snapshots go out, requests are heeded.
 
-Run as ``python -m napari_gaussfit.jobs.child`` by `process.ProcessJob`, and by `renderer.Renderer`,
-whose questions it answers. When napari is gone its pipe closes, and the process ends with it.
+Run as ``python -m napari_gaussfit.jobs.child`` by `children.Fitter`, for one fit after another, and
+by `renderer.Renderer`, whose questions it answers. When napari is gone its pipe closes, and the
+process ends with it.
 """
 
 from __future__ import annotations
 
+import gc
 import os
+import queue
 import signal
 import sys
 import threading
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.jobs.encoding import (
@@ -22,15 +25,27 @@ from napari_gaussfit.jobs.encoding import (
 )
 from napari_gaussfit.jobs.job import SETTLE_SECONDS, load_torch, result_of
 from napari_gaussfit.jobs.messages import Message, receive, send
-from napari_gaussfit.jobs.pictures import MipThread, ViewChoice
+from napari_gaussfit.jobs.pictures import MipPair, MipThread, ViewChoice
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from napari_gaussfit.fitting.fit import Fit
+    from napari_gaussfit.jobs.renderer import Answers
+
+    Requests = queue.SimpleQueue[Message | None]
 
 SWITCH_SECONDS = 0.001
 """After which a Python thread hands over to another that waits."""
+
+REQUESTS = {"pause", "resume", "cancel", "look"}
+"""What is asked of a fit while it goes on."""
+
+PREPARED_SHAPE = 12, 32, 32
+"""Voxels of what is fitted to load all that a fit needs."""
+
+PREPARED_STEPS = 60
+"""Steps of that fit: relocation and the search for more Gaussians have had their turn then."""
 
 
 class Outbox:
@@ -45,12 +60,57 @@ class Outbox:
             send(self._stream, message)
 
 
+class Asked(NamedTuple):
+    """A task or a question, and what is asked while it is worked on."""
+
+    message: Message
+    requests: Requests
+
+
+class Inbox:
+    """Reads messages in a thread of its own: what cannot wait goes to whom it concerns.
+
+    Parameters
+    ----------
+    stream : binary file
+        Where they come from. When it is closed, nobody wants anything any more.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._busy = stream, False
+        self._tasks: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def next(self) -> Asked | None:
+        """Wait for the next task or question; None when there will be none."""
+        self._busy = False
+        asked = self._tasks.get()
+        self._busy = True
+        return asked
+
+    def _read(self) -> None:
+        requests: Requests = queue.SimpleQueue()
+        while True:
+            try:
+                message = receive(self._stream)
+            except (EOFError, OSError):
+                break
+            if message.kind in REQUESTS:
+                requests.put(message)
+            else:
+                requests = queue.SimpleQueue()
+                self._tasks.put(Asked(message, requests))
+        if self._busy:
+            os._exit(1)
+        self._tasks.put(None)
+
+
 def main() -> None:
     """Fit, or answer, what is asked for on the standard input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The thread that draws must not keep the one that fits waiting for long.
     sys.setswitchinterval(SWITCH_SECONDS)
-    inbox = os.fdopen(os.dup(0), "rb", buffering=0)
+    inbox = Inbox(os.fdopen(os.dup(0), "rb", buffering=0))
     outbox = Outbox(os.fdopen(os.dup(1), "wb"))
     # What libraries print goes to the errors, not among the messages.
     os.dup2(2, 1)
@@ -66,36 +126,66 @@ def main() -> None:
     )
     # In the thread that draws, too: torch's own threads spin where the kernels' want the cores.
     torch.set_num_threads(1)
-    asked = receive(inbox)
-    if asked.kind == "fit":
-        _fit(asked, inbox, outbox)
-    else:
-        _answer(asked, inbox, outbox)
+    answers: Answers | None = None
+    while (asked := inbox.next()) is not None:
+        if asked.message.kind == "prepare":
+            _prepare(outbox)
+        elif asked.message.kind == "fit":
+            _fit(asked, outbox)
+            gc.collect()  # What a stack took is free before the next comes.
+            torch.cuda.empty_cache()
+        else:
+            answers = answers or _answers(outbox)
+            outbox.send(answers.to(asked.message))
 
 
-def _answer(asked: Message, inbox: IO[bytes], outbox: Outbox) -> None:
+def _answers(outbox: Outbox) -> Answers:
     from napari_gaussfit.jobs.renderer import Answers
 
-    answers = Answers(outbox.send)
-    while True:
-        outbox.send(answers.to(asked))
-        try:
-            asked = receive(inbox)
-        except EOFError:
-            return  # Nobody asks any more.
+    return Answers(outbox.send)
 
 
-def _fit(asked: Message, inbox: IO[bytes], outbox: Outbox) -> None:
-    from napari_gaussfit._kernels.compiled import kernels_are_compiled
+def _prepare(outbox: Outbox) -> None:
+    """Load what a fit needs, by one that takes no time, and compile it where it has to be."""
     from napari_gaussfit.fitting.fit import Fit
+    from napari_gaussfit.settings import FitSettings
+    from napari_gaussfit.synthetic.phantoms import beads
+
+    _say_if_compiling(outbox)
+    stack = beads(shape=PREPARED_SHAPE, count=3).stack
+    mips = MipThread(stack, lambda _pair: None)
+    mips.look(ViewChoice())
+    fit = Fit(stack, FitSettings(iterations=PREPARED_STEPS))
+    for snapshot in fit:
+        mips.show(snapshot.field)
+    fit.result()
+    mips.settle(SETTLE_SECONDS)
+    mips.close()
+    outbox.send(Message("ready"))
+
+
+def _say_if_compiling(outbox: Outbox) -> None:
+    from napari_gaussfit._kernels.compiled import kernels_are_compiled
 
     if not kernels_are_compiled():
         outbox.send(Message("notice", {"text": "compiling, once: this takes half a minute"}))
-    task = task_from(asked)
+
+
+def _fit(asked: Asked, outbox: Outbox) -> None:
+    from napari_gaussfit.fitting.fit import Fit
+
+    _say_if_compiling(outbox)
+    task = task_from(asked.message)
     fit = Fit(task.stack, task.settings, start=task.start, points=task.points)
-    mips = MipThread(task.stack, lambda pair: outbox.send(mips_message(pair)))
+    over = threading.Event()
+
+    def draw(pair: MipPair) -> None:
+        if not over.is_set():
+            outbox.send(mips_message(pair))
+
+    mips = MipThread(task.stack, draw)
     mips.look(task.view)
-    threading.Thread(target=_listen, args=(inbox, fit, mips), daemon=True).start()
+    threading.Thread(target=_heed, args=(asked.requests, fit, mips), daemon=True).start()
     rows = 0
     for snapshot in fit:
         outbox.send(snapshot_message(snapshot, fit.history, rows))
@@ -110,20 +200,19 @@ def _fit(asked: Message, inbox: IO[bytes], outbox: Outbox) -> None:
     mips.settle(SETTLE_SECONDS)
     mips.close()
     mips.join(1.0)
+    over.set()
+    asked.requests.put(None)
     outbox.send(Message("end"))
 
 
-def _listen(inbox: IO[bytes], fit: Fit, mips: MipThread) -> None:
-    requests = {"pause": fit.pause, "resume": fit.resume, "cancel": fit.cancel}
-    while True:
-        try:
-            message = receive(inbox)
-        except (EOFError, OSError):
-            os._exit(1)
+def _heed(requests: Requests, fit: Fit, mips: MipThread) -> None:
+    """Do what is asked of a fit while it goes on."""
+    heeded = {"pause": fit.pause, "resume": fit.resume, "cancel": fit.cancel}
+    while (message := requests.get()) is not None:
         if message.kind == "look":
             mips.look(ViewChoice(**message.words))
         else:
-            requests[message.kind]()
+            heeded[message.kind]()
 
 
 if __name__ == "__main__":

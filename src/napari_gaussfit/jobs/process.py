@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
 import threading
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-import napari_gaussfit
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting.snapshot import FinishReason, FitState
+from napari_gaussfit.jobs.children import Fitter
 from napari_gaussfit.jobs.encoding import (
     comparison_from,
     mips_from,
@@ -21,7 +16,7 @@ from napari_gaussfit.jobs.encoding import (
     task_message,
 )
 from napari_gaussfit.jobs.job import News, described, mark_end
-from napari_gaussfit.jobs.messages import Message, receive, send
+from napari_gaussfit.jobs.messages import Message
 
 if TYPE_CHECKING:
     from napari_gaussfit.jobs.job import FitTask
@@ -32,20 +27,26 @@ __all__ = ["ProcessJob"]
 STOP_GRACE = 0.5
 """Seconds that a process has to end by itself once asked to; then it is ended."""
 
-ERROR_TAIL = 2000
-"""Bytes of what a process wrote before it died that are looked at."""
-
 
 class ProcessJob:
-    """A fit in a process of its own, which ends with the job, or with napari."""
+    """A fit in a process of its own.
 
-    def __init__(self, task: FitTask) -> None:
+    Parameters
+    ----------
+    task : FitTask
+        What is to be fitted, from which stack.
+    fitter : Fitter, optional
+        A process that waits for a task, and for another after this one. Without it the job starts
+        one, which ends with the job.
+    """
+
+    def __init__(self, task: FitTask, fitter: Fitter | None = None) -> None:
         self.news = News()
         self._name = described(task)
         self._task: FitTask | None = task
         self._refines = task.settings.refine
-        self._process: subprocess.Popen[bytes] | None = None
-        self._send_lock = threading.Lock()
+        self._fitter, self._owned = fitter, fitter is None
+        self._begins = threading.Lock()
         self._ended = self._cancelled = self._closed = False
         self._failure = ""
 
@@ -56,21 +57,23 @@ class ProcessJob:
     @property
     def pid(self) -> int | None:
         """The process's number, None before it is started."""
-        return self._process.pid if self._process else None
+        return self._fitter.pid if self._fitter else None
 
     def __call__(self) -> None:
         """Run until the end; see `Job`."""
-        with tempfile.TemporaryFile() as errors:
-            self._start(errors)
-            try:
-                self._listen()
-            finally:
-                code = self._reap()
-            if self._cancelled or self._closed:
-                mark_end(self.news, FitState.CANCELLED, FinishReason.CANCELLED)
-            elif self._failure or not self._ended:
-                mark_end(self.news, FitState.FAILED, FinishReason.ERROR)
-                raise FitError(self._failure or _obituary(self._kept(), code, errors))
+        fitter = self._begin()
+        how = ""
+        try:
+            if fitter is not None:
+                self._listen(fitter)
+        finally:
+            if fitter is not None and (self._owned or not self._ended):
+                how = fitter.close()
+        if self._cancelled or self._closed:
+            mark_end(self.news, FitState.CANCELLED, FinishReason.CANCELLED)
+        elif self._failure or not self._ended:
+            mark_end(self.news, FitState.FAILED, FinishReason.ERROR)
+            raise FitError(self._failure or f"the process of the fit {how}; {self._kept()}")
 
     def _kept(self) -> str:
         if self._refines:
@@ -79,22 +82,22 @@ class ProcessJob:
             return "nothing was found yet; try again, with a smaller region if memory is short"
         return "the last Gaussians are kept, and Refine goes on from them"
 
-    def _start(self, errors: IO[bytes]) -> None:
-        with self._send_lock:
+    def _begin(self) -> Fitter | None:
+        """Send the task, unless the job was closed before it began."""
+        with self._begins:
             if self._closed:
-                return
-            self._process = start_child(errors)
+                return None
+            self._fitter = fitter = self._fitter or Fitter()
         if self._task is not None:
-            self._send(task_message(self._task))
+            fitter.send(task_message(self._task))
             self._task = None
+        return fitter
 
-    def _listen(self) -> None:
-        if self._process is None or self._process.stdout is None:
-            return
+    def _listen(self, fitter: Fitter) -> None:
         while not self._ended:
             try:
-                self._take(receive(self._process.stdout))
-            except (EOFError, OSError):
+                self._take(fitter.receive())
+            except EOFError:
                 return
 
     def _take(self, message: Message) -> None:
@@ -111,38 +114,17 @@ class ProcessJob:
             self.news.comparison = comparison_from(message)
         elif message.kind == "notice":
             self.news.notice = message.words["text"]
+        elif message.kind == "ready":
+            self.news.notice = ""
         elif message.kind == "error":
             self._failure = message.words["message"]
         elif message.kind == "end":
             self._ended = True
 
-    def _reap(self) -> int:
-        """Wait for the process's end, helping it along where it takes its time."""
-        process = self._process
-        if process is None:
-            return 0
-        try:
-            code = process.wait(STOP_GRACE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = process.wait()
-        with self._send_lock:
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    _close_quietly(stream)
-        return code
-
-    def _send(self, message: Message) -> None:
-        with self._send_lock:
-            if self._process is None or self._process.stdin is None or self._process.stdin.closed:
-                return
-            try:
-                send(self._process.stdin, message)
-            except OSError:
-                return  # It is dead; who listens to it finds out and says so.
-
     def _ask(self, kind: str, words: dict[str, Any] | None = None) -> None:
-        self._send(Message(kind, words or {}))
+        with self._begins:
+            if self._fitter is not None:
+                self._fitter.send(Message(kind, words or {}))
 
     def pause(self) -> None:
         """Ask to stand still."""
@@ -169,64 +151,17 @@ class ProcessJob:
 
     def close(self) -> None:
         """End the process at once."""
-        self._closed = True
+        with self._begins:
+            self._closed = True
         self._kill()
 
     def _kill_unless_finished(self) -> None:
         snapshot = self.news.snapshot
+        if self._ended:
+            return
         if snapshot is None or snapshot.state is not FitState.FINISHED:
             self._kill()
 
     def _kill(self) -> None:
-        process = self._process
-        if process is not None and process.poll() is None:
-            process.kill()
-
-
-def start_child(errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start the process of `child`, with pipes for messages; what it prints goes to a file."""
-    # Not multiprocessing's spawn: that runs the user's script anew, viewer and all,
-    # where it has no `if __name__ == "__main__"`. -P: no module is taken from the working folder.
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "napari_gaussfit.jobs.child"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
-        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-    )
-
-
-def _search_path() -> list[str]:
-    """Return where napari looks for modules, without the working folder if nobody asked for it."""
-    asked = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    here, package = Path.cwd(), str(Path(napari_gaussfit.__file__).parents[1])
-    wanted = any(Path(path).absolute() == here for path in asked if path)
-    kept = [path for path in sys.path if path and (wanted or Path(path) != here)]
-    return kept if package in kept else [*kept, package]
-
-
-def _obituary(kept: str, code: int, errors: IO[bytes]) -> str:
-    """Say how a process died, with the last line that it wrote, and what is kept."""
-    return f"the process of the fit {how_it_ended(code, errors)}; {kept}"
-
-
-def how_it_ended(code: int, errors: IO[bytes]) -> str:
-    """Say how a process ended that should not have, with the last line that it wrote."""
-    if code == -9:
-        how = "was killed, perhaps because memory ran out"
-    elif code < 0:
-        how = f"crashed (signal {-code})"
-    else:
-        how = f"ended unexpectedly (code {code})"
-    errors.seek(0, os.SEEK_END)
-    errors.seek(max(0, errors.tell() - ERROR_TAIL))
-    lines = errors.read().decode(errors="replace").strip().splitlines()
-    return how + (f': "{lines[-1].strip()}"' if lines else "")
-
-
-def _close_quietly(stream: IO[bytes]) -> None:
-    try:
-        stream.close()
-    except OSError:
-        return  # What was not yet sent has no reader any more.
+        if self._fitter is not None:
+            self._fitter.kill()

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from napari_gaussfit.errors import FitError, GaussfitError, SettingsError
+from napari_gaussfit.jobs.children import how_it_ended, start_child
 from napari_gaussfit.jobs.encoding import (
     facts_from,
     facts_words,
@@ -32,7 +33,6 @@ from napari_gaussfit.jobs.messages import Message, receive, send
 from napari_gaussfit.jobs.object_answers import ObjectAnswers
 from napari_gaussfit.jobs.objects import TOLD
 from napari_gaussfit.jobs.pictures import MipDrawer, MipPair, ViewChoice
-from napari_gaussfit.jobs.process import how_it_ended, start_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -141,6 +141,7 @@ class GaussianFitPanel(QWidget):
         self.measuring.ended.connect(self._take_measured)
         self.view.changed.connect(self.worker.look)
         self.worker.phase_changed.connect(self._show_phase)
+        self.worker.preparation_changed.connect(self._look_soon)
         self.worker.updated.connect(self._show_news)
         self.worker.mips_changed.connect(self._show_mips)
         self.worker.ended.connect(self._settle)
@@ -344,7 +345,7 @@ class GaussianFitPanel(QWidget):
         phase, news = self.phase, self.worker.news
         edited = self._shown is not None and self._shown.unedited is not None
         fit = news.result or (self.fit if edited else None)
-        self.run.show_state(phase, *state_words(phase, fit, self.worker.error or news.notice))
+        self.run.show_state(phase, *state_words(phase, fit, self.worker.notice))
         if self._unmeasured and phase in {*_DONE, Phase.MEASURED}:
             self.run.show_unmeasured(self._unmeasured)
         if phase is Phase.PAUSED and self._task is not None:

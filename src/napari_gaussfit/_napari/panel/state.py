@@ -35,6 +35,7 @@ def state_words(phase: Phase, fit: FitResult | None, notice: str = "") -> tuple[
         return f"{name}: {verdict.words}", verdict.doubt
     details = {
         Phase.FAILED: notice,
+        Phase.IDLE: notice,
         Phase.STARTING: notice,
         Phase.FINISHED: "" if fit is None else "edited since, so not judged",
         Phase.MEASURING: "each Gaussian is refined by itself; the first time takes a minute",
