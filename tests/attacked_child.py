@@ -36,8 +36,8 @@ def arguments(command: str, path: Path, out: Path) -> list[str]:
 
 def resume(path: Path) -> int:
     """Go on from a fit for the steps that it lacks; what the command line does, without results."""
-    from napari_gaussfit.cli.folder import FitFolder, is_finished, resumed_settings
     from napari_gaussfit.fitting.fit import Fit
+    from napari_gaussfit.jobs.fit_folder import FitFolder, is_finished, resumed_settings
     from napari_gaussfit.stacks.stack import Stack
 
     stack = Stack.open(STACK)

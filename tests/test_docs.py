@@ -77,7 +77,7 @@ def test_the_map_of_the_code_has_every_folder_and_what_lies_in_none() -> None:
 def test_the_command_line_has_the_options_that_a_page_names(page: Path) -> None:
     own = re.sub(r"^Written by `python -m benchmarks.*$", "", text_of(page), flags=re.MULTILINE)
     named = set(re.findall(r"(?<![-\w|])--[a-z][a-z-]+", own))
-    missing = named - set(options_of(commands._parser()))
+    missing = named - set(options_of(commands.parser()))
     assert not missing
 
 

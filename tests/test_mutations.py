@@ -20,10 +20,10 @@ import tifffile
 import torch
 
 from attacked import outcomes
-from napari_gaussfit.cli.folder import FitFolder
 from napari_gaussfit.fitting.fit import Fit
 from napari_gaussfit.fitting.result import load
 from napari_gaussfit.formats.csv import write_csv
+from napari_gaussfit.jobs.fit_folder import FitFolder
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.ome_zarr import write_ome_zarr
 from napari_gaussfit.stacks.stack import Stack

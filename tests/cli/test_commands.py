@@ -26,6 +26,7 @@ from plyfile import PlyData, PlyElement
 
 from napari_gaussfit._kernels import fallback
 from napari_gaussfit.cli import main, run
+from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.fitting.memory import PROCESS, predict_memory
 from napari_gaussfit.fitting.result import load
 from napari_gaussfit.settings import SETTINGS, FitSettings
@@ -333,9 +334,9 @@ def test_every_setting_of_a_fit_has_its_option(
 ) -> None:
     asked: list[FitSettings] = []
 
-    def take(fit: Fit, *_: object, **__: object) -> run.Ending:
+    def take(fit: Fit, *_: object, **__: object) -> Exit:
         asked.append(fit.settings)
-        return run.Ending.DONE
+        return Exit.DONE
 
     monkeypatch.setattr(run, "run", take)
     options, value = SETTING_OPTIONS[name]

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_gaussfit.cli import folder as folders
 from napari_gaussfit.cli import main, saving
-from napari_gaussfit.cli.folder import OUTPUTS, FitFolder
 from napari_gaussfit.errors import OutOfSpaceError
 from napari_gaussfit.fitting.fit import Fit
 from napari_gaussfit.fitting.result import load
 from napari_gaussfit.formats.native import save_fit
+from napari_gaussfit.jobs import fit_folder as folders
+from napari_gaussfit.jobs.fit_folder import OUTPUTS, FitFolder
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.tiff import write_ome_tiff
 from napari_gaussfit.synthetic.phantoms import beads

@@ -6,24 +6,31 @@ import os
 import platform
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from napari_gaussfit.cli.folder import FIT_NAME, TABLE_NAME
-from napari_gaussfit.fitting.result import load
-from napari_gaussfit.formats.csv import write_csv
+from napari_gaussfit.cli.exits import Exit
+from napari_gaussfit.cli.fit import begin
+from napari_gaussfit.cli.options import add_force
 from napari_gaussfit.settings import FitSettings
-from napari_gaussfit.stacks.tiff import write_ome_tiff
-from napari_gaussfit.synthetic.phantoms import separated
-from napari_gaussfit.synthetic.recovery import errors_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import argparse
 
     from napari_gaussfit.synthetic.phantoms import Phantom
 
-__all__ = ["STACK_NAME", "TRUTH_NAME", "compare", "has_screen", "problem", "show"]
+__all__ = [
+    "STACK_NAME",
+    "TRUTH_NAME",
+    "add_parser",
+    "compare",
+    "has_screen",
+    "problem",
+    "run",
+    "show",
+]
+
+DEMO_FOLDER = "napari-gaussfit-demo"
 
 PHOTONS = 500.0
 """Light at the brightest voxel: that of a good confocal recording."""
@@ -31,14 +38,50 @@ PHOTONS = 500.0
 STACK_NAME, TRUTH_NAME = "stack.ome.tif", "truth.csv"
 
 
+def add_parser(commands: Any) -> None:
+    """Add the command to a command line."""
+    demo = commands.add_parser("demo", help="fit a built-in phantom and compare with the truth")
+    demo.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path(DEMO_FOLDER))
+    add_force(demo)
+    demo.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fit the phantom, compare, and return the exit code."""
+    from napari_gaussfit.fitting.fit import Fit
+    from napari_gaussfit.jobs.fit_folder import REPLACED, FitFolder, checked_folder
+    from napari_gaussfit.jobs.overwriting import refuse_to_replace
+
+    folder = checked_folder(arguments.out)
+    written = (STACK_NAME, TRUTH_NAME, *REPLACED)
+    refuse_to_replace([folder / name for name in written], force=arguments.force)
+    phantom, settings = problem()
+    fit = Fit(phantom.stack, settings)
+    code = begin(fit, FitFolder(folder, (phantom.stack,)), force=arguments.force)
+    if code == Exit.DONE:
+        compare(folder, phantom)
+        show(folder)
+    return code
+
+
 def problem() -> tuple[Phantom, FitSettings]:
     """Return a stack of known Gaussians that do not overlap, and settings to find as many."""
+    from napari_gaussfit.synthetic.phantoms import separated
+
     phantom = separated(photons=PHOTONS)
     return phantom, FitSettings(gaussians=len(phantom.truth), exactly=True)
 
 
 def compare(folder: Path, phantom: Phantom) -> None:
     """Print how far the fit in a folder is from the truth, and write stack and truth beside it."""
+    import numpy as np
+
+    from napari_gaussfit.fitting.result import load
+    from napari_gaussfit.formats.csv import write_csv
+    from napari_gaussfit.formats.registry import FIT_NAME
+    from napari_gaussfit.stacks.tiff import write_ome_tiff
+    from napari_gaussfit.synthetic.recovery import errors_of
+
     stack = phantom.stack
     write_ome_tiff(
         folder / STACK_NAME, stack.voxels, spacing=stack.spacing, unit=stack.unit, name=stack.name
@@ -75,6 +118,8 @@ def show(folder: Path) -> None:
     """Open the stack and the centres found in napari, where there is a screen."""
     if not has_screen():
         return
+    from napari_gaussfit.jobs.fit_folder import TABLE_NAME
+
     files = [str(folder / STACK_NAME), str(folder / TABLE_NAME)]
     # A process of its own: the command line imports neither napari nor Qt. -P: what lies in the
     # working folder is not imported.

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from importlib.metadata import version
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from napari_gaussfit.cli import tiles
+from napari_gaussfit.cli.exits import Exit
+from napari_gaussfit.cli.inputs import loaded, opened
+from napari_gaussfit.cli.options import add_stack_options
 from napari_gaussfit.errors import StackError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import argparse
 
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.stacks.lazy import LazyStack
     from napari_gaussfit.stacks.stack import Stack, StackLayout
 
 __all__ = [
+    "add_parser",
     "of_fit",
     "of_large_stack",
     "of_layout",
@@ -23,14 +28,54 @@ __all__ = [
     "of_stack",
     "of_tiles",
     "open_choice",
+    "run",
 ]
 
 Lines = list[tuple[str, str]]
 
 
+def add_parser(commands: Any) -> None:
+    """Add the command to a command line."""
+    info = commands.add_parser("info", help="say what this machine, a stack or a fit is")
+    info.add_argument("path", metavar="STACK|FIT", type=Path, nargs="?")
+    add_stack_options(info)
+    info.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Say what this machine, a stack or a fit is, and return the exit code."""
+    from napari_gaussfit.formats.registry import FIT_READERS
+    from napari_gaussfit.formats.tiled import holds_tiles
+    from napari_gaussfit.stacks.stack import is_stack_file, read_layout
+
+    path = arguments.path
+    if path is None:
+        lines = of_machine()
+    elif holds_tiles(path):
+        lines = of_tiles(path)
+    elif path.suffix.lower() in FIT_READERS or (path.is_dir() and not is_stack_file(path)):
+        lines = of_fit(loaded(path))
+    else:
+        layout = read_layout(path, position=arguments.position)
+        lines = of_layout(layout)
+        [channel] = arguments.channel or [None]
+        choice = open_choice(layout, channel, arguments.time)
+        if choice:
+            lines += [("to choose", choice), *(("note", note) for note in layout.notes)]
+        elif tiles.is_large(layout.stack_shape):
+            lines += of_large_stack(tiles.opened(arguments, path))
+        else:
+            lines += of_stack(*opened(arguments, path))
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:<{width}}  {value}")
+    return Exit.DONE
+
+
 def of_machine() -> Lines:
     """Return version, backend and why it is that, cores and memory."""
     import platform
+    from importlib.metadata import version
 
     import psutil
     import torch

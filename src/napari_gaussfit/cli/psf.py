@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from napari_gaussfit.cli.folder import checked_folder
-from napari_gaussfit.cli.overwriting import refuse_to_replace
+from napari_gaussfit.cli.exits import Exit
+from napari_gaussfit.cli.inputs import opened
+from napari_gaussfit.cli.options import add_force, add_stack_options
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.files import replacing
-from napari_gaussfit.measure.beads import measure_beads
-from napari_gaussfit.measure.optics import Optics
-from napari_gaussfit.measure.psf import Psf
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
-    from pathlib import Path
 
-    from napari_gaussfit.stacks.stack import Stack
+    from napari_gaussfit.measure.optics import Optics
+    from napari_gaussfit.measure.psf import Psf
 
-__all__ = ["PSF_FILES", "optics_of", "psf_of", "run_psf"]
+__all__ = ["add_parser", "optics_of", "psf_of", "run"]
 
 PSF_FILES = ("psf.json", "psf.csv", "psf.png", "psf.pdf")
 """What the command leaves in its folder; of optics alone, the first."""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to a command line."""
+    psf = commands.add_parser("psf", help="measure the point spread function from beads")
+    psf.add_argument(
+        "beads", metavar="BEADS", type=Path, nargs="?",
+        help="a stack of beads; none, for what light allows",
+    )  # fmt: skip
+    psf.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write")
+    psf.add_argument("--na", type=float, metavar="NA", help="numerical aperture")
+    psf.add_argument("--wavelength", type=float, metavar="NM", help="of the light, in nm")
+    psf.add_argument("--index", type=float, metavar="N", help="of the immersion (1.518, oil)")
+    psf.add_argument("--pinhole", type=float, metavar="AU", help="in Airy units, if confocal")
+    add_stack_options(psf)
+    add_force(psf)
+    psf.set_defaults(run=run)
 
 
 def optics_of(arguments: argparse.Namespace) -> Optics | None:
@@ -41,6 +55,8 @@ def optics_of(arguments: argparse.Namespace) -> Optics | None:
         return None
     if None in given:
         raise SettingsError("--na and --wavelength make the optics together; give both")
+    from napari_gaussfit.measure.optics import Optics
+
     index = 1.518 if arguments.index is None else arguments.index
     return Optics(arguments.na, arguments.wavelength, index, arguments.pinhole)
 
@@ -62,6 +78,9 @@ def psf_of(given: str | None) -> Psf | None:
     """
     if given is None:
         return None
+    from napari_gaussfit.measure.optics import Optics
+    from napari_gaussfit.measure.psf import Psf
+
     try:
         numbers = [float(part) for part in given.split(",")]
     except ValueError:
@@ -74,16 +93,14 @@ def psf_of(given: str | None) -> Psf | None:
     return Psf.of_optics(Optics(*numbers))
 
 
-def run_psf(arguments: argparse.Namespace, open_stack: Callable[[Path], Stack]) -> None:
-    """Measure a point spread function and write it.
+def run(arguments: argparse.Namespace) -> int:
+    """Measure a point spread function, write it, and return the exit code."""
+    from napari_gaussfit.files import replacing
+    from napari_gaussfit.jobs.fit_folder import checked_folder
+    from napari_gaussfit.jobs.overwriting import refuse_to_replace
+    from napari_gaussfit.measure.beads import measure_beads
+    from napari_gaussfit.measure.psf import Psf
 
-    Parameters
-    ----------
-    arguments : Namespace
-        What the command line's parser made of the command.
-    open_stack : callable
-        That opens the stack as its options say.
-    """
     optics, folder = optics_of(arguments), checked_folder(arguments.out)
     names = PSF_FILES if arguments.beads is not None else PSF_FILES[:1]
     read = [] if arguments.beads is None else [arguments.beads]
@@ -95,8 +112,9 @@ def run_psf(arguments: argparse.Namespace, open_stack: Callable[[Path], Stack]) 
         folder.mkdir(parents=True, exist_ok=True)
         psf.save(folder / PSF_FILES[0])
         _say(folder, psf, optics)
-        return
-    beads = measure_beads(open_stack(arguments.beads))
+        return Exit.DONE
+    [stack] = opened(arguments, arguments.beads)
+    beads = measure_beads(stack)
     psf = beads.psf()
     folder.mkdir(parents=True, exist_ok=True)
     psf.save(folder / PSF_FILES[0])
@@ -113,6 +131,7 @@ def run_psf(arguments: argparse.Namespace, open_stack: Callable[[Path], Stack]) 
         if why:
             z, y, x = beads.measurement.gaussians[0].means[k]
             print(f"note: the bead at {z:.4g}, {y:.4g}, {x:.4g} does not count: {why}")
+    return Exit.DONE
 
 
 def _say(folder: Path, psf: Psf, optics: Optics | None) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import contextmanager
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.fitting.progress import BAR, show
 from napari_gaussfit.fitting.snapshot import FitState
 
@@ -16,21 +16,13 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
-    from napari_gaussfit.cli.folder import FitFolder
     from napari_gaussfit.fitting.fit import Fit
+    from napari_gaussfit.jobs.fit_folder import FitFolder
 
-__all__ = ["Ending", "run"]
-
-
-class Ending(IntEnum):
-    """How a run ended; the value is the exit code."""
-
-    DONE = 0
-    NOT_WRITTEN = 3
-    INTERRUPTED = 130
+__all__ = ["run"]
 
 
-def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
+def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Exit:
     """Run a fit into its folder, which is there and claimed.
 
     The first SIGINT or SIGTERM ends the fit after the current step, and what it has found is
@@ -47,7 +39,7 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
 
     Returns
     -------
-    Ending
+    Exit
         NOT_WRITTEN where a file is missing in the end, whatever else there is.
     """
     from napari_gaussfit._kernels import fallback
@@ -85,8 +77,8 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Ending:
     )
     if failed:
         rescue(fit, folder, result, failed)
-        return Ending.NOT_WRITTEN
-    return Ending.DONE if ended else Ending.INTERRUPTED
+        return Exit.NOT_WRITTEN
+    return Exit.DONE if ended else Exit.INTERRUPTED
 
 
 @contextmanager

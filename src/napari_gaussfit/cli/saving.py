@@ -13,14 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_gaussfit.cli.folder import FIT_NAME, KEPT_PREFIX, REPLACED
-from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
 from napari_gaussfit.errors import OutputError
+from napari_gaussfit.jobs.fit_folder import FIT_NAME, KEPT_PREFIX, REPLACED
+from napari_gaussfit.jobs.overwriting import claimed, refuse_to_replace
 
 if TYPE_CHECKING:
-    from napari_gaussfit.cli.folder import Failures, FitFolder
     from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.fitting.result import FitResult
+    from napari_gaussfit.jobs.fit_folder import Failures, FitFolder
 
 __all__ = ["Saving", "rescue"]
 

@@ -3,26 +3,119 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
-from napari_gaussfit.cli.psf import psf_of
-from napari_gaussfit.jobs.folders import SPOTS_OUTPUTS, spots_report, write_spots
-from napari_gaussfit.objects.spots import Spots, SpotSettings, fit_spots, spots_table
+from napari_gaussfit.cli import tiles
+from napari_gaussfit.cli.exits import Exit
+from napari_gaussfit.cli.inputs import opened, points_in, say_note
+from napari_gaussfit.cli.options import add_also, add_force, add_stack_options
+from napari_gaussfit.cli.overwriting import refuse_further
+from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from napari_gaussfit.objects.spots import Spots, SpotSettings
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["OUTPUTS", "run", "settings_of"]
+__all__ = ["add_parser", "find", "run", "settings_of"]
 
-OUTPUTS = SPOTS_OUTPUTS
-"""What the command leaves in its folder."""
+
+def add_parser(commands: Any) -> None:
+    """Add the command that finds spots in a stack."""
+    spots = commands.add_parser("spots", help="find and measure spots, one Gaussian each")
+    spots.add_argument("stack", metavar="STACK", type=Path, help="a TIFF or OME-Zarr of z, y, x")
+    spots.add_argument(
+        "-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write"
+    )
+    spots.add_argument(
+        "--least-size", type=float, metavar="W", help="FWHM across z, in micrometers (2 voxels)"
+    )
+    spots.add_argument(
+        "--largest-size", type=float, metavar="W",
+        help="FWHM across z, in micrometers (6 voxels or 0.6)",
+    )  # fmt: skip
+    spots.add_argument(
+        "--false-discoveries", type=float, metavar="SHARE", default=0.01,
+        help="share of the spots that may be noise (0.01)",
+    )  # fmt: skip
+    spots.add_argument(
+        "--likelihood", choices=("poisson", "squared"), default="poisson",
+        help="counts of photons, or the same noise at all voxels of a spot (poisson)",
+    )  # fmt: skip
+    spots.add_argument(
+        "--points", metavar="FILE", type=Path,
+        help="a CSV of spots that are there in any case: napari's points, or objects.csv",
+    )  # fmt: skip
+    spots.add_argument(
+        "--psf", metavar="PSF",
+        help="what light makes of a point, psf.json or NA,WAVELENGTH_NM,INDEX: spots are points",
+    )  # fmt: skip
+    add_also(spots, "beads.xml or .trackmate.csv for TrackMate, .geff, or any that export writes")
+    spots.add_argument(
+        "--reach", type=float, metavar="R",
+        help="how far a spot may move from a time to the next, in micrometers (the spots tell)",
+    )  # fmt: skip
+    add_stack_options(spots, times=True)
+    add_force(spots)
+    tiles.add_options(spots)
+    spots.add_argument(
+        "--resume", action="store_true",
+        help="go on with what was found in OUT by tiles, or of several times",
+    )  # fmt: skip
+    spots.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Find the spots of a stack into a folder, and return the exit code."""
+    from napari_gaussfit.jobs.fit_folder import checked_folder
+    from napari_gaussfit.jobs.folders import SPOTS_OUTPUTS
+    from napari_gaussfit.jobs.overwriting import refuse_to_replace
+
+    path = checked_folder(arguments.out)
+    settings = settings_of(arguments)
+    read = [given for given in (arguments.stack, arguments.points) if given is not None]
+    by_tiles = tiles.are_wanted(arguments)
+    if isinstance(arguments.time, slice):
+        return _spots_of_times(arguments, settings, path, read)
+    if arguments.reach is not None:
+        raise SettingsError("--reach is about several times; give them (--time all)")
+    if by_tiles:
+        return tiles.run_spots(arguments, settings, path)
+    if arguments.resume:
+        raise SettingsError(
+            "--resume is for spots by tiles, or of several times; give --tile or --time all too, "
+            "or leave it out"
+        )
+    targets = [path / name for name in SPOTS_OUTPUTS]
+    refuse_to_replace(targets, inputs=read, force=arguments.force)
+    refuse_further(arguments, "FIT_WRITERS")
+    [stack] = opened(arguments, arguments.stack)
+    for note in stack.notes:
+        say_note(note)
+    points = points_in(arguments.points, stack)
+    find(stack, path, settings, points, also=arguments.also, force=arguments.force)
+    return Exit.DONE
+
+
+def _spots_of_times(
+    arguments: argparse.Namespace, settings: SpotSettings, path: Path, read: list[Path]
+) -> int:
+    """Find the spots of several times, and their tracks."""
+    from napari_gaussfit.cli.spots_times import spots_of_times
+    from napari_gaussfit.cli.times import Target, series_of
+
+    if arguments.also:
+        raise SettingsError("--also is of one time; leave it out, or give one (--time 0)")
+    target = Target(path, read, arguments.force, arguments.resume)
+    series = series_of(arguments)
+    points = points_in(arguments.points, series.read(0)[0])
+    spots_of_times(series, target, settings, points=points, reach=arguments.reach)
+    return Exit.DONE
 
 
 def settings_of(arguments: argparse.Namespace) -> SpotSettings:
@@ -33,6 +126,9 @@ def settings_of(arguments: argparse.Namespace) -> SpotSettings:
     arguments : Namespace
         Of the command line.
     """
+    from napari_gaussfit.cli.psf import psf_of
+    from napari_gaussfit.objects.spots import SpotSettings
+
     return SpotSettings(
         least_size=arguments.least_size,
         largest_size=arguments.largest_size,
@@ -42,7 +138,7 @@ def settings_of(arguments: argparse.Namespace) -> SpotSettings:
     )
 
 
-def run(
+def find(
     stack: Stack,
     folder: Path,
     settings: SpotSettings,
@@ -69,10 +165,13 @@ def run(
         Whether files that are there are replaced.
     """
     from napari_gaussfit.formats.registry import write_fit
+    from napari_gaussfit.jobs.folders import SPOTS_OUTPUTS, spots_report, write_spots
+    from napari_gaussfit.jobs.overwriting import claimed, refuse_to_replace
     from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.objects.spots import fit_spots, spots_table
 
     with claimed(folder):
-        refuse_to_replace([folder / name for name in OUTPUTS], force=force)
+        refuse_to_replace([folder / name for name in SPOTS_OUTPUTS], force=force)
         spots = fit_spots(stack, settings, points=points)
         table, report = spots_table(spots, stack.spacing), spots_report(stack, spots, settings)
         write_spots(folder, stack, table, spots.gaussians, report)

@@ -173,8 +173,8 @@ def run_spots(arguments: argparse.Namespace, settings: SpotSettings, folder: Pat
 def _run(
     arguments: argparse.Namespace, folder: Path, fits: Callable[..., TileReport], what: str
 ) -> int:
-    from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
     from napari_gaussfit.fitting.tile_runs import OUTPUTS, forget_tiles
+    from napari_gaussfit.jobs.overwriting import claimed, refuse_to_replace
 
     refuse_to_replace(
         [folder / name for name in OUTPUTS], inputs=[arguments.stack],

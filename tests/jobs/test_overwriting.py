@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from napari_gaussfit.cli.overwriting import claimed, refuse_to_replace
 from napari_gaussfit.errors import OutputError
+from napari_gaussfit.jobs.overwriting import claimed, refuse_to_replace
 
 CLAIM = """
 import sys, time
 from pathlib import Path
-from napari_gaussfit.cli.overwriting import claimed
+from napari_gaussfit.jobs.overwriting import claimed
 with claimed(Path(sys.argv[1])):
     print("claimed", flush=True)
     time.sleep(60)

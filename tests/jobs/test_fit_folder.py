@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from napari_gaussfit.cli.folder import (
+from napari_gaussfit.errors import FormatError, OutputError, SettingsError
+from napari_gaussfit.fitting.fit import Fit
+from napari_gaussfit.fitting.result import load
+from napari_gaussfit.formats.registry import fit_path
+from napari_gaussfit.jobs.fit_folder import (
     FitFolder,
     checked_folder,
     is_finished,
     resumed_settings,
 )
-from napari_gaussfit.errors import FormatError, OutputError, SettingsError
-from napari_gaussfit.fitting.fit import Fit
-from napari_gaussfit.fitting.result import load
-from napari_gaussfit.formats.registry import fit_path
 from napari_gaussfit.measure.table import ERRORS
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack

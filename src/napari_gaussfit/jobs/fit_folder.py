@@ -186,7 +186,7 @@ class FitFolder:
 
     def judged(self, result: FitResult) -> FitResult:
         """Return a result whose report says whether its Gaussians were measured; errors beside."""
-        from napari_gaussfit.cli.measuring import measured_after
+        from napari_gaussfit.jobs.measuring import measured_after
 
         found, words = measured_after(result, self.stacks)
         reports = tuple(replace(report, measured=words) for report in result.reports)

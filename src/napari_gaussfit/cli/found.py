@@ -1,0 +1,72 @@
+"""``napari-gaussfit trace`` and ``cells``: objects in a fit, made first where a stack is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_gaussfit.cli import cells, fit, trace
+from napari_gaussfit.cli.exits import Exit
+from napari_gaussfit.cli.inputs import loaded, opened, refuse_too_large
+from napari_gaussfit.cli.options import add_also, add_force, add_settings, add_stack_options
+from napari_gaussfit.cli.overwriting import refuse_further
+from napari_gaussfit.errors import SettingsError
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["add_parsers", "run"]
+
+
+def add_parsers(commands: Any) -> None:
+    """Add the commands that find objects in a fit."""
+    for name, about, options in (
+        ("trace", "trace neurites and write SWC, a table of branches and a picture", trace),
+        ("cells", "group Gaussians into cells or nuclei; write labels and a table", cells),
+    ):
+        found = commands.add_parser(name, help=about)
+        found.add_argument(
+            "stack", metavar="STACK|FIT", type=Path,
+            help="a stack, which is fitted first as by fit; or a fit, or its folder",
+        )  # fmt: skip
+        found.add_argument(
+            "-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write"
+        )
+        options.add_options(found)
+        add_also(found, options.ALSO)
+        add_settings(found)
+        add_stack_options(found)
+        add_force(found)
+        found.set_defaults(run=run, resume=False, options=options)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Find objects in a fit, made first where a stack is given, and write them into a folder."""
+    from napari_gaussfit.formats.registry import FIT_NAME, FIT_READERS
+    from napari_gaussfit.formats.tiled import holds_tiles
+    from napari_gaussfit.jobs.fit_folder import checked_folder, holds_fit
+    from napari_gaussfit.jobs.overwriting import refuse_to_replace
+
+    given, folder = arguments.stack, checked_folder(arguments.out)
+    refuse_further(arguments, arguments.options.WRITERS)
+    targets = [folder / name for name in arguments.options.OUTPUTS]
+    refuse_to_replace(targets, force=arguments.force)
+    if given.suffix.lower() in FIT_READERS or holds_fit(given) or holds_tiles(given):
+        saved = loaded(given)
+    else:
+        if arguments.gaussians is None:
+            refuse_too_large(given, 1, arguments.position)
+            arguments.gaussians = arguments.options.gaussians_for(opened(arguments, given)[0])
+            arguments.exactly = True
+        code = fit.run(arguments)
+        if code != Exit.DONE:
+            return code
+        saved = loaded(folder / FIT_NAME)
+    if len(saved.fields) > 1:
+        raise SettingsError(
+            f"{given}: is a fit of {len(saved.fields)} channels; give a fit of one of them, or "
+            "the stack with --channel"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments.options.write(saved, arguments, folder)
+    return Exit.DONE
