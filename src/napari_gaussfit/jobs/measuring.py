@@ -1,4 +1,4 @@
-"""Measuring at the prompt: `napari-gaussfit measure`, and the end of a fit."""
+"""Measuring the Gaussians of a fit that has ended, where that means something."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.measure.measurement import summary
-from napari_gaussfit.measure.measuring import worth_measuring
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +34,8 @@ def measured_after(result: FitResult, stacks: Sequence[Stack]) -> tuple[Measurem
     str
         Whether it was done, and why.
     """
+    from napari_gaussfit.measure.measuring import worth_measuring
+
     wanted = None if result.settings is None else result.settings.measure
     worth, why = worth_measuring(result.field.numpy(), result.stack.spacing)
     if wanted is False:
