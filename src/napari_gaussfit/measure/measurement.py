@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from napari_gaussfit.measure.noise import Noise
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
 
-__all__ = ["Measurement", "summary"]
+__all__ = ["EDITED", "Measurement", "summary"]
+
+EDITED = "edited since it was measured"
+"""The flag of a Gaussian that a person has made or changed."""
 
 LOWER = (0, 1, 1, 2, 2, 2), (0, 0, 1, 0, 1, 2)
 """Rows and columns of a Cholesky factor, in the order of its parameters."""
@@ -78,6 +83,49 @@ class Measurement:
     def __len__(self) -> int:
         """Return the number of Gaussians."""
         return len(self.flags)
+
+    def edited(self, gaussians: Sequence[Gaussians], rows: NDArray[np.intp]) -> Measurement:
+        """Return what is still known once some Gaussians are gone, others, or new.
+
+        Parameters
+        ----------
+        gaussians : sequence of Gaussians
+            As they are now, P of each channel.
+        rows : ndarray of int, shape [P]
+            Which of the measured ones each of them is, below 0 where it is none.
+
+        Returns
+        -------
+        Measurement
+            Of P Gaussians: those that are as they were measured to the bit, and others without
+            error bars, with a flag that says why.
+        """
+        others = rows < 0
+        kept = tuple(
+            replace(
+                now,
+                means=np.where(others[:, None], now.means, was.means[rows]),
+                cholesky=np.where(others[:, None], now.cholesky, was.cholesky[rows]),
+                amplitudes=np.where(others, now.amplitudes, was.amplitudes[rows]),
+            )
+            for now, was in zip(gaussians, self.gaussians, strict=True)
+        )
+        flags = tuple(EDITED if row < 0 else self.flags[row] for row in rows)
+        covariances, reduced, steps = (
+            self.covariances[rows],
+            self.reduced_chi2[rows],
+            self.steps[rows],
+        )
+        covariances[others], reduced[others], steps[others] = np.nan, np.nan, 0
+        return replace(
+            self,
+            gaussians=kept,
+            covariances=covariances,
+            reduced_chi2=reduced,
+            backgrounds=self.backgrounds[rows],
+            steps=steps,
+            flags=flags,
+        )
 
     def errors(self) -> dict[str, Floats]:
         """Return the standard deviation of each number, by the names of a table's columns.

@@ -13,6 +13,8 @@ from napari_gaussfit._napari.layers import gaussians
 from napari_gaussfit._napari.layers.edited import fields_of_points, fit_of_points
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.fitting.result import FitResult
+from napari_gaussfit.measure.measurement import Measurement
+from napari_gaussfit.measure.table import ERRORS, GOODNESS
 from saved_fits import PLACEMENT, SPACING, some_fit
 
 
@@ -117,6 +119,61 @@ def test_points_without_any_measurement_are_refused() -> None:
     points.features = points.features.assign(amplitude=np.nan)
     with pytest.raises(SettingsError, match="no point has an amplitude"):
         fit_now(points)
+
+
+def measured_fit() -> FitResult:
+    """A fit whose measured Gaussians lie a little beside its own."""
+    fit = some_fit()
+    own = fit.field.numpy()
+    found = Measurement(
+        (replace(own, means=own.means.astype(np.float64) + 0.01),),
+        np.tile(np.diag(np.linspace(0.1, 1.1, 11)), (40, 1, 1)) * np.arange(1, 41)[:, None, None],
+        np.ones(40),
+        np.full((40, 1), 12.0),
+        np.full(40, 5),
+        ("",) * 40,
+    )
+    return replace(fit, measurement=found)
+
+
+def test_points_of_a_measured_fit_lie_where_it_was_measured_and_are_the_fit_itself() -> None:
+    fit = measured_fit()
+    points = points_of(fit)
+    np.testing.assert_allclose(
+        points.data * SPACING, fit.field.means.numpy() + 0.01, rtol=1e-5, atol=1e-6
+    )
+    assert fit_now(points) is fit
+
+
+def test_gaussians_that_nobody_touched_keep_their_error_bars_and_others_say_why_not() -> None:
+    fit = measured_fit()
+    assert fit.measurement is not None
+    points = points_of(fit)
+    points.selected_data = {3}
+    points.remove_selected()
+    data = points.data.copy()
+    data[5] += 0.25  # which was the seventh
+    points.data = data
+    points.add(data[0])  # a copy of the first
+    features = points.features.copy()
+    features.loc[8, "amplitude"] = 7.0
+    points.features = features
+    edited = fit_now(points)
+    assert edited.measurement is not None
+    was = np.array([k for k in range(40) if k != 3])
+    kept = np.array([n for n in range(39) if n not in (5, 8)])
+    before, after = fit.measurement, edited.measurement
+    np.testing.assert_array_equal(after.covariances[kept], before.covariances[was[kept]])
+    np.testing.assert_array_equal(
+        after.gaussians[0].means[kept], before.gaussians[0].means[was[kept]]
+    )
+    table = edited.to_dataframe()
+    others = [5, 8, 39]
+    assert (table["flags"][others] == "edited since it was measured").all()
+    assert (table["flags"][kept] == "").all()
+    assert table[[*ERRORS, GOODNESS]].loc[others].isna().all(axis=None)
+    assert table["sd_z"][kept].notna().all()
+    assert table["amplitude"][8] == 7.0
 
 
 def in_two_channels() -> FitResult:

@@ -17,6 +17,7 @@ from napari_gaussfit._napari.panel.panel import SETTLE_MS
 from napari_gaussfit._napari.panel.rows import with_error
 from napari_gaussfit._napari.panel.table import COLUMNS
 from napari_gaussfit._napari.worker import Phase
+from napari_gaussfit.fitting.result import load
 from napari_gaussfit.measure.table import ERRORS
 from napari_gaussfit.settings import FitSettings
 
@@ -104,7 +105,7 @@ def test_measure_says_how_well_each_number_is_known_wherever_it_stands(
     assert cell(fitted, k, column, Qt.ItemDataRole.DisplayRole) == number
     tip = cell(fitted, k, column, Qt.ItemDataRole.ToolTipRole)
     assert tip == f"{number} micrometers"
-    assert "measured: " in fitted.results._words.text()
+    assert "Measured: " in fitted.results._words.text()
 
     fitted.results.save_to(str(tmp_path / "beads.csv"))
     saved = pd.read_csv(tmp_path / "beads.csv", keep_default_na=True)
@@ -137,19 +138,36 @@ def test_what_is_not_determined_says_why_and_shows_no_error_bar(
     assert cell(fitted, 0, len(COLUMNS), Qt.ItemDataRole.DisplayRole) == flags
 
 
-def test_what_was_measured_is_known_no_more_once_points_are_edited(
+def test_who_deletes_or_moves_points_keeps_the_error_bars_of_the_others(
     fitted: Any, wait_until: Wait, tmp_path: Path
 ) -> None:
     press(fitted, "Measure")
     wait_until(lambda: not fitted.measuring.active, COMPILING)
-    assert fitted.table.model.measured
-    fitted.live.centres.selected_data = {0}
-    fitted.live.centres.remove_selected()
-    assert not fitted.table.model.measured
+    centres, column = fitted.live.centres, COLUMNS.index("x")
+    before = centres.features.copy()
+    centres.selected_data = {0}
+    centres.remove_selected()
+    assert len(centres.data) == 5
+    places = centres.data.copy()
+    places[1] += (0.0, 0.5, 0.0)
+    centres.data = places
+    role = Qt.ItemDataRole.DisplayRole
+    for now, was in enumerate((1, 2, 3, 4, 5)):
+        bar = with_error(before["x"][was], before["sd_x"][was])
+        assert (cell(fitted, now, column, role) == bar) is (now != 1 and not before["flags"][was])
+    assert cell(fitted, 1, len(COLUMNS), role) == "edited since it was measured"
+
     fitted.results.save_to(str(tmp_path / "five.csv"))
     saved = pd.read_csv(tmp_path / "five.csv")
-    assert len(saved) == 5
-    assert saved["sd_z"].isna().all()
+    kept = [0, 2, 3, 4]
+    for name in (*ERRORS, "reduced_chi2", "x"):
+        wanted = before[name].to_numpy()[1:][kept]
+        np.testing.assert_allclose(saved[name][kept], wanted, rtol=1e-12, err_msg=name)
+    assert np.isnan(saved["sd_z"][1])
+    assert saved["flags"][1] == "edited since it was measured"
+    fitted.results.save_to(str(tmp_path / "five.safetensors"))
+    again = load(tmp_path / "five.safetensors").to_dataframe()
+    np.testing.assert_array_equal(again["sd_fwhm_1"], saved["sd_fwhm_1"])
     press(fitted, "Measure")
     wait_until(lambda: not fitted.measuring.active, COMPILING)
     assert "of 5 Gaussians determined" in state(fitted)

@@ -9,7 +9,8 @@ import numpy as np
 
 from napari_gaussfit._napari.layers.gaussians import METADATA
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.measure.table import CHANNEL, measurements
+from napari_gaussfit.measure.measurement import EDITED
+from napari_gaussfit.measure.table import CHANNEL, ERRORS, FLAGS, GOODNESS, measurements
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["fields_of_points", "fit_of_layer", "fit_of_points"]
+__all__ = ["fields_of_points", "fit_of_layer", "fit_of_points", "known_features", "untouched"]
 
 _SHAPE_COLUMNS = ("cov_zz", "cov_zy", "cov_zx", "cov_yy", "cov_yx", "cov_xx")
 _MATRIX_OF_COLUMNS = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
@@ -52,7 +53,7 @@ def fields_of_points(
     SettingsError
         If the features lack a column, or hold no covariance that is one.
     """
-    brightness = ["amplitude", *(f"{CHANNEL}{n}" for n in range(1, len(fit.fields)))]
+    brightness = _brightness(fit)
     wanted = [*brightness, *_SHAPE_COLUMNS]
     missing = [column for column in wanted if column not in features]
     if missing:
@@ -89,6 +90,48 @@ def fields_of_points(
     )
 
 
+def untouched(data: Floats, features: pd.DataFrame, fit: FitResult) -> NDArray[np.intp]:
+    """Return which of a fit's Gaussians each point still is, -1 where it was changed or is new.
+
+    Parameters
+    ----------
+    data, features, fit
+        As for `fields_of_points`; points are known by the feature ``index``.
+    """
+    wanted = [*_brightness(fit), *_SHAPE_COLUMNS]
+    made_of = measurements(fit.measured_fields, fit.stack.spacing)
+    known = len(made_of) > 0 and {"index", *wanted} <= set(features)
+    index = features["index"].to_numpy(np.float64) if known else np.full(len(data), -1.0)
+    there = (index >= 0) & (index < len(made_of))
+    if not there.any():
+        return np.full(len(data), -1)
+    rows = np.where(there, index, 0).astype(np.intp)
+    before = made_of.iloc[rows]
+    places = np.asarray(data)[:, -3:]
+    same = (places == before[["axis-0", "axis-1", "axis-2"]].to_numpy()).all(axis=1)
+    same &= (features[wanted].to_numpy(np.float64) == before[wanted].to_numpy()).all(axis=1)
+    first = np.zeros(len(data), bool)  # a copy is new
+    first[np.unique(rows, return_index=True)[1]] = True
+    return np.where(there & same & first, rows, -1)
+
+
+def known_features(points: Points) -> pd.DataFrame:
+    """Return the features of points that carry a fit, with error bars where nobody touched."""
+    fit: FitResult | None = points.metadata.get(METADATA, {}).get("fit")
+    table: pd.DataFrame = points.features.copy()
+    if fit is None or fit.measurement is None:
+        return table.drop(columns=[*ERRORS, GOODNESS, FLAGS], errors="ignore")
+    others = untouched(points.data, table, fit) < 0
+    table.loc[others, [name for name in (*ERRORS, GOODNESS) if name in table]] = np.nan
+    table.loc[others, FLAGS] = EDITED
+    return table
+
+
+def _brightness(fit: FitResult) -> list[str]:
+    """Return the columns of the amplitudes of a fit's channels."""
+    return ["amplitude", *(f"{CHANNEL}{n}" for n in range(1, len(fit.fields)))]
+
+
 def fit_of_points(data: Floats, keywords: Mapping[str, Any]) -> FitResult:
     """Return the fit that a Points layer carries, as its points are now.
 
@@ -102,8 +145,8 @@ def fit_of_points(data: Floats, keywords: Mapping[str, Any]) -> FitResult:
     Returns
     -------
     FitResult
-        The very one that was put in if nothing was edited. Else without report, measurement and
-        optimiser state, which belong to the points as they were.
+        The very one that was put in if nothing was edited. Else without report and optimiser
+        state, which belong to the points as they were; error bars are left where nobody touched.
 
     Raises
     ------
@@ -121,7 +164,12 @@ def fit_of_points(data: Floats, keywords: Mapping[str, Any]) -> FitResult:
     fields = fields_of_points(data, keywords["features"], fit)
     if fields is fit.fields:
         return fit
-    return replace(fit, fields=fields, reports=(), state={}, measurement=None)
+    found = fit.measurement
+    if found is not None:
+        own = [field.numpy() for field in fields]
+        found = found.edited(own, untouched(data, keywords["features"], fit))
+        fields = found.fields
+    return replace(fit, fields=fields, reports=(), state={}, measurement=found)
 
 
 def fit_of_layer(points: Points) -> FitResult:

@@ -143,8 +143,9 @@ class TablePart(QWidget):
         """Follow what the user does to the points: their rows are theirs."""
         if self._points is None:
             return
-        # What was measured is known no more where a Gaussian beside is gone, or another.
-        table = self._points.features.drop(columns=[*ERRORS, GOODNESS, FLAGS], errors="ignore")
+        from napari_gaussfit._napari.layers.edited import known_features
+
+        table = known_features(self._points)
         if len(table) == len(self._points.data):
             table[["z", "y", "x"]] = np.asarray(self._points.data)[:, -3:] * self._spacing
             self.undo.setEnabled(True)
