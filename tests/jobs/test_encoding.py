@@ -72,23 +72,30 @@ def test_the_gaussians_of_each_channel_arrive(field: GaussianField) -> None:
         assert_same_field(found, expected)
 
 
-@pytest.mark.parametrize("start", [None, some_field(6)], ids=["anew", "from others"])
+@pytest.mark.parametrize("begins", [False, True], ids=["anew", "from others"])
 @pytest.mark.parametrize("points", [None, np.ones((2, 3))], ids=["seeds", "points"])
-def test_a_task_arrives(start: GaussianField | None, points: np.ndarray | None) -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_task_arrives_with_all_channels(
+    begins: bool, points: np.ndarray | None, channels: int
+) -> None:
     settings = FitSettings(
         exactly=True, gaussians=9, loss="poisson", background=3.5, full_covariance=False
     )
-    task = FitTask(STACK, settings, start, points, ViewChoice(azimuth=40.0))
+    stacks = tuple(replace(STACK, voxels=VOXELS + n, channel=n) for n in range(channels))
+    start = tuple(replace(some_field(6), background=float(n)) for n in range(channels))
+    view = ViewChoice(azimuth=40.0, channel=None)
+    task = FitTask(stacks, settings, start if begins else (), points, view)
 
     found = encoding.task_from(sent(encoding.task_message(task)))
 
-    np.testing.assert_array_equal(found.stack.voxels, VOXELS)
-    assert found.stack.voxels.dtype == VOXELS.dtype
-    assert found.stack.facts == STACK.facts
+    for one, sent_one in zip(found.stacks, stacks, strict=True):
+        np.testing.assert_array_equal(one.voxels, sent_one.voxels)
+        assert one.voxels.dtype == VOXELS.dtype
+        assert one.facts == sent_one.facts
     assert (found.settings, found.view) == (settings, task.view)
-    assert (found.start is None, found.points is None) == (start is None, points is None)
-    if start is not None and found.start is not None:
-        assert_same_field(found.start, start)
+    assert (found.points is None) == (points is None)
+    for field, sent_field in zip(found.start, task.start, strict=True):
+        assert_same_field(field, sent_field)
     if points is not None:
         np.testing.assert_array_equal(found.points, points)
 
@@ -125,7 +132,7 @@ def test_a_record_arrives_without_the_state_that_it_would_go_on_from(
 
 
 def test_projections_arrive() -> None:
-    data, fit = np.random.default_rng(1).random((2, 5, 6), np.float32)
+    data, fit = np.random.default_rng(1).random((2, 3, 5, 6), np.float32)
     pair = MipPair(ViewChoice(azimuth=10.0, elevation=-20.0), (0.2, 0.1), data, fit)
     assert_same(encoding.mips_from(sent(encoding.mips_message(pair))), pair)
 

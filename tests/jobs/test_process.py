@@ -74,7 +74,7 @@ class Run:
 @KINDS
 def test_a_job_runs_to_its_end_and_reports(kind: Jobs, small_beads: Phantom) -> None:
     run = Run(
-        kind(FitTask(small_beads.stack, FitSettings(exactly=True, gaussians=20, iterations=30)))
+        kind(FitTask((small_beads.stack,), FitSettings(exactly=True, gaussians=20, iterations=30)))
     )
     run.join()
     news = run.job.news
@@ -91,11 +91,11 @@ def test_a_job_runs_to_its_end_and_reports(kind: Jobs, small_beads: Phantom) -> 
     assert news.result.history == news.history
     assert not news.result.state, "a window goes on from Gaussians"
     assert news.mips is not None
-    assert news.mips.data.shape == news.mips.fit.shape == (40, 40)
+    assert news.mips.data.shape == news.mips.fit.shape == (1, 40, 40)
 
 
 def test_a_process_finds_what_a_thread_finds(small_beads: Phantom) -> None:
-    task = FitTask(small_beads.stack, FitSettings(exactly=True, gaussians=20, iterations=10))
+    task = FitTask((small_beads.stack,), FitSettings(exactly=True, gaussians=20, iterations=10))
     fields = []
     for kind in (ProcessJob, ThreadJob):
         run = Run(kind(task))
@@ -108,7 +108,7 @@ def test_a_process_finds_what_a_thread_finds(small_beads: Phantom) -> None:
 
 @KINDS
 def test_a_job_pauses_goes_on_and_stops_within_a_second(kind: Jobs, small_beads: Phantom) -> None:
-    run = Run(kind(FitTask(small_beads.stack, LONG)))
+    run = Run(kind(FitTask((small_beads.stack,), LONG)))
     job = run.job
     run.wait_for(run.running)
     job.pause()
@@ -134,7 +134,7 @@ def test_a_fit_that_is_stopped_when_it_has_done_its_steps_still_reports(
 ) -> None:
     monkeypatch.setattr("napari_gaussfit.jobs.process.STOP_GRACE", 0.0)
     run = Run(
-        kind(FitTask(small_beads.stack, FitSettings(exactly=True, gaussians=20, iterations=30)))
+        kind(FitTask((small_beads.stack,), FitSettings(exactly=True, gaussians=20, iterations=30)))
     )
     job = run.job
     run.wait_for(lambda: job.news.snapshot and job.news.snapshot.state is FitState.FINISHED)
@@ -148,7 +148,7 @@ def test_a_fit_that_is_stopped_when_it_has_done_its_steps_still_reports(
 
 
 def test_a_job_goes_on_from_given_gaussians(small_beads: Phantom) -> None:
-    task = FitTask(small_beads.stack, FitSettings(iterations=1), start=small_beads.truth)
+    task = FitTask((small_beads.stack,), FitSettings(iterations=1), start=(small_beads.truth,))
     run = Run(ProcessJob(task))
     run.join()
     assert run.job.news.snapshot is not None
@@ -158,7 +158,7 @@ def test_a_job_goes_on_from_given_gaussians(small_beads: Phantom) -> None:
 def test_a_job_seeds_at_given_points(small_beads: Phantom) -> None:
     points = small_beads.truth.means.double().numpy()
     settings = FitSettings(exactly=True, gaussians=len(points), iterations=1)
-    run = Run(ProcessJob(FitTask(small_beads.stack, settings, points=points)))
+    run = Run(ProcessJob(FitTask((small_beads.stack,), settings, points=points)))
     run.join()
     assert run.job.news.snapshot is not None
     moved = np.abs(run.job.news.snapshot.field.means.numpy() - points).max()
@@ -169,7 +169,7 @@ def test_a_job_seeds_at_given_points(small_beads: Phantom) -> None:
 def test_the_death_of_the_process_is_told_and_the_last_gaussians_stay(
     small_beads: Phantom,
 ) -> None:
-    run = Run(ProcessJob(FitTask(small_beads.stack, LONG)))
+    run = Run(ProcessJob(FitTask((small_beads.stack,), LONG)))
     run.wait_for(run.running)
     assert isinstance(run.job, ProcessJob)
     assert run.job.pid is not None
@@ -187,13 +187,13 @@ def test_the_death_of_the_process_is_told_and_the_last_gaussians_stay(
 @KINDS
 def test_an_error_of_the_fit_is_told_in_its_own_words(kind: Jobs, small_beads: Phantom) -> None:
     points = np.full((3, 2), 1.0)
-    run = Run(kind(FitTask(small_beads.stack, LONG, points=points)))
+    run = Run(kind(FitTask((small_beads.stack,), LONG, points=points)))
     run.join()
     assert "Error" in run.error
 
 
 def test_a_job_that_is_closed_ends_at_once_and_without_a_word(small_beads: Phantom) -> None:
-    run = Run(ProcessJob(FitTask(small_beads.stack, LONG)))
+    run = Run(ProcessJob(FitTask((small_beads.stack,), LONG)))
     run.wait_for(run.running)
     asked = time.monotonic()
     run.job.close()
@@ -204,8 +204,8 @@ def test_a_job_that_is_closed_ends_at_once_and_without_a_word(small_beads: Phant
 
 def test_a_process_fits_one_task_after_another_as_a_fresh_one_does(small_beads: Phantom) -> None:
     settings = FitSettings(exactly=True, gaussians=20, iterations=10)
-    other = FitTask(small_beads.stack, FitSettings(exactly=True, gaussians=7, iterations=3))
-    task = FitTask(small_beads.stack, settings)
+    other = FitTask((small_beads.stack,), FitSettings(exactly=True, gaussians=7, iterations=3))
+    task = FitTask((small_beads.stack,), settings)
     fresh = Run(ProcessJob(task))
     fresh.join()
     fitter = Fitter()
@@ -233,7 +233,7 @@ def test_stop_leaves_a_process_ready_and_what_is_asked_late_concerns_no_other_fi
 ) -> None:
     fitter = Fitter()
     try:
-        stopped = Run(ProcessJob(FitTask(small_beads.stack, LONG), fitter))
+        stopped = Run(ProcessJob(FitTask((small_beads.stack,), LONG), fitter))
         stopped.wait_for(stopped.running)
         stopped.job.cancel()
         stopped.join()
@@ -241,7 +241,7 @@ def test_stop_leaves_a_process_ready_and_what_is_asked_late_concerns_no_other_fi
         assert fitter.alive
         stopped.job.cancel()
         settings = FitSettings(exactly=True, gaussians=5, iterations=20)
-        run = Run(ProcessJob(FitTask(small_beads.stack, settings), fitter))
+        run = Run(ProcessJob(FitTask((small_beads.stack,), settings), fitter))
         run.join()
         assert run.job.news.snapshot.state is FitState.FINISHED
     finally:
@@ -251,7 +251,7 @@ def test_stop_leaves_a_process_ready_and_what_is_asked_late_concerns_no_other_fi
 def test_a_process_that_was_killed_at_rest_is_told_of_like_any_other(small_beads: Phantom) -> None:
     fitter = Fitter()
     fitter.kill()
-    run = Run(ProcessJob(FitTask(small_beads.stack, LONG), fitter))
+    run = Run(ProcessJob(FitTask((small_beads.stack,), LONG), fitter))
     run.join()
     assert "the process of the fit was killed" in run.error
 
@@ -264,7 +264,9 @@ def test_a_process_runs_nothing_that_lies_in_the_working_folder(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))  # where `python -m napari` begins
     run = Run(
-        ProcessJob(FitTask(small_beads.stack, FitSettings(exactly=True, gaussians=5, iterations=1)))
+        ProcessJob(
+            FitTask((small_beads.stack,), FitSettings(exactly=True, gaussians=5, iterations=1))
+        )
     )
     run.join()
     assert run.error == ""

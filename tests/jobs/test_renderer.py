@@ -27,11 +27,11 @@ pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 
 def test_another_process_draws_what_this_one_draws(small_beads: Phantom) -> None:
-    here = MipDrawer(small_beads.stack)
-    with closing(RemoteDrawer(small_beads.stack)) as there:
+    here = MipDrawer([small_beads.stack])
+    with closing(RemoteDrawer([small_beads.stack])) as there:
         for view in (ViewChoice(1), ViewChoice(None, 40.0, 10.0)):
-            expected = here.draw(small_beads.truth, view)
-            found = there.draw(small_beads.truth, view)
+            expected = here.draw([small_beads.truth], view)
+            found = there.draw([small_beads.truth], view)
             assert (found.view, found.pixel) == (view, expected.pixel)
             # Alike to rounding.
             np.testing.assert_allclose(found.data, expected.data, rtol=1e-4)

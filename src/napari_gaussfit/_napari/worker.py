@@ -169,7 +169,7 @@ class FitWorker(QObject):
         self._end_fit()
         self._preparing.stop()
         self.error, self._seen = "", (None, None)
-        self._draw_with(MipDrawer(task.stack) if self.in_process else RemoteDrawer(task.stack))
+        self._draw_with(MipDrawer(task.stacks) if self.in_process else RemoteDrawer(task.stacks))
         self._wanted = task.view
         self._job = ThreadJob(task) if self.in_process else ProcessJob(task, self._ready())
         self._news = self._job.news
@@ -241,9 +241,9 @@ class FitWorker(QObject):
         if self._drawing is not None or self._drawer is None or self._news.snapshot is None:
             return
         self._drawing = self._news
-        field, view = self._news.snapshot.field, self._wanted
+        fields, view = self._news.snapshot.fields, self._wanted
         thread = create_worker(
-            self._drawer.draw, field, view, _ignore_errors=True, _start_thread=False
+            self._drawer.draw, fields, view, _ignore_errors=True, _start_thread=False
         )
         thread.returned.connect(self._take_drawn)
         thread.errored.connect(self._miss_drawn)

@@ -23,7 +23,7 @@ from napari_gaussfit.jobs.encoding import (
     snapshot_message,
     task_from,
 )
-from napari_gaussfit.jobs.job import SETTLE_SECONDS, load_torch, result_of
+from napari_gaussfit.jobs.job import SETTLE_SECONDS, fit_of, load_torch, result_of
 from napari_gaussfit.jobs.messages import Message, receive, send
 from napari_gaussfit.jobs.pictures import MipPair, MipThread, ViewChoice
 
@@ -153,11 +153,11 @@ def _prepare(outbox: Outbox) -> None:
 
     _say_if_compiling(outbox)
     stack = beads(shape=PREPARED_SHAPE, count=3).stack
-    mips = MipThread(stack, lambda _pair: None)
+    mips = MipThread([stack], lambda _pair: None)
     mips.look(ViewChoice())
     fit = Fit(stack, FitSettings(iterations=PREPARED_STEPS))
     for snapshot in fit:
-        mips.show(snapshot.field)
+        mips.show(snapshot.fields)
     fit.result()
     mips.settle(SETTLE_SECONDS)
     mips.close()
@@ -172,25 +172,23 @@ def _say_if_compiling(outbox: Outbox) -> None:
 
 
 def _fit(asked: Asked, outbox: Outbox) -> None:
-    from napari_gaussfit.fitting.fit import Fit
-
     _say_if_compiling(outbox)
     task = task_from(asked.message)
-    fit = Fit(task.stack, task.settings, start=task.start, points=task.points)
+    fit = fit_of(task)
     over = threading.Event()
 
     def draw(pair: MipPair) -> None:
         if not over.is_set():
             outbox.send(mips_message(pair))
 
-    mips = MipThread(task.stack, draw)
+    mips = MipThread(task.stacks, draw)
     mips.look(task.view)
     threading.Thread(target=_heed, args=(asked.requests, fit, mips), daemon=True).start()
     rows = 0
     for snapshot in fit:
         outbox.send(snapshot_message(snapshot, fit.history, rows))
         rows = len(fit.history["iteration"])
-        mips.show(snapshot.field)
+        mips.show(snapshot.fields)
     comparison = fit.comparison()
     if comparison is not None:
         outbox.send(comparison_message(comparison))

@@ -47,8 +47,8 @@ __all__ = [
     "result_message",
     "snapshot_from",
     "snapshot_message",
-    "stack_from",
-    "stack_message",
+    "stacks_from",
+    "stacks_message",
     "task_from",
     "task_message",
 ]
@@ -59,24 +59,28 @@ MEASURED = "measured."
 """What the arrays of a measurement begin with, beside those of its fit."""
 
 
-def stack_message(kind: str, stack: Stack) -> Message:
-    """Return a message with a stack."""
-    return Message(kind, {"stack": facts_words(stack.facts)}, {"voxels": stack.voxels})
+def stacks_message(kind: str, stacks: Sequence[Stack]) -> Message:
+    """Return a message with a stack, or with several channels."""
+    words = {"stacks": [facts_words(stack.facts) for stack in stacks]}
+    return Message(kind, words, {f"{n}.voxels": stack.voxels for n, stack in enumerate(stacks)})
 
 
-def stack_from(message: Message) -> Stack:
-    """Return the stack that a message carries."""
+def stacks_from(message: Message) -> tuple[Stack, ...]:
+    """Return the stacks that a message carries."""
     from napari_gaussfit.stacks.stack import Stack
 
-    facts = facts_from(message.words["stack"])
-    return Stack(
-        message.arrays["voxels"],
-        facts.spacing,
-        facts.unit,
-        facts.name,
-        channel=facts.channel,
-        time=facts.time,
-        origin=facts.origin,
+    known = [facts_from(words) for words in message.words["stacks"]]
+    return tuple(
+        Stack(
+            message.arrays[f"{n}.voxels"],
+            facts.spacing,
+            facts.unit,
+            facts.name,
+            channel=facts.channel,
+            time=facts.time,
+            origin=facts.origin,
+        )
+        for n, facts in enumerate(known)
     )
 
 
@@ -118,12 +122,12 @@ def fields_from(message: Message) -> tuple[GaussianField, ...]:
 
 def task_message(task: FitTask) -> Message:
     """Return a message that asks for a fit."""
-    message = stack_message("fit", task.stack)
+    message = stacks_message("fit", task.stacks)
     words, arrays = message.words, message.arrays
     words |= {"settings": task.settings.to_dict(), "view": task.view.to_dict()}
-    if task.start is not None:
-        words["fields"] = fields_words([task.start])
-        arrays |= fields_arrays([task.start])
+    if task.start:
+        words["fields"] = fields_words(task.start)
+        arrays |= fields_arrays(task.start)
     if task.points is not None:
         arrays["points"] = task.points
     return message
@@ -132,9 +136,9 @@ def task_message(task: FitTask) -> Message:
 def task_from(message: Message) -> FitTask:
     """Return the fit that a message asks for."""
     return FitTask(
-        stack_from(message),
+        stacks_from(message),
         FitSettings.from_dict(message.words["settings"]),
-        fields_from(message)[0] if "fields" in message.words else None,
+        fields_from(message) if "fields" in message.words else (),
         message.arrays.get("points"),
         ViewChoice(**message.words["view"]),
     )

@@ -33,6 +33,7 @@ __all__ = [
     "News",
     "ThreadJob",
     "described",
+    "fit_of",
     "load_torch",
     "mark_end",
     "result_of",
@@ -46,9 +47,13 @@ SETTLE_SECONDS = 0.2
 class FitTask:
     """What `napari_gaussfit.Fit` is asked for, and the view of it that is rendered meanwhile."""
 
-    stack: Stack
+    stacks: tuple[Stack, ...]
+    """The channels, which share their Gaussians; one, mostly."""
+
     settings: FitSettings = field(default_factory=FitSettings)
-    start: GaussianField | None = None
+    start: tuple[GaussianField, ...] = ()
+    """A field a channel, none where it begins with seeds."""
+
     points: NDArray[np.float64] | None = None
     view: ViewChoice = field(default_factory=ViewChoice)
 
@@ -123,16 +128,14 @@ class ThreadJob:
     """A fit in the thread that calls it."""
 
     def __init__(self, task: FitTask) -> None:
-        from napari_gaussfit.fitting.fit import Fit
-
         self.news = News()
         self._name = described(task)
         self._fit: Fit | GaussfitError
         try:
-            self._fit = Fit(task.stack, task.settings, start=task.start, points=task.points)
+            self._fit = fit_of(task)
         except GaussfitError as error:  # told when it is run, like all that ends a fit
             self._fit = error
-        self._mips = MipThread(task.stack, self.news.take_mips)
+        self._mips = MipThread(task.stacks, self.news.take_mips)
         self._mips.look(task.view)
 
     def __str__(self) -> str:
@@ -149,7 +152,7 @@ class ThreadJob:
             load_torch('tick "In a process of its own", where it is loaded without Qt')
             for snapshot in fit:
                 self.news.snapshot = snapshot
-                self._mips.show(snapshot.field)
+                self._mips.show(snapshot.fields)
             self.news.comparison = fit.comparison()
             self._mips.settle(SETTLE_SECONDS)
             self.news.result = result_of(fit)
@@ -185,6 +188,19 @@ class ThreadJob:
         self.cancel()
 
 
+def fit_of(task: FitTask) -> Fit:
+    """Return the fit that a task asks for, idle.
+
+    Raises
+    ------
+    GaussfitError
+        If it cannot begin with what is given.
+    """
+    from napari_gaussfit.fitting.fit import Fit
+
+    return Fit(task.stacks, task.settings, start=task.start or None, points=task.points)
+
+
 def result_of(fit: Fit) -> FitResult | None:
     """Return the record of a fit that has finished, None of one that was stopped.
 
@@ -210,7 +226,7 @@ def load_torch(advice: str) -> ModuleType:
 
 def described(task: FitTask) -> str:
     """Say what is done, for napari's list of tasks."""
-    return f"Gaussian fit of {task.stack.name}"
+    return f"Gaussian fit of {task.stacks[0].name}"
 
 
 def mark_end(news: News, state: FitState, reason: FinishReason) -> None:

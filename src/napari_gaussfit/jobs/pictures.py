@@ -1,4 +1,4 @@
-"""Projections of a stack and of the latest field for one chosen view, made in a thread.
+"""Projections of the channels and of the latest fields for one chosen view, made in a thread.
 
 Newest wins: fields and views may come faster than they can be drawn.
 """
@@ -10,15 +10,17 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+import numpy as np
 
-    import numpy as np
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
     from napari_gaussfit.model.camera import Camera
     from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.model.projection import StackProjector
     from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["MipDrawer", "MipPair", "MipThread", "ViewChoice"]
@@ -38,11 +40,19 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class ViewChoice:
-    """Which way to look: along an axis (0, 1, 2), or from an orbit's angles in degrees."""
+    """Which way to look: along an axis (0, 1, 2), or from an orbit's angles in degrees.
+
+    And at which channel of those that are fitted together, from 0; None is all of them.
+    """
 
     axis: int | None = 0
     azimuth: float = 0.0
     elevation: float = 20.0
+    channel: int | None = 0
+
+    def channels(self, count: int) -> tuple[int, ...]:
+        """Return which of so many channels are looked at."""
+        return tuple(range(count)) if self.channel is None else (min(self.channel, count - 1),)
 
     def camera(self, stack: Stack) -> Camera:
         """Return the camera that sees the whole stack this way."""
@@ -59,7 +69,7 @@ class ViewChoice:
 
 @dataclass(frozen=True, eq=False)
 class MipPair:
-    """The data's and the fit's projection for one view, in raw intensity.
+    """The data's and the fit's projections for one view, in raw intensity.
 
     Parameters
     ----------
@@ -67,8 +77,8 @@ class MipPair:
         Which way they look.
     pixel : tuple of float
         Size of a pixel, down and along, in the stack's unit.
-    data, fit : ndarray, shape [H, W]
-        The stack's MIP and the field's.
+    data, fit : ndarray, shape [C, H, W]
+        The stack's MIP and the field's, of each channel that is looked at.
     """
 
     view: ViewChoice
@@ -78,24 +88,25 @@ class MipPair:
 
 
 class MipDrawer:
-    """Draws a stack and fields for views; what it needs of the stack it makes once.
+    """Draws stacks and fields for views; what it needs of a stack it makes once.
 
     Parameters
     ----------
-    stack : Stack
-        What is projected beside the fields.
+    stacks : sequence of Stack
+        What is projected beside the fields: the channels, of which each has a field.
     """
 
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
+    def __init__(self, stacks: Sequence[Stack]) -> None:
+        self._stacks = tuple(stacks)
         self._data: tuple[ViewChoice, NDArray[np.float32]] | None = None
-        self._project: Callable[[Camera], NDArray[np.float32]] | None = None
+        self._projectors: dict[int, StackProjector] = {}
 
-    def draw(self, field: GaussianField, view: ViewChoice) -> MipPair:
-        """Return the projections of the stack and of a field."""
-        camera = view.camera(self._stack)
-        fit = self._fit_mip(field, view, camera).cpu().numpy()
-        return MipPair(view, camera.pixel, self._data_mip(view, camera), fit)
+    def draw(self, fields: Sequence[GaussianField], view: ViewChoice) -> MipPair:
+        """Return the projections of the stacks and of their fields."""
+        camera = view.camera(self._stacks[0])
+        seen = view.channels(len(self._stacks))
+        fit = [self._fit_mip(fields[n], view, camera).cpu().numpy() for n in seen]
+        return MipPair(view, camera.pixel, self._data_mips(view, camera), np.stack(fit))
 
     def close(self) -> None:
         """Do nothing: only a drawer in another process has anything to end."""
@@ -104,53 +115,57 @@ class MipDrawer:
         """Return the field's MIP, looked at as the stack is: at its voxels in an axis view."""
         from napari_gaussfit.model.projection import render, voxel_mip
 
-        stack = self._stack
+        stack = self._stacks[0]
         if view.axis is None:
             return render(field, camera, stack.box, tolerance=TOLERANCE)
         return voxel_mip(field, stack.shape, stack.spacing, view.axis, tolerance=TOLERANCE)
 
-    def _data_mip(self, view: ViewChoice, camera: Camera) -> NDArray[np.float32]:
-        """Return the stack's own MIP; of the last view it is kept."""
+    def _data_mips(self, view: ViewChoice, camera: Camera) -> NDArray[np.float32]:
+        """Return the stacks' own MIPs; those of the last view are kept."""
         if self._data is None or self._data[0] != view:
-            if self._project is None:
-                from napari_gaussfit.model.projection import StackProjector
-
-                self._project = StackProjector(self._stack).project
-            self._data = view, self._project(camera)
+            seen = view.channels(len(self._stacks))
+            self._data = view, np.stack([self._projector(n).project(camera) for n in seen])
         return self._data[1]
+
+    def _projector(self, channel: int) -> StackProjector:
+        from napari_gaussfit.model.projection import StackProjector
+
+        if channel not in self._projectors:
+            self._projectors[channel] = StackProjector(self._stacks[channel])
+        return self._projectors[channel]
 
 
 class MipThread:
-    """Draws the newest field for the newest view, and rests in between.
+    """Draws the newest fields for the newest view, and rests in between.
 
     Parameters
     ----------
-    stack : Stack
-        What is projected beside the field.
+    stacks : sequence of Stack
+        What is projected beside the fields.
     deliver : callable
         Called in the thread with each `MipPair`.
     """
 
-    def __init__(self, stack: Stack, deliver: Callable[[MipPair], None]) -> None:
-        self._drawer, self._deliver = MipDrawer(stack), deliver
+    def __init__(self, stacks: Sequence[Stack], deliver: Callable[[MipPair], None]) -> None:
+        self._drawer, self._deliver = MipDrawer(stacks), deliver
         self._changed = threading.Condition()
-        self._field: GaussianField | None = None
+        self._fields: tuple[GaussianField, ...] = ()
         self._view = ViewChoice()
         self._fresh = self._busy = self._hurried = self._closed = False
         self._thread = threading.Thread(target=self._run, name="gaussfit-mips", daemon=True)
         self._thread.start()
 
-    def show(self, field: GaussianField) -> None:
-        """Draw this field next."""
+    def show(self, fields: tuple[GaussianField, ...]) -> None:
+        """Draw these fields, one a channel, next."""
         with self._changed:
-            self._field, self._fresh = field, True
+            self._fields, self._fresh = fields, True
             self._changed.notify()
 
     def look(self, view: ViewChoice) -> None:
         """Draw for this view from now on."""
         with self._changed:
             if view != self._view:
-                self._view, self._fresh = view, self._field is not None
+                self._view, self._fresh = view, bool(self._fields)
                 self._changed.notify()
 
     def settle(self, seconds: float) -> None:
@@ -176,13 +191,10 @@ class MipThread:
                 self._changed.wait_for(lambda: self._fresh or self._closed)
                 if self._closed:
                     return
-                field, view, self._fresh = self._field, self._view, False
+                fields, view, self._fresh = self._fields, self._view, False
                 self._busy = True
-            if field is None:
-                self._busy = False
-                continue
             began = time.perf_counter()
-            pair = self._drawer.draw(field, view)
+            pair = self._drawer.draw(fields, view)
             if not self._closed:
                 self._deliver(pair)
             with self._changed:

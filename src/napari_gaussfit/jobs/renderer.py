@@ -26,8 +26,8 @@ from napari_gaussfit.jobs.encoding import (
     mips_message,
     result_from,
     result_message,
-    stack_from,
-    stack_message,
+    stacks_from,
+    stacks_message,
 )
 from napari_gaussfit.jobs.messages import Message, receive, send
 from napari_gaussfit.jobs.object_answers import ObjectAnswers
@@ -68,12 +68,13 @@ class Renderer:
 
     Parameters
     ----------
-    stack : Stack, optional
-        What it is told when it starts: the stack that is drawn beside fields.
+    *stacks : Stack
+        What it is told when it starts: the channels that are drawn beside fields, or a stack that
+        is asked about; none where no question needs one.
     """
 
-    def __init__(self, stack: Stack | None = None) -> None:
-        self._stack = stack
+    def __init__(self, *stacks: Stack) -> None:
+        self._stacks = stacks
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._lock = threading.Lock()
@@ -141,8 +142,8 @@ class Renderer:
         self._process = process = start_child(self._errors)
         if self._closed:
             raise EOFError
-        if self._stack is not None:
-            _exchange(process, stack_message("stack", self._stack))
+        if self._stacks:
+            _exchange(process, stacks_message("stacks", self._stacks))
         return process
 
     def _obituary(self) -> str:
@@ -188,27 +189,27 @@ def _exchange(
 
 
 class RemoteDrawer:
-    """Draws a stack and fields for views as `MipDrawer` does, in a process that keeps the stack.
+    """Draws stacks and fields for views as `MipDrawer` does, in a process that keeps the stacks.
 
     Parameters
     ----------
-    stack : Stack
+    stacks : sequence of Stack
         What is projected beside the fields.
     """
 
-    def __init__(self, stack: Stack) -> None:
-        self._renderer = Renderer(stack)
+    def __init__(self, stacks: Sequence[Stack]) -> None:
+        self._renderer = Renderer(*stacks)
 
-    def draw(self, field: GaussianField, view: ViewChoice) -> MipPair:
-        """Return the projections of the stack and of a field.
+    def draw(self, fields: Sequence[GaussianField], view: ViewChoice) -> MipPair:
+        """Return the projections of the stacks and of their fields.
 
         Raises
         ------
         FitError
             If they cannot be drawn.
         """
-        words = {"view": view.to_dict(), "fields": fields_words([field])}
-        return mips_from(self._renderer.ask(Message("draw", words, fields_arrays([field]))))
+        words = {"view": view.to_dict(), "fields": fields_words(fields)}
+        return mips_from(self._renderer.ask(Message("draw", words, fields_arrays(fields))))
 
     def close(self) -> None:
         """End the process."""
@@ -222,15 +223,15 @@ def rendered(fields: Sequence[GaussianField], stack: StackFacts) -> NDArray[np.f
         return renderer.ask(Message("render", words, fields_arrays(fields))).arrays["volume"]
 
 
-def measured(fit: FitResult, stack: Stack, renderer: Renderer) -> FitResult:
-    """Return a fit of one channel measured on its stack; see `FitResult.measured`.
+def measured(fit: FitResult, stacks: Sequence[Stack], renderer: Renderer) -> FitResult:
+    """Return a fit measured on its stack, or its channels; see `FitResult.measured`.
 
     Raises
     ------
     FitError
         If it cannot be measured, or the renderer was closed meanwhile.
     """
-    question = stack_message("measure", stack)
+    question = stacks_message("measure", stacks)
     asked = result_message(fit)
     words, arrays = {**asked.words, **question.words}, asked.arrays | question.arrays
     return fit.refined_by(measurement_from(renderer.ask(Message("measure", words, arrays))))
@@ -240,7 +241,7 @@ def sample(name: str) -> tuple[Stack, GaussianField]:
     """Return the stack and the true Gaussians of a phantom: neurite, beads, nuclei or spots."""
     with Renderer() as renderer:
         answer = renderer.ask(Message("sample", {"name": name}))
-    return stack_from(answer), fields_from(answer)[0]
+    return stacks_from(answer)[0], fields_from(answer)[0]
 
 
 def device_words(name: str, renderer: Renderer, *, needed: int) -> str:
@@ -269,13 +270,13 @@ class Answers:
 
     def __init__(self, tell: Callable[[Message], None]) -> None:
         self._objects = ObjectAnswers(tell)
-        self._stack: Stack | None = None
+        self._stacks: tuple[Stack, ...] = ()
         self._drawer: MipDrawer | None = None
 
     def to(self, question: Message) -> Message:
         """Return the answer to a question."""
         answers = {
-            "stack": self._take_stack,
+            "stacks": self._take_stacks,
             "draw": self._draw,
             "render": _render,
             "device": _device,
@@ -291,21 +292,21 @@ class Answers:
         except GaussfitError as error:
             raise FitError(str(error)) from error
 
-    def _take_stack(self, question: Message) -> Message:
-        self._stack = stack_from(question)
+    def _take_stacks(self, question: Message) -> Message:
+        self._stacks, self._drawer = stacks_from(question), None
         return Message("taken")
 
     @property
     def _kept(self) -> Stack:
-        if self._stack is None:
+        if not self._stacks:
             raise FitError("something of a stack was asked for without it")
-        return self._stack
+        return self._stacks[0]
 
     def _draw(self, question: Message) -> Message:
         if self._drawer is None:
-            self._drawer = MipDrawer(self._kept)
-        [field] = fields_from(question)
-        return mips_message(self._drawer.draw(field, ViewChoice(**question.words["view"])))
+            self._drawer = MipDrawer(self._stacks)
+        view = ViewChoice(**question.words["view"])
+        return mips_message(self._drawer.draw(fields_from(question), view))
 
 
 def _render(question: Message) -> Message:
@@ -317,7 +318,7 @@ def _render(question: Message) -> Message:
 
 def _measure(question: Message) -> Message:
     try:
-        found = result_from(question).measured(stack_from(question)).measurement
+        found = result_from(question).measured(stacks_from(question)).measurement
     except GaussfitError as error:
         raise FitError(str(error)) from error
     if found is None:
@@ -355,6 +356,6 @@ def _sample(question: Message) -> Message:
         "spots": phantoms.spots,
     }
     phantom = makers[question.words["name"]]()
-    stack = stack_message("sample", phantom.stack)
+    stack = stacks_message("sample", [phantom.stack])
     words = {**stack.words, "fields": fields_words([phantom.truth])}
     return Message("sample", words, stack.arrays | fields_arrays([phantom.truth]))

@@ -62,9 +62,10 @@ def version_of(task: FitTask, news: News) -> Version | None:
     """
     if news.snapshot is None:
         return None
+    facts = task.stacks[0].facts
     fit = news.result or FitResult(
         news.snapshot.fields,
-        task.stack.facts,
+        facts if len(task.stacks) == 1 else replace(facts, channel=None),
         task.settings,
         {key: list(values) for key, values in news.history.items()},
     )

@@ -16,7 +16,7 @@ from napari_gaussfit._napari.layers.pictures import (
     CAPTIONS,
     PICTURES,
     WORDS,
-    amplitude_colours,
+    channel_colours,
     pictures_of,
 )
 from napari_gaussfit._napari.layers.placement import METADATA
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
     from napari_gaussfit.model.field import GaussianField
+
+    Fields = tuple[GaussianField, ...]
+    """Of each channel."""
 
 __all__ = ["LiveLayers"]
 
@@ -63,8 +66,9 @@ class LiveLayers:
         self._viewer = viewer
         self._layers: dict[str, Layer] = {}
         self._deleted: set[str] = set()
-        self._field: GaussianField | None = None
+        self._fields: Fields = ()
         self._mips: MipPair | None = None
+        self._shown: Fields = ()
         self._coloured = 0.0
         self._framed: ViewChoice | None = None
         self._captioned = 0
@@ -91,12 +95,12 @@ class LiveLayers:
         """Follow another fit of the same layer, in the layers that are there."""
         self.source = source
         self._deleted.clear()
-        self._field = self._mips = None
+        self._fields, self._mips = (), None
 
     def make_no_more(self) -> None:
         """Make no layer that is still missing, whatever comes: their stack is gone."""
         self._making.stop()
-        self._field = self._mips = None
+        self._fields, self._mips = (), None
         self._deleted |= {_CENTRES, *PICTURES} - self._layers.keys()
 
     def close(self) -> None:
@@ -109,28 +113,28 @@ class LiveLayers:
             layer.events.visible.disconnect(self._catch_up)
         self._layers.clear()
 
-    def show(self, field: GaussianField) -> bool:
+    def show(self, fields: Fields) -> bool:
         """Show the Gaussians of a fit that goes on; return whether a layer was made.
 
         At most one a time is: that takes the window as long as many updates.
         """
-        self._field = field
+        self._fields = self._shown = fields
         layer = self._layers.get(_CENTRES)
         if layer is None and _CENTRES not in self._deleted:
-            self._make_centres(field)
+            self._make_centres(fields)
             return True
         if layer is not None and layer.visible:
-            self._move(layer, field)
+            self._move(layer, fields)
         return self._make_next()
 
     def settle(self, fit: FitResult) -> None:
         """Show the Gaussians of a fit at rest, with all their measurements, ready to be edited."""
         from napari_gaussfit._napari.layers.gaussians import points_layer
 
-        self._field = None
+        self._fields, self._shown = (), fit.fields
         self._make_soon()
         if _CENTRES not in self._layers and _CENTRES not in self._deleted:
-            self._make_centres(fit.field)
+            self._make_centres(fit.fields)
         layer = self._layers.get(_CENTRES)
         if layer is None:
             return
@@ -140,19 +144,23 @@ class LiveLayers:
             layer.data = data
         layer.features = keywords["features"]
         layer.size = self._sizes(fit.field)
-        layer.face_color = amplitude_colours(fit.field)
+        layer.face_color = self._colours(fit.fields)
         carried = {**layer.metadata.get(METADATA, {}), **keywords["metadata"][METADATA]}
         layer.metadata = {**layer.metadata, METADATA: carried}
         layer.selected_data = {n for n in chosen if n < len(data)}
 
     def show_mips(self, mips: MipPair) -> None:
         """Show the projections of data and fit for a view, and their difference."""
+        other = self._mips is not None and self._mips.view.channel != mips.view.channel
         self._mips = mips
+        centres = self._layers.get(_CENTRES)
+        if other and centres is not None and len(centres.data) == len(self._shown[0]):
+            centres.face_color = self._colours(self._shown)
         for role, (data, keywords, _) in pictures_of(mips, self.source).items():
             layer = self._layers.get(role)
             if layer is not None and layer.visible:
                 self._redraw(layer, data, keywords)
-        if self._field is None:
+        if not self._fields:
             self._make_soon()
 
     def _make_soon(self) -> None:
@@ -163,8 +171,8 @@ class LiveLayers:
         if self._make_next():
             self._make_soon()
 
-    def _make_centres(self, field: GaussianField) -> None:
-        self._add(_CENTRES, self._points(field))
+    def _make_centres(self, fields: Fields) -> None:
+        self._add(_CENTRES, self._points(fields))
         self._coloured = time.perf_counter()
 
     def _make_next(self) -> bool:
@@ -195,12 +203,12 @@ class LiveLayers:
         layer.features = {"picture": shown}
         return True
 
-    def _points(self, field: GaussianField) -> LayerData:
+    def _points(self, fields: Fields) -> LayerData:
         """Return the centres alone: measurements come when they change no more."""
-        place = self.source.placement
+        place, field = self.source.placement, fields[0]
         keywords = {
             "size": self._sizes(field),
-            "face_color": amplitude_colours(field),
+            "face_color": self._colours(fields),
             "border_width": 0.0,
             # Added up, so that faint Gaussians, which are wide, hide nothing.
             "blending": "additive",
@@ -210,12 +218,18 @@ class LiveLayers:
         }
         return place.in_voxels(field.numpy().means), keywords, "points"
 
+    def _colours(self, fields: Fields) -> Any:
+        """Return colours [K, 4] for the channel that is looked at, or for all."""
+        channel = None if self._mips is None else self._mips.view.channel
+        return channel_colours(fields, self.source, channel)
+
     def _sizes(self, field: GaussianField) -> Any:
         """Return the geometric mean [K] of a Gaussian's sigmas, in pixels of the last axis."""
         widths = np.exp(field.numpy().log_widths.mean(axis=1))
         return widths / self.source.placement.spacing[-1]
 
-    def _move(self, layer: Points, field: GaussianField) -> None:
+    def _move(self, layer: Points, fields: Fields) -> None:
+        field = fields[0]
         carried = layer.metadata.get(METADATA, {})
         if "fit" in carried:
             # Of a fit at rest, which these points are not of.
@@ -228,7 +242,7 @@ class LiveLayers:
         if now - self._coloured > COLOUR_SECONDS:
             self._coloured = now
             layer.size = self._sizes(field)
-            layer.face_color = amplitude_colours(field)
+            layer.face_color = self._colours(fields)
 
     def _move_along(self, _event: Event) -> None:
         """Bring the layers to where their source is now, in its unit."""
@@ -285,7 +299,7 @@ class LiveLayers:
         """Bring a layer up to date that the user shows again."""
         if not event.source.visible:
             return
-        if self._field is not None:
-            self.show(self._field)
+        if self._fields:
+            self.show(self._fields)
         if self._mips is not None:
             self.show_mips(self._mips)

@@ -65,6 +65,8 @@ class Source:
         The stack's indices along the layer's axes before z, y and x.
     first : tuple of int
         The voxel (z, y, x) of the layer at which the stack begins.
+    channels : tuple of Source
+        The channels that are fitted together, in their order; empty where it is this stack alone.
     """
 
     stack: Stack
@@ -74,19 +76,41 @@ class Source:
     layer: Image
     place: tuple[int, ...] = ()
     first: tuple[int, int, int] = (0, 0, 0)
+    channels: tuple[Source, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Source, ...]:
+        """What is fitted: the channels, or the one stack."""
+        return self.channels or (self,)
+
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """The stacks that are fitted."""
+        return tuple(part.stack for part in self.parts)
+
+    @property
+    def layers(self) -> tuple[Image, ...]:
+        """The layers that are fitted, each once."""
+        return tuple(dict.fromkeys(part.layer for part in self.parts))
 
     def record(self) -> dict[str, Any]:
         """Return what was fitted, for the metadata of layers that are made of it."""
+        channels = [part.stack.channel for part in self.channels]
         return {
             "layer": str(self.layer.name),
             "id": str(self.layer.unique_id),
-            "channel": self.stack.channel,
+            "channel": None if channels else self.stack.channel,
             "time": self.stack.time,
+            **({"channels": channels} if channels else {}),
         }
 
     def is_of_same_place(self, other: Source) -> bool:
-        """Tell whether another source is of the same layer, at the same time and channel."""
-        return bool(self.layer == other.layer) and self.place == other.place
+        """Tell whether another source is of the same layers, at the same time and channels."""
+        return self._places == other._places
+
+    @property
+    def _places(self) -> list[tuple[int, tuple[int, ...]]]:
+        return [(id(part.layer), part.place) for part in self.parts]
 
     def placed_anew(self) -> Source:
         """Return the source where its layer lies now."""

@@ -72,7 +72,8 @@ class Asking(QObject):
         from napari.qt.threading import create_worker
 
         if not self._renderers:
-            self._renderers.append(Renderer(self._stack))
+            known = () if self._stack is None else (self._stack,)
+            self._renderers.append(Renderer(*known))
         self._busy = True
         thread = create_worker(_outcome, question, self._renderers[0], _start_thread=False)
         thread.returned.connect(self._end)

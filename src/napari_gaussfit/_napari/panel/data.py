@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_gaussfit._napari.layers import source as sources
+from napari_gaussfit._napari.layers.channels import channel_axis, joined
 from napari_gaussfit._napari.layers.placement import METADATA, OF
+from napari_gaussfit._napari.panel.channels import ChannelsPart
 from napari_gaussfit._napari.panel.histogram import Histogram
 from napari_gaussfit._napari.panel.layer_box import LayerBox
 from napari_gaussfit._napari.panel.place import PlacePart
@@ -53,6 +56,7 @@ class DataPart(QWidget):
             "Those that cannot be fitted are listed with the reason.",
         )
         self._place = PlacePart(viewer)
+        self.channels = ChannelsPart()
         self.spacing = SpacingPart(viewer)
         self._region = LayerBox(
             _refusal_of_region,
@@ -71,8 +75,9 @@ class DataPart(QWidget):
         self._histogram = Histogram()
         self._lay_out()
         self._layer.chosen.connect(self._choose)
-        for part in (self._region.chosen, self._points.chosen, self._place.changed):
+        for part in (self._region.chosen, self._points.chosen, self.channels.changed):
             part.connect(self.changed)
+        self._place.changed.connect(self._move)
         self.spacing.changed.connect(self.changed)
         layers = viewer.layers.events
         self._layer_events = (layers.inserted, layers.removed, layers.reordered, layers.renamed)
@@ -88,7 +93,8 @@ class DataPart(QWidget):
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(2)
-        for part in (form, self._words, self._place, self.spacing, self._histogram, more):
+        parts = (form, self._words, self._place, self.channels, self.spacing, self._histogram, more)
+        for part in parts:
             box.addWidget(part)
 
     @property
@@ -112,7 +118,7 @@ class DataPart(QWidget):
         self._points.layer = points
 
     def source(self) -> Source | None:
-        """Return the chosen stack, None where none is chosen.
+        """Return the chosen stack, None where none is chosen; with its channels, if several.
 
         Raises
         ------
@@ -128,18 +134,41 @@ class DataPart(QWidget):
             raise SettingsError(f"spacing: {self.spacing.problem}")
         place, region = self._place.indices, self._region.layer
         mask = None if region is None else sources.mask_of(region, layer, place)
-        return sources.source_of(layer, place, mask)
+        chosen, fitted = sources.source_of(layer, place, mask), self.channels.fitted
+        if len(fitted) < 2:
+            return chosen
+        axis = channel_axis(layer)
+        parts = []
+        for other, channel in fitted:
+            at = list(place)
+            if axis is not None and channel is not None:
+                at[axis] = channel
+            same = other == layer and tuple(at) == tuple(place)
+            parts.append(chosen if same else sources.source_of(other, at, mask))
+        return replace(chosen, channels=joined(parts).channels)
 
-    def start(self, source: Source) -> tuple[GaussianField | None, NDArray[Any] | None]:
-        """Return Gaussians or positions to start from, each None where not chosen."""
+    def start(self, source: Source) -> tuple[tuple[GaussianField, ...], NDArray[Any] | None]:
+        """Return Gaussians, a field a channel, or positions to start from, as far as chosen.
+
+        Raises
+        ------
+        SettingsError
+            If the Gaussians are of another number of channels.
+        """
         from napari_gaussfit._napari.layers.edited import fit_of_layer
 
         points, layer = self.start_from, self.layer
         if points is None or layer is None:
-            return None, None
+            return (), None
         if points.metadata.get(METADATA, {}).get("fit") is None:
-            return None, sources.positions_of(points, layer, source)
-        return fit_of_layer(points).field, None
+            return (), sources.positions_of(points, layer, source)
+        fields, count = fit_of_layer(points).fields, len(source.stacks)
+        if len(fields) != count:
+            raise SettingsError(
+                f"the points {points.name!r} are of {len(fields)} channel(s), {count} are fitted; "
+                "tick as many under Channels, or start from the stack itself"
+            )
+        return fields, None
 
     def show_preview(self, preview: Preview | None) -> None:
         """Show the intensities of the chosen stack, or none."""
@@ -170,6 +199,7 @@ class DataPart(QWidget):
         images = [layer for layer in self._layer.choices if not _is_of_a_fit(layer)]
         if self.layer is None and images:
             self._layer.layer = images[-1]
+        self._show_channels()
         if self.layer is None:
             self.changed.emit()  # With nothing to fit, the reasons are what is shown.
 
@@ -183,7 +213,16 @@ class DataPart(QWidget):
 
     def _choose(self) -> None:
         self._place.show_layer(self.layer)
+        self._show_channels()
         self.spacing.show_layer(self.layer)
+
+    def _move(self) -> None:
+        """Take another place: of its axis of channels, the one in view is fitted."""
+        self._show_channels()
+        self.changed.emit()
+
+    def _show_channels(self) -> None:
+        self.channels.show_layer(self.layer, self._viewer.layers, self._place.indices)
 
     def _hear(self, layers: list[Layer]) -> None:
         """Hear when these layers, and no others, get other voxels or names of axes."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QEvent, QSize, QTimer
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
+from napari_gaussfit._napari.layers.channels import channel_names, joined
 from napari_gaussfit._napari.layers.live import LiveLayers
 from napari_gaussfit._napari.panel.data import DataPart
 from napari_gaussfit._napari.panel.measuring import Measuring
@@ -34,7 +35,6 @@ from napari_gaussfit.jobs.versions import Choice, Version, version_of
 
 if TYPE_CHECKING:
     import napari
-    from napari.layers import Image
     from napari.utils.events import Event
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
 
@@ -93,7 +93,6 @@ class GaussianFitPanel(QWidget):
         self._choice: Choice | None = None
         self._edited: FitResult | None = None
         self._unmeasured = ""
-        self._layer: Image | None = None
         self._written = 0.0
         self._ready: Source | None = None
         self._settling = QTimer(self)
@@ -145,7 +144,7 @@ class GaussianFitPanel(QWidget):
         self.worker.updated.connect(self._show_news)
         self.worker.mips_changed.connect(self._show_mips)
         self.worker.ended.connect(self._settle)
-        self.modes.changed.connect(self._look_at_stack)
+        self.modes.changed.connect(self._change_mode)
         self.spots.found_some.connect(lambda: self.tabs.setCurrentWidget(self.spots.table))
         self.tabs.currentChanged.connect(self._draw_plots)
         self.table.undo_asked.connect(self._undo_edits)
@@ -169,6 +168,10 @@ class GaussianFitPanel(QWidget):
 
     def _look_soon(self, _change: object = None) -> None:
         self._settling.start()
+
+    def _change_mode(self) -> None:
+        self.data.channels.allow(several=self.modes.mode is not self.spots)
+        self._look_at_stack()
 
     def _look_at_stack(self) -> None:
         """Say what is there to be fitted, and what that takes."""
@@ -200,22 +203,24 @@ class GaussianFitPanel(QWidget):
         if self._ready is not None and preview.stack is self._ready.stack:
             self.data.show_preview(preview)
             self.model.suggest(preview.suggested)
-            self.model.show_facts(preview.device, *memory_of_fit(self._ready.stack))
+            self.model.show_facts(preview.device, *memory_of_fit(self._ready.stacks))
 
     def _allow(self) -> None:
         sound = not self.model.problem
         self.run.allow(
             fit=sound and self._ready is not None,
             refine=sound and self.fit is not None,
-            measure=self._stack_of_fit() is not None,
+            measure=bool(self._stacks_of_fit()),
         )
 
-    def _stack_of_fit(self) -> Stack | None:
-        """Return the stack of the fit shown, None where there is no fit, or another stack."""
+    def _stacks_of_fit(self) -> tuple[Stack, ...]:
+        """Return the channels of the fit shown, none where there is no fit, or another stack."""
         if self.fit is None or self.live is None or not len(self.fit.field):
-            return None
-        stack = self.live.source.stack
-        return stack if stack.facts == self.fit.stack else None
+            return ()
+        stacks = self.live.source.stacks
+        several = len(stacks) > 1
+        facts = replace(stacks[0].facts, channel=None) if several else stacks[0].facts
+        return stacks if facts == self.fit.stack else ()
 
     # Running
 
@@ -225,10 +230,15 @@ class GaussianFitPanel(QWidget):
         self.data.spacing.commit()
         self.model.commit()
         self._look_at_stack()
-        source, layer = self._ready, self.data.layer
-        if source is None or layer is None or self.model.problem:
+        source = self._ready
+        if source is None or self.model.problem:
             return
-        start, points = self.data.start(source)
+        try:
+            start, points = self.data.start(source)
+        except GaussfitError as error:
+            self.run.show_refusal(str(error))
+            return
+        source = joined(source.parts)
         if self.live is None or not self.live.source.is_of_same_place(source):
             if self.live is not None:
                 self.live.close()
@@ -236,8 +246,9 @@ class GaussianFitPanel(QWidget):
             self.live = LiveLayers(self.viewer, source, self)
         else:
             self.live.restart(source)
-        self._layer = layer
-        self._begin(FitTask(source.stack, self.model.settings, start, points, self.view.choice))
+        self.view.show_channels(channel_names(source))
+        task = FitTask(source.stacks, self.model.settings, start, points, self.view.choice)
+        self._begin(task)
 
     def refine(self) -> None:
         """Go on from the last result, as the user has edited it."""
@@ -248,14 +259,14 @@ class GaussianFitPanel(QWidget):
         before = self._as_edited()
         if self.live is None or before is None:
             return
-        field = before.fit.field
-        if not len(field):
+        fields = before.fit.fields
+        if not len(fields[0]):
             detail = "no Gaussians are left to refine; undo the edits, or press Fit"
             self.run.show_phase(self.worker.phase, detail)
             return
         self.live.restart(self.live.source)
-        settings = replace(self.model.settings, gaussians=len(field), refine=True)
-        task = FitTask(self.live.source.stack, settings, field, view=self.view.choice)
+        settings = replace(self.model.settings, gaussians=len(fields[0]), refine=True)
+        task = FitTask(self.live.source.stacks, settings, fields, view=self.view.choice)
         self._begin(task, before)
 
     def resume(self) -> None:
@@ -296,8 +307,8 @@ class GaussianFitPanel(QWidget):
 
     def measure(self) -> None:
         """Measure the Gaussians shown, as the user has edited them."""
-        stack = self._stack_of_fit()
-        if stack is None or self.phase.active:
+        stacks = self._stacks_of_fit()
+        if not stacks or self.phase.active:
             return
         try:
             edited = self._as_edited()
@@ -310,7 +321,7 @@ class GaussianFitPanel(QWidget):
         if edited is not self._shown:
             self._show(edited)
         self._unmeasured = ""
-        self.measuring.start(edited.fit, stack)
+        self.measuring.start(edited.fit, stacks)
         self._show_phase()
 
     def _take_measured(self, fit: FitResult | None, error: str) -> None:
@@ -356,7 +367,7 @@ class GaussianFitPanel(QWidget):
             return
         if self.worker.phase is Phase.PAUSED:
             return  # It stands still, and is shown so already, with all that is known of it.
-        made = self.live.show(news.snapshot.field)
+        made = self.live.show(news.snapshot.fields)
         now = time.monotonic()
         # What takes long comes one at a time, with the window's own turns between.
         if not made and now - self._written >= WRITE_SECONDS:
@@ -434,10 +445,9 @@ class GaussianFitPanel(QWidget):
                 self.run.show_phase(phase)  # without what was said of the edits
 
     def _layer_removed(self, event: Event) -> None:
-        if self._layer is not None and event.value == self._layer:
+        if self.live is not None and event.value in self.live.source.layers:
             self.worker.abort()
-            if self.live is not None:
-                self.live.make_no_more()
+            self.live.make_no_more()
 
     # The panel itself
 

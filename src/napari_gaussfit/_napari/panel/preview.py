@@ -10,6 +10,8 @@ import numpy as np
 from napari_gaussfit.errors import FitError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from napari_gaussfit.jobs.renderer import Renderer
@@ -67,12 +69,14 @@ def preview_of(stack: Stack, device: str, renderer: Renderer) -> Preview:
     return Preview(stack, background, suggested, counts, edges, words)
 
 
-def memory_of_fit(stack: Stack) -> tuple[int, int]:
-    """Return the bytes that the fit of a stack is expected to take, and those that are free."""
+def memory_of_fit(stacks: Sequence[Stack]) -> tuple[int, int]:
+    """Return the bytes that the fit of these channels is expected to take, and what is free."""
     import psutil
 
     from napari_gaussfit.fitting.memory import predict_memory
     from napari_gaussfit.settings import FitSettings
 
-    needed = predict_memory(stack.voxels.size, stack.nbytes, FitSettings())
+    voxels = sum(stack.voxels.size for stack in stacks)
+    nbytes = sum(stack.nbytes for stack in stacks)
+    needed = predict_memory(voxels, nbytes, FitSettings())
     return needed, int(psutil.virtual_memory().available)

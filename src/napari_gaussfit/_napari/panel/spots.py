@@ -191,12 +191,12 @@ class SpotsMode(QObject):
         if self._source is None or self.setup.problem:
             return
         try:
-            field, points = self._data.start(self._source)
+            fields, points = self._data.start(self._source)
         except GaussfitError as error:
             self._say(f"Cannot be fitted: {error}", Phase.FAILED)
             return
-        if field is not None:
-            points = field.numpy().means
+        if fields:
+            points = fields[0].numpy().means
         asked = self._asked(points)
         self._of, self._began = self._source, time.monotonic()
         self._saving.about(self._source.stack)
