@@ -225,7 +225,7 @@ def time_targets(bench: Bench, sizes: Sizes) -> Row:
     volume = backend.Volume(SplineVolume(voxels, np.ones(3, np.float32)), bench.device)
     evaluation = backend.MipEvaluation(backend.Views.of(sizes.rays(), BIN_STEP, bench.device))
     evaluation.forward(backend.pack(*(p.to(bench.device) for p in sizes.parameters()), CUTOFF))
-    seconds = bench.seconds(lambda: evaluation.target_of(volume))
+    seconds = bench.seconds(lambda: evaluation.target_of([volume]))
     size = f"{sizes.views} views of {sizes.image}^2 rays, {sizes.side}^3 voxels"
     return ("targets at the maxima", size, 1e3 * seconds, None, "")
 

@@ -156,7 +156,7 @@ class Checks:
         """Hold a random stack's values at the maxima that the device found against the CPU's."""
         voxels = np.random.default_rng(self.seed).random(self._shape, np.float32)
         spline = SplineVolume(voxels, grid_of(self._shape).spacing)
-        found = evaluation.target_of(cuda.Volume(spline, self.device)).cpu().numpy()
+        found = evaluation.target_of([cuda.Volume(spline, self.device)]).cpu().numpy()
         own = np.zeros(rays.shape, np.float32)
         spline.sample(rays, evaluation.depth[0].cpu().numpy(), own, 0, rays.shape[0])
         off = float(np.abs(found - own).max() / np.abs(own).max())
@@ -216,7 +216,7 @@ class Checks:
         shapes = torch.tensor([[z, y, x], [z - 1, y - 2, x - 3]], dtype=torch.int32)
         counts = shapes.prod(1).float()
         bricks = cuda.BrickTables(
-            voxels.to(self.device),
+            voxels[None].to(self.device),
             torch.zeros_like(shapes).to(self.device),
             shapes.to(self.device),
             counts.to(self.device),
@@ -226,7 +226,7 @@ class Checks:
             background = torch.full((1,), 0.1, device=self.device)
             losses = cuda.Losses(
                 darkest=DARKEST_RATE if name == "poisson" else 0.0,
-                zero=0.0,
+                zero=[0.0],
                 rules=(0.0, 0.02, 1e-5, 1e-3),
                 background=background,
                 cutoff=torch.zeros(1, device=self.device),

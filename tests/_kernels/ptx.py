@@ -80,6 +80,8 @@ def all_kernels() -> dict[str, Any]:
 
 def numba_type(argument: object) -> Any:
     """The type that numba gives an argument of a launch."""
+    if isinstance(argument, tuple):
+        return types.BaseTuple.from_types([numba_type(one) for one in argument], tuple)
     if isinstance(argument, torch.Tensor):
         assert argument.is_contiguous()
         return types.Array(ELEMENTS[argument.dtype], argument.ndim, "C")
@@ -117,7 +119,7 @@ def launched_types() -> Signatures:
     backend.unpack_gradient(moments, packed)
     voxels, spacing = np.zeros((2, 3, 4), np.float32), np.ones(3, np.float32)
     volume = backend.Volume(SplineVolume(voxels, spacing), packed.device)
-    mip.target_of(volume)
+    mip.target_of([volume])
     backend.maxima(volume, mip.views)
     count = len(field.means)
     state = (torch.zeros(count, 10), torch.zeros(count, 10), torch.zeros(count))
@@ -132,12 +134,12 @@ def lose(views: backend.Views) -> None:
     """Call what a step calls for its losses."""
     one = torch.ones(1)
     losses = backend.Losses(
-        darkest=1e-3, zero=0.0, rules=(0.0, 0.0, 0.0, 0.0), background=one, cutoff=one
+        darkest=1e-3, zero=[0.0], rules=(0.0, 0.0, 0.0, 0.0), background=one, cutoff=one
     )
     which, numbers = torch.zeros(1, dtype=torch.int64), torch.ones(1, 3, dtype=torch.int32)
-    voxels = torch.ones(2, 2, 2)
+    voxels = torch.ones(1, 2, 2, 2)
     bricks = backend.BrickTables(voxels, numbers, numbers, one, one)
-    losses.of_bricks(bricks, which, voxels[None])
+    losses.of_bricks(bricks, which, voxels)
     backend.selected(views, which)
     drawn = backend.Drawn(views, which, one, one)
     losses.of_views(drawn, views.near, views.near, first=False)
@@ -147,8 +149,8 @@ def relocate(leaves: tuple[torch.Tensor, ...], state: tuple[torch.Tensor, ...]) 
     """Call all that a relocation calls."""
     tensors = (torch.zeros(len(leaves[0])),) * 2
     means, cholesky, amplitudes = leaves
-    steps = OptimiserState(means, cholesky, amplitudes[None], *state, *tensors)
-    voxels = torch.zeros(3, 4, 5)
+    steps = OptimiserState(means, cholesky, amplitudes.repeat(2, 1), *state, *tensors)
+    voxels = torch.zeros(2, 3, 4, 5)
     CudaRelocation(Graphs(voxels.device), steps, voxels, (1.0, 1.0, 1.0), Slab(2, 1))(0, 0)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_gaussfit import _kernels
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.fitting.fit import Fit, fit
 from napari_gaussfit.fitting.result import FitResult
@@ -153,12 +154,29 @@ def test_channels_of_axes_that_do_not_turn_stay_so(stacks: tuple[Stack, ...]) ->
         assert not channel.full_covariance
 
 
-def test_channels_are_fitted_on_the_cpu(stacks: tuple[Stack, ...]) -> None:
-    notes = Trainer(stacks, settings(device="auto")).notes
-    assert notes == ("device auto is the CPU: several channels are fitted there",)
+def test_channels_are_fitted_where_one_is(
+    stacks: tuple[Stack, ...], truths: list[GaussianField], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, if there is one; what steps compute there is tested in the simulator."""
+    pytest.importorskip("numba_cuda", reason="numba-cuda is for Linux and Windows")
+    from napari_gaussfit.fitting.cuda_steps import CudaSteps
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_kernels, "fallback", lambda _: None)
+        patch.setattr(_kernels, "device_named", torch.device)
+        patch.setattr(_kernels, "backend_name", lambda _: "numba-cuda")
+        trainer = Trainer(stacks, settings(device="cpu"), start=truths)
+    assert isinstance(trainer.steps, CudaSteps)
+    assert trainer.steps.state.amplitudes.shape == (3, COUNT)
+    assert trainer.notes == ()
+
+
+def test_channels_of_auto_that_stay_on_the_cpu_say_why(
+    stacks: tuple[Stack, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_kernels, "why_not", lambda _=None: "there is none")
+    assert Trainer(stacks, settings()).notes == ("device auto is the CPU here: there is none",)
     assert Trainer(stacks, settings(device="cpu")).notes == ()
-    with pytest.raises(SettingsError, match="device='cuda': several channels are fitted on the"):
-        Trainer(stacks, settings(device="cuda"))
 
 
 def test_channels_that_do_not_belong_together_are_refused(stacks: tuple[Stack, ...]) -> None:

@@ -131,8 +131,10 @@ def test_what_a_fit_takes_of_a_gpu_is_said_beside_that_of_the_computer(
     assert re.search(r" GB are free; 0\.\d+ GB on the GPU, where 3 GB are free\n$", lines[0])
     assert lines[1].endswith(" GB are free\n")
     assert "GPU" not in lines[1]
-    several = memory_line([STACK, STACK], FitSettings(device="cuda"))
-    assert "GPU" not in several, "several channels are fitted on the CPU"
+    voxels, settings = STACK.voxels.size, FitSettings(device="cuda")
+    one, two = (predict_device_memory(voxels, settings, channels) for channels in (1, 2))
+    assert f" {two / 1e9:.2g} GB on the GPU, " in memory_line([STACK, STACK], settings)
+    assert two > one
 
 
 def test_what_a_fit_takes_of_a_gpu_grows_with_stack_and_gaussians() -> None:

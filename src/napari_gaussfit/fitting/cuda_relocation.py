@@ -13,7 +13,17 @@ import torch
 
 from napari_gaussfit._kernels.cuda import backend
 from napari_gaussfit.fitting.objective import RESIDUAL_TOLERANCE
-from napari_gaussfit.fitting.relocation import APART, CLOSE, DIMMEST, SHAPES, filters, worth
+from napari_gaussfit.fitting.relocation import (
+    APART,
+    CLOSE,
+    DIMMEST,
+    RELOCATED_SHARE,
+    SHAPES,
+    filters,
+    worth,
+)
+from napari_gaussfit.fitting.seeding import DIMMEST as DIMMEST_SEED
+from napari_gaussfit.stacks.statistics import SMOOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class CudaRelocation:
-    """Moves Gaussians of one channel from where they are hardly missed to where most is missing.
+    """Moves Gaussians from where they are hardly missed to where most is missing.
 
     Parameters
     ----------
@@ -34,7 +44,7 @@ class CudaRelocation:
         Graphs in which a relocation is captured.
     state : OptimiserState
         The Gaussians and the optimiser's moments, changed in place.
-    voxels : Tensor, shape [Z, Y, X]
+    voxels : Tensor, shape [C, Z, Y, X]
         The stack's voxels, on the device.
     spacing : sequence of float
         Voxel spacing (dz, dy, dx).
@@ -56,6 +66,7 @@ class CudaRelocation:
         self._kept, self._close = self._whole(0), self._doubles(CLOSE)
         self._scale = self._doubles((2 * math.pi) ** 1.5 / math.prod(spacing))
         self._filters = filters_on(spacing, self._device)
+        self._smoothing = smoothing_on(self._device)
         self._make_slab()
 
     def _whole(self, *numbers: int) -> Tensor:
@@ -66,7 +77,7 @@ class CudaRelocation:
 
     def _make_slab(self) -> None:
         """Make the tables of as many planes as are looked at."""
-        shape = (self._planes, *self._voxels.shape[1:])
+        shape = (self._planes, *self._voxels.shape[2:])
         origins = torch.tensor([[0.0, 0.0, 0.0, *self._spacing]], device=self._device)
         whole = self._whole(*shape)
         self._grids = backend.Grids(origins, whole[None], shape)
@@ -100,18 +111,41 @@ class CudaRelocation:
 
     def _relocate(self) -> None:
         state = self._state
-        gaussians = (state.means, state.cholesky, state.amplitudes[0])
-        cutoff = (RESIDUAL_TOLERANCE * state.amplitudes.amax()).reshape(1)
-        packed = backend.pack(*gaussians, cutoff)
-        [prediction] = backend.GridEvaluation(self._grids).forward(packed)
+        packed = backend.pack(*state.gaussians, RESIDUAL_TOLERANCE * state.amplitudes.amax(1))
+        prediction = backend.GridEvaluation(self._grids).forward(packed)
         residual = backend.missing(self._voxels, self._slab.first, state.background, prediction)
-        sites = backend.sites(residual, self._filters, self._most)
+        # Of several channels the sum of residuals counts, and of a Gaussian all of its light.
+        total, heights = residual[0], state.amplitudes[0]
+        if len(residual) > 1:
+            total, heights = residual.sum(0), torch.linalg.vector_norm(state.amplitudes, dim=0)
+        gaussians = (state.means, state.cholesky, heights)
+        sites = backend.sites(total, self._filters, self._most)
         costs, neighbours, shares = backend.removal_costs(*gaussians, self._scale)
         leaving = backend.leaving(
             costs, sites.gains, (neighbours, shares), (self._kept, self._close), gaussians[2]
         )
-        least = (DIMMEST * state.amplitudes.amax()).reshape(1)
+        least = (DIMMEST * heights.amax()).reshape(1)
         backend.put_down(leaving, sites, self._slab, self._filters, least, gaussians, state.moments)
+        if len(residual) > 1:
+            backend.light(
+                leaving,
+                sites,
+                residual,
+                self._smoothing,
+                (RELOCATED_SHARE, DIMMEST_SEED),
+                heights,
+                state.amplitudes,
+            )
+
+
+def smoothing_on(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weights of `statistics.smoothed` along z, y and x, on a device."""
+    made = []
+    for sigma in SMOOTHING:
+        reach = int(4 * sigma + 0.5)
+        weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+        made.append(torch.from_numpy((weights / weights.sum()).astype(np.float32)).to(device))
+    return made[0], made[1], made[2]
 
 
 def filters_on(spacing: Sequence[float], device: torch.device) -> backend.Filters:

@@ -2,7 +2,7 @@
 
 `CudaSteps` is the sibling of `steps.CpuSteps`, on buffers that stay where they are as long as the
 number of Gaussians does. Which views and bricks a step looks at are indices in device memory;
-losses and norms stay there until they are asked for. One channel only.
+losses and norms stay there until they are asked for.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cached_property
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,8 +42,8 @@ class BrickTargets:
 
     Parameters
     ----------
-    stack : Stack
-        The stack in working units.
+    stacks : sequence of Stack
+        The channels in working units.
     bricks : sequence of slices
         Voxels of each brick.
     device : torch.device
@@ -51,11 +52,11 @@ class BrickTargets:
 
     def __init__(
         self,
-        stack: Stack,
+        stacks: Sequence[Stack],
         bricks: Sequence[tuple[slice, slice, slice]],
         device: torch.device,
     ) -> None:
-        spacing = np.asarray(stack.spacing, np.float32)
+        spacing = np.asarray(stacks[0].spacing, np.float32)
         starts = np.asarray([[s.start for s in brick] for brick in bricks], np.int32)
         grids = []
         for brick, start in zip(bricks, starts, strict=True):
@@ -64,7 +65,7 @@ class BrickTargets:
         self._grids = backend.Grids.of(grids, device)
         counts = torch.tensor([math.prod(grid.shape) for grid in grids], dtype=torch.float32)
         self.tables = backend.BrickTables(
-            torch.from_numpy(stack.voxels).to(device),
+            _together([torch.from_numpy(stack.voxels) for stack in stacks], device),
             torch.from_numpy(starts).to(device),
             self._grids.shapes,
             counts.to(device),
@@ -76,6 +77,16 @@ class BrickTargets:
         return self._grids if len(self.tables.counts) == 1 else self._grids.select(which)
 
 
+def _together(volumes: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Return volumes as one tensor on a device, each sent there by itself."""
+    if len(volumes) == 1:
+        return volumes[0][None].to(device)
+    whole = torch.empty((len(volumes), *volumes[0].shape), dtype=torch.float32, device=device)
+    for place, volume in zip(whole, volumes, strict=True):
+        place.copy_(volume)
+    return whole
+
+
 class ViewTargets:
     """The training views on a device, padded to the largest.
 
@@ -83,20 +94,24 @@ class ViewTargets:
     ----------
     objective : Objective
         The loss, of which these are the targets.
-    volume : Volume
-        Spline coefficients of the stack, on the device.
+    volumes : sequence of Volume
+        Spline coefficients of the stack in each channel, on the device.
     device : torch.device
         CUDA device to put them on.
     """
 
-    def __init__(self, objective: Objective, volume: backend.Volume, device: torch.device) -> None:
+    def __init__(
+        self, objective: Objective, volumes: Sequence[backend.Volume], device: torch.device
+    ) -> None:
         views = [objective.views.view(camera) for camera in objective.views.training]
         weights = [objective.pixel_weight(view) for view in views]
         rays = [view.rays for view in views]
         self.tables = backend.Views.of(rays, objective.search_step, device)
-        shape = self.tables.shape
         # With voxels a pixel's target is the stack where the field is largest, else its maximum.
-        self.target = volume if objective.has_voxels else backend.maxima(volume, self.tables)
+        self._volumes, self._maxima = volumes, None
+        if not objective.has_voxels:
+            self._maxima = torch.stack([backend.maxima(v, self.tables) for v in volumes])
+        shape = (len(volumes), *self.tables.shape)
         self.depths = torch.zeros(shape, dtype=torch.float32, device=device)
         self.shapes = [view.rays.shape for view in views]
         self.weights = torch.tensor(weights, dtype=torch.float32, device=device)
@@ -107,17 +122,45 @@ class ViewTargets:
     @cached_property
     def windows(self) -> Tensor:
         """The weight of each of SSIM's windows in each view, [V, H - 6, W - 6]."""
-        padded = self.depths.shape[1:]
+        padded = self.depths.shape[2:]
         counted = [_windows(shape, (padded[0], padded[1])) for shape in self.shapes]
         return torch.stack(counted).to(self.depths.device)
+
+    @cached_property
+    def edges(self) -> tuple[Tensor, Tensor] | None:
+        """Matrices that continue views by their last row and column [V, H or 7, H], [V, W or 7, W].
+
+        None where no view is narrower than one of SSIM's windows.
+        """
+        if min(map(min, self.shapes)) >= WINDOW:
+            return None
+        found = []
+        for axis, size in enumerate(self.depths.shape[2:]):
+            places = torch.arange(max(size, WINDOW))
+            whole = torch.stack(
+                [torch.eye(size)[places.clamp(max=shape[axis] - 1)] for shape in self.shapes]
+            )
+            found.append(whole.to(self.depths.device))
+        return found[0], found[1]
+
+    def depths_of(self, which: Tensor) -> Tensor:
+        """Return where views [N] were last found largest in each channel [C N, H, W]."""
+        return self.depths.index_select(1, which).flatten(0, 1)
+
+    def of(self, which: Tensor, evaluation: backend.MipEvaluation) -> Tensor:
+        """Return the targets [C N, H, W] of views that have just been looked at."""
+        shape = (len(self.depths), len(which), *self.depths.shape[2:])
+        self.depths.index_copy_(1, which, evaluation.depth.reshape(shape))
+        if self._maxima is not None:
+            return self._maxima.index_select(1, which).flatten(0, 1)
+        return evaluation.target_of(self._volumes)
 
 
 def _windows(shape: tuple[int, int], padded: tuple[int, int]) -> Tensor:
     """Return the weight of each of SSIM's windows in a padded view: even, 0 outside the view."""
-    rows, width = (max(0, size - WINDOW + 1) for size in shape)
+    rows, width = (max(1, size - WINDOW + 1) for size in shape)
     shares = torch.zeros([max(1, size - WINDOW + 1) for size in padded])
-    if rows and width:
-        shares[:rows, :width] = 1.0 / (rows * width)
+    shares[:rows, :width] = 1.0 / (rows * width)
     return shares
 
 
@@ -151,29 +194,29 @@ class CudaSteps:
     def _load_targets(self) -> None:
         """Put what steps look at on the device."""
         objective, device = self._objective, self._device
-        [channel] = objective.channels
-        self._volume = backend.Volume(channel.views.projector.spline, device)
-        self._spacing = torch.tensor(channel.stack.spacing, dtype=torch.float32, device=device)
+        channels, spacing = objective.channels, objective.stack.spacing
+        self._volumes = [backend.Volume(c.views.projector.spline, device) for c in channels]
+        self._spacing = torch.tensor(spacing, dtype=torch.float32, device=device)
         if objective.has_voxels:
-            self._bricks = BrickTargets(channel.stack, objective.bricks, device)
+            stacks = [channel.stack for channel in channels]
+            self._bricks = BrickTargets(stacks, objective.bricks, device)
         if objective.has_projections:
-            self._views = ViewTargets(objective, self._volume, device)
+            self._views = ViewTargets(objective, self._volumes, device)
             self._importance = (1 - objective.settings.ssim_weight) * self._views.weights
 
     def _build(self) -> None:
         """Make what knows the memory of the Gaussians; graphs are captured anew."""
         objective, state, device = self._objective, self.state, self._device
-        [channel] = objective.channels
         settings = objective.settings
         self.graphs = Graphs(device)
         self._relocation: CudaRelocation | None = None
         self._held_out: HeldOutViews | None = None
         if self._bricks is not None:
-            voxels, spacing = self._bricks.tables.voxels, channel.stack.spacing
+            voxels, spacing = self._bricks.tables.voxels, objective.stack.spacing
             self._relocation = CudaRelocation(self.graphs, state, voxels, spacing, self._slab)
         self._losses = backend.Losses(
             darkest=DARKEST_RATE if settings.loss == "poisson" else 0.0,
-            zero=channel.zero,
+            zero=[channel.zero for channel in objective.channels],
             rules=(objective.background_rate, CUTOFF_PER_ERROR, *CUTOFFS),
             background=state.background,
             cutoff=state.cutoff,
@@ -181,9 +224,9 @@ class CudaSteps:
         self._rates = torch.zeros(state.first.shape[1], device=device)
         self._chosen: dict[str, Tensor] = {}
         self._known: dict[str, list[int]] = {}
-        count = len(state.means)
+        shape = state.amplitudes.shape
         self._gradients = tuple(
-            torch.full((1, count, *size), math.nan, device=device) for size in ((3,), (6,), ())
+            torch.full((*shape, *size), math.nan, device=device) for size in ((3,), (6,), ())
         )
         self._found = StepResult()
 
@@ -193,7 +236,7 @@ class CudaSteps:
             objective = self._objective
             views = [objective.views.view(camera) for camera in objective.views.held_out]
             self._held_out = HeldOutViews(
-                self.graphs, self.state, self._volume, views, objective.search_step
+                self.graphs, self.state, self._volumes, views, objective.search_step
             )
         return self._held_out
 
@@ -229,11 +272,20 @@ class CudaSteps:
             first = not moments
             moments.append(self._add_pixels(self._views, packed, search=search, first=first))
         backend.unpack_into(sum(moments[1:], moments[0]), packed, self._gradients)
-        d_means, d_cholesky, d_amplitudes = self._gradients
+        gradients = self._summed()
         if not self._objective.settings.full_covariance:
-            hold_axes(d_cholesky[0])
-        self._optimiser(state, (d_means[0], d_cholesky[0], d_amplitudes), self._rates)
+            hold_axes(gradients[1])
+        self._optimiser(state, gradients, self._rates)
         confine(state.means, stack.shape, stack.spacing)
+
+    def _summed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients, those by means and widths summed over the channels."""
+        means, cholesky, amplitudes = self._gradients
+        if len(amplitudes) == 1:
+            return means[0], cholesky[0], amplitudes
+        for gradient in (means, cholesky):
+            gradient[0] = gradient.sum(0)
+        return means[0], cholesky[0], amplitudes
 
     def _add_voxels(self, bricks: BrickTargets, packed: Tensor) -> Tensor:
         """Return the moments of the voxels' loss."""
@@ -248,20 +300,18 @@ class CudaSteps:
     ) -> Tensor:
         """Return the moments of the views' loss; `first` where no voxels have been looked at."""
         which = self._chosen["views"]
-        start = None if search else targets.depths.index_select(0, which)
+        start = None if search else targets.depths_of(which)
         views = backend.selected(targets.tables, which)
         evaluation = backend.MipEvaluation(views, start=start)
         image = evaluation.forward(packed)
-        targets.depths.index_copy_(0, which, evaluation.depth)
-        if isinstance(targets.target, torch.Tensor):
-            known = targets.target.index_select(0, which)
-        else:
-            known = evaluation.target_of(targets.target)
+        known = targets.of(which, evaluation)
         drawn = backend.Drawn(views, which, targets.counts, self._importance)
         weights = self._losses.of_views(drawn, known, image, first=first)
         if self._objective.settings.ssim_weight:
-            hit = views.near < views.far
-            goal = torch.where(hit, known - self.state.background, 0.0)
+            channels = len(self.state.background)
+            hit = (views.near < views.far).repeat(channels, 1, 1)
+            background = self.state.background.repeat_interleave(len(which))[:, None, None]
+            goal = torch.where(hit, known - background, 0.0)
             weights += torch.where(hit, self._add_dissimilarity(targets, image, goal), 0.0)
         return evaluation.backward(packed, weights)
 
@@ -271,21 +321,32 @@ class CudaSteps:
         weight = self._objective.settings.ssim_weight
         shares = weight * targets.weights.index_select(0, which) / len(which)
         total = torch.zeros((), device=image.device)
-        for n in range(len(which)):
-            windows = targets.windows.index_select(0, which[n : n + 1])[0]
-            total = total + shares[n] * dissimilarity(leaf[n], goal[n], windows)
+        for n in range(len(image)):
+            view = n % len(which)
+            own, pair = which[view : view + 1], (leaf[n], goal[n])
+            if targets.edges is not None:
+                rows, columns = (edge.index_select(0, own)[0] for edge in targets.edges)
+                pair = (rows @ pair[0] @ columns.T, rows @ pair[1] @ columns.T)
+            windows = targets.windows.index_select(0, own)[0]
+            total = total + shares[view] * dissimilarity(*pair, windows)
         (derivative,) = torch.autograd.grad(total, leaf)
-        self._losses.found[0] += total.detach()
+        self._losses.found[0, 0] += total.detach()
         return derivative
 
     def found(self, *, due: bool) -> StepResult:
         """Return what the last step found; waits for it where it is due. See `Steps.found`."""
         if not due:
             return replace(self._found, train_psnr=math.nan, voxel_psnr=math.nan)
-        norms = [torch.linalg.vector_norm(gradient) for gradient in self._gradients]
-        loss, voxels, pixels, *rest = torch.stack([*self._losses.found, *norms]).tolist()
+        # What steps leave: of several channels, sums stand in the first channel's place.
+        means, cholesky, amplitudes = self._gradients
+        norms = [torch.linalg.vector_norm(g) for g in (means[0], cholesky[0], amplitudes)]
+        values = torch.cat([self._losses.found.flatten(), torch.stack(norms)]).tolist()
+        (d_means, d_cholesky, d_amplitudes), found = values[-3:], values[:-3]
         self._found = StepResult(
-            loss, decibels(pixels), decibels(voxels), (rest[0], rest[1], rest[2])
+            sum(found[::3]),
+            fmean(map(decibels, found[2::3])),
+            fmean(map(decibels, found[1::3])),
+            (d_means, d_cholesky, d_amplitudes),
         )
         return self._found
 
@@ -325,15 +386,15 @@ class CudaSteps:
     def look(self, n: int) -> float:
         """Return the PSNR in dB of held-out view n; waits for it."""
         with room_on(self._device):
-            return decibels(self._held_out_views().error(n))
+            return self._held_out_views().psnr(n)
 
     def depths(self, n: int) -> Tensor:
-        """Return where on training view n's rays the field was last largest [1, H, W], in t."""
+        """Return where on training view n's rays each channel was last largest [C, H, W], in t."""
         if self._views is None:
             message = "these steps look at no views"
             raise ValueError(message)
         rows, width = self._views.shapes[n]
-        return self._views.depths[n : n + 1, :rows, :width]
+        return self._views.depths[:, n, :rows, :width]
 
     def set_depths(self, n: int, depths: Tensor) -> None:
         """Set what `depths` returns."""

@@ -407,14 +407,12 @@ class Fit:
         from napari_gaussfit.measure.report import make_report
 
         trainer, convergence = self._begun(), self._converged()
-        # Where it ran: several channels of "auto" are fitted on the CPU, whatever there is.
-        settings = replace(self.settings, device=trainer.settings.device)
         measured = [
             make_report(
                 field,
                 working,
                 views,
-                settings,
+                self.settings,
                 seconds=self._seconds,
                 iterations=trainer.iteration,
             )

@@ -89,7 +89,7 @@ def predict_memory(voxels: int, nbytes: int, settings: FitSettings) -> int:
     return PROCESS + nbytes + a_voxel * voxels + VIEW * views + gaussians
 
 
-def predict_device_memory(voxels: int, settings: FitSettings) -> int:
+def predict_device_memory(voxels: int, settings: FitSettings, channels: int = 1) -> int:
     """Return the memory, in bytes, that a fit comes to on a GPU.
 
     Counted from what stands there; no bytes of it have been measured.
@@ -97,14 +97,17 @@ def predict_device_memory(voxels: int, settings: FitSettings) -> int:
     Parameters
     ----------
     voxels : int
-        Number of voxels of the stack.
+        Number of voxels of the stack, in one channel.
     settings : FitSettings
         Settings of the fit; Gaussians count only where their number is given.
+    channels : int
+        Number of channels.
     """
     views = TRAINING_VIEWS + 3 + settings.held_out
     gaussians = DEVICE_GAUSSIAN * (settings.gaussians or 0)
     slab = DEVICE_SLAB * min(voxels, RELOCATION_VOXELS)
-    return ON_DEVICE + DEVICE_VOXEL * voxels + slab + DEVICE_VIEW * views + gaussians
+    of_each = DEVICE_VOXEL * voxels + slab + DEVICE_VIEW * views + gaussians
+    return ON_DEVICE + channels * of_each
 
 
 def memory_line(stacks: Sequence[Stack], settings: FitSettings) -> str:
@@ -128,11 +131,10 @@ def memory_line(stacks: Sequence[Stack], settings: FitSettings) -> str:
     needed = predict_memory(voxels, sum(stack.nbytes for stack in stacks), settings)
     available = psutil.virtual_memory().available
     line = f"takes about {needed / 1e9:.2g} GB of memory; {available / 1e9:.2g} GB are free"
-    on_device = _on_device(voxels, settings) if len(stacks) == 1 else ""
-    return f"{line}{on_device}\n"
+    return f"{line}{_on_device(stacks, settings)}\n"
 
 
-def _on_device(voxels: int, settings: FitSettings) -> str:
+def _on_device(stacks: Sequence[Stack], settings: FitSettings) -> str:
     """Return the part of the line that is on a GPU's memory; empty on the CPU."""
     from napari_gaussfit._kernels import device_named
     from napari_gaussfit._kernels.cuda import free_memory
@@ -140,7 +142,8 @@ def _on_device(voxels: int, settings: FitSettings) -> str:
     device = device_named(settings.device)
     if device.type == "cpu":
         return ""
-    needed, (free, _) = predict_device_memory(voxels, settings), free_memory(device)
+    needed = predict_device_memory(stacks[0].voxels.size, settings, len(stacks))
+    free, _ = free_memory(device)
     return f"; {needed / 1e9:.2g} GB on the GPU, where {free / 1e9:.2g} GB are free"
 
 

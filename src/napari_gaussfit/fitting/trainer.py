@@ -112,7 +112,7 @@ class Trainer:
     Attributes
     ----------
     settings : FitSettings
-        The same, with the device on which several channels are fitted.
+        Settings of the fit.
     objective : Objective
         The loss that steps minimise.
     steps : Steps
@@ -142,7 +142,8 @@ class Trainer:
         optimiser: str = DEFAULT_OPTIMISER,
     ) -> None:
         depth, rows, columns = checked_channels(stacks)[0].shape
-        self.settings, self.notes = _on_one_device(settings, len(stacks))
+        note = _kernels.fallback(settings.device)
+        self.settings, self.notes = settings, () if note is None else (note,)
         workings = [WorkingStack.of(stack) for stack in stacks]
         self.rng = np.random.default_rng(settings.seed)
         self.kept = 0 if points is None else len(points)
@@ -194,7 +195,8 @@ class Trainer:
         from napari_gaussfit.fitting.cuda_steps import CudaSteps
 
         if device.type == "cuda":
-            needed = predict_device_memory(self.objective.stack.voxels.size, self.settings)
+            voxels, channels = self.objective.stack.voxels.size, len(self.objective.channels)
+            needed = predict_device_memory(voxels, self.settings, channels)
             if needed > free_memory(device)[0]:
                 raise no_room(device, needed)
         return CudaSteps(self.objective, state.to(device), optimiser, self._slab)
@@ -490,18 +492,6 @@ def checked_channels(stacks: Sequence[Stack]) -> tuple[Stack, ...]:
                 f"channel {n} has {found}, channel 0 has {expected}; give channels of one recording"
             )
     return tuple(stacks)
-
-
-def _on_one_device(settings: FitSettings, channels: int) -> tuple[FitSettings, tuple[str, ...]]:
-    """Return settings with the device that so many channels are fitted on, and notes on it."""
-    if channels == 1:
-        note = _kernels.fallback(settings.device)
-        return settings, () if note is None else (note,)
-    if settings.device == "cuda":
-        message = "device='cuda': several channels are fitted on the CPU; use device='cpu'"
-        raise SettingsError(message)
-    notes = ("device auto is the CPU: several channels are fitted there",)
-    return replace(settings, device="cpu"), notes if settings.device == "auto" else ()
 
 
 def _floor(psf: Psf, working: WorkingStack, settings: FitSettings) -> Tensor:

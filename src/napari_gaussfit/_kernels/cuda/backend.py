@@ -38,6 +38,7 @@ from napari_gaussfit._kernels.cuda.relocation import (
     Filters,
     Slab,
     leaving,
+    light,
     missing,
     put_down,
     removal_costs,
@@ -63,6 +64,7 @@ __all__ = [
     "Volume",
     "adam_step",
     "leaving",
+    "light",
     "maxima",
     "missing",
     "pack",
@@ -82,12 +84,12 @@ config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 def pack(means: Tensor, cholesky: Tensor, amplitudes: Tensor, cutoff: float | Tensor) -> Tensor:
     """Return the kernels' records [C, K, PACKED] of Gaussians in Cholesky parameters.
 
-    `amplitudes` are [K] or [C, K]; `cutoff` is a number or a tensor [1].
+    `amplitudes` are [K] or [C, K]; `cutoff` is a number or a tensor [C].
     """
     device, count = means.device, len(means)
+    channels = _by_channel(amplitudes).contiguous()
     if not isinstance(cutoff, Tensor):
-        cutoff = torch.full((1,), cutoff, dtype=torch.float32, device=device)
-    channels = amplitudes.reshape(-1, count).contiguous() if count else amplitudes.reshape(1, 0)
+        cutoff = torch.full((len(channels),), cutoff, dtype=torch.float32, device=device)
     packed = floats(device, len(channels), count, PACKED)
     launch(
         grid_kernels.pack,

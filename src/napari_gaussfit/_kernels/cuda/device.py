@@ -271,20 +271,33 @@ def launch(kernel: Any, blocks: Sequence[int], threads: int | tuple[int, int], *
         Blocks along x, y, z; nothing is launched where one is 0.
     threads : int or tuple of int
         A block's.
-    *given : Tensor or float
+    *given : Tensor, float, or tuple of such
         The kernel's arguments. Tensors must be contiguous and on one device.
     """
     if min(blocks) == 0:
         return
     if SIMULATED:
-        arguments = [a.detach().numpy() if isinstance(a, Tensor) else a for a in given]
-        kernel[tuple(blocks), threads](*arguments)
+        kernel[tuple(blocks), threads](*(_handed(one, Tensor.numpy) for one in given))
         return
-    device = next(a.device for a in given if isinstance(a, Tensor))
+    device = next(filter(None, map(_device_of, given)))
     with torch.cuda.device(device), cuda.gpus[device.index]:
         stream = _stream(device.index, torch.cuda.current_stream().cuda_stream)
-        arguments = [cuda.as_cuda_array(a.detach()) if isinstance(a, Tensor) else a for a in given]
+        arguments = [_handed(one, cuda.as_cuda_array) for one in given]
         kernel[tuple(blocks), threads, stream](*arguments)
+
+
+def _handed(given: Any, array_of: Any) -> Any:
+    """Return an argument as a kernel takes it: of tensors, arrays of the same memory."""
+    if isinstance(given, tuple):
+        return tuple(_handed(one, array_of) for one in given)
+    return array_of(given.detach()) if isinstance(given, Tensor) else given
+
+
+def _device_of(given: Any) -> torch.device | None:
+    """Return where an argument's tensors are; None where it has none."""
+    if isinstance(given, tuple):
+        return next(filter(None, map(_device_of, given)), None)
+    return given.device if isinstance(given, Tensor) else None
 
 
 @functools.lru_cache(maxsize=64)

@@ -63,10 +63,10 @@ from napari_gaussfit._kernels.shared.step import COORDINATES, adam_brighten, ada
 
 @kernel
 def pack(means: Array, cholesky: Array, amplitudes: Array, cutoff: Array, packed: Array) -> None:
-    """Write `packed` [C, K, PACKED]; amplitudes [C, K], the cutoff [1]."""
+    """Write `packed` [C, K, PACKED]; amplitudes [C, K], cutoffs [C]."""
     k, channel = cuda.grid(1), cuda.blockIdx.y
     if k < means.shape[0]:
-        gaussian.pack(means, cholesky, amplitudes[channel], cutoff[0], k, packed[channel])
+        gaussian.pack(means, cholesky, amplitudes[channel], cutoff[channel], k, packed[channel])
 
 
 @kernel

@@ -275,24 +275,26 @@ class MipEvaluation(_Projection):
             *changed,
         )
 
-    def target_of(self, volume: Volume) -> Tensor:
-        """Return the values [N, H, W] of a volume where f was found largest, 0 off the box."""
+    def target_of(self, volumes: Sequence[Volume]) -> Tensor:
+        """Return the values [N, H, W] of a volume a channel where f was largest, 0 off the box."""
         image, views = self._blank(self.depth.device), self.views
-        count, rows, width = image.shape
+        count, rows, width = views.shape
         across, down = ray_kernels.SAMPLING_THREADS
-        launch(
-            ray_kernels.sample_rays,
-            (blocks_of(width, across), blocks_of(rows, down), count),
-            ray_kernels.SAMPLING_THREADS,
-            volume.coefficients,
-            volume.spacing,
-            views.frames,
-            views.sizes,
-            views.near,
-            views.far,
-            self.depth,
-            image,
-        )
+        for channel, volume in enumerate(volumes):
+            own = slice(channel * count, (channel + 1) * count)
+            launch(
+                ray_kernels.sample_rays,
+                (blocks_of(width, across), blocks_of(rows, down), count),
+                ray_kernels.SAMPLING_THREADS,
+                volume.coefficients,
+                volume.spacing,
+                views.frames,
+                views.sizes,
+                views.near,
+                views.far,
+                self.depth[own],
+                image[own],
+            )
         return self._shaped(image)
 
     def backward(self, packed: Tensor, weights: Tensor) -> Tensor:

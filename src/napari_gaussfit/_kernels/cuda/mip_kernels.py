@@ -628,22 +628,17 @@ FRAME, SOLVE, TRIPLE = 18, 9, 3
 @kernel
 def select_views(
     which: Counts,
-    frames: Array,
-    solves: Array,
-    sizes: Counts,
-    searches: Array,
-    near: Array,
-    far: Array,
-    own_frames: Array,
-    own_solves: Array,
-    own_sizes: Counts,
-    own_searches: Array,
-    own_near: Array,
-    own_far: Array,
+    tables: tuple[Array, Array, Counts, Array, Array, Array],
+    own: tuple[Array, Array, Counts, Array, Array, Array],
 ) -> None:
-    """Copy rows `which` [N] of the tables of `cuda.mip.Views`, each [V, ...] made flat."""
+    """Copy rows `which` [N] of the tables of `cuda.mip.Views`, each [V, ...] made flat, to `own`.
+
+    These are frames, solves, sizes, searches, near and far.
+    """
     n, i = cuda.blockIdx.y, U(cuda.grid(1))
     v = which[n]
+    frames, solves, sizes, searches, near, far = tables
+    own_frames, own_solves, own_sizes, own_searches, own_near, own_far = own
     if i < own_near.shape[1]:
         own_near[n, i] = near[v, i]
         own_far[n, i] = far[v, i]

@@ -29,6 +29,8 @@ from napari_gaussfit._kernels.shared.gaussian import INT, ONE, ZERO, Array, F
 from napari_gaussfit._kernels.shared.step import cutoff_of, loss_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 
@@ -60,34 +62,54 @@ def sum_up(s: tuple[F, F, F, F], scratch: Array, thread: int) -> None:
         span //= 2
 
 
+@device
+def with_loss(
+    sums: tuple[F, F, F, F], rate: F, known: F, zero: F, darkest: F
+) -> tuple[tuple[F, F, F, F], F]:
+    """Return `sums` with what is lost at a voxel or pixel, and the derivative by the rate."""
+    loss, square, lack, trust = sums
+    value, derivative, trusted = loss_of(rate, known, zero, darkest)
+    away = known - rate
+    return (loss + value, square + away * away, lack + away * trusted, trust + trusted), derivative
+
+
+@device
+def put(s: tuple[F, F, F, F], scratch: Array, thread: int, sums: Array, block: int) -> None:
+    """Set `sums` [SUMS, blocks] of a block to those of `s` over its threads."""
+    sum_up(s, scratch, thread)
+    if thread < SUMS:
+        sums[thread, block] = scratch[thread, 0]
+
+
 @kernel
 def brick_losses(
     voxels: Array,
-    starts: Counts,
-    shapes: Counts,
+    bricks: tuple[Counts, Counts, Array],
     which: Counts,
-    counts: Array,
-    background: Array,
+    levels: tuple[Array, Array],
     prediction: Array,
-    rows: np.int32,
-    columns: np.int32,
-    zero: F,
+    plane: tuple[INT, INT],
     darkest: F,
     weights: Array,
     sums: Array,
 ) -> None:
-    """Set `weights` [N, V] to derivatives of the mean loss over N bricks, 0 outside of them.
+    """Set `weights` [C N, V] to derivatives of the mean loss over N bricks, 0 outside of them.
 
-    voxels : [Z, Y, X], of the whole stack. starts, shapes : [B, 3], of all bricks.
-    which : [N], of them. counts : [B], voxels of each.
-    prediction : [N, V], without the background [1], of so many rows and columns a plane.
-    sums : [N, SUMS, blocks], over what each block looks at.
+    voxels : [C, Z, Y, X], of the whole stack.
+    bricks : first voxels and shapes [B, 3] of all bricks, and voxels of each [B].
+    which : [N], of them.
+    levels : background, and distance of intensity 0 below the lowest voxel, [C] each.
+    prediction : [C N, V], without the background, of so many rows and columns a `plane`.
+    sums : [C N, SUMS, blocks], over what each block looks at.
     """
     scratch = cuda.shared.array(SCRATCH, np.float32)
-    n, block, thread = cuda.blockIdx.y, cuda.blockIdx.x, cuda.threadIdx.x
-    b, size = which[n], U(prediction.shape[1])
-    scale = ONE / (counts[b] * F(prediction.shape[0]))
-    loss, square, lack, trust = ZERO, ZERO, ZERO, ZERO
+    channel, block, thread = cuda.blockIdx.z, cuda.blockIdx.x, cuda.threadIdx.x
+    n, b = channel * which.shape[0] + cuda.blockIdx.y, which[cuda.blockIdx.y]
+    (starts, shapes, counts), (rows, columns) = bricks, plane
+    background, zero = levels[0][channel], levels[1][channel]
+    scale, size = ONE / (counts[b] * F(which.shape[0])), U(prediction.shape[1])
+    own, found, derivatives = voxels[channel], prediction[n], weights[n]
+    s = (ZERO, ZERO, ZERO, ZERO)
     for m in range(PER_THREAD):
         i = U(block * PER_BLOCK + m * THREADS + thread)
         if i < size:
@@ -95,73 +117,59 @@ def brick_losses(
             z, x = U(row // U(rows)), U(i - U(row * U(columns)))
             y = U(row - U(z * U(rows)))
             if z < U(shapes[b, 0]) and y < U(shapes[b, 1]) and x < U(shapes[b, 2]):
-                known = voxels[
-                    U(U(starts[b, 0]) + z), U(U(starts[b, 1]) + y), U(U(starts[b, 2]) + x)
-                ]
-                rate = prediction[n, i] + background[0]
-                value, derivative, trusted = loss_of(rate, known, zero, darkest)
-                weights[n, i] = scale * derivative
-                loss += value
-                square += (known - rate) * (known - rate)
-                lack += (known - rate) * trusted
-                trust += trusted
+                known = own[U(U(starts[b, 0]) + z), U(U(starts[b, 1]) + y), U(U(starts[b, 2]) + x)]
+                s, derivative = with_loss(s, found[i] + background, known, zero, darkest)
+                derivatives[i] = scale * derivative
             else:
-                weights[n, i] = ZERO
-    sum_up((loss, square, lack, trust), scratch, thread)
-    if thread < SUMS:
-        sums[n, thread, block] = scratch[thread, 0]
+                derivatives[i] = ZERO
+    put(s, scratch, thread, sums[n], block)
 
 
 @kernel
 def pixel_losses(
-    near: Array,
-    far: Array,
+    ends: tuple[Array, Array],
     known: Array,
     which: Counts,
-    counts: Array,
-    importance: Array,
-    background: Array,
+    shares: tuple[Array, Array],
+    levels: tuple[Array, Array],
     image: Array,
-    zero: F,
     darkest: F,
     weights: Array,
     sums: Array,
 ) -> None:
-    """Set `weights` [N, P] to derivatives of the loss of N views, 0 where rays miss the box.
+    """Set `weights` [C N, P] to derivatives of the loss of N views, 0 where rays miss the box.
 
-    near, far, known : [N, P], ends of rays and their targets. which : [N], of all views.
-    counts, importance : [V], rays of each view in the box, and what the mean over them counts.
-    image : [N, P], without the background [1]. sums : [N, SUMS, blocks], of each block.
+    ends : where rays enter and leave the box, [N, P] each. known : [C N, P], targets.
+    which : [N], of all views.
+    shares : rays of each view in the box, and what the mean over them counts, [V] each.
+    levels : background, and distance of intensity 0 below the lowest voxel, [C] each.
+    image : [C N, P], without the background. sums : [C N, SUMS, blocks], of each block.
     """
     scratch = cuda.shared.array(SCRATCH, np.float32)
-    n, block, thread = cuda.blockIdx.y, cuda.blockIdx.x, cuda.threadIdx.x
-    v, size = which[n], U(image.shape[1])
-    scale = importance[v] / (counts[v] * F(image.shape[0]))
-    loss, square, lack, trust = ZERO, ZERO, ZERO, ZERO
+    channel, block, thread = cuda.blockIdx.z, cuda.blockIdx.x, cuda.threadIdx.x
+    view, v = cuda.blockIdx.y, which[cuda.blockIdx.y]
+    n, size = channel * which.shape[0] + view, U(image.shape[1])
+    near, far, (counts, importance) = ends[0][view], ends[1][view], shares
+    found, targets, derivatives = image[n], known[n], weights[n]
+    background, zero = levels[0][channel], levels[1][channel]
+    scale = importance[v] / (counts[v] * F(which.shape[0]))
+    s = (ZERO, ZERO, ZERO, ZERO)
     for m in range(PER_THREAD):
         i = U(block * PER_BLOCK + m * THREADS + thread)
         if i < size:
-            if near[n, i] < far[n, i]:
-                target, rate = known[n, i], image[n, i] + background[0]
-                value, derivative, trusted = loss_of(rate, target, zero, darkest)
-                weights[n, i] = scale * derivative
-                loss += value
-                square += (target - rate) * (target - rate)
-                lack += (target - rate) * trusted
-                trust += trusted
+            if near[i] < far[i]:
+                s, derivative = with_loss(s, found[i] + background, targets[i], zero, darkest)
+                derivatives[i] = scale * derivative
             else:
-                weights[n, i] = ZERO
-    sum_up((loss, square, lack, trust), scratch, thread)
-    if thread < SUMS:
-        sums[n, thread, block] = scratch[thread, 0]
+                derivatives[i] = ZERO
+    put(s, scratch, thread, sums[n], block)
 
 
 @kernel
 def conclude(
     sums: Array,
     which: Counts,
-    counts: Array,
-    importance: Array,
+    shares: tuple[Array, Array],
     rules: Array,
     slot: INT,
     first: INT,
@@ -169,18 +177,21 @@ def conclude(
     background: Array,
     cutoff: Array,
 ) -> None:
-    """Sum up what N bricks or views gave, in one block; background and cutoff follow.
+    """Sum up what N bricks or views gave, a block a channel; background and cutoff follow.
 
-    sums : [N, SUMS, blocks]. which : [N]; counts, importance : of all bricks or views.
+    sums : [C N, SUMS, blocks].
+    which : [N]; shares : voxels or rays of all bricks or views, and what the mean of each counts.
     rules : [4], how fast the background follows, the cutoff by the error, and its bounds.
-    slot : of `found` [3], which gets the mean squared error; `TOTAL` is the loss of all. What is
+    slot : of `found` [C, 3], which gets the mean squared error; `TOTAL` is the loss of all. What is
     `first` begins it, and sets the cutoff.
     """
     scratch = cuda.shared.array(SCRATCH, np.float32)
-    thread = cuda.threadIdx.x
-    number, blocks = sums.shape[0], sums.shape[2]
+    channel, thread = cuda.blockIdx.x, cuda.threadIdx.x
+    number, blocks = which.shape[0], sums.shape[2]
+    counts, importance = shares
     total, error, change = ZERO, ZERO, ZERO
-    for n in range(number):
+    for view in range(number):
+        n = channel * number + view
         loss, square, lack, trust = ZERO, ZERO, ZERO, ZERO
         for block in range(thread, blocks, THREADS):
             loss += sums[n, LOSS, block]
@@ -188,24 +199,24 @@ def conclude(
             lack += sums[n, LACK, block]
             trust += sums[n, TRUST, block]
         sum_up((loss, square, lack, trust), scratch, thread)
-        v = which[n]
+        v = which[view]
         share = ONE / (counts[v] * F(number))
         total += importance[v] * share * scratch[LOSS, 0]
         error += share * scratch[SQUARE, 0]
         change += scratch[LACK, 0] / (scratch[TRUST, 0] * F(number))
     if thread == 0:
-        found[slot] = error
+        found[channel, slot] = error
         if first == 1:
-            found[TOTAL] = total
-            cutoff[0] = cutoff_of(
+            found[channel, TOTAL] = total
+            cutoff[channel] = cutoff_of(
                 F(math.sqrt(error)),
                 rules[CUTOFF_PER_ERROR],
                 rules[LEAST_CUTOFF],
                 rules[LARGEST_CUTOFF],
             )
         else:
-            found[TOTAL] += total
-        background[0] += rules[BACKGROUND_RATE] * change
+            found[channel, TOTAL] += total
+        background[channel] += rules[BACKGROUND_RATE] * change
 
 
 def selected(views: Views, which: Tensor) -> Views:
@@ -220,7 +231,8 @@ def selected(views: Views, which: Tensor) -> Views:
         (blocks_of(pixels, mip_kernels.SELECTING_THREADS), len(which)),
         mip_kernels.SELECTING_THREADS,
         which,
-        *(table.flatten(1) for table in (*tables, *own)),
+        tuple(table.flatten(1) for table in tables),
+        tuple(table.flatten(1) for table in own),
     )
     frames, solves, sizes, searches, near, far = own
     return Views(frames, solves, sizes, (near, far), searches)
@@ -232,8 +244,8 @@ class BrickTables:
 
     Parameters
     ----------
-    voxels : Tensor, shape [Z, Y, X]
-        Of the whole stack.
+    voxels : Tensor, shape [C, Z, Y, X]
+        Of the whole stack, in each channel.
     starts, shapes : Tensor, shape [B, 3], int32
         First voxel of each brick; its voxels along z, y, x.
     counts, importance : Tensor, shape [B]
@@ -274,89 +286,88 @@ class Losses:
     ----------
     darkest : float
         What a rate counts at least in the Poisson deviance; 0 where the loss is the squared error.
-    zero : float
-        What an intensity of 0 lies below the lowest voxel.
+    zero : sequence of float
+        What an intensity of 0 lies below the lowest voxel of each channel.
     rules : sequence of float
         How fast the background follows the mean residual of bricks; the cutoff in parts of the
         root of the mean squared error, its least and largest value.
-    background, cutoff : Tensor, shape [1]
-        Changed.
+    background, cutoff : Tensor, shape [C]
+        Of each channel; changed.
 
     Attributes
     ----------
-    found : Tensor, shape [3]
-        The loss of all that a step looked at, the mean squared errors of voxels and of pixels; NaN
-        where none has looked.
+    found : Tensor, shape [C, 3]
+        Of each channel: the loss of all that a step looked at, the mean squared errors of voxels
+        and of pixels; NaN where none has looked.
     """
 
     def __init__(
         self,
         *,
         darkest: float,
-        zero: float,
+        zero: Sequence[float],
         rules: tuple[float, float, float, float],
         background: Tensor,
         cutoff: Tensor,
     ) -> None:
-        self._kind = (np.float32(zero), np.float32(darkest))
         device = background.device
+        zeros = torch.tensor(zero, dtype=torch.float32, device=device)
+        self._levels, self._darkest = (background, zeros), np.float32(darkest)
         self._rules = torch.tensor(rules, dtype=torch.float32, device=device)
         # Pixels leave the background to the voxels.
         self._rules_of_pixels = self._rules.clone()
         self._rules_of_pixels[BACKGROUND_RATE] = 0.0
         self._background, self._cutoff = background, cutoff
-        self.found = torch.full((3,), torch.nan, device=device)
+        self.found = torch.full((len(zero), 3), torch.nan, device=device)
 
     def of_bricks(self, bricks: BrickTables, which: Tensor, prediction: Tensor) -> Tensor:
-        """Return the derivatives [N, Z, Y, X] of the mean loss of bricks by their prediction.
+        """Return the derivatives [C N, Z, Y, X] of the mean loss of bricks by their prediction.
 
         Then the background follows. Nothing else has been looked at in this step yet.
         """
         weights, sums = self._room(prediction)
+        shares = (bricks.counts, bricks.importance)
         launch(
             brick_losses,
-            (sums.shape[2], len(which)),
+            (sums.shape[2], len(which), len(self.found)),
             THREADS,
             bricks.voxels,
-            bricks.starts,
-            bricks.shapes,
+            (bricks.starts, bricks.shapes, bricks.counts),
             which,
-            bricks.counts,
-            self._background,
+            self._levels,
             prediction.flatten(1),
-            np.int32(prediction.shape[2]),
-            np.int32(prediction.shape[3]),
-            *self._kind,
+            (np.int32(prediction.shape[2]), np.int32(prediction.shape[3])),
+            self._darkest,
             weights.flatten(1),
             sums,
         )
-        tables = (which, bricks.counts, bricks.importance, self._rules)
-        self._conclude(sums, *tables, slot=VOXEL_ERROR, first=True)
+        self._conclude(sums, which, shares, self._rules, slot=VOXEL_ERROR, first=True)
         return weights
 
     def of_views(self, drawn: Drawn, known: Tensor, image: Tensor, *, first: bool) -> Tensor:
-        """Return the derivatives [N, H, W] of the loss of views by their image.
+        """Return the derivatives [C N, H, W] of the loss of views by their image.
 
-        `known` are their targets [N, H, W]; `first` tells whether nothing else has been looked at
-        in this step.
+        `known` are their targets [C N, H, W]; `first` tells whether nothing else has been looked
+        at in this step.
         """
         weights, sums = self._room(image)
-        tables = (drawn.which, drawn.counts, drawn.importance)
+        shares = (drawn.counts, drawn.importance)
         launch(
             pixel_losses,
-            (sums.shape[2], len(image)),
+            (sums.shape[2], len(drawn.which), len(self.found)),
             THREADS,
-            drawn.views.near.flatten(1),
-            drawn.views.far.flatten(1),
+            (drawn.views.near.flatten(1), drawn.views.far.flatten(1)),
             known.flatten(1),
-            *tables,
-            self._background,
+            drawn.which,
+            shares,
+            self._levels,
             image.flatten(1),
-            *self._kind,
+            self._darkest,
             weights.flatten(1),
             sums,
         )
-        self._conclude(sums, *tables, self._rules_of_pixels, slot=PIXEL_ERROR, first=first)
+        rules = self._rules_of_pixels
+        self._conclude(sums, drawn.which, shares, rules, slot=PIXEL_ERROR, first=first)
         return weights
 
     def _room(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
@@ -365,13 +376,24 @@ class Losses:
         sums = floats(prediction.device, len(prediction), SUMS, blocks)
         return torch.empty_like(prediction), sums
 
-    def _conclude(self, sums: Tensor, *tables: Tensor, slot: int, first: bool) -> None:
+    def _conclude(
+        self,
+        sums: Tensor,
+        which: Tensor,
+        shares: tuple[Tensor, Tensor],
+        rules: Tensor,
+        *,
+        slot: int,
+        first: bool,
+    ) -> None:
         launch(
             conclude,
-            (1,),
+            (len(self.found),),
             THREADS,
             sums,
-            *tables,
+            which,
+            shares,
+            rules,
             np.int32(slot),
             np.int32(first),
             self.found,

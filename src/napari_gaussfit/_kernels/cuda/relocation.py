@@ -21,6 +21,7 @@ from napari_gaussfit._kernels.cuda.device import (
     Counts,
     U,
     blocks_of,
+    device,
     kernel,
     launch,
     whole_numbers,
@@ -36,7 +37,6 @@ from napari_gaussfit._kernels.shared.gaussian import (
     F,
     overlap,
 )
-from napari_gaussfit._kernels.shared.step import COORDINATES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,16 +46,17 @@ if TYPE_CHECKING:
 def add_missing(
     voxels: Array, first_plane: Counts, background: Array, prediction: Array, residual: Array
 ) -> None:
-    """Set `residual` [P, Y, X] to what a field lacks on as many planes of a stack.
+    """Set `residual` [C, P, Y, X] to what a field lacks on as many planes of a stack.
 
-    voxels : [Z, Y, X]; first_plane, background : [1]; prediction : [P, Y, X], without background.
+    voxels : [C, Z, Y, X]; first_plane : [1]; background : [C]; prediction : [C, P, Y, X], without
+    background.
     """
-    i = INT(cuda.grid(1))
-    columns, rows = INT(residual.shape[2]), INT(residual.shape[1])
-    if i < residual.size:
+    i, c = INT(cuda.grid(1)), cuda.blockIdx.y
+    depth, rows, columns = INT(residual.shape[1]), INT(residual.shape[2]), INT(residual.shape[3])
+    if i < depth * rows * columns:
         x, y, z = i % columns, (i // columns) % rows, i // (columns * rows)
-        known = voxels[first_plane[0] + z, y, x]
-        residual[z, y, x] = known - (prediction[z, y, x] + background[0])
+        known = voxels[c, first_plane[0] + z, y, x]
+        residual[c, z, y, x] = known - (prediction[c, z, y, x] + background[c])
 
 
 @kernel
@@ -296,39 +297,36 @@ def choose(
 
 @kernel
 def put_each_down(
-    goes_to: Counts,
-    moved: Counts,
+    leaving: tuple[Counts, Counts],
     least: Array,
-    first_plane: Counts,
-    shape: Counts,
-    spacing: Array64,
-    places: Counts,
-    gains: Array,
-    which: np.ndarray,
-    worths: Array,
-    widths: Array,
-    means: Array,
-    cholesky: Array,
-    amplitudes: Array,
-    first: Array,
-    second: Array,
-    age: Array,
+    slab: tuple[Counts, Counts, Array64],
+    sites: tuple[Counts, Array, np.ndarray],
+    filters: tuple[Array, Array],
+    gaussians: tuple[Array, Array, Array],
+    moments: tuple[Array, Array, Array],
 ) -> None:
     """Put Gaussians where they go to, a thread each; their moments are forgotten.
 
-    least : [1], amplitude of the others at least, where any was `moved` [1].
-    first_plane, shape, spacing : [1], [3], [3], of the volume that places are in.
-    places, gains : [N], indices of its voxels, and what each wins.
-    which : of each voxel, the filter that wins most. worths, widths : [S] and [S, 6], of filters
-    the worth of a square, and the Cholesky parameters.
+    leaving : where each goes to [K], and how many move [1].
+    least : [1], amplitude of the others at least, where any moves.
+    slab : first plane [1], shape [3] and spacing [3] of the volume that places are in.
+    sites : indices of its voxels [N], what each wins [N], and of each voxel the filter that wins
+        most.
+    filters : of each the worth of a square [S], and the Cholesky parameters [S, 6].
     """
     k = cuda.grid(1)
+    goes_to, moved = leaving
     if k >= goes_to.shape[0] or moved[0] == 0:
         return
+    means, cholesky, amplitudes = gaussians
     n = goes_to[k]
     if n == STAYS:
         amplitudes[k] = max(amplitudes[k], least[0])
         return
+    first_plane, shape, spacing = slab
+    places, gains, which = sites
+    worths, widths = filters
+    first, second, age = moments
     i = places[n]
     columns, rows = shape[2], shape[1]
     means[k, 0] = F((i // (columns * rows) + first_plane[0]) * spacing[0])
@@ -338,9 +336,55 @@ def put_each_down(
     amplitudes[k] = ROOT_EIGHT * F(math.sqrt(gains[n] / worths[chosen]))
     for m in range(CHOLESKY):
         cholesky[k, m] = widths[chosen, m]
-    for m in range(COORDINATES):
+    for m in range(first.shape[1]):
         first[k, m], second[k, m] = ZERO, ZERO
     age[k] = ZERO
+
+
+@device
+def mirrored(i: INT, size: INT) -> INT:
+    """Return the voxel of `size` that stands for i: beyond its ends a volume is its own mirror."""
+    m = ((i % (INT(2) * size)) + INT(2) * size) % (INT(2) * size)
+    return min(m, INT(2) * size - INT(1) - m)
+
+
+@kernel
+def light_each(
+    goes_to: Counts,
+    places: Counts,
+    residual: Array,
+    smoothing: tuple[Array, Array, Array],
+    shares: tuple[F, F],
+    heights: Array,
+    amplitudes: Array,
+) -> None:
+    """Set `amplitudes` [C, K] of Gaussians that were put down, a thread for each and channel.
+
+    To a part of the channel's residual there, smoothed; but of the `heights` [K] that they were
+    put down with for all channels together, a part at least: `shares` are both.
+    residual : [C, P, Y, X]; smoothing : weights along z, y and x, of odd length.
+    """
+    k, c = cuda.grid(1), cuda.blockIdx.y
+    if k >= goes_to.shape[0] or goes_to[k] == STAYS:
+        return
+    i = places[goes_to[k]]
+    depth, rows, columns = INT(residual.shape[1]), INT(residual.shape[2]), INT(residual.shape[3])
+    z, y, x = i // (columns * rows), (i // columns) % rows, i % columns
+    along_z, along_y, along_x = smoothing
+    reach_z, reach_y = INT(along_z.shape[0] // 2), INT(along_y.shape[0] // 2)
+    reach_x = INT(along_x.shape[0] // 2)
+    total = ZERO
+    for a in range(INT(along_z.shape[0])):
+        plane = residual[c, mirrored(z + INT(a) - reach_z, depth)]
+        of_plane = ZERO
+        for b in range(INT(along_y.shape[0])):
+            row = plane[mirrored(y + INT(b) - reach_y, rows)]
+            of_row = ZERO
+            for d in range(INT(along_x.shape[0])):
+                of_row += along_x[d] * row[mirrored(x + INT(d) - reach_x, columns)]
+            of_plane += along_y[b] * of_row
+        total += along_z[a] * of_plane
+    amplitudes[c, k] = max(shares[0] * total, shares[1] * heights[k])
 
 
 Tensors = tuple[Tensor, Tensor, Tensor]
@@ -429,10 +473,13 @@ def _over(count: int, kernel: object, *given: object) -> None:
 
 
 def missing(voxels: Tensor, first: Tensor, background: Tensor, prediction: Tensor) -> Tensor:
-    """Return what a field [P, Y, X] and a background lack of a stack's planes from `first` [1]."""
+    """Return what a field [C, P, Y, X] and backgrounds [C] lack of planes from `first` [1] on.
+
+    `voxels` are the stack's [C, Z, Y, X].
+    """
     lacks = torch.empty_like(prediction)
-    given = (voxels, first, background, prediction, lacks)
-    _over(lacks.numel(), add_missing, *given)
+    blocks = (blocks_of(lacks[0].numel(), VOXEL_THREADS), len(lacks))
+    launch(add_missing, blocks, VOXEL_THREADS, voxels, first, background, prediction, lacks)
     return lacks
 
 
@@ -530,17 +577,35 @@ def put_down(
         put_each_down,
         (blocks_of(len(leaving.goes_to), GAUSSIAN_THREADS),),
         GAUSSIAN_THREADS,
-        leaving.goes_to,
-        leaving.moved,
+        (leaving.goes_to, leaving.moved),
         least,
-        slab.first,
-        slab.shape,
-        slab.spacing,
+        (slab.first, slab.shape, slab.spacing),
+        (found.places, found.gains, found.which),
+        (filters.worths, filters.widths),
+        gaussians,
+        moments,
+    )
+
+
+def light(
+    leaving: Leaving,
+    found: Sites,
+    residual: Tensor,
+    smoothing: Tensors,
+    shares: tuple[float, float],
+    heights: Tensor,
+    amplitudes: Tensor,
+) -> None:
+    """Set `amplitudes` [C, K] of those that were put down, in place; see `light_each`."""
+    launch(
+        light_each,
+        (blocks_of(len(heights), GAUSSIAN_THREADS), len(amplitudes)),
+        GAUSSIAN_THREADS,
+        leaving.goes_to,
         found.places,
-        found.gains,
-        found.which,
-        filters.worths,
-        filters.widths,
-        *gaussians,
-        *moments,
+        residual,
+        smoothing,
+        (np.float32(shares[0]), np.float32(shares[1])),
+        heights,
+        amplitudes,
     )
