@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting import losses, relocation
     from napari_gaussfit.fitting.fit import Fit, fit
     from napari_gaussfit.fitting.fit_tiles import fit_tiles
+    from napari_gaussfit.fitting.outlook import outlook
     from napari_gaussfit.fitting.result import FitResult, load
     from napari_gaussfit.fitting.snapshot import FitState, Snapshot
     from napari_gaussfit.measure import noise
@@ -79,6 +80,7 @@ _HOMES = {
     "measure_beads": "measure.beads",
     "orbit": "model.camera",
     "orbit_view": "model.camera",
+    "outlook": "fitting.outlook",
     "project_stack": "model.projection",
     "psnr": "measure.metrics",
     "render": "model.projection",
@@ -146,6 +148,7 @@ __all__ = [
     "noise",
     "orbit",
     "orbit_view",
+    "outlook",
     "phantoms",
     "project_stack",
     "psnr",

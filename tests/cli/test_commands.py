@@ -818,6 +818,18 @@ def test_info_names_the_backend_and_why_no_other(capsys: Capture) -> None:
     assert "built without CUDA" in said or "no NVIDIA GPU" in said or "numba-cuda" in said
 
 
+def test_info_says_how_many_gaussians_a_stack_would_carry(stack: Path, capsys: Capture) -> None:
+    assert main(["info", str(stack), "--how-many"]) == 0
+    printed = capsys.readouterr().out
+    assert "as many as the noise allows: about" in printed
+    assert "dB; noise, of what is added:" in printed
+
+
+def test_how_many_is_asked_of_a_stack_alone(capsys: Capture) -> None:
+    assert main(["info", "--how-many"]) == 2
+    assert "--how-many: this machine is no single stack" in capsys.readouterr().err
+
+
 def test_info_of_a_stack_and_of_a_fit(fitted: Path, stack: Path, capsys: Capture) -> None:
     assert main(["info", str(stack)]) == 0
     said = capsys.readouterr().out

@@ -10,7 +10,7 @@ from napari_gaussfit.cli import tiles
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.inputs import loaded, opened
 from napari_gaussfit.cli.options import add_stack_options
-from napari_gaussfit.errors import StackError
+from napari_gaussfit.errors import SettingsError, StackError
 
 if TYPE_CHECKING:
     import argparse
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_parser",
+    "how_many",
     "of_fit",
     "of_large_stack",
     "of_layout",
@@ -39,6 +40,11 @@ def add_parser(commands: Any) -> None:
     info = commands.add_parser("info", help="say what this machine, a stack or a fit is")
     info.add_argument("path", metavar="STACK|FIT", type=Path, nargs="?")
     add_stack_options(info)
+    info.add_argument(
+        "--how-many",
+        action="store_true",
+        help="look coarsely how many Gaussians a stack would carry, and what others would cost",
+    )
     info.set_defaults(run=run)
 
 
@@ -48,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_gaussfit.formats.tiled import holds_tiles
     from napari_gaussfit.stacks.stack import is_stack_file, read_layout
 
-    path = arguments.path
+    path, asked = arguments.path, arguments.how_many
     if path is None:
         lines = of_machine()
     elif holds_tiles(path):
@@ -65,7 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
         elif tiles.is_large(layout.stack_shape):
             lines += of_large_stack(tiles.opened(arguments, path))
         else:
-            lines += of_stack(*opened(arguments, path))
+            [stack] = opened(arguments, path)
+            lines += [*of_stack(stack), *(how_many(stack) if asked else [])]
+            asked = False
+    if asked:
+        raise SettingsError(
+            f"--how-many: {path or 'this machine'} is no single stack that is looked at whole; "
+            "give one, with --channel and --time where it has several"
+        )
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name:<{width}}  {value}")
@@ -158,6 +171,23 @@ def of_stack(stack: Stack) -> Lines:
         ),
     ]
     return lines + [("note", note) for note in stack.notes]
+
+
+def how_many(stack: Stack) -> Lines:
+    """Return what numbers of Gaussians would reach, a line each."""
+    from napari_gaussfit.fitting.outlook import outlook
+
+    found = outlook(stack)
+    rows = zip(found.counts, found.psnr, found.psnr_error, found.noise_share, strict=True)
+    return [
+        ("looked at", found.looked_at),
+        ("how many", found.words),
+        ("noise leaves", f"{found.noise_psnr:.1f} dB"),
+        *(
+            (f"{count:,}", f"{psnr:.1f} ± {error:.1f} dB; noise, of what is added: {share:.0%}")
+            for count, psnr, error, share in rows
+        ),
+    ]
 
 
 def of_large_stack(stack: LazyStack) -> Lines:

@@ -1,4 +1,4 @@
-"""What the process of a `Renderer` answers to questions on spots, cells and neurites."""
+"""What the process of a `Renderer` answers to questions on spots, cells, neurites, and how many."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.jobs.encoding import measurement_from, measurement_message
 from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.jobs.objects import NODES, TOLD, fit_from, table_from, table_message
+from napari_gaussfit.jobs.outlook import answer_outlook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,7 @@ __all__ = ["ObjectAnswers"]
 
 
 class ObjectAnswers:
-    """What the process answers to questions on objects.
+    """What the process answers to questions on what is in a stack or a fit.
 
     Parameters
     ----------
@@ -46,6 +47,7 @@ class ObjectAnswers:
             "candidates": self._spot_candidates,
             "spots": self._spots,
             "save_spots": _save_spots,
+            "outlook": answer_outlook,
         }
         """By the kind of the question, given the stack that the process keeps."""
 

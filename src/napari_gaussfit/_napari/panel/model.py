@@ -8,6 +8,7 @@ from magicgui.widgets import CheckBox, ComboBox, SpinBox
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_gaussfit._napari.panel.how_many import HowMany
 from napari_gaussfit._napari.panel.number_field import NumberField
 from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit.errors import SettingsError
@@ -69,12 +70,14 @@ class ModelPart(QWidget):
         self._facts.setObjectName("gaussfit_facts")
         self._facts.setWordWrap(True)
         self._advanced = _Advanced()
+        self.how_many = HowMany()
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(2)
         form = Form(self._count)
         form.add_row("", self._exactly)
         box.addWidget(form)
+        box.addWidget(self.how_many)
         box.addWidget(Form(*self._choices.values()))
         box.addWidget(self._own_process.native)
         box.addWidget(self._advanced)

@@ -184,6 +184,7 @@ class GaussianFitPanel(QWidget):
             self._ready, refusal = None, str(error)
         self._allow()
         self.data.show_words(self._ready, refusal)
+        self.model.how_many.look_at(None if self._ready is None else self._ready.stack)
         self.modes.mode.look_at(self._ready, refusal)
         if not self.phase.active:
             self._show_phase()
@@ -489,6 +490,7 @@ class GaussianFitPanel(QWidget):
         self.measuring.give_up()
         self.spots.close_down()
         self.objects.close_down()
+        self.model.how_many.close_down()
         self._renderer.close()
         self._settling.stop()
         self.data.close_down()
