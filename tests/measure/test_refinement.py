@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 from scipy.spatial.transform import Rotation
+from scipy.special import j1
 
 from napari_gaussfit._kernels.cpu import information_kernels, refinement_kernels
 from napari_gaussfit.errors import SettingsError
@@ -236,11 +237,80 @@ def test_the_score_is_the_derivative_of_the_likelihood() -> None:
     memory = information_kernels.make_memory(2, 2)
     slopes = approx_fprime(theta, objective, 1e-6)
     information_kernels.information(
-        block, box, theta, 2, noise, squared=False, memory=memory, fisher=fisher, score=score
+        block, box, theta, 2, noise, spread=False, memory=memory, fisher=fisher, score=score
     )
     np.testing.assert_allclose(-2 * score, slopes, rtol=2e-4, atol=2e-3 * np.abs(slopes).max())
     whole = np.tril(fisher) + np.tril(fisher, -1).T
     assert (np.linalg.eigvalsh(whole) > 0).all()
+
+    # What the score's own slopes are: of what noise makes of it, without what is bent.
+    spread, bent, unused = np.empty((24, 24)), np.empty((24, 24)), np.empty(24)
+    information_kernels.information(
+        block, box, theta, 2, noise, spread=True, memory=memory, fisher=spread, score=unused
+    )
+    np.testing.assert_allclose(unused, score, rtol=1e-5, atol=1e-5 * np.abs(score).max())
+    middle = np.array([4.5, 5.0, 5.5])
+    information_kernels.bend(theta, 2, middle, memory[2], gain, bent)
+    step = 1e-2  # sums are in single precision
+    slopes = np.empty((24, 24))
+    scores = np.empty((2, 24))
+    for i in range(24):
+        for one, sign in zip(scores, (1, -1), strict=True):
+            beside = theta + sign * step * (np.arange(24) == i)
+            information_kernels.information(
+                block, box, beside, 2, noise, spread=False, memory=memory, fisher=fisher, score=one
+            )
+        slopes[i] = (scores[1] - scores[0]) / (2 * step)
+    observed = np.tril(spread) + np.tril(spread, -1).T - bent
+    sizes = np.sqrt(np.diagonal(whole))
+    scaled = (observed - slopes) / sizes / sizes[:, None]
+    assert np.abs(scaled).max() < 1.5e-3, np.abs(scaled).max()
+    assert np.abs(bent / sizes / sizes[:, None]).max() > 0.02, "there is something to be seen"
+
+
+def airy(square: Floats) -> Floats:
+    """The pattern of Airy, rings and all, of squared distances in sigmas."""
+    v = np.maximum(1.4 * np.sqrt(square), 1e-6)
+    return np.square(2 * j1(v) / v)
+
+
+@pytest.mark.parametrize("kind", ["airy", "slanted"])
+def test_where_no_gaussian_fits_error_bars_are_those_of_the_noise(kind: str) -> None:
+    """What the model misses is the same every time: only what noise changes is an error bar's."""
+    rng = np.random.default_rng(12)
+    sigmas, shape = np.array([2.0, 1.5, 1.5]), (26, 104, 104)
+    places = (np.indices((1, 4, 4)).reshape(3, -1).T + 0.5) * 26 + rng.uniform(-2, 2, (16, 3))
+    peak = 1000.0 if kind == "airy" else 100.0
+    truth = made(places, np.tile(np.diag(sigmas**2), (16, 1, 1)), np.full(16, peak))
+    light = np.full(shape, BACKGROUND)
+    if kind == "slanted":
+        light += 2.0 * (np.arange(104) % 26)
+    for place in places:
+        apart = (np.indices(shape).reshape(3, -1).T - place) / sigmas
+        square = np.square(apart).sum(axis=1).reshape(shape)
+        light += peak * (airy(square) if kind == "airy" else np.exp(-0.5 * square))
+    start = measure([truth], [Stack.from_array(light)], noise=Noise(1.0)).gaussians[0]
+    values: dict[str, list[Floats]] = {}
+    bars: dict[str, list[Floats]] = {}
+    for _ in range(16):
+        stack = Stack.from_array(rng.poisson(light).astype(np.float32))
+        found = measure([start], [stack], noise=Noise(1.0))
+        assert found.reduced_chi2.min() > 1.2, "the model holds"
+        one = found.gaussians[0]
+        own = dict(zip("zyx", one.means.T, strict=True))
+        own |= {
+            f"fwhm_{a}": 2.3548 * s for a, s in zip("zyx", found.along_axes()[0].T, strict=True)
+        }
+        own["amplitude"] = one.amplitudes
+        own["integrated_intensity"] = one.integrated_intensities()
+        own["background"] = found.backgrounds[:, 0]
+        for name, value in own.items():
+            values.setdefault(name, []).append(value)
+            bars.setdefault(name, []).append(found.errors()[f"sd_{name}"])
+    for name, draws in values.items():
+        given = np.mean(np.square(bars[name]), axis=0)
+        ratio = float(np.sqrt(np.mean(np.var(draws, axis=0, ddof=1) / given)))
+        assert 0.85 < ratio < 1.2, (name, ratio)
 
 
 def test_what_cannot_be_trusted_is_flagged() -> None:

@@ -284,11 +284,11 @@ def _begun(scene: _Scene, numbers: Counts, blocks: Blocks, state: _State) -> _Ba
 
 
 def _informed(
-    scene: _Scene, blocks: Blocks, theta: Floats, *, squared: bool = False
+    scene: _Scene, blocks: Blocks, theta: Floats, *, spread: bool = False
 ) -> tuple[Floats, Floats, Floats]:
     """Return information, score, and chi^2 beside voxels looked at, at `theta`."""
     return informations(
-        scene.voxels, blocks, scene.windows, scene.gaussians, theta, scene.noise, squared=squared
+        scene.voxels, blocks, scene.windows, scene.gaussians, theta, scene.noise, spread=spread
     )
 
 
@@ -543,8 +543,8 @@ def _covariances(scene: _Scene, batches: Sequence[_Batch]) -> list[Floats]:
     """Return the covariances [B, P, P] of blocks' parameters, as the kernels know these.
 
     The inverse of the reduced information H, or where the model does not hold, or nothing is known
-    of the noise, the sandwich H^-1 M H^-1 of the squared scores M. With what blocks share, that of
-    a block's own follows from the scores of its own and from what all say of what they share.
+    of the noise, the sandwich H^-1 M H^-1 of the scores' variances M. With what blocks share, that
+    of a block's own follows from the scores of its own and from what all say of what they share.
     """
     reduced = [_reduced(scene, batch) for batch in batches]
     shared = scene.model.shapes.freedom * scene.model.shapes.shared
@@ -604,17 +604,17 @@ def _expanded(jacobian: Floats, covariance: Floats) -> Floats:
 
 
 def _scores(scene: _Scene, batch: _Batch, reduced: Floats) -> Floats:
-    """Return the sums of the squared scores [B, P, P], or the information where it is that.
+    """Return what noise makes of the scores [B, P, P], or the information where it is that.
 
     reduced : the reduced chi^2 [B], which says where it is.
     """
     wrong = reduced > 1 + WRONG_MODEL * np.sqrt(2 / np.maximum(batch.looked, 1))
     if scene.poisson and not wrong.any():
         return batch.fisher
-    squared, _, _ = _informed(scene, batch.blocks, batch.theta, squared=True)
+    spread, _, _ = _informed(scene, batch.blocks, batch.theta, spread=True)
     if not scene.poisson:
-        return squared
-    return np.where(wrong[:, None, None], squared, batch.fisher)
+        return spread
+    return np.where(wrong[:, None, None], spread, batch.fisher)
 
 
 def _put(

@@ -30,7 +30,7 @@ def inform_some(
     gaussians: tuple[Floats, Floats],
     thetas: Floats,
     noise: Floats,
-    squared: bool,
+    spread: bool,
     found: tuple[Floats, Floats, Floats],
     first: int,
     end: int,
@@ -46,7 +46,7 @@ def inform_some(
         near_by = others[starts[b] : starts[b + 1]]
         add_known(block[2], box, near_by, gaussians[0], gaussians[1], noise[0])
         numbers[b, 0] = information(
-            block, box, thetas[b], count, noise, squared, memory, fishers[b], scores[b]
+            block, box, thetas[b], count, noise, spread, memory, fishers[b], scores[b]
         )
         numbers[b, 1] = looked
 
@@ -59,7 +59,7 @@ def informations(
     thetas: Floats,
     noise: Floats,
     *,
-    squared: bool = False,
+    spread: bool = False,
 ) -> tuple[Floats, Floats, Floats]:
     """Return the Fisher information of B blocks of n Gaussians each, over all threads.
 
@@ -78,8 +78,8 @@ def informations(
         Parameters of each block, see `information_kernels`.
     noise : ndarray, shape [4]
         See `information`.
-    squared : bool
-        The sum of the squared scores in place of the information.
+    spread : bool
+        The variance of the scores in place of the information.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def informations(
 
     def some(first: int, end: int) -> None:
         inform_some(
-            voxels, blocks, windows, gaussians, thetas, noise, squared, found, first, end
+            voxels, blocks, windows, gaussians, thetas, noise, spread, found, first, end
         )  # fmt: skip
 
     run_pieces(some, count)

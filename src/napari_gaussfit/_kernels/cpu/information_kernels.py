@@ -9,8 +9,10 @@ g = exp(-|u|^2 / 2),
 
 polynomials of the second degree in x, times g. So all that is summed over voxels are moments in z,
 y and x: of the second degree, of residuals times g and of weights times g, and of the fourth, of
-weights times g times g of the same or another Gaussian. They are summed in float32, a core's vector
-of voxels at a time and about the box's middle; what comes of them is in double precision.
+weights times g times g of the same or another Gaussian; of the fourth of residuals too where the
+second derivatives of g are asked for, which are polynomials of that degree, times g. They are
+summed in float32, a core's vector of voxels at a time and about the box's middle; what comes of
+them is in double precision.
 """
 
 from __future__ import annotations
@@ -76,6 +78,9 @@ _FOURTH, _SECOND = _exponents(4), _exponents(2)
 def _sum_of(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, int]:
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
+
+NEAR = 1e-5
+"""By what a parameter is changed for the derivatives of the polynomials, which are smooth."""
 
 MOMENTS4 = len(_FOURTH)
 SUMS = np.array([[_FOURTH.index(_sum_of(a, b)) for b in MONOMIALS] for a in MONOMIALS])
@@ -174,8 +179,8 @@ def make_memory(channels: int, count: int) -> tuple[Work, Given, Sums]:
     - of `sum_block`: [K, WIDTH], [C S, 5, WIDTH] and [C S, 15, WIDTH], which are zero between
       calls, [C, 3, WIDTH] and [K];
     - Gaussians [K, 9] (see `inverse_factor`), amplitudes [C, K] and backgrounds [C], in photons;
-    - moments [C S, 35], of each channel K of residuals, K of weights and those of pairs; and
-      [C, 3], sums of weights, of residuals and of their squares.
+    - moments [C S, 35], of each channel K of residuals, K of weights and those of pairs, see
+      `degree_of`; and [C, 3], sums of weights, of residuals and of their squares.
     """
     sums = channels * (2 * count + count * (count + 1) // 2)
     work = (
@@ -193,15 +198,21 @@ def make_memory(channels: int, count: int) -> tuple[Work, Given, Sums]:
     return work, given, (np.empty((sums, MOMENTS4)), np.empty((channels, 3)))
 
 
+@inlined
+def degree_of(n: int, count: int, spread: bool) -> int:
+    """Return the degree of the moments that are sum n of a channel's."""
+    return 4 if n >= 2 * count or (spread and n < count) else 2
+
+
 @part
 def sum_block(
-    block: Block, width: int, photons: bool, squared: bool, given: Given, work: Work, found: Sums
+    block: Block, width: int, photons: bool, spread: bool, given: Given, work: Work, found: Sums
 ) -> None:
     """Set the sums over a block that `assemble` takes; see `make_memory`.
 
     width : voxels of a row that are the block's.
     photons : whether the variance is the rate, or else the same everywhere.
-    squared : the sums of squared scores instead of the information, for a sandwich.
+    spread : see `information`.
     """
     records, heights, grounds = given
     sums, totals = found
@@ -233,27 +244,31 @@ def sum_block(
                     if photons:
                         rate = max(rate, LEAST_RATE)
                         weight = weight / rate
-                    off = load(voxels, (c, zi, yi, j)) - rate
+                    light = load(voxels, (c, zi, yi, j))
+                    off = light - rate
                     pull = weight * off
                     add_to(extra, (c, 2, 0), pull * off)
-                    if squared:
-                        weight = pull * pull
+                    if spread:
+                        weight = weight * weight * light if photons else pull * pull
                     add_to(extra, (c, 0, 0), weight)
                     add_to(extra, (c, 1, 0), pull)
                     at = c * each
                     for m in range(touched):
                         k = near_by[m]
                         g = load(row, (m, 0))
-                        add_powers(pull * g, y, lines, at + k, 3)
+                        if spread:
+                            add_powers(pull * g, y, lines, at + k, 5)
+                        else:
+                            add_powers(pull * g, y, lines, at + k, 3)
                         single = weight * g
                         add_powers(single, y, lines, at + count + k, 3)
                         for o in range(m + 1):
                             n = at + 2 * count + k * (k + 1) // 2 + near_by[o]
                             add_powers(single * load(row, (o, 0)), y, lines, n, 5)
             for n in range(len(lines)):
-                add_plane(lines, z, 2 if n % each < 2 * count else 4, n, moments)
+                add_plane(lines, z, degree_of(n % each, count, spread), n, moments)
         for n in range(len(lines)):
-            sum_columns(moments, x0, 2 if n % each < 2 * count else 4, n, sums)
+            sum_columns(moments, x0, degree_of(n % each, count, spread), n, sums)
     for c in range(channels):
         for n in range(3):
             totals[c, n] = total(load(extra, (c, n, 0)))
@@ -315,6 +330,7 @@ def assemble(
     middle: Floats,
     found: Sums,
     gain: float,
+    spread: bool,
     fisher: Floats,
     score: Floats,
 ) -> None:
@@ -323,6 +339,7 @@ def assemble(
     `gain` is how much intensity a photon has, of which the sums are.
     """
     sums, totals = found
+    order = SUMS[0] if spread else IN_ORDER
     channels = len(totals)
     each = len(sums) // channels
     fisher[:], score[:] = 0.0, 0.0
@@ -341,7 +358,7 @@ def assemble(
                 i, scale = place_of(p, k, count, c), height if p < SHAPE else 1.0
                 for m in range(SHAPE + 1):
                     factor = scale * by_shape[k, p, m]
-                    score[i] += factor * pulls[IN_ORDER[m]] / gain
+                    score[i] += factor * pulls[order[m]] / gain
                     fisher[ground, i] += factor * weights[IN_ORDER[m]] * squares
             for o in range(k + 1):
                 moments = sums[c * each + 2 * count + k * (k + 1) // 2 + o]
@@ -362,13 +379,58 @@ def assemble(
 
 
 @exact_part
+def bend(theta: Floats, count: int, middle: Floats, found: Sums, gain: float, bent: Floats) -> None:
+    """Set `bent` to the sum of residuals over variances, times second derivatives of the rate.
+
+    That is by what the information differs from minus the second derivatives of the likelihood's
+    logarithm, from what `sum_block` found for a `spread`.
+    """
+    sums, totals = found
+    channels = len(totals)
+    each = len(sums) // channels
+    bent[:] = 0.0
+    products, half, both, own, above = np.empty((5, SHAPE + 1, SHAPE + 1))
+    shape = np.empty(SHAPE)
+    for k in range(count):
+        shape[:] = theta[SHAPE * k : SHAPE * (k + 1)]
+        for c in range(channels):
+            height = theta[place_of(SHAPE, k, count, c)]
+            pulls = sums[c * each + k]
+            for a in range(SHAPE + 1):
+                for b in range(SHAPE + 1):
+                    products[a, b] = pulls[SUMS[a, b]] / gain
+            polynomials_of(shape, middle, own)
+            multiply(own, products, half)
+            products[:] = own.T
+            multiply(half, products, both)
+            # dg = g p, and of two: d(g p) = g p p' + g dp.
+            for p in range(SHAPE):
+                i = place_of(p, k, count, c)
+                for q in range(SHAPE):
+                    bent[i, place_of(q, k, count, c)] += height * both[p, q]
+                peak = place_of(SHAPE, k, count, c)
+                bent[i, peak] += both[p, SHAPE]
+                bent[peak, i] += both[p, SHAPE]
+                shape[p] += NEAR
+                polynomials_of(shape, middle, above)
+                shape[p] -= 2.0 * NEAR
+                polynomials_of(shape, middle, own)
+                shape[p] = theta[SHAPE * k + p]
+                for q in range(SHAPE):
+                    for m in range(SHAPE + 1):
+                        slope = (above[q, m] - own[q, m]) / (2.0 * NEAR)
+                        own_sum = pulls[SUMS[0, m]] / gain
+                        bent[i, place_of(q, k, count, c)] += height * slope * own_sum
+
+
+@exact_part
 def information(
     block: Block,
     box: Counts,
     theta: Floats,
     count: int,
     noise: Floats,
-    squared: bool,
+    spread: bool,
     memory: tuple[Work, Given, Sums],
     fisher: Floats,
     score: Floats,
@@ -378,7 +440,10 @@ def information(
     box : [6], first and last z, y, x of the block in its stack.
     noise : [4], gain, intercept of the variance over f, value from which a voxel is saturated, and
         1 where the likelihood is Poisson's, 0 where it is that of a constant variance.
-    squared : the sum of the squared scores instead of the information.
+    spread : the variance of the score instead of the information. They are the same where the
+        model holds. Of photons it is that of the noise alone: a voxel's own value is its variance
+        in the mean, whatever the model says of it. Where no variance is known it is the sum of the
+        scores' squares, to which what the model does not describe adds.
     """
     work, given, found = memory
     records, heights, grounds = given
@@ -390,7 +455,7 @@ def information(
         for k in range(count):
             heights[c, k] = theta[place_of(SHAPE, k, count, c)] / gain
         grounds[c] = (theta[(SHAPE + channels) * count + c] + noise[1] / gain) / gain
-    sum_block(block, box[5] - box[4] + 1, noise[3] > 0.0, squared, given, work, found)
-    assemble(theta, count, middle, found, gain, fisher, score)
+    sum_block(block, box[5] - box[4] + 1, noise[3] > 0.0, spread, given, work, found)
+    assemble(theta, count, middle, found, gain, spread, fisher, score)
     chi2: float = found[1][:, 2].sum()
     return chi2

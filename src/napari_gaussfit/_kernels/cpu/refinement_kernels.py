@@ -20,6 +20,7 @@ from napari_gaussfit._kernels.cpu.information_kernels import (
     Counts,
     Floats,
     add_gaussian,
+    bend,
     information,
     inverse_factor,
     make_memory,
@@ -141,6 +142,21 @@ def forget(fisher: Floats, covariance: Floats) -> None:
         if fisher[i, i] < NOTHING:
             covariance[i, :] = np.nan
             covariance[:, i] = np.nan
+
+
+@exact_part
+def curved(first: Floats, bent: Floats, fisher: Floats, damped: Floats) -> bool:
+    """Set `damped` to the Cholesky factor of `first` without `bent`; False where it has none.
+
+    fisher : the information; a parameter of which it knows nothing stands apart.
+    """
+    for i in range(len(first)):
+        if fisher[i, i] >= NOTHING and first[i, i] - bent[i, i] < NOTHING:
+            return False
+        for j in range(i + 1):
+            known = fisher[i, i] >= NOTHING and fisher[j, j] >= NOTHING
+            bent[i, j] = first[i, j] - bent[i, j] if known else 0.0
+    return damp(bent, 0.0, damped)
 
 
 @exact_part
@@ -275,8 +291,11 @@ def refine_block(
         in voxels, and how far centres may be from where they begin.
 
     It is the inverse of the Fisher information; or, where chi^2 says that the model does not hold,
-    or nothing is known of the noise, the sandwich, which assumes neither (H. White, Econometrica
-    50 (1982) 1).
+    or nothing is known of the noise, the sandwich H^-1 J H^-1, which assumes neither (H. White,
+    Econometrica 50 (1982) 1). What a model does not describe is the same every time that it is
+    recorded, and only the noise is another: J is what noise makes of the score, and H the
+    likelihood's own curvature, to which what is not described adds (Fisher's where that has no
+    inverse, as of a width at its limit).
 
     A step is taken where the likelihood's slopes at both its ends say that it wins: half of what
     they predict together is the gain on a parabola, and it needs no logarithm. A step that is far
@@ -291,7 +310,8 @@ def refine_block(
     memory = make_memory(channels, count)
     fisher, score = np.empty((size, size)), np.zeros(size)
     tried_fisher, tried_score = np.empty((size, size)), np.empty(size)
-    damped, step, trial = np.empty((size, size)), np.zeros(size), theta.copy()
+    damped, bent = np.empty((2, size, size))
+    step, trial = np.zeros(size), theta.copy()
     start = theta.copy()
     damping, chi2, reduced, taken, steps = 10.0 * FIRST_DAMPING, 0.0, 0.0, 0, 0
     steady, ended = False, False
@@ -334,7 +354,11 @@ def refine_block(
                 forget(fisher, covariance)
                 return reduced, steps
             trial[:] = theta
-    # Which is that of squared scores now.
+    # Which is the spread of the score now.
+    middle = np.array([box[0] + box[1], box[2] + box[3], box[4] + box[5]]) / 2.0
+    bend(theta, count, middle, memory[2], noise[0], bent)
+    if curved(tried_fisher if poisson else fisher, bent, fisher, damped):
+        invert(damped, size, covariance)
     for i in range(size):
         for j in range(i):
             tried_fisher[j, i] = tried_fisher[i, j]
