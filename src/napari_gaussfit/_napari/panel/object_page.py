@@ -8,7 +8,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_gaussfit._napari.panel.asking import Asking
-from napari_gaussfit._napari.panel.rows import PLAIN_WIDTH, RowTable, RowView
+from napari_gaussfit._napari.panel.row_view import RowView
+from napari_gaussfit._napari.panel.rows import RowTable
 from napari_gaussfit._napari.panel.spots import new_folder
 
 if TYPE_CHECKING:
@@ -70,8 +71,6 @@ class ObjectPage(QWidget):
         self.model = RowTable(columns, words)
         self.view = RowView(self.model, "Select rows to see where they are.")
         self.view.sortByColumn(0, Qt.SortOrder.AscendingOrder)
-        for number in range(self.model.columnCount()):
-            self.view.setColumnWidth(number, PLAIN_WIDTH)
         self.words = QLabel()
         self.words.setWordWrap(True)
         self.save = QPushButton("Save folder…")
@@ -142,6 +141,8 @@ class ObjectPage(QWidget):
 
     def show_rows(self, table: pd.DataFrame) -> None:
         """Show a table."""
+        if self.of is not None:
+            self.model.unit = self.of.fit.stack.unit
         self.model.show_measurements(table)
 
     def put(self, made: dict[str, LayerData]) -> None:

@@ -80,8 +80,8 @@ class GaussianFitPanel(QWidget):
         self.viewer = napari_viewer
         self.data, self.model, self.run = DataPart(napari_viewer), ModelPart(), RunPart()
         self.view, self.progress, self.details = ViewPart(), ProgressPlots(), DetailPlots()
-        self.table, self.results = TablePart(), ResultsPart(napari_viewer)
         self.quality = wrapped("gaussfit_quality", "How good the fit shown is, by its report.")
+        self.table, self.results = TablePart(napari_viewer), ResultsPart(napari_viewer)
         self.objects = ObjectsPart(napari_viewer)
         self.spots = SpotsMode(napari_viewer, self.data, self)
         self.worker, self._renderer = FitWorker(self), Renderer()

@@ -5,35 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import (
-    QAbstractTableModel,
-    QItemSelection,
-    QItemSelectionModel,
-    QModelIndex,
-    Qt,
-    Signal,
-)
-from qtpy.QtWidgets import QHeaderView, QSizePolicy, QTableView
+import pandas as pd
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
 
-from napari_gaussfit.measure.table import ERRORS, FLAGS, GOODNESS
+from napari_gaussfit._napari.panel.columns import column_named
+from napari_gaussfit.measure.table import ERRORS, FLAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    import pandas as pd
+__all__ = ["RowTable", "with_error"]
 
-__all__ = ["PLAIN_WIDTH", "RowTable", "RowView", "with_error"]
-
-TITLES = {
-    "integrated_intensity": "integral",
-    GOODNESS: "reduced χ²",
-    "signal_to_noise": "signal/noise",
-    "mean_radius": "radius",
-    "at_border": "at border",
-}
-
-PLAIN_WIDTH = 78
-"""Pixels of a column."""
+_NEVER_SHOWN = ("unit", "axis-0", "axis-1", "axis-2")
+"""Columns of files that say nothing here: the unit stands in the headers."""
 
 _ROOT = QModelIndex()
 _DISPLAY, _HORIZONTAL = Qt.ItemDataRole.DisplayRole, Qt.Orientation.Horizontal
@@ -45,23 +29,24 @@ class RowTable(QAbstractTableModel):
     Parameters
     ----------
     columns : sequence of str
-        That have numbers.
+        That have numbers, and are shown where there is room.
     words : sequence of str
         Further ones, which have words.
     """
 
     def __init__(self, columns: Sequence[str], words: Sequence[str] = (FLAGS,)) -> None:
         super().__init__()
-        self.columns = (*columns, *words)
-        """All of them, those with words last."""
+        self.usual = (*columns, *words)
+        """The columns that are there whatever is shown; the first ones, those with words last."""
 
-        self._numbers = tuple(columns)
+        self.columns = self.usual
+        """All of them: the usual ones, and what else is known, for those who choose it."""
+
         self.unit = "pixel"
         """Of lengths."""
 
-        self._words: dict[str, list[str]] = {}
-        self._whole: set[str] = set()
-        self._sorted_by: tuple[int, bool] | None = None
+        self._numbers = columns
+        self._sorted_by: tuple[str, bool] | None = None
         self._take(None)
 
     def show_measurements(self, measurements: pd.DataFrame | None) -> None:
@@ -72,26 +57,39 @@ class RowTable(QAbstractTableModel):
         self.endResetModel()
 
     def _take(self, table: pd.DataFrame | None) -> None:
-        numbers = self._numbers
-        if table is None:
-            self._values = self._errors = np.zeros((0, len(numbers)))
-            self._words = {name: [] for name in self.columns[len(numbers) :]}
-        else:
-            self._values = table.reindex(columns=numbers).to_numpy(float)
-            errors = [f"sd_{name}" for name in numbers]
-            self._errors = table.reindex(columns=errors).to_numpy(float)
-            nothing = [""] * len(table)
-            self._words = {
-                name: [*map(str, table.get(name, nothing))] for name in self.columns[len(numbers) :]
-            }
-            kinds = {name: table[name].dtype.kind for name in numbers if name in table}
-            self._whole = {name for name, kind in kinds.items() if kind in "iu"}
-        self._allowed = np.ones(len(self._values), bool)
-        self._order = np.arange(len(self._values))
+        self.table = pd.DataFrame() if table is None else table
+        """What is shown, with all its columns."""
 
-    @property
-    def _flags(self) -> list[str]:
-        return self._words.get(FLAGS, [""] * len(self._values))
+        more = [
+            name
+            for name in self.table.columns
+            if name not in {*self.usual, *_NEVER_SHOWN} and not name.startswith("sd_")
+        ]
+        self.columns = (*self.usual, *more)
+        self._values: dict[str, np.ndarray] = {}
+        self._errors: dict[str, np.ndarray] = {}
+        self._whole: set[str] = set()
+        for name in self.columns:
+            self._take_column(name)
+        self._flags = self._values.get(FLAGS, np.full(len(self.table), ""))
+        self._allowed = np.ones(len(self.table), np.bool_)
+        self._order = np.arange(len(self.table))
+
+    def _take_column(self, name: str) -> None:
+        count = len(self.table)
+        if name not in self.table:
+            blank = np.full(count, np.nan) if name in self._numbers else np.full(count, "")
+            self._values[name] = blank
+            return
+        column = self.table[name]
+        if column.dtype.kind not in "iufb":
+            self._values[name] = column.fillna("").astype(str).to_numpy(object)
+            return
+        self._values[name] = column.to_numpy(float)
+        if column.dtype.kind in "iu" or name == self.columns[0]:
+            self._whole.add(name)
+        if f"sd_{name}" in self.table:
+            self._errors[name] = self.table[f"sd_{name}"].to_numpy(float)
 
     def allow(self, allowed: np.ndarray) -> None:
         """Show only the rows of a mask [K]."""
@@ -103,19 +101,31 @@ class RowTable(QAbstractTableModel):
     @property
     def measured(self) -> bool:
         """Whether there is an error bar, or a word on why there is none."""
-        return bool(np.isfinite(self._errors).any()) or any(self._flags)
+        known = any(np.isfinite(errors).any() for errors in self._errors.values())
+        return known or any(self._flags)
+
+    def says_something(self, name: str) -> bool:
+        """Whether anything stands in a column."""
+        values = self._values[name]
+        if values.dtype.kind == "f":
+            return not len(values) or bool(np.isfinite(values).any())
+        return any(values)
 
     def column(self, name: str) -> np.ndarray:
         """Return a column's values [K], whatever is shown."""
-        return self._values[:, self._numbers.index(name)]
+        return self._values[name]
 
-    def gaussians(self, rows: list[int]) -> set[int]:
+    def gaussians(self, rows: Iterable[int]) -> set[int]:
         """Return which Gaussians stand in these rows."""
-        return {int(self._order[row]) for row in rows}
+        return {int(n) for n in self._order[[*rows]]}
 
     def rows(self, gaussians: set[int]) -> list[int]:
         """Return the rows in which these Gaussians stand, as far as they are shown."""
-        return [int(n) for n in np.flatnonzero(np.isin(self._order, list(gaussians)))]
+        return [int(n) for n in np.flatnonzero(np.isin(self._order, [*gaussians]))]
+
+    def selected(self, rows: Sequence[int]) -> pd.DataFrame:
+        """Return the table of these rows, in the order in which they are shown; of all if none."""
+        return self.table.iloc[self._order[[*rows]] if len(rows) else self._order]
 
     def rowCount(self, parent: QModelIndex = _ROOT) -> int:
         """Return how many rows are shown."""
@@ -127,120 +137,74 @@ class RowTable(QAbstractTableModel):
 
     def data(self, index: QModelIndex, role: int = _DISPLAY) -> Any:
         """Return a cell's text, or what it says in words."""
-        column = index.column()
+        name = self.columns[index.column()]
         if role == Qt.ItemDataRole.TextAlignmentRole:
-            side = "AlignLeft" if column >= len(self._numbers) else "AlignRight"
+            side = "AlignRight" if self._values[name].dtype.kind == "f" else "AlignLeft"
             return Qt.AlignmentFlag[side] | Qt.AlignmentFlag.AlignVCenter
-        row = self._order[index.row()]
         if role == Qt.ItemDataRole.ToolTipRole:
-            return self._in_words(row, column) if self.measured else None
-        return self._text(row, column) if role == _DISPLAY else None
+            return self._in_words(self._order[index.row()], name) if self.measured else None
+        return self._text(self._order[index.row()], name) if role == _DISPLAY else None
 
-    def _text(self, row: int, column: int) -> str:
+    def _text(self, row: int, name: str) -> str:
         """Return what a cell shows: an error bar only where it can be trusted."""
-        name = self.columns[column]
-        if name in self._words:
-            return self._words[name][row]
-        value, error = self._values[row, column], self._errors[row, column]
+        value = self._values[name][row]
+        if isinstance(value, str):
+            return str(value)
         if np.isnan(value):
             return ""
-        known = np.isfinite(error) and not self._flags[row]
-        plain = f"{value:.0f}" if column == 0 or name in self._whole else f"{value:.4g}"
-        return with_error(value, error) if known else plain
+        error = self._error(row, name)
+        if np.isfinite(error) and not self._flags[row]:
+            return with_error(value, error)
+        return f"{value:.0f}" if name in self._whole else f"{value:.4g}"
 
-    def _in_words(self, row: int, column: int) -> str | None:
+    def _error(self, row: int, name: str) -> float:
+        return float(self._errors[name][row]) if name in self._errors else np.nan
+
+    def _in_words(self, row: int, name: str) -> str | None:
         """Say a number with its error bar and unit, and whether it is determined."""
-        name = self.columns[column]
-        if f"sd_{name}" not in ERRORS:
-            return (self._flags[row] or None) if name == FLAGS else None
-        value, error = self._values[row, column], self._errors[row, column]
-        number = with_error(value, error) if np.isfinite(error) else f"{value:.4g}"
         flags = self._flags[row]
+        if name not in self._errors and f"sd_{name}" not in ERRORS:
+            return (flags or None) if name == FLAGS else None
+        value, error = self._values[name][row], self._error(row, name)
+        number = with_error(value, error) if np.isfinite(error) else f"{value:.4g}"
         unknown = "" if np.isfinite(error) and not flags else "; not determined"
         why = f": {flags}" if flags and flags != "not determined" else ""
-        return f"{number} {_unit_of(name, self.unit)}{unknown}{why}"
+        return f"{number} {column_named(name).unit_in_words(self.unit)}{unknown}{why}"
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = _DISPLAY) -> Any:
-        """Return a column's title."""
-        if role != _DISPLAY or orientation != _HORIZONTAL:
+        """Return a column's title with its unit below, or what it means."""
+        if orientation != _HORIZONTAL or section >= len(self.columns):
             return None
-        name = self.columns[section]
-        return TITLES.get(name, name.replace("_", " "))
+        column = column_named(self.columns[section])
+        unit = column.unit(self.unit)
+        if role == _DISPLAY:
+            return f"{column.title}\n{unit}"
+        if role == Qt.ItemDataRole.ToolTipRole:
+            words = column.unit_in_words(self.unit)
+            return f"{column.tip or column.title}{f' ({words})' if words else ''}"
+        return None
 
     def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
         """Sort by a column."""
+        if not 0 <= column < len(self.columns):
+            return
         self.layoutAboutToBeChanged.emit()
-        self._sorted_by = column, order == Qt.SortOrder.DescendingOrder
+        self._sorted_by = self.columns[column], order == Qt.SortOrder.DescendingOrder
         self._arrange()
         self.layoutChanged.emit()
 
     def _arrange(self) -> None:
-        if self._sorted_by is None:
-            order = np.arange(len(self._values))
-        else:
-            column, down = self._sorted_by
-            name = self.columns[column]
-            values = self._words.get(name) or self._values[:, column]
-            order = np.argsort(np.asarray(values), kind="stable")
+        order = np.arange(len(self.table))
+        if self._sorted_by is not None and self._sorted_by[0] in self._values:
+            name, down = self._sorted_by
+            values = self._values[name]
+            order = np.argsort(values, kind="stable")
             order = order[::-1] if down else order
+            if values.dtype.kind == "f":
+                # What is not known stands last, whichever way.
+                unknown = np.isnan(values[order])
+                order = np.concatenate([order[~unknown], order[unknown]])
         self._order = order[self._allowed[order]]
-
-
-class RowView(QTableView):
-    """A table of rows, several of which can be selected.
-
-    Parameters
-    ----------
-    model : RowTable
-        What is shown.
-    tip : str
-        The tooltip.
-    """
-
-    chosen = Signal()
-    """The selection is another, by whatever a person did."""
-
-    def __init__(self, model: RowTable, tip: str) -> None:
-        super().__init__()
-        self._rows = model
-        self._busy = False
-        self.setModel(model)
-        self.selection = QItemSelectionModel(model, self)
-        self.setSelectionModel(self.selection)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
-        self.setSelectionBehavior(QTableView.SelectionBehavior.SelectRows)
-        self.setToolTip(tip)
-        rows, columns = (QHeaderView(way) for way in (Qt.Orientation.Vertical, _HORIZONTAL))
-        rows.hide()
-        rows.setDefaultSectionSize(22)
-        columns.setSectionsClickable(True)
-        columns.setDefaultSectionSize(PLAIN_WIDTH)
-        self.setVerticalHeader(rows)
-        self.setHorizontalHeader(columns)
-        self.setSortingEnabled(True)
-        self.selection.selectionChanged.connect(self._tell)
-
-    @property
-    def items(self) -> set[int]:
-        """What stands in the selected rows, by its number in what is shown."""
-        return self._rows.gaussians([index.row() for index in self.selection.selectedRows()])
-
-    def choose(self, items: set[int]) -> None:
-        """Select the rows of some; nobody is told."""
-        rows = self._rows.rows(items)
-        wanted = QItemSelection()
-        last = self._rows.columnCount() - 1
-        for row in rows:
-            wanted.select(self._rows.index(row, 0), self._rows.index(row, last))
-        self._busy = True
-        self.selection.select(wanted, QItemSelectionModel.SelectionFlag.ClearAndSelect)
-        if rows:
-            self.scrollTo(self._rows.index(rows[0], 0))
-        self._busy = False
-
-    def _tell(self, *_: QItemSelection) -> None:
-        if not self._busy:
-            self.chosen.emit()
 
 
 def with_error(value: float, error: float) -> str:
@@ -254,10 +218,3 @@ def with_error(value: float, error: float) -> str:
     size = int(np.floor(np.log10(error)))
     digits = -size + (error < 2 * 10.0**size)
     return " ± ".join(f"{round(one, digits):.{max(digits, 0)}f}" for one in (value, error))
-
-
-def _unit_of(column: str, unit: str) -> str:
-    """Return the unit of a column in words, where lengths are in `unit`."""
-    if column == "amplitude":
-        return "in raw intensity"
-    return f"in raw intensity × {unit}s³" if column == "integrated_intensity" else f"{unit}s"

@@ -15,12 +15,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_gaussfit._napari.panel.rows import RowTable, RowView
+from napari_gaussfit._napari.panel.row_view import RowView
+from napari_gaussfit._napari.panel.rows import RowTable
 from napari_gaussfit._napari.panel.run import StateLine
 from napari_gaussfit._napari.panel.slider_field import SliderField
 from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit._napari.worker import Phase
-from napari_gaussfit.measure.table import FLAGS, GOODNESS
+from napari_gaussfit.measure.table import GOODNESS
 
 if TYPE_CHECKING:
     from napari_gaussfit.jobs.objects import FoundSpots, SpotCandidates
@@ -45,10 +46,6 @@ COLUMNS = (
     GOODNESS,
     "neighbours",
 )
-
-WIDTHS = {"index": 44, "signal_to_noise": 84, GOODNESS: 78, "neighbours": 78, FLAGS: 100}
-WIDTH = 122
-"""Pixels of columns; the last of those with error bars."""
 
 WIDEST_VOXELS = 40.0
 """FWHM at the end of the sliders; larger ones can be typed."""
@@ -254,8 +251,6 @@ class SpotTable(QWidget):
             self.model, "Select rows to select their points, and the other way round."
         )
         self.view.sortByColumn(0, Qt.SortOrder.AscendingOrder)
-        for number, name in enumerate(self.model.columns):
-            self.view.setColumnWidth(number, WIDTHS.get(name, WIDTH))
         self._words = QLabel("No spots yet: press Fit.")
         self._words.setObjectName("gaussfit_spots_words")
         self._words.setWordWrap(True)

@@ -6,16 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QDoubleRangeSlider
 
-from napari_gaussfit._napari.panel.rows import PLAIN_WIDTH, RowTable, RowView
+from napari_gaussfit._napari.layers.looking import look_at_point
+from napari_gaussfit._napari.panel.filters import EXAMPLE, allowed_by
+from napari_gaussfit._napari.panel.row_view import RowView
+from napari_gaussfit._napari.panel.rows import RowTable
 from napari_gaussfit._napari.panel.widgets import wheel_needs_focus
+from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.table import ERRORS, FLAGS, GOODNESS
 
 if TYPE_CHECKING:
     import pandas as pd
     from napari.layers import Points
+    from napari.viewer import Viewer
 
     from napari_gaussfit.fitting.result import FitResult
 
@@ -33,37 +46,75 @@ COLUMNS = (
     "x",
     GOODNESS,
 )
-"""Of the table; that of the flags is the last, and shown after the first."""
+"""Of the table; that of the flags is the last."""
 
-WIDTH, FLAGS_WIDTH = 112, 100
-"""Pixels of a column that has error bars, and of the flags'."""
+ORDER = (COLUMNS[0], FLAGS, *COLUMNS[1:])
+"""As they stand beside each other."""
 
 NOTHING = "No fit at rest: the table comes when one ends or pauses."
 _slider_class: Any = QDoubleRangeSlider
 
 
 class TablePart(QWidget):
-    """A table of a fit's Gaussians beside their Points layer, with filters."""
+    """A table of a fit's Gaussians beside their Points layer, with filters.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Whose view goes to a row's Gaussian.
+    """
 
     undo_asked = Signal()
     edited = Signal()
     """The Gaussians as the fit left them, without what was deleted, moved or added since."""
 
-    def __init__(self) -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__()
+        self._viewer = viewer
         self.model = RowTable(COLUMNS)
         self.view = RowView(
-            self.model, "Select rows to select their points, and the other way round."
+            self.model,
+            "Select rows to select their points, and the other way round. Double-click or Enter "
+            "brings a Gaussian into view, Ctrl+C copies rows, the right button has more.",
+            ORDER,
         )
+        self.view.filters = True
         self.selection = self.view.selection
-        columns = self.view.horizontalHeader()
-        if columns is not None:
-            columns.moveSection(len(COLUMNS), 1)
         self.view.sortByColumn(COLUMNS.index("amplitude"), Qt.SortOrder.DescendingOrder)
         self._amplitude = _range_slider("Show only Gaussians of these amplitudes.")
         self._size = _range_slider("Show only Gaussians whose mean width (FWHM) is in this range.")
+        self.condition = _condition_line()
         self._words = QLabel(NOTHING)
+        self._words.setObjectName("gaussfit_table_words")
         self._words.setWordWrap(True)
+        self._make_buttons()
+        form = QFormLayout()
+        form.addRow("Amplitude", self._amplitude)
+        form.addRow("Width", self._size)
+        form.addRow("Only where", self.condition)
+        row = QHBoxLayout()
+        for button in (self.undo, self.columns, self.save):
+            row.addWidget(button)
+        box = QVBoxLayout(self)
+        box.addLayout(form)
+        box.addWidget(self._words)
+        box.addWidget(self.view, 1)
+        box.addLayout(row)
+        self._points: Points | None = None
+        self._busy = False
+        self._problem = ""
+        self._unit, self._stack = "pixel", ""
+        self._spacing = np.ones(3)
+        self._amplitude.valueChanged.connect(self._filter)
+        self._size.valueChanged.connect(self._filter)
+        self.condition.editingFinished.connect(self._filter)
+        self.condition.textChanged.connect(self._clear_condition)
+        self.view.chosen.connect(self._select_points)
+        self.view.opened.connect(self._bring_into_view)
+        self.view.filter_asked.connect(self._begin_condition)
+        self.view.columns_changed.connect(self._count)
+
+    def _make_buttons(self) -> None:
         self.undo = QPushButton("Undo edits")
         self.undo.setToolTip(
             "Show the Gaussians as the fit left them: before they were measured, and without what "
@@ -71,21 +122,21 @@ class TablePart(QWidget):
         )
         self.undo.setEnabled(False)
         self.undo.clicked.connect(self.undo_asked)
-        form = QFormLayout()
-        form.addRow("Amplitude", self._amplitude)
-        form.addRow("Width", self._size)
-        box = QVBoxLayout(self)
-        box.addLayout(form)
-        box.addWidget(self._words)
-        box.addWidget(self.view, 1)
-        box.addWidget(self.undo)
-        self._points: Points | None = None
-        self._busy = False
-        self._unit, self._stack = "pixel", ""
-        self._spacing = np.ones(3)
-        self._amplitude.valueChanged.connect(self._filter)
-        self._size.valueChanged.connect(self._filter)
-        self.view.chosen.connect(self._select_points)
+        self.columns = QPushButton("Columns")
+        self.columns.setToolTip("Choose which columns are shown, here or in the header's menu.")
+        self.columns.pressed.connect(self._offer_columns)
+        self.save = QPushButton("Save…")
+        self.save.setToolTip(
+            "Save the rows that are shown, in their order, with all columns (CSV)."
+        )
+        self.save.setEnabled(False)
+        self.save.clicked.connect(self.view.ask_where_to_save)
+
+    def _offer_columns(self) -> None:
+        menu = self.view.column_menu()
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        menu.popup(self.columns.mapToGlobal(self.columns.rect().bottomLeft()))
+        self.columns.setDown(False)
 
     def show_fit(self, fit: FitResult, points: Points | None, *, edited: bool = False) -> None:
         """Show a fit's Gaussians, and follow the selection of their points.
@@ -97,6 +148,7 @@ class TablePart(QWidget):
         self._follow(points)
         self._unit = self.model.unit = fit.stack.unit
         self._stack = fit.stack.name
+        self.view.name = f"{fit.stack.name} Gaussians"
         self._spacing = np.asarray(fit.stack.spacing)
         self.undo.setEnabled(edited)
         # The points of a fit at rest have them already.
@@ -113,31 +165,20 @@ class TablePart(QWidget):
         self.model.show_measurements(None)
         self._busy = False
         self.undo.setEnabled(False)
+        self.save.setEnabled(False)
         self._words.setText(NOTHING)
 
     def _show(self, table: pd.DataFrame) -> None:
         self._busy = True
         self.model.show_measurements(table)
-        self._size_columns()
         for slider, values in (
             (self._amplitude, self.model.column("amplitude")),
             (self._size, self._widths()),
         ):
-            if len(values):
-                low, high = float(values.min()), float(values.max())
-                slider.setRange(low, max(high, low + 1e-9))
-                slider.setValue((low, max(high, low + 1e-9)))
+            _take_range(slider, values)
+        self.save.setEnabled(True)
         self._busy = False
-        self._count()
-
-    def _size_columns(self) -> None:
-        """Make room for error bars where there are some, and hide what says nothing."""
-        measured = self.model.measured
-        for n, name in enumerate((*COLUMNS, FLAGS)):
-            wide = WIDTH if f"sd_{name}" in ERRORS else PLAIN_WIDTH
-            width = FLAGS_WIDTH if name == FLAGS else wide
-            self.view.setColumnWidth(n, width if measured else PLAIN_WIDTH)
-            self.view.setColumnHidden(n, name in (GOODNESS, FLAGS) and not measured)
+        self._filter()
 
     def _show_edited(self, _event: object = None) -> None:
         """Follow what the user does to the points: their rows are theirs."""
@@ -164,6 +205,8 @@ class TablePart(QWidget):
         if self._points is not None:
             self._points.selected_data.events.items_changed.disconnect(self._select_rows)
             self._points.events.features.disconnect(self._show_edited)
+            if not self._points.shown.all():
+                self._points.shown = True
         self._points = points
         if points is not None:
             points.selected_data.events.items_changed.connect(self._select_rows)
@@ -175,9 +218,10 @@ class TablePart(QWidget):
         return widths
 
     def _filter(self, _value: object = None) -> None:
+        """Show only the rows, and their points, that sliders and condition allow."""
         if self._busy:
             return
-        allowed = np.ones(len(self.model.column("index")), bool)
+        allowed = np.ones(len(self.model.table), np.bool_)
         for slider, values in (
             (self._amplitude, self.model.column("amplitude")),
             (self._size, self._widths()),
@@ -185,18 +229,63 @@ class TablePart(QWidget):
             low, high = map(float, slider.value())
             # A slider counts in steps of its own.
             slack = 1e-6 * (slider.maximum() - slider.minimum())
-            allowed &= (values >= low - slack) & (values <= high + slack)
+            if low > slider.minimum() + slack:
+                allowed &= values >= low - slack
+            if high < slider.maximum() - slack:
+                allowed &= values <= high + slack
+        self._problem = ""
+        try:
+            allowed &= allowed_by(self.condition.text(), self.model.table)
+        except SettingsError as error:
+            self._problem = str(error)
         self._busy = True
         self.model.allow(allowed)
+        self._show_points(allowed)
         self._busy = False
         self._count()
         self._select_rows()
 
+    def _show_points(self, allowed: np.ndarray) -> None:
+        """Hide the points of rows that are not shown: what nobody sees, nobody deletes."""
+        points = self._points
+        if points is None or len(points.data) != len(allowed):
+            return
+        if not np.array_equal(points.shown, allowed):
+            points.shown = allowed
+            seen = {n for n in points.selected_data if allowed[n]}
+            if seen != set(points.selected_data):
+                points.selected_data = seen
+
+    def _clear_condition(self, text: str) -> None:
+        """Show all again where the condition is deleted; what is typed waits for Enter."""
+        if not text:
+            self._filter()
+
+    def _begin_condition(self, title: str) -> None:
+        """Have a condition on a column typed on."""
+        begun = self.condition.text().strip()
+        self.condition.setText(f"{begun} and {title} > " if begun else f"{title} > ")
+        self.condition.setFocus()
+
     def _count(self) -> None:
-        shown, known = self.model.rowCount(), len(self.model.column("index"))
+        shown, known = self.model.rowCount(), len(self.model.table)
+        if not known and not self._stack:
+            return
+        hidden = len(self.model.usual) - len({*self.view.shown_columns} & {*self.model.usual})
+        more = f"; {hidden} more columns under Columns" if hidden else ""
         self._words.setText(
-            f"{self._stack}: {shown:,} of {known:,} Gaussians, lengths in {self._unit}s"
+            f"⚠ {self._problem}"
+            if self._problem
+            else f"{self._stack}: {shown:,} of {known:,} Gaussians, lengths in {self._unit}s{more}"
         )
+
+    def _bring_into_view(self, item: int) -> None:
+        """Go to a Gaussian: its slice, in the middle, near enough to see it."""
+        if self._points is None or item >= len(self._points.data):
+            return
+        width = float(self.model.column("fwhm_1")[item]) / float(self._spacing[-1])
+        look_at_point(self._viewer, self._points, item, width)
+        self._points.selected_data = {item}
 
     def _select_points(self) -> None:
         """Select the points of the selected rows."""
@@ -216,5 +305,34 @@ class TablePart(QWidget):
 def _range_slider(tip: str) -> Any:
     slider: Any = _slider_class(Qt.Orientation.Horizontal)
     slider.setToolTip(tip)
+    slider.setRange(0.0, 1.0)
+    slider.setValue((0.0, 1.0))
     wheel_needs_focus(slider)
     return slider
+
+
+def _take_range(slider: Any, values: np.ndarray) -> None:
+    """Give a slider the range of some values; a part of the range that was chosen stays chosen."""
+    if not len(values) or not np.isfinite(values).any():
+        return
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    high = max(high, low + 1e-9)
+    slack = 1e-6 * (slider.maximum() - slider.minimum())
+    first, last = map(float, slider.value())
+    first = first if first > slider.minimum() + slack else low
+    last = last if last < slider.maximum() - slack else high
+    slider.setRange(low, high)
+    slider.setValue((min(max(first, low), high), max(min(last, high), low)))
+
+
+def _condition_line() -> QLineEdit:
+    line = QLineEdit()
+    line.setObjectName("gaussfit_condition")
+    line.setClearButtonEnabled(True)
+    line.setPlaceholderText(EXAMPLE)
+    line.setAccessibleName("Only where")
+    line.setToolTip(
+        "Show only rows, and points, of which this is so, and press Enter: columns compared with "
+        f"<, <=, >, >=, =, != (words: has), joined by and, or. For example: {EXAMPLE}."
+    )
+    return line
