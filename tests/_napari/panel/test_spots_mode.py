@@ -67,9 +67,10 @@ def row(panel: Any, number: int) -> dict[str, str]:
     model = panel.spots.table.model
     across = Qt.Orientation.Horizontal
     columns = range(model.columnCount())
+    titles = [model.headerData(n, across).partition("\n")[0] for n in columns]
     return {
-        model.headerData(n, across): model.data(model.index(number, n), Qt.ItemDataRole.DisplayRole)
-        for n in columns
+        title: model.data(model.index(number, n), Qt.ItemDataRole.DisplayRole)
+        for n, title in enumerate(titles)
     }
 
 

@@ -23,7 +23,7 @@ from napari_gaussfit._napari.panel.row_view import RowView
 from napari_gaussfit._napari.panel.rows import RowTable
 from napari_gaussfit._napari.panel.widgets import wheel_needs_focus
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.measure.table import ERRORS, FLAGS, GOODNESS
+from napari_gaussfit.measure.table import FLAGS, GOODNESS
 
 if TYPE_CHECKING:
     import pandas as pd
