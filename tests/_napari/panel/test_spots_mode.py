@@ -116,7 +116,7 @@ def test_four_beads_are_dropped_found_read_and_saved_with_three_clicks(
     assert panel.spots.table.model.rowCount() == 4
     shown = row(panel, 0)
     assert shown["fwhm 1"].startswith("0.6"), shown
-    for name in ("z", "y", "x", "fwhm 1", "fwhm 2", "fwhm 3", "amplitude", "integral"):
+    for name in ("z", "y", "x", "fwhm 1", "fwhm 2", "fwhm 3", "amplitude", "intensity"):
         assert "±" in shown[name], f"{name}: {shown[name]}"
     assert float(shown["signal/noise"]) > 10
     assert float(shown["reduced χ²"]) > 0
