@@ -3,7 +3,8 @@
 Every kernel is held against the reference on fresh random inputs; then what the project promises
 for a GPU is timed, by events on the device, and each kernel stands beside the least time that its
 bytes and operations take. ``--floors`` prints such least times for known devices, on any
-machine. ``--small`` runs all of it on a few voxels, also in numba's simulator
+machine; ``--cost`` what they should take, by the instructions of what is compiled (two minutes).
+``--small`` runs all of it on a few voxels, also in numba's simulator
 (NUMBA_ENABLE_CUDASIM=1): no figures.
 """
 
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 KEPT_PART = "measured"
 """Of a page that gets the tables of a run: the part that `--floors` writes stands beside it."""
+
+COST_PART = "cost"
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 CUTOFF, SIGMA, BIN_STEP = 1e-3, 1.5, 1.5
@@ -452,6 +455,9 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--small", action="store_true", help="tiny sizes: no figures")
     parser.add_argument("--floors", action="store_true", help="least times only, on any machine")
+    parser.add_argument(
+        "--cost", action="store_true", help="what cards should take, on any machine"
+    )
     parser.add_argument("--turns", type=int, default=15, help="turns for a median")
     parser.add_argument("--seed", type=int, help="of the checks; a new one every time by default")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where to write JSON")
@@ -465,6 +471,14 @@ def main(words: Sequence[str] | None = None) -> int:
     chosen = arguments(words)
     sizes = Sizes(small=chosen.small)
     command = " ".join(["python -m benchmarks.gpu", *(sys.argv[1:] if words is None else words)])
+    if chosen.cost:
+        from benchmarks import gpu_cost
+
+        found = gpu_cost.tables(sizes)
+        print("\n".join(table.text() for table in found))
+        if chosen.markdown:
+            write_tables(chosen.markdown, found, command, part=COST_PART)
+        return 0
     if chosen.floors:
         table = floors_table(sizes)
         print(table.text())

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -347,6 +348,83 @@ def test_floors_are_the_longest_of_bytes_and_operations(load: Load) -> None:
     assert floors.Work(256e9, 0.0, 1e9).seconds(device) == (1.0, "arithmetic")
     assert floors.Work(256e9, 64e9, 1e9).seconds(device) == (2.0, "exponentials")
     assert floors.Work(256e9, 0.0, 3e9).seconds(device) == (3.0, "bytes")
+
+
+@pytest.mark.slow
+def test_what_cards_should_take_is_counted_without_one(checkout: Path) -> None:
+    """Each kernel beside what an H200 took, where it is known; of a few voxels: no figures."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--cost", "--small"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=checkout, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.strip()}
+    for name in ("mip_kernels.search", "mip_kernels.gather_moments", "grid_kernels.voxelise"):
+        row = rows[f"cuda.{name}"]
+        assert float(row[1]) > 0
+        assert float(row[-1].replace(",", "")) > 0, "it was measured"
+    assert {"T4", "A100", "H100", "RTX", "H200"} <= set(rows)
+
+
+def test_a_card_takes_as_long_as_its_busiest_unit_or_its_bytes(load: Load) -> None:
+    cost = load("gpu_cost")
+    card = cost.Card("thing", 2, 1e9, 1e9, {"any": 4.0, "single": 2.0, "special": 0.5})
+    counts = Counter(single=4e9, special=0.5e9)
+    assert card.seconds(counts, 0.0) == (1.0, "single")
+    assert card.seconds(counts | Counter(special=2e9), 0.0) == (2.0, "special")
+    assert card.seconds(counts + Counter(control=1e11), 0.0)[1] == "all instructions"
+    assert card.seconds(counts, 3e9) == (3.0, "bytes")
+
+
+DIVERGING = """
+.visible .entry diverging(
+	.param .u64 diverging_param_0
+)
+{
+	.reg .pred %p<3>;
+	ld.param.u64 %rd1, [diverging_param_0];
+	mov.u32 %r1, %tid.x;
+	setp.gt.u32 %p1, %r1, 3;
+	mov.u32 %r2, 0;
+	@%p1 bra $L__BB0_2;
+	bra.uni $L__BB0_1;
+$L__BB0_1:
+	add.s32 %r2, %r2, 5;
+	setp.lt.u32 %p2, %r2, 20;
+	@%p2 bra $L__BB0_1;
+	bra.uni $L__BB0_3;
+$L__BB0_2:
+	{
+	.reg .pred %p1;
+	setp.eq.u32 %p1, %r1, 4;
+	selp.b32 %r2, 7, 8, %p1;
+	}
+	@!%p1 bra $L__BB0_3;
+	add.s32 %r2, %r2, 100;
+$L__BB0_3:
+	mul.wide.u32 %rd2, %r1, 4;
+	add.s64 %rd3, %rd1, %rd2;
+	st.global.u32 [%rd3], %r2;
+	ret;
+}
+"""
+
+
+def test_each_way_of_a_branch_is_run_and_counted_once_a_warp(load: Load) -> None:
+    code = load("gpu_code")
+    given = torch.zeros(64, dtype=torch.int32)
+    # The address alone, as hand-written code takes it: third after what numba hands over.
+    program = code.Program(
+        DIVERGING.replace("param_0]", "param_4]")
+        .replace("(\n", "(\n" + "".join(f"\t.param .u64 n{n}\n" for n in range(4)))
+        .replace(".u64 diverging_param_0", ".u64 diverging_param_4")
+    )
+    counts = code.Launch(program, (1,), (64,), [given]).run()
+    assert given.tolist() == [20] * 4 + [107] + [108] * 59
+    assert counts["global"] == 2
+    # The loop's four turns are the first warp's alone, what comes after the branch both warps'.
+    assert counts["control"] == 2 + 1 + 4 + 1 + 2 + 2
+    assert counts["special"] == 0
+    half = code.Launch(program, (4,), (64,), [given]).run(2)
+    assert half == Counter({unit: 4 * number for unit, number in counts.items()})
 
 
 def test_a_run_that_was_kept_can_be_put_into_a_page(load: Load, tmp_path: Path) -> None:

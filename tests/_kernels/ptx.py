@@ -1,4 +1,4 @@
-"""Compiling CUDA kernels to PTX without a GPU: `python ptx.py 7.5 9.0`, run by `test_cuda.py`.
+"""Compiling CUDA kernels to PTX without a GPU: `ptx.py 7.5 9.0`, run by `test_cuda.py`.
 
 Every kernel is compiled with the types that it is launched with, and must have no f64 arithmetic
 but where that is meant. Numba's part, nine tenths of the time, is done once for all capabilities.
@@ -13,14 +13,11 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numba
-import numba.cuda.dispatcher
 import numpy as np
 import torch
-from numba import cuda, types
-from numba.cuda.codegen import CUDACodeLibrary
+from benchmarks.gpu_code import compiled, numba_type, pretend
 from scenes import FIELDS, make_grid, make_rays
 
 from napari_gaussfit._kernels.cpu.spline import SplineVolume
@@ -49,21 +46,7 @@ IN_DOUBLE = {
     "cuda.relocation.put_each_down",
 }
 """Kernels of a relocation, one in 25 steps: costs are differences in which most digits cancel."""
-ELEMENTS = {
-    torch.float32: types.float32,
-    torch.float64: types.float64,
-    torch.int32: types.int32,
-    torch.int64: types.int64,
-    torch.uint8: types.uint8,
-}
 Signatures = dict[Any, tuple[Any, ...]]
-
-
-class Device:
-    """Stands for the GPU that is not there."""
-
-    def __init__(self, compute_capability: tuple[int, int]) -> None:
-        self.compute_capability = compute_capability
 
 
 def all_kernels() -> dict[str, Any]:
@@ -76,19 +59,6 @@ def all_kernels() -> dict[str, Any]:
         and value.py_func.__module__ == module.__name__
         and not value.targetoptions.get("device")
     }
-
-
-def numba_type(argument: object) -> Any:
-    """The type that numba gives an argument of a launch."""
-    if isinstance(argument, tuple):
-        return types.BaseTuple.from_types([numba_type(one) for one in argument], tuple)
-    if isinstance(argument, torch.Tensor):
-        assert argument.is_contiguous()
-        return types.Array(ELEMENTS[argument.dtype], argument.ndim, "C")
-    if isinstance(argument, np.int32):
-        return types.int32
-    assert isinstance(argument, np.float32), f"{type(argument)} would be 64 bits wide"
-    return types.float32
 
 
 def launched_types() -> Signatures:
@@ -130,6 +100,40 @@ def launched_types() -> Signatures:
     return found
 
 
+def agree_as_compiled() -> None:
+    """Run a grid and a MIP as they are compiled, each block's threads, against the CPU's."""
+    from benchmarks.gpu_cost import Counting
+
+    from napari_gaussfit._kernels.cpu import backend as cpu
+
+    field = FIELDS["overlapping"](seed=0)
+    leaves, rays, grid = (
+        (field.means, field.cholesky, field.amplitudes),
+        make_rays("pinhole", (10, 11)),
+        make_grid((8, 9, 20)),
+    )
+    counting, own = Counting(), cpu.pack(*leaves, 1e-5)
+    with counting.watched():
+        packed = backend.pack(*leaves, 1e-5)
+        volume = backend.GridEvaluation(grid)
+        values = volume.forward(packed)
+        moments = volume.backward(packed, torch.ones_like(values))
+        mip = backend.MipEvaluation(rays, 0.5).forward(packed)
+    other = cpu.GridEvaluation(grid)
+    true = other.forward(own)
+    gathered = torch.as_tensor(np.array(other.backward(own, torch.ones_like(true))))
+    pairs = (
+        ("a grid", values, true, 1e-4),
+        ("its moments", moments[0], gathered, 1e-3),
+        ("a MIP", mip, cpu.MipEvaluation(rays, 0.5).forward(own), 1e-3),
+    )
+    for name, found, known, most in pairs:
+        apart = float((found - known).abs().max() / known.abs().max())
+        assert apart < most, f"{name} is {apart:.1e} off as compiled"
+        sys.stdout.write(f"{name} as compiled ok\n")
+    assert {"cuda.grid_kernels.voxelise", "cuda.mip_kernels.search_split"} & set(counting.counts)
+
+
 def lose(views: backend.Views) -> None:
     """Call what a step calls for its losses."""
     one = torch.ones(1)
@@ -154,42 +158,13 @@ def relocate(leaves: tuple[torch.Tensor, ...], state: tuple[torch.Tensor, ...]) 
     CudaRelocation(Graphs(voxels.device), steps, voxels, (1.0, 1.0, 1.0), Slab(2, 1))(0, 0)
 
 
-def compiled(kernel: Any, signature: tuple[Any, ...], capabilities: list[str]) -> dict[str, str]:
-    """Return a kernel's PTX by compute capability."""
-    libraries = []
-
-    def kept(library: Any, cc: tuple[int, int]) -> Any:
-        libraries.append(library)
-        return translate(library, cc)
-
-    translate = CUDACodeLibrary.get_asm_strs
-    with patch.object(CUDACodeLibrary, "get_asm_strs", kept):
-        cuda.compile(
-            kernel.py_func,
-            signature,
-            cc=as_pair(capabilities[0]),
-            output="ptx",
-            abi="numba",
-            device=False,
-            fastmath=True,
-        )
-    [library] = libraries
-    return {name: "".join(translate(library, as_pair(name))) for name in capabilities}
-
-
-def as_pair(capability: str) -> tuple[int, int]:
-    """Read "9.0"."""
-    major, minor = capability.split(".")
-    return int(major), int(minor)
-
-
 def main(capabilities: list[str], folder: Path | None) -> None:
     """Compile every kernel and print a line for each."""
-    cc = as_pair(capabilities[0])
-    numba.cuda.dispatcher.get_current_device = lambda: Device(cc)
+    pretend(capabilities[0])
     # As in a fit, whose kernels for the CPU are compiled first: numba must not take what it then
     # knows of a function that both have for what CUDA's is.
     numba.njit(lambda x: exp2_negative(x))(np.float32(-1.0))  # noqa: PLW0108 - it is the call
+    agree_as_compiled()
     signatures = launched_types()
     for name, kernel in all_kernels().items():
         for capability, ptx in compiled(kernel, signatures[kernel], capabilities).items():

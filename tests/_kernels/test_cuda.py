@@ -26,7 +26,7 @@ CAPABILITIES = ("7.5", "9.0", "12.0")
 
 def run(*command: str, **environment: str) -> str:
     """Run Python with the tests' folder on its path and return what it printed."""
-    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(HERE), str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     known = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, env=known, check=False
@@ -62,6 +62,13 @@ def compiled() -> str:
 def test_every_kernel_compiles_to_ptx_without_f64(capability: str, compiled: str) -> None:
     """On no GPU at all; `ptx.py` says which kernel has what it should not have."""
     assert compiled.count(f" for {capability} ok\n") > 20, compiled
+
+
+@where_numba_cuda_is
+@pytest.mark.slow
+def test_compiled_code_computes_what_the_cpu_does(compiled: str) -> None:
+    """Its PTX, run instruction by instruction: by nothing of numba's simulator."""
+    assert compiled.count(" as compiled ok\n") == 3, compiled
 
 
 @where_numba_cuda_is
