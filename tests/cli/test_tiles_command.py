@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
 from napari_gaussfit.cli import tiles
 from napari_gaussfit.cli.commands import main
@@ -110,7 +111,8 @@ def test_a_large_stack_is_fitted_by_tiles_and_that_is_said(
     ("options", "message"),
     [
         (("--no-tiles", "--workers", "2"), "--no-tiles and --workers exclude each other"),
-        (("--tile", "24", "32", "32", "--points", "p.csv"), "--points cannot be had by tiles"),
+        (("--tile", "24", "32", "32", "--time", "all"), "--time of several cannot be had by tiles"),
+        (("--tile", "24", "32", "32", "--points", "no.csv"), "no.csv: cannot be read"),
         (("--workers", "0"), "--workers 0: expected 1 or more"),
         (("--tile", "24", "20", "32"), "20 voxels along y make tiles of 16"),
         (("--tile", "24", "32", "32", "--exactly"), "exactly=True: cannot be had by tiles"),
@@ -233,3 +235,30 @@ def logged(out: Path) -> int:
         if path.exists():
             return path.read_bytes().count(b"\n")
     return 0
+
+
+@pytest.mark.slow
+def test_channels_a_psf_and_points_are_taken_by_tiles(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    phantom, source = phantoms.spots(peak=200.0), tmp_path / "two.ome.tif"
+    voxels = phantom.stack.voxels
+    both = np.stack([voxels, voxels // 2]).swapaxes(0, 1)
+    dz, dy, dx = phantom.stack.spacing
+    tifffile.imwrite(
+        source, both, metadata={"axes": "ZCYX", "PhysicalSizeX": dx, "PhysicalSizeY": dy,
+        "PhysicalSizeZ": dz}, ome=True,
+    )  # fmt: skip
+    points = pd.DataFrame(phantom.truth.numpy().means, columns=[*"zyx"])
+    points.to_csv(tmp_path / "points.csv", index=False)
+
+    given = ("--channel", "0", "1", "--psf", "1.4,520,1.518", "--points", tmp_path / "points.csv")
+    out = str(tmp_path / "out")
+    command = ["fit", source, "-o", out, "--tile", "42", "40", "40", "--iterations", "30"]
+    assert main([*map(str, (*command, *given, "--workers", "1"))]) == 0
+
+    assert f"{len(points)} Gaussians in" in capsys.readouterr().out
+    table = pd.read_parquet(tmp_path / "out" / "gaussians.parquet")
+    ratio = table["amplitude_1"].sum() / table["amplitude_0"].sum()
+    assert ratio == pytest.approx(0.5, rel=0.1)
+    assert load(out).psf is not None

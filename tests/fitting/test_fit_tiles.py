@@ -17,8 +17,9 @@ import pytest
 from napari_gaussfit.errors import FitError, OutputError, SettingsError
 from napari_gaussfit.fitting import tile_runs
 from napari_gaussfit.fitting.fit_tiles import TileProgress, TileReport, fit_tiles
+from napari_gaussfit.fitting.placed import Placed
 from napari_gaussfit.fitting.result import load
-from napari_gaussfit.fitting.tile_fits import Levels, Placed
+from napari_gaussfit.fitting.tile_levels import Levels
 from napari_gaussfit.fitting.tile_store import LOG_NAME, Outcome
 from napari_gaussfit.fitting.tile_tasks import TileTask, TileWork, _numbers
 from napari_gaussfit.settings import FitSettings
@@ -342,12 +343,12 @@ def test_noise_of_few_photons_is_no_light(photons: float) -> None:
 def test_places_far_from_the_first_voxel_keep_their_digits() -> None:
     stack = LazyStack.from_array(np.zeros((4, 4, 4)), spacing=(0.1, 0.1, 0.1))
     far, one = (0, 0, 1_000_000), np.array([[0.15, 0.15, 100_000.1234567]])
-    placed = Placed(one, np.zeros((1, 6), np.float32), np.ones(1, np.float32))
+    placed = Placed(one, np.zeros((1, 6), np.float32), np.ones((1, 1), np.float32))
 
-    local = placed.field(far, stack.facts)
+    [local] = placed.fields(far, stack.facts)
 
     assert local.numpy().means[0, 2] == pytest.approx(0.1234567, abs=1e-6)
-    assert Placed.of(local, far, stack.spacing).means == pytest.approx(one, abs=1e-6)
+    assert Placed.of([local], far, stack.spacing).means == pytest.approx(one, abs=1e-6)
 
 
 def test_a_look_for_light_and_what_is_noted_of_background_take_5_ms_a_tile() -> None:

@@ -69,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
         if choice:
             lines += [("to choose", choice), *(("note", note) for note in layout.notes)]
         elif tiles.is_large(layout.stack_shape):
-            lines += of_large_stack(tiles.opened(arguments, path))
+            [channel] = arguments.channel or (None,)
+            lines += of_large_stack(tiles.opened(arguments, path, channel))
         else:
             [stack] = opened(arguments, path)
             lines += [*of_stack(stack), *(how_many(stack) if asked else [])]

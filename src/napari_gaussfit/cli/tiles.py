@@ -84,20 +84,12 @@ def are_wanted(arguments: argparse.Namespace) -> bool:
         if asked:
             raise SettingsError(f"--no-tiles and {asked[0]} exclude each other; leave one out")
         return False
-    whole = _given(arguments, "refine", "points", "psf")
-    if getattr(arguments, "also", ()):
-        whole.append("--also")
-    if arguments.channel is not None and len(arguments.channel) > 1:
-        whole.append("--channel of several")
+    whole = ["--also"] if getattr(arguments, "also", ()) else []
     if isinstance(arguments.time, slice):
         whole.append("--time of several")
     if whole and asked:
         raise SettingsError(f"{whole[0]} cannot be had by tiles; leave out {asked[0]}, or that")
     return not whole and (bool(asked) or _is_large(arguments))
-
-
-def _given(arguments: argparse.Namespace, *names: str) -> list[str]:
-    return [f"--{name}" for name in names if getattr(arguments, name, None) is not None]
 
 
 def _is_large(arguments: argparse.Namespace) -> bool:
@@ -140,12 +132,15 @@ def run_fit(arguments: argparse.Namespace, given: dict[str, Any], folder: Path) 
         The exit code: 3 where tiles failed.
     """
     from napari_gaussfit._kernels import device_named
+    from napari_gaussfit.cli.psf import psf_of
     from napari_gaussfit.fitting.fit_tiles import fit_tiles
     from napari_gaussfit.settings import FitSettings
 
     settings = FitSettings(**given)
     device_named(settings.device)
-    return _run(arguments, folder, partial(fit_tiles, settings=settings), "Gaussians")
+    psf, start = psf_of(arguments.psf), arguments.refine
+    fits = partial(fit_tiles, settings=settings, psf=psf, start=start)
+    return _run(arguments, folder, fits, "Gaussians")
 
 
 def run_spots(arguments: argparse.Namespace, settings: SpotSettings, folder: Path) -> int:
@@ -174,15 +169,21 @@ def _run(
     arguments: argparse.Namespace, folder: Path, fits: Callable[..., TileReport], what: str
 ) -> int:
     from napari_gaussfit.fitting.tile_runs import OUTPUTS, forget_tiles
+    from napari_gaussfit.formats.csv import read_points
     from napari_gaussfit.jobs.overwriting import claimed, refuse_to_replace
 
+    given = (arguments.stack, arguments.points, getattr(arguments, "refine", None))
     refuse_to_replace(
-        [folder / name for name in OUTPUTS], inputs=[arguments.stack],
+        [folder / name for name in OUTPUTS], inputs=[path for path in given if path is not None],
         force=arguments.force or arguments.resume, instead=", --resume goes on with it",
     )  # fmt: skip
-    stack = opened(arguments, arguments.stack)
-    for note in stack.notes:
+    stacks = [
+        opened(arguments, arguments.stack, channel) for channel in arguments.channel or (None,)
+    ]
+    stack = stacks[0]
+    for note in dict.fromkeys(note for one in stacks for note in one.notes):
         sys.stderr.write(f"note: {note}\n")
+    points = None if arguments.points is None else read_points(arguments.points, stack.facts)
     if arguments.tile is None:
         sys.stderr.write(
             f"note: its {prod(stack.shape):,} voxels are looked at by tiles; --tile DZ DY DX sets "
@@ -193,15 +194,15 @@ def _run(
             forget_tiles(folder)
         with _client(arguments, stack) as client, closing(_Bar()) as bar:
             report = fits(
-                stack, folder, tile=arguments.tile, client=client, resume=arguments.resume,
-                progress=bar.show,
+                stacks if len(stacks) > 1 else stack, folder, tile=arguments.tile, points=points,
+                client=client, resume=arguments.resume, progress=bar.show,
             )  # fmt: skip
     sys.stdout.write("".join(f"{line}\n" for line in _lines(report, what)))
     return TILES_FAILED if report.failed else DONE
 
 
-def opened(arguments: argparse.Namespace, path: Path) -> LazyStack:
-    """Open the channel that was chosen, or the one that there is, without reading it.
+def opened(arguments: argparse.Namespace, path: Path, channel: int | None) -> LazyStack:
+    """Open a channel, or the one that there is, without reading it.
 
     Parameters
     ----------
@@ -209,6 +210,8 @@ def opened(arguments: argparse.Namespace, path: Path) -> LazyStack:
         With the options of a stack.
     path : Path
         The file.
+    channel : int or None
+        Which.
 
     Returns
     -------
@@ -217,7 +220,6 @@ def opened(arguments: argparse.Namespace, path: Path) -> LazyStack:
     """
     from napari_gaussfit.stacks.lazy import LazyStack
 
-    [channel] = arguments.channel or (None,)
     return LazyStack.open(
         path,
         channel=channel,
@@ -254,15 +256,17 @@ def exported(fit: Path, out: Path) -> bool:
     Returns
     -------
     bool
-        False where nothing was written.
+        False where nothing was written: of several channels volumes are made in one piece.
     """
     if not fit.is_dir():
         return False
-    from napari_gaussfit.formats.tiled import holds_tiles
-    from napari_gaussfit.formats.tiled_export import EXPORTS
+    from napari_gaussfit.formats.tiled import holds_tiles, read_index
+    from napari_gaussfit.formats.tiled_export import EXPORTS, export_volume
 
     writes = EXPORTS.get(out.suffix.lower())
     if writes is None or not holds_tiles(fit):
+        return False
+    if writes is export_volume and read_index(fit)[2].get("other_channels"):
         return False
     writes(fit, out)
     return True
@@ -339,7 +343,8 @@ def _workers_that_fit(arguments: argparse.Namespace, stack: LazyStack) -> int:
     core = arguments.tile or default_core(stack.spacing)
     tiling = Tiling.of(stack.shape, core, halo)
     voxels = prod(min(n, c + 2 * h) for n, c, h in zip(stack.shape, core, halo, strict=True))
-    needed = predict_memory(voxels, voxels * stack.dtype.itemsize, FitSettings())
+    channels = len(arguments.channel or (0,))
+    needed = channels * predict_memory(voxels, voxels * stack.dtype.itemsize, FitSettings())
     room = int(MEMORY_SHARE * psutil.virtual_memory().available / needed)
     return max(1, min(thread_count(), room, len(tiling)))
 
@@ -377,7 +382,8 @@ class _Bar:
 
 
 def _lines(report: TileReport, what: str) -> Iterator[str]:
-    psnr = f", voxels {report.voxel_psnr:.2f} dB" if math.isfinite(report.voxel_psnr) else ""
+    known = [one for one in (report.voxel_psnr, *report.other_psnrs) if math.isfinite(one)]
+    psnr = f", voxels {', '.join(f'{one:.2f}' for one in known)} dB" if known else ""
     if math.isfinite(report.seam_psnr) and math.isfinite(report.interior_psnr):
         psnr += (
             f" (beside seams {report.seam_psnr:.2f} dB, elsewhere {report.interior_psnr:.2f} dB)"
@@ -386,6 +392,8 @@ def _lines(report: TileReport, what: str) -> Iterator[str]:
         f"{report.out}: {report.gaussians:,} {what} in {report.tiles:,} tiles, "
         f"{report.background_tiles:,} of which hold nothing but background{psnr}"
     )
+    if report.measured:
+        yield f"measured: {report.measured:,}, of tiles where most Gaussians stand for themselves"
     for tile, why in report.failed:
         yield f"failed: {tile}, {why}"
     if report.failed:

@@ -6,15 +6,20 @@ the tiles and the number of workers.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.fitting.tile_fits import Levels, TileFitter, checked_settings
-from napari_gaussfit.fitting.tile_runs import TilePlan, TileProgress, TileReport
+from napari_gaussfit.fitting.tile_fits import TileFitter, checked_settings
+from napari_gaussfit.fitting.tile_runs import SampledStack, TilePlan, TileProgress, TileReport
+from napari_gaussfit.fitting.tile_starts import TileStart
 from napari_gaussfit.fitting.tile_tasks import TileWork
 from napari_gaussfit.fitting.tiles import Tiling, default_core, default_halo
 from napari_gaussfit.formats.tiled import require_pyarrow
+from napari_gaussfit.measure.noise import given_noise
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.lazy import LazyStack
 
@@ -22,17 +27,25 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import ArrayLike
+
+    from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["TileProgress", "TileReport", "checked_core", "fit_tiles", "lazy_stack"]
+    Given = LazyStack | Stack | str | os.PathLike[str]
+
+__all__ = ["TileProgress", "TileReport", "checked_core", "fit_tiles", "lazy_stack", "lazy_stacks"]
 
 
-def fit_tiles(
-    stack: LazyStack | Stack | str | os.PathLike[str],
+def fit_tiles(  # noqa: PLR0913 - a name for each thing that may be given
+    stack: Given | Sequence[Given],
     out: str | os.PathLike[str],
     settings: FitSettings | None = None,
     *,
     tile: Sequence[int] | None = None,
+    psf: Psf | None = None,
+    points: ArrayLike | None = None,
+    start: str | os.PathLike[str] | None = None,
     client: Any = None,
     resume: bool = False,
     progress: Callable[[TileProgress], object] | None = None,
@@ -41,15 +54,23 @@ def fit_tiles(
 
     Parameters
     ----------
-    stack : LazyStack, Stack or path-like
-        What is fitted, one channel.
+    stack : LazyStack, Stack or path-like, or a sequence of these
+        What is fitted; or the channels of one recording, which share means and covariances.
     out : path-like
         The folder; made where there is none.
     settings : FitSettings, optional
-        Of each tile's fit; the number of Gaussians is the most that a tile may have.
+        Of each tile's fit; the number of Gaussians is the most that a tile may have. Gaussians are
+        measured, for error bars, in each tile where most of them stand for themselves, unless
+        ``measure`` says otherwise.
     tile : sequence of int, optional
         Voxels (z, y, x) of a tile; by default 128 where the spacing is finest, and as long along
         the other axes.
+    psf : Psf, optional
+        The point spread function, see `Fit`.
+    points : array-like, shape [P, 3], optional
+        Positions (z, y, x in the stack's unit) at which Gaussians begin, see `Fit`.
+    start : path-like, optional
+        A fit of this stack, a file or a folder, that is gone on from; with ``refine=True``.
     client : dask.distributed.Client, optional
         Whose workers fit; they must see the stack's file and the folder by these paths. Without
         one, all is done here, one tile after another.
@@ -66,32 +87,78 @@ def fit_tiles(
     Raises
     ------
     SettingsError
-        If a setting cannot be had by tiles, tiles are too small, or `resume` is asked for and
-        what is in the folder is of another stack, other settings or another version.
+        If a setting cannot be had by tiles, tiles are too small, channels differ in shape, or
+        `resume` is asked for and what is in the folder is of another stack, other settings or
+        another version.
     OutputError
         If there is a fit in the folder already, or it cannot be written.
     """
     require_pyarrow()
-    lazy = lazy_stack(stack)
-    checked = checked_settings(settings or FitSettings())
-    tiling = Tiling.of(lazy.shape, checked_core(lazy, tile), default_halo(lazy.spacing))
-    sample = lazy.sample()
-    levels = Levels.of(sample, checked.background)
-    fitter = TileFitter(lazy, tiling, checked, levels)
-    over, over_tiles = tiling.over_seams()
-    plan = TilePlan.of(lazy, tiling, checked.to_dict(), levels, sample.digest)
+    stacks = lazy_stacks(stack)
+    facts = stacks[0].facts
+    begins = TileStart.of(points, start, facts, len(stacks))
+    checked = checked_settings(settings or FitSettings(), begins)
+    if psf is not None:
+        psf.in_unit(facts.unit)  # which refuses a stack without a spacing
+    tiling = Tiling.of(facts.shape, checked_core(stacks[0], tile), default_halo(facts.spacing))
+    sampled = [SampledStack.of(one, checked.background) for one in stacks]
+    voxels = np.concatenate([box.reshape(-1) for box in sampled[0].sample.boxes])
+    noise = given_noise(checked, voxels) or sampled[0].noise
+    fitter = TileFitter(
+        tuple(stacks), tiling, checked, tuple(one.levels for one in sampled), psf, begins, noise
+    )
+    over, _ = tiling.over_seams()
+    plan = TilePlan.of(
+        sampled, tiling, checked.to_dict(),
+        noise=None if noise is None else asdict(noise),
+        psf=None if psf is None else psf.to_dict(),
+        start=begins.digest,
+    )  # fmt: skip
     folder = Path(out)
     return plan.carry_out(
         folder,
         lambda store: TileWork(fitter, over, store, folder),
-        over_tiles,
         client=client,
         resume=resume,
         progress=progress,
     )
 
 
-def lazy_stack(stack: LazyStack | Stack | str | os.PathLike[str]) -> LazyStack:
+def lazy_stacks(given: Given | Sequence[Given]) -> list[LazyStack]:
+    """Return the channels of a stack, read box by box.
+
+    Parameters
+    ----------
+    given : LazyStack, Stack or path-like, or a list or tuple of these
+        One, or the channels of a recording.
+
+    Returns
+    -------
+    list of LazyStack
+        Of one shape and spacing.
+
+    Raises
+    ------
+    SettingsError
+        If there are none, or they differ in shape, spacing or unit.
+    """
+    several = [*given] if isinstance(given, (list, tuple)) else [cast("Given", given)]
+    stacks = [lazy_stack(one) for one in several]
+    if not stacks:
+        raise SettingsError("no stack was given; give one, or the channels of one")
+    first = stacks[0].facts
+    for one in stacks[1:]:
+        for name in ("shape", "spacing", "unit"):
+            found, expected = getattr(one.facts, name), getattr(first, name)
+            if found != expected:
+                raise SettingsError(
+                    f"{one.facts.name}: has {name} {found}, the first channel {expected}; channels "
+                    "of one recording have one"
+                )
+    return stacks
+
+
+def lazy_stack(stack: Given) -> LazyStack:
     """Return a stack that is read box by box.
 
     Parameters

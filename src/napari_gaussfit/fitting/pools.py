@@ -10,11 +10,11 @@ from napari_gaussfit._threads import THREADS
 from napari_gaussfit.errors import FitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from napari_gaussfit.fitting.tile_store import Outcome, TileStore
+    from napari_gaussfit.fitting.tile_store import Outcome, Stage, TileStore
     from napari_gaussfit.fitting.tile_tasks import TileTask
-    from napari_gaussfit.fitting.tiles import Tiling
+    from napari_gaussfit.fitting.tiles import Tile, Tiling
 
     Ended = tuple[TileTask, Outcome | BaseException]
 
@@ -34,6 +34,10 @@ class Work(Protocol):
     @property
     def over(self) -> Tiling:
         """The tiles over its seams."""
+
+    @property
+    def stages(self) -> Sequence[tuple[Stage, Sequence[Tile]]]:
+        """What is done in turn, and in which tiles."""
 
     @property
     def store(self) -> TileStore:

@@ -1,4 +1,4 @@
-"""What is done in one tile of a large stack: tell whether it holds light, fit it, mend its seams.
+"""What is done in one tile of a large stack: fit it, mend its seams, measure what it holds.
 
 A tile *commits* the Gaussians whose centres lie in its core. What neighbours have committed before
 is *anchored*: subtracted from what the tile sees, and so held as it is. Knows neither files nor
@@ -7,222 +7,44 @@ other processes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.fitting.fit import Fit
+from napari_gaussfit.fitting.placed import Placed
+from napari_gaussfit.fitting.tile_starts import TileStart
 from napari_gaussfit.fitting.tiles import triple
-from napari_gaussfit.formats.tiled import REACH_SIGMAS
-from napari_gaussfit.measure.noise import photon_transfer
-from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.model.gaussians import Gaussians
+from napari_gaussfit.measure.constraints import Constraints
+from napari_gaussfit.measure.measuring import measure, worth_measuring
 from napari_gaussfit.settings import MOST_UNASKED, FitSettings
 from napari_gaussfit.stacks.stack import Stack
-from napari_gaussfit.stacks.statistics import SUGGESTION_VOXELS, background_of
+from napari_gaussfit.stacks.statistics import SUGGESTION_VOXELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import ArrayLike, NDArray
 
+    from napari_gaussfit.fitting.tile_levels import Levels
     from napari_gaussfit.fitting.tiles import Tile, Tiling
+    from napari_gaussfit.measure.measurement import Measurement
+    from napari_gaussfit.measure.noise import Noise
+    from napari_gaussfit.measure.psf import Psf
+    from napari_gaussfit.measure.refinement import Likelihood
+    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.facts import StackFacts
-    from napari_gaussfit.stacks.lazy import LazyStack, Sample
+    from napari_gaussfit.stacks.lazy import LazyStack
 
-    Floats = NDArray[np.float64]
+    Voxels = Sequence[NDArray[np.generic]]
 
-__all__ = ["Levels", "Placed", "TileFitter", "checked_settings"]
-
-BLOCKS = (2, 4)
-"""Sides in voxels of the blocks whose means are looked at for light: a spot fills one, a faint haze
-many, and noise is less by 3 and by 8."""
-
-CLEAR = 5.5
-"""Standard deviations by which a block's mean is above the background where there is light: noise
-alone comes there once in 50 million blocks, a hundred tiles."""
-
-FAINTEST = 1e-4
-"""Light that is worth a fit, in parts of the stack's range: 80 dB."""
+__all__ = ["TileFitter", "checked_settings"]
 
 SEAM_STEPS = 0.25
 """Steps of the pass over the seams, in parts of a fit's: they move what is in place already."""
-
-
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """Gaussians in a large stack: centres in float64, which alone tells them apart everywhere.
-
-    Parameters
-    ----------
-    means : ndarray, shape [K, 3]
-        Centres (z, y, x) in the stack's unit, from its first voxel.
-    cholesky : ndarray of float32, shape [K, 6]
-        As in `GaussianField`.
-    amplitudes : ndarray of float32, shape [K]
-        In raw intensity.
-    """
-
-    means: Floats
-    cholesky: NDArray[np.float32]
-    amplitudes: NDArray[np.float32]
-
-    @classmethod
-    def none(cls) -> Placed:
-        """Return no Gaussians."""
-        return cls(np.empty((0, 3)), np.empty((0, 6), np.float32), np.empty(0, np.float32))
-
-    @classmethod
-    def joined(cls, parts: Sequence[Placed]) -> Placed:
-        """Return all Gaussians of several parts, in their order.
-
-        Parameters
-        ----------
-        parts : sequence of Placed
-            May be empty.
-        """
-        several = [cls.none(), *parts]
-        return cls(
-            np.concatenate([part.means for part in several]),
-            np.concatenate([part.cholesky for part in several]),
-            np.concatenate([part.amplitudes for part in several]),
-        )
-
-    @classmethod
-    def of(cls, field: GaussianField, first: Sequence[int], spacing: Sequence[float]) -> Placed:
-        """Return the Gaussians of a part of the stack.
-
-        Parameters
-        ----------
-        field : GaussianField
-            Positions from the part's first voxel.
-        first : sequence of int
-            That voxel (z, y, x) in the stack.
-        spacing : sequence of float
-            (dz, dy, dx).
-        """
-        numbers = field.numpy()
-        shift = np.asarray(first) * np.asarray(spacing, np.float64)
-        return cls(numbers.means + shift, numbers.cholesky, numbers.amplitudes)
-
-    def __len__(self) -> int:
-        """Return the number of Gaussians."""
-        return len(self.means)
-
-    def select(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Placed:
-        """Return the Gaussians that a mask [K] or indices choose.
-
-        Parameters
-        ----------
-        which : ndarray
-            A mask [K], or indices.
-        """
-        return Placed(self.means[which], self.cholesky[which], self.amplitudes[which])
-
-    def field(
-        self, first: Sequence[int], stack: StackFacts, background: float = 0.0
-    ) -> GaussianField:
-        """Return the Gaussians with positions from a voxel.
-
-        Parameters
-        ----------
-        first : sequence of int
-            The voxel (z, y, x) of the stack.
-        stack : StackFacts
-            Whose spacing and unit count.
-        background : float
-            In raw intensity.
-        """
-        shift = np.asarray(first) * np.asarray(stack.spacing, np.float64)
-        means = (self.means - shift).astype(np.float32)
-        return GaussianField.from_numpy(
-            Gaussians(means, self.cholesky, self.amplitudes, background, stack.unit)
-        )
-
-    def extents(self) -> Floats:
-        """Return how far each reaches along z, y and x [K, 3], in the stack's unit."""
-        numbers = Gaussians(np.zeros((len(self), 3)), self.cholesky, self.amplitudes)
-        variances = np.diagonal(numbers.covariances, axis1=1, axis2=2)
-        extents: Floats = REACH_SIGMAS * np.sqrt(variances)
-        return extents
-
-    def reaching(
-        self, low: Sequence[int], high: Sequence[int], spacing: Sequence[float]
-    ) -> NDArray[np.bool_]:
-        """Tell which Gaussians [K] reach into a box.
-
-        Parameters
-        ----------
-        low, high : sequence of int
-            The box, in voxels.
-        spacing : sequence of float
-            (dz, dy, dx).
-        """
-        step, reach = np.asarray(spacing), self.extents()
-        above = self.means + reach >= (np.asarray(low) - 0.5) * step
-        below = self.means - reach <= (np.asarray(high) - 0.5) * step
-        inside: NDArray[np.bool_] = (above & below).all(1)
-        return inside
-
-
-@dataclass(frozen=True)
-class Levels:
-    """What a sample of a stack tells of where there is no light.
-
-    Parameters
-    ----------
-    background : float
-        Raw intensity where there is no Gaussian.
-    thresholds : tuple of float
-        Means of blocks, of the sides `BLOCKS`, from which there is light in one.
-    words : str
-        How the sample was drawn.
-    """
-
-    background: float
-    thresholds: tuple[float, ...]
-    words: str
-
-    @classmethod
-    def of(cls, sample: Sample, background: float | None = None) -> Levels:
-        """Estimate the background, and by how much blocks of it vary.
-
-        Parameters
-        ----------
-        sample : Sample
-            Of the stack.
-        background : float, optional
-            Raw intensity, where it is known.
-        """
-        level = background_of(sample.smoothed())[0] if background is None else background
-        line = photon_transfer(np.concatenate(sample.boxes)).line
-        gain = 0.0 if line is None else line.gain
-        lowest, highest = sample.value_range
-        found = [[means.reshape(-1) for means in _block_means(box)] for box in sample.boxes]
-        thresholds: list[float] = []
-        for several in zip(*found, strict=True):
-            means = np.concatenate(several)
-            below = means[means <= level]
-            deviation = 1.4826 * float(np.median(level - below)) if len(below) else 0.0
-            # Few photons are not normal: the tail of Cornish and Fisher (1938), to third order.
-            photons = gain / BLOCKS[len(thresholds)] ** 3 * (CLEAR**2 - 1) / 6
-            least = FAINTEST * (highest - lowest)
-            thresholds.append(level + max(CLEAR * deviation + photons, least))
-        return cls(float(level), tuple(thresholds), sample.words)
-
-    def hold_light(self, voxels: NDArray[np.generic]) -> bool:
-        """Tell whether a part of the stack holds more than background.
-
-        Parameters
-        ----------
-        voxels : ndarray, shape [Z, Y, X]
-            In raw intensity.
-        """
-        means = zip(_block_means(voxels), self.thresholds, strict=True)
-        return any(float(of_side.max()) > most for of_side, most in means)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,42 +53,128 @@ class TileFitter:
 
     Parameters
     ----------
-    stack : LazyStack
-        Read box by box.
+    stacks : tuple of LazyStack
+        Its channels, read box by box.
     tiling : Tiling
         Its tiles.
     settings : FitSettings
         Of each tile's fit.
-    levels : Levels
-        Of the stack.
+    levels : tuple of Levels
+        Of each channel.
+    psf : Psf or None
+        The point spread function that is fitted with.
+    start : TileStart
+        What fits begin with.
+    noise : Noise or None
+        Of the stack, by which Gaussians are measured.
     """
 
-    stack: LazyStack
+    stacks: tuple[LazyStack, ...]
     tiling: Tiling
     settings: FitSettings
-    levels: Levels
+    levels: tuple[Levels, ...]
+    psf: Psf | None = None
+    start: TileStart = field(default_factory=TileStart)
+    noise: Noise | None = None
 
-    def fit(self, tile: Tile, voxels: NDArray[np.generic], anchors: Placed) -> Placed:
+    @property
+    def facts(self) -> StackFacts:
+        """The stack, of whose channels all but the number is the same."""
+        return self.stacks[0].facts
+
+    @property
+    def backgrounds(self) -> tuple[float, ...]:
+        """Raw intensity of each channel where there is no Gaussian."""
+        return tuple(level.background for level in self.levels)
+
+    def read(self, low: Sequence[int], high: Sequence[int]) -> list[NDArray[np.generic]]:
+        """Read a box of each channel.
+
+        Parameters
+        ----------
+        low, high : sequence of int
+            Its first voxel (z, y, x), and the one behind its last.
+        """
+        return [stack.read(triple(low), triple(high)) for stack in self.stacks]
+
+    def hold_light(self, voxels: Voxels) -> bool:
+        """Tell whether a part of the stack holds more than background, in any channel.
+
+        Parameters
+        ----------
+        voxels : sequence of ndarray, shape [Z, Y, X]
+            One a channel.
+        """
+        return any(level.hold_light(own) for level, own in zip(self.levels, voxels, strict=True))
+
+    def begins(self, tile: Tile) -> bool:
+        """Tell whether a tile is told to begin with something, whatever there seems to be.
+
+        Parameters
+        ----------
+        tile : Tile
+            One of these.
+        """
+        of_points = self.start.points is not None
+        return (of_points and bool(self._points(tile)[1].any())) or (
+            self.start.fit is not None and bool(self._started(tile)[1].any())
+        )
+
+    def _points(self, tile: Tile) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        return self.start.points_of(tile, self.tiling, self.facts)
+
+    def _started(self, tile: Tile) -> tuple[Placed, NDArray[np.bool_]]:
+        return self.start.gaussians_of(tile, self.tiling, self.facts)
+
+    def fit(self, tile: Tile, voxels: Voxels, anchors: Placed) -> Placed:
         """Fit what a tile sees beside its anchors, and return what it commits.
 
         Parameters
         ----------
         tile : Tile
             One of these.
-        voxels : ndarray, shape [Z, Y, X]
-            Of its box.
+        voxels : sequence of ndarray, shape [Z, Y, X]
+            Of its box, one a channel.
         anchors : Placed
             What earlier neighbours have committed.
         """
-        spacing = self.stack.spacing
         rest = self.beside(voxels, tile.low, anchors)
-        if not self.levels.hold_light(rest):
-            return Placed.none()
-        most = max(1, int(prod(rest.shape) / SUGGESTION_VOXELS))
-        asked = self.settings.gaussians or MOST_UNASKED
-        field = self._run(rest, replace(self.settings, gaussians=min(asked, most)))
-        found = Placed.of(field, tile.low, spacing)
-        return found.select(self.tiling.committed(tile, found.means / spacing))
+        if self.start.fit is not None:
+            begun, own = self._started(tile)
+            if not own.any():
+                return self.none()
+            fields = self._run(rest, self.settings, begun.fields(tile.low, self.facts))
+            return self._placed(fields, tile.low).select(own)
+        if self.start.points is not None:
+            return self._fit_points(tile, rest)
+        if not self.hold_light(rest):
+            return self.none()
+        fields = self._run(rest, replace(self.settings, gaussians=self._most(rest)))
+        found = self._placed(fields, tile.low)
+        return found.select(self._committed(tile, found))
+
+    def _fit_points(self, tile: Tile, rest: list[NDArray[np.float32]]) -> Placed:
+        """Fit a tile from points: a Gaussian that began at one is its, wherever it has moved."""
+        points, own = self._points(tile)
+        asked = self.settings.gaussians
+        if asked is None and not own.any():
+            return self.none()
+        settings = self.settings
+        if asked is not None:
+            settings = replace(settings, gaussians=max(len(points), self._most(rest)))
+        fields = self._run(rest, settings, points=points if len(points) else None)
+        found = self._placed(fields, tile.low)
+        mine = self._committed(tile, found)
+        mine[: len(points)] = own
+        return found.select(mine)
+
+    def _most(self, rest: Voxels) -> int:
+        """Return how many Gaussians a tile may have."""
+        most = max(1, int(prod(rest[0].shape) / SUGGESTION_VOXELS))
+        return min(self.settings.gaussians or MOST_UNASKED, most)
+
+    def _committed(self, tile: Tile, found: Placed) -> NDArray[np.bool_]:
+        return self.tiling.committed(tile, found.means / np.asarray(self.facts.spacing))
 
     def mend(self, tile: Tile, moved: Placed, others: Placed) -> Placed:
         """Move Gaussians beside seams once more, all together, and return them in their order.
@@ -280,77 +188,138 @@ class TileFitter:
         others : Placed
             All others that reach into its box.
         """
-        spacing = np.asarray(self.stack.spacing)
-        extents = moved.extents()
-        lowest = np.floor(((moved.means - extents) / spacing).min(0)).astype(int)
-        highest = np.ceil(((moved.means + extents) / spacing).max(0)).astype(int) + 1
-        low = triple(np.maximum(lowest, tile.low))
-        high = triple(np.minimum(highest, tile.high))
-        rest = self.beside(self.stack.read(low, high), low, others)
+        lowest, highest = moved.bounds(self.facts.spacing)
+        low = triple(np.maximum(lowest, tile.low).astype(int).tolist())
+        high = triple(np.minimum(highest + 1, tile.high).astype(int).tolist())
+        rest = self.beside(self.read(low, high), low, others)
         steps = max(1, round(SEAM_STEPS * self.settings.steps))
         settings = replace(self.settings, refine=True, iterations=steps)
-        before = moved.field(low, self.stack.facts, self.levels.background)
+        before = moved.fields(low, self.facts)
         after = self._run(rest, settings, before)
-        if self._error(after, rest) >= self._error(before, rest):
+        errors = zip(self._errors(after, rest), self._errors(before, rest), strict=True)
+        # Channels count by what is left of each, since their light has no common unit.
+        if sum(new / max(old, 1e-300) for new, old in errors) >= len(before):
             return moved
-        return Placed.of(after, low, self.stack.spacing)
+        return self._placed(after, low)
 
-    def beside(
-        self, voxels: NDArray[np.generic], low: Sequence[int], anchors: Placed
-    ) -> NDArray[np.float32]:
-        """Return voxels without the light of Gaussians.
+    def measured(self, tile: Tile, mine: Placed, others: Placed) -> Measurement | None:
+        """Measure Gaussians of a tile, with those beside them; None where it means nothing.
 
         Parameters
         ----------
-        voxels : ndarray, shape [Z, Y, X]
-            In raw intensity.
+        tile : Tile
+            One of these.
+        mine : Placed
+            In its core.
+        others : Placed
+            All others near.
+
+        Returns
+        -------
+        Measurement or None
+            Of `mine` first, then of those others that lie in the tile's box; positions from the
+            box's first voxel.
+        """
+        step = np.asarray(self.facts.spacing)
+        at = others.means / step
+        low, high = np.asarray(tile.low), np.asarray(tile.high)
+        near = ((at >= low - 0.5) & (at <= high - 0.5)).all(1)
+        together = Placed.joined([mine, others.select(near)], len(self.stacks))
+        fields = together.fields(tile.low, self.facts, self.backgrounds)
+        if not self.settings.measure:
+            own = mine.fields(tile.low, self.facts)[0].numpy()
+            if not worth_measuring(own, self.facts.spacing)[0]:
+                return None
+        rest = self.beside(self.read(tile.low, tile.high), tile.low, others.select(~near))
+        constraints = None if self.psf is None else Constraints(psf=self.psf)
+        likelihood: Likelihood = "squared" if self.noise is None else "poisson"
+        return measure(
+            fields, [self._part(own) for own in rest],
+            likelihood=likelihood, noise=self.noise, constraints=constraints,
+        )  # fmt: skip
+
+    def beside(
+        self, voxels: Voxels, low: Sequence[int], anchors: Placed
+    ) -> list[NDArray[np.float32]]:
+        """Return voxels of each channel without the light of Gaussians.
+
+        Parameters
+        ----------
+        voxels : sequence of ndarray, shape [Z, Y, X]
+            In raw intensity, one a channel.
         low : sequence of int
             The first of them in the stack.
         anchors : Placed
             Some may reach nowhere near.
         """
-        rest = voxels.astype(np.float32)
-        high = np.add(low, voxels.shape).tolist()
-        reaching = anchors.select(anchors.reaching(low, high, self.stack.spacing))
+        rest = [own.astype(np.float32) for own in voxels]
+        high = np.add(low, rest[0].shape).tolist()
+        reaching = anchors.select(anchors.reaching(low, high, self.facts.spacing))
         if len(reaching):
-            field = reaching.field(low, self.stack.facts)
-            rest -= field.voxelise(rest.shape, self.stack.spacing).numpy()
+            for n, one in enumerate(reaching.fields(low, self.facts)):
+                rest[n] -= one.voxelise(rest[n].shape, self.facts.spacing).numpy()
         return rest
 
-    def _run(
-        self, voxels: NDArray[np.float32], settings: FitSettings, start: GaussianField | None = None
-    ) -> GaussianField:
-        stack = Stack.from_array(
-            voxels, spacing=self.stack.spacing, unit=self.stack.facts.unit, name="a tile"
+    def none(self) -> Placed:
+        """Return no Gaussians of this stack."""
+        return Placed.none(len(self.stacks))
+
+    def _placed(self, fields: Sequence[GaussianField], low: Sequence[int]) -> Placed:
+        return Placed.of(fields, low, self.facts.spacing)
+
+    def _part(self, voxels: NDArray[np.float32]) -> Stack:
+        return Stack.from_array(
+            voxels, spacing=self.facts.spacing, unit=self.facts.unit, name="a tile"
         )
-        fit = Fit(stack, replace(settings, background=self.levels.background), start=start)
+
+    def _run(
+        self,
+        rest: Sequence[NDArray[np.float32]],
+        settings: FitSettings,
+        start: Sequence[GaussianField] | None = None,
+        points: ArrayLike | None = None,
+    ) -> tuple[GaussianField, ...]:
+        """Fit voxels above the background of each channel."""
+        above = [self._part(v - np.float32(b)) for v, b in zip(rest, self.backgrounds, strict=True)]
+        fit = Fit(
+            above, replace(settings, background=0.0), start=start, points=points, psf=self.psf
+        )
         for _ in fit:
             pass
-        return fit.snapshot().field
+        return fit.snapshot().fields
 
-    def _error(self, field: GaussianField, voxels: NDArray[np.float32]) -> float:
-        difference = field.voxelise(voxels.shape, self.stack.spacing).numpy() - voxels
-        return float(np.square(difference, dtype=np.float64).sum())
+    def _errors(
+        self, fields: Sequence[GaussianField], rest: Sequence[NDArray[np.float32]]
+    ) -> list[float]:
+        """Return the squared error of each channel."""
+        found = []
+        for one, voxels, background in zip(fields, rest, self.backgrounds, strict=True):
+            light = one.voxelise(voxels.shape, self.facts.spacing).numpy()
+            difference = light + np.float32(background) - voxels
+            found.append(float(np.square(difference, dtype=np.float64).sum()))
+        return found
 
 
-def checked_settings(settings: FitSettings) -> FitSettings:
+def checked_settings(settings: FitSettings, start: TileStart) -> FitSettings:
     """Return settings that fits of tiles can have.
 
     Parameters
     ----------
     settings : FitSettings
         Of a fit.
+    start : TileStart
+        What it begins with.
 
     Raises
     ------
     SettingsError
-        If one of them is about a stack as a whole, or makes a result depend on the machine's speed.
+        If one of them is about a stack as a whole, makes a result depend on the machine's speed, or
+        does not go with what the fit begins with.
     """
     for name, wrong, why in (
         ("objective", settings.objective == "mip", "the projections of a tile are not the stack's"),
         ("loss", settings.loss == "poisson", "what neighbours have fitted is subtracted first"),
         ("exactly", settings.exactly, "each tile has as many Gaussians as its part carries"),
-        ("refine", settings.refine, "there is nothing to go on from"),
         ("max_seconds", settings.max_seconds is not None, "what is found would go by its speed"),
     ):
         if wrong:
@@ -358,29 +327,12 @@ def checked_settings(settings: FitSettings) -> FitSettings:
                 f"{name}={getattr(settings, name)!r}: cannot be had by tiles, since {why}; leave "
                 "it out, or fit the stack in one piece (--no-tiles)"
             )
+    if settings.refine != (start.fit is not None):
+        given = "there is no start" if settings.refine else "there is a start"
+        raise SettingsError(
+            f"refine={settings.refine}: {given}; by tiles, a fit that is gone on from (start, "
+            "--refine FIT) is refined, and nothing else is"
+        )
+    if start.fit is not None and start.points is not None:
+        raise SettingsError("points and start are both given; give one to begin with")
     return settings
-
-
-def _block_means(voxels: NDArray[np.generic]) -> Iterator[NDArray[np.floating]]:
-    """Yield the means of blocks of a volume, of each of the sides `BLOCKS`."""
-    wide = {"u1": np.uint32, "u2": np.uint32, "f4": np.float32}.get(
-        voxels.dtype.str[1:], np.float64
-    )
-    sums, count = voxels, 1
-    for _ in BLOCKS:
-        for axis in range(3):
-            sums = _pair_sums(sums, axis, wide)
-        count *= 8
-        yield np.divide(sums, np.float32(count))
-
-
-def _pair_sums(values: NDArray[Any], axis: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Return sums of neighbours along an axis; of an odd number, the last is in two pairs."""
-    lines = np.moveaxis(values, axis, 0)
-    if len(lines) == 1:
-        lines = np.concatenate([lines, lines])
-    even = len(lines) // 2 * 2
-    sums = np.add(lines[0:even:2], lines[1:even:2], dtype=dtype)
-    if even < len(lines):
-        sums = np.concatenate([sums, np.add(lines[-2:-1], lines[-1:], dtype=dtype)])
-    return np.moveaxis(sums, 0, axis)

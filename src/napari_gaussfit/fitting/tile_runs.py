@@ -10,14 +10,17 @@ import json
 import math
 import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_gaussfit.errors import OutputError, SettingsError
 from napari_gaussfit.files import replacing
 from napari_gaussfit.fitting.pools import DaskPool, Pool, SerialPool
+from napari_gaussfit.fitting.tile_levels import Levels
 from napari_gaussfit.fitting.tile_store import (
     LOG_NAME,
     Outcome,
@@ -33,22 +36,33 @@ from napari_gaussfit.formats.tiled import (
     PARTS_NAME,
     REACH,
     TILES_NAME,
+    numbered,
     read_index,
     write_index,
     write_tiles,
 )
+from napari_gaussfit.measure.noise import photon_transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari_gaussfit.fitting.pools import Work
-    from napari_gaussfit.fitting.tile_fits import Levels
     from napari_gaussfit.fitting.tiles import Tile, Tiling
-    from napari_gaussfit.stacks.lazy import LazyStack
+    from napari_gaussfit.measure.noise import Noise
+    from napari_gaussfit.stacks.facts import StackFacts
+    from napari_gaussfit.stacks.lazy import LazyStack, Sample
 
     Place = tuple[int, int, int]
 
-__all__ = ["OUTPUTS", "TilePlan", "TileProgress", "TileReport", "TileRun", "forget_tiles"]
+__all__ = [
+    "OUTPUTS",
+    "SampledStack",
+    "TilePlan",
+    "TileProgress",
+    "TileReport",
+    "TileRun",
+    "forget_tiles",
+]
 
 PLAN_NAME, WORK_NAME = "plan.json", "work"
 
@@ -58,7 +72,12 @@ OUTPUTS = (INDEX_NAME, TILES_NAME, PARTS_NAME, OBJECTS_NAME, PLAN_NAME, LOG_NAME
 TRIES = 3
 """Times that a task is tried before its tile is given up."""
 
-STAGES = {Stage.FIT: "fitting", Stage.SEAMS: "seams", Stage.WRITE: "writing"}
+STAGES = {
+    Stage.FIT: "fitting",
+    Stage.SEAMS: "seams",
+    Stage.MEASURE: "measuring",
+    Stage.WRITE: "writing",
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +87,7 @@ class TileProgress:
     Parameters
     ----------
     stage : str
-        "fitting", "seams" or "writing".
+        "fitting", "seams", "measuring" or "writing".
     done, running, total : int
         Tiles of this stage that have ended, those given to workers, and all.
     background, failed : int
@@ -99,9 +118,13 @@ class TileReport:
     failed : tuple of (str, str)
         Place of each tile that was given up ("0001-0002-0000"), and why.
     voxel_psnr : float
-        PSNR of all voxels in dB, over the range of the stack.
+        PSNR of all voxels in dB, over the range of the stack; of several channels, of the first.
     seam_psnr, interior_psnr : float
         Of those within half a halo of a seam, and of the others; NaN where there are none.
+    other_psnrs : tuple of float
+        PSNR of all voxels of each other channel.
+    measured : int
+        Gaussians that were measured, which have error bars.
     """
 
     out: Path
@@ -112,6 +135,8 @@ class TileReport:
     voxel_psnr: float
     seam_psnr: float
     interior_psnr: float
+    other_psnrs: tuple[float, ...] = ()
+    measured: int = 0
 
 
 def forget_tiles(folder: Path) -> None:
@@ -135,65 +160,106 @@ def forget_tiles(folder: Path) -> None:
 
 
 @dataclass(frozen=True, eq=False)
+class SampledStack:
+    """A channel, and what a sample of it tells.
+
+    Parameters
+    ----------
+    stack : LazyStack
+        Read box by box.
+    sample : Sample
+        Of it.
+    levels : Levels
+        Of the sample.
+    """
+
+    stack: LazyStack
+    sample: Sample
+    levels: Levels
+
+    @classmethod
+    def of(cls, stack: LazyStack, background: float | None = None) -> SampledStack:
+        """Read the sample of a stack.
+
+        Parameters
+        ----------
+        stack : LazyStack
+            One channel.
+        background : float, optional
+            Raw intensity, where it is known.
+        """
+        sample = stack.sample()
+        return cls(stack, sample, Levels.of(sample, background))
+
+    @property
+    def noise(self) -> Noise | None:
+        """Of the stack; None where it cannot be told."""
+        return photon_transfer(np.concatenate(self.sample.boxes)).noise
+
+
+@dataclass(frozen=True, eq=False)
 class TilePlan:
     """What a fit by tiles depends on, all together.
 
     Parameters
     ----------
-    lazy : LazyStack
-        What is fitted.
+    facts : StackFacts
+        What is fitted; of several channels, without a channel's number.
     tiling : Tiling
         Its tiles.
     settings : dict
         Of each tile's fit, as JSON types.
-    levels : Levels
-        Of the stack.
+    levels : tuple of Levels
+        Of each channel.
     parts : str
         Name of the folder of tables.
     content : dict
         All that the result depends on.
     """
 
-    lazy: LazyStack
+    facts: StackFacts
     tiling: Tiling
     settings: dict[str, Any]
-    levels: Levels
+    levels: tuple[Levels, ...]
     parts: str
     content: dict[str, Any]
 
     @classmethod
     def of(
         cls,
-        lazy: LazyStack,
+        sampled: Sequence[SampledStack],
         tiling: Tiling,
         settings: Mapping[str, Any],
-        levels: Levels,
-        sample_digest: str,
         *,
         parts: str = PARTS_NAME,
+        **more: Any,
     ) -> TilePlan:
-        """Return the plan of a fit; see the class, and `Sample.digest`."""
+        """Return the plan of a fit; see the class. All that is given beside must be JSON types."""
         from napari_gaussfit import __version__
 
         content = {
-            "stack": asdict(lazy.facts),
-            "fill_nan": lazy.fill_nan,
-            "dtype": str(lazy.dtype),
-            "sample": sample_digest,
+            "stack": [asdict(one.stack.facts) for one in sampled],
+            "fill_nan": [one.stack.fill_nan for one in sampled],
+            "dtype": [str(one.stack.dtype) for one in sampled],
+            "sample": [one.sample.digest for one in sampled],
             "tiles": asdict(tiling),
             "settings": dict(settings),
-            "levels": asdict(levels),
+            "levels": [asdict(one.levels) for one in sampled],
             "parts": parts,
             "version": __version__,
+            **more,
         }
         known = json.loads(json.dumps(content))
-        return cls(lazy, tiling, known["settings"], levels, parts, known)
+        facts = sampled[0].stack.facts
+        if len(sampled) > 1:
+            facts = replace(facts, channel=None)
+        levels = tuple(one.levels for one in sampled)
+        return cls(facts, tiling, known["settings"], levels, parts, known)
 
     def carry_out(
         self,
         folder: Path,
         work_with: Callable[[TileStore], Work],
-        over: Sequence[Tile] = (),
         *,
         client: Any = None,
         resume: bool = False,
@@ -207,8 +273,6 @@ class TilePlan:
             Made where there is none.
         work_with : callable
             Gives what does the tasks, from where working files are.
-        over : sequence of Tile
-            Tiles over seams that are gone over.
         client, resume, progress
             As for `fit_tiles`.
         """
@@ -219,9 +283,8 @@ class TilePlan:
         pool: Pool = SerialPool() if client is None else DaskPool(client)
         run = TileRun(work, self.key, pool, progress, work.store.ended())
         try:
-            run.stage(Stage.FIT, [*self.tiling.tiles()])
-            run.stage(Stage.SEAMS, over)
-            run.stage(Stage.WRITE, [*self.tiling.tiles()])
+            for stage, tiles in work.stages:
+                run.stage(stage, tiles)
         finally:
             if isinstance(pool, DaskPool):
                 pool.close()
@@ -270,15 +333,20 @@ class TilePlan:
         written = {tile.place: outcome for tile, outcome in run.outcomes[Stage.WRITE]}
         failed = {
             f"{STAGES[stage]} {tile.name}": f"{_voxels(tile)}: {outcome.error}"
-            for stage in (Stage.FIT, Stage.SEAMS, Stage.WRITE)
+            for stage in run.outcomes
             for tile, outcome in run.outcomes[stage]
             if outcome.status is Status.FAILED
         }
         fitted = {tile.place: outcome for tile, outcome in run.outcomes[Stage.FIT]}
-        rows = [_row(tile, fitted[tile.place], written[tile.place]) for tile in self.tiling.tiles()]
+        channels = len(self.levels)
+        rows = [
+            _row(tile, fitted[tile.place], written[tile.place], channels)
+            for tile in self.tiling.tiles()
+        ]
         report = _summary(rows, self.levels, failed)
         write_tiles(folder, rows)
-        write_index(folder, self.lazy.facts, self.settings, report, parts=self.parts)
+        psf = self.content.get("psf")
+        write_index(folder, self.facts, self.settings, report, parts=self.parts, psf=psf)
         # What a run that was killed was writing then.
         parts = {row["part"] for row in rows}
         for path in (folder / self.parts).iterdir():
@@ -309,7 +377,7 @@ class TileRun:
         """Do what a stage asks for in all of its tiles."""
         tiling = self.work.over if stage is Stage.SEAMS else self.work.tiling
         part_of = {tile.place for tile in tiles}
-        waits = stage is not Stage.WRITE
+        waits = stage in {Stage.FIT, Stage.SEAMS}
         missing = {
             tile.place: sum(one.place in part_of for one in tiling.earlier(tile)) if waits else 0
             for tile in tiles
@@ -361,28 +429,30 @@ class TileRun:
 
     def _task(self, stage: Stage, tile: Tile) -> TileTask:
         """Return a task, with a key made of the keys of what it needs."""
-        fits, seams = needs_of(stage, tile, self.work.tiling, self.work.over)
-        needs = [(Stage.FIT, one.place) for one in fits]
-        needs += [(Stage.SEAMS, one.place) for one in seams]
-        needs = [need for need in needs if need in self._found]
+        needs = [
+            need
+            for one, other in needs_of(stage, tile, self.work.tiling, self.work.over)
+            if (need := (one, other.place)) in self._found
+        ]
         states = [
             "failed" if self._found[need].status is Status.FAILED else self._keys[need]
             for need in needs
         ]
         key = digest_of([self.plan_key, stage, tile.place, states])
         self._keys[stage, tile.place] = key
-        files = [
-            (place, self.work.store.path(one, place, self._keys[one, place]))
+        files = tuple(
+            (one, place, self.work.store.path(one, place, self._keys[one, place]))
             for one, place in needs
             if self._found[one, place].gaussians
-        ]
-        of_fits = sum(self._found[need].gaussians > 0 for need in needs if need[0] is Stage.FIT)
-        return TileTask(stage, tile, key, tuple(files[:of_fits]), tuple(files[of_fits:]))
+        )
+        return TileTask(stage, tile, key, files)
 
     def _untouched(self, task: TileTask) -> Outcome | None:
-        """Return what is known of a tile of background that no Gaussian reaches into."""
-        if task.stage is not Stage.WRITE or task.fits or task.seams:
+        """Return what is known beforehand of a tile that no Gaussian reaches into."""
+        if task.files or task.stage not in {Stage.MEASURE, Stage.WRITE}:
             return None
+        if task.stage is Stage.MEASURE:
+            return Outcome(Status.DONE)
         fitted = self._found[Stage.FIT, task.tile.place]
         return fitted if fitted.status is Status.BACKGROUND else None
 
@@ -416,7 +486,12 @@ def _words(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _row(tile: Tile, fitted: Outcome, written: Outcome) -> dict[str, Any]:
+_OF_CHANNELS = (
+    "lowest", "highest", "voxels", "squared_error", "seam_voxels", "seam_squared_error"
+)  # fmt: skip
+
+
+def _row(tile: Tile, fitted: Outcome, written: Outcome, channels: int) -> dict[str, Any]:
     """Return a tile's row in the table of tiles."""
     numbers = written.numbers
     failed = Status.FAILED in (fitted.status, written.status)
@@ -426,56 +501,66 @@ def _row(tile: Tile, fitted: Outcome, written: Outcome) -> dict[str, Any]:
     row |= {
         "status": str(Status.FAILED if failed else fitted.status),
         "gaussians": written.gaussians,
+        "measured": int(numbers.get("measured", 0)),
         "part": f"{tile.name}.parquet" if written.gaussians else "",
     }
-    return row | {
-        name: numbers.get(name, math.nan)
-        for name in (
-            *("lowest", "highest", "voxels", "squared_error", "seam_voxels", "seam_squared_error"),
-            *REACH,
-        )
-    }
+    of_channels = [f"{name}{numbered(n)}" for n in range(channels) for name in _OF_CHANNELS]
+    return row | {name: numbers.get(name, math.nan) for name in (*of_channels, *REACH)}
 
 
 def _summary(
-    rows: Sequence[dict[str, Any]], levels: Levels, failed: dict[str, str]
+    rows: Sequence[dict[str, Any]], levels: Sequence[Levels], failed: dict[str, str]
 ) -> dict[str, Any]:
     """Return the report of all tiles, as JSON types; None where a figure is not known."""
-    measured = [row for row in rows if not math.isnan(row["voxels"])]
-    lowest = min((row["lowest"] for row in measured), default=math.nan)
-    highest = max((row["highest"] for row in measured), default=math.nan)
-    total = {
-        name: sum(row[name] for row in measured)
-        for name in ("voxels", "squared_error", "seam_voxels", "seam_squared_error")
-    }
-
-    def psnr(squared_error: float, voxels: float) -> float | None:
-        if not voxels or not squared_error or not highest > lowest:
-            return None
-        return 10 * math.log10((highest - lowest) ** 2 / (squared_error / voxels))
-
-    # Of tiles of background the seams are not looked at; nor do they count as interior.
-    fitted = [row for row in measured if row["status"] != Status.BACKGROUND]
-    inner = sum(row["voxels"] - row["seam_voxels"] for row in fitted)
-    inner_error = sum(row["squared_error"] - row["seam_squared_error"] for row in fitted)
+    first, *others = (_of_channel(rows, n, level) for n, level in enumerate(levels))
+    several = {"other_channels": others} if others else {}
     return {
         "gaussians": sum(row["gaussians"] for row in rows),
+        "measured": sum(row["measured"] for row in rows),
         "tiles": len(rows),
         "background_tiles": sum(row["status"] == Status.BACKGROUND for row in rows),
         "failed": failed,
-        "voxel_psnr": psnr(total["squared_error"], total["voxels"]),
-        "seam_psnr": psnr(total["seam_squared_error"], total["seam_voxels"]),
-        "interior_psnr": psnr(inner_error, inner),
-        "background": levels.background,
-        "sample": levels.words,
+        **first,
+        **several,
+    }
+
+
+def _of_channel(rows: Sequence[dict[str, Any]], n: int, level: Levels) -> dict[str, Any]:
+    """Return what is known of the voxels of a channel."""
+    known = [
+        {name: row[f"{name}{numbered(n)}"] for name in _OF_CHANNELS} | {"status": row["status"]}
+        for row in rows
+    ]
+    measured = [row for row in known if not math.isnan(row["voxels"])]
+    lowest = min((row["lowest"] for row in measured), default=math.nan)
+    highest = max((row["highest"] for row in measured), default=math.nan)
+
+    def psnr(part: str, those: Sequence[dict[str, Any]]) -> float | None:
+        voxels = sum(row[f"{part}voxels"] for row in those)
+        error = sum(row[f"{part}squared_error"] for row in those)
+        if not voxels or not error or not highest > lowest:
+            return None
+        return 10 * math.log10((highest - lowest) ** 2 / (error / voxels))
+
+    for row in measured:
+        for name in ("voxels", "squared_error"):
+            row[f"inner_{name}"] = row[name] - row[f"seam_{name}"]
+    # Of tiles of background the seams are not looked at; nor do they count as interior.
+    fitted = [row for row in measured if row["status"] != Status.BACKGROUND]
+    return {
+        "voxel_psnr": psnr("", measured),
+        "seam_psnr": psnr("seam_", measured),
+        "interior_psnr": psnr("inner_", fitted),
+        "background": level.background,
+        "sample": level.words,
         "lowest": lowest if measured else None,
         "highest": highest if measured else None,
     }
 
 
 def _report(folder: Path, report: dict[str, Any]) -> TileReport:
-    def known(name: str) -> float:
-        return math.nan if report[name] is None else float(report[name])
+    def known(of: dict[str, Any], name: str) -> float:
+        return math.nan if of[name] is None else float(of[name])
 
     return TileReport(
         folder,
@@ -483,7 +568,9 @@ def _report(folder: Path, report: dict[str, Any]) -> TileReport:
         report["tiles"],
         report["background_tiles"],
         tuple(report["failed"].items()),
-        known("voxel_psnr"),
-        known("seam_psnr"),
-        known("interior_psnr"),
+        known(report, "voxel_psnr"),
+        known(report, "seam_psnr"),
+        known(report, "interior_psnr"),
+        tuple(known(one, "voxel_psnr") for one in report.get("other_channels", ())),
+        report["measured"],
     )

@@ -17,10 +17,10 @@ import numpy as np
 
 from napari_gaussfit.errors import FormatError
 from napari_gaussfit.files import replacing
-from napari_gaussfit.fitting.tile_fits import Placed
+from napari_gaussfit.fitting.placed import Placed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -31,12 +31,15 @@ __all__ = ["LOG_NAME", "Outcome", "Stage", "Status", "TileStore", "digest_of"]
 LOG_NAME = "log.jsonl"
 """A line a task: what came of it, and what it took. The one file that no two runs have alike."""
 
+_GAUSSIANS = ("means", "cholesky", "amplitudes")
+
 
 class Stage(StrEnum):
     """What is done in turn, in all tiles each."""
 
     FIT = "fit"
     SEAMS = "seams"
+    MEASURE = "measure"
     WRITE = "write"
 
 
@@ -114,7 +117,9 @@ class TileStore:
         name = "-".join(f"{n:04d}" for n in place)
         return self.folder / f"{stage}-{name}-{key}{self.suffix}"
 
-    def save(self, path: Path, found: Placed, owners: NDArray[np.int64] | None = None) -> None:
+    def save(
+        self, path: Path, found: Placed, arrays: Mapping[str, NDArray[Any]] | None = None
+    ) -> None:
         """Write Gaussians.
 
         Parameters
@@ -123,24 +128,20 @@ class TileStore:
             What `path` returned.
         found : Placed
             Gaussians.
-        owners : ndarray of int, shape [K, 4], optional
-            Whose place they take: the place of the tile, and the row there.
+        arrays : mapping of ndarray, optional
+            What else is known of them; ``owners`` [K, 4] says whose place they take: the place of
+            the tile, and the row there.
         """
         from safetensors.numpy import save_file
 
-        arrays: dict[str, NDArray[Any]] = {
-            "means": found.means,
-            "cholesky": found.cholesky,
-            "amplitudes": found.amplitudes,
-        }
-        if owners is not None:
-            arrays["owners"] = owners
-        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        numbers: dict[str, NDArray[Any]] = {name: getattr(found, name) for name in _GAUSSIANS}
+        numbers |= arrays or {}
+        contiguous = {name: np.ascontiguousarray(array) for name, array in numbers.items()}
         with replacing(path) as temporary:
             save_file(contiguous, temporary)
 
-    def load(self, path: Path) -> tuple[Placed, NDArray[np.int64]]:
-        """Read Gaussians and whose place they take.
+    def load(self, path: Path) -> tuple[Placed, dict[str, NDArray[Any]]]:
+        """Read Gaussians and what else is known of them.
 
         Parameters
         ----------
@@ -151,8 +152,8 @@ class TileStore:
         -------
         Placed
             The Gaussians.
-        ndarray of int, shape [K, 4]
-            Empty where they take nobody's place.
+        dict of ndarray
+            What was given beside them.
 
         Raises
         ------
@@ -164,13 +165,13 @@ class TileStore:
 
         try:
             arrays = load_file(path)
-            found = Placed(arrays["means"], arrays["cholesky"], arrays["amplitudes"])
+            found = Placed(*(arrays.pop(name) for name in _GAUSSIANS))
         except (OSError, SafetensorError, KeyError) as error:
             raise FormatError(
                 f"{path}: a working file of the fit is missing or damaged; remove it and its "
                 "folder's log, then --resume fits its tile again"
             ) from error
-        return found, arrays.get("owners", np.empty((0, 4), np.int64))
+        return found, arrays
 
     def log(self, key: str, stage: Stage, place: Place, outcome: Outcome) -> None:
         """Note that a task has ended.

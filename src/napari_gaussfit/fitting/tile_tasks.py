@@ -1,8 +1,9 @@
 """The tasks of a fit by tiles: what each needs, does, and leaves as a file.
 
-Three stages, one after the other: every tile is fitted; Gaussians beside seams are moved once more;
-every tile's part of the result is written. A task may run in any process that can read the stack
-and the folder. Its result depends on what is in its key, and on nothing else.
+Four stages, one after the other: every tile is fitted; Gaussians beside seams are moved once more;
+those that stand for themselves are measured; every tile's part of the result is written. A task may
+run in any process that can read the stack and the folder. Its result depends on what is in its key,
+and on nothing else.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit.fitting.tile_fits import Placed
+from napari_gaussfit.fitting.placed import Placed
+from napari_gaussfit.fitting.tile_measures import Measured, arrays_of, known_of
 from napari_gaussfit.fitting.tile_store import Outcome, Stage, Status
-from napari_gaussfit.formats.tiled import PARTS_NAME, REACH, write_part
+from napari_gaussfit.formats.tiled import PARTS_NAME, REACH, numbered, placed, write_table
+from napari_gaussfit.measure.table import measurements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -48,21 +51,28 @@ class TileTask:
         Where; of the tiles over seams in that stage.
     key : str
         What the result depends on.
-    fits, seams : tuple of (place, path)
-        Working files of those stages, by place: of tasks that left one.
+    files : tuple of (stage, place, path)
+        Working files of tasks that left one.
     """
 
     stage: Stage
     tile: Tile
     key: str
-    fits: tuple[tuple[Place, Path], ...] = ()
-    seams: tuple[tuple[Place, Path], ...] = ()
+    files: tuple[tuple[Stage, Place, Path], ...] = ()
+
+    def of(self, stage: Stage) -> list[tuple[Place, Path]]:
+        """Return the files of a stage, by place.
+
+        Parameters
+        ----------
+        stage : Stage
+            An earlier one.
+        """
+        return [(place, path) for one, place, path in self.files if one is stage]
 
 
-def needs_of(
-    stage: Stage, tile: Tile, tiling: Tiling, over: Tiling
-) -> tuple[list[Tile], list[Tile]]:
-    """Return the tiles, and those over seams, whose results a task reads.
+def needs_of(stage: Stage, tile: Tile, tiling: Tiling, over: Tiling) -> list[tuple[Stage, Tile]]:
+    """Return the tasks whose results a task reads, as far as there are such.
 
     Parameters
     ----------
@@ -76,15 +86,19 @@ def needs_of(
         Of its seams.
     """
     if stage is Stage.FIT:
-        return tiling.earlier(tile), []
+        return [(Stage.FIT, one) for one in tiling.earlier(tile)]
     # A Gaussian lies in a core that touches that of the tile which has committed it, and reaches
     # no farther than one core.
     around = _around(tiling, tile)
+    needs = [(Stage.FIT, one) for one in around]
     if stage is Stage.SEAMS:
-        return around, over.earlier(tile)
+        return needs + [(Stage.SEAMS, one) for one in over.earlier(tile)]
     low = np.min([one.first for one in around], 0)
     high = np.max([one.end for one in around], 0)
-    return around, over.meeting(low.tolist(), high.tolist())
+    needs += [(Stage.SEAMS, one) for one in over.meeting(low.tolist(), high.tolist())]
+    if stage is Stage.WRITE:
+        needs += [(Stage.MEASURE, one) for one in around]
+    return needs
 
 
 def _around(tiling: Tiling, tile: Tile) -> list[Tile]:
@@ -92,6 +106,19 @@ def _around(tiling: Tiling, tile: Tile) -> list[Tile]:
     met = tiling.meeting(tile.first, tile.end)
     found = {one.place: one for own in met for one in (own, *tiling.touching(own))}
     return [found[place] for place in sorted(found)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Around:
+    """The Gaussians of a task's files where they are by now.
+
+    who : ndarray of int, shape [K, 4]
+        The place of the tile that has committed each, and the row there.
+    """
+
+    found: Placed
+    who: NDArray[np.int64]
+    measured: list[Measured]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +147,15 @@ class TileWork:
         """The tiles of the stack."""
         return self.fitter.tiling
 
+    @property
+    def stages(self) -> list[tuple[Stage, list[Tile]]]:
+        """What is done in turn, and in which tiles."""
+        tiles = [*self.tiling.tiles()]
+        stages = [(Stage.FIT, tiles), (Stage.SEAMS, self.tiling.over_seams()[1])]
+        if self.fitter.settings.measure is not False:
+            stages.append((Stage.MEASURE, tiles))
+        return [*stages, (Stage.WRITE, tiles)]
+
     def do(self, task: TileTask) -> Outcome:
         """Do a task.
 
@@ -128,74 +164,132 @@ class TileWork:
         task : TileTask
             Of any stage.
         """
-        does = {Stage.FIT: self._fit, Stage.SEAMS: self._mend, Stage.WRITE: self._write}
+        does = {
+            Stage.FIT: self._fit,
+            Stage.SEAMS: self._mend,
+            Stage.MEASURE: self._measure,
+            Stage.WRITE: self._write,
+        }
         return timed(does[task.stage], task)
 
     def _fit(self, task: TileTask) -> Outcome:
-        tile, levels = task.tile, self.fitter.levels
+        tile, fitter = task.tile, self.fitter
         began = time.perf_counter()
-        voxels = self.fitter.stack.read(tile.low, tile.high)
+        voxels = fitter.read(tile.low, tile.high)
         read = round(time.perf_counter() - began, 4)
-        if not levels.hold_light(voxels):
-            core = voxels[_part(tile.first, tile.end, tile.low)]
-            numbers = _numbers(core, core, levels.background)
+        if not fitter.hold_light(voxels) and not fitter.begins(tile):
+            part = _part(tile.first, tile.end, tile.low)
+            cores = [own[part] for own in voxels]
+            numbers = self._numbers(cores, cores)
             return Outcome(Status.BACKGROUND, 0, numbers, read_seconds=read)
-        anchors = Placed.joined([self.store.load(path)[0] for _, path in task.fits])
-        found = self.fitter.fit(tile, voxels, anchors)
+        anchors = [self.store.load(path)[0] for _, path in task.of(Stage.FIT)]
+        found = fitter.fit(tile, voxels, Placed.joined(anchors, len(voxels)))
         self._save(task, found)
         return Outcome(Status.DONE, len(found), read_seconds=read)
 
     def _mend(self, task: TileTask) -> Outcome:
-        around, owners = self._gathered(task)
-        at = around.means / np.asarray(self.fitter.stack.spacing)
+        around = self._gathered(task)
+        at = self._voxels(around.found)
         inside = (self.over.places_of(at) == task.tile.place).all(1)
-        mine = inside & (self.fitter.tiling.seam_distances(at) <= 1)
+        mine = inside & (self.tiling.seam_distances(at) <= 1)
         if not mine.any():
             return Outcome(Status.DONE)
-        found = self.fitter.mend(task.tile, around.select(mine), around.select(~mine))
-        self._save(task, found, owners[mine])
+        found = self.fitter.mend(task.tile, around.found.select(mine), around.found.select(~mine))
+        self._save(task, found, {"owners": around.who[mine]})
+        return Outcome(Status.DONE, len(found))
+
+    def _measure(self, task: TileTask) -> Outcome:
+        around, tile = self._gathered(task), task.tile
+        mine = (self.tiling.places_of(self._voxels(around.found)) == tile.place).all(1)
+        own = around.found.select(mine)
+        measured = None
+        if len(own):
+            measured = self.fitter.measured(tile, own, around.found.select(~mine))
+        if measured is None:
+            return Outcome(Status.DONE)
+        spacing = self.fitter.facts.spacing
+        found = Placed.of(measured.gaussians, tile.low, spacing).select(np.arange(len(own)))
+        arrays = arrays_of(measured, len(own)) | {"owners": around.who[mine]}
+        self._save(task, found, arrays)
         return Outcome(Status.DONE, len(found))
 
     def _write(self, task: TileTask) -> Outcome:
-        tile, stack, levels = task.tile, self.fitter.stack, self.fitter.levels
-        around, _ = self._gathered(task)
+        tile, fitter = task.tile, self.fitter
+        around = self._gathered(task)
         began = time.perf_counter()
-        voxels = stack.read(tile.first, tile.end)
+        voxels = fitter.read(tile.first, tile.end)
         read = round(time.perf_counter() - began, 4)
-        rest = self.fitter.beside(voxels, tile.first, around)
-        numbers = _numbers(voxels, rest, levels.background, self._beside_seams(tile))
-        places = self.fitter.tiling.places_of(around.means / np.asarray(stack.spacing))
-        mine = around.select((places == tile.place).all(1))
+        rest = fitter.beside(voxels, tile.first, around.found)
+        numbers = self._numbers(voxels, rest, self._beside_seams(tile))
+        which = (self.tiling.places_of(self._voxels(around.found)) == tile.place).all(1)
+        mine = around.found.select(which)
         if len(mine):
-            field = mine.field(tile.first, stack.facts, levels.background)
+            facts = fitter.facts
+            fields = mine.fields(tile.first, facts, fitter.backgrounds)
+            known, count = known_of(which, around.measured, [one.numpy() for one in fields])
             path = self.out / PARTS_NAME / f"{tile.name}.parquet"
-            write_part(path, field, tile.first, stack.spacing, stack.facts.place)
-            numbers |= self._reach(mine)
+            table = measurements(fields, facts.spacing, known, fitter.psf)
+            table = placed(table, tile.first, facts.spacing).assign(**self._place)
+            write_table(path, table)
+            corners = np.concatenate(mine.bounds(facts.spacing)).tolist()
+            numbers |= dict(zip(REACH, corners, strict=True))
+            numbers["measured"] = float(count)
         return Outcome(Status.DONE, len(mine), numbers, read_seconds=read)
 
-    def _gathered(self, task: TileTask) -> tuple[Placed, NDArray[np.int64]]:
-        """Return the Gaussians of a task's files where they are by now, and who they are [K, 4]."""
+    @property
+    def _place(self) -> dict[str, int]:
+        """Columns that say of all rows which channel and time they are of."""
+        facts = self.fitter.facts
+        return (facts if len(self.fitter.stacks) == 1 else replace(facts, channel=None)).place
+
+    def _voxels(self, found: Placed) -> NDArray[np.float64]:
+        """Return where centres are, in voxels."""
+        at: NDArray[np.float64] = found.means / np.asarray(self.fitter.facts.spacing)
+        return at
+
+    def _gathered(self, task: TileTask) -> _Around:
+        """Return the Gaussians of a task's files where they are by now."""
         parts, owners = [], []
-        for place, path in task.fits:
+        for place, path in task.of(Stage.FIT):
             found, _ = self.store.load(path)
             parts.append(found)
             rows = np.arange(len(found))[:, None]
             owners.append(np.concatenate([np.tile(place, (len(found), 1)), rows], 1))
-        around = Placed.joined(parts)
+        channels = len(self.fitter.stacks)
+        around = Placed.joined(parts, channels)
         who = np.concatenate([np.empty((0, 4), np.int64), *owners])
+        measured = []
         rows_of = {tuple(owner): n for n, owner in enumerate(who.tolist())}
-        for _, path in task.seams:
-            moved, whose = self.store.load(path)
-            known = np.array([tuple(owner) in rows_of for owner in whose.tolist()], np.bool_)
-            rows = np.array([rows_of[tuple(o)] for o in whose[known].tolist()], np.int64)
-            for name in ("means", "cholesky", "amplitudes"):
-                getattr(around, name)[rows] = getattr(moved, name)[known]
-        return around, who
+        for stage in (Stage.SEAMS, Stage.MEASURE):
+            for _, path in task.of(stage):
+                moved, arrays = self.store.load(path)
+                places = [rows_of.get(tuple(owner), -1) for owner in arrays["owners"].tolist()]
+                rows = np.array(places, np.int64)
+                there = rows >= 0
+                around.replace(rows[there], moved.select(there))
+                if stage is Stage.MEASURE:
+                    measured.append(Measured(rows, arrays))
+        return _Around(around, who, measured)
 
-    def _save(self, task: TileTask, found: Placed, owners: NDArray[np.int64] | None = None) -> None:
+    def _save(
+        self, task: TileTask, found: Placed, arrays: Mapping[str, NDArray[Any]] | None = None
+    ) -> None:
         if len(found):
             path = self.store.path(task.stage, task.tile.place, task.key)
-            self.store.save(path, found, owners)
+            self.store.save(path, found, arrays)
+
+    def _numbers(
+        self,
+        voxels: Sequence[NDArray[np.generic]],
+        rest: Sequence[NDArray[np.generic]],
+        seams: NDArray[np.bool_] | None = None,
+    ) -> dict[str, float]:
+        """Return what is known of the voxels of each channel, by name and number."""
+        found: dict[str, float] = {}
+        for n, (own, left) in enumerate(zip(voxels, rest, strict=True)):
+            numbers = _numbers(own, left, self.fitter.backgrounds[n], seams)
+            found |= {f"{name}{numbered(n)}": value for name, value in numbers.items()}
+        return found
 
     def _beside_seams(self, tile: Tile) -> NDArray[np.bool_]:
         """Return which voxels [Z, Y, X] of a core lie beside a seam."""
@@ -208,12 +302,6 @@ class TileWork:
                 beside |= np.abs(at - (seam - 0.5)) <= SEAM * beyond
             near |= beside.reshape([-1 if n == axis else 1 for n in range(3)])
         return near
-
-    def _reach(self, found: Placed) -> dict[str, float]:
-        step, extents = np.asarray(self.fitter.stack.spacing), found.extents()
-        low = np.floor(((found.means - extents) / step).min(0))
-        high = np.ceil(((found.means + extents) / step).max(0))
-        return dict(zip(REACH, [*low.tolist(), *high.tolist()], strict=True))
 
 
 def timed(does: Callable[[TileTask], Outcome], task: TileTask) -> Outcome:

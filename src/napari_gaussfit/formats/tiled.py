@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_gaussfit.errors import FormatError, OutputError, SettingsError
 from napari_gaussfit.files import replacing, write_json
-from napari_gaussfit.measure.table import AXES, COVARIANCES, VOXEL_AXES, measurements
+from napari_gaussfit.measure.table import AXES, CHANNEL, COVARIANCES, VOXEL_AXES
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.stacks.facts import StackFacts
 from napari_gaussfit.stacks.reading import parsed_json, refusing
@@ -36,13 +36,13 @@ __all__ = [
     "REACH_SIGMAS",
     "TILES_NAME",
     "holds_tiles",
+    "numbered",
     "placed",
     "read_index",
     "read_region",
     "read_tables",
     "require_pyarrow",
     "write_index",
-    "write_part",
     "write_table",
     "write_tiles",
 ]
@@ -79,29 +79,15 @@ def require_pyarrow() -> None:
         ) from error
 
 
-def write_part(
-    path: str | os.PathLike[str],
-    field: GaussianField,
-    first: Sequence[int],
-    spacing: Sequence[float],
-    place: Mapping[str, int],
-) -> None:
-    """Write the Gaussians of a tile.
+def numbered(channel: int) -> str:
+    """Return what names of numbers of a channel end in: nothing of the first.
 
     Parameters
     ----------
-    path : path-like
-        The file to write or to replace.
-    field : GaussianField
-        Positions from the tile's voxel `first`, so that single precision holds them.
-    first : sequence of int
-        That voxel (z, y, x) of the stack.
-    spacing : sequence of float
-        (dz, dy, dx).
-    place : mapping
-        Columns that say of all rows which ``channel`` and ``time`` they are of.
+    channel : int
+        From 0.
     """
-    write_table(path, placed(measurements(field, spacing), first, spacing).assign(**place))
+    return f"_{channel}" if channel else ""
 
 
 def placed(table: pd.DataFrame, first: Sequence[int], spacing: Sequence[float]) -> pd.DataFrame:
@@ -161,6 +147,7 @@ def write_index(
     report: Mapping[str, Any],
     *,
     parts: str = PARTS_NAME,
+    psf: Mapping[str, Any] | None = None,
 ) -> None:
     """Write what was fitted, how and how well; last of all, since it says that all is there.
 
@@ -173,9 +160,11 @@ def write_index(
     settings : mapping
         Of each tile's fit.
     report : mapping
-        JSON types; ``background`` among them.
+        JSON types; ``background`` among them, and ``other_channels`` with theirs.
     parts : str
         Name of the folder of tables.
+    psf : mapping, optional
+        The point spread function that was fitted with, as `Psf.to_dict` has it.
     """
     facts = {name: value for name, value in asdict(stack).items() if name != "value_range"}
     content = {
@@ -185,6 +174,7 @@ def write_index(
         "settings": dict(settings),
         "report": dict(report),
         "parts": parts,
+        "psf": psf,
     }
     write_json(folder / INDEX_NAME, content)
 
@@ -291,8 +281,8 @@ def read_region(path: str | os.PathLike[str], region: Region | None = None) -> d
     Returns
     -------
     dict
-        ``fields``, ``stack``, ``settings`` and ``notes``; positions count from the region's first
-        voxel.
+        ``fields``, ``stack``, ``settings``, ``notes`` and ``psf``; positions count from the
+        region's first voxel.
 
     Raises
     ------
@@ -315,9 +305,7 @@ def read_region(path: str | os.PathLike[str], region: Region | None = None) -> d
         )
     step = np.asarray(whole.spacing)
     tables = [*read_tables(path, region)]
-    table = (
-        pd.concat(tables) if tables else pd.DataFrame(columns=[*AXES, *COVARIANCES, "amplitude"])
-    )
+    table = pd.concat(tables) if tables else pd.DataFrame(columns=_columns(report))
     covariances = np.empty((len(table), 3, 3))
     for name, (i, j) in COVARIANCES.items():
         covariances[:, i, j] = covariances[:, j, i] = table[name]
@@ -325,16 +313,30 @@ def read_region(path: str | os.PathLike[str], region: Region | None = None) -> d
     reach = REACH_SIGMAS * np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
     size = np.subtract(end, first) * step
     near = ((means + reach >= -0.5 * step) & (means - reach <= size - 0.5 * step)).all(1)
-    field = GaussianField.from_covariances(
-        means[near],
-        covariances[near],
-        table["amplitude"].to_numpy(np.float64)[near],
-        background=report["background"],
-        unit=whole.unit,
+    others = report.get("other_channels", [])
+    backgrounds = [report["background"], *(one["background"] for one in others)]
+    several = len(backgrounds) > 1
+    fields = tuple(
+        GaussianField.from_covariances(
+            means[near],
+            covariances[near],
+            table[f"{CHANNEL}{n}" if several else "amplitude"].to_numpy(np.float64)[near],
+            background=background,
+            unit=whole.unit,
+        )
+        for n, background in enumerate(backgrounds)
     )
     oz, oy, ox = (np.asarray(whole.origin) + np.asarray(first) * step).tolist()
     z, y, x = (b - a for a, b in zip(first, end, strict=True))
     stack = replace(whole, shape=(z, y, x), origin=(oz, oy, ox))
     failed = report["failed"]
     notes = (f"{len(failed)} tiles failed and hold nothing",) if failed else ()
-    return {"fields": (field,), "stack": stack, "settings": settings, "notes": notes}
+    with refusing(Path(path) / INDEX_NAME, "the index of a fit by tiles"):
+        psf = _content(Path(path) / INDEX_NAME).get("psf")
+    return {"fields": fields, "stack": stack, "settings": settings, "notes": notes, "psf": psf}
+
+
+def _columns(report: Mapping[str, Any]) -> list[str]:
+    """Return the columns that are read of a table, of which there is none."""
+    channels = range(1 + len(report.get("other_channels", [])))
+    return [*AXES, *COVARIANCES, "amplitude", *(f"{CHANNEL}{n}" for n in channels)]

@@ -40,8 +40,9 @@ def export_table(folder: Pathlike, path: Pathlike) -> None:
             numbered.to_csv(file, index=False, header=not count, lineterminator="\n")
             count += len(table)
         if not count:
-            [nothing] = read_region(folder)["fields"]
-            measurements(nothing, (1.0, 1.0, 1.0)).to_csv(file, index=False, lineterminator="\n")
+            measurements(read_region(folder)["fields"], (1.0, 1.0, 1.0)).to_csv(
+                file, index=False, lineterminator="\n"
+            )
 
 
 def export_volume(folder: Pathlike, path: Pathlike) -> None:
@@ -50,7 +51,7 @@ def export_volume(folder: Pathlike, path: Pathlike) -> None:
     Parameters
     ----------
     folder : path-like
-        Of the fit.
+        Of the fit, of one channel.
     path : path-like
         The folder to write; see `stacks.ome_zarr.write_ome_zarr`.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ import numpy as np
 
 from napari_gaussfit.errors import FormatError
 from napari_gaussfit.fitting.fit_tiles import checked_core, lazy_stack
-from napari_gaussfit.fitting.tile_fits import Levels
-from napari_gaussfit.fitting.tile_runs import TilePlan
+from napari_gaussfit.fitting.tile_runs import SampledStack, TilePlan
+from napari_gaussfit.fitting.tile_starts import TileStart
 from napari_gaussfit.fitting.tile_store import Outcome, Stage, Status, TileStore
 from napari_gaussfit.fitting.tile_tasks import timed
 from napari_gaussfit.fitting.tiles import Tiling, default_halo
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import pandas as pd
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from napari_gaussfit.fitting.tile_runs import TileProgress, TileReport
     from napari_gaussfit.fitting.tile_tasks import TileTask
@@ -55,12 +55,13 @@ SAME = 1.0
 """Widths of a spot within which one that a neighbour has found is the same."""
 
 
-def fit_spot_tiles(
+def fit_spot_tiles(  # noqa: PLR0913 - a name for each thing that may be given
     stack: LazyStack | Stack | str | os.PathLike[str],
     out: str | os.PathLike[str],
     settings: SpotSettings | None = None,
     *,
     tile: Sequence[int] | None = None,
+    points: ArrayLike | None = None,
     client: Any = None,
     resume: bool = False,
     progress: Callable[[TileProgress], object] | None = None,
@@ -77,6 +78,8 @@ def fit_spot_tiles(
         The defaults if None.
     tile : sequence of int, optional
         Voxels (z, y, x) of a tile; by default as for `fit_tiles`.
+    points : array-like, shape [P, 3], optional
+        Positions (z, y, x in the stack's unit) that are candidates in any case.
     client : dask.distributed.Client, optional
         What runs the tiles; this process does, one after the other, if None.
     resume : bool
@@ -97,13 +100,17 @@ def fit_spot_tiles(
     require_pyarrow()
     lazy, asked = lazy_stack(stack), settings or SpotSettings()
     tiling = Tiling.of(lazy.shape, checked_core(lazy, tile), _halo(lazy, asked))
-    sample = lazy.sample()
-    levels = Levels.of(sample)
-    plan = TilePlan.of(lazy, tiling, asdict(asked), levels, sample.digest, parts=OBJECTS_NAME)
+    settled = asdict(asked) | {"psf": None if asked.psf is None else asked.psf.to_dict()}
+    begins = TileStart.of(points, None, lazy.facts, 1)
+    plan = TilePlan.of(
+        [SampledStack.of(lazy)], tiling, settled, parts=OBJECTS_NAME, start=begins.digest
+    )
     folder = Path(out)
     return plan.carry_out(
         folder,
-        lambda store: SpotWork(lazy, tiling, asked, TileStore(store.folder, ".parquet"), folder),
+        lambda store: SpotWork(
+            lazy, tiling, asked, TileStore(store.folder, ".parquet"), folder, begins
+        ),
         client=client,
         resume=resume,
         progress=progress,
@@ -139,6 +146,8 @@ class SpotWork:
         Of working files, which are tables.
     out : Path
         Folder of the result.
+    start : TileStart
+        Points that are candidates in any case.
     """
 
     stack: LazyStack
@@ -146,11 +155,18 @@ class SpotWork:
     settings: SpotSettings
     store: TileStore
     out: Path
+    start: TileStart = field(default_factory=TileStart)
 
     @property
     def over(self) -> Tiling:
         """Nothing is done over seams."""
         return self.tiling
+
+    @property
+    def stages(self) -> list[tuple[Stage, list[Tile]]]:
+        """What is done in turn, and in which tiles."""
+        tiles = [*self.tiling.tiles()]
+        return [(Stage.FIT, tiles), (Stage.WRITE, tiles)]
 
     def do(self, task: TileTask) -> Outcome:
         """Do a task.
@@ -175,7 +191,7 @@ class SpotWork:
         numbers = {"lowest": float(voxels.min()), "highest": float(voxels.max())}
         if numbers["lowest"] == numbers["highest"]:
             return Outcome(Status.BACKGROUND, 0, numbers, read_seconds=read)
-        found = self._committed(tile, voxels, [path for _, path in task.fits])
+        found = self._committed(tile, voxels, [path for _, path in task.of(Stage.FIT)])
         if len(found):
             write_table(self.store.path(task.stage, tile.place, task.key), found)
         return Outcome(Status.DONE, len(found), numbers, read_seconds=read)
@@ -189,17 +205,20 @@ class SpotWork:
             [np.empty((0, 3)), *(self._load(path)[[*VOXEL_AXES]].to_numpy() for path in earlier)]
         )
         inside = ((known >= low - 0.5) & (known <= np.asarray(tile.high) - 0.5)).all(1)
-        points = (known[inside] - low) * spacing
+        earlier_ones = points = (known[inside] - low) * spacing
+        if self.start.points is not None:
+            given = self.start.points_of(tile, self.tiling, self.stack.facts)[0]
+            points = np.concatenate([points, given])
         spots = fit_spots(part, self.settings, points=points if len(points) else None)
         table = spots_table(spots, spacing)
-        new = _new(table, points)
+        new = _new(table, earlier_ones)
         mine = self.tiling.committed(tile, table[[*VOXEL_AXES]].to_numpy() + low)
         return placed(table[new & mine].copy(), tile.low, spacing)
 
     def _write(self, task: TileTask) -> Outcome:
         import pandas as pd
 
-        tables = [self._load(path) for _, path in task.fits]
+        tables = [self._load(path) for _, path in task.of(Stage.FIT)]
         if not tables:
             return Outcome(Status.DONE)
         table = pd.concat(tables, ignore_index=True)
