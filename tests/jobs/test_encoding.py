@@ -84,11 +84,13 @@ def test_a_task_arrives_with_all_channels(
     stacks = tuple(replace(STACK, voxels=VOXELS + n, channel=n) for n in range(channels))
     start = tuple(replace(some_field(6), background=float(n)) for n in range(channels))
     view = ViewChoice(azimuth=40.0, channel=None)
-    task = FitTask(stacks, settings, start if begins else (), points, view)
+    before = tuple(replace(stack, voxels=VOXELS // 2, time=3) for stack in stacks)
+    earlier = before if begins else ()
+    task = FitTask(stacks, settings, start if begins else (), points, earlier, view)
 
     found = encoding.task_from(sent(encoding.task_message(task)))
 
-    for one, sent_one in zip(found.stacks, stacks, strict=True):
+    for one, sent_one in zip(found.stacks + found.before, stacks + earlier, strict=True):
         np.testing.assert_array_equal(one.voxels, sent_one.voxels)
         assert one.voxels.dtype == VOXELS.dtype
         assert one.facts == sent_one.facts

@@ -18,12 +18,13 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.jobs.encoding import (
     comparison_message,
+    descent_message,
     mips_message,
     result_message,
     snapshot_message,
     task_from,
 )
-from napari_gaussfit.jobs.job import SETTLE_SECONDS, fit_of, load_torch, result_of
+from napari_gaussfit.jobs.job import SETTLE_SECONDS, descent_of, fit_of, load_torch, result_of
 from napari_gaussfit.jobs.messages import Message, receive, send
 from napari_gaussfit.jobs.pictures import MipPair, MipThread, ViewChoice
 
@@ -174,7 +175,7 @@ def _say_if_compiling(outbox: Outbox) -> None:
 def _fit(asked: Asked, outbox: Outbox) -> None:
     _say_if_compiling(outbox)
     task = task_from(asked.message)
-    fit = fit_of(task)
+    fit, drift = fit_of(task)
     over = threading.Event()
 
     def draw(pair: MipPair) -> None:
@@ -192,6 +193,9 @@ def _fit(asked: Asked, outbox: Outbox) -> None:
     comparison = fit.comparison()
     if comparison is not None:
         outbox.send(comparison_message(comparison))
+    descent = descent_of(fit, drift)
+    if descent is not None:
+        outbox.send(descent_message(descent))
     result = result_of(fit)
     if result is not None:
         outbox.send(result_message(result))

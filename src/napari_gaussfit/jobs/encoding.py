@@ -13,7 +13,7 @@ from napari_gaussfit.fitting.refinement import Comparison
 from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.fitting.snapshot import FinishReason, FitState, Snapshot
 from napari_gaussfit.formats import measured
-from napari_gaussfit.jobs.job import FitTask
+from napari_gaussfit.jobs.job import Descent, FitTask
 from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
 from napari_gaussfit.measure.psf import Psf
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = [
     "comparison_from",
     "comparison_message",
+    "descent_from",
+    "descent_message",
     "facts_from",
     "facts_words",
     "fields_arrays",
@@ -59,20 +61,20 @@ MEASURED = "measured."
 """What the arrays of a measurement begin with, beside those of its fit."""
 
 
-def stacks_message(kind: str, stacks: Sequence[Stack]) -> Message:
-    """Return a message with a stack, or with several channels."""
-    words = {"stacks": [facts_words(stack.facts) for stack in stacks]}
-    return Message(kind, words, {f"{n}.voxels": stack.voxels for n, stack in enumerate(stacks)})
+def stacks_message(kind: str, stacks: Sequence[Stack], name: str = "stacks") -> Message:
+    """Return a message with a stack, or with several channels, under a name."""
+    words = {name: [facts_words(stack.facts) for stack in stacks]}
+    return Message(kind, words, {f"{name}.{n}": stack.voxels for n, stack in enumerate(stacks)})
 
 
-def stacks_from(message: Message) -> tuple[Stack, ...]:
-    """Return the stacks that a message carries."""
+def stacks_from(message: Message, name: str = "stacks") -> tuple[Stack, ...]:
+    """Return the stacks that a message carries under a name."""
     from napari_gaussfit.stacks.stack import Stack
 
-    known = [facts_from(words) for words in message.words["stacks"]]
+    known = [facts_from(words) for words in message.words[name]]
     return tuple(
         Stack(
-            message.arrays[f"{n}.voxels"],
+            message.arrays[f"{name}.{n}"],
             facts.spacing,
             facts.unit,
             facts.name,
@@ -123,14 +125,15 @@ def fields_from(message: Message) -> tuple[GaussianField, ...]:
 def task_message(task: FitTask) -> Message:
     """Return a message that asks for a fit."""
     message = stacks_message("fit", task.stacks)
-    words, arrays = message.words, message.arrays
+    earlier = stacks_message("fit", task.before, "before")
+    words, arrays = message.words | earlier.words, message.arrays | earlier.arrays
     words |= {"settings": task.settings.to_dict(), "view": task.view.to_dict()}
     if task.start:
         words["fields"] = fields_words(task.start)
         arrays |= fields_arrays(task.start)
     if task.points is not None:
         arrays["points"] = task.points
-    return message
+    return Message(message.kind, words, arrays)
 
 
 def task_from(message: Message) -> FitTask:
@@ -140,6 +143,7 @@ def task_from(message: Message) -> FitTask:
         FitSettings.from_dict(message.words["settings"]),
         fields_from(message) if "fields" in message.words else (),
         message.arrays.get("points"),
+        stacks_from(message, "before"),
         ViewChoice(**message.words["view"]),
     )
 
@@ -227,6 +231,16 @@ def mips_from(message: Message) -> MipPair:
     down, along = message.words["pixel"]
     view = ViewChoice(**message.words["view"])
     return MipPair(view, (down, along), message.arrays["data"], message.arrays["fit"])
+
+
+def descent_message(descent: Descent) -> Message:
+    """Return how Gaussians come from those of the time before."""
+    return Message("descent", {}, {"drift": descent.drift, "origins": descent.origins})
+
+
+def descent_from(message: Message) -> Descent:
+    """Return what a message says of where Gaussians come from."""
+    return Descent(message.arrays["drift"], message.arrays["origins"])
 
 
 def comparison_message(comparison: Comparison) -> Message:

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from napari_gaussfit.stacks.stack import Stack
 
 __all__ = [
+    "Descent",
     "FitTask",
     "Job",
     "News",
     "ThreadJob",
+    "descent_of",
     "described",
     "fit_of",
     "load_torch",
@@ -55,7 +57,26 @@ class FitTask:
     """A field a channel, none where it begins with seeds."""
 
     points: NDArray[np.float64] | None = None
+    before: tuple[Stack, ...] = ()
+    """The channels at the time before, of which `start` is; none where it is the first."""
+
     view: ViewChoice = field(default_factory=ViewChoice)
+
+
+@dataclass(frozen=True, eq=False)
+class Descent:
+    """How the Gaussians of a time come from those of the time before.
+
+    Parameters
+    ----------
+    drift : ndarray, shape [3]
+        By which all has moved since, in the stacks' unit.
+    origins : ndarray of int, shape [K]
+        Which of the time before each is, -1 of those that came since.
+    """
+
+    drift: NDArray[np.float64]
+    origins: NDArray[np.int64]
 
 
 @dataclass(eq=False)
@@ -76,6 +97,8 @@ class News:
         What was recorded so far.
     notice : str
         What there is to wait for.
+    descent : Descent or None
+        Of a fit that follows that of the time before: what became of its Gaussians.
     """
 
     snapshot: Snapshot | None = None
@@ -86,6 +109,7 @@ class News:
         default_factory=lambda: {key: [] for key in HISTORY_KEYS}
     )
     notice: str = ""
+    descent: Descent | None = None
 
     def take_mips(self, mips: MipPair) -> None:
         """Keep the newest projections."""
@@ -127,12 +151,13 @@ class Job(Protocol):
 class ThreadJob:
     """A fit in the thread that calls it."""
 
-    def __init__(self, task: FitTask) -> None:
-        self.news = News()
+    def __init__(self, task: FitTask, news: News | None = None) -> None:
+        self.news = news or News()
         self._name = described(task)
+        self._drift: NDArray[np.float64] | None = None
         self._fit: Fit | GaussfitError
         try:
-            self._fit = fit_of(task)
+            self._fit, self._drift = fit_of(task)
         except GaussfitError as error:  # told when it is run, like all that ends a fit
             self._fit = error
         self._mips = MipThread(task.stacks, self.news.take_mips)
@@ -154,6 +179,7 @@ class ThreadJob:
                 self.news.snapshot = snapshot
                 self._mips.show(snapshot.fields)
             self.news.comparison = fit.comparison()
+            self.news.descent = descent_of(fit, self._drift)
             self._mips.settle(SETTLE_SECONDS)
             self.news.result = result_of(fit)
         except Exception as error:
@@ -188,8 +214,8 @@ class ThreadJob:
         self.cancel()
 
 
-def fit_of(task: FitTask) -> Fit:
-    """Return the fit that a task asks for, idle.
+def fit_of(task: FitTask) -> tuple[Fit, NDArray[np.float64] | None]:
+    """Return the fit that a task asks for, idle, and the drift since the time before, if any.
 
     Raises
     ------
@@ -197,8 +223,19 @@ def fit_of(task: FitTask) -> Fit:
         If it cannot begin with what is given.
     """
     from napari_gaussfit.fitting.fit import Fit
+    from napari_gaussfit.fitting.result import FitResult
 
-    return Fit(task.stacks, task.settings, start=task.start or None, points=task.points)
+    if task.before:
+        from napari_gaussfit.objects.sequence import next_fit
+
+        last = FitResult(task.start, task.before[0].facts)
+        return next_fit(task.before, task.stacks, last, task.settings, task.points)
+    return Fit(task.stacks, task.settings, start=task.start or None, points=task.points), None
+
+
+def descent_of(fit: Fit, drift: NDArray[np.float64] | None) -> Descent | None:
+    """Return how Gaussians come from those of the time before, None where there is none."""
+    return None if drift is None else Descent(drift, fit.origins)
 
 
 def result_of(fit: Fit) -> FitResult | None:

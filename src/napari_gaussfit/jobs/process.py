@@ -10,6 +10,7 @@ from napari_gaussfit.fitting.snapshot import FinishReason, FitState
 from napari_gaussfit.jobs.children import Fitter
 from napari_gaussfit.jobs.encoding import (
     comparison_from,
+    descent_from,
     mips_from,
     result_from,
     snapshot_from,
@@ -38,10 +39,14 @@ class ProcessJob:
     fitter : Fitter, optional
         A process that waits for a task, and for another after this one. Without it the job starts
         one, which ends with the job.
+    news : News, optional
+        What to keep up to date; one of its own if None.
     """
 
-    def __init__(self, task: FitTask, fitter: Fitter | None = None) -> None:
-        self.news = News()
+    def __init__(
+        self, task: FitTask, fitter: Fitter | None = None, news: News | None = None
+    ) -> None:
+        self.news = news or News()
         self._name = described(task)
         self._task: FitTask | None = task
         self._refines = task.settings.refine
@@ -110,6 +115,8 @@ class ProcessJob:
             self.news.take_mips(mips_from(message))
         elif message.kind == "result":
             self.news.result = result_from(message)
+        elif message.kind == "descent":
+            self.news.descent = descent_from(message)
         elif message.kind == "comparison":
             self.news.comparison = comparison_from(message)
         elif message.kind == "notice":

@@ -12,12 +12,12 @@ from napari_gaussfit.fitting.fit import Fit
 from napari_gaussfit.fitting.sequence import following
 from napari_gaussfit.objects.search import SpotSettings
 from napari_gaussfit.objects.spots import Spots, fit_spots, follow_spots, spots_table
-from napari_gaussfit.objects.tracks import Tracks, link
+from napari_gaussfit.objects.tracks import Tracks, joined_tables, tracks_of
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.drift import drift_between
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -41,9 +41,6 @@ __all__ = [
     "spot_sequence",
     "tracks_of",
 ]
-
-STANDING = 0.1
-"""Of the median width, what an object that stands still moves by, by chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,61 +283,3 @@ def next_spots(
     drift = drift_between([before], [stack])
     moved = replace(gaussians, means=gaussians.means + drift)
     return follow_spots(stack, settings, moved, threshold), drift
-
-
-def tracks_of(
-    gaussians: Sequence[Gaussians],
-    drifts: Sequence[Floats],
-    times: Sequence[int],
-    *,
-    follows: Sequence[Indices] | None = None,
-    reach: float | None = None,
-) -> Tracks:
-    """Return the tracks of Gaussians of several times.
-
-    Parameters
-    ----------
-    gaussians : sequence of Gaussians
-        At each time.
-    drifts : sequence of ndarray, shape [3]
-        By which all had moved since the time before.
-    times : sequence of int
-        Their numbers.
-    follows : sequence of ndarray of int, shape [K], optional
-        Which of the time before each is known to be, see `link`.
-    reach : float, optional
-        See `link`.
-
-    Returns
-    -------
-    Tracks
-        Each Gaussian in one.
-    """
-    moved = np.cumsum(np.reshape(drifts, (-1, 3)), axis=0)
-    places = [one.means - by for one, by in zip(gaussians, moved, strict=True)]
-    squares = np.concatenate([np.diagonal(one.covariances, axis1=1, axis2=2) for one in gaussians])
-    width = np.sqrt(np.median(squares, axis=0)) if len(squares) else np.ones(3)
-    return link(places, STANDING * width, times=times, follows=follows, reach=reach)
-
-
-def joined_tables(tables: Iterable[pd.DataFrame], tracks: Tracks) -> pd.DataFrame:
-    """Return one table of all times, with columns time and track at the end.
-
-    Parameters
-    ----------
-    tables : iterable of DataFrame
-        At each time, a row an object.
-    tracks : Tracks
-        Of these objects.
-
-    Returns
-    -------
-    DataFrame
-        A row an object and time.
-    """
-    parts = [
-        table.assign(time=time, track=numbers)
-        for table, time, numbers in zip(tables, tracks.times, tracks.numbers, strict=True)
-    ]
-    # An empty part says nothing of its columns' types.
-    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)

@@ -16,21 +16,26 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
+
+    from napari_gaussfit.model.gaussians import Gaussians
 
     Floats = NDArray[np.float64]
     Indices = NDArray[np.int64]
     Edge = tuple[tuple[int, int], tuple[int, int]]
 
-__all__ = ["Tracks", "link"]
+__all__ = ["Tracks", "joined_tables", "link", "tracks_of"]
 
 REACH = 5.0
 """Standard deviations of the steps of all objects, beyond which no link is."""
 
 GAP = 1
 """Times at which an object may be missed without its track ending."""
+
+STANDING = 0.1
+"""Of the median width, what an object that stands still moves by, by chance."""
 
 TURNS = 3
 """Of telling from links how far objects move, and linking by that."""
@@ -239,3 +244,61 @@ def _numbers(places: Sequence[Floats], edges: list[Edge]) -> tuple[Indices, ...]
                 own[k] = numbers[source[0]][source[1]]
         numbers.append(own)
     return tuple(numbers)
+
+
+def tracks_of(
+    gaussians: Sequence[Gaussians],
+    drifts: Sequence[Floats],
+    times: Sequence[int],
+    *,
+    follows: Sequence[Indices] | None = None,
+    reach: float | None = None,
+) -> Tracks:
+    """Return the tracks of Gaussians of several times.
+
+    Parameters
+    ----------
+    gaussians : sequence of Gaussians
+        At each time.
+    drifts : sequence of ndarray, shape [3]
+        By which all had moved since the time before.
+    times : sequence of int
+        Their numbers.
+    follows : sequence of ndarray of int, shape [K], optional
+        Which of the time before each is known to be, see `link`.
+    reach : float, optional
+        See `link`.
+
+    Returns
+    -------
+    Tracks
+        Each Gaussian in one.
+    """
+    moved = np.cumsum(np.reshape(drifts, (-1, 3)), axis=0)
+    places = [one.means - by for one, by in zip(gaussians, moved, strict=True)]
+    squares = np.concatenate([np.diagonal(one.covariances, axis1=1, axis2=2) for one in gaussians])
+    width = np.sqrt(np.median(squares, axis=0)) if len(squares) else np.ones(3)
+    return link(places, STANDING * width, times=times, follows=follows, reach=reach)
+
+
+def joined_tables(tables: Iterable[pd.DataFrame], tracks: Tracks) -> pd.DataFrame:
+    """Return one table of all times, with columns time and track at the end.
+
+    Parameters
+    ----------
+    tables : iterable of DataFrame
+        At each time, a row an object.
+    tracks : Tracks
+        Of these objects.
+
+    Returns
+    -------
+    DataFrame
+        A row an object and time.
+    """
+    parts = [
+        table.assign(time=time, track=numbers)
+        for table, time, numbers in zip(tables, tracks.times, tracks.numbers, strict=True)
+    ]
+    # An empty part says nothing of its columns' types.
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)

@@ -248,7 +248,7 @@ class GaussianFitPanel(QWidget):
         else:
             self.live.restart(source)
         self.view.show_channels(channel_names(source))
-        task = FitTask(source.stacks, self.model.settings, start, points, self.view.choice)
+        task = FitTask(source.stacks, self.model.settings, start, points, view=self.view.choice)
         self._begin(task)
 
     def refine(self) -> None:
