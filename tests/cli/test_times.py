@@ -13,7 +13,7 @@ import tifffile
 
 from napari_gaussfit import load
 from napari_gaussfit.cli.commands import main
-from napari_gaussfit.cli.time_option import parse_times
+from napari_gaussfit.stacks.time_range import parse_times
 from napari_gaussfit.synthetic.phantoms import moving_spots
 
 if TYPE_CHECKING:

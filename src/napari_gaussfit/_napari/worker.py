@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer, Signal
@@ -23,6 +23,14 @@ from napari_gaussfit.jobs.job import FitTask, Job, News, ThreadJob
 from napari_gaussfit.jobs.pictures import MipDrawer, MipPair, ViewChoice
 from napari_gaussfit.jobs.process import ProcessJob
 from napari_gaussfit.jobs.renderer import RemoteDrawer
+from napari_gaussfit.jobs.sequence import SequenceJob, SequenceTask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_gaussfit.stacks.stack import Stack
+
+    AnyJob = ProcessJob | ThreadJob | SequenceJob
 
 __all__ = ["FitWorker", "Phase"]
 
@@ -121,7 +129,7 @@ class FitWorker(QObject):
 
         self.error = ""
         self._phase = Phase.IDLE
-        self._job: ProcessJob | ThreadJob | None = None
+        self._job: AnyJob | None = None
         self._thread: _JobThread | None = None
         self._fitters: list[Fitter] = []
         self._awaited = ""
@@ -153,7 +161,7 @@ class FitWorker(QObject):
         return self._news
 
     @property
-    def job(self) -> ProcessJob | ThreadJob | None:
+    def job(self) -> AnyJob | None:
         """The fit that runs, None at rest."""
         return self._job
 
@@ -162,7 +170,7 @@ class FitWorker(QObject):
         """Why the last fit failed, or what there is to wait for: of a fit, or before the next."""
         return self.error or (self._news.notice if self._phase.active else self._preparation())
 
-    def start(self, task: FitTask) -> None:
+    def start(self, task: FitTask | SequenceTask) -> None:
         """Begin a fit. There must be none under way."""
         from napari.qt.threading import create_worker
 
@@ -171,7 +179,7 @@ class FitWorker(QObject):
         self.error, self._seen = "", (None, None)
         self._draw_with(MipDrawer(task.stacks) if self.in_process else RemoteDrawer(task.stacks))
         self._wanted = task.view
-        self._job = ThreadJob(task) if self.in_process else ProcessJob(task, self._ready())
+        self._job = self._job_of(task)
         self._news = self._job.news
         thread = create_worker(
             self._job, _worker_class=_JobThread, _ignore_errors=True, _start_thread=False
@@ -182,6 +190,11 @@ class FitWorker(QObject):
         self._timer.start(FASTEST_MS)
         self._collection.hold()
         thread.start()
+
+    def _job_of(self, task: FitTask | SequenceTask) -> AnyJob:
+        if isinstance(task, SequenceTask):
+            return SequenceJob(task, self._ready(), in_process=self.in_process)
+        return ThreadJob(task) if self.in_process else ProcessJob(task, self._ready())
 
     def pause(self) -> None:
         """Let the fit stand still after its current step."""
@@ -215,8 +228,10 @@ class FitWorker(QObject):
         else:
             self._draw()
 
-    def take(self, news: News) -> None:
-        """Show other Gaussians of the same stack. There must be no fit under way."""
+    def take(self, news: News, stacks: Sequence[Stack] = ()) -> None:
+        """Show other Gaussians, of the same stack or of another. There must be no fit under way."""
+        if stacks:
+            self._draw_with(MipDrawer(stacks) if self.in_process else RemoteDrawer(stacks))
         self._news = news
         self._seen = news.snapshot, None
         if news.mips is None or news.mips.view != self._wanted:

@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit.cli.times import (
-    DRIFT,
-    Seen,
-    TimesFolder,
-    read_table,
-    say_tracks,
-    tell,
-    time_bar,
-    write_table,
-)
+from napari_gaussfit.cli.times import TimesFolder, read_table, say_tracks, tell, time_bar
 from napari_gaussfit.fitting.result import POINTS
 from napari_gaussfit.jobs.fit_folder import (
     TABLE_NAME,
@@ -25,6 +16,13 @@ from napari_gaussfit.jobs.fit_folder import (
     check_points,
     holds_fit,
     resumed_settings,
+)
+from napari_gaussfit.jobs.time_folder import (
+    DRIFT,
+    ORIGINS,
+    Seen,
+    report_of_times,
+    write_table,
 )
 
 if TYPE_CHECKING:
@@ -45,9 +43,6 @@ if TYPE_CHECKING:
     Fields = Sequence[GaussianField] | None
 
 __all__ = ["fit_times"]
-
-_ORIGINS = "origins"
-"""In the saved state of a time: which Gaussians of the time before these are."""
 
 
 def fit_times(
@@ -128,16 +123,18 @@ class _FitTimes:
                 bar.update()
         fields = [result.field.numpy() for result in self.results]
         drifts = [result.state[DRIFT] for result in self.results]
-        origins = [result.state[_ORIGINS] for result in self.results]
+        origins = [result.state[ORIGINS] for result in self.results]
         tracks = tracks_of(fields, drifts, self.series.times, follows=origins)
         table = joined_tables(self.tables, tracks)
-        self.folder.write(table, tracks, self._report(drifts), self.seen)
+        dated = zip(self.series.times, drifts, self.results, strict=True)
+        report = report_of_times(self.seen.stack.name, self.settings, dated)
+        self.folder.write(table, tracks, report, self.seen)
         say_tracks(self.folder.path, "Gaussians", table, tracks)
 
     def _saved(self, place: FitFolder, *, first: bool) -> FitResult | None:
         """Return a time that is in the folder, and go on by its settings."""
         result = place.saved()
-        if _ORIGINS not in result.state or not (place.path / TABLE_NAME).is_file():
+        if ORIGINS not in result.state or not (place.path / TABLE_NAME).is_file():
             return None
         if first:
             self.settings = resumed_settings(result, self.given)
@@ -148,7 +145,7 @@ class _FitTimes:
     def _fitted(self, fit: Fit, drift: Floats, place: FitFolder, bar: tqdm[Any]) -> FitResult:
         _run(fit, bar)
         result = fit.result()
-        state = {_ORIGINS: fit.origins, DRIFT: drift}
+        state = {ORIGINS: fit.origins, DRIFT: drift}
         if self.points is not None:
             state[POINTS] = np.asarray(self.points)
         result = place.judged(replace(result, state=state, settings=self.settings))
@@ -156,21 +153,6 @@ class _FitTimes:
         write_table(place.path / TABLE_NAME, result.to_dataframe())
         place.save(result)  # at last: where it is, the time is done
         return result
-
-    def _report(self, drifts: list[Floats]) -> dict[str, Any]:
-        from napari_gaussfit import __version__
-
-        reports = []
-        for time, result, drift in zip(self.series.times, self.results, drifts, strict=True):
-            first, *others = (report.to_dict() for report in result.reports)
-            more = {"other_channels": others} if others else {}
-            reports.append({"time": time, "drift": drift.tolist()} | first | more)
-        return {
-            "stack": self.seen.stack.name,
-            "settings": self.settings.to_dict(),
-            "times": reports,
-            "version": __version__,
-        }
 
 
 def _run(fit: Fit, bar: tqdm[Any]) -> None:

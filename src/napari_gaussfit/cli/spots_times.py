@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.cli.times import (
-    DRIFT,
-    Seen,
     TimesFolder,
     read_table,
     say_tracks,
     tell,
     time_bar,
-    write_table,
 )
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.files import write_json
 from napari_gaussfit.jobs.fit_folder import FitFolder
+from napari_gaussfit.jobs.time_folder import DRIFT, Seen, write_table
 
 if TYPE_CHECKING:
     from pathlib import Path

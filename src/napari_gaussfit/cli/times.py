@@ -13,12 +13,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_gaussfit.errors import OutputError
-from napari_gaussfit.files import replacing, write_json
 from napari_gaussfit.jobs.fit_folder import FIT_NAME, REPORT_NAME
 from napari_gaussfit.jobs.overwriting import claimed, refuse_to_replace
+from napari_gaussfit.jobs.time_folder import (
+    PICTURE_NAME,
+    TIMES_NAME,
+    TRACKS_NAME,
+    tracks_report,
+    write_times,
+)
 from napari_gaussfit.stacks.time_series import TimeSeries
 
 if TYPE_CHECKING:
@@ -27,15 +31,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
-    from numpy.typing import NDArray
     from tqdm import tqdm
 
+    from napari_gaussfit.jobs.time_folder import Seen
     from napari_gaussfit.objects.tracks import Tracks
-    from napari_gaussfit.stacks.stack import Stack
 
 __all__ = [
-    "DRIFT",
-    "Seen",
     "Target",
     "TimesFolder",
     "read_table",
@@ -43,16 +44,10 @@ __all__ = [
     "series_of",
     "tell",
     "time_bar",
-    "write_table",
 ]
-
-TIMES_NAME, TRACKS_NAME, PICTURE_NAME = "times", "tracks.csv", "tracks.png"
 
 _TEXT, _WHOLE = ("flags", "unit"), ("index", "neighbours", "channel", "time")
 """Columns of tables that are no real numbers."""
-
-DRIFT = "drift"
-"""In the saved state of a time: by how much all has moved since the time before."""
 
 
 def series_of(arguments: argparse.Namespace) -> TimeSeries:
@@ -146,37 +141,8 @@ class TimesFolder:
         self, table: pd.DataFrame, tracks: Tracks, report: dict[str, Any], seen: Seen
     ) -> None:
         """Write the tables, the report and the picture of all times."""
-        from napari_gaussfit.plots.saving import draw
-        from napari_gaussfit.plots.tracks import draw_tracks
-
-        write_table(self.path / self.table, table)
-        write_table(self.path / TRACKS_NAME, tracks.table())
-        facts = seen.stack.facts
-        draw(
-            self.path / PICTURE_NAME,
-            draw_tracks(seen.projection, table, facts.spacing, facts.unit),
-        )
-        write_json(self.path / REPORT_NAME, report | _of_tracks(tracks))
-
-
-class Seen:
-    """The stacks of a series as they go by: the last of them, and the projection of all."""
-
-    def __init__(self) -> None:
-        self.stacks: tuple[Stack, ...] = ()
-        self.projection: NDArray[Any] = np.zeros(0)
-
-    @property
-    def stack(self) -> Stack:
-        """The first channel of the last time."""
-        return self.stacks[0]
-
-    def take(self, stacks: tuple[Stack, ...]) -> tuple[Stack, ...]:
-        """Take the next; return the ones before."""
-        before, self.stacks = self.stacks, stacks
-        top = stacks[0].voxels.max(0)
-        self.projection = np.maximum(self.projection, top) if before else top
-        return before
+        picture = seen.projection, seen.stack.facts
+        write_times(self.path, self.table, table, tracks, report, picture)
 
 
 def time_bar(times: int) -> tqdm[Any]:
@@ -196,28 +162,11 @@ def tell(bar: tqdm[Any], line: str) -> None:
 
 def say_tracks(path: Path, what: str, table: pd.DataFrame, tracks: Tracks) -> None:
     """Say how many there are of something, and in how many tracks."""
-    found = _of_tracks(tracks)
+    found = tracks_report(tracks)
     sys.stdout.write(
         f"{path}: {len(table):,} {what} at {len(tracks.times)} times in {found['tracks']:,} "
         f"tracks; {found['born']:,} began and {found['died']:,} ended on the way\n"
     )
-
-
-def _of_tracks(tracks: Tracks) -> dict[str, Any]:
-    table = tracks.table()
-    return {
-        "tracks": len(tracks),
-        "links": tracks.links,
-        "born": int(table["born"].sum()),
-        "died": int(table["died"].sum()),
-        "steps": tracks.steps.tolist(),
-    }
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table, whole or not at all."""
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.fitting.result import FitResult
+    from napari_gaussfit.fitting.snapshot import Snapshot
     from napari_gaussfit.jobs.pictures import MipPair
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.objects.tracks import Tracks
@@ -58,6 +59,8 @@ class Frame:
         Its number.
     result : FitResult
         What was found.
+    snapshot : Snapshot or None
+        The same, as it was watched last.
     mips : MipPair or None
         Projections, as they were looked at last.
     drift : ndarray, shape [3]
@@ -68,6 +71,7 @@ class Frame:
 
     time: int
     result: FitResult
+    snapshot: Snapshot | None
     mips: MipPair | None
     drift: NDArray[np.float64]
     origins: NDArray[np.int64]
@@ -112,7 +116,8 @@ class SequenceNews(News):
         came = self.descent
         nowhere = np.full(len(result.field), -1)
         drift, origins = (np.zeros(3), nowhere) if came is None else (came.drift, came.origins)
-        self.frames.append(Frame(self.time, result, self.mips, drift, origins))
+        frame = Frame(self.time, result, self.snapshot, self.mips, drift, origins)
+        self.frames.append(frame)
 
 
 class SequenceJob:
@@ -165,8 +170,8 @@ class SequenceJob:
                 self._fitter.close()
         snapshot = self.news.snapshot
         if snapshot is not None and len(self.news.frames) < len(self.news.times):
-            stopped = {"state": FitState.CANCELLED, "reason": FinishReason.CANCELLED}
-            self.news.snapshot = replace(snapshot, **stopped, seconds_left=0.0)
+            state, reason = FitState.CANCELLED, FinishReason.CANCELLED
+            self.news.snapshot = replace(snapshot, state=state, reason=reason, seconds_left=0.0)
 
     def _fit_all(self) -> None:
         stacks: tuple[Stack, ...] = ()

@@ -10,6 +10,7 @@ from napari_gaussfit.fitting.result import FitResult
 if TYPE_CHECKING:
     from napari_gaussfit.fitting.refinement import Comparison
     from napari_gaussfit.jobs.job import FitTask, News
+    from napari_gaussfit.jobs.sequence import SequenceTask
 
 __all__ = ["Choice", "Version", "version_of"]
 
@@ -50,13 +51,14 @@ class Version:
         return Version(fit, news, self.unedited or self)
 
 
-def version_of(task: FitTask, news: News) -> Version | None:
+def version_of(task: FitTask | SequenceTask, news: News) -> Version | None:
     """Return what a fit that stands still has found, None where that is nothing.
 
     Parameters
     ----------
-    task : FitTask
-        What was asked of that very fit, whatever the panel's controls say by now.
+    task : FitTask or SequenceTask
+        What was asked of that very fit, whatever the panel's controls say by now; of several times
+        it is the first.
     news : News
         The latest of it.
     """

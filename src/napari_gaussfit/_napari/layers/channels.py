@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit._napari.layers.source import Source
 
-__all__ = ["channel_axis", "channel_names", "companions", "joined"]
+__all__ = ["channel_axis", "channel_names", "common_name", "companions", "joined"]
 
 _CHANNEL = "channel"
 _TRANSFORMS = ("scale", "translate", "rotate", "shear", "affine")
@@ -57,7 +57,7 @@ def joined(parts: Sequence[Source]) -> Source:
     first, *others = parts
     if not others:
         return first
-    name = _common_name(parts)
+    name = common_name(parts)
     channels = tuple(
         replace(part, stack=replace(part.stack, name=name, channel=_number(part, n)))
         for n, part in enumerate(parts)
@@ -91,8 +91,11 @@ def _opened_from(layer: Layer) -> tuple[Any, ...] | None:
     return None if layer.source.path is None else (layer.source.path, None)
 
 
-def _common_name(parts: Sequence[Source]) -> str:
-    """Return the words with which the layers' names begin, and at which time they are."""
+def common_name(parts: Sequence[Source], but: Sequence[str] = (_CHANNEL,)) -> str:
+    """Return the words with which the layers' names begin, and at which time they are.
+
+    `but` are axes that are left out: which channel or time it is says something else.
+    """
     names = list(dict.fromkeys(str(part.layer.name) for part in parts))
     words = zip(*(name.split() for name in names), strict=False)
     shared = [ours[0] for ours in takewhile(lambda ours: len(set(ours)) == 1, words)]
@@ -100,7 +103,9 @@ def _common_name(parts: Sequence[Source]) -> str:
         shared.pop()  # as this package's reader has them, "cells channel 0"
     layer, place = parts[0].layer, parts[0].place
     axes = ((axis_name(layer, axis), index) for axis, index in enumerate(place))
-    others = [f"{axis} {index}" for axis, index in axes if axis != _CHANNEL]
+    several = len(parts) > 1
+    left_out = {*but, *([_CHANNEL] if several else [])}
+    others = [f"{axis} {index}" for axis, index in axes if axis not in left_out]
     return " ".join([" ".join(shared) or "+".join(names), *others])
 
 

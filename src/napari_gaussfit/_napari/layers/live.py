@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Fields = tuple[GaussianField, ...]
     """Of each channel."""
 
-__all__ = ["LiveLayers"]
+__all__ = ["CENTRES", "LiveLayers"]
 
 COLOUR_SECONDS = 2.0
 """Between two updates of sizes and colours, which cost more than positions."""
@@ -45,7 +45,8 @@ COLOUR_SECONDS = 2.0
 SOON_MS = 40
 """Between two layers made for a fit at rest: to make one takes the window a sixth of a second."""
 
-_CENTRES = "centres"
+CENTRES = "centres"
+"""What follows the stack's name in that of the points."""
 
 
 class LiveLayers:
@@ -84,7 +85,12 @@ class LiveLayers:
     @property
     def centres(self) -> Points | None:
         """The Points layer, None while there is none or where the user has deleted it."""
-        return self._layers.get(_CENTRES)
+        return self._layers.get(CENTRES)
+
+    @property
+    def _marked(self) -> Source:
+        """What layers are said to be of."""
+        return self.source
 
     @property
     def layers(self) -> list[Layer]:
@@ -101,7 +107,7 @@ class LiveLayers:
         """Make no layer that is still missing, whatever comes: their stack is gone."""
         self._making.stop()
         self._fields, self._mips = (), None
-        self._deleted |= {_CENTRES, *PICTURES} - self._layers.keys()
+        self._deleted |= {CENTRES, *PICTURES} - self._layers.keys()
 
     def close(self) -> None:
         """Follow no more; the layers stay."""
@@ -119,8 +125,8 @@ class LiveLayers:
         At most one a time is: that takes the window as long as many updates.
         """
         self._fields = self._shown = fields
-        layer = self._layers.get(_CENTRES)
-        if layer is None and _CENTRES not in self._deleted:
+        layer = self._layers.get(CENTRES)
+        if layer is None and CENTRES not in self._deleted:
             self._make_centres(fields)
             return True
         if layer is not None and layer.visible:
@@ -133,9 +139,9 @@ class LiveLayers:
 
         self._fields, self._shown = (), fit.fields
         self._make_soon()
-        if _CENTRES not in self._layers and _CENTRES not in self._deleted:
+        if CENTRES not in self._layers and CENTRES not in self._deleted:
             self._make_centres(fit.fields)
-        layer = self._layers.get(_CENTRES)
+        layer = self._layers.get(CENTRES)
         if layer is None:
             return
         data, keywords, _ = points_layer(fit, self.source.placement, name=layer.name)
@@ -143,7 +149,7 @@ class LiveLayers:
         with layer.events.data.blocker():
             layer.data = data
         layer.features = keywords["features"]
-        layer.size = self._sizes(fit.field)
+        layer.size = self._sizes(fit.fields)
         layer.face_color = self._colours(fit.fields)
         carried = {**layer.metadata.get(METADATA, {}), **keywords["metadata"][METADATA]}
         layer.metadata = {**layer.metadata, METADATA: carried}
@@ -153,9 +159,11 @@ class LiveLayers:
         """Show the projections of data and fit for a view, and their difference."""
         other = self._mips is not None and self._mips.view.channel != mips.view.channel
         self._mips = mips
-        centres = self._layers.get(_CENTRES)
-        if other and centres is not None and len(centres.data) == len(self._shown[0]):
-            centres.face_color = self._colours(self._shown)
+        centres = self._layers.get(CENTRES)
+        if other and centres is not None and self._shown:
+            colours = self._colours(self._shown)
+            if len(colours) == len(centres.data):  # else points were added or deleted by hand
+                centres.face_color = colours
         for role, (data, keywords, _) in pictures_of(mips, self.source).items():
             layer = self._layers.get(role)
             if layer is not None and layer.visible:
@@ -172,7 +180,7 @@ class LiveLayers:
             self._make_soon()
 
     def _make_centres(self, fields: Fields) -> None:
-        self._add(_CENTRES, self._points(fields))
+        self._add(CENTRES, self._points(fields))
         self._coloured = time.perf_counter()
 
     def _make_next(self) -> bool:
@@ -205,31 +213,37 @@ class LiveLayers:
 
     def _points(self, fields: Fields) -> LayerData:
         """Return the centres alone: measurements come when they change no more."""
-        place, field = self.source.placement, fields[0]
         keywords = {
-            "size": self._sizes(field),
+            "size": self._sizes(fields),
             "face_color": self._colours(fields),
             "border_width": 0.0,
             # Added up, so that faint Gaussians, which are wide, hide nothing.
             "blending": "additive",
             "opacity": 0.7,
             "projection_mode": "all",
-            **place.keywords(),
+            **self._transform(),
         }
-        return place.in_voxels(field.numpy().means), keywords, "points"
+        return self._places(fields), keywords, "points"
+
+    def _places(self, fields: Fields) -> Any:
+        """Return where the centres' points are, in voxels."""
+        return self.source.placement.in_voxels(fields[0].numpy().means)
+
+    def _transform(self) -> dict[str, Any]:
+        """Return where these voxels lie in the world."""
+        return self.source.placement.keywords()
 
     def _colours(self, fields: Fields) -> Any:
         """Return colours [K, 4] for the channel that is looked at, or for all."""
         channel = None if self._mips is None else self._mips.view.channel
         return channel_colours(fields, self.source, channel)
 
-    def _sizes(self, field: GaussianField) -> Any:
+    def _sizes(self, fields: Fields) -> Any:
         """Return the geometric mean [K] of a Gaussian's sigmas, in pixels of the last axis."""
-        widths = np.exp(field.numpy().log_widths.mean(axis=1))
+        widths = np.exp(fields[0].numpy().log_widths.mean(axis=1))
         return widths / self.source.placement.spacing[-1]
 
     def _move(self, layer: Points, fields: Fields) -> None:
-        field = fields[0]
         carried = layer.metadata.get(METADATA, {})
         if "fit" in carried:
             # Of a fit at rest, which these points are not of.
@@ -237,11 +251,11 @@ class LiveLayers:
             layer.metadata = {**layer.metadata, METADATA: left}
         # What the list of layers hears of has it painted anew, which costs more than the points.
         with layer.events.data.blocker(), self._viewer.layers.events.blocker_all():
-            layer.data = self.source.placement.in_voxels(field.numpy().means)
+            layer.data = self._places(fields)
         now = time.perf_counter()
         if now - self._coloured > COLOUR_SECONDS:
             self._coloured = now
-            layer.size = self._sizes(field)
+            layer.size = self._sizes(fields)
             layer.face_color = self._colours(fields)
 
     def _move_along(self, _event: Event) -> None:
@@ -251,7 +265,7 @@ class LiveLayers:
         if self._mips is not None:
             made = pictures_of(self._mips, self.source)
         placed = {role: keywords for role, (_, keywords, _) in made.items()}
-        placed[_CENTRES] = self.source.placement.keywords()
+        placed[CENTRES] = self._transform()
         for role, layer in self._layers.items():
             if role in placed:
                 # Captions have none of both: their places are their data.
@@ -281,7 +295,7 @@ class LiveLayers:
 
         data, keywords, kind = layer_data
         keywords["name"] = f"{self.source.name} {role}"
-        mark(keywords, self.source)
+        mark(keywords, self._marked)
         chosen = list(self._viewer.layers.selection)
         layer = self._viewer.add_layer(Layer.create(data, keywords, kind))
         layer.events.visible.connect(self._catch_up)

@@ -11,15 +11,18 @@ from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 from napari_gaussfit._napari.layers import source as sources
 from napari_gaussfit._napari.layers.channels import channel_axis, joined
 from napari_gaussfit._napari.layers.placement import METADATA, OF
+from napari_gaussfit._napari.layers.times import Recording, time_axis
 from napari_gaussfit._napari.panel.channels import ChannelsPart
 from napari_gaussfit._napari.panel.histogram import Histogram
 from napari_gaussfit._napari.panel.layer_box import LayerBox
 from napari_gaussfit._napari.panel.place import PlacePart
 from napari_gaussfit._napari.panel.spacing import SpacingPart
+from napari_gaussfit._napari.panel.times import TimesPart
 from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
+    import numpy as np
     from napari.layers import Image, Layer, Points
     from napari.utils.events import Event, EventEmitter
     from napari.viewer import Viewer
@@ -56,6 +59,7 @@ class DataPart(QWidget):
             "Those that cannot be fitted are listed with the reason.",
         )
         self._place = PlacePart(viewer)
+        self.times = TimesPart()
         self.channels = ChannelsPart()
         self.spacing = SpacingPart(viewer)
         self._region = LayerBox(
@@ -75,8 +79,10 @@ class DataPart(QWidget):
         self._histogram = Histogram()
         self._lay_out()
         self._layer.chosen.connect(self._choose)
-        for part in (self._region.chosen, self._points.chosen, self.channels.changed):
+        for part in (self._region.chosen, self._points.chosen):
             part.connect(self.changed)
+        self.times.changed.connect(self.changed)
+        self.channels.changed.connect(self.changed)
         self._place.changed.connect(self._move)
         self.spacing.changed.connect(self.changed)
         layers = viewer.layers.events
@@ -93,9 +99,10 @@ class DataPart(QWidget):
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(2)
-        parts = (form, self._words, self._place, self.channels, self.spacing, self._histogram, more)
-        for part in parts:
+        for part in (form, self._words, self._place, self.times, self.channels, self.spacing):
             box.addWidget(part)
+        box.addWidget(self._histogram)
+        box.addWidget(more)
 
     @property
     def layer(self) -> Image | None:
@@ -132,8 +139,8 @@ class DataPart(QWidget):
             return None
         if self.spacing.problem:
             raise SettingsError(f"spacing: {self.spacing.problem}")
-        place, region = self._place.indices, self._region.layer
-        mask = None if region is None else sources.mask_of(region, layer, place)
+        self.times.times()  # refuses what is none
+        place, mask = self._place.indices, self._mask()
         chosen, fitted = sources.source_of(layer, place, mask), self.channels.fitted
         if len(fitted) < 2:
             return chosen
@@ -146,6 +153,27 @@ class DataPart(QWidget):
             same = other == layer and tuple(at) == tuple(place)
             parts.append(chosen if same else sources.source_of(other, at, mask))
         return replace(chosen, channels=joined(parts).channels)
+
+    def _mask(self) -> NDArray[np.bool_] | None:
+        """Return where to fit, None where everywhere."""
+        region, layer = self._region.layer, self.layer
+        if region is None or layer is None:
+            return None
+        return sources.mask_of(region, layer, self._place.indices)
+
+    def recording(self, source: Source) -> Recording | None:
+        """Return the times that are fitted one after the other, None where it is but one.
+
+        Raises
+        ------
+        StackError
+            If the first of them cannot be fitted.
+        """
+        times = self.times.times()
+        if len(times) < 2:
+            return None
+        found = Recording(joined(source.parts), times, self._mask())
+        return replace(found, first=found.at(times[0]))
 
     def start(self, source: Source) -> tuple[tuple[GaussianField, ...], NDArray[Any] | None]:
         """Return Gaussians, a field a channel, or positions to start from, as far as chosen.
@@ -213,6 +241,9 @@ class DataPart(QWidget):
 
     def _choose(self) -> None:
         self._place.show_layer(self.layer)
+        layer = self.layer
+        axis = None if layer is None else time_axis(layer)
+        self.times.show_count(1 if layer is None or axis is None else layer.data.shape[axis])
         self._show_channels()
         self.spacing.show_layer(self.layer)
 

@@ -12,15 +12,18 @@ from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_gaussfit._napari.layers.channels import channel_names, joined
 from napari_gaussfit._napari.layers.live import LiveLayers
+from napari_gaussfit._napari.layers.live_times import LiveTimes
 from napari_gaussfit._napari.panel.data import DataPart
 from napari_gaussfit._napari.panel.measuring import Measuring
 from napari_gaussfit._napari.panel.mode import ModePart, StructureMode
 from napari_gaussfit._napari.panel.model import ModelPart
 from napari_gaussfit._napari.panel.objects import ObjectsPart
+from napari_gaussfit._napari.panel.over_time import OverTime
 from napari_gaussfit._napari.panel.plots import DetailPlots, ProgressPlots
 from napari_gaussfit._napari.panel.preview import Preview, memory_of_fit, preview_of
 from napari_gaussfit._napari.panel.results import ResultsPart
 from napari_gaussfit._napari.panel.run import RunPart
+from napari_gaussfit._napari.panel.save_times import SaveTimes
 from napari_gaussfit._napari.panel.spots import SpotsMode
 from napari_gaussfit._napari.panel.state import figures_at_rest, state_words
 from napari_gaussfit._napari.panel.table import TablePart
@@ -30,6 +33,7 @@ from napari_gaussfit._napari.worker import FitWorker, Phase
 from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.jobs.job import FitTask
 from napari_gaussfit.jobs.renderer import Renderer
+from napari_gaussfit.jobs.sequence import SequenceNews, SequenceTask
 from napari_gaussfit.jobs.verdict import details_of
 from napari_gaussfit.jobs.versions import Choice, Version, version_of
 
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
 
     from napari_gaussfit._napari.layers.source import Source
+    from napari_gaussfit._napari.layers.times import Recording
     from napari_gaussfit._napari.panel.mode import Tab
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.jobs.job import News
@@ -82,12 +87,14 @@ class GaussianFitPanel(QWidget):
         self.view, self.progress, self.details = ViewPart(), ProgressPlots(), DetailPlots()
         self.quality = wrapped("gaussfit_quality", "How good the fit shown is, by its report.")
         self.table, self.results = TablePart(napari_viewer), ResultsPart(napari_viewer)
+        self.all_times = SaveTimes()
         self.objects = ObjectsPart(napari_viewer)
         self.spots = SpotsMode(napari_viewer, self.data, self)
         self.worker, self._renderer = FitWorker(self), Renderer()
         self.measuring = Measuring(self)
         self.live: LiveLayers | None = None
-        self._task: FitTask | None = None
+        self.over_time: OverTime | None = None
+        self._task: FitTask | SequenceTask | None = None
         self._shown: Version | None = None
         self._before: Version | None = None
         self._choice: Choice | None = None
@@ -106,11 +113,12 @@ class GaussianFitPanel(QWidget):
         self.tabs = QTabWidget()
         setup = scrolling(stacked(self.data, self.model, self.spots.setup))
         self.tabs.setTabToolTip(self.tabs.addTab(setup, "Setup"), "What to look into, and how.")
+        export = scrolling(stacked(self.results, self.all_times))
         structure: tuple[Tab, ...] = (
             ("Progress", stacked(self.view, self.progress), "The fit while it runs."),
             ("Details", stacked(self.quality, self.details), "How good it is, in numbers."),
             ("Table", self.table, "Every Gaussian, a row each."),
-            ("Export", scrolling(self.results), "The result as layers and files."),
+            ("Export", export, "The result as layers and files."),
             ("Objects", self.objects, "Cells, nuclei or neurites in a fit."),
         )
         modes = StructureMode(self.model, structure, self.run), self.spots
@@ -170,7 +178,9 @@ class GaussianFitPanel(QWidget):
         self._settling.start()
 
     def _change_mode(self) -> None:
-        self.data.channels.allow(several=self.modes.mode is not self.spots)
+        several = self.modes.mode is not self.spots
+        self.data.channels.allow(several=several)
+        self.data.times.allow(several=several)
         self._look_at_stack()
 
     def _look_at_stack(self) -> None:
@@ -210,8 +220,8 @@ class GaussianFitPanel(QWidget):
         sound = not self.model.problem
         self.run.allow(
             fit=sound and self._ready is not None,
-            refine=sound and self.fit is not None,
-            measure=bool(self._stacks_of_fit()),
+            refine=sound and self.fit is not None and self.over_time is None,
+            measure=bool(self._stacks_of_fit()) and self.over_time is None,
         )
 
     def _stacks_of_fit(self) -> tuple[Stack, ...]:
@@ -235,21 +245,40 @@ class GaussianFitPanel(QWidget):
         if source is None or self.model.problem:
             return
         try:
+            recording = self.data.recording(source)
+            source = joined(source.parts) if recording is None else recording.first
             start, points = self.data.start(source)
         except GaussfitError as error:
             self.run.show_refusal(str(error))
             return
-        source = joined(source.parts)
-        if self.live is None or not self.live.source.is_of_same_place(source):
-            if self.live is not None:
-                self.live.close()
-            self._shown = None
-            self.live = LiveLayers(self.viewer, source, self)
-        else:
-            self.live.restart(source)
+        self._follow(source, recording)
         self.view.show_channels(channel_names(source))
-        task = FitTask(source.stacks, self.model.settings, start, points, view=self.view.choice)
-        self._begin(task)
+        settings, view = self.model.settings, self.view.choice
+        if recording is None:
+            self._begin(FitTask(source.stacks, settings, start, points, view=view))
+        else:
+            self._begin(SequenceTask(recording.series, settings, start, points, view))
+
+    def _follow(self, source: Source, recording: Recording | None) -> None:
+        """Have layers follow a fit, or those of a recording: the ones there if of the same."""
+        self.all_times.show_times(None)
+        if self.over_time is not None:
+            self.over_time.close()
+            self.over_time = self._shown = None
+        if recording is not None:
+            self.live = _following(self.live, self.viewer, recording, self)
+            settings, self._shown = self.model.settings, None
+            self.over_time = OverTime(self.viewer, self.live, settings, self)
+            self.over_time.moved.connect(self._show_time)
+            return
+        one = self.live is not None and not isinstance(self.live, LiveTimes)
+        if self.live is not None and one and self.live.source.is_of_same_place(source):
+            self.live.restart(source)
+            return
+        if self.live is not None:
+            self.live.close()
+        self._shown = None
+        self.live = LiveLayers(self.viewer, source, self)
 
     def refine(self) -> None:
         """Go on from the last result, as the user has edited it."""
@@ -340,7 +369,7 @@ class GaussianFitPanel(QWidget):
         self._unmeasured = reason
         self._show_phase()
 
-    def _begin(self, task: FitTask, before: Version | None = None) -> None:
+    def _begin(self, task: FitTask | SequenceTask, before: Version | None = None) -> None:
         """Run a fit; `before` is what a refinement goes on from."""
         self.measuring.give_up()
         self._unmeasured = ""
@@ -357,17 +386,30 @@ class GaussianFitPanel(QWidget):
         phase, news = self.phase, self.worker.news
         edited = self._shown is not None and self._shown.unedited is not None
         fit = news.result or (self.fit if edited else None)
-        self.run.show_state(phase, *state_words(phase, fit, self.worker.notice))
+        text, doubt = state_words(phase, fit, self.worker.notice)
+        self.run.show_state(phase, text + self._time_words(), doubt)
         if self._unmeasured and phase in {*_DONE, Phase.MEASURED}:
             self.run.show_unmeasured(self._unmeasured)
-        if phase is Phase.PAUSED and self._task is not None:
+        if phase is Phase.PAUSED and isinstance(self._task, FitTask):
             self._show(version_of(self._task, self.worker.news))
+
+    def _time_words(self) -> str:
+        """Say which time is fitted or shown, of several."""
+        news, shown = self.worker.news, self.over_time
+        if shown is None or not (shown.frames or self.phase.active):
+            return ""
+        fitted = news.words if isinstance(news, SequenceNews) else shown.words
+        return f" ({shown.words if shown.frames else fitted})"
 
     def _show_news(self, news: News) -> None:
         if news.snapshot is None or self.live is None:
             return
         if self.worker.phase is Phase.PAUSED:
             return  # It stands still, and is shown so already, with all that is known of it.
+        if self.over_time is not None and isinstance(news, SequenceNews):
+            if self.over_time.follow_fit(news):
+                self._written = 0.0  # what is known of the last time is old
+            self._show_phase()
         made = self.live.show(news.snapshot.fields)
         now = time.monotonic()
         # What takes long comes one at a time, with the window's own turns between.
@@ -394,6 +436,12 @@ class GaussianFitPanel(QWidget):
             from napari.utils.notifications import show_error
 
             show_error(f"Gaussian fit: {self.worker.error}")
+        if isinstance(news, SequenceNews) and news.frames and self.over_time is not None:
+            self.over_time.settle(news)
+            self.all_times.show_times(self.over_time)
+            self._show_time()
+            self._allow()
+            return
         before, self._before = self._before, None
         edited, self._edited = self._edited, None
         found = None if self._task is None else version_of(self._task, news)
@@ -406,6 +454,16 @@ class GaussianFitPanel(QWidget):
             self._show(found or before or self._shown)
         self._show_phase()
         self._allow()
+
+    def _show_time(self) -> None:
+        """Show what was found at the time in view, in a table of all times."""
+        shown = self.over_time
+        if shown is None or shown.version is None or self.phase.active:
+            return
+        shown.live.look_at(shown.version.fit.stack.time or 0)
+        self.worker.take(shown.version.news, shown.live.source.stacks)
+        self._show(shown.version)
+        self._show_phase()
 
     def _offer(self, choice: Choice | None) -> None:
         """Show one of a refinement's two results, and how to have the other."""
@@ -430,9 +488,12 @@ class GaussianFitPanel(QWidget):
             self._show_phase()
         self.run.show_snapshot(version.news.snapshot, figures_at_rest(version.fit))
         self.quality.setText(details_of(version.fit))
-        self.live.settle(version.fit)
-        edited = version.unedited is not None
-        self.table.show_fit(version.fit, self.live.centres, edited=edited)
+        if self.over_time is not None and self.over_time.frames:
+            self.table.show_fit(version.fit, self.over_time.live.points)
+        else:
+            self.live.settle(version.fit)
+            edited = version.unedited is not None
+            self.table.show_fit(version.fit, self.live.centres, edited=edited)
         self.results.show_fit(version.fit, self.live)
         self.objects.look_again()
         self._draw_plots()
@@ -495,8 +556,22 @@ class GaussianFitPanel(QWidget):
         self._settling.stop()
         self.data.close_down()
         self.table.close_down()
+        if self.over_time is not None:
+            self.over_time.close()
         if self.live is not None:
             self.live.close()
             self.live = None
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.deleteLater()
+
+
+def _following(
+    live: LiveLayers | None, viewer: napari.viewer.Viewer, recording: Recording, keeper: QWidget
+) -> LiveTimes:
+    """Return layers that follow a recording: those there are if they are of the same one."""
+    if isinstance(live, LiveTimes) and live.recording.is_of_same_layers(recording):
+        live.restart_all(recording)
+        return live
+    if live is not None:
+        live.close()
+    return LiveTimes(viewer, recording, keeper)

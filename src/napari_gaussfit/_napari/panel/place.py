@@ -8,6 +8,7 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QFormLayout, QLabel, QSpinBox, QWidget
 
 from napari_gaussfit._napari.layers.source import axis_name
+from napari_gaussfit._napari.layers.times import bring_into_view, index_in_view
 from napari_gaussfit._napari.panel.widgets import LABELS, wheel_needs_focus
 
 if TYPE_CHECKING:
@@ -76,33 +77,20 @@ class PlacePart(QWidget):
     def _follow(self, _event: object = None) -> None:
         """Take what the viewer shows."""
         layer = self._layer
-        before, point = self.indices, self._viewer.dims.point
+        before, dims = self.indices, self._viewer.dims
         # The viewer hears first that a layer is gone, or has fewer axes.
-        if layer is None or layer.ndim != len(self._boxes) + 3 or layer.ndim > len(point):
+        if layer is None or layer.ndim != len(self._boxes) + 3 or layer.ndim > dims.ndim:
             return
-        for axis, box in zip(range(-layer.ndim, -3), self._boxes, strict=True):
-            length = point[axis] / self._world_units(axis)
-            index = round((length - layer.translate[axis]) / layer.scale[axis])
+        for axis, box in enumerate(self._boxes):
             with QSignalBlocker(box):
-                box.setValue(index)
+                box.setValue(index_in_view(layer, axis, dims))
         if self.indices != before:
             self.changed.emit()
 
     def _lead(self) -> None:
         """Have the viewer show what was chosen."""
-        layer, dims = self._layer, self._viewer.dims
-        if layer is None:
+        if self._layer is None:
             return
-        point = list(dims.point)
-        for axis, index in zip(range(-layer.ndim, -3), self.indices, strict=True):
-            length = layer.translate[axis] + index * layer.scale[axis]
-            point[axis] = length * self._world_units(axis)
-        dims.point = tuple(point)
+        for axis, index in enumerate(self.indices):
+            bring_into_view(self._layer, axis, index, self._viewer.dims)
         self.changed.emit()
-
-    def _world_units(self, axis: int) -> float:
-        """Return what the layer's unit along an axis counts in those of the viewer."""
-        units = self._viewer.dims.units
-        if units is None or self._layer is None:
-            return 1.0
-        return float((1.0 * self._layer.units[axis]).to(units[axis]).magnitude)
