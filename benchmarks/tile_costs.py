@@ -25,7 +25,7 @@ class Costs:
     """Of a tile, in seconds of a core: one that is fitted, through all stages, and one that is not.
 
     share : of tiles that are fitted; memory : bytes of a process; voxels : of a core; written :
-    bytes of the result a fitted tile; itemsize : bytes a voxel of the stack.
+    bytes of the result a fitted tile; itemsize : bytes a voxel of all channels.
     """
 
     fitted: float
@@ -44,8 +44,9 @@ class Costs:
         plan = json.loads((folder / "plan.json").read_text())
         fits = [line for line in lines if line["stage"] == "fit"]
         done = [line for line in fits if line["status"] == "done"]
-        dark = [line for line in fits if line["status"] == "background"]
-        later = sum(line["seconds"] for line in lines if line["stage"] != "fit")
+        looks = [line for line in lines if line["stage"] == "look"]
+        dark = [line for line in looks if line["status"] == "background"]
+        later = sum(line["seconds"] for line in lines if line not in fits and line not in dark)
         edges = plan["tiles"]["edges"]
         tiles = math.prod(len(cut) - 1 for cut in edges)
         parts = sum(path.stat().st_size for path in folder.glob("*.parquet/*.parquet"))
@@ -55,9 +56,9 @@ class Costs:
             sum(line["read_seconds"] for line in lines) / tiles,
             len(done) / tiles,
             max(line["memory"] for line in lines),
-            math.prod(plan["stack"]["shape"]) / tiles,
+            math.prod(plan["stack"][0]["shape"]) / tiles,
             parts / max(1, len(done)),
-            np.dtype(plan["dtype"]).itemsize,
+            sum(np.dtype(dtype).itemsize for dtype in plan["dtype"]),
         )
 
     def row(self, name: str, nbytes: float, cores: int) -> tuple[Cell, ...]:

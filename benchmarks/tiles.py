@@ -150,7 +150,7 @@ def _background(options: Options, folder: Path) -> Table:
     shape, tile = options.pick((TEN_GIGABYTES, (128, 128, 128)), ((24, 64, 160), (24, 32, 32)))
     assemble(path, _piece("neurite", options), shape, share=options.pick(SHARE, 0.1), seed=3)
     run = _Run.of(path, folder / "dark", _settings(options), tile, 0)
-    dark, fitted = run.of_stage("fit", "background"), run.of_stage("fit", "done")
+    dark, fitted = run.of_stage("look", "background"), run.of_stage("fit", "done")
     milliseconds = 1e3 * float(np.median([line["seconds"] for line in dark])) if dark else None
     row = (math.prod(shape), len(fitted), len(dark), milliseconds, run.seconds, run.memory / 1e9)
     return Table(

@@ -68,12 +68,12 @@ def test_costs_of_another_size_go_by_tiles_and_cores(
 ) -> None:
     monkeypatch.syspath_prepend(str(checkout))
     tiles = {"edges": [[0, 10], [0, 10], [0, 10, 20]]}
-    plan = {"tiles": tiles, "stack": {"shape": [10, 10, 20]}, "dtype": "uint16"}
+    plan = {"tiles": tiles, "stack": [{"shape": [10, 10, 20]}], "dtype": ["uint16"]}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     common = {"read_seconds": 0.5, "memory": 2e9}
     lines = [
         {"stage": "fit", "status": "done", "seconds": 7.0} | common,
-        {"stage": "fit", "status": "background", "seconds": 0.004} | common,
+        {"stage": "look", "status": "background", "seconds": 0.004} | common,
         {"stage": "write", "status": "done", "seconds": 1.0} | common,
     ]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -10,7 +10,8 @@ from napari_gaussfit._threads import THREADS
 from napari_gaussfit.errors import FitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from napari_gaussfit.fitting.tile_store import Outcome, Stage, TileStore
     from napari_gaussfit.fitting.tile_tasks import TileTask
@@ -45,6 +46,9 @@ class Work(Protocol):
 
     def do(self, task: TileTask) -> Outcome:
         """Do a task."""
+
+    def reached(self, path: Path) -> Callable[[Tile], bool]:
+        """Return what tells whether a Gaussian of a working file reaches into a tile's box."""
 
 
 def do_on_worker(work: Work, task: TileTask, submitter: int) -> Outcome:

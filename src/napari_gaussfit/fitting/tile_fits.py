@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.fitting.fit import Fit
 from napari_gaussfit.fitting.placed import Placed
 from napari_gaussfit.fitting.tile_starts import TileStart
+from napari_gaussfit.fitting.tile_wide import Cells, fit_wide
 from napari_gaussfit.fitting.tiles import triple
 from napari_gaussfit.measure.constraints import Constraints
 from napari_gaussfit.measure.measuring import measure, worth_measuring
@@ -25,7 +26,7 @@ from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.statistics import SUGGESTION_VOXELS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.stacks.facts import StackFacts
     from napari_gaussfit.stacks.lazy import LazyStack
 
+    Dark = Sequence[tuple[Tile, Sequence[float]]]
     Voxels = Sequence[NDArray[np.generic]]
 
 __all__ = ["TileFitter", "checked_settings"]
@@ -106,6 +108,33 @@ class TileFitter:
             One a channel.
         """
         return any(level.hold_light(own) for level, own in zip(self.levels, voxels, strict=True))
+
+    @property
+    def has_wide(self) -> bool:
+        """Whether there may be Gaussians wider than a tile sees, found before all tiles."""
+        return len(self.tiling) > 1 and self.start.points is None
+
+    def wide(self, parts: Sequence[Mapping[str, NDArray[Any]]], dark: Dark) -> Placed:
+        """Return the Gaussians that are wider than a tile sees.
+
+        Parameters
+        ----------
+        parts : sequence of mapping
+            What each tile that holds light adds to cells.
+        dark : sequence of (Tile, sequence of float)
+            The others, and the mean of each channel there.
+        """
+        if self.start.fit is not None:
+            return self.start.wide(self.facts)
+        if not parts:
+            return self.none()
+        means = self.cells.means(parts, dark, self.backgrounds)
+        return fit_wide(self.cells, means, self.settings, self.facts)
+
+    @property
+    def cells(self) -> Cells:
+        """In which that is looked for."""
+        return Cells.of(self.tiling.shape)
 
     def begins(self, tile: Tile) -> bool:
         """Tell whether a tile is told to begin with something, whatever there seems to be.

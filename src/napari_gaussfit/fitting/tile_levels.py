@@ -76,16 +76,36 @@ class Levels:
             thresholds.append(level + max(CLEAR * deviation + photons, least))
         return cls(float(level), tuple(thresholds), sample.words)
 
-    def hold_light(self, voxels: NDArray[np.generic]) -> bool:
+    def look(self, voxels: NDArray[np.generic]) -> tuple[bool, NDArray[np.floating[Any]]]:
         """Tell whether a part of the stack holds more than background.
 
         Parameters
         ----------
         voxels : ndarray, shape [Z, Y, X]
             In raw intensity.
+
+        Returns
+        -------
+        bool
+            Whether it does.
+        ndarray
+            Means of its blocks of the largest side of `BLOCKS`.
         """
-        means = zip(_block_means(voxels), self.thresholds, strict=True)
-        return any(float(of_side.max()) > most for of_side, most in means)
+        means: NDArray[np.floating[Any]] = np.empty(0)
+        light = False
+        for means, most in zip(_block_means(voxels), self.thresholds, strict=True):
+            light = light or float(means.max()) > most
+        return light, means
+
+    def hold_light(self, voxels: NDArray[np.generic]) -> bool:
+        """Tell the same, and no more.
+
+        Parameters
+        ----------
+        voxels : ndarray, shape [Z, Y, X]
+            In raw intensity.
+        """
+        return self.look(voxels)[0]
 
 
 def _block_means(voxels: NDArray[np.generic]) -> Iterator[NDArray[np.floating]]:

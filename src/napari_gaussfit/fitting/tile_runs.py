@@ -36,6 +36,7 @@ from napari_gaussfit.formats.tiled import (
     PARTS_NAME,
     REACH,
     TILES_NAME,
+    WIDE_PART,
     numbered,
     read_index,
     write_index,
@@ -73,6 +74,8 @@ TRIES = 3
 """Times that a task is tried before its tile is given up."""
 
 STAGES = {
+    Stage.LOOK: "looking",
+    Stage.WIDE: "haze",
     Stage.FIT: "fitting",
     Stage.SEAMS: "seams",
     Stage.MEASURE: "measuring",
@@ -87,7 +90,7 @@ class TileProgress:
     Parameters
     ----------
     stage : str
-        "fitting", "seams", "measuring" or "writing".
+        "looking", "haze", "fitting", "seams", "measuring" or "writing".
     done, running, total : int
         Tiles of this stage that have ended, those given to workers, and all.
     background, failed : int
@@ -344,6 +347,12 @@ class TilePlan:
             for tile in self.tiling.tiles()
         ]
         report = _summary(rows, self.levels, failed)
+        wide = run.outcomes.get(Stage.WIDE, [])
+        for _, outcome in wide:
+            if outcome.gaussians:
+                rows.append(_wide_row(rows[0], self.tiling, outcome))
+                report["gaussians"] += outcome.gaussians
+                report["wide"] = outcome.gaussians
         write_tiles(folder, rows)
         psf = self.content.get("psf")
         write_index(folder, self.facts, self.settings, report, parts=self.parts, psf=psf)
@@ -369,6 +378,7 @@ class TileRun:
     outcomes: dict[Stage, list[tuple[Tile, Outcome]]] = field(default_factory=dict)
     _keys: dict[tuple[Stage, Place], str] = field(default_factory=dict)
     _found: dict[tuple[Stage, Place], Outcome] = field(default_factory=dict)
+    _reached: Callable[[Tile], bool] | None = None
     _counts: dict[Stage, Counter[str]] = field(
         default_factory=lambda: {stage: Counter() for stage in Stage}
     )
@@ -429,11 +439,7 @@ class TileRun:
 
     def _task(self, stage: Stage, tile: Tile) -> TileTask:
         """Return a task, with a key made of the keys of what it needs."""
-        needs = [
-            need
-            for one, other in needs_of(stage, tile, self.work.tiling, self.work.over)
-            if (need := (one, other.place)) in self._found
-        ]
+        needs = [*self._needed(stage, tile)]
         states = [
             "failed" if self._found[need].status is Status.FAILED else self._keys[need]
             for need in needs
@@ -441,14 +447,46 @@ class TileRun:
         key = digest_of([self.plan_key, stage, tile.place, states])
         self._keys[stage, tile.place] = key
         files = tuple(
-            (one, place, self.work.store.path(one, place, self._keys[one, place]))
+            (one, place, self._path(one, place))
             for one, place in needs
-            if self._found[one, place].gaussians
+            if self._found[one, place].left_file
         )
-        return TileTask(stage, tile, key, files)
+        dark = () if stage is not Stage.WIDE else tuple(self._dark())
+        return TileTask(stage, tile, key, files, dark)
+
+    def _path(self, stage: Stage, place: Place) -> Path:
+        return self.work.store.path(stage, place, self._keys[stage, place])
+
+    def _needed(self, stage: Stage, tile: Tile) -> Iterator[tuple[Stage, Place]]:
+        """Yield the tasks that one needs, of those that were done."""
+        for one, other in needs_of(stage, tile, self.work.tiling, self.work.over):
+            if (one, other.place) not in self._found:
+                continue
+            if one is not Stage.WIDE or self._is_hazy(tile):
+                yield one, other.place
+
+    def _is_hazy(self, tile: Tile) -> bool:
+        """Tell whether what is wide reaches into a tile; if it failed, that it may."""
+        place = (0, 0, 0)
+        found = self._found[Stage.WIDE, place]
+        if found.status is Status.FAILED or not found.gaussians:
+            return found.status is Status.FAILED
+        if self._reached is None:
+            self._reached = self.work.reached(self._path(Stage.WIDE, place))
+        return self._reached(tile)
+
+    def _dark(self) -> Iterator[tuple[Tile, tuple[float, ...]]]:
+        """Yield the tiles of background, with the means of their channels."""
+        for tile, outcome in self.outcomes[Stage.LOOK]:
+            if outcome.status is Status.BACKGROUND:
+                means = (v for name, v in outcome.numbers.items() if name.startswith("mean"))
+                yield tile, tuple(means)
 
     def _untouched(self, task: TileTask) -> Outcome | None:
         """Return what is known beforehand of a tile that no Gaussian reaches into."""
+        looked = self._found.get((Stage.LOOK, task.tile.place))
+        if task.stage is Stage.FIT and looked and looked.status is Status.BACKGROUND:
+            return looked
         if task.files or task.stage not in {Stage.MEASURE, Stage.WRITE}:
             return None
         if task.stage is Stage.MEASURE:
@@ -506,6 +544,15 @@ def _row(tile: Tile, fitted: Outcome, written: Outcome, channels: int) -> dict[s
     }
     of_channels = [f"{name}{numbered(n)}" for n in range(channels) for name in _OF_CHANNELS]
     return row | {name: numbers.get(name, math.nan) for name in (*of_channels, *REACH)}
+
+
+def _wide_row(like: dict[str, Any], tiling: Tiling, outcome: Outcome) -> dict[str, Any]:
+    """Return the row of what is wider than tiles see."""
+    row = dict.fromkeys(like, math.nan) | {"tile": "wide", "status": "wide", "measured": 0}
+    for axis, size in zip("zyx", tiling.shape, strict=True):
+        row |= {f"first_{axis}": 0, f"end_{axis}": size}
+    row |= {"gaussians": outcome.gaussians, "part": WIDE_PART}
+    return row | {name: outcome.numbers[name] for name in REACH}
 
 
 def _summary(

@@ -17,6 +17,7 @@ from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.fitting.placed import Placed
 from napari_gaussfit.fitting.starting import checked_points
 from napari_gaussfit.fitting.tile_store import digest_of
+from napari_gaussfit.fitting.tile_wide import is_wide
 from napari_gaussfit.formats.registry import fit_path
 from napari_gaussfit.formats.tiled import INDEX_NAME, TILES_NAME, holds_tiles, read_region
 from napari_gaussfit.stacks.stack import Stack
@@ -158,13 +159,28 @@ class TileStart:
         """
         assert self.fit is not None
         if self.fit.is_dir():
-            fields = read_region(self.fit, (tile.low, tile.high))["fields"]
+            fields = read_region(self.fit, (tile.low, tile.high), wide=False)["fields"]
             found = Placed.of(fields, tile.low, stack.spacing)
         else:
             found = Placed.of(_loaded(self.fit).fields, (0, 0, 0), stack.spacing)
+            found = found.select(~is_wide(found, stack.spacing))
         found = found.select(found.reaching(tile.low, tile.high, stack.spacing))
         own, later = _owned(tile, tiling, found.means / np.asarray(stack.spacing))
         return found.select(own | later), own[own | later]
+
+    def wide(self, stack: StackFacts) -> Placed:
+        """Return the Gaussians that are wider than tiles see, which stay as they are.
+
+        Parameters
+        ----------
+        stack : StackFacts
+            Of which spacing counts.
+        """
+        assert self.fit is not None
+        if self.fit.is_dir():
+            return Placed.of(read_region(self.fit, wide=True)["fields"], (0, 0, 0), stack.spacing)
+        found = Placed.of(_loaded(self.fit).fields, (0, 0, 0), stack.spacing)
+        return found.select(is_wide(found, stack.spacing))
 
 
 def _owned(tile: Tile, tiling: Tiling, voxels: Floats) -> tuple[Bools, Bools]:

@@ -37,6 +37,8 @@ _GAUSSIANS = ("means", "cholesky", "amplitudes")
 class Stage(StrEnum):
     """What is done in turn, in all tiles each."""
 
+    LOOK = "look"
+    WIDE = "wide"
     FIT = "fit"
     SEAMS = "seams"
     MEASURE = "measure"
@@ -71,6 +73,8 @@ class Outcome:
         Reading took.
     memory : int
         Bytes that its process had in memory at most until then.
+    file : bool
+        Whether it has written a file, of which there are no Gaussians.
     """
 
     status: Status
@@ -80,6 +84,12 @@ class Outcome:
     seconds: float = 0.0
     read_seconds: float = 0.0
     memory: int = 0
+    file: bool = False
+
+    @property
+    def left_file(self) -> bool:
+        """Whether it has written a file."""
+        return self.file or self.gaussians > 0
 
 
 @dataclass(frozen=True)
@@ -203,7 +213,7 @@ class TileStore:
             outcome = Outcome(**(words | {"status": Status(words["status"])}))
             if outcome.status is Status.FAILED:
                 continue
-            written = stage is not Stage.WRITE and outcome.gaussians
+            written = stage is not Stage.WRITE and outcome.left_file
             if not written or self.path(stage, (place[0], place[1], place[2]), key).is_file():
                 found[key] = outcome
         return found

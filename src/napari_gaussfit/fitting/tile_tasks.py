@@ -1,9 +1,10 @@
 """The tasks of a fit by tiles: what each needs, does, and leaves as a file.
 
-Four stages, one after the other: every tile is fitted; Gaussians beside seams are moved once more;
-those that stand for themselves are measured; every tile's part of the result is written. A task may
-run in any process that can read the stack and the folder. Its result depends on what is in its key,
-and on nothing else.
+Stages, one after the other: every tile is looked at for light; what is wider than a tile sees is
+fitted; every tile that holds light is; Gaussians beside seams are moved once more; those that stand
+for themselves are measured; every tile's part of the result is written. A task may run in any
+process that can read the stack and the folder. Its result depends on what is in its key, and on
+nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ import numpy as np
 from napari_gaussfit.fitting.placed import Placed
 from napari_gaussfit.fitting.tile_measures import Measured, arrays_of, known_of
 from napari_gaussfit.fitting.tile_store import Outcome, Stage, Status
-from napari_gaussfit.formats.tiled import PARTS_NAME, REACH, numbered, placed, write_table
+from napari_gaussfit.formats.tiled import (
+    PARTS_NAME,
+    REACH,
+    WIDE_PART,
+    numbered,
+    placed,
+    write_table,
+)
 from napari_gaussfit.measure.table import measurements
 
 if TYPE_CHECKING:
@@ -53,12 +61,15 @@ class TileTask:
         What the result depends on.
     files : tuple of (stage, place, path)
         Working files of tasks that left one.
+    dark : tuple of (Tile, tuple of float)
+        For what is wide: tiles of background, and the mean of each channel there.
     """
 
     stage: Stage
     tile: Tile
     key: str
     files: tuple[tuple[Stage, Place, Path], ...] = ()
+    dark: tuple[tuple[Tile, tuple[float, ...]], ...] = ()
 
     def of(self, stage: Stage) -> list[tuple[Place, Path]]:
         """Return the files of a stage, by place.
@@ -85,12 +96,17 @@ def needs_of(stage: Stage, tile: Tile, tiling: Tiling, over: Tiling) -> list[tup
     over : Tiling
         Of its seams.
     """
+    if stage is Stage.LOOK:
+        return []
+    if stage is Stage.WIDE:
+        return [(Stage.LOOK, one) for one in tiling.tiles()]
+    wide = [(Stage.WIDE, tiling.tile((0, 0, 0)))]
     if stage is Stage.FIT:
-        return [(Stage.FIT, one) for one in tiling.earlier(tile)]
+        return wide + [(Stage.FIT, one) for one in tiling.earlier(tile)]
     # A Gaussian lies in a core that touches that of the tile which has committed it, and reaches
     # no farther than one core.
     around = _around(tiling, tile)
-    needs = [(Stage.FIT, one) for one in around]
+    needs = wide + [(Stage.FIT, one) for one in around]
     if stage is Stage.SEAMS:
         return needs + [(Stage.SEAMS, one) for one in over.earlier(tile)]
     low = np.min([one.first for one in around], 0)
@@ -151,7 +167,10 @@ class TileWork:
     def stages(self) -> list[tuple[Stage, list[Tile]]]:
         """What is done in turn, and in which tiles."""
         tiles = [*self.tiling.tiles()]
-        stages = [(Stage.FIT, tiles), (Stage.SEAMS, self.tiling.over_seams()[1])]
+        stages = [(Stage.LOOK, tiles)]
+        if self.fitter.has_wide:
+            stages.append((Stage.WIDE, tiles[:1]))
+        stages += [(Stage.FIT, tiles), (Stage.SEAMS, self.tiling.over_seams()[1])]
         if self.fitter.settings.measure is not False:
             stages.append((Stage.MEASURE, tiles))
         return [*stages, (Stage.WRITE, tiles)]
@@ -165,6 +184,8 @@ class TileWork:
             Of any stage.
         """
         does = {
+            Stage.LOOK: self._look,
+            Stage.WIDE: self._fit_wide,
             Stage.FIT: self._fit,
             Stage.SEAMS: self._mend,
             Stage.MEASURE: self._measure,
@@ -172,18 +193,66 @@ class TileWork:
         }
         return timed(does[task.stage], task)
 
-    def _fit(self, task: TileTask) -> Outcome:
+    def _look(self, task: TileTask) -> Outcome:
         tile, fitter = task.tile, self.fitter
-        began = time.perf_counter()
-        voxels = fitter.read(tile.low, tile.high)
-        read = round(time.perf_counter() - began, 4)
-        if not fitter.hold_light(voxels) and not fitter.begins(tile):
+        voxels, read = self._read(tile.low, tile.high)
+        looks = [level.look(own) for level, own in zip(fitter.levels, voxels, strict=True)]
+        if not any(light for light, _ in looks) and not fitter.begins(tile):
             part = _part(tile.first, tile.end, tile.low)
             cores = [own[part] for own in voxels]
             numbers = self._numbers(cores, cores)
+            for n, (_, blocks) in enumerate(looks):
+                numbers[f"mean{numbered(n)}"] = float(blocks.mean())
             return Outcome(Status.BACKGROUND, 0, numbers, read_seconds=read)
+        if not fitter.has_wide or fitter.start.fit is not None:
+            return Outcome(Status.DONE, read_seconds=read)
+        cells = fitter.cells.sums(tile, [blocks for _, blocks in looks])
+        path = self.store.path(task.stage, tile.place, task.key)
+        self.store.save(path, fitter.none(), cells)
+        return Outcome(Status.DONE, read_seconds=read, file=True)
+
+    def _fit_wide(self, task: TileTask) -> Outcome:
+        """Fit what is wider than tiles see, and write its part of the result."""
+        fitter, facts = self.fitter, self.fitter.facts
+        parts = [self.store.load(path)[1] for _, path in task.of(Stage.LOOK)]
+        found = fitter.wide(parts, task.dark)
+        if not len(found):
+            return Outcome(Status.DONE)
+        self._save(task, found)
+        fields = found.fields((0, 0, 0), facts, fitter.backgrounds)
+        table = measurements(fields, facts.spacing, psf=fitter.psf).assign(**self._place)
+        write_table(self.out / PARTS_NAME / WIDE_PART, table)
+        return Outcome(Status.DONE, len(found), self._reach(found))
+
+    def reached(self, path: Path) -> Callable[[Tile], bool]:
+        """Return what tells whether a Gaussian of a working file reaches into a tile's box.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        """
+        found, _ = self.store.load(path)
+        spacing = self.fitter.facts.spacing
+        return lambda tile: bool(found.reaching(tile.low, tile.high, spacing).any())
+
+    def _read(
+        self, low: Sequence[int], high: Sequence[int]
+    ) -> tuple[list[NDArray[np.generic]], float]:
+        """Read a box of each channel, and return it with the seconds that took."""
+        began = time.perf_counter()
+        voxels = self.fitter.read(low, high)
+        return voxels, round(time.perf_counter() - began, 4)
+
+    def _wide(self, task: TileTask) -> list[Placed]:
+        return [self.store.load(path)[0] for _, path in task.of(Stage.WIDE)]
+
+    def _fit(self, task: TileTask) -> Outcome:
+        tile = task.tile
+        voxels, read = self._read(tile.low, tile.high)
         anchors = [self.store.load(path)[0] for _, path in task.of(Stage.FIT)]
-        found = fitter.fit(tile, voxels, Placed.joined(anchors, len(voxels)))
+        anchored = Placed.joined([*self._wide(task), *anchors], len(voxels))
+        found = self.fitter.fit(tile, voxels, anchored)
         self._save(task, found)
         return Outcome(Status.DONE, len(found), read_seconds=read)
 
@@ -194,7 +263,10 @@ class TileWork:
         mine = inside & (self.tiling.seam_distances(at) <= 1)
         if not mine.any():
             return Outcome(Status.DONE)
-        found = self.fitter.mend(task.tile, around.found.select(mine), around.found.select(~mine))
+        others = Placed.joined(
+            [around.found.select(~mine), *self._wide(task)], len(self.fitter.stacks)
+        )
+        found = self.fitter.mend(task.tile, around.found.select(mine), others)
         self._save(task, found, {"owners": around.who[mine]})
         return Outcome(Status.DONE, len(found))
 
@@ -216,10 +288,9 @@ class TileWork:
     def _write(self, task: TileTask) -> Outcome:
         tile, fitter = task.tile, self.fitter
         around = self._gathered(task)
-        began = time.perf_counter()
-        voxels = fitter.read(tile.first, tile.end)
-        read = round(time.perf_counter() - began, 4)
-        rest = fitter.beside(voxels, tile.first, around.found)
+        voxels, read = self._read(tile.first, tile.end)
+        light = Placed.joined([around.found, *self._wide(task)], len(voxels))
+        rest = fitter.beside(voxels, tile.first, light)
         numbers = self._numbers(voxels, rest, self._beside_seams(tile))
         which = (self.tiling.places_of(self._voxels(around.found)) == tile.place).all(1)
         mine = around.found.select(which)
@@ -231,10 +302,13 @@ class TileWork:
             table = measurements(fields, facts.spacing, known, fitter.psf)
             table = placed(table, tile.first, facts.spacing).assign(**self._place)
             write_table(path, table)
-            corners = np.concatenate(mine.bounds(facts.spacing)).tolist()
-            numbers |= dict(zip(REACH, corners, strict=True))
+            numbers |= self._reach(mine)
             numbers["measured"] = float(count)
         return Outcome(Status.DONE, len(mine), numbers, read_seconds=read)
+
+    def _reach(self, found: Placed) -> dict[str, float]:
+        corners = np.concatenate(found.bounds(self.fitter.facts.spacing)).tolist()
+        return dict(zip(REACH, corners, strict=True))
 
     @property
     def _place(self) -> dict[str, int]:

@@ -35,6 +35,7 @@ __all__ = [
     "REACH",
     "REACH_SIGMAS",
     "TILES_NAME",
+    "WIDE_PART",
     "holds_tiles",
     "numbered",
     "placed",
@@ -49,6 +50,9 @@ __all__ = [
 
 PARTS_NAME, OBJECTS_NAME = "gaussians.parquet", "objects.parquet"
 """Folders of tables: of the Gaussians of a fit, or of spots, one Gaussian each."""
+
+WIDE_PART = "wide.parquet"
+"""The part of the Gaussians that are wider than tiles see."""
 
 TILES_NAME, INDEX_NAME = "tiles.parquet", "index.json"
 
@@ -234,7 +238,7 @@ def _content(index: Path) -> dict[str, Any]:
 
 
 def read_tables(
-    path: str | os.PathLike[str], region: Region | None = None
+    path: str | os.PathLike[str], region: Region | None = None, *, wide: bool | None = None
 ) -> Iterator[pd.DataFrame]:
     """Yield the tables of tiles, of those alone whose Gaussians reach into a region.
 
@@ -244,6 +248,8 @@ def read_tables(
         Folder of a fit by tiles.
     region : tuple of two tuples of int, optional
         Its first voxel (z, y, x), and the one behind its last.
+    wide : bool, optional
+        Whether only what is wider than tiles see, or only the rest; all if None.
 
     Yields
     ------
@@ -259,6 +265,8 @@ def read_tables(
     with refusing(folder / TILES_NAME, "a table of tiles"):
         tiles = pd.read_parquet(folder / TILES_NAME)
         chosen = tiles["gaussians"].to_numpy() > 0
+        if wide is not None:
+            chosen &= (tiles["part"] == WIDE_PART).to_numpy() == wide
         if region is not None:
             (low, high), reach = region, tiles[[*REACH]].to_numpy(np.float64)
             chosen &= ((reach[:, 3:] >= low) & (reach[:, :3] <= high)).all(1)
@@ -268,7 +276,9 @@ def read_tables(
             yield pd.read_parquet(part)
 
 
-def read_region(path: str | os.PathLike[str], region: Region | None = None) -> dict[str, Any]:
+def read_region(
+    path: str | os.PathLike[str], region: Region | None = None, *, wide: bool | None = None
+) -> dict[str, Any]:
     """Read the Gaussians that reach into a region, as if it had been a stack of its own.
 
     Parameters
@@ -277,6 +287,8 @@ def read_region(path: str | os.PathLike[str], region: Region | None = None) -> d
         Folder of a fit by tiles.
     region : tuple of two tuples of int, optional
         Its first voxel (z, y, x), and the one behind its last; all of the stack by default.
+    wide : bool, optional
+        As for `read_tables`.
 
     Returns
     -------
@@ -304,7 +316,7 @@ def read_region(path: str | os.PathLike[str], region: Region | None = None) -> d
             f"or more along each axis, in a stack of {' x '.join(map(str, whole.shape))}"
         )
     step = np.asarray(whole.spacing)
-    tables = [*read_tables(path, region)]
+    tables = [*read_tables(path, region, wide=wide)]
     table = pd.concat(tables) if tables else pd.DataFrame(columns=_columns(report))
     covariances = np.empty((len(table), 3, 3))
     for name, (i, j) in COVARIANCES.items():

@@ -183,6 +183,17 @@ class SpotWork:
         """
         return timed(self._find if task.stage is Stage.FIT else self._write, task)
 
+    def reached(self, path: Path) -> Callable[[Tile], bool]:
+        """Tell of no tile, since nothing is wider than tiles see.
+
+        Parameters
+        ----------
+        path : Path
+            Of a working file.
+        """
+        del path
+        return lambda _: False
+
     def _find(self, task: TileTask) -> Outcome:
         tile = task.tile
         began = time.perf_counter()
