@@ -28,6 +28,7 @@ SECTIONS = {
     "floors": "each kernel against the machine's measured peak",
     "threads": "one thread against all cores",
     "memory": "what a fit takes against what is predicted, up to 100 x 647 x 813 voxels",
+    "sizes": "minutes and memory of a fit by default, by the size of the stack",
     "imports": "what importing the package costs",
     "measurement": "refined Gaussians: errors, error bars and time against the bound and curve_fit",
     "psf": "objects whose blur is known: own widths, pairs of points, shared widths",

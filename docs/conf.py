@@ -10,15 +10,20 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from docutils import nodes
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parent
 BUILT = HERE / "_build"
 
-sys.path.insert(0, str(CHECKOUT))
+sys.path[:0] = [str(HERE), str(CHECKOUT)]
 from benchmarks.stacks import data_folder  # noqa: E402
+from notebooks import write_notebooks  # noqa: E402
 
 project = "napari-gaussfit"
 author = "napari-gaussfit contributors"
@@ -43,8 +48,10 @@ html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_show_sourcelink = False
 SINGLE = (
-    *("index", "start", "results", "formats", "troubleshooting", "theory", "gallery"),
-    *("performance", "gpu", "architecture", "notebook", "changelog"),
+    *("index", "install", "start", "spots", "cells", "neurites", "tracks", "psf", "howto", "scale"),
+    *("formats", "commands", "troubleshooting", "results", "measuring", "noise", "number"),
+    *("glossary", "theory", "gallery", "performance", "gpu", "architecture", "notebook"),
+    "changelog",
 )
 """Pages without a list of sections beside them."""
 
@@ -56,7 +63,7 @@ html_theme_options = {
     "footer_end": [],
     "navigation_with_keys": False,
     "show_prev_next": True,
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 8,
 }
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
@@ -91,7 +98,7 @@ _profile.mkdir(parents=True, exist_ok=True)
 def _digest() -> str:
     """Return a name for all that decides what a page prints, the page itself aside."""
     digest = hashlib.blake2b(digest_size=8)
-    sources = [*(CHECKOUT / "src").rglob("*.py"), HERE / "drawing.py", HERE / "gallery.py"]
+    sources = [*(CHECKOUT / "src").rglob("*.py"), *HERE.glob("*.py")]
     for path in sorted(sources):
         digest.update(path.relative_to(CHECKOUT).as_posix().encode() + path.read_bytes())
     digest.update(repr((sys.version, data_folder().is_dir())).encode())
@@ -101,8 +108,35 @@ def _digest() -> str:
 nb_execution_cache_path = str(BUILT / "executed" / _digest())
 
 
+NOTEBOOKS = write_notebooks(BUILT / "notebooks")
+
+
+def offer_notebook(_app: Sphinx, page: str, source: list[str]) -> None:
+    """Offer a page's cells as a notebook, below the page."""
+    if page in NOTEBOOKS:
+        path = NOTEBOOKS[page].relative_to(HERE).as_posix()
+        source[0] += f"\n\n{{download}}`This page as a notebook </{path}>`\n"
+
+
+def describe_pictures(_app: Sphinx, page: nodes.document) -> None:
+    """Say of what a cell drew where it stands, for those who cannot see it."""
+    for image in page.findall(nodes.image):
+        if not image.get("alt"):
+            sections = [node for node in _above(image) if isinstance(node, nodes.section)]
+            title = sections[0][0].astext() if sections else page.get("title", "")
+            image["alt"] = f"What the code of the section “{title}” draws"
+
+
+def _above(node: nodes.Node) -> Iterator[nodes.Node]:
+    while node.parent is not None:
+        node = node.parent
+        yield node
+
+
 def setup(app: Sphinx) -> None:
     """Execute pages anew when the code that they show has changed."""
+    app.connect("source-read", offer_notebook)
+    app.connect("doctree-read", describe_pictures)
     app.add_config_value("sources", _digest(), "env")
     kept = Path(nb_execution_cache_path)
     for old in kept.parent.glob("*"):

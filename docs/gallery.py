@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.stacks import BEADS, DENDRITE, NUCLEI, DataMissingError, Task, open_stack
-from drawing import pictures
 
-from napari_gaussfit import FitSettings, fit
+from napari_gaussfit import FitSettings, draw_images, fit
 from napari_gaussfit.plots.projections import comparisons
 from napari_gaussfit.synthetic import phantoms
 
@@ -62,6 +61,22 @@ class Entry:
             return open_stack(self.source)
         stack: Stack = getattr(phantoms, self.source)().stack
         return stack
+
+    @property
+    def call(self) -> str:
+        """The call that fits it, as a notebook has it."""
+        chosen = ", ".join(
+            f"{name}={value!r}"
+            for name, value in self.settings.to_dict().items()
+            if value != getattr(FitSettings, name)
+        )
+        real = isinstance(self.source, Task)
+        stack = (
+            f'Stack.open("{Path(self.source.path).name}")'
+            if real
+            else f"phantoms.{self.source}().stack"
+        )
+        return f"fit({stack}, FitSettings({chosen}))"
 
 
 ENTRIES = {
@@ -111,7 +126,15 @@ ENTRIES = {
 }
 
 
-def show(name: str) -> list[Figure]:
+def show(name: str) -> None:
+    """Fit a stack of the gallery, and show what is printed and drawn of it."""
+    from IPython.display import display
+
+    for figure in drawn(name):
+        display(figure)
+
+
+def drawn(name: str) -> list[Figure]:
     """Fit a stack of the gallery, print how good it is, and draw it.
 
     Parameters
@@ -130,6 +153,7 @@ def show(name: str) -> list[Figure]:
     except DataMissingError:
         sys.stdout.write("This was built where the real stack is not at hand.\n")
         return []
+    sys.stdout.write(f"{entry.call}\n\n")
     result = fit(stack, entry.settings)
     report, unit = result.report, "µm" if stack.spacing_known else "pixels"
     sys.stdout.write(
@@ -143,7 +167,7 @@ def show(name: str) -> list[Figure]:
     )
     views = comparisons(result, stack)
     return [
-        pictures(
+        draw_images(
             {
                 f"data, {view.title}": view.data,
                 f"fit, {view.psnr:.1f} dB": view.fit,
@@ -164,7 +188,7 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     for name in options.names or ENTRIES:
-        for number, figure in enumerate(show(name)):
+        for number, figure in enumerate(drawn(name)):
             figure.savefig(options.output / f"{name}-{number}.png", dpi=110)
 
 

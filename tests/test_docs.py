@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import builtins
+import importlib.util
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -153,3 +156,59 @@ def test_a_notebook_needs_no_inner_module_for_what_a_page_shows(page: Path) -> N
     shown = "".join(cell for cell in cells if ":tags: [remove-input]" not in cell)
     imported = re.findall(r"^(?:from|import) (napari_gaussfit[\w.]*)", shown, re.MULTILINE)
     assert set(imported) <= {"napari_gaussfit", "napari_gaussfit.errors"}
+
+
+def imported_by(tree: ast.AST) -> set[str]:
+    """Return the packages that a cell imports."""
+    names = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    return {name.partition(".")[0] for name in names}
+
+
+def bound_by(tree: ast.AST) -> set[str]:
+    """Return the names that a cell gives something."""
+    bound = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            bound.add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            bound |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            bound.add(node.name)
+    return bound
+
+
+@pytest.fixture(scope="module")
+def notebooks() -> Any:
+    """What the build writes the pages' notebooks with."""
+    pytest.importorskip("myst_nb", reason="the documentation's packages are not installed")
+    spec = importlib.util.spec_from_file_location("notebooks", DOCS / "notebooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if "file_format: mystnb" in text_of(p)], ids=name
+)
+def test_a_pages_notebook_needs_nothing_that_only_the_build_has(page: Path, notebooks: Any) -> None:
+    known, foreign = {*dir(builtins), "__file__"}, set()
+    for cell in notebooks.notebook_of(page).cells:
+        if cell.cell_type == "code":
+            tree = ast.parse(cell.source)
+            known |= bound_by(tree)
+            used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+            assert not used - known, f"of another cell:\n{cell.source}"
+            foreign |= imported_by(tree) & {"benchmarks", "drawing", "found", "gallery", "tests"}
+    assert not foreign

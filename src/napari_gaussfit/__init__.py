@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.objects.spot_tiles import fit_spot_tiles
     from napari_gaussfit.objects.spots import SpotSettings, fit_spots, spots_table
     from napari_gaussfit.plots.history import draw_gaussians, draw_history
+    from napari_gaussfit.plots.images import draw_curves, draw_images
     from napari_gaussfit.plots.photon_transfer import draw_photon_transfer
     from napari_gaussfit.plots.projections import draw_projections
     from napari_gaussfit.plots.psf import draw_psf
@@ -63,8 +64,10 @@ _HOMES = {
     "TimeSeries": "stacks.time_series",
     "axis_view": "model.camera",
     "candidates": "objects.candidates",
+    "draw_curves": "plots.images",
     "draw_gaussians": "plots.history",
     "draw_history": "plots.history",
+    "draw_images": "plots.images",
     "draw_photon_transfer": "plots.photon_transfer",
     "draw_projections": "plots.projections",
     "draw_psf": "plots.psf",
@@ -125,8 +128,10 @@ __all__ = [
     "axis_view",
     "candidates",
     "density",
+    "draw_curves",
     "draw_gaussians",
     "draw_history",
+    "draw_images",
     "draw_photon_transfer",
     "draw_projections",
     "draw_psf",
