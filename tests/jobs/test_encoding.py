@@ -15,6 +15,7 @@ from napari_gaussfit.jobs import encoding
 from napari_gaussfit.jobs.job import FitTask
 from napari_gaussfit.jobs.messages import Message, receive, send
 from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
+from napari_gaussfit.measure.psf import Psf
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
 from saved_fits import some_field, some_fit
@@ -86,7 +87,8 @@ def test_a_task_arrives_with_all_channels(
     view = ViewChoice(azimuth=40.0, channel=None)
     before = tuple(replace(stack, voxels=VOXELS // 2, time=3) for stack in stacks)
     earlier = before if begins else ()
-    task = FitTask(stacks, settings, start if begins else (), points, earlier, view)
+    psf = Psf.of_fwhm((0.6, 0.25, 0.25)) if begins else None
+    task = FitTask(stacks, settings, start if begins else (), points, earlier, view, psf)
 
     found = encoding.task_from(sent(encoding.task_message(task)))
 
@@ -94,7 +96,7 @@ def test_a_task_arrives_with_all_channels(
         np.testing.assert_array_equal(one.voxels, sent_one.voxels)
         assert one.voxels.dtype == VOXELS.dtype
         assert one.facts == sent_one.facts
-    assert (found.settings, found.view) == (settings, task.view)
+    assert (found.settings, found.view, found.psf) == (settings, task.view, psf)
     assert (found.points is None) == (points is None)
     for field, sent_field in zip(found.start, task.start, strict=True):
         assert_same_field(field, sent_field)

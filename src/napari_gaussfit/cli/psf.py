@@ -78,19 +78,9 @@ def psf_of(given: str | None) -> Psf | None:
     """
     if given is None:
         return None
-    from napari_gaussfit.measure.optics import Optics
     from napari_gaussfit.measure.psf import Psf
 
-    try:
-        numbers = [float(part) for part in given.split(",")]
-    except ValueError:
-        return Psf.load(given)
-    if len(numbers) != 3:
-        raise SettingsError(
-            f"--psf {given}: expected the psf.json of the psf command, or three numbers "
-            "NA,WAVELENGTH_NM,INDEX such as 1.4,520,1.518"
-        )
-    return Psf.of_optics(Optics(*numbers))
+    return Psf.named(given)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -128,6 +128,7 @@ def task_message(task: FitTask) -> Message:
     earlier = stacks_message("fit", task.before, "before")
     words, arrays = message.words | earlier.words, message.arrays | earlier.arrays
     words |= {"settings": task.settings.to_dict(), "view": task.view.to_dict()}
+    words["psf"] = task.psf and task.psf.to_dict()
     if task.start:
         words["fields"] = fields_words(task.start)
         arrays |= fields_arrays(task.start)
@@ -145,6 +146,7 @@ def task_from(message: Message) -> FitTask:
         message.arrays.get("points"),
         stacks_from(message, "before"),
         ViewChoice(**message.words["view"]),
+        Psf.from_dict(message.words["psf"]) if message.words["psf"] else None,
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.fitting.refinement import Comparison
     from napari_gaussfit.fitting.result import FitResult
+    from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
 
@@ -61,6 +62,8 @@ class FitTask:
     """The channels at the time before, of which `start` is; none where it is the first."""
 
     view: ViewChoice = field(default_factory=ViewChoice)
+    psf: Psf | None = None
+    """What light makes of a point, None where it is not known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,9 +231,11 @@ def fit_of(task: FitTask) -> tuple[Fit, NDArray[np.float64] | None]:
     if task.before:
         from napari_gaussfit.objects.sequence import next_fit
 
-        last = FitResult(task.start, task.before[0].facts)
+        last = FitResult(task.start, task.before[0].facts, psf=task.psf)
         return next_fit(task.before, task.stacks, last, task.settings, task.points)
-    return Fit(task.stacks, task.settings, start=task.start or None, points=task.points), None
+    start = task.start or None
+    fit = Fit(task.stacks, task.settings, start=start, points=task.points, psf=task.psf)
+    return fit, None
 
 
 def descent_of(fit: Fit, drift: NDArray[np.float64] | None) -> Descent | None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.fitting.snapshot import Snapshot
     from napari_gaussfit.jobs.pictures import MipPair
+    from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.objects.tracks import Tracks
     from napari_gaussfit.stacks.stack import Stack
@@ -42,6 +43,7 @@ class SequenceTask:
     start: tuple[GaussianField, ...] = ()
     points: NDArray[np.float64] | None = None
     view: ViewChoice = field(default_factory=ViewChoice)
+    psf: Psf | None = None
 
     @property
     def stacks(self) -> tuple[Stack, ...]:
@@ -196,7 +198,9 @@ class SequenceJob:
             if self._ended:
                 return None
             self.news.begin()
-            task = FitTask(stacks, asked.settings, start, asked.points, before, self._view)
+            task = FitTask(
+                stacks, asked.settings, start, asked.points, before, self._view, asked.psf
+            )
             if self._in_process:
                 self._job = ThreadJob(task, self.news)
             else:

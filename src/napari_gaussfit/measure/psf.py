@@ -241,6 +241,41 @@ class Psf:
                 "napari-gaussfit psf wrote"
             ) from error
 
+    @classmethod
+    def named(cls, words: str) -> Psf:
+        """Return the one that a person names.
+
+        Parameters
+        ----------
+        words : str
+            A file that `save` wrote, or NA, wavelength in nanometres and refractive index of the
+            immersion, with commas between.
+
+        Returns
+        -------
+        Psf
+            That of the file, or of the optics.
+
+        Raises
+        ------
+        SettingsError
+            If three numbers do not make a microscope.
+        FormatError
+            If there is no such file, or it holds no point spread function.
+        """
+        from napari_gaussfit.measure.optics import Optics
+
+        try:
+            numbers = [float(part) for part in words.split(",")]
+        except ValueError:
+            return cls.load(words)
+        if len(numbers) != 3:
+            raise SettingsError(
+                f"{words} is no point spread function; expected the psf.json of "
+                "napari-gaussfit psf, or NA,WAVELENGTH_NM,INDEX such as 1.4,520,1.518"
+            )
+        return cls.of_optics(Optics(*numbers))
+
 
 def triple(values: Iterable[float | None]) -> tuple[float, float, float]:
     """Return three numbers, NaN for those that are None.

@@ -10,12 +10,15 @@ from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_gaussfit._napari.panel.how_many import HowMany
 from napari_gaussfit._napari.panel.number_field import NumberField
+from napari_gaussfit._napari.panel.psf import PsfField
 from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.settings import MOST_UNASKED, SETTINGS, FitSettings, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from napari_gaussfit.measure.psf import Psf
 
 __all__ = ["ModelPart"]
 
@@ -69,7 +72,7 @@ class ModelPart(QWidget):
         self._facts = QLabel()
         self._facts.setObjectName("gaussfit_facts")
         self._facts.setWordWrap(True)
-        self._advanced = _Advanced()
+        self._advanced, self._psf = _Advanced(), PsfField()
         self.how_many = HowMany()
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
@@ -79,6 +82,9 @@ class ModelPart(QWidget):
         box.addWidget(form)
         box.addWidget(self.how_many)
         box.addWidget(Form(*self._choices.values()))
+        psf = Form()
+        psf.add_row("PSF", self._psf)
+        box.addWidget(psf)
         box.addWidget(self._own_process.native)
         box.addWidget(self._advanced)
         box.addWidget(self._facts)
@@ -88,6 +94,7 @@ class ModelPart(QWidget):
         self._exactly.toggled.connect(self._show_count)
         self._choices["device"].changed.connect(lambda _: self.changed.emit())
         self._advanced.changed.connect(self.changed)
+        self._psf.changed.connect(self.changed)
 
     @property
     def in_process(self) -> bool:
@@ -115,6 +122,11 @@ class ModelPart(QWidget):
         self._advanced.show_values(settings)
 
     @property
+    def psf(self) -> Psf | None:
+        """The point spread function that is named; a SettingsError says why it is none."""
+        return self._psf.psf
+
+    @property
     def device(self) -> str:
         """Where to compute, as it is chosen."""
         return str(self._choices["device"].value)
@@ -123,7 +135,7 @@ class ModelPart(QWidget):
     def problem(self) -> str:
         """Why what is chosen cannot be meant, empty where it can."""
         try:
-            _ = self.settings
+            _ = self.settings, self.psf
         except SettingsError as error:
             return str(error)
         return ""
@@ -131,6 +143,7 @@ class ModelPart(QWidget):
     def commit(self) -> None:
         """Take what is typed."""
         self._advanced.commit()
+        self._psf.commit()
 
     def suggest(self, count: int) -> None:
         """Suggest a number of Gaussians to have exactly; one that the user chose stays."""

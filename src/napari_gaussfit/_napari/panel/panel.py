@@ -253,11 +253,11 @@ class GaussianFitPanel(QWidget):
             return
         self._follow(source, recording)
         self.view.show_channels(channel_names(source))
-        settings, view = self.model.settings, self.view.choice
+        settings, view, psf = self.model.settings, self.view.choice, self.model.psf
         if recording is None:
-            self._begin(FitTask(source.stacks, settings, start, points, view=view))
+            self._begin(FitTask(source.stacks, settings, start, points, view=view, psf=psf))
         else:
-            self._begin(SequenceTask(recording.series, settings, start, points, view))
+            self._begin(SequenceTask(recording.series, settings, start, points, view, psf))
 
     def _follow(self, source: Source, recording: Recording | None) -> None:
         """Have layers follow a fit, or those of a recording: the ones there if of the same."""
@@ -296,7 +296,13 @@ class GaussianFitPanel(QWidget):
             return
         self.live.restart(self.live.source)
         settings = replace(self.model.settings, gaussians=len(fields[0]), refine=True)
-        task = FitTask(self.live.source.stacks, settings, fields, view=self.view.choice)
+        task = FitTask(
+            self.live.source.stacks,
+            settings,
+            fields,
+            view=self.view.choice,
+            psf=self.model.psf or before.fit.psf,
+        )
         self._begin(task, before)
 
     def resume(self) -> None:
