@@ -84,7 +84,8 @@ nb_execution_show_tb = True
 nb_merge_streams = True
 
 # Pages import what draws for them from here, and the benchmarks' list of real stacks.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(CHECKOUT)])
+asked = os.environ.get("PYTHONPATH")
+os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(CHECKOUT), *([asked] if asked else [])])
 
 # Kernels with no settings but these, and without their warning about local sockets.
 os.environ["IPYTHONDIR"] = str(BUILT / "ipython")
