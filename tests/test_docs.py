@@ -28,8 +28,10 @@ PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"] + [
     for page in sorted(DOCS.rglob("*.md"))
     if not {"_build", "generated"} & set(page.parts) and page.name != "changelog.md"
 ]
-# Of the benchmarks, which have a parser of their own.
-WITH_OTHER_OPTIONS = {CHECKOUT / "CONTRIBUTING.md", DOCS / "gpu.md", DOCS / "performance.md"}
+# Of the benchmarks, which have a parser of their own, and of pip.
+WITH_OTHER_OPTIONS = {CHECKOUT / "CONTRIBUTING.md"} | {
+    DOCS / name for name in ("gpu.md", "performance.md", "install.md")
+}
 
 
 def name(page: Path) -> str:
