@@ -14,7 +14,7 @@ from napari_gaussfit._kernels.cpu import information_kernels, refinement_kernels
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.noise import Noise
-from napari_gaussfit.measure.refinement import measure
+from napari_gaussfit.measure.refinement import Likelihood, measure
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.stacks.stack import Stack
 
@@ -274,8 +274,11 @@ def airy(square: Floats) -> Floats:
     return np.square(2 * j1(v) / v)
 
 
+@pytest.mark.parametrize("likelihood", ["poisson", "robust"])
 @pytest.mark.parametrize("kind", ["airy", "slanted"])
-def test_where_no_gaussian_fits_error_bars_are_those_of_the_noise(kind: str) -> None:
+def test_where_no_gaussian_fits_error_bars_are_those_of_the_noise(
+    kind: str, likelihood: Likelihood
+) -> None:
     """What the model misses is the same every time: only what noise changes is an error bar's."""
     rng = np.random.default_rng(12)
     sigmas, shape = np.array([2.0, 1.5, 1.5]), (26, 104, 104)
@@ -289,12 +292,13 @@ def test_where_no_gaussian_fits_error_bars_are_those_of_the_noise(kind: str) -> 
         apart = (np.indices(shape).reshape(3, -1).T - place) / sigmas
         square = np.square(apart).sum(axis=1).reshape(shape)
         light += peak * (airy(square) if kind == "airy" else np.exp(-0.5 * square))
-    start = measure([truth], [Stack.from_array(light)], noise=Noise(1.0)).gaussians[0]
+    clean = Stack.from_array(light)
+    start = measure([truth], [clean], noise=Noise(1.0), likelihood=likelihood).gaussians[0]
     values: dict[str, list[Floats]] = {}
     bars: dict[str, list[Floats]] = {}
     for _ in range(16):
         stack = Stack.from_array(rng.poisson(light).astype(np.float32))
-        found = measure([start], [stack], noise=Noise(1.0))
+        found = measure([start], [stack], noise=Noise(1.0), likelihood=likelihood)
         assert found.reduced_chi2.min() > 1.2, "the model holds"
         one = found.gaussians[0]
         own = dict(zip("zyx", one.means.T, strict=True))

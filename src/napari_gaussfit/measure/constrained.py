@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_gaussfit._kernels.cpu.block_kernels import informations
+from napari_gaussfit._kernels.cpu.information_kernels import EVEN, PHOTONS
 from napari_gaussfit._kernels.cpu.refinement_kernels import (
     FIRST_DAMPING,
     LARGEST_STRETCH,
@@ -76,7 +77,7 @@ class _Scene:
 
     @property
     def poisson(self) -> bool:
-        return bool(self.noise[3] > 0)
+        return bool(self.noise[3] == PHOTONS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +229,9 @@ def refine_constrained(  # noqa: PLR0913, PLR0917 - those of `refine_blocks`
     batches = _batches(scene, bounds, members, others, backgrounds)
     for together in [batches] if model.shapes.shared else [[batch] for batch in batches]:
         ended = _refined(scene, together, most_steps)
+        if noise[3] == EVEN:  # chi^2 is in the noise's units then
+            found_by = (_informed(scene, one.blocks, one.theta, spread=True)[2] for one in ended)
+            ended = [replace(b, chi2=n[:, 0]) for b, n in zip(ended, found_by, strict=True)]
         for batch, covariance in zip(ended, _covariances(scene, ended), strict=True):
             _put(batch, covariance, after, found)
             backgrounds[batch.numbers] = batch.state.grounds

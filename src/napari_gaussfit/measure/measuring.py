@@ -50,7 +50,7 @@ def measure(
     what: _Fit | Gaussians | GaussianField | Sequence[Gaussians | GaussianField] | ArrayLike,
     stack: Stack | Sequence[Stack],
     *,
-    likelihood: Likelihood = "poisson",
+    likelihood: Likelihood = "robust",
     noise: Noise | None = None,
     constraints: Constraints | None = None,
 ) -> Measurement:
@@ -64,11 +64,14 @@ def measure(
         wide as the stack's curvature says.
     stack : Stack or sequence of Stack
         The stack, or its channels.
-    likelihood : {"poisson", "squared"}
-        "poisson" weighs voxels by the noise of photons and of a detector's reading. "squared"
-        weighs the voxels of a window alike, and takes the noise from what is left there.
+    likelihood : {"robust", "poisson", "even", "squared"}
+        "poisson" weighs voxels by the noise of photons and of a detector's reading, which is as
+        near to the truth as photons allow, where there are Gaussians. "even" weighs the voxels of a
+        window alike, with error bars of the same noise. "robust" is "poisson", and "even" where
+        there is no Gaussian over a constant (`refinement.MISFIT`): its dim tails would decide about
+        the width. "squared" weighs them alike, and takes the noise from what is left there.
     noise : Noise, optional
-        For "poisson". If None, the stack's, by `photon_transfer`, and then that of what the
+        For all but "squared". If None, the stack's, by `photon_transfer`, and then that of what the
         Gaussians leave; where it cannot be known, likelihood is "squared", and the notes say so.
     constraints : Constraints, optional
         What is known of them before: widths, centres, shapes, what light makes of a point.
@@ -96,7 +99,7 @@ def measure(
     stacks = _listed(stack)
     began = gaussians = _gaussians(what, stacks)
     notes: tuple[str, ...] = ()
-    if likelihood == "poisson" and noise is None:
+    if likelihood != "squared" and noise is None:
         curve = photon_transfer(stacks[0].voxels)
         noise = curve.noise
         if noise is None:
@@ -104,7 +107,9 @@ def measure(
             why = "errors follow from what is left about each Gaussian, and there is no chi^2"
             notes = (f"the noise {curve.words}; {why}",)
         else:
-            first = refinement.measure(began, stacks, noise=noise, constraints=constraints)
+            first = refinement.measure(
+                began, stacks, likelihood=likelihood, noise=noise, constraints=constraints
+            )
             first = _without_lost(first, began)
             gaussians, noise = first.gaussians, _refined_noise(first, stacks[0], noise)
     found = refinement.measure(

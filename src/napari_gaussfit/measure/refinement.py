@@ -9,6 +9,7 @@ how well.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from scipy.spatial import cKDTree
 
+from napari_gaussfit._kernels.cpu.information_kernels import EVEN, PHOTONS, UNKNOWN
 from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, refine_blocks
 from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import SettingsError
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["measure", "share_of_structures"]
 
-Likelihood = Literal["poisson", "squared"]
+Likelihood = Literal["robust", "poisson", "even", "squared"]
 
 WINDOW = 3.5
 """Sigmas from its centre to the sides of a Gaussian's window: far enough to tell it from the
@@ -71,6 +73,9 @@ MOST_STEPS = 60
 LEAST_FACTOR, LARGEST_FACTOR = 1e-3, 1e4
 """Voxels between which widths are that a stack can tell; a refinement that ends beyond has none."""
 
+MISFIT = 2.0
+"""Reduced chi^2 from which what no Gaussian describes is more than the noise."""
+
 BORDER = 2.0
 """Sigmas: a Gaussian whose centre is nearer to a face of the stack is seen in part."""
 
@@ -94,11 +99,14 @@ def measure(  # noqa: PLR0913 - a name for each thing that may be known
         Where to begin: one a channel, with equal means and covariances, in the stack's unit.
     stacks : sequence of Stack
         The channels of one stack.
-    likelihood : {"poisson", "squared"}
+    likelihood : {"robust", "poisson", "even", "squared"}
         "poisson" takes the noise for that of photons and a detector's reading. "squared" takes it
-        for the same at all voxels of a window, and its size from what is left there.
+        for the same at all voxels of a window, and its size from what is left there. "even" has all
+        voxels of a window count alike as well, with error bars of the noise as it is. "robust" is
+        "poisson", but "even" where the reduced chi^2 is above `MISFIT`: the dim tails of what is no
+        Gaussian have the least noise, and would decide about its width.
     noise : Noise, optional
-        For "poisson"; estimated from the first channel by `noise_of_neighbours` if None.
+        For all but "squared"; estimated from the first channel by `noise_of_neighbours` if None.
     most_steps, most_together : int
         Steps, and Gaussians refined together, at most: less of both where more is refined later.
     widths : tuple of two ndarrays, shape [3], optional
@@ -118,16 +126,18 @@ def measure(  # noqa: PLR0913 - a name for each thing that may be known
     SettingsError
         If Gaussians and stacks do not belong together, or the noise cannot be estimated.
     """
+    if likelihood == "robust":
+        given = {"noise": noise, "most_steps": most_steps, "most_together": most_together}
+        return _robust(gaussians, stacks, **given, widths=widths, constraints=constraints)
     _refuse_what_differs(gaussians, stacks)
     first, stack = gaussians[0], stacks[0]
     spacing = np.asarray(stack.spacing if first.unit == stack.unit else (1.0, 1.0, 1.0))
     if noise is None:
-        noise = noise_of_neighbours(stack.voxels) if likelihood == "poisson" else Noise(1.0)
-    poisson = likelihood == "poisson" and noise.gain > 0
-    numbers = np.array([noise.gain or 1.0, noise.intercept, noise.saturation, float(poisson)])
-    if (
-        not poisson
-    ):  # any unit does, as the noise is taken from the residuals: one that float32 holds
+        noise = noise_of_neighbours(stack.voxels) if likelihood != "squared" else Noise(1.0)
+    known = likelihood != "squared" and noise.gain > 0
+    kind = {"poisson": PHOTONS, "even": EVEN}[likelihood] if known else UNKNOWN
+    numbers = np.array([noise.gain or 1.0, noise.intercept, noise.saturation, kind])
+    if not known:  # any unit does, as the noise is taken from the residuals: one of float32
         numbers[:2] = max(float(abs(stack.voxels).max()), 1e-30), 0.0
     shapes = _in_voxels(first, spacing)
     amplitudes = np.stack([g.amplitudes.astype(np.float64) for g in gaussians])
@@ -147,13 +157,49 @@ def measure(  # noqa: PLR0913 - a name for each thing that may be known
     return Measurement(
         _in_units(shapes, amplitudes, gaussians, spacing),
         _scaled(covariances, spacing),
-        reduced if poisson else np.full(len(reduced), math.nan),
+        reduced if known else np.full(len(reduced), math.nan),
         found[:, 3:],
         steps,
         _flags(shapes, stack.shape, structure, saturated, steps, np.isnan(covariances[:, 0, 0])),
-        noise if poisson else None,
+        noise if known else None,
         () if constraints is None else constraints.notes,
         None if constraints is None else constraints.psf,
+    )
+
+
+def _robust(gaussians: Sequence[Gaussians], stacks: Sequence[Stack], **options: Any) -> Measurement:
+    """Return what `measure` finds, all voxels alike where no Gaussian describes what is there."""
+    found = measure(gaussians, stacks, likelihood="poisson", **options)
+    wrong = np.asarray(found.reduced_chi2 > MISFIT)
+    if not wrong.any():
+        return found
+    options["noise"] = found.noise
+    even = measure(gaussians, stacks, likelihood="even", **options)
+    own = tuple(
+        replace(
+            one,
+            means=np.where(wrong[:, None], other.means, one.means),
+            cholesky=np.where(wrong[:, None], other.cholesky, one.cholesky),
+            amplitudes=np.where(wrong, other.amplitudes, one.amplitudes),
+        )
+        for one, other in zip(found.gaussians, even.gaussians, strict=True)
+    )
+    note = (
+        f"{int(wrong.sum()):,} of {len(wrong):,} are no Gaussians over a constant (reduced chi^2 "
+        f"above {MISFIT:g}): all voxels about them count alike"
+    )
+    return replace(
+        found,
+        gaussians=own,
+        covariances=np.where(wrong[:, None, None], even.covariances, found.covariances),
+        reduced_chi2=np.where(wrong, even.reduced_chi2, found.reduced_chi2),
+        backgrounds=np.where(wrong[:, None], even.backgrounds, found.backgrounds),
+        steps=np.where(wrong, even.steps, found.steps),
+        flags=tuple(
+            pair[int(other)]
+            for pair, other in zip(zip(found.flags, even.flags, strict=True), wrong, strict=True)
+        ),
+        notes=(*found.notes, note),
     )
 
 
@@ -392,7 +438,7 @@ def _bounds(blocks: Lists, windows: Counts) -> Counts:
 
 def _reaches(amplitudes: Floats, noise: Floats, darkest: float) -> Floats:
     """Return how many sigmas from its centre each Gaussian is lost in the noise of the darkest."""
-    if noise[3] <= 0:
+    if noise[3] == UNKNOWN:
         return np.full(amplitudes.shape[1], FARTHEST)
     unseen = UNSEEN * math.sqrt(max(noise[0] * darkest + noise[1], 1e-30))
     heights = np.maximum(amplitudes.max(0) / unseen, 1.0)

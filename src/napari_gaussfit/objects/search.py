@@ -461,10 +461,11 @@ class Search:
 
     def _measured(self, gaussians: Gaussians, *, last: bool = False) -> Measurement:
         steps, together = (MOST_STEPS, MOST_TOGETHER) if last else (STEPS, FEW_TOGETHER)
+        robust = last and self.settings.likelihood == "poisson"
         return measure(
             [gaussians],
             [self.stack],
-            likelihood=self.settings.likelihood,
+            likelihood="robust" if robust else self.settings.likelihood,
             noise=self.noise,
             most_steps=steps,
             most_together=together,

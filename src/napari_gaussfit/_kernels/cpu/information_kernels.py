@@ -46,6 +46,8 @@ REACH2 = F(30.0) * SCALE * SCALE
 LEAST_RATE = F(1e-3)
 """Photons a voxel below which a rate is taken for this: a Poisson likelihood has none at 0."""
 
+UNKNOWN, PHOTONS, EVEN = 0.0, 1.0, 2.0
+
 DEGREE4 = 15  # pairs of exponents of z and y, of a degree of 4 or less
 
 Floats = NDArray[np.float64]
@@ -206,14 +208,14 @@ def degree_of(n: int, count: int, spread: bool) -> int:
 
 @part
 def sum_block(
-    block: Block, width: int, photons: bool, spread: bool, given: Given, work: Work, found: Sums
+    block: Block, width: int, kind: float, spread: bool, given: Given, work: Work, found: Sums
 ) -> None:
     """Set the sums over a block that `assemble` takes; see `make_memory`.
 
     width : voxels of a row that are the block's.
-    photons : whether the variance is the rate, or else the same everywhere.
-    spread : see `information`.
+    kind, spread : see `information`.
     """
+    photons, told = kind == PHOTONS, kind != UNKNOWN
     records, heights, grounds = given
     sums, totals = found
     voxels, counted, known = block
@@ -247,9 +249,12 @@ def sum_block(
                     light = load(voxels, (c, zi, yi, j))
                     off = light - rate
                     pull = weight * off
-                    add_to(extra, (c, 2, 0), pull * off)
+                    if spread and told and not photons:
+                        add_to(extra, (c, 2, 0), pull * off / max(rate, LEAST_RATE))
+                    else:
+                        add_to(extra, (c, 2, 0), pull * off)
                     if spread:
-                        weight = weight * weight * light if photons else pull * pull
+                        weight = weight * weight * light if told else pull * pull
                     add_to(extra, (c, 0, 0), weight)
                     add_to(extra, (c, 1, 0), pull)
                     at = c * each
@@ -439,7 +444,8 @@ def information(
 
     box : [6], first and last z, y, x of the block in its stack.
     noise : [4], gain, intercept of the variance over f, value from which a voxel is saturated, and
-        1 where the likelihood is Poisson's, 0 where it is that of a constant variance.
+        how voxels count: `PHOTONS` by their variance, which is the rate; `EVEN` all alike, of the
+        same variance; `UNKNOWN` all alike, of one that is not known.
     spread : the variance of the score instead of the information. They are the same where the
         model holds. Of photons it is that of the noise alone: a voxel's own value is its variance
         in the mean, whatever the model says of it. Where no variance is known it is the sum of the
@@ -455,7 +461,7 @@ def information(
         for k in range(count):
             heights[c, k] = theta[place_of(SHAPE, k, count, c)] / gain
         grounds[c] = (theta[(SHAPE + channels) * count + c] + noise[1] / gain) / gain
-    sum_block(block, box[5] - box[4] + 1, noise[3] > 0.0, spread, given, work, found)
+    sum_block(block, box[5] - box[4] + 1, noise[3], spread, given, work, found)
     assemble(theta, count, middle, found, gain, spread, fisher, score)
     chi2: float = found[1][:, 2].sum()
     return chi2

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.cpu.information_kernels import (
+    EVEN,
+    PHOTONS,
     SHAPE,
     Block,
     Counts,
@@ -291,9 +293,9 @@ def refine_block(
         in voxels, and how far centres may be from where they begin.
 
     It is the inverse of the Fisher information; or, where chi^2 says that the model does not hold,
-    or nothing is known of the noise, the sandwich H^-1 J H^-1, which assumes neither (H. White,
-    Econometrica 50 (1982) 1). What a model does not describe is the same every time that it is
-    recorded, and only the noise is another: J is what noise makes of the score, and H the
+    or voxels do not count by their noise, the sandwich H^-1 J H^-1, which assumes neither (H.
+    White, Econometrica 50 (1982) 1). What a model does not describe is the same every time that it
+    is recorded, and only the noise is another: J is what noise makes of the score, and H the
     likelihood's own curvature, to which what is not described adds (Fisher's where that has no
     inverse, as of a width at its limit).
 
@@ -305,7 +307,7 @@ def refine_block(
     where the information cannot be inverted (covariances are NaN then). They are NaN too of what
     has no light, alone: its centre and shape stay where they are while its amplitude is 0.
     """
-    size, poisson, channels = len(theta), noise[3] > 0.0, len(block[0])
+    size, poisson, channels = len(theta), noise[3] == PHOTONS, len(block[0])
     freedom = max(looked - size, 1)
     memory = make_memory(channels, count)
     fisher, score = np.empty((size, size)), np.zeros(size)
@@ -354,7 +356,9 @@ def refine_block(
                 forget(fisher, covariance)
                 return reduced, steps
             trial[:] = theta
-    # Which is the spread of the score now.
+    # Which is the spread of the score now, and chi^2 in the noise's units.
+    if noise[3] == EVEN:
+        reduced = tried_chi2 / freedom
     middle = np.array([box[0] + box[1], box[2] + box[3], box[4] + box[5]]) / 2.0
     bend(theta, count, middle, memory[2], noise[0], bent)
     if curved(tried_fisher if poisson else fisher, bent, fisher, damped):
