@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 JITTER = 6
 """Voxels by which a piece may lie elsewhere in its cell, along each axis."""
 
+PERIOD = 256
+"""Voxels after which the background of a sparse stack repeats itself."""
+
 PHOTONS = 150.0
 """Photons at the brightest voxel of a phantom."""
 
@@ -88,6 +91,39 @@ def assemble(path: Path, piece: Piece, shape: Shape, *, share: float = 1.0, seed
                 layer[place] = voxels[:, : room[1], : room[2]]
             end = min(first + len(layer), shape[0])
             array[first:end] = layer[: end - first]
+
+
+class Sparse:
+    """A stack of any size that is nowhere stored: background, and copies of a piece in it.
+
+    Its background repeats itself after `PERIOD` voxels along each axis, so that parts of it are as
+    fast to have as to copy.
+    """
+
+    dtype = np.dtype(np.uint16)
+
+    def __init__(self, shape: Shape, piece: Piece, copies: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.shape = shape
+        self._dark = piece.recorded(np.full((PERIOD,) * 3, piece.background), rng)
+        self._light = piece.recorded(np.maximum(piece.voxels - piece.background, 0), rng)
+        most = np.subtract(shape, self._light.shape)
+        self._places = [rng.integers(0, most + 1) for _ in range(copies)]
+
+    def __getitem__(self, box: tuple[slice, ...]) -> NDArray[np.uint16]:
+        """Return a box."""
+        first = np.array([cut.start for cut in box])
+        end = np.array([cut.stop for cut in box])
+        at = [np.arange(a, b) % PERIOD for a, b in zip(first, end, strict=True)]
+        voxels = self._dark[np.ix_(*at)]
+        for place in self._places:
+            low = np.maximum(place, first)
+            high = np.minimum(place + self._light.shape, end)
+            if (low < high).all():
+                to = tuple(slice(a, b) for a, b in zip(low - first, high - first, strict=True))
+                of = tuple(slice(a, b) for a, b in zip(low - place, high - place, strict=True))
+                voxels[to] += self._light[of]
+        return voxels
 
 
 def main() -> None:

@@ -99,6 +99,29 @@ def test_a_tiff_is_read_by_planes(
     assert np.array_equal(stack.read(*BOX), box_of(voxels + 1))
 
 
+def test_a_plain_tiff_is_parsed_once_and_again_where_it_was_replaced(
+    tmp_path: Path, voxels: NDArray[np.uint16], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, voxels, imagej=True, metadata={"axes": "ZYX"})
+    stack, opened = LazyStack.open(path), []
+    parse = tifffile.TiffFile.__init__
+
+    def counted(file: Any, *args: Any, **options: Any) -> None:
+        opened.append(file)
+        parse(file, *args, **options)
+
+    monkeypatch.setattr(tifffile.TiffFile, "__init__", counted)
+    for _ in range(3):
+        again = pickle.loads(pickle.dumps(stack))  # noqa: S301 - as dask sends it
+        assert np.array_equal(again.read(*BOX), box_of(voxels))
+    assert len(opened) == 1
+
+    tifffile.imwrite(tmp_path / "new.tif", voxels + 1, imagej=True, metadata={"axes": "ZYX"})
+    (tmp_path / "new.tif").replace(path)
+    assert np.array_equal(stack.read(*BOX), box_of(voxels + 1))
+
+
 def test_a_channel_must_be_chosen_where_there_are_several(
     tmp_path: Path, voxels: NDArray[np.uint16]
 ) -> None:

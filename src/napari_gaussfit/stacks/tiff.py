@@ -11,6 +11,7 @@ import re
 import struct
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from napari_gaussfit.stacks.tiff_metadata import calibration, channel_names
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import DTypeLike, NDArray
@@ -194,23 +195,20 @@ def read_box(layout: StackLayout, chosen: Mapping[str, int | slice]) -> NDArray[
     """
     named = dict(zip(layout.axes, layout.stored_axes, strict=True))
     stored = {named[axis]: taken for axis, taken in chosen.items() if axis in named}
-    with _opened(layout.path) as file:
-        image = _images(file)[layout.image]
-        selection = tuple(
+
+    def selection(axes: str, base: tuple[int | slice, ...]) -> tuple[int | slice, ...]:
+        return tuple(
             stored.get(axis, taken) if isinstance(taken, slice) else taken
-            for axis, taken in zip(image.axes, image.selection({}), strict=True)
+            for axis, taken in zip(axes, base, strict=True)
         )
-        mapped = _mapped(layout, image)
-        if mapped is not None:
-            voxels = np.array(mapped[selection])
-        elif (pages := image.pages_of(selection)) is not None:
-            planes = image.series.asarray(key=pages.ravel().tolist())
-            cut = planes.reshape(-1, *image.shape[-2:])[:, *selection[-2:]]
-            voxels = cut.reshape(*pages.shape, *cut.shape[1:])
-        else:
-            raise StackError(
-                f"{layout.path}: its planes cannot be read one by one; convert it to OME-Zarr"
-            )
+
+    _refuse_what_is_no_tiff(layout.path)
+    known = layout.path.stat()
+    plain = _plain(layout, (known.st_ino, known.st_mtime_ns, known.st_size))
+    if plain is not None:
+        voxels = np.array(plain.array[selection(plain.axes, plain.selection)])
+    else:
+        voxels = _read_planes(layout, selection)
     remaining = [axis for axis in layout.axes if axis in "ZYX"]
     zyx = voxels.transpose([remaining.index(axis) for axis in "ZYX"])
     return np.ascontiguousarray(zyx, dtype=voxels.dtype.newbyteorder("="))
@@ -280,6 +278,45 @@ def _read_selection(
         str(layout.path), prod(image.shape) * layout.dtype.itemsize, voxels
     )
     return series.asarray().reshape(image.shape)[selection]
+
+
+@dataclass(frozen=True, eq=False)
+class _Plain:
+    """An image whose voxels lie in its file as plain numbers, mapped, and what is taken of it."""
+
+    axes: str
+    selection: tuple[int | slice, ...]
+    array: NDArray[Any]
+
+
+@lru_cache(maxsize=8)
+def _plain(layout: StackLayout, _version: tuple[int, int, int]) -> _Plain | None:
+    """Map an image, None where it is not plain; the next box of the same file finds it mapped.
+
+    A file of many planes takes longer to parse than a box of it takes to read.
+    """
+    with _opened(layout.path) as file:
+        image = _images(file)[layout.image]
+        mapped = _mapped(layout, image)
+        return None if mapped is None else _Plain(image.axes, image.selection({}), mapped)
+
+
+def _read_planes(
+    layout: StackLayout,
+    selection: Callable[[str, tuple[int | slice, ...]], tuple[int | slice, ...]],
+) -> NDArray[Any]:
+    """Decode the planes of a box, and cut it out of them."""
+    with _opened(layout.path) as file:
+        image = _images(file)[layout.image]
+        chosen = selection(image.axes, image.selection({}))
+        pages = image.pages_of(chosen)
+        if pages is None:
+            raise StackError(
+                f"{layout.path}: its planes cannot be read one by one; convert it to OME-Zarr"
+            )
+        planes = image.series.asarray(key=pages.ravel().tolist())
+        cut = planes.reshape(-1, *image.shape[-2:])[:, *chosen[-2:]]
+        return np.asarray(cut.reshape(*pages.shape, *cut.shape[1:]))
 
 
 def _mapped(layout: StackLayout, image: TiffImage) -> NDArray[Any] | None:
