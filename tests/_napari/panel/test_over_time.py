@@ -116,6 +116,20 @@ def test_all_times_of_a_recording_have_points_tracks_pictures_and_rows(
     assert panel.table.model.rowCount() == len(points.data) == 5 * TIMES
     points.selected_data = {7}
     assert panel.table.view.items == {7}
+    assert {"time", "track"} <= {*panel.table.view.shown_columns}
+
+    # Any number of the selected points' tracks is drawn against time.
+    panel.tabs.setCurrentIndex(2)
+    column: Any = panel.findChild(QComboBox, "gaussfit_track_column")
+    column.setFocus()
+    QTest.keyClicks(column, "z")
+    assert column.currentText() == "z"
+    track = int(features["track"][7])
+    [(times, values)] = panel.track_plot.lines.values()
+    own = features[features["track"] == track]
+    assert [*panel.track_plot.lines] == [track]
+    np.testing.assert_array_equal(times, own["time"])
+    np.testing.assert_array_equal(values, own["z"])
     assert not panel.run.buttons["Refine"].isEnabled()
 
 

@@ -152,6 +152,8 @@ def test_four_channels_are_ticked_fitted_looked_at_refined_and_saved_together(
     features = panel.live.centres.features
     for column, field in zip(columns, found.fields, strict=True):
         np.testing.assert_allclose(features[column], field.numpy().amplitudes)
+    panel.tabs.setCurrentWidget(panel.table)
+    assert {"amplitude", "amplitude_1"} <= {*panel.table.view.shown_columns}
     panel.results.save_to(str(tmp_path / "cells.csv"))
     table = pd.read_csv(tmp_path / "cells.csv", comment="#")
     np.testing.assert_allclose(table[columns], features[columns], rtol=1e-6)

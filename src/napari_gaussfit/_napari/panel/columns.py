@@ -50,6 +50,8 @@ class Column:
 _PRINCIPAL = "the longest of its three principal axes", "the middle one", "the shortest one"
 
 _KNOWN = {
+    "time": Column("time", "Number of the time in the recording, from 0."),
+    "track": Column("track", "What has the same number is the same object at another time."),
     "index": Column("index", "Number of the Gaussian, from 0, as in files."),
     "amplitude": Column(
         "amplitude",

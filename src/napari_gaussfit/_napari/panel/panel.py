@@ -27,6 +27,7 @@ from napari_gaussfit._napari.panel.save_times import SaveTimes
 from napari_gaussfit._napari.panel.spots import SpotsMode
 from napari_gaussfit._napari.panel.state import figures_at_rest, state_words
 from napari_gaussfit._napari.panel.table import TablePart
+from napari_gaussfit._napari.panel.track_plot import TrackPlot
 from napari_gaussfit._napari.panel.view import ViewPart
 from napari_gaussfit._napari.panel.widgets import dropped_files, scrolling, stacked, wrapped
 from napari_gaussfit._napari.worker import FitWorker, Phase
@@ -87,7 +88,7 @@ class GaussianFitPanel(QWidget):
         self.view, self.progress, self.details = ViewPart(), ProgressPlots(), DetailPlots()
         self.quality = wrapped("gaussfit_quality", "How good the fit shown is, by its report.")
         self.table, self.results = TablePart(napari_viewer), ResultsPart(napari_viewer)
-        self.all_times = SaveTimes()
+        self.all_times, self.track_plot = SaveTimes(), TrackPlot()
         self.objects = ObjectsPart(napari_viewer)
         self.spots = SpotsMode(napari_viewer, self.data, self)
         self.worker, self._renderer = FitWorker(self), Renderer()
@@ -113,10 +114,11 @@ class GaussianFitPanel(QWidget):
         self.tabs = QTabWidget()
         setup = scrolling(stacked(self.data, self.model, self.spots.setup))
         self.tabs.setTabToolTip(self.tabs.addTab(setup, "Setup"), "What to look into, and how.")
+        details = stacked(self.quality, self.track_plot, self.details)
         export = scrolling(stacked(self.results, self.all_times))
         structure: tuple[Tab, ...] = (
             ("Progress", stacked(self.view, self.progress), "The fit while it runs."),
-            ("Details", stacked(self.quality, self.details), "How good it is, in numbers."),
+            ("Details", details, "How good it is, in numbers."),
             ("Table", self.table, "Every Gaussian, a row each."),
             ("Export", export, "The result as layers and files."),
             ("Objects", self.objects, "Cells, nuclei or neurites in a fit."),
@@ -262,6 +264,7 @@ class GaussianFitPanel(QWidget):
     def _follow(self, source: Source, recording: Recording | None) -> None:
         """Have layers follow a fit, or those of a recording: the ones there if of the same."""
         self.all_times.show_times(None)
+        self.track_plot.show_points(None)
         if self.over_time is not None:
             self.over_time.close()
             self.over_time = self._shown = None
@@ -414,7 +417,7 @@ class GaussianFitPanel(QWidget):
             return  # It stands still, and is shown so already, with all that is known of it.
         if self.over_time is not None and isinstance(news, SequenceNews):
             if self.over_time.follow_fit(news):
-                self._written = 0.0  # what is known of the last time is old
+                self.run.show_snapshot(news.snapshot)  # what was shown is of the time before
             self._show_phase()
         made = self.live.show(news.snapshot.fields)
         now = time.monotonic()
@@ -445,6 +448,7 @@ class GaussianFitPanel(QWidget):
         if isinstance(news, SequenceNews) and news.frames and self.over_time is not None:
             self.over_time.settle(news)
             self.all_times.show_times(self.over_time)
+            self._show_all_times(self.over_time)
             self._show_time()
             self._allow()
             return
@@ -461,8 +465,14 @@ class GaussianFitPanel(QWidget):
         self._show_phase()
         self._allow()
 
+    def _show_all_times(self, shown: OverTime) -> None:
+        """Show what there is once for all times: their table, and the numbers of tracks."""
+        fit, points = shown.frames[-1].result, shown.live.points
+        self.table.show_fit(fit, points)
+        self.track_plot.show_points(points, fit.stack.unit)
+
     def _show_time(self) -> None:
-        """Show what was found at the time in view, in a table of all times."""
+        """Show what was found at the time in view."""
         shown = self.over_time
         if shown is None or shown.version is None or self.phase.active:
             return
@@ -494,9 +504,7 @@ class GaussianFitPanel(QWidget):
             self._show_phase()
         self.run.show_snapshot(version.news.snapshot, figures_at_rest(version.fit))
         self.quality.setText(details_of(version.fit))
-        if self.over_time is not None and self.over_time.frames:
-            self.table.show_fit(version.fit, self.over_time.live.points)
-        else:
+        if self.over_time is None or not self.over_time.frames:
             self.live.settle(version.fit)
             edited = version.unedited is not None
             self.table.show_fit(version.fit, self.live.centres, edited=edited)
@@ -562,6 +570,7 @@ class GaussianFitPanel(QWidget):
         self._settling.stop()
         self.data.close_down()
         self.table.close_down()
+        self.track_plot.show_points(None)
         if self.over_time is not None:
             self.over_time.close()
         if self.live is not None:

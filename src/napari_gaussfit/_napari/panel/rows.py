@@ -32,11 +32,19 @@ class RowTable(QAbstractTableModel):
         That have numbers, and are shown where there is room.
     words : sequence of str
         Further ones, which have words.
+    sometimes : sequence of str
+        Those that are shown too where they are known.
     """
 
-    def __init__(self, columns: Sequence[str], words: Sequence[str] = (FLAGS,)) -> None:
+    def __init__(
+        self,
+        columns: Sequence[str],
+        words: Sequence[str] = (FLAGS,),
+        sometimes: Sequence[str] = (),
+    ) -> None:
         super().__init__()
-        self.usual = (*columns, *words)
+        self._always, self._sometimes = (*columns, *words), sometimes
+        self.usual = self._always
         """The columns that are there whatever is shown; the first ones, those with words last."""
 
         self.columns = self.usual
@@ -60,6 +68,8 @@ class RowTable(QAbstractTableModel):
         self.table = pd.DataFrame() if table is None else table
         """What is shown, with all its columns."""
 
+        known = [name for name in self._sometimes if name in self.table.columns]
+        self.usual = (*self._always, *known)
         more = [
             name
             for name in self.table.columns

@@ -23,7 +23,7 @@ from napari_gaussfit._napari.panel.row_view import RowView
 from napari_gaussfit._napari.panel.rows import RowTable
 from napari_gaussfit._napari.panel.widgets import wheel_needs_focus
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.measure.table import FLAGS, GOODNESS
+from napari_gaussfit.measure.table import CHANNEL, FLAGS, GOODNESS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,10 @@ COLUMNS = (
 )
 """Of the table; that of the flags is the last."""
 
-ORDER = (COLUMNS[0], FLAGS, *COLUMNS[1:])
+SOMETIMES = ("time", "track", *(f"{CHANNEL}{n}" for n in range(1, 10)))
+"""Columns of several times and channels: the first channel's amplitude has its own name."""
+
+ORDER = (COLUMNS[0], FLAGS, *SOMETIMES[:2], COLUMNS[1], *SOMETIMES[2:], *COLUMNS[2:])
 """As they stand beside each other."""
 
 NOTHING = "No fit at rest: the table comes when one ends or pauses."
@@ -71,7 +74,7 @@ class TablePart(QWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
-        self.model = RowTable(COLUMNS)
+        self.model = RowTable(COLUMNS, sometimes=SOMETIMES)
         self.view = RowView(
             self.model,
             "Select rows to select their points, and the other way round. Double-click or Enter "
