@@ -21,13 +21,12 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 PAGES = ("README.md", "docs/start.md")
 
-COMMANDS = ("fit", "render", "export", "info", "demo", "measure", "psf", "spots", "cells", "trace")
+COMMANDS = ("fit", "batch", "render", "export", "info", "demo", "measure", "psf", "spots", "cells", "trace")
 
 NOT_RUN = {
     "make demo": "makes an environment anew; CI runs it as it is",
     "make test": "is what runs this test",
     'pip install ".[pyqt6]"': "changes the environment; make installs with the same extra",
-    r'for %f in (*.tif) do napari-gaussfit fit "%f" -o "fits\%~nf"': "is for Windows' own prompt",
     "f(x) = background + sum over k of a_k exp(-1/2 (x - mu_k)^T Sigma_k^-1 (x - mu_k))": "formula",
 }
 """Lines that are no commands for a shell of this machine, and why."""
@@ -37,7 +36,10 @@ WRITTEN = {
         *("out", "traced", "counted", "view.png", "measured.csv"),
         *("gaussians.ply", "residual.ome.tif", "fit.safetensors"),
     ],
-    "docs/start.md": ["out/gaussians.csv", "fits/stack/gaussians.csv"],
+    "docs/start.md": [
+        *("out/gaussians.csv", "fits/stack/gaussians.csv", "fits/summary.csv"),
+        "again/settings.toml",
+    ],
 }
 """What a page's commands leave in the folder in which they are run."""
 
@@ -131,7 +133,7 @@ def test_commands_work_as_written(folder: Path, name: str) -> None:
 def test_the_folder_of_a_fit_holds_what_the_readme_says(folder: Path) -> None:
     text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
     table = text.partition("`out` then holds")[2].partition("\n\nThe sum over")[0]
-    promised = re.findall(r"`([\w.]+\.(?:csv|json|png|safetensors))`", table)
+    promised = re.findall(r"`([\w.]+\.(?:csv|json|png|safetensors|toml))`", table)
     out = folder / "out"
     assert (
         main(

@@ -35,6 +35,7 @@ GUI = QT | {"napari", "magicgui", "vispy"}
 # From the top down. What a layer imports, directly or through others, stands below it.
 LAYERS = {
     PACKAGE: [
+        {"__main__"},
         {"_napari", "cli"},
         {"jobs"},
         {"synthetic", "plots"},
@@ -53,7 +54,7 @@ LAYERS = {
 
 ROOMS = [
     *LAYERS,
-    *(f"{PACKAGE}.{part}" for layer in LAYERS[PACKAGE][1:9] for part in sorted(layer)),
+    *(f"{PACKAGE}.{part}" for layer in LAYERS[PACKAGE][2:10] for part in sorted(layer)),
     *(f"{PACKAGE}._napari.{part}" for part in ("panel", "layers")),
 ]
 """Packages in which no module imports itself through others. In `_kernels` the face picks a backend
@@ -304,7 +305,7 @@ def test_no_two_parts_import_each_other(source: Path, package: str) -> None:
         pytest.fail(f"imports go round: {' -> '.join(error.args[1])}")
 
 
-@pytest.mark.parametrize(("folder", "most"), [(".", 6), ("_kernels", 5), ("_napari", 5)])
+@pytest.mark.parametrize(("folder", "most"), [(".", 7), ("_kernels", 5), ("_napari", 5)])
 def test_few_modules_lie_in_no_folder_of_their_own(source: Path, folder: str, most: int) -> None:
     assert len(list((source / PACKAGE / folder).glob("*.py"))) <= most
 

@@ -22,7 +22,7 @@ from napari_gaussfit.errors import OutOfSpaceError, OutputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["patiently", "replacing", "size_words", "write_json"]
+__all__ = ["json_text", "patiently", "replacing", "size_words", "write_json"]
 
 PATIENCE_SECONDS = 2.0
 """How long a name that another program holds is tried for: scanners let go within a second."""
@@ -191,8 +191,18 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         With NaN and infinities, which JSON has not.
     """
     with replacing(path) as temporary:
-        text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(json_text(content) + "\n", encoding="utf-8")
+
+
+def json_text(content: dict[str, Any]) -> str:
+    """Return JSON types as text, null for what is not known.
+
+    Parameters
+    ----------
+    content : dict
+        With NaN and infinities, which JSON has not.
+    """
+    return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 FILES = [
     *("fit.safetensors", "gaussians.csv", "gaussians.png"),
-    *("history.png", "noise.png", "projections.png", "report.json"),
+    *("history.png", "noise.png", "projections.png", "report.json", "settings.toml"),
 ]
 SHAPE = (16, 40, 36)
 

@@ -79,6 +79,14 @@ def test_fit_ends_when_its_time_is_over(stack: Stack) -> None:
     assert last.seconds < 0.5 + LATENCY_S
 
 
+@pytest.mark.parametrize("limit", [20.0, 3600.0])
+def test_a_limit_that_is_not_reached_changes_no_bit(stack: Stack, limit: float) -> None:
+    """Steps go by the time that is left for them, of which the setup took its part before."""
+    limited = run(Fit(stack, settings(max_seconds=limit)))
+    assert limited.reason is FinishReason.ITERATIONS
+    assert_same(limited.field, run(Fit(stack, settings())).field)
+
+
 def test_same_seed_gives_the_same_field_to_the_bit(stack: Stack) -> None:
     assert_same(run(Fit(stack, settings())).field, run(Fit(stack, settings())).field)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.jobs.folders import CELLS_OUTPUTS, write_cells
 
@@ -61,7 +61,7 @@ def gaussians_for(stack: Stack) -> int:
     return max(1, suggested_count(stack.voxels) // FEWER)
 
 
-def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> None:
+def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Group a fit into objects, write what was found into a folder, and say it.
 
     Parameters
@@ -72,6 +72,11 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> Non
         With the options of `add_options`.
     folder : Path
         Which exists.
+
+    Returns
+    -------
+    dict
+        How many there are of what, as JSON types.
     """
     from napari_gaussfit.objects.grouping import GroupSettings, group
     from napari_gaussfit.objects.labels import measure_objects, paint
@@ -88,3 +93,5 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> Non
         f"{folder}: {len(found)} objects of about {groups.radius:.2f} {unit} radius, "
         f"{int(found.at_border.sum())} of them at the border of the stack\n"
     )
+    sys.stdout.write(f"{folder}: wrote {', '.join(OUTPUTS)}\n")
+    return {"cells": len(found), "radius": float(groups.radius), "unit": stack.unit}

@@ -6,13 +6,24 @@ modules, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
-from napari_gaussfit.cli import demo, export, fit, found, info, measure, psf, render, spots
+from napari_gaussfit.cli import (
+    batch,
+    completion,
+    demo,
+    export,
+    fit,
+    found,
+    info,
+    measure,
+    psf,
+    render,
+    spots,
+)
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.options import Parser
-from napari_gaussfit.cli.printing import printing
+from napari_gaussfit.cli.printing import complain, printing, say_as_asked
 from napari_gaussfit.errors import GaussfitError
 
 if TYPE_CHECKING:
@@ -22,6 +33,18 @@ if TYPE_CHECKING:
 __all__ = ["PROGRAM", "main", "parser"]
 
 PROGRAM = "napari-gaussfit"
+
+ABOUT = "Fit 3D Gaussians to fluorescence stacks, and find spots, cells and neurites in them."
+
+EXAMPLES = """\
+examples:
+  napari-gaussfit info stack.tif
+  napari-gaussfit fit stack.tif -o out
+  napari-gaussfit spots stack.tif -o spots
+
+napari-gaussfit COMMAND --help tells the options of a command, their defaults and examples.
+Exit codes: 0 done, 2 bad input or settings, 3 something could not be written or failed, 130
+interrupted, with what was found so far saved."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,16 +56,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         The arguments; the process's own by default.
     """
     with printing() as out:
-        code = _ran(parser().parse_args(argv))
+        code = _ran(argv)
         out.flush()
-        if out.error is not None and not isinstance(out.error, BrokenPipeError):
-            _say(f"error: what was to be printed cannot be: {out.error.strerror}")
-        return code or (Exit.NOT_WRITTEN if out.error is not None else Exit.DONE)
+        # Who reads no further, as `head` does, has what was asked for.
+        if out.error is None or isinstance(out.error, BrokenPipeError):
+            return code
+        _say(f"error: what was to be printed cannot be: {out.error.strerror}")
+        return code or Exit.NOT_WRITTEN
 
 
-def _ran(arguments: argparse.Namespace) -> int:
+def _ran(argv: Sequence[str] | None) -> int:
     """Run a command; say what ends it, and return the exit code."""
+    program = parser()
+    arguments = program.parse_args(argv)
     try:
+        if getattr(arguments, "settings", None) is not None:
+            arguments.parser.take_settings(arguments.settings)
+            arguments = program.parse_args(argv)
+        say_as_asked(
+            quiet=arguments.quiet, json=getattr(arguments, "json", False), verbose=arguments.verbose
+        )
         return int(arguments.run(arguments))
     except KeyboardInterrupt:
         _say("interrupted")
@@ -56,18 +89,19 @@ def _ran(arguments: argparse.Namespace) -> int:
 
 
 def _say(line: str) -> None:
-    print(f"{PROGRAM}: {line}", file=sys.stderr)
+    complain(f"{PROGRAM}: {line}")
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     from napari_gaussfit import __version__
 
-    program = Parser(prog=PROGRAM, description="Fit 3D Gaussians to a fluorescence stack.")
+    program = Parser(prog=PROGRAM, description=ABOUT, epilog=EXAMPLES)
     program.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = program.add_subparsers(required=True, metavar="COMMAND")
     fit.add_parser(commands)
+    batch.add_parser(commands)
     found.add_parsers(commands)
-    for command in (spots, render, export, info, measure, psf, demo):
+    for command in (spots, render, export, info, measure, psf, demo, completion):
         command.add_parser(commands)
     return program

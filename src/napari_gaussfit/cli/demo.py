@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.fit import begin
-from napari_gaussfit.cli.options import add_force
+from napari_gaussfit.cli.options import add_force, add_manner
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -40,9 +40,20 @@ STACK_NAME, TRUTH_NAME = "stack.ome.tif", "truth.csv"
 
 def add_parser(commands: Any) -> None:
     """Add the command to a command line."""
-    demo = commands.add_parser("demo", help="fit a built-in phantom and compare with the truth")
-    demo.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path(DEMO_FOLDER))
+    demo = commands.add_parser(
+        "demo", help="fit a built-in phantom and compare with the truth",
+        epilog="examples:\n  napari-gaussfit demo -o demo-output",
+    )  # fmt: skip
+    demo.add_argument(
+        "-o",
+        "--out",
+        metavar="OUT",
+        type=Path,
+        default=Path(DEMO_FOLDER),
+        help=f"folder to write ({DEMO_FOLDER})",
+    )
     add_force(demo)
+    add_manner(demo, json=False)
     demo.set_defaults(run=run)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.cli import tiles
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.inputs import loaded, opened
-from napari_gaussfit.cli.options import add_force, add_stack_options
+from napari_gaussfit.cli.options import add_force, add_manner, add_stack_options
 from napari_gaussfit.cli.overwriting import refuse_to_destroy
 from napari_gaussfit.errors import SettingsError
 
@@ -20,9 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 
+EXAMPLES = """\
+examples:
+  napari-gaussfit export out -o gaussians.ply
+  napari-gaussfit export out -o residual.ome.tif --stack stack.tif --residual"""
+
+
 def add_parser(commands: Any) -> None:
     """Add the command to a command line."""
-    export = commands.add_parser("export", help="write a fit in another format")
+    export = commands.add_parser("export", help="write a fit in another format", epilog=EXAMPLES)
     export.add_argument(
         "fit", metavar="FIT", type=Path,
         help="fit.safetensors, or its folder; or .ply; with its stack or box, .csv or .pt",
@@ -42,26 +49,32 @@ def add_parser(commands: Any) -> None:
     )
     add_stack_options(export, several=True)
     add_force(export)
+    add_manner(export, json=False)
     export.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write a fit in another format, and return the exit code."""
+    _export(arguments)
+    sys.stdout.write(f"wrote {arguments.out}\n")
+    return Exit.DONE
+
+
+def _export(arguments: argparse.Namespace) -> None:
     from napari_gaussfit.formats.registry import writer_of
 
     writer_of(arguments.out)
     refuse_to_destroy(arguments, arguments.stack)
     if not arguments.residual and tiles.exported(arguments.fit, arguments.out):
-        return Exit.DONE
+        return
     stacks = () if arguments.stack is None else opened(arguments, arguments.stack)
     saved = loaded(arguments.fit, stacks[0].facts if stacks else given_box(arguments))
     if not arguments.residual:
         saved.export(arguments.out)
-        return Exit.DONE
+        return
     if not stacks:
         raise SettingsError("--residual needs the stack that was fitted; give it too (--stack)")
     saved.export(arguments.out, residual_of=stacks)
-    return Exit.DONE
 
 
 def given_box(arguments: argparse.Namespace) -> StackFacts | None:

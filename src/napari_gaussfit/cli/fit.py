@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,19 @@ from napari_gaussfit.cli.inputs import (
     say_note,
     start_in,
 )
-from napari_gaussfit.cli.options import add_force, add_settings, add_stack_options
+from napari_gaussfit.cli.options import (
+    add_force,
+    add_manner,
+    add_out,
+    add_settings,
+    add_settings_file,
+    add_stack_options,
+    add_stacks,
+)
+from napari_gaussfit.cli.printing import answer
+from napari_gaussfit.cli.several import offer
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.jobs.settings_file import SETTINGS_NAME, read_settings, write_settings
 from napari_gaussfit.settings import SETTINGS, FitSettings
 
 if TYPE_CHECKING:
@@ -30,17 +42,37 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "begin", "run"]
 
 
+EXAMPLES = """\
+examples:
+  napari-gaussfit fit stack.tif -o out
+  napari-gaussfit fit stack.tif -o out --quality preview --channel 0
+  napari-gaussfit fit stack.tif -o again --settings out/settings.toml
+  napari-gaussfit fit A.tif B.tif 'plate/*.tif' -o fits"""
+
+
 def add_parser(commands: Any) -> None:
     """Add the command to a command line."""
-    fit = commands.add_parser("fit", help="fit a stack and write table, report and picture")
-    fit.add_argument("stack", metavar="STACK", type=Path, help="a TIFF or OME-Zarr of z, y, x")
-    fit.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write")
+    fit = commands.add_parser(
+        "fit", help="fit a stack, or many, and write table, report and picture", epilog=EXAMPLES
+    )
+    add_options(fit)
+    offer(fit, run, "Gaussians")
+
+
+def add_options(fit: argparse.ArgumentParser) -> None:
+    """Add what a fit is told; a batch of fits is told the same."""
+    add_stacks(fit)
+    add_out(fit)
+    add_settings_file(fit)
     add_settings(fit)
     add_stack_options(fit, several=True, times=True)
-    fit.add_argument("--resume", action="store_true", help="go on from the fit in OUT")
+    fit.add_argument(
+        "--resume", action="store_true",
+        help="go on from the fit in OUT; of several files, keep those done before",
+    )  # fmt: skip
     tiles.add_options(fit)
     add_force(fit)
-    fit.set_defaults(run=run)
+    add_manner(fit)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         given["refine"] = True
     path = checked_folder(arguments.out)
     if tiles.are_wanted(arguments):
-        return tiles.run_fit(arguments, given, path)
+        return _fit_tiles(arguments, given, path)
     refine = None if arguments.refine is None else fit_path(arguments.refine)
     read = [given for given in (arguments.stack, arguments.points, refine) if given is not None]
     if isinstance(arguments.time, slice):
@@ -83,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     if psf is not None:
         psf.in_unit(stacks[0].unit)  # which refuses a stack without a spacing
     points = points_in(arguments.points, stacks[0])
-    folder = FitFolder(path, stacks)
+    folder = FitFolder(path, stacks, arguments.asked)
     if goes_on:
         return _go_on(folder, given, points, psf)
     start = start_in(refine, stacks)
@@ -91,6 +123,17 @@ def run(arguments: argparse.Namespace) -> int:
         say_note(f"{path} holds no fit to go on from; a new one begins")
     fit = Fit(stacks, settings, start=start, points=points, psf=psf)
     return begin(fit, folder, force=arguments.force)
+
+
+def _fit_tiles(arguments: argparse.Namespace, given: dict[str, Any], path: Path) -> int:
+    """Fit a large stack."""
+    from napari_gaussfit.formats.tiled import read_index
+
+    code = tiles.run_fit(arguments, given, path)
+    write_settings(path / SETTINGS_NAME, arguments.asked, "fit")
+    _, _, report = read_index(path)
+    answer({"out": str(path)} | report)
+    return code
 
 
 def _fit_times(
@@ -109,6 +152,7 @@ def _fit_times(
     points = points_in(arguments.points, stacks[0])
     start = start_in(arguments.refine, stacks)
     fit_times(series, target, given, start=start, points=points, psf=psf)
+    write_settings(path / SETTINGS_NAME, arguments.asked, "fit")
     return Exit.DONE
 
 
@@ -131,6 +175,9 @@ def _go_on(folder: FitFolder, given: dict[str, Any], points: Points, psf: Psf | 
     from napari_gaussfit.jobs.fit_folder import check_points, is_finished, resumed_settings
     from napari_gaussfit.jobs.overwriting import claimed
 
+    settings_file = folder.path / SETTINGS_NAME
+    if settings_file.is_file():  # what is given to go on may be less
+        folder = replace(folder, asked=read_settings(settings_file))
     with claimed(folder.path):
         saved = folder.saved()
         settings = resumed_settings(saved, given)

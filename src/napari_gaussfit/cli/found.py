@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.cli import cells, fit, trace
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.inputs import loaded, opened, refuse_too_large
-from napari_gaussfit.cli.options import add_also, add_force, add_settings, add_stack_options
+from napari_gaussfit.cli.options import (
+    add_also,
+    add_force,
+    add_manner,
+    add_out,
+    add_settings,
+    add_settings_file,
+    add_stack_options,
+    add_stacks,
+)
 from napari_gaussfit.cli.overwriting import refuse_further
+from napari_gaussfit.cli.printing import answer, answering_elsewhere
+from napari_gaussfit.cli.several import offer
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.jobs.settings_file import SETTINGS_NAME, write_settings
 
 if TYPE_CHECKING:
     import argparse
@@ -18,26 +29,37 @@ if TYPE_CHECKING:
 __all__ = ["add_parsers", "run"]
 
 
+EXAMPLES = """\
+examples:
+  napari-gaussfit {name} stack.tif -o {name}
+  napari-gaussfit {name} out/fit.safetensors -o {name}
+  napari-gaussfit {name} A.tif B.tif -o {name}"""
+
+
 def add_parsers(commands: Any) -> None:
     """Add the commands that find objects in a fit."""
-    for name, about, options in (
-        ("trace", "trace neurites and write SWC, a table of branches and a picture", trace),
-        ("cells", "group Gaussians into cells or nuclei; write labels and a table", cells),
-    ):
-        found = commands.add_parser(name, help=about)
-        found.add_argument(
-            "stack", metavar="STACK|FIT", type=Path,
-            help="a stack, which is fitted first as by fit; or a fit, or its folder",
-        )  # fmt: skip
-        found.add_argument(
-            "-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write"
-        )
+    for name, about, options, of in (
+        (
+            "trace", "trace neurites and write SWC, a table of branches and a picture", trace,
+            "branches",
+        ),
+        ("cells", "group Gaussians into cells or nuclei; write labels and a table", cells, "cells"),
+    ):  # fmt: skip
+        found = commands.add_parser(name, help=about, epilog=EXAMPLES.format(name=name))
+        add_stacks(found, fits=True)
+        add_out(found)
+        add_settings_file(found)
         options.add_options(found)
         add_also(found, options.ALSO)
         add_settings(found)
         add_stack_options(found)
+        found.add_argument(
+            "--resume", action="store_true", help="of several files, keep those done before"
+        )
         add_force(found)
-        found.set_defaults(run=run, resume=False, options=options)
+        add_manner(found)
+        found.set_defaults(command=name, options=options)
+        offer(found, run, of, fits=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -58,7 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
             refuse_too_large(given, 1, arguments.position)
             arguments.gaussians = arguments.options.gaussians_for(opened(arguments, given)[0])
             arguments.exactly = True
-        code = fit.run(arguments)
+        with answering_elsewhere():
+            code = fit.run(arguments)
         if code != Exit.DONE:
             return code
         saved = loaded(folder / FIT_NAME)
@@ -68,5 +91,6 @@ def run(arguments: argparse.Namespace) -> int:
             "the stack with --channel"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    arguments.options.write(saved, arguments, folder)
+    answer({"out": str(folder)} | arguments.options.write(saved, arguments, folder))
+    write_settings(folder / SETTINGS_NAME, arguments.asked, arguments.command)
     return Exit.DONE

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.cli import tiles
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.inputs import loaded, opened
-from napari_gaussfit.cli.options import add_stack_options
+from napari_gaussfit.cli.options import add_manner, add_stack_options
+from napari_gaussfit.cli.printing import answer
 from napari_gaussfit.errors import SettingsError, StackError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.stacks.lazy import LazyStack
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_parser",
     "how_many",
+    "of_choices",
     "of_fit",
     "of_large_stack",
     "of_layout",
@@ -35,55 +39,89 @@ __all__ = [
 Lines = list[tuple[str, str]]
 
 
+SEVERAL = ("note", "failed")
+"""Names that there may be several of."""
+
+
+EXAMPLES = """\
+examples:
+  napari-gaussfit info
+  napari-gaussfit info stack.tif --json
+  napari-gaussfit info out"""
+
+
 def add_parser(commands: Any) -> None:
     """Add the command to a command line."""
-    info = commands.add_parser("info", help="say what this machine, a stack or a fit is")
-    info.add_argument("path", metavar="STACK|FIT", type=Path, nargs="?")
+    info = commands.add_parser(
+        "info", help="say what this machine, a stack or a fit is", epilog=EXAMPLES
+    )
+    info.add_argument(
+        "path", metavar="STACK|FIT", type=Path, nargs="?", help="none, for what this machine is"
+    )
     add_stack_options(info)
     info.add_argument(
         "--how-many",
         action="store_true",
         help="look coarsely how many Gaussians a stack would carry, and what others would cost",
     )
+    add_manner(info)
     info.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Say what this machine, a stack or a fit is, and return the exit code."""
+    lines = _lines(arguments)
+    if arguments.how_many:
+        raise SettingsError(
+            f"--how-many: {arguments.path or 'this machine'} is no single stack that is looked at "
+            "whole; give one, with --channel and --time where it has several"
+        )
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        sys.stdout.write(f"{name:<{width}}  {value}\n")
+    answer(_object_of(lines))
+    return Exit.DONE
+
+
+def _object_of(lines: Lines) -> dict[str, Any]:
+    """Return names and values as JSON has them: notes, of which there may be several, as a list."""
+    told: dict[str, Any] = {}
+    for name, value in lines:
+        key = name.replace(" ", "_")
+        if key in SEVERAL:
+            told.setdefault(f"{key}s" if key == "note" else key, []).append(value)
+        else:
+            told[key] = value
+    return told
+
+
+def _lines(arguments: argparse.Namespace) -> Lines:
     from napari_gaussfit.formats.registry import FIT_READERS
     from napari_gaussfit.formats.tiled import holds_tiles
     from napari_gaussfit.stacks.stack import is_stack_file, read_layout
 
-    path, asked = arguments.path, arguments.how_many
+    path = arguments.path
     if path is None:
-        lines = of_machine()
-    elif holds_tiles(path):
-        lines = of_tiles(path)
-    elif path.suffix.lower() in FIT_READERS or (path.is_dir() and not is_stack_file(path)):
-        lines = of_fit(loaded(path))
-    else:
-        layout = read_layout(path, position=arguments.position)
-        lines = of_layout(layout)
-        [channel] = arguments.channel or [None]
-        choice = open_choice(layout, channel, arguments.time)
-        if choice:
-            lines += [("to choose", choice), *(("note", note) for note in layout.notes)]
-        elif tiles.is_large(layout.stack_shape):
-            [channel] = arguments.channel or (None,)
-            lines += of_large_stack(tiles.opened(arguments, path, channel))
-        else:
-            [stack] = opened(arguments, path)
-            lines += [*of_stack(stack), *(how_many(stack) if asked else [])]
-            asked = False
-    if asked:
-        raise SettingsError(
-            f"--how-many: {path or 'this machine'} is no single stack that is looked at whole; "
-            "give one, with --channel and --time where it has several"
-        )
-    width = max(len(name) for name, _ in lines)
-    for name, value in lines:
-        print(f"{name:<{width}}  {value}")
-    return Exit.DONE
+        return of_machine()
+    if holds_tiles(path):
+        return of_tiles(path)
+    if path.suffix.lower() in FIT_READERS or (path.is_dir() and not is_stack_file(path)):
+        return of_fit(loaded(path))
+    layout = read_layout(path, position=arguments.position)
+    lines = of_layout(layout)
+    [channel] = arguments.channel or [None]
+    choice = open_choice(layout, channel, arguments.time)
+    if choice:
+        notes = (("note", note) for note in layout.notes)
+        return [*lines, *of_choices(layout, arguments.spacing), ("to choose", choice), *notes]
+    if tiles.is_large(layout.stack_shape):
+        return lines + of_large_stack(tiles.opened(arguments, path, channel))
+    [stack] = opened(arguments, path)
+    lines += of_stack(stack)
+    if arguments.how_many:
+        lines += how_many(stack)
+        arguments.how_many = False  # which tells that it was done
+    return lines
 
 
 def of_machine() -> Lines:
@@ -150,6 +188,24 @@ def open_choice(layout: StackLayout, channel: int | None, time: int | None) -> s
     return None
 
 
+def of_choices(layout: StackLayout, given: list[float] | None) -> Lines:
+    """Return what is the same for all channels and times that are still to be chosen from."""
+    lines = [("shape", f"{' x '.join(map(str, layout.stack_shape))} voxels (z, y, x)")]
+    if given is not None:
+        lines.append(("spacing", _lengths(tuple(given), "micrometer")))
+    elif all(layout.voxel_size):
+        lines.append(("spacing", _lengths(layout.voxel_size, "micrometer")))
+    else:
+        lines.append(("spacing", "not in the file; --spacing DZ DY DX gives it"))
+    if layout.channels > 1:
+        names = layout.channel_names or [""] * layout.channels
+        channels = (f"{n} {name}".strip() for n, name in enumerate(names))
+        lines.append(("channels", ", ".join(channels)))
+    if layout.times > 1:
+        lines.append(("times", f"0 to {layout.times - 1}"))
+    return lines
+
+
 def of_stack(stack: Stack) -> Lines:
     """Return shape, spacing, intensities, noise, a count of Gaussians, and what was assumed."""
     from napari_gaussfit.fitting.memory import predict_device_memory, predict_memory
@@ -212,7 +268,7 @@ def of_large_stack(stack: LazyStack) -> Lines:
     ]
 
 
-def _lengths(lengths: tuple[float, float, float], unit: str) -> str:
+def _lengths(lengths: Sequence[float | None], unit: str) -> str:
     return f"{' x '.join(f'{length:g}' for length in lengths)} {unit}"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from napari_gaussfit.errors import SettingsError
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from napari_gaussfit.stacks.stack import Stack
 
     Points = NDArray[np.float64] | None
+
+_LOG = logging.getLogger(__name__)
 
 __all__ = [
     "loaded",
@@ -42,7 +46,8 @@ def opened(arguments: argparse.Namespace, path: Path) -> tuple[Stack, ...]:
     """Return the channels that were chosen, or the one that there is."""
     from napari_gaussfit.stacks.stack import Stack
 
-    return tuple(
+    began = time.perf_counter()
+    stacks = tuple(
         Stack.open(
             path,
             channel=channel,
@@ -53,6 +58,9 @@ def opened(arguments: argparse.Namespace, path: Path) -> tuple[Stack, ...]:
         )
         for channel in arguments.channel or (None,)
     )
+    seconds, shape = time.perf_counter() - began, " x ".join(map(str, stacks[0].shape))
+    _LOG.info("read %s: %d of %s voxels, in %.2f s", path, len(stacks), shape, seconds)
+    return stacks
 
 
 def points_in(path: Path | None, stack: Stack) -> Points:

@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.inputs import loaded, opened
-from napari_gaussfit.cli.options import add_force, add_psf_option, add_stack_options, option_of
+from napari_gaussfit.cli.options import (
+    add_force,
+    add_manner,
+    add_psf_option,
+    add_stack_options,
+    option_of,
+)
 from napari_gaussfit.cli.overwriting import refuse_to_destroy
+from napari_gaussfit.cli.printing import answer
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.settings import SETTINGS, FitSettings
 
@@ -30,9 +37,17 @@ CONSTRAINTS = {
 DETECTOR = ("gain", "offset", "read_noise")
 
 
+EXAMPLES = """\
+examples:
+  napari-gaussfit measure out stack.tif -o measured.csv
+  napari-gaussfit measure spots.csv stack.tif -o measured.csv --shape sphere --widths shared"""
+
+
 def add_parser(commands: Any) -> None:
     """Add the command to a command line."""
-    measure = commands.add_parser("measure", help="write a fit's Gaussians with error bars")
+    measure = commands.add_parser(
+        "measure", help="write a fit's Gaussians with error bars", epilog=EXAMPLES
+    )
     measure.add_argument("fit", metavar="FIT", type=Path, help="a fit, its folder, or a table")
     measure.add_argument("stack", metavar="STACK", type=Path, help="the stack that was fitted")
     measure.add_argument(
@@ -49,9 +64,12 @@ def add_parser(commands: Any) -> None:
         ("centres", "free, or given (as they are)"),
     ):
         choices = CONSTRAINTS[name]
-        measure.add_argument(f"--{name}", choices=choices, default=choices[0], help=words)
+        measure.add_argument(
+            f"--{name}", choices=choices, default=choices[0], help=f"{words} ({choices[0]})"
+        )
     add_stack_options(measure, several=True)
     add_force(measure)
+    add_manner(measure)
     measure.set_defaults(run=run)
 
 
@@ -70,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     result = saved.measured(stacks, noise=noise, constraints=_constraints(arguments, saved))
     result.export(arguments.out)
     print(f"{arguments.out}: {summary(result.measurement)}")
+    answer({"out": str(arguments.out), "measured": summary(result.measurement)})
     return Exit.DONE
 
 

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.time_option import add_time_option
+from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.settings import SETTINGS, FitSettings, Setting
 
 __all__ = [
@@ -32,12 +33,148 @@ LETTERS = {"gaussians": "N", "iterations": "N", "max_seconds": "S", "ssim_weight
 """What stands for a setting's value in the help."""
 
 
+NOT_ASKED = {
+    *("force", "resume", "settings", "json", "quiet", "verbose"),
+    *("help", "out", "also", "workers", "scheduler"),
+}
+"""Options that say how a command is run, and not what is asked of it."""
+
+
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage."""
+    """Takes whole names only, and says what is wrong in one line, without the usage."""
+
+    def __init__(self, **given: Any) -> None:
+        given.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **given)
 
     def error(self, message: str) -> NoReturn:
         """End with one line."""
         self.exit(Exit.BAD_INPUT, f"{self.prog}: error: {message} ({self.prog} --help)\n")
+
+    def asked(self, arguments: argparse.Namespace) -> dict[str, Any]:
+        """Return what was asked for, by options or by default, as ``settings.toml`` has it.
+
+        Parameters
+        ----------
+        arguments : Namespace
+            That this parser made.
+        """
+        values = {}
+        for name in self._askable():
+            value = getattr(arguments, name)
+            if value is None and name in SETTINGS and name != "refine":
+                value = getattr(FitSettings, name)
+            values[name] = _kept(value)
+        return values
+
+    def take_settings(self, path: Path) -> None:
+        """Let a settings file stand for the options that are not given.
+
+        Parameters
+        ----------
+        path : Path
+            That ``settings.toml`` of a result is, or a person wrote.
+
+        Raises
+        ------
+        FormatError
+            If it cannot be read.
+        SettingsError
+            If it has a name that is no option of this command, or a value that this cannot be.
+        """
+        from napari_gaussfit.jobs.settings_file import read_settings
+
+        known = self._askable()
+        for name, value in read_settings(path).items():
+            if name not in known:
+                raise SettingsError(
+                    f"{path}: {name}: no such setting of {self.prog}; there are {', '.join(known)}"
+                )
+            self.set_defaults(**{name: _taken(known[name], value, path)})
+
+    def _askable(self) -> dict[str, argparse.Action]:
+        return {
+            action.dest: action
+            for action in self._actions
+            if action.option_strings and action.dest not in NOT_ASKED
+        }
+
+
+def _kept(value: Any) -> Any:
+    """Return the value of an option as TOML has it; a file by its whole path."""
+    if isinstance(value, slice):
+        parts = (value.start, value.stop, value.step)
+        return ":".join("" if part is None else str(part) for part in parts)
+    if isinstance(value, Path) or (isinstance(value, str) and Path(value).is_file()):
+        return str(Path(value).resolve())
+    return value
+
+
+def _taken(action: argparse.Action, value: Any, path: Path) -> Any:
+    """Return a value of a settings file as the option would have it."""
+    where = f"{path}: {action.dest} = {value!r}"
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise SettingsError(f"{where}: expected true or false")
+        return value
+    several = action.nargs is not None
+    values = value if isinstance(value, list) else [value]
+    if (not several and isinstance(value, list)) or (
+        isinstance(action.nargs, int) and len(values) != action.nargs
+    ):
+        raise SettingsError(f"{where}: expected {action.nargs if several else 'one value'}")
+    kind = action.type if callable(action.type) else str
+    try:
+        taken = [kind(str(one)) for one in values]
+    except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
+        raise SettingsError(f"{where}: is not what --{action.dest.replace('_', '-')} takes") from (
+            error
+        )
+    for one in taken:
+        if action.choices is not None and one not in action.choices:
+            choices = ", ".join(map(repr, action.choices))
+            raise SettingsError(f"{where}: expected one of {choices}")
+    return taken if several else taken[0]
+
+
+def add_stacks(parser: argparse.ArgumentParser, *, fits: bool = False) -> None:
+    """Add what is read, one or many."""
+    what = "a TIFF or OME-Zarr of z, y, x"
+    if fits:
+        what += ", which is fitted first as by fit; or a fit, or its folder"
+    parser.add_argument(
+        "stacks", metavar="STACK|FIT" if fits else "STACK", type=Path, nargs="+",
+        help=f"{what}; several, a folder, or a pattern ('plate/*.tif') are a batch",
+    )  # fmt: skip
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """Add the folder that results go to."""
+    parser.add_argument(
+        "-o", "--out", metavar="OUT", type=Path, required=True,
+        help="folder to write; of several files, with a folder each and summary.csv",
+    )  # fmt: skip
+
+
+def add_settings_file(parser: argparse.ArgumentParser) -> None:
+    """Add a file that stands for options."""
+    parser.add_argument(
+        "--settings", metavar="FILE", type=Path,
+        help="settings.toml of a result: stands for the options that are not given (none)",
+    )  # fmt: skip
+
+
+def add_manner(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
+    """Add how much is said."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0,
+        help="log what is done, on stderr; -vv in detail",
+    )  # fmt: skip
+    if json:
+        parser.add_argument(
+            "--json", action="store_true", help="print one JSON object, and words on stderr"
+        )
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -101,5 +238,7 @@ def option_of(name: str, setting: Setting) -> dict[str, Any]:
     if setting.choices:
         return {"choices": tuple(setting.choices)} | words
     if setting.kind is bool:
-        return {"action": argparse.BooleanOptionalAction, "help": setting.help}
+        shown = setting.without or ("yes" if default else "no")
+        words = {"help": f"{setting.help} ({shown})"}
+        return {"action": argparse.BooleanOptionalAction} | words
     return {"type": setting.kind, "metavar": LETTERS[name]} | words

@@ -6,15 +6,20 @@ A fit of hours ends in a line of text, which must be able to fail without the fi
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from napari_gaussfit.files import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Printed", "printing"]
+__all__ = ["Printed", "answer", "answering_elsewhere", "complain", "printing", "say_as_asked"]
 
 
 class Printed:
@@ -60,6 +65,18 @@ class Printed:
         os.close(nowhere)
 
 
+@dataclass(frozen=True)
+class _Streams:
+    """Where a command's words go."""
+
+    out: Printed
+    err: Printed
+    json: bool
+
+
+_STREAMS: ContextVar[_Streams | None] = ContextVar("streams", default=None)
+
+
 @contextmanager
 def printing() -> Iterator[Printed]:
     """Let both of the process's streams fail without consequence meanwhile.
@@ -72,9 +89,87 @@ def printing() -> Iterator[Printed]:
     before = sys.stdout, sys.stderr
     out, err = Printed(before[0]), Printed(before[1])
     sys.stdout, sys.stderr = cast("TextIO", out), cast("TextIO", err)
+    token = _STREAMS.set(_Streams(out, err, json=False))
     try:
         yield out
     finally:
+        _STREAMS.reset(token)
+        _stop_logging()
         out.flush()
         err.flush()
         sys.stdout, sys.stderr = before
+
+
+def say_as_asked(*, quiet: bool, json: bool, verbose: int) -> None:
+    """Choose where words go, until `printing` ends: nowhere if quiet, to stderr beside JSON.
+
+    Parameters
+    ----------
+    quiet : bool
+        Whether only what `complain` and `answer` say is shown.
+    json : bool
+        Whether `answer` prints.
+    verbose : int
+        1 logs what is done, 2 in detail, on stderr.
+    """
+    streams = _STREAMS.get()
+    if streams is None:
+        return
+    _STREAMS.set(replace(streams, json=json))
+    if quiet:
+        sys.stdout = sys.stderr = io.StringIO()
+    elif json:
+        sys.stdout = sys.stderr
+    if verbose:
+        log = logging.getLogger("napari_gaussfit")
+        handler = _Logged(cast("TextIO", streams.err))
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+
+
+@contextmanager
+def answering_elsewhere() -> Iterator[None]:
+    """Keep commands within a command from answering for it."""
+    streams = _STREAMS.get()
+    token = _STREAMS.set(None if streams is None else replace(streams, json=False))
+    try:
+        yield
+    finally:
+        _STREAMS.reset(token)
+
+
+def _stop_logging() -> None:
+    log = logging.getLogger("napari_gaussfit")
+    for handler in [one for one in log.handlers if isinstance(one, _Logged)]:
+        log.removeHandler(handler)
+    log.setLevel(logging.NOTSET)
+
+
+class _Logged(logging.StreamHandler[TextIO]):
+    """The handler of ``-v``."""
+
+
+def complain(text: str) -> None:
+    """Say what must be seen, however quiet it is meant to be.
+
+    Parameters
+    ----------
+    text : str
+        A line.
+    """
+    streams = _STREAMS.get()
+    print(text, file=sys.stderr if streams is None else cast("TextIO", streams.err))
+
+
+def answer(value: dict[str, Any]) -> None:
+    """Print what a command has to say as JSON, where that is asked for.
+
+    Parameters
+    ----------
+    value : dict
+        JSON types; NaN becomes null.
+    """
+    streams = _STREAMS.get()
+    if streams is not None and streams.json:
+        streams.out.write(json_text(value) + "\n")

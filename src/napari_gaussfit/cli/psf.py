@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.inputs import opened
-from napari_gaussfit.cli.options import add_force, add_stack_options
+from napari_gaussfit.cli.options import add_force, add_manner, add_stack_options
+from napari_gaussfit.cli.printing import answer
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -23,20 +24,33 @@ PSF_FILES = ("psf.json", "psf.csv", "psf.png", "psf.pdf")
 """What the command leaves in its folder; of optics alone, the first."""
 
 
+EXAMPLES = """\
+examples:
+  napari-gaussfit psf beads.tif -o psf --na 1.4 --wavelength 520
+  napari-gaussfit psf -o psf --na 1.4 --wavelength 520 --index 1.518"""
+
+
 def add_parser(commands: Any) -> None:
     """Add the command to a command line."""
-    psf = commands.add_parser("psf", help="measure the point spread function from beads")
+    psf = commands.add_parser(
+        "psf", help="measure the point spread function from beads", epilog=EXAMPLES
+    )
     psf.add_argument(
         "beads", metavar="BEADS", type=Path, nargs="?",
         help="a stack of beads; none, for what light allows",
     )  # fmt: skip
     psf.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write")
-    psf.add_argument("--na", type=float, metavar="NA", help="numerical aperture")
-    psf.add_argument("--wavelength", type=float, metavar="NM", help="of the light, in nm")
+    psf.add_argument("--na", type=float, metavar="NA", help="numerical aperture (not known)")
+    psf.add_argument(
+        "--wavelength", type=float, metavar="NM", help="of the light, in nm (not known)"
+    )
     psf.add_argument("--index", type=float, metavar="N", help="of the immersion (1.518, oil)")
-    psf.add_argument("--pinhole", type=float, metavar="AU", help="in Airy units, if confocal")
+    psf.add_argument(
+        "--pinhole", type=float, metavar="AU", help="in Airy units, if confocal (none)"
+    )
     add_stack_options(psf)
     add_force(psf)
+    add_manner(psf)
     psf.set_defaults(run=run)
 
 
@@ -117,6 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
         with replacing(folder / name) as temporary:
             figure.savefig(temporary)
     _say(folder, psf, optics)
+    print(f"{folder}: wrote {', '.join(names)}")
     for k, why in enumerate(beads.refused):
         if why:
             z, y, x = beads.measurement.gaussians[0].means[k]
@@ -131,6 +146,7 @@ def _say(folder: Path, psf: Psf, optics: Optics | None) -> None:
         for axis, width, sd in zip("zyx", psf.fwhm, psf.sd, strict=True)
     )
     print(f"{folder}: {beads}, FWHM along {', '.join(widths)} nm")
+    answer({"out": str(folder), "beads": psf.beads, "fwhm": [*psf.fwhm], "sd": [*psf.sd]})
     if psf.beads and optics is not None:
         allowed = (f"{axis} {1000 * w:.0f}" for axis, w in zip("zyx", optics.fwhm, strict=True))
         print(f"light allows {', '.join(allowed)} nm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_gaussfit.cli import tiles
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.inputs import loaded
-from napari_gaussfit.cli.options import add_force
+from napari_gaussfit.cli.options import add_force, add_manner
 from napari_gaussfit.cli.overwriting import refuse_to_destroy
 from napari_gaussfit.errors import SettingsError
 
@@ -30,17 +31,30 @@ MOST_PIXELS = 2**28
 """Of a view along an axis: 16,384 x 16,384, which takes seconds and a few GB of memory."""
 
 
+EXAMPLES = """\
+examples:
+  napari-gaussfit render out -o view.png --azimuth 30 --elevation 20
+  napari-gaussfit render out -o top.tif --view z --mode mip
+  napari-gaussfit render out -o volume.ome.tif --volume"""
+
+
 def add_parser(commands: Any) -> None:
     """Add the command to a command line."""
-    render = commands.add_parser("render", help="write a projection or the volume of a fit")
+    render = commands.add_parser(
+        "render", help="write a projection or the volume of a fit", epilog=EXAMPLES
+    )
     render.add_argument("fit", metavar="FIT", type=Path, help="fit.safetensors, or its folder")
     render.add_argument(
         "-o", "--out", metavar="IMAGE", type=Path, required=True,
         help=".tif (raw intensity) or .png (to look at)",
     )  # fmt: skip
     render.add_argument("--view", choices=("z", "y", "x"), help="axis to look along (z)")
-    render.add_argument("--azimuth", type=float, metavar="A", help="degrees about y, from z")
-    render.add_argument("--elevation", type=float, metavar="E", help="degrees towards y")
+    render.add_argument(
+        "--azimuth", type=float, metavar="A", help="degrees about y, from z (0 beside an elevation)"
+    )
+    render.add_argument(
+        "--elevation", type=float, metavar="E", help="degrees towards y (0 beside an azimuth)"
+    )
     render.add_argument("--mode", choices=("mip", "soft-mip", "sum"), help="projection (mip)")
     render.add_argument(
         "--volume", action="store_true", help="all voxels, as an OME-TIFF or OME-Zarr"
@@ -53,6 +67,7 @@ def add_parser(commands: Any) -> None:
         help="micrometers a voxel of what is written (the stack's)",
     )  # fmt: skip
     add_force(render)
+    add_manner(render, json=False)
     render.set_defaults(run=run)
 
 
@@ -72,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         refuse_to_destroy(arguments)
         if not tiles.exported(arguments.fit, arguments.out):
             _rendered(arguments).export(arguments.out)
+        sys.stdout.write(f"wrote {arguments.out}\n")
         return Exit.DONE
     if angles and arguments.view:
         raise SettingsError("--view and --azimuth, --elevation are two ways to say it; choose one")
@@ -81,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     camera = _camera(arguments, saved.stack, square=angles or target.suffix.lower() == ".png")
     image = saved.render(camera, mode=arguments.mode or "mip")
     write_image(target, image, pixel=camera.pixel, unit=saved.stack.unit)
+    sys.stdout.write(f"wrote {target}\n")
     return Exit.DONE
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.cli.exits import Exit
+from napari_gaussfit.cli.printing import answer
 from napari_gaussfit.fitting.progress import BAR, show
 from napari_gaussfit.fitting.snapshot import FitState
 
@@ -46,6 +47,7 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Exit:
     from napari_gaussfit._kernels.compiled import kernels_are_compiled
     from napari_gaussfit.cli.saving import Saving, rescue
     from napari_gaussfit.fitting.memory import memory_line
+    from napari_gaussfit.jobs.fit_folder import DECONVOLVED_NAME, OUTPUTS, report_of
     from napari_gaussfit.measure.metrics import noise_leaves
 
     if sys.stderr.isatty():
@@ -75,6 +77,12 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Exit:
         + f"noise: {report.noise}\nmeasured: {report.measured}\n"
         + "".join(f"note: {note}\n" for note in report.notes)
     )
+    names = (*OUTPUTS, *((DECONVOLVED_NAME,) if report.psf else ()))
+    written = [name for name in names if name not in failed]
+    sys.stdout.write(f"{folder.path}: wrote {', '.join(written)}\n")
+    told = report_of(result)
+    del told["history"]  # a row a dozen steps, which report.json has
+    answer({"out": str(folder.path)} | told)
     if failed:
         rescue(fit, folder, result, failed)
         return Exit.NOT_WRITTEN

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_gaussfit.cli.printing import complain
 from napari_gaussfit.errors import OutputError
 from napari_gaussfit.jobs.fit_folder import FIT_NAME, KEPT_PREFIX, REPLACED
 from napari_gaussfit.jobs.overwriting import claimed, refuse_to_replace
@@ -132,4 +133,5 @@ def _say(line: str) -> None:
     from tqdm import tqdm
 
     # Above a progress bar, where there is one.
-    tqdm.write(f"napari-gaussfit: {line}", file=sys.stderr)
+    with tqdm.external_write_mode(file=sys.stderr):
+        complain(f"napari-gaussfit: {line}")

@@ -9,9 +9,20 @@ from typing import TYPE_CHECKING, Any
 from napari_gaussfit.cli import tiles
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.inputs import opened, points_in, say_note
-from napari_gaussfit.cli.options import add_also, add_force, add_stack_options
+from napari_gaussfit.cli.options import (
+    add_also,
+    add_force,
+    add_manner,
+    add_out,
+    add_settings_file,
+    add_stack_options,
+    add_stacks,
+)
 from napari_gaussfit.cli.overwriting import refuse_further
+from napari_gaussfit.cli.printing import answer
+from napari_gaussfit.cli.several import offer
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.jobs.settings_file import SETTINGS_NAME, write_settings
 
 if TYPE_CHECKING:
     import argparse
@@ -25,13 +36,22 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "find", "run", "settings_of"]
 
 
+EXAMPLES = """\
+examples:
+  napari-gaussfit spots stack.tif -o spots
+  napari-gaussfit spots stack.tif -o spots --psf 1.4,520,1.518 --false-discoveries 0.001
+  napari-gaussfit spots recording.tif -o tracks --time all
+  napari-gaussfit spots A.tif B.tif 'plate/*.tif' -o spots"""
+
+
 def add_parser(commands: Any) -> None:
     """Add the command that finds spots in a stack."""
-    spots = commands.add_parser("spots", help="find and measure spots, one Gaussian each")
-    spots.add_argument("stack", metavar="STACK", type=Path, help="a TIFF or OME-Zarr of z, y, x")
-    spots.add_argument(
-        "-o", "--out", metavar="OUT", type=Path, required=True, help="folder to write"
+    spots = commands.add_parser(
+        "spots", help="find and measure spots, one Gaussian each", epilog=EXAMPLES
     )
+    add_stacks(spots)
+    add_out(spots)
+    add_settings_file(spots)
     spots.add_argument(
         "--least-size", type=float, metavar="W", help="FWHM across z, in micrometers (2 voxels)"
     )
@@ -65,9 +85,11 @@ def add_parser(commands: Any) -> None:
     tiles.add_options(spots)
     spots.add_argument(
         "--resume", action="store_true",
-        help="go on with what was found in OUT by tiles, or of several times",
+        help="go on with what was found in OUT by tiles, or of several times; of several files, "
+        "keep those done before",
     )  # fmt: skip
-    spots.set_defaults(run=run)
+    add_manner(spots)
+    offer(spots, run, "spots")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -85,8 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.reach is not None:
         raise SettingsError("--reach is about several times; give them (--time all)")
     if by_tiles:
-        return tiles.run_spots(arguments, settings, path)
-    if arguments.resume:
+        return _spots_tiles(arguments, settings, path)
+    if arguments.resume and not arguments.force:  # of a batch, which has looked what is there
         raise SettingsError(
             "--resume is for spots by tiles, or of several times; give --tile or --time all too, "
             "or leave it out"
@@ -99,7 +121,19 @@ def run(arguments: argparse.Namespace) -> int:
         say_note(note)
     points = points_in(arguments.points, stack)
     find(stack, path, settings, points, also=arguments.also, force=arguments.force)
+    write_settings(path / SETTINGS_NAME, arguments.asked, "spots")
     return Exit.DONE
+
+
+def _spots_tiles(arguments: argparse.Namespace, settings: SpotSettings, path: Path) -> int:
+    """Find the spots of a large stack."""
+    from napari_gaussfit.formats.tiled import read_index
+
+    code = tiles.run_spots(arguments, settings, path)
+    write_settings(path / SETTINGS_NAME, arguments.asked, "spots")
+    _, _, report = read_index(path)
+    answer({"out": str(path)} | report)
+    return code
 
 
 def _spots_of_times(
@@ -115,6 +149,7 @@ def _spots_of_times(
     series = series_of(arguments)
     points = points_in(arguments.points, series.read(0)[0])
     spots_of_times(series, target, settings, points=points, reach=arguments.reach)
+    write_settings(path / SETTINGS_NAME, arguments.asked, "spots")
     return Exit.DONE
 
 
@@ -179,7 +214,10 @@ def find(
         known = {"measurement": spots.measurement, "quality": spots.signal_to_noise}
         for path in also:
             write_fit(path, fields, stack.facts, **known)
+    answer({"out": str(folder)} | report)
     sys.stdout.write("".join(f"{line}\n" for line in _lines(folder, stack, spots, settings)))
+    written = ", ".join((*SPOTS_OUTPUTS, SETTINGS_NAME, *map(str, also)))
+    sys.stdout.write(f"{folder}: wrote {written}\n")
 
 
 def _lines(folder: Path, stack: Stack, spots: Spots, settings: SpotSettings) -> list[str]:

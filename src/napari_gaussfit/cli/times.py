@@ -13,9 +13,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from napari_gaussfit.cli.printing import answer
 from napari_gaussfit.errors import OutputError
 from napari_gaussfit.jobs.fit_folder import FIT_NAME, REPORT_NAME
 from napari_gaussfit.jobs.overwriting import claimed, refuse_to_replace
+from napari_gaussfit.jobs.settings_file import SETTINGS_NAME
 from napari_gaussfit.jobs.time_folder import (
     PICTURE_NAME,
     TIMES_NAME,
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from tqdm import tqdm
 
-    from napari_gaussfit.jobs.time_folder import Seen
+    from napari_gaussfit.jobs.settings_file import SETTINGS_NAME
+from napari_gaussfit.jobs.time_folder import Seen
     from napari_gaussfit.objects.tracks import Tracks
 
 __all__ = [
@@ -143,6 +146,7 @@ class TimesFolder:
         """Write the tables, the report and the picture of all times."""
         picture = seen.projection, seen.stack.facts
         write_times(self.path, self.table, table, tracks, report, picture)
+        answer({"out": str(self.path)} | report | tracks_report(tracks))
 
 
 def time_bar(times: int) -> tqdm[Any]:
@@ -166,6 +170,8 @@ def say_tracks(path: Path, what: str, table: pd.DataFrame, tracks: Tracks) -> No
     sys.stdout.write(
         f"{path}: {len(table):,} {what} at {len(tracks.times)} times in {found['tracks']:,} "
         f"tracks; {found['born']:,} began and {found['died']:,} ended on the way\n"
+        f"{path}: wrote the table of all times, {TRACKS_NAME}, {PICTURE_NAME}, {REPORT_NAME}, "
+        f"{SETTINGS_NAME}, and a folder a time in {TIMES_NAME}\n"
     )
 
 

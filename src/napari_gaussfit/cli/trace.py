@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.jobs.folders import TRACE_OUTPUTS, write_trace
 
@@ -56,7 +56,7 @@ def gaussians_for(_: Stack) -> None:
     """Leave the number of Gaussians to the stack."""
 
 
-def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> None:
+def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Trace a fit, write what was found into a folder, and say it.
 
     Parameters
@@ -67,6 +67,11 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> Non
         With the options of `add_options`.
     folder : Path
         Which exists.
+
+    Returns
+    -------
+    dict
+        How many there are of what, as JSON types.
     """
     from napari_gaussfit.objects.neurites import SPINE_LENGTH, TraceSettings, trace
 
@@ -88,6 +93,14 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> Non
     sys.stdout.write(f"{folder}: {_said(found)}\n")
     if not known:
         sys.stdout.write("note: the voxels' size is not known: lengths, also in SWC, are pixels\n")
+    sys.stdout.write(f"{folder}: wrote {', '.join(OUTPUTS)}\n")
+    branches = found.branches
+    return {
+        "branches": len(branches),
+        "spines": int(branches.spine.sum()),
+        "length": float(branches.length.sum()),
+        "unit": found.unit,
+    }
 
 
 def _said(found: Trace) -> str:

@@ -44,6 +44,10 @@ T = TypeVar("T")
 SNAPSHOT_SECONDS = 0.1
 """A snapshot at least this long after the last one: 10 Hz is what a person can watch."""
 
+TIME_COUNTS_FROM = 0.1
+"""Part of the time for steps, before which a fit with a limit goes by its steps: the first of them
+are the slowest, and a limit that ten such fits would keep changes nothing of the fit."""
+
 COMPARISON_SECONDS = 0.2
 """What the comparison of a refinement that was cancelled may take: who cancels waits for it."""
 
@@ -112,7 +116,7 @@ class Fit:
         self._restored: dict[str, NDArray[Any]] | None = None
         self._state = FitState.IDLE
         self._reason: FinishReason | None = None
-        self._seconds = 0.0
+        self._seconds = self._setup = 0.0
         self._last: StepResult | None = None
         self._comparer: Comparer | None = None
         self._result: FitResult | None = None
@@ -245,7 +249,8 @@ class Fit:
 
             self._comparer = Comparer(trainer, self._start)
         self._trainer = trainer
-        self._seconds += time.perf_counter() - began
+        self._setup = time.perf_counter() - began
+        self._seconds += self._setup
         yield self.snapshot()
         shown = time.perf_counter()
         while not self._over():
@@ -281,7 +286,11 @@ class Fit:
 
     def _progress(self) -> float:
         limit = self.settings.max_seconds
-        by_time = self._seconds / limit if limit else 0.0
+        by_time = 0.0
+        if limit is not None and self._setup < limit:
+            by_time = (self._seconds - self._setup) / (limit - self._setup)
+        if by_time < TIME_COUNTS_FROM:
+            by_time = 0.0
         return min(1.0, max(self._begun().iteration / self.settings.steps, by_time))
 
     def _step(self, trainer: Trainer) -> None:

@@ -7,9 +7,11 @@ the report and the pictures follow when it has ended.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -24,6 +26,7 @@ from napari_gaussfit.fitting.result import POINTS, FitResult
 from napari_gaussfit.fitting.snapshot import FitState
 from napari_gaussfit.formats.native import save_fit
 from napari_gaussfit.formats.registry import FIT_NAME, read_fit
+from napari_gaussfit.jobs.settings_file import SETTINGS_NAME, write_settings
 from napari_gaussfit.plots.saving import draw
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.reading import refusing
@@ -57,6 +60,8 @@ __all__ = [
     "resumed_settings",
 ]
 
+_LOG = logging.getLogger(__name__)
+
 TABLE_NAME, REPORT_NAME, PICTURE_NAME = "gaussians.csv", "report.json", "projections.png"
 HISTORY_NAME, GAUSSIANS_NAME, NOISE_NAME = "history.png", "gaussians.png", "noise.png"
 
@@ -64,7 +69,7 @@ DECONVOLVED_NAME = "deconvolved.ome.tif"
 
 OUTPUTS = (
     *(FIT_NAME, TABLE_NAME, REPORT_NAME),
-    *(PICTURE_NAME, HISTORY_NAME, GAUSSIANS_NAME, NOISE_NAME),
+    *(PICTURE_NAME, HISTORY_NAME, GAUSSIANS_NAME, NOISE_NAME, SETTINGS_NAME),
 )
 """What a fit leaves in its folder."""
 
@@ -125,10 +130,13 @@ class FitFolder:
         Path of the results folder.
     stacks : tuple of Stack
         The channels that are fitted.
+    asked : mapping or None
+        What ``settings.toml`` is to say; the settings of the fit if None.
     """
 
     path: Path
     stacks: tuple[Stack, ...]
+    asked: Mapping[str, Any] | None = None
 
     def save(
         self, result: FitResult, *, over_own: bool = False, not_written: Iterable[str] = ()
@@ -217,16 +225,29 @@ class FitFolder:
             HISTORY_NAME: lambda path: draw(path, draw_history(result.history, unit)),
             GAUSSIANS_NAME: lambda path: draw(path, draw_gaussians(result.field)),
             NOISE_NAME: lambda path: draw(path, noise()),
+            SETTINGS_NAME: lambda path: write_settings(path, self._asked_of(fit), "fit"),
             **({} if result.psf is None else {DECONVOLVED_NAME: sharp}),
             # Last, since it tells of the others.
             FIT_NAME: lambda _: self.save(kept, over_own=over_own, not_written=failed),
         }
         for name, write in writers.items():
+            began = time.perf_counter()
             try:
                 write(self.path / name)
             except OutputError as error:
                 failed[name] = error
+            else:
+                seconds = time.perf_counter() - began
+                _LOG.info("wrote %s in %.2f s", self.path / name, seconds)
         return failed
+
+    def _asked_of(self, fit: Fit) -> Mapping[str, Any]:
+        """Return what was asked for, by options or otherwise."""
+        if self.asked is not None:
+            return self.asked
+        asked = fit.settings.to_dict()
+        del asked["refine"]  # by which fit is not known here
+        return asked
 
     @cached_property
     def digest(self) -> NDArray[np.uint8]:

@@ -1,0 +1,7 @@
+"""``python -m napari_gaussfit`` is ``napari-gaussfit``."""
+
+import sys
+
+from napari_gaussfit.cli.commands import main
+
+sys.exit(main())
