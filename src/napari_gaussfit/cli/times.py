@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from tqdm import tqdm
 
-    from napari_gaussfit.jobs.settings_file import SETTINGS_NAME
-from napari_gaussfit.jobs.time_folder import Seen
+    from napari_gaussfit.jobs.time_folder import Seen
     from napari_gaussfit.objects.tracks import Tracks
 
 __all__ = [

@@ -365,7 +365,7 @@ def figures_of(folder: Path, of: str) -> Row:
     report: dict[str, Any] = {}
     if (folder / REPORT_NAME).is_file():
         report = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
-    known = {
+    known: dict[str, Any] = {
         name: round(value, 4) if isinstance(value, float) else value
         for name in FIGURES
         if (value := report.get(name)) is not None
