@@ -21,7 +21,19 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 PAGES = ("README.md", "docs/start.md")
 
-COMMANDS = ("fit", "batch", "render", "export", "info", "demo", "measure", "psf", "spots", "cells", "trace")
+COMMANDS = (
+    "fit",
+    "batch",
+    "render",
+    "export",
+    "info",
+    "demo",
+    "measure",
+    "psf",
+    "spots",
+    "cells",
+    "trace",
+)
 
 NOT_RUN = {
     "make demo": "makes an environment anew; CI runs it as it is",
