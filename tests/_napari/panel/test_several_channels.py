@@ -105,6 +105,22 @@ def layer_named(viewer: Any, end: str) -> Any:
     return layer
 
 
+def export_volumes(panel: Any, wait_until: Wait, names: list[str]) -> None:
+    """See a rendered volume and a residual of each channel."""
+    viewer, found = panel.viewer, panel.fit
+    panel.results.kinds = {"volume", "residual"}
+    before = len(viewer.layers)
+    press(panel.results.add)
+    wait_until(lambda: len(viewer.layers) == before + 8)
+    for name, field in zip(names, found.fields, strict=True):
+        layer, made = viewer.layers[name], viewer.layers[f"{name} rendered"]
+        volume = field.voxelise(found.stack.shape, found.stack.spacing).numpy()
+        np.testing.assert_allclose(made.data, volume, rtol=1e-4)
+        residual = viewer.layers[f"{name} residual"].data
+        np.testing.assert_allclose(residual, layer.data - volume, atol=1e-2)
+        assert made.colormap.name == layer.colormap.name
+
+
 def test_four_channels_are_ticked_fitted_looked_at_refined_and_saved_together(
     panel: Any, wait_until: Wait, tmp_path: Path
 ) -> None:
@@ -158,6 +174,7 @@ def test_four_channels_are_ticked_fitted_looked_at_refined_and_saved_together(
     table = pd.read_csv(tmp_path / "cells.csv", comment="#")
     np.testing.assert_allclose(table[columns], features[columns], rtol=1e-6)
 
+    export_volumes(panel, wait_until, names)
     panel.model.settings = SHORT
     press(panel.run.buttons["Refine"])
     wait_until(lambda: panel.worker.phase.active)

@@ -19,6 +19,7 @@ from napari_gaussfit.jobs.verdict import details_of, edited_words
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
+    from numpy.typing import NDArray
 
     from napari_gaussfit._napari.layers.live import LiveLayers
     from napari_gaussfit._napari.layers.source import Source
@@ -73,16 +74,17 @@ def result_layers(
     field, place, name = fit.field, source.placement, source.name
     made: list[LayerData] = []
     if kinds & {"volume", "residual", "labels"}:
-        volume = rendered([field], fit.stack)
+        volumes = rendered(fit.fields, fit.stack).reshape(-1, *fit.stack.shape)
     if "volume" in kinds:
-        limits = source.contrast_limits
-        title = f"{name} rendered"
-        made.append(gaussians.volume_layer(volume, place, name=title, contrast_limits=limits))
+        made += [_rendered(part, one) for part, one in zip(source.parts, volumes, strict=True)]
     if "residual" in kinds:
-        voxels = source.stack.voxels
-        made.append(gaussians.residual_layer(voxels, volume, place, name=f"{name} residual"))
+        made += [
+            gaussians.residual_layer(part.stack.voxels, one, place, name=f"{part.name} residual")
+            for part, one in zip(source.parts, volumes, strict=True)
+        ]
     if "labels" in kinds:
-        title = f"{name} nearest"
+        # Bright in any channel.
+        volume, title = volumes.max(axis=0), f"{name} nearest"
         made.append(gaussians.labels_layer(field, volume, place, threshold=threshold, name=title))
     if "surface" in kinds:
         title = f"{name} ellipsoids"
@@ -95,6 +97,17 @@ def result_layers(
     for _, keywords, _ in made:
         mark(keywords, source)
     return made
+
+
+def _rendered(part: Source, volume: NDArray[np.float32]) -> LayerData:
+    """Return a channel's rendered volume, in the look of its layer."""
+    from napari_gaussfit._napari.layers.gaussians import volume_layer
+
+    name, limits = f"{part.name} rendered", part.contrast_limits
+    data, keywords, kind = volume_layer(volume, part.placement, name=name, contrast_limits=limits)
+    if part.layer.blending == "additive":  # as channels are, which are seen together
+        keywords |= {"colormap": part.layer.colormap, "blending": "additive"}
+    return data, keywords, kind
 
 
 class ResultsPart(QWidget):
