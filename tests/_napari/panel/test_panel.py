@@ -277,6 +277,7 @@ def test_a_layer_that_is_deleted_during_the_fit_is_not_forced_back(
     panel.model.settings = LONG
     press(panel, "Fit")
     wait_until(lambda: panel.live is not None and len(panel.live.layers) == 5)
+    wait_until(lambda: any(layer.name.endswith("on projections") for layer in viewer.layers))
     viewer.layers.remove(layer_named(viewer, "fit MIP"))
     hidden = layer_named(viewer, "residual MIP")
     hidden.visible = False

@@ -120,6 +120,7 @@ def surface_layer(
     name: str,
     at_sigma: float = 1.0,
     faintest: float = 0.0,
+    most_faces: int = MOST_FACES,
 ) -> LayerData:
     """Return the ellipsoids of `at_sigma` standard deviations as one Surface, by amplitude.
 
@@ -131,7 +132,7 @@ def surface_layer(
     shown = gaussians.amplitudes >= faintest * high
     if shown.any():
         gaussians = gaussians.select(shown)
-    vertices, faces = ellipsoids(gaussians, at_sigma)
+    vertices, faces = ellipsoids(gaussians, at_sigma, most_faces)
     values = np.repeat(gaussians.amplitudes, len(vertices) // max(1, len(gaussians)))
     keywords = {
         "name": name,
@@ -143,7 +144,9 @@ def surface_layer(
     return (placement.in_voxels(vertices), faces, values), keywords, "surface"
 
 
-def ellipsoids(gaussians: Gaussians, at_sigma: float = 1.0) -> tuple[Floats, NDArray[np.int64]]:
+def ellipsoids(
+    gaussians: Gaussians, at_sigma: float = 1.0, most_faces: int = MOST_FACES
+) -> tuple[Floats, NDArray[np.int64]]:
     """Return a triangulated ellipsoid of each Gaussian.
 
     Parameters
@@ -152,6 +155,8 @@ def ellipsoids(gaussians: Gaussians, at_sigma: float = 1.0) -> tuple[Floats, NDA
         The K Gaussians that are drawn.
     at_sigma : float
         The Mahalanobis distance of the ellipsoids.
+    most_faces : int
+        Triangles of all together, at most about.
 
     Returns
     -------
@@ -160,7 +165,7 @@ def ellipsoids(gaussians: Gaussians, at_sigma: float = 1.0) -> tuple[Floats, NDA
     faces : ndarray, shape [K * F, 3]
         Indices of vertices, seen from outside counter-clockwise in (z, y, x), as napari has
         it. Coarser where there
-        are many: at most about `MOST_FACES` in all.
+        are many.
 
     Raises
     ------
@@ -170,7 +175,7 @@ def ellipsoids(gaussians: Gaussians, at_sigma: float = 1.0) -> tuple[Floats, NDA
     if not 0 < at_sigma < np.inf:
         message = f"at_sigma={at_sigma}: expected a number above 0, e.g. 1"
         raise SettingsError(message)
-    sphere, triangles = _sphere(len(gaussians))
+    sphere, triangles = _sphere(len(gaussians), most_faces)
     factors = at_sigma * gaussians.factors
     vertices = gaussians.means[:, None] + np.einsum("kij,vj->kvi", factors, sphere)
     starts = len(sphere) * np.arange(len(gaussians))
@@ -273,11 +278,11 @@ def _limits(values: NDArray[Any]) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def _sphere(count: int) -> tuple[Floats, NDArray[np.int64]]:
+def _sphere(count: int, most_faces: int) -> tuple[Floats, NDArray[np.int64]]:
     """Return vertices [V, 3] (z, y, x) and faces [F, 3] of a unit sphere; coarser for many."""
     from vispy.geometry import create_sphere
 
-    fits = [n for n in range(FINEST_SUBDIVISION + 1) if count * 20 * 4**n <= MOST_FACES]
+    fits = [n for n in range(FINEST_SUBDIVISION + 1) if count * 20 * 4**n <= most_faces]
     mesh = create_sphere(subdivisions=max(fits, default=0), radius=1.0, method="ico")
     # The mesh has a vertex of its own for each side of an edge, which would show as a seam.
     unique, merged = np.unique(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QTimer
 
+from napari_gaussfit._napari.layers.looking import Framing
 from napari_gaussfit._napari.layers.pictures import (
     CAPTIONS,
     PICTURES,
@@ -72,6 +73,7 @@ class LiveLayers:
         self._shown: Fields = ()
         self._coloured = 0.0
         self._framed: ViewChoice | None = None
+        self._framing = Framing(viewer)
         self._captioned = 0
         self._making = QTimer(keeper)
         self._making.setSingleShot(True)
@@ -96,6 +98,15 @@ class LiveLayers:
     def layers(self) -> list[Layer]:
         """All layers that follow the fit."""
         return list(self._layers.values())
+
+    def layer(self, role: str) -> Layer | None:
+        """Return one of the layers by what it is, None where it is not there."""
+        return self._layers.get(role)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every layer has been made, also of those that were deleted since."""
+        return {CENTRES, *PICTURES} <= self._layers.keys() | self._deleted
 
     def restart(self, source: Source) -> None:
         """Follow another fit of the same layer, in the layers that are there."""
@@ -197,8 +208,7 @@ class LiveLayers:
             return True
         if self._framed != self._mips.view:
             self._framed = self._mips.view
-            if self._viewer.dims.ndisplay == 2:
-                self._viewer.reset_view()
+            self._framing.frame(self.layers)
         return False
 
     def _caption_next(self) -> bool:
@@ -217,11 +227,14 @@ class LiveLayers:
             "size": self._sizes(fields),
             "face_color": self._colours(fields),
             "border_width": 0.0,
+            "border_color": "transparent",
             # Added up, so that faint Gaussians, which are wide, hide nothing.
             "blending": "additive",
             "opacity": 0.7,
             "projection_mode": "all",
             **self._transform(),
+            # Seen from afar, and no larger than they are from near.
+            "canvas_size_limits": (4, 10_000),
         }
         return self._places(fields), keywords, "points"
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from napari.layers import Points
+    from collections.abc import Collection
+
+    from napari.layers import Layer, Points
     from napari.viewer import Viewer
 
-__all__ = ["camera_of", "look_at_point"]
+__all__ = ["Framing", "camera_of", "look_at_point", "show_scale_bar"]
 
 ACROSS = 24.0
 """Widths of a Gaussian that the canvas has room for when one is looked at."""
@@ -52,6 +54,60 @@ def look_at_point(viewer: Viewer, layer: Points, index: int, width: float) -> No
         camera.zoom = float(
             np.clip(camera.zoom, side / (ACROSS * across), side / (CLOSEST * across))
         )
+
+
+class Framing:
+    """Brings what is added beside a stack into view, unless a person has chosen another view.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Whose camera it is.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
+        self._left: tuple[float, ...] | None = None
+
+    def frame(self, added: Collection[Layer]) -> None:
+        """Show all layers, if the view is still as it was without `added`, or as it was left."""
+        if self._viewer.dims.ndisplay != 2:
+            return
+        if self._left is None:
+            at_home = self._is_in_the_middle(added)
+        else:
+            at_home = self._state() == self._left
+        if at_home:
+            self._viewer.reset_view()
+            self._left = self._state()
+
+    def _state(self) -> tuple[float, ...]:
+        camera = camera_of(self._viewer)
+        return (*map(float, camera.center), float(camera.zoom))
+
+    def _is_in_the_middle(self, added: Collection[Layer]) -> bool:
+        """Tell whether the camera looks at the middle of what was there before.
+
+        Who drags or zooms at a place moves it away from there; the window's size does not.
+        """
+        shown = list(self._viewer.dims.displayed)
+        boxes = [
+            np.asarray(layer.extent.world)[:, [n - self._viewer.dims.ndim for n in shown]]
+            for layer in self._viewer.layers
+            if layer not in added and layer.visible and layer.ndim >= 3
+        ]
+        if not boxes:
+            return True
+        low, high = np.min([box[0] for box in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)
+        off = np.asarray(camera_of(self._viewer).center[-2:]) - (low + high) / 2
+        return bool((np.abs(off) <= 0.02 * (high - low) + 1e-9).all())
+
+
+def show_scale_bar(viewer: Viewer) -> None:
+    """Switch the scale bar on; before 0.9, napari has it elsewhere."""
+    overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)
+    bar = viewer.scale_bar if overlays is None else overlays.scale_bar
+    bar.visible = True
 
 
 def _canvas_size(viewer: Viewer) -> Any:

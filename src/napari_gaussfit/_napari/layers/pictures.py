@@ -35,7 +35,7 @@ without it, the dendrite stands in a cloud of what makes up its background."""
 _DATA, _FIT, _RESIDUAL = "data MIP", "fit MIP", "residual MIP"
 _CAPTIONED = {
     "": "stack, centres",
-    _RESIDUAL: f"residual MIP, ±{RESIDUAL_SHARE:.0%}",
+    _RESIDUAL: f"residual MIP\n±{RESIDUAL_SHARE:.0%}",
     _DATA: "data MIP",
     _FIT: "fit MIP",
 }
@@ -67,6 +67,8 @@ def pictures_of(mips: MipPair, source: Source) -> dict[str, LayerData]:
         "size": 0.0,
         "face_color": "transparent",
         "border_color": "transparent",
+        # No picture hides its caption, in 3D either.
+        "blending": "translucent_no_depth",
         "features": {"picture": [""] * len(WORDS)},
         "text": {"string": "{picture}", "anchor": "lower_left", "size": 9, "color": "#c8d0da"},
     }
@@ -135,8 +137,9 @@ def amplitude_colours(field: GaussianField) -> Any:
     amplitudes = field.numpy().amplitudes
     low, high = (float(amplitudes.min()), float(amplitudes.max())) if len(amplitudes) else (0, 1)
     share = (amplitudes - low) / max(high - low, 1e-12)
-    colours = ensure_colormap("plasma").map(share)
-    colours[:, 3] = 0.2 + 0.8 * share
+    # Its darkest third is not seen on a picture.
+    colours = ensure_colormap("plasma").map(0.3 + 0.7 * share)
+    colours[:, 3] = 0.4 + 0.6 * share
     return colours
 
 

@@ -13,7 +13,14 @@ from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 from napari_gaussfit._napari.layers.channels import channel_names, joined
 from napari_gaussfit._napari.layers.live import LiveLayers
 from napari_gaussfit._napari.layers.live_times import LiveTimes
+from napari_gaussfit._napari.panel.conventions import (
+    Activity,
+    give_keys,
+    name_controls,
+    order_focus,
+)
 from napari_gaussfit._napari.panel.data import DataPart
+from napari_gaussfit._napari.panel.help import HelpButton
 from napari_gaussfit._napari.panel.measuring import Measuring
 from napari_gaussfit._napari.panel.mode import ModePart, StructureMode
 from napari_gaussfit._napari.panel.model import ModelPart
@@ -24,6 +31,7 @@ from napari_gaussfit._napari.panel.preview import Preview, memory_of_fit, previe
 from napari_gaussfit._napari.panel.results import ResultsPart
 from napari_gaussfit._napari.panel.run import RunPart
 from napari_gaussfit._napari.panel.save_times import SaveTimes
+from napari_gaussfit._napari.panel.shown import ShownPart
 from napari_gaussfit._napari.panel.spots import SpotsMode
 from napari_gaussfit._napari.panel.state import figures_at_rest, state_words
 from napari_gaussfit._napari.panel.table import TablePart
@@ -89,9 +97,11 @@ class GaussianFitPanel(QWidget):
         self.quality = wrapped("gaussfit_quality", "How good the fit shown is, by its report.")
         self.table, self.results = TablePart(napari_viewer), ResultsPart(napari_viewer)
         self.all_times, self.track_plot = SaveTimes(), TrackPlot()
+        self.shown = ShownPart(napari_viewer)
         self.objects = ObjectsPart(napari_viewer)
         self.spots = SpotsMode(napari_viewer, self.data, self)
         self.worker, self._renderer = FitWorker(self), Renderer()
+        self.activity = Activity(self.worker)
         self.measuring = Measuring(self)
         self.live: LiveLayers | None = None
         self.over_time: OverTime | None = None
@@ -116,9 +126,10 @@ class GaussianFitPanel(QWidget):
         self.tabs.setTabToolTip(self.tabs.addTab(setup, "Setup"), "What to look into, and how.")
         details = stacked(self.quality, self.track_plot, self.details)
         export = scrolling(stacked(self.results, self.all_times))
+        progress = stacked(self.view, self.shown, self.progress)
         structure: tuple[Tab, ...] = (
-            ("Progress", stacked(self.view, self.progress), "The fit while it runs."),
-            ("Details", details, "How good it is, in numbers."),
+            ("Progress", scrolling(progress, fills=True), "The fit while it runs."),
+            ("Details", scrolling(details, fills=True), "How good it is, in numbers."),
             ("Table", self.table, "Every Gaussian, a row each."),
             ("Export", export, "The result as layers and files."),
             ("Objects", self.objects, "Cells, nuclei or neurites in a fit."),
@@ -131,6 +142,11 @@ class GaussianFitPanel(QWidget):
         box.addWidget(self.tabs, 1)
         for mode in modes:
             box.addWidget(mode.foot)
+        give_keys(self.run.buttons)
+        give_keys({"Fit": self.spots.foot.fit, "Stop": self.spots.foot.stop})
+        HelpButton(self.tabs)
+        name_controls(self)
+        order_focus([self.modes, self.tabs, *(mode.foot for mode in modes)])
         self.setMinimumWidth(340)
         self.setAcceptDrops(True)
 
@@ -159,6 +175,7 @@ class GaussianFitPanel(QWidget):
         self.tabs.currentChanged.connect(self._draw_plots)
         self.table.undo_asked.connect(self._undo_edits)
         self.table.edited.connect(self.results.show_edits)
+        self.table.filtered.connect(self.shown.overlays.draw_soon)
         self.viewer.layers.events.removed.connect(self._layer_removed)
 
     @property
@@ -254,6 +271,8 @@ class GaussianFitPanel(QWidget):
             self.run.show_refusal(str(error))
             return
         self._follow(source, recording)
+        if self.live is not None:
+            self.shown.follow(self.live)
         self.view.show_channels(channel_names(source))
         settings, view, psf = self.model.settings, self.view.choice, self.model.psf
         if recording is None:
@@ -420,6 +439,8 @@ class GaussianFitPanel(QWidget):
                 self.run.show_snapshot(news.snapshot)  # what was shown is of the time before
             self._show_phase()
         made = self.live.show(news.snapshot.fields)
+        if not made:
+            self.shown.overlays.show_field(news.snapshot.field)
         now = time.monotonic()
         # What takes long comes one at a time, with the window's own turns between.
         if not made and now - self._written >= WRITE_SECONDS:
@@ -430,6 +451,7 @@ class GaussianFitPanel(QWidget):
     def _show_mips(self, mips: MipPair) -> None:
         if self.live is not None:
             self.live.show_mips(mips)
+            self.shown.overlays.show_mips(mips)
 
     def _draw_plots(self, _tab: int = 0) -> None:
         news = self.worker.news
@@ -508,6 +530,10 @@ class GaussianFitPanel(QWidget):
             self.live.settle(version.fit)
             edited = version.unedited is not None
             self.table.show_fit(version.fit, self.live.centres, edited=edited)
+        self.live.settle(version.fit)
+        self.shown.overlays.show_field(None)
+        edited = version.unedited is not None
+        self.table.show_fit(version.fit, self.live.centres, edited=edited)
         self.results.show_fit(version.fit, self.live)
         self.objects.look_again()
         self._draw_plots()
@@ -562,6 +588,7 @@ class GaussianFitPanel(QWidget):
     def close_down(self) -> None:
         """End the fit, and let go of the viewer."""
         self.worker.close()
+        self.activity.close()
         self.measuring.give_up()
         self.spots.close_down()
         self.objects.close_down()
@@ -573,6 +600,7 @@ class GaussianFitPanel(QWidget):
         self.track_plot.show_points(None)
         if self.over_time is not None:
             self.over_time.close()
+        self.shown.overlays.close()
         if self.live is not None:
             self.live.close()
             self.live = None

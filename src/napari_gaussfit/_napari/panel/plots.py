@@ -8,7 +8,7 @@ import numpy as np
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_gaussfit._napari.panel.plotting import COLOURS, INK, bare_plot
+from napari_gaussfit._napari.panel.plotting import COLOURS, bare_plot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,14 +45,17 @@ class Curves(QWidget):
 
         super().__init__()
         self._logarithmic, self._from_zero = logarithmic, from_zero
-        self._plot = bare_plot(f"{title}, powers of ten" if logarithmic else title)
+        legend = {
+            "offset": (-4, 2 if logarithmic else -4),
+            "labelTextSize": "8pt",
+            "colCount": 3,
+        }
+        self._plot = bare_plot(
+            f"{title}, powers of ten" if logarithmic else title,
+            legend=legend if len(columns) > 1 else None,
+        )
         self._plot.setMinimumHeight(90)
         self._plot.disableAutoRange()
-        if len(columns) > 1:
-            legend = self._plot.addLegend(
-                offset=(-4, 2 if logarithmic else -4), labelTextSize="8pt", colCount=3
-            )
-            legend.setLabelTextColor(INK)
         self._curves = {
             column: self._plot.plot(
                 [], [], pen=pg.mkPen(COLOURS[n % len(COLOURS)], width=2), name=label

@@ -88,8 +88,10 @@ def result_layers(
         made.append(gaussians.labels_layer(field, volume, place, threshold=threshold, name=title))
     if "surface" in kinds:
         title = f"{name} ellipsoids"
-        look = {"at_sigma": at_sigma, "faintest": faintest}
-        made.append(gaussians.surface_layer(field, place, name=title, **look))
+        surface = gaussians.surface_layer(
+            field, place, name=title, at_sigma=at_sigma, faintest=faintest
+        )
+        made.append(surface)
     if "vectors" in kinds:
         made.append(gaussians.vectors_layer(field, place, name=f"{name} axes"))
     if "points" in kinds:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RowView"]
 
-ROW_HEIGHT, PADDING, ARROW = 22, 14, 12
+ROW_HEIGHT, PADDING, ARROW = 22, 11, 12
 """Pixels of a row; beside a cell's text; of the arrow by which a table is sorted."""
 
 SAMPLE = 40
@@ -104,6 +104,7 @@ class RowView(QTableView):
         columns.customContextMenuRequested.connect(self._offer_columns)
         self.setVerticalHeader(rows)
         self.setHorizontalHeader(columns)
+        columns.sortIndicatorChanged.connect(lambda *_: self._fit_columns())
         self._columns = columns
 
     # Which rows
@@ -248,8 +249,7 @@ class RowView(QTableView):
             title = self._rows.headerData(number, Qt.Orientation.Horizontal).split("\n")
             texts = [self._rows.data(self._rows.index(row, number)) for row in rows]
             widest = max(metrics.horizontalAdvance(text) for text in (*title, *texts))
-            header = max(metrics.horizontalAdvance(line) for line in title) + ARROW
-            self._widths[name] = PADDING + max(widest, header)
+            self._widths[name] = PADDING + widest
         for place, name in enumerate(self._ordered()):
             now = self._columns.visualIndex(self._rows.columns.index(name))
             if now != place and now >= 0:
@@ -260,24 +260,28 @@ class RowView(QTableView):
         """Hide what there is no room for, and share out what is left."""
         viewport = self.viewport()
         room = self.width() if viewport is None else viewport.width()
+        widths = dict(self._widths)
+        sorted_by = self._columns.sortIndicatorSection()
+        if 0 <= sorted_by < len(self._rows.columns):
+            widths[self._rows.columns[sorted_by]] += ARROW
         if self._wanted is None:
             shown, taken = list[str](), 0
             for name in self._ordered():
                 if name not in self._rows.usual or not self._rows.says_something(name):
                     continue
-                if shown and taken + self._widths[name] > room:
+                if shown and taken + widths[name] > room:
                     break
                 shown.append(name)
-                taken += self._widths[name]
+                taken += widths[name]
         else:
             shown = [name for name in self._ordered() if name in self._wanted]
-            taken = sum(self._widths[name] for name in shown)
+            taken = sum(widths[name] for name in shown)
         more = max(0, room - taken) // max(1, len(shown))
         before = self.shown_columns
         for number, name in enumerate(self._rows.columns):
             self.setColumnHidden(number, name not in shown)
             if name in shown:
-                self.setColumnWidth(number, self._widths[name] + more)
+                self.setColumnWidth(number, widths[name] + more)
         if self.shown_columns != before:
             self.columns_changed.emit()
 

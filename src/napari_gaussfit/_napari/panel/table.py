@@ -71,6 +71,9 @@ class TablePart(QWidget):
     edited = Signal()
     """The Gaussians as the fit left them, without what was deleted, moved or added since."""
 
+    filtered = Signal()
+    """Other points are shown."""
+
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
@@ -247,6 +250,7 @@ class TablePart(QWidget):
         self._busy = False
         self._count()
         self._select_rows()
+        self.filtered.emit()
 
     def _show_points(self, allowed: np.ndarray) -> None:
         """Hide the points of rows that are not shown: what nobody sees, nobody deletes."""
@@ -274,7 +278,8 @@ class TablePart(QWidget):
         shown, known = self.model.rowCount(), len(self.model.table)
         if not known and not self._stack:
             return
-        hidden = len(self.model.usual) - len({*self.view.shown_columns} & {*self.model.usual})
+        known_of = {name for name in self.model.usual if self.model.says_something(name)}
+        hidden = len(known_of - {*self.view.shown_columns})
         more = f"; {hidden} more columns under Columns" if hidden else ""
         self._words.setText(
             f"⚠ {self._problem}"

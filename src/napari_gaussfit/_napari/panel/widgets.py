@@ -128,9 +128,10 @@ def wrapped(name: str, tip: str) -> QLabel:
     return label
 
 
-def scrolling(widget: QWidget) -> QScrollArea:
-    """Return a widget that scrolls up and down where it has no room."""
-    widget.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Maximum)
+def scrolling(widget: QWidget, *, fills: bool = False) -> QScrollArea:
+    """Return a widget that scrolls up and down where it has no room, and may fill what there is."""
+    high = QSizePolicy.Policy.Expanding if fills else QSizePolicy.Policy.Maximum
+    widget.setSizePolicy(QSizePolicy.Policy.Ignored, high)
     area = QScrollArea()
     area.setWidgetResizable(True)
     area.setFrameShape(QFrame.Shape.NoFrame)
