@@ -75,6 +75,7 @@ class Shots:
         """Fit, and take a picture of each thing worth seeing."""
         from qtpy.QtWidgets import QLabel
 
+        from napari_gaussfit._napari.layers.overlays import SECTIONS
         from napari_gaussfit.settings import FitSettings
 
         panel = self.panel
@@ -91,6 +92,12 @@ class Shots:
         panel.view.look_from(35.0, 20.0)
         self.take("finished-2d", PROGRESS)
         panel.view.look_along(0)
+        panel.shown.boxes[SECTIONS].click()
+        self.take("ellipses", PROGRESS)
+        panel.shown.boxes[SECTIONS].click()
+        self.viewer.theme = "light"
+        self.take("light", PROGRESS)
+        self.viewer.theme = "dark"
         self.select_brightest(12)
         self.take("table", TABLE)
         panel.results.kinds = {"surface"}
@@ -176,7 +183,7 @@ class Shots:
 
     def pictures(self) -> list[Any]:
         """Return the flat layers."""
-        return [*self.ending_in("MIP"), *self.ending_in("captions")]
+        return [*self.ending_in("MIP"), *self.ending_in("captions"), *self.ending_in("projections")]
 
     def ending_in(self, words: str) -> list[Any]:
         """Return the layers whose names end so."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from napari.utils import progress
 from qtpy.QtCore import Qt
@@ -45,6 +46,22 @@ def panel(
     panel.window().activateWindow()
     wait_until(panel.window().isActiveWindow, 10)
     return panel
+
+
+@pytest.mark.parametrize(
+    ("kind", "offered"), [("image", True), ("points", True), ("labels", False)]
+)
+def test_the_menu_of_layers_has_the_panel_for_layers_that_it_can_use(
+    make_napari_viewer: Any, kind: str, offered: bool
+) -> None:
+    viewer = make_napari_viewer()
+    numbers = np.zeros((3, 3) if kind == "points" else (4, 5, 6), np.uint8)
+    getattr(viewer, f"add_{kind}")(numbers)
+    menu = viewer.window.layers_menu
+    menu.aboutToShow.emit()
+    [measure] = [one.menu() for one in menu.actions() if one.menu() and "easure" in one.text()]
+    [action] = [one for one in measure.actions() if "Gaussian fit" in one.text()]
+    assert action.isVisible() == offered
 
 
 def test_each_button_has_a_key_that_works_wherever_the_focus_is(
