@@ -16,6 +16,7 @@ Quality = Literal["preview", "balanced", "fine"]
 Objective = Literal["mip+voxels", "mip", "voxels"]
 Loss = Literal["squared", "poisson"]
 Device = Literal["auto", "cpu", "cuda"]
+Shape = Literal["any", "point"]
 
 ITERATIONS: dict[Quality, int] = {"preview": 150, "balanced": 700, "fine": 2500}
 """Steps of each quality, chosen by time to held-out PSNR on real stacks (benchmarks)."""
@@ -147,6 +148,9 @@ class FitSettings:
         Views of the orbit never trained on.
     full_covariance : bool
         False keeps the Gaussians' axes along z, y, x.
+    shape : {"any", "point"}
+        "point" has Gaussians of centre and amplitude alone, as wide as the point spread function
+        that the fit is given.
     background : float or None
         Raw intensity; None fits it.
     device : {"auto", "cpu", "cuda"}
@@ -278,6 +282,16 @@ class FitSettings:
         default=True,
         metadata=_about(
             bool, "Any orientation", "Gaussians of any orientation, or else along z, y and x"
+        ),
+    )
+    shape: Shape = field(
+        default="any",
+        metadata=_about(
+            str,
+            "Shape",
+            "what a Gaussian may be; a point is as wide as light makes it, by the point spread "
+            "function beside it",
+            choices={"any": "any", "point": "a point"},
         ),
     )
     background: float | None = field(

@@ -12,6 +12,7 @@ import torch
 
 from napari_gaussfit.errors import FitError, SettingsError
 from napari_gaussfit.fitting.bounds import keep_above
+from napari_gaussfit.fitting.evidence import freedom, price
 from napari_gaussfit.fitting.fit import Fit, fit
 from napari_gaussfit.fitting.result import FitResult, load
 from napari_gaussfit.measure.noise import Noise
@@ -206,3 +207,43 @@ def test_a_fit_without_one_cannot_be_deconvolved(stack: Stack) -> None:
     settings = FitSettings(iterations=5, views=2, held_out=1, device="cpu")
     with pytest.raises(SettingsError, match="knows no point spread function; fit with one"):
         fit(stack, settings).deconvolved()
+
+
+def test_of_points_centre_and_amplitude_are_all_there_is(tmp_path: Path) -> None:
+    """Their shapes stay those of light, also of those that are added; they cost four parameters."""
+    rng = np.random.default_rng(5)
+    truth = GaussianField.from_covariances(
+        places(), np.tile(PSF.matrix, (32, 1, 1)), np.full(32, 60.0), background=10.0
+    )
+    photons = rng.poisson(truth.voxelise(SHAPE, SPACING).numpy())
+    stack = Stack.from_array(photons.astype(float), spacing=SPACING, name="points")
+    settings = FitSettings(iterations=120, views=12, held_out=2, device="cpu", shape="point")
+    running = Fit(stack, settings, psf=PSF)
+    for snapshot in running:
+        np.testing.assert_allclose(own_widths(snapshot.field), 0, atol=1e-4)
+    result = running.result()
+    assert len(result.field) == 32, result.report.count_reason
+    apart = np.linalg.norm(result.field.numpy().means[:, None] - places(), axis=2)
+    assert apart.min(axis=0).max() < 0.1
+    measured = result.measured(stack)
+    assert (measured.to_dataframe()["object_fwhm_1"] == 0).all()
+    result.save(tmp_path / "fit.safetensors")
+    saved = load(tmp_path / "fit.safetensors").settings
+    assert saved is not None
+    assert saved.shape == "point"
+    with pytest.raises(SettingsError, match="expected a point spread function beside it"):
+        fit(stack, settings)
+
+
+def test_a_gaussian_has_as_many_parameters_as_it_has_widths_of_its_own() -> None:
+    """Four of a point, ten of what is wider in all directions, and as many as there is between."""
+    floor = np.linalg.cholesky(PSF.matrix)
+    own = [np.diag(widths) for widths in ((0, 0, 0), (1, 0, 0), (1, 0.5, 0), (2, 1, 0.3))]
+    covariances = [PSF.matrix + floor @ one @ floor.T for one in own]
+    gaussians = Gaussians.from_covariances(np.zeros((4, 3)), covariances, np.ones(4))
+    cholesky = torch.from_numpy(gaussians.cholesky.copy())
+    floor_of = torch.from_numpy(floor.astype(np.float32))
+    assert freedom(cholesky, floor_of).tolist() == [4, 5, 7, 10]
+    assert freedom(cholesky, None).tolist() == [10] * 4
+    assert freedom(cholesky, floor_of, points=True).tolist() == [4] * 4
+    assert price(10**6, 4) == price(10**6) - 6

@@ -369,14 +369,14 @@ class CudaSteps:
             with room_on(self._device):
                 self._relocation(first, kept)
 
-    def recount(self, first: int, kept: int, room: int) -> int:
+    def recount(self, first: int, kept: int, room: int, floor: Tensor | None = None) -> int:
         """Add Gaussians and take some away, on the CPU; waits for the device. See `Steps.recount`.
 
         Steps are captured anew for another number of Gaussians.
         """
         state = self.state.to(torch.device("cpu"))
         before = state.means
-        waiting = recount_state(self._objective, state, self._slab, first, kept, room)
+        waiting = recount_state(self._objective, state, self._slab, first, kept, room, floor)
         if state.means is not before:
             self.state = state.to(self._device)
             with room_on(self._device):

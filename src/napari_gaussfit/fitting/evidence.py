@@ -2,9 +2,9 @@
 
 All is counted in one coin, the squared residual in units of the noise's variance (twice the log
 likelihood, chi^2). One more Gaussian must win more than the price of describing noise: 1 for each
-of its ten parameters, and 2 ln V for the choice of its place among V voxels, which is what the best
-of V places wins where there is nothing but noise. A Gaussian that is worth less is taken away, and
-two that one could stand for at less become one.
+of its parameters, ten where its shape is free, and 2 ln V for the choice of its place among V
+voxels, which is what the best of V places wins where there is nothing but noise. A Gaussian that is
+worth less is taken away, and two that one could stand for at less become one.
 
 The Bayesian information criterion (Schwarz, 1978) asks 10 ln V. Of what a site wins only a part is
 known before the Gaussian there has taken its shape, and against phantoms with known truth that
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from napari_gaussfit._kernels.reference import factors
 from napari_gaussfit.fitting.relocation import (
     CLOSE,
     DIMMEST,
@@ -34,7 +35,7 @@ from napari_gaussfit.measure.noise import photon_transfer
 from napari_gaussfit.model.field import GaussianField
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     Volume = NDArray[np.float32]
     Tensors = tuple[Tensor, Tensor, Tensor]
 
-__all__ = ["Recount", "deviations_of", "price", "recount"]
+__all__ = ["Recount", "deviations_of", "freedom", "price", "recount"]
 
 GROWTH = 0.5
 """Gaussians added at once at most, in parts of those there are."""
@@ -89,9 +90,47 @@ class Recount:
     waiting: int
 
 
-def price(voxels: int) -> float:
+POINT, FREE = 4, 10
+"""Parameters of a Gaussian that is a point, centre and amplitude, and of one of any shape."""
+
+AT_FLOOR = 1e-3
+"""Of the blur's variance: an object of less along an axis of its own has no width there, but for
+the rounding of single precision."""
+
+
+def price(voxels: int, parameters: float = FREE) -> float:
     """Return what a Gaussian must win in chi^2, in a stack of so many voxels."""
-    return 10 + 2 * math.log(voxels)
+    return parameters + 2 * math.log(voxels)
+
+
+def freedom(cholesky: Tensor, floor: Tensor | None, *, points: bool = False) -> Floats:
+    """Return how many parameters each Gaussian has.
+
+    Parameters
+    ----------
+    cholesky : Tensor, shape [K, 6]
+        Cholesky parameters.
+    floor : Tensor, shape [3, 3], or None
+        Lower Cholesky factor of what light makes of a point, where that is known. An object that
+        has a width along m axes has m (m + 1) / 2 parameters of shape, and a point none.
+    points : bool
+        Whether all are points, whatever their shapes are now.
+
+    Returns
+    -------
+    ndarray, shape [K]
+        From 4 to 10.
+    """
+    count = len(cholesky)
+    if points:
+        return np.full(count, float(POINT))
+    if floor is None or not count:
+        return np.full(count, float(FREE))
+    blurred = torch.linalg.solve_triangular(floor.double(), factors(cholesky.double()), upper=False)
+    widths = torch.linalg.eigvalsh(blurred @ blurred.transpose(-1, -2)) > 1 + AT_FLOOR
+    m = widths.sum(-1).numpy()
+    found: Floats = POINT + m * (m + 1) / 2
+    return found
 
 
 def recount(  # noqa: PLR0913 - what it looks at, and three numbers of where
@@ -104,6 +143,8 @@ def recount(  # noqa: PLR0913 - what it looks at, and three numbers of where
     room: int,
     first_plane: int = 0,
     kept: int = 0,
+    floor: Tensor | None = None,
+    points: bool = False,
 ) -> Recount:
     """Take Gaussians away that describe noise, merge what one can stand for, find where some lack.
 
@@ -127,13 +168,22 @@ def recount(  # noqa: PLR0913 - what it looks at, and three numbers of where
         Plane of the stack at which the residuals begin.
     kept : int
         Number of Gaussians, the first ones, that stay as they are.
+    floor : Tensor, shape [3, 3], optional
+        What light makes of a point, see `freedom`.
+    points : bool
+        Whether all are points.
 
     Returns
     -------
     Recount
         The rows that stay and those to be added.
     """
-    step, paid = np.asarray(spacing, np.float64), price(voxels)
+    step = np.asarray(spacing, np.float64)
+
+    def paid(cholesky: Tensor) -> Floats:
+        """Return what each of some Gaussians must win."""
+        return price(voxels, 0) + freedom(cholesky, floor, points=points)
+
     deviations = [deviations_of(r, f) for r, f in zip(residuals, fitted, strict=True)]
     count = len(gaussians[0])
     leave, changed = np.zeros(count, np.bool_), np.empty(0, np.int64)
@@ -144,7 +194,8 @@ def recount(  # noqa: PLR0913 - what it looks at, and three numbers of where
         judged[:kept] = False
         nearest = nearest_voxels(places, fitted[0].shape)
         there = np.stack([deviation[nearest] for deviation in deviations]).astype(np.float64)
-        leave, changed = _take_away(gaussians, there, judged, paid * step.prod())
+        prices = paid(gaussians[1]) * step.prod()
+        leave, changed = _take_away(gaussians, there, judged, prices)
     most = max(LEAST_GROWTH, round(GROWTH * count))
     # Without any room, places are not looked for: that takes longer than all else.
     found = _places(residuals, deviations, step, paid, first_plane) if room else _none(gaussians)
@@ -203,11 +254,12 @@ def _brightest_box(fitted: Volume) -> tuple[slice, ...]:
 
 
 def _take_away(
-    gaussians: Tensors, deviations: Floats, judged: NDArray[np.bool_], paid: float
+    gaussians: Tensors, deviations: Floats, judged: NDArray[np.bool_], paid: Floats
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Return who leaves [K], and the indices of those that now stand for two.
 
-    deviations : [C, K], of the noise where each Gaussian is; paid : chi^2 times a voxel's volume.
+    deviations : [C, K], of the noise where each Gaussian is; paid : [K], chi^2 times a voxel's
+    volume.
     """
     means, cholesky, amplitudes = gaussians
     # In units of the noise, several channels weigh like one that has their length.
@@ -215,10 +267,9 @@ def _take_away(
     length = (amplitudes.double() / weight).norm(dim=0)
     costs, neighbours, shares = removal_costs(GaussianField(means, cholesky, length))
     leave, busy = np.zeros(len(means), np.bool_), ~judged
+    cheap = costs.numpy() < paid
     for k in torch.argsort(costs, stable=True).tolist():
-        if costs[k] >= paid:
-            break
-        if busy[k]:
+        if busy[k] or not cheap[k]:
             continue
         near, share = neighbours[k], shares[k]
         for channel in amplitudes:
@@ -238,11 +289,12 @@ def _merge(
     neighbours: NDArray[np.int64],
     busy: NDArray[np.bool_],
     leave: NDArray[np.bool_],
-    paid: float,
+    paid: Floats,
 ) -> NDArray[np.int64]:
-    """Let one Gaussian stand for two where that costs less than `paid`; return the indices.
+    """Let one Gaussian stand for two where that costs less than `paid` [K]; return the indices.
 
-    It has the two's moments and the amplitudes that fit best. `busy` and `leave` are kept up.
+    What is paid is that of the one that is given up, of the two the cheaper. It has the two's
+    moments and the amplitudes that fit best. `busy` and `leave` are kept up.
     """
     first, second = _pairs(neighbours)
     free = ~(busy[first] | busy[second])
@@ -251,9 +303,8 @@ def _merge(
     mu, sigma = field.means.double().numpy(), field.covariances.double().numpy()
     pair = _Pairs.of(mu, sigma, (gaussians[2] / deviations).numpy(), first, second)
     changed = []
-    for n in np.argsort(pair.costs, kind="stable"):
-        if pair.costs[n] >= paid:
-            break
+    order = np.argsort(pair.costs, kind="stable")
+    for n in order[(pair.costs < np.minimum(paid[first], paid[second]))[order]]:
         i, j = first[n], second[n]
         if busy[i] or busy[j]:
             continue
@@ -332,10 +383,10 @@ def _places(
     residuals: Sequence[Volume],
     deviations: Sequence[Volume],
     step: Floats,
-    paid: float,
+    paid: Callable[[Tensor], Floats],
     first_plane: int,
 ) -> Tensors:
-    """Return Gaussians worth more than `paid`, those that win most first.
+    """Return Gaussians worth more than is `paid` for such, those that win most first.
 
     deviations : the noise's, of each voxel, in each channel.
     """
@@ -345,8 +396,11 @@ def _places(
     ]
     voxels = np.concatenate([f.voxels for f in found])
     gains = np.concatenate([f.gains for f in found])
+    widths = np.concatenate([f.sigmas for f in found]) * step
+    shapes = np.zeros((len(gains), 6), np.float32)
+    shapes[:, [0, 2, 5]] = np.log(widths)
     order = np.argsort(-gains, kind="stable")
-    order = order[: np.count_nonzero(gains > paid)]
+    order = order[(gains > paid(torch.from_numpy(shapes)))[order]]
     if len(residuals) > 1:
         order = order[_first_of_each_place(voxels[order])]
     voxels, at = voxels[order], tuple(voxels[order].T)
@@ -357,12 +411,10 @@ def _places(
         heights = heights_at(residuals, at)
         least = DIMMEST_SEED / RELOCATED_SHARE * np.abs(heights).max(0, initial=0.0)
         amplitudes = torch.from_numpy(np.maximum(heights, least))
-    cholesky = np.zeros((len(order), 6), np.float32)
-    cholesky[:, [0, 2, 5]] = np.log(np.concatenate([f.sigmas for f in found])[order] * step)
     means = (voxels + np.array([first_plane, 0, 0])) * step
     return (
         torch.from_numpy(means.astype(np.float32)),
-        torch.from_numpy(cholesky),
+        torch.from_numpy(shapes[order]),
         amplitudes.float(),
     )
 

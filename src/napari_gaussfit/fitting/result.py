@@ -306,7 +306,8 @@ class FitResult:
         if noise is None and self.settings is not None:
             noise = given_noise(self.settings, stacks[0].voxels)
         if constraints is None and self.psf is not None:
-            constraints = Constraints(psf=self.psf)
+            shape = "any" if self.settings is None else self.settings.shape
+            constraints = Constraints(psf=self.psf, shape=shape)
         return self.refined_by(measure(self, stacks, noise=noise, constraints=constraints))
 
     def refined_by(self, found: Measurement) -> FitResult:

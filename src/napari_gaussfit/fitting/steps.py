@@ -112,7 +112,7 @@ class Steps(Protocol):
     def relocate(self, first: int, kept: int) -> None:
         """Relocate Gaussians, looking at planes from `first` on; the first `kept` stay."""
 
-    def recount(self, first: int, kept: int, room: int) -> int:
+    def recount(self, first: int, kept: int, room: int, floor: Tensor | None = None) -> int:
         """Add Gaussians and take some away, as `evidence.recount` does.
 
         Parameters
@@ -215,9 +215,9 @@ class CpuSteps:
         )
         self.state.forget(moved)
 
-    def recount(self, first: int, kept: int, room: int) -> int:
+    def recount(self, first: int, kept: int, room: int, floor: Tensor | None = None) -> int:
         """Add Gaussians and take some away; see `Steps.recount`."""
-        return recount_state(self._objective, self.state, self._slab, first, kept, room)
+        return recount_state(self._objective, self.state, self._slab, first, kept, room, floor)
 
     def look(self, n: int) -> float:
         """Return the PSNR in dB of held-out view n, the mean over the channels."""
@@ -238,7 +238,13 @@ class CpuSteps:
 
 
 def recount_state(
-    objective: Objective, state: OptimiserState, slab: Slab, first: int, kept: int, room: int
+    objective: Objective,
+    state: OptimiserState,
+    slab: Slab,
+    first: int,
+    kept: int,
+    room: int,
+    floor: Tensor | None = None,
 ) -> int:
     """Add Gaussians to a state on the CPU and take some away; see `Steps.recount`.
 
@@ -261,6 +267,8 @@ def recount_state(
         room=room,
         first_plane=first,
         kept=kept,
+        floor=floor,
+        points=objective.settings.shape == "point",
     )
     if len(found.stay) < len(state.means) or len(found.added[0]):
         state.forget(found.changed)

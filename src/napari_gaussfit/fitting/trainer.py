@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from napari_gaussfit import _kernels
+from napari_gaussfit._kernels.reference import cholesky_parameters
 from napari_gaussfit._threads import in_one_torch_thread
 from napari_gaussfit.errors import FitError, OutOfMemoryError, SettingsError
 from napari_gaussfit.fitting.memory import RELOCATION_VOXELS, predict_device_memory
@@ -161,6 +162,11 @@ class Trainer:
         state = OptimiserState.begin(fields, math.sqrt(math.prod(CUTOFFS)))
         self.steps = self._make_steps(state, OPTIMISERS[optimiser])
         self._floor = None if psf is None else _floor(psf, workings[0], self.settings)
+        if self.settings.shape == "point" and self._floor is None:
+            raise SettingsError(
+                "shape='point': expected a point spread function beside it, which says how wide "
+                "points are (--psf, or fit(stack, psf=...))"
+            )
         if psf is not None and not (self.settings.full_covariance or psf.is_aligned):
             self.notes = (
                 *self.notes,
@@ -169,8 +175,16 @@ class Trainer:
         self._keep_above_psf()
 
     def _keep_above_psf(self) -> None:
-        """Widen what is narrower than light allows: what a Gaussian has beyond is its own."""
-        if self._floor is not None:
+        """Widen what is narrower than light allows: what a Gaussian has beyond is its own.
+
+        Where all are points, they are as wide as light makes them, and no wider.
+        """
+        if self._floor is None:
+            return
+        if self.settings.shape == "point":
+            cholesky = self.steps.state.cholesky
+            cholesky[:] = cholesky_parameters(self._floor[None]).to(cholesky.device)
+        else:
             self.steps.keep_above(self._floor)
 
     def _make_steps(self, state: OptimiserState, optimiser: Optimiser) -> Steps:
@@ -256,7 +270,7 @@ class Trainer:
         found = self.steps.found(due=last or self.iteration % HISTORY_EVERY == 0)
         if self._recounts(progress):
             room = self.most if progress < GROW_UNTIL else 0
-            waiting = self.steps.recount(self._draw_slab(), self.kept, room)
+            waiting = self.steps.recount(self._draw_slab(), self.kept, room, self._floor)
             self.waiting = waiting if room else self.waiting
             self._keep_above_psf()
         elif self._relocates(progress):
