@@ -97,3 +97,23 @@ def test_the_command_line_exports_by_boxes(fitted: Path, tmp_path: Path) -> None
     count = len(pd.read_parquet(fitted / "gaussians.parquet"))
     assert len(pd.read_csv(tmp_path / "a.csv")) == count
     assert (tmp_path / "b.ome.zarr" / "1").is_dir()
+
+
+def test_the_residual_is_the_stack_minus_the_field_box_by_box(
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiled_export, "BOX", 32)
+    result = load(fitted)
+    voxels = np.random.default_rng(0).integers(0, 4000, result.stack.shape).astype(np.uint16)
+    source, out = tmp_path / "stack.ome.zarr", tmp_path / "residual.ome.zarr"
+    options = {"spacing": result.stack.spacing, "unit": "micrometer", "name": "stack"}
+    ome_zarr.write_ome_zarr(source, voxels, **options)
+
+    assert main(["export", str(fitted), "--residual", "--stack", str(source), "-o", str(out)]) == 0
+
+    validate_zarr_store(out)
+    found = LazyStack.open(out).read((0, 0, 0), result.stack.shape)
+    assert np.allclose(found, voxels - result.voxelise(), atol=1e-2)
+    ome_zarr.write_ome_zarr(tmp_path / "other.ome.zarr", voxels[:20], **options)
+    command = ["export", str(fitted), "--residual", "--stack", str(tmp_path / "other.ome.zarr")]
+    assert main([*command, "-o", str(tmp_path / "no.ome.zarr")]) == 2

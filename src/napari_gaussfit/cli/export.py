@@ -67,6 +67,8 @@ def _export(arguments: argparse.Namespace) -> None:
     refuse_to_destroy(arguments, arguments.stack)
     if not arguments.residual and tiles.exported(arguments.fit, arguments.out):
         return
+    if arguments.residual and arguments.stack and tiles.residual_exported(arguments):
+        return
     stacks = () if arguments.stack is None else opened(arguments, arguments.stack)
     saved = loaded(arguments.fit, stacks[0].facts if stacks else given_box(arguments))
     if not arguments.residual:

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from napari_gaussfit.objects.spots import SpotSettings
     from napari_gaussfit.stacks.lazy import LazyStack
 
-__all__ = ["add_options", "are_wanted", "exported", "is_large", "opened", "run_fit", "run_spots"]
+__all__ = [
+    "add_options",
+    "are_wanted",
+    "exported",
+    "is_large",
+    "opened",
+    "residual_exported",
+    "run_fit",
+    "run_spots",
+]
 
 LARGE = 2**26
 """Voxels from which a stack is fitted by tiles unless told otherwise: the 700 steps of a fit in one
@@ -258,18 +267,48 @@ def exported(fit: Path, out: Path) -> bool:
     bool
         False where nothing was written: of several channels volumes are made in one piece.
     """
-    if not fit.is_dir():
-        return False
-    from napari_gaussfit.formats.tiled import holds_tiles, read_index
     from napari_gaussfit.formats.tiled_export import EXPORTS, export_volume
 
     writes = EXPORTS.get(out.suffix.lower())
-    if writes is None or not holds_tiles(fit):
-        return False
-    if writes is export_volume and read_index(fit)[2].get("other_channels"):
+    channels = _channels_of(fit)
+    if writes is None or not channels or (writes is export_volume and channels > 1):
         return False
     writes(fit, out)
     return True
+
+
+def residual_exported(arguments: argparse.Namespace) -> bool:
+    """Write the stack minus a fit by tiles, if it is one, and the format is written by boxes.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        Of ``export``, with a stack.
+
+    Returns
+    -------
+    bool
+        False where nothing was written, as of `exported`.
+    """
+    from napari_gaussfit.formats.tiled_export import EXPORTS, export_volume
+
+    if EXPORTS.get(arguments.out.suffix.lower()) is not export_volume:
+        return False
+    if _channels_of(arguments.fit) != 1:
+        return False
+    [channel] = arguments.channel or (None,)
+    stack = opened(arguments, arguments.stack, channel)
+    export_volume(arguments.fit, arguments.out, residual_of=stack)
+    return True
+
+
+def _channels_of(fit: Path) -> int:
+    """Return the channels of a fit by tiles, 0 of anything else."""
+    from napari_gaussfit.formats.tiled import holds_tiles, read_index
+
+    if not fit.is_dir() or not holds_tiles(fit):
+        return 0
+    return 1 + len(read_index(fit)[2].get("other_channels", ()))
 
 
 @contextmanager

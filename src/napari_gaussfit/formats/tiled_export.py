@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.files import replacing
 from napari_gaussfit.formats.tiled import read_index, read_region, read_tables
 from napari_gaussfit.measure.table import measurements
@@ -14,6 +15,8 @@ from napari_gaussfit.stacks.ome_zarr import CHUNK, written_by_boxes
 
 if TYPE_CHECKING:
     import os
+
+    from napari_gaussfit.stacks.lazy import LazyStack
 
     Pathlike = str | os.PathLike[str]
 
@@ -45,7 +48,7 @@ def export_table(folder: Pathlike, path: Pathlike) -> None:
             )
 
 
-def export_volume(folder: Pathlike, path: Pathlike) -> None:
+def export_volume(folder: Pathlike, path: Pathlike, residual_of: LazyStack | None = None) -> None:
     """Write the rendered volume of a fit by tiles as an OME-Zarr of several resolutions.
 
     Parameters
@@ -54,8 +57,23 @@ def export_volume(folder: Pathlike, path: Pathlike) -> None:
         Of the fit, of one channel.
     path : path-like
         The folder to write; see `stacks.ome_zarr.write_ome_zarr`.
+    residual_of : LazyStack, optional
+        The stack that was fitted: writes it minus the fit.
+
+    Raises
+    ------
+    SettingsError
+        If it is another stack.
     """
     stack, _, _ = read_index(folder)
+    if residual_of is not None:
+        for name in ("shape", "spacing", "unit"):
+            found, expected = getattr(residual_of.facts, name), getattr(stack, name)
+            if found != expected:
+                raise SettingsError(
+                    f"{residual_of.facts.name}: has {name} {found}, the fit is of {expected}; give "
+                    "the stack that was fitted (--stack, --channel)"
+                )
     with written_by_boxes(
         path,
         stack.shape,
@@ -72,6 +90,9 @@ def export_volume(folder: Pathlike, path: Pathlike) -> None:
             contents = read_region(folder, (_triple(low), _triple(end)))
             [field], part = contents["fields"], contents["stack"]
             voxels = field.voxelise(part.shape, part.spacing).numpy()
+            if residual_of is not None:
+                own = residual_of.read(_triple(low), _triple(end))
+                voxels = own.astype(np.float32) - voxels
             cut = tuple(slice(a - b, None) for a, b in zip((z, y, x), low, strict=True))
             array[tuple(slice(a, b) for a, b in zip((z, y, x), end, strict=True))] = voxels[cut]
 
