@@ -28,6 +28,7 @@ from napari_gaussfit._kernels.cuda import (
     mip_kernels,
     objective,
     ray_kernels,
+    refinement,
     relocation,
 )
 from napari_gaussfit._kernels.cuda import device as cuda_device
@@ -37,15 +38,18 @@ from napari_gaussfit.fitting.cuda_relocation import CudaRelocation
 from napari_gaussfit.fitting.state import OptimiserState
 from napari_gaussfit.fitting.steps import Slab
 
-KERNELS = (cuda_device, grid_kernels, mip_kernels, objective, ray_kernels, relocation)
-LAUNCHING = (cuda_device, backend, objective, relocation, cuda_mip)
+KERNELS = (cuda_device, grid_kernels, mip_kernels, objective, ray_kernels, refinement, relocation)
+LAUNCHING = (cuda_device, backend, objective, refinement, relocation, cuda_mip)
 IN_DOUBLE = {
+    "cuda.refinement.refine_one",
+    "cuda.refinement.refine_few",
     "cuda.relocation.spread",
     "cuda.relocation.cost_of_each",
     "cuda.relocation.choose",
     "cuda.relocation.put_each_down",
 }
-"""Kernels of a relocation, one in 25 steps: costs are differences in which most digits cancel."""
+"""Kernels that solve equations, of refinement, and of a relocation, one in 25 steps: costs and
+error bars are what is left of large numbers."""
 Signatures = dict[Any, tuple[Any, ...]]
 
 
@@ -97,7 +101,27 @@ def launched_types() -> Signatures:
     backend.widen(field.cholesky, torch.ones(3), 0.7)
     relocate(leaves, state)
     lose(mip.views)
+    refine()
     return found
+
+
+def refine() -> None:
+    """Call what refines single Gaussians and groups of a few."""
+    ends = np.array([[0, 2, 0, 2, 0, 2]] * 3)
+    members, nobody = (np.array([0, 1, 3]), np.arange(3)), (np.zeros(3, np.int64), np.arange(0))
+    refinement.refine_blocks(
+        torch.device("cpu"),
+        np.ones((1, 3, 3, 3), np.float32),
+        ends[:2],
+        ends,
+        members,
+        nobody,
+        (np.zeros((3, 9)), np.ones((1, 3))),
+        np.zeros((2, 1)),
+        np.ones(4),
+        1,
+        np.zeros((3, 3)),
+    )
 
 
 def agree_as_compiled() -> None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -47,6 +48,7 @@ from napari_gaussfit._kernels.cuda import (
 )
 from napari_gaussfit._kernels.cuda import mip as cuda_mip
 from napari_gaussfit._kernels.cuda import objective as cuda_objective
+from napari_gaussfit._kernels.cuda import refinement as cuda_refinement
 from napari_gaussfit._kernels.cuda import relocation as cuda_relocation
 from napari_gaussfit._kernels.cuda.device import launch
 from napari_gaussfit._kernels.shared import step
@@ -65,9 +67,15 @@ from napari_gaussfit.fitting.cuda_steps import CudaSteps
 from napari_gaussfit.fitting.losses import DARKEST_RATE, LOSSES
 from napari_gaussfit.fitting.steps import CpuSteps
 from napari_gaussfit.fitting.trainer import Trainer
+from napari_gaussfit.measure import refinement as cpu_refinement
+from napari_gaussfit.measure.constraints import Constraints
 from napari_gaussfit.measure.metrics import psnr
+from napari_gaussfit.measure.noise import Noise
+from napari_gaussfit.measure.refinement import measure
 from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.synthetic.phantoms import beads
 
 KERNELS = (
@@ -76,9 +84,10 @@ KERNELS = (
     mip_kernels,
     cuda_objective,
     ray_kernels,
+    cuda_refinement,
     cuda_relocation,
 )
-LAUNCHING = (cuda_device, cuda, cuda_objective, cuda_relocation, cuda_mip)
+LAUNCHING = (cuda_device, cuda, cuda_objective, cuda_refinement, cuda_relocation, cuda_mip)
 SMALL = {"overlapping": 10, "elongated": 8, "tiny": 12, "outside": 10, "one": 1}
 OF_PEAK = 1e-3
 """How far a MIP may be from the CPU's: on a flat top, four evaluations do not reach the mode."""
@@ -593,6 +602,80 @@ def test_what_taking_a_gaussian_away_costs_is_what_it_is_on_the_cpu(
         order, own_order = near.argsort(), own_near.argsort()
         assert torch.equal(near[order].long(), own_near[own_order])
         torch.testing.assert_close(shares[k][order], own_shares[k][own_order], rtol=1e-4, atol=1e-4)
+
+
+def spots(channels: int, centres: list[tuple[float, float, float]]) -> tuple[Any, Any]:
+    """Spots on a ground, with the noise of photons, and where to begin: a little off."""
+    places, sigma = np.array(centres), np.array([1.0, 1.1, 1.2])
+    voxels = np.indices((7, 9, 11 if len(centres) == 1 else 18)).astype(float)
+    away = (voxels - places[:, :, None, None, None]) / sigma[:, None, None, None]
+    light = np.exp(-0.5 * (away**2).sum(1))
+    source, stacks, begun = np.random.default_rng(2), [], []
+    for c in range(channels):
+        heights = (1 + c) * np.array([200.0, 150.0, 120.0])[: len(centres)]
+        rate = 20 + np.tensordot(heights, light, 1)
+        stacks.append(Stack.from_array(source.poisson(rate).astype(np.float32)))
+        cholesky = np.zeros((len(centres), 6))
+        cholesky[:, [0, 2, 5]] = np.log(1.1 * sigma)
+        begun.append(Gaussians(places + 0.2, cholesky, 0.8 * heights, 15.0, "pixel"))
+    return begun, stacks
+
+
+@pytest.mark.parametrize(
+    ("channels", "likelihood", "centres"),
+    [
+        (1, "poisson", [(3.2, 4.1, 5.3)]),
+        (1, "even", [(3.2, 4.1, 5.3)]),
+        (2, "squared", [(3.2, 4.1, 5.3)]),
+        (1, "poisson", [(3.2, 4.1, 4.3), (2.9, 4.2, 11.8), (3.4, 4.2, 13.9)]),
+    ],
+    ids=["one", "even", "two channels", "two together and another's light"],
+)
+def test_gaussians_are_refined_as_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, channels: int, likelihood: Any, centres: Any
+) -> None:
+    """Numbers and error bars: of the information, and where no noise is known of the sandwich."""
+    begun, stacks = spots(channels, centres)
+    noise = None if likelihood == "squared" else Noise(1.0)
+    options: Any = {"likelihood": likelihood, "noise": noise}
+    own = measure(begun, stacks, **options)
+    monkeypatch.setattr(_kernels, "device_named", lambda _: torch.device("cpu"))
+    monkeypatch.setattr(_kernels, "backend_name", lambda _: "numba-cuda")
+    found = measure(begun, stacks, **options, device="cuda")
+    assert found.notes == ("refined on cpu; groups of more than 4 on the CPU",)
+    assert (own.steps > 0).all()
+    assert np.array_equal(found.steps, own.steps)
+    for one, known in zip(found.gaussians, own.gaussians, strict=True):
+        np.testing.assert_allclose(one.means, known.means, atol=1e-4)
+        np.testing.assert_allclose(one.cholesky, known.cholesky, atol=1e-4)
+        np.testing.assert_allclose(one.amplitudes, known.amplitudes, rtol=1e-4)
+    np.testing.assert_allclose(found.backgrounds, own.backgrounds, rtol=1e-4)
+    spread, known_spread = (
+        np.sqrt(np.diagonal(one.covariances, axis1=1, axis2=2)) for one in (found, own)
+    )
+    np.testing.assert_allclose(spread, known_spread, rtol=1e-4)
+    np.testing.assert_allclose(found.reduced_chi2, own.reduced_chi2, rtol=1e-4)
+
+
+def test_groups_of_many_are_refined_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside others that are not."""
+    monkeypatch.setattr(cuda_refinement, "FEW", cuda_refinement.ONE_GAUSSIAN)
+    begun, stacks = spots(1, [(3.2, 4.1, 4.3), (2.9, 4.2, 11.8), (3.4, 4.2, 13.9)])
+    own = measure(begun, stacks, noise=Noise(1.0))
+    way = partial(cuda_refinement.refine_blocks, torch.device("cpu"))
+    monkeypatch.setattr(cpu_refinement, "refine_blocks", way)
+    found = measure(begun, stacks, noise=Noise(1.0))
+    np.testing.assert_allclose(found.gaussians[0].means, own.gaussians[0].means, atol=1e-4)
+    assert np.array_equal(found.steps, own.steps)
+
+
+def test_what_is_constrained_stays_on_the_cpu_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_kernels, "device_named", lambda _: torch.device("cpu"))
+    monkeypatch.setattr(_kernels, "backend_name", lambda _: "numba-cuda")
+    begun, stacks = spots(1, [(3.2, 4.1, 5.3)])
+    options: Any = {"noise": Noise(1.0), "constraints": Constraints(centres="given")}
+    found = measure(begun, stacks, **options, device="cuda")
+    assert "refined on the CPU: constraints are not kept on a GPU" in found.notes
 
 
 SHAPE = (6, 12, 14)

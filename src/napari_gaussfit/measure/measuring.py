@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.measure.constraints import Constraints
     from napari_gaussfit.measure.measurement import Measurement
     from napari_gaussfit.measure.refinement import Likelihood
+    from napari_gaussfit.settings import Device
     from napari_gaussfit.stacks.stack import Stack
 
     Floats = NDArray[np.float64]
@@ -53,6 +54,7 @@ def measure(
     likelihood: Likelihood = "robust",
     noise: Noise | None = None,
     constraints: Constraints | None = None,
+    device: Device = "cpu",
 ) -> Measurement:
     """Refine Gaussians on a stack to the largest likelihood, and say how well each is known.
 
@@ -75,6 +77,8 @@ def measure(
         Gaussians leave; where it cannot be known, likelihood is "squared", and the notes say so.
     constraints : Constraints, optional
         What is known of them before: widths, centres, shapes, what light makes of a point.
+    device : {"cpu", "cuda", "auto"}
+        Where they are refined. On a GPU single Gaussians and groups of a few; the notes say it.
 
     Returns
     -------
@@ -108,12 +112,22 @@ def measure(
             notes = (f"the noise {curve.words}; {why}",)
         else:
             first = refinement.measure(
-                began, stacks, likelihood=likelihood, noise=noise, constraints=constraints
+                began,
+                stacks,
+                likelihood=likelihood,
+                noise=noise,
+                constraints=constraints,
+                device=device,
             )
             first = _without_lost(first, began)
             gaussians, noise = first.gaussians, _refined_noise(first, stacks[0], noise)
     found = refinement.measure(
-        gaussians, stacks, likelihood=likelihood, noise=noise, constraints=constraints
+        gaussians,
+        stacks,
+        likelihood=likelihood,
+        noise=noise,
+        constraints=constraints,
+        device=device,
     )
     return replace(_without_lost(found, began), notes=(*notes, *found.notes))
 

@@ -30,15 +30,17 @@ from napari_gaussfit.measure.shapes import Shapes
 from napari_gaussfit.model.gaussians import Gaussians, factors_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from napari_gaussfit.measure.constraints import Constraints
+    from napari_gaussfit.settings import Device
     from napari_gaussfit.stacks.stack import Stack
 
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
+    Refine = Callable[..., tuple[Floats, Floats, Floats, Floats]]
     Lists = tuple[Counts, Counts]  # where each begins in all of them one after the other, and that
 
 __all__ = ["measure", "share_of_structures"]
@@ -90,6 +92,7 @@ def measure(  # noqa: PLR0913 - a name for each thing that may be known
     most_together: int = MOST_TOGETHER,
     widths: tuple[Floats, Floats] | None = None,
     constraints: Constraints | None = None,
+    device: Device = "cpu",
 ) -> Measurement:
     """Refine Gaussians on a stack to the largest likelihood, and say how well each is known.
 
@@ -115,6 +118,8 @@ def measure(  # noqa: PLR0913 - a name for each thing that may be known
         error bars say nothing of it.
     constraints : Constraints, optional
         What is known of them before. Of `widths`, centres then heed their part, and shapes none.
+    device : {"cpu", "cuda", "auto"}
+        Where they are refined; on the CPU where constraints are given, and blocks of many.
 
     Returns
     -------
@@ -128,7 +133,8 @@ def measure(  # noqa: PLR0913 - a name for each thing that may be known
     """
     if likelihood == "robust":
         given = {"noise": noise, "most_steps": most_steps, "most_together": most_together}
-        return _robust(gaussians, stacks, **given, widths=widths, constraints=constraints)
+        known_before = {"widths": widths, "constraints": constraints, "device": device}
+        return _robust(gaussians, stacks, **given, **known_before)
     _refuse_what_differs(gaussians, stacks)
     first, stack = gaussians[0], stacks[0]
     spacing = np.asarray(stack.spacing if first.unit == stack.unit else (1.0, 1.0, 1.0))
@@ -148,8 +154,9 @@ def measure(  # noqa: PLR0913 - a name for each thing that may be known
     backgrounds = np.tile(grounds, (len(blocks[0]) - 1, 1))
     limits = most_steps, _limits(widths, spacing)
     model = None if constraints is None else _model(constraints, spacing, first.unit)
+    refine, words = _way(device, model)
     fits = _refined(
-        voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers, limits, model
+        voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers, limits, model, refine
     )
     shapes, amplitudes, covariances, found = _without_lost((shapes, amplitudes), fits)
     reduced, steps = found[:, 0], found[:, 2].astype(np.int64)
@@ -162,7 +169,7 @@ def measure(  # noqa: PLR0913 - a name for each thing that may be known
         steps,
         _flags(shapes, stack.shape, structure, saturated, steps, np.isnan(covariances[:, 0, 0])),
         noise if known else None,
-        () if constraints is None else constraints.notes,
+        (*words, *(() if constraints is None else constraints.notes)),
         None if constraints is None else constraints.psf,
     )
 
@@ -236,6 +243,25 @@ def _model(constraints: Constraints, spacing: Floats, unit: str) -> Model:
     return Model(Shapes.of(constraints, spacing, unit), constraints.centres == "free")
 
 
+def _way(device: Device, model: Model | None) -> tuple[Refine, tuple[str, ...]]:
+    """Return what refines blocks, and where, in words, if not on the CPU as asked for."""
+    if device == "cpu":
+        return refine_blocks if model is None else partial(refine_constrained, model=model), ()
+    from napari_gaussfit import _kernels
+
+    chosen = _kernels.device_named(device)
+    if _kernels.backend_name(chosen) == "numba":
+        refine, _ = _way("cpu", model)
+        return refine, tuple(filter(None, [_kernels.fallback(device)]))
+    if model is not None:
+        refine, _ = _way("cpu", model)
+        return refine, ("refined on the CPU: constraints are not kept on a GPU",)
+    from napari_gaussfit._kernels.cuda import name_of, refinement
+
+    words = f"refined on {name_of(chosen)}; groups of more than {refinement.MOST} on the CPU"
+    return partial(refinement.refine_blocks, chosen), (words,)
+
+
 def _refined(  # noqa: PLR0913, PLR0917 - where, from where, by what
     voxels: NDArray[np.float32],
     start: tuple[Floats, Floats],
@@ -245,9 +271,9 @@ def _refined(  # noqa: PLR0913, PLR0917 - where, from where, by what
     noise: Floats,
     limits: tuple[int, Floats],
     model: Model | None,
+    refine: Refine,
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Refine all blocks, and again those that others reach, with what these have become."""
-    refine = refine_blocks if model is None else partial(refine_constrained, model=model)
     shapes, amplitudes = start
     bounds = _bounds(blocks, windows)
     found: tuple[Floats, Floats] | None = None

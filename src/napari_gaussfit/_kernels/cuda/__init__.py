@@ -140,6 +140,11 @@ def free_memory(device: torch.device) -> tuple[int, int]:
     return free + reserve, total
 
 
+def name_of(device: torch.device) -> str:
+    """Return what a GPU calls itself, or a device's own name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
 @contextmanager
 def room_on(device: torch.device) -> Iterator[None]:
     """Turn torch's error where memory of a device runs out into ours.
@@ -160,9 +165,8 @@ def no_room(device: torch.device, needed: int | None = None) -> OutOfMemoryError
 
     `needed` is in bytes, where it is known.
     """
-    name, there = str(device), ""
+    name, there = name_of(device), ""
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
         free, total = free_memory(device)
         there = f", where {free / 1e9:.2g} of {total / 1e9:.2g} GB are free"
     wanted = "no room is left" if needed is None else f"about {needed / 1e9:.2g} GB are needed"
