@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from benchmarks.large_stacks import Piece, Sparse, assemble
 from benchmarks.stacks import DENDRITE, data_folder
 from benchmarks.tables import Cell, Table
-from napari_gaussfit import FitSettings, LazyStack, fit_tiles, load
+from napari_gaussfit import FitSettings, LazyStack, Stack, fit, fit_tiles, load
 from napari_gaussfit.fitting.tiles import Tiling, default_halo
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ SMALL_PIECE: Shape = (12, 40, 40)
 SEAMS: Shape = (96, 288, 288)
 GIGABYTE: Shape = (512, 1024, 1024)
 TEN_GIGABYTES: Shape = (1024, 2240, 2240)
+PARTS = 5
+"""Tiles of the large stack whose cores are fitted alone."""
+
 COPIES = 12
 """Pieces in the largest stack."""
 
@@ -36,7 +40,7 @@ def measure(options: Options) -> list[Table]:
     """Seams, workers and background."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        return [_seams(options, folder), _workers(options, folder), _background(options, folder)]
+        return [_seams(options, folder), *_workers(options, folder), _background(options, folder)]
 
 
 def _settings(options: Options) -> FitSettings:
@@ -129,7 +133,7 @@ class _Run:
         return [line for line in self.lines if (line["stage"], line["status"]) == (stage, status)]
 
 
-def _workers(options: Options, folder: Path) -> Table:
+def _workers(options: Options, folder: Path) -> list[Table]:
     path = folder / "workers.ome.zarr"
     shape, tile = options.pick((GIGABYTE, (128, 128, 128)), ((24, 64, 64), (24, 32, 32)))
     assemble(path, _piece("neurite", options), shape)
@@ -140,9 +144,39 @@ def _workers(options: Options, folder: Path) -> Table:
         of_tasks = sum(line["seconds"] + line["read_seconds"] for line in run.lines)
         shown = (tiles / run.seconds, run.memory / 1e9, run.psnr)
         rows.append((str(workers), tiles, run.seconds, of_tasks / workers, *shown))
-    return Table(
+    workers = Table(
         "Workers of one core each",
         ("workers", "tiles", "s", "s of tasks, a worker", "tiles a s", "GB a worker", "voxels, dB"),
+        tuple(rows),
+    )
+    return [workers, _alone(path, folder / "by-1", options)]
+
+
+def _alone(path: Path, out: Path, options: Options) -> Table:
+    """Fit the cores of some tiles as stacks of their own."""
+    stack, fitted = LazyStack.open(path), load(out)
+    tiles = pd.read_parquet(out / "tiles.parquet")
+    tiles = tiles[tiles["status"] == "done"]
+    value_range = float(tiles["highest"].max() - tiles["lowest"].min())
+    rows: list[tuple[Cell, ...]] = []
+    for n in np.linspace(0, len(tiles) - 1, min(len(tiles), PARTS)).astype(int):
+        row = tiles.iloc[n]
+        first, end = (
+            (int(row[f"{corner}_z"]), int(row[f"{corner}_y"]), int(row[f"{corner}_x"]))
+            for corner in ("first", "end")
+        )
+        part = Stack.from_array(stack.read(first, end), spacing=stack.spacing, name=row["tile"])
+        background = fitted.field.background
+        alone = fit(part, _settings(options), background=background, measure=False)
+        errors = (
+            row["squared_error"] / row["voxels"], _mean_square(alone.voxelise() - part.voxels)
+        )  # fmt: skip
+        by_tiles, by_itself = (10 * math.log10(value_range**2 / error) for error in errors)
+        counts = int(row["gaussians"]), len(alone.field)
+        rows.append((row["tile"], *counts, by_tiles, by_itself, by_tiles - by_itself))
+    return Table(
+        "Tiles, and their cores fitted as stacks of their own",
+        ("tile", "Gaussians", "alone", "voxels, dB", "alone, dB", "difference, dB"),
         tuple(rows),
     )
 
