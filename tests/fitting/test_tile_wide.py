@@ -82,9 +82,11 @@ def test_cells_of_tiles_are_those_of_the_whole() -> None:
     [means] = cells.means(parts, dark, [100.0])
 
     assert means.shape == (5, 8, 8)
-    whole = voxels.reshape(5, CELL, 8, CELL, 8, CELL).mean((1, 3, 5)) - 100
-    assert np.allclose(means[:, :4, :4], whole[:, :4, :4], atol=1e-4)
-    assert np.allclose(means[:, 4:, 4:], 20)
+    whole = voxels.reshape(5, CELL, 8, CELL, 8, CELL).mean((1, 3, 5))
+    assert np.allclose(means[:, :4, :4], whole[:, :4, :4] - 120, atol=1e-4)
+    assert np.allclose(means[:, 4:, 4:], 0), "what is dark is nothing, whatever the mode is"
+    [bright] = cells.means(parts, [], [100.0])
+    assert np.allclose(bright[:, :4, :4], whole[:, :4, :4] - 100, atol=1e-4)
 
 
 def test_cells_of_a_large_stack_are_larger() -> None:

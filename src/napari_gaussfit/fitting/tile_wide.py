@@ -119,7 +119,7 @@ class Cells:
         dark: Sequence[tuple[Tile, Sequence[float]]],
         backgrounds: Sequence[float],
     ) -> NDArray[np.float32]:
-        """Return the means of all cells above the background, of each channel [C, z, y, x].
+        """Return the means of all cells above those of background, of each channel [C, z, y, x].
 
         Parameters
         ----------
@@ -128,7 +128,7 @@ class Cells:
         dark : sequence of (Tile, sequence of float)
             Tiles of background, and the mean of each channel there.
         backgrounds : sequence of float
-            Of each channel.
+            Of each channel, for where no tile is dark.
         """
         sums, counts = np.zeros((len(backgrounds), *self.shape)), np.zeros(self.shape)
         for tile, levels in dark:
@@ -142,7 +142,10 @@ class Cells:
             box = tuple(slice(a, b) for a, b in zip(part["first"], ends, strict=True))
             counts[box] += part["counts"]
             sums[:, *box] += part["sums"]
-        levels_of = np.asarray(backgrounds)[:, None, None, None]
+        # The background is a mode, and of skewed noise the mean is another: without this, wide
+        # Gaussians would describe the difference wherever there is nothing.
+        base = np.median([levels for _, levels in dark], 0) if dark else np.asarray(backgrounds)
+        levels_of = base[:, None, None, None]
         means = np.where(counts > 0, sums / np.maximum(counts, 1), levels_of) - levels_of
         found: NDArray[np.float32] = means.astype(np.float32)
         return found
