@@ -35,13 +35,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep napari's and Qt's settings out of the user's, before anything reads them."""
+    """Keep settings and sessions of napari, Qt and us out of the user's, before they are read."""
     table = config.getoption("--notebook-table")
     if table is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(NotebookTable(table), "notebook-table")
     folder = tempfile.mkdtemp(prefix="gaussfit-config-")
     config.stash[_scratch_config] = folder
     os.environ["XDG_CONFIG_HOME"] = folder
+    os.environ["GAUSSFIT_SESSIONS"] = str(Path(folder, "sessions"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     AnyJob = ProcessJob | ThreadJob | SequenceJob
 
+if TYPE_CHECKING:
+    from napari_gaussfit.stacks.stack import Stack
+
 __all__ = ["FitWorker", "Phase"]
 
 FASTEST_MS, SLOWEST_MS = 175, 2000
@@ -135,6 +138,7 @@ class FitWorker(QObject):
         self._awaited = ""
         self._news = News()
         self._drawers: list[MipDrawer | RemoteDrawer] = []
+        self._stacks: tuple[Stack, ...] = ()
         self._drawing: News | None = None
         self._wanted: ViewChoice | None = None
         self._seen: tuple[Any, Any] = (None, None)
@@ -177,6 +181,7 @@ class FitWorker(QObject):
         self._end_fit()
         self._preparing.stop()
         self.error, self._seen = "", (None, None)
+        self._stacks = task.stacks
         self._draw_with(MipDrawer(task.stacks) if self.in_process else RemoteDrawer(task.stacks))
         self._wanted = task.view
         self._job = self._job_of(task)
@@ -232,12 +237,20 @@ class FitWorker(QObject):
         """Show other Gaussians, of the same stack or of another. There must be no fit under way."""
         if stacks:
             self._draw_with(MipDrawer(stacks) if self.in_process else RemoteDrawer(stacks))
+            self._stacks = tuple(stacks)
         self._news = news
         self._seen = news.snapshot, None
         if news.mips is None or news.mips.view != self._wanted:
             self._draw()
         else:
             self._pull()
+
+    def about(self, stacks: tuple[Stack, ...], view: ViewChoice) -> None:
+        """Draw Gaussians at rest beside other stacks from now on, none to draw none."""
+        self._wanted = view
+        if [*map(id, stacks)] != [*map(id, self._stacks)]:
+            self._draw_with(RemoteDrawer(stacks) if stacks else None)
+            self._stacks = stacks
 
     @property
     def _drawer(self) -> MipDrawer | RemoteDrawer | None:
@@ -268,8 +281,12 @@ class FitWorker(QObject):
         """Say that a view could not be drawn, unless it was given up for a new fit."""
         from napari.utils.notifications import show_error
 
-        self._drawing = None
-        if self._job is None and self._drawer is not None:
+        drawn, self._drawing = self._drawing, None
+        if self._job is not None or self._drawer is None:
+            return
+        if drawn is not self._news:
+            self._draw()  # It was given up for Gaussians of another stack.
+        else:
             show_error(f"Gaussian fit: {error}")
 
     def _take_drawn(self, mips: MipPair) -> None:
@@ -293,7 +310,7 @@ class FitWorker(QObject):
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.quit()
-        self._job = None
+        self._job, self._stacks = None, ()
         self._draw_with(None)
         self._collection.release()
         self._phase = Phase.IDLE

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from napari_gaussfit.fitting.result import FitResult
+from napari_gaussfit.fitting.snapshot import HISTORY_KEYS, FitState, Snapshot
+from napari_gaussfit.jobs.job import News
 
 if TYPE_CHECKING:
     from napari_gaussfit.fitting.refinement import Comparison
-    from napari_gaussfit.jobs.job import FitTask, News
+    from napari_gaussfit.jobs.job import FitTask
     from napari_gaussfit.jobs.sequence import SequenceTask
 
-__all__ = ["Choice", "Version", "version_of"]
+__all__ = ["Choice", "Version", "opened", "version_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,28 @@ def version_of(task: FitTask | SequenceTask, news: News) -> Version | None:
         {key: list(values) for key, values in news.history.items()},
     )
     return Version(fit, news)
+
+
+def opened(fit: FitResult) -> Version:
+    """Return a fit that comes from a file as it is shown: at rest, with what was recorded of it."""
+    history = {key: list(fit.history.get(key, ())) for key in HISTORY_KEYS}
+
+    def last(key: str, otherwise: float = math.nan) -> float:
+        return history[key][-1] if history[key] else otherwise
+
+    snapshot = Snapshot(
+        FitState.FINISHED,
+        iteration=int(last("iteration", 0)),
+        iterations=max(1, int(last("iteration", 1)), fit.settings.steps if fit.settings else 0),
+        seconds=last("seconds"),
+        seconds_left=0.0,
+        fields=fit.fields,
+        loss=last("loss"),
+        held_out_psnr=last("held_out_psnr"),
+        train_psnr=last("train_psnr"),
+        voxel_psnr=last("voxel_psnr"),
+    )
+    return Version(fit, News(snapshot, result=fit, history=history))
 
 
 @dataclass(frozen=True, eq=False)

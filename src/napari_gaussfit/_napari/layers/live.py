@@ -114,6 +114,13 @@ class LiveLayers:
         self._deleted.clear()
         self._fields, self._mips = (), None
 
+    def adopt(self, points: Points) -> None:
+        """Take points that are there for the centres, where there are none."""
+        for name, value in self.source.placement.keywords().items():
+            setattr(points, name, value)
+        points.events.visible.connect(self._catch_up)
+        self._layers[CENTRES] = points
+
     def make_no_more(self) -> None:
         """Make no layer that is still missing, whatever comes: their stack is gone."""
         self._making.stop()

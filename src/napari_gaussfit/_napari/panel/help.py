@@ -18,7 +18,7 @@ PAGES = {
     "Progress": "start.md",
     "Details": "results.md",
     "Table": "results.md",
-    "Export": "formats.md",
+    "Results": "results.md",
     "Objects": "cells.md",
     "Spots": "spots.md",
 }

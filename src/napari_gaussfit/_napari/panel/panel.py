@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, QSize, QTimer
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_gaussfit._napari.layers.channels import channel_names, joined
@@ -21,6 +22,7 @@ from napari_gaussfit._napari.panel.conventions import (
 )
 from napari_gaussfit._napari.panel.data import DataPart
 from napari_gaussfit._napari.panel.help import HelpButton
+from napari_gaussfit._napari.panel.keeping import Keeping, is_of
 from napari_gaussfit._napari.panel.measuring import Measuring
 from napari_gaussfit._napari.panel.mode import ModePart, StructureMode
 from napari_gaussfit._napari.panel.model import ModelPart
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
 
+    from napari_gaussfit._napari.layers.opened import OpenedLayers
     from napari_gaussfit._napari.layers.source import Source
     from napari_gaussfit._napari.layers.times import Recording
     from napari_gaussfit._napari.panel.mode import Tab
@@ -103,14 +106,16 @@ class GaussianFitPanel(QWidget):
         self.worker, self._renderer = FitWorker(self), Renderer()
         self.activity = Activity(self.worker)
         self.measuring = Measuring(self)
-        self.live: LiveLayers | None = None
+        self.live: LiveLayers | OpenedLayers | None = None
         self.over_time: OverTime | None = None
+        self.kept = Keeping(self)
         self._task: FitTask | SequenceTask | None = None
         self._shown: Version | None = None
         self._before: Version | None = None
         self._choice: Choice | None = None
         self._edited: FitResult | None = None
         self._unmeasured = ""
+        self._measured_of: Version | None = None
         self._written = 0.0
         self._ready: Source | None = None
         self._settling = QTimer(self)
@@ -118,6 +123,7 @@ class GaussianFitPanel(QWidget):
         self._settling.setInterval(SETTLE_MS)
         self._lay_out()
         self._connect()
+        self.kept.reopen()
         self._settling.start()
 
     def _lay_out(self) -> None:
@@ -125,19 +131,20 @@ class GaussianFitPanel(QWidget):
         setup = scrolling(stacked(self.data, self.model, self.spots.setup))
         self.tabs.setTabToolTip(self.tabs.addTab(setup, "Setup"), "What to look into, and how.")
         details = stacked(self.quality, self.track_plot, self.details)
-        export = scrolling(stacked(self.results, self.all_times))
+        export = scrolling(stacked(self.kept.part, self.results, self.all_times))
         progress = stacked(self.view, self.shown, self.progress)
         structure: tuple[Tab, ...] = (
             ("Progress", scrolling(progress, fills=True), "The fit while it runs."),
             ("Details", scrolling(details, fills=True), "How good it is, in numbers."),
             ("Table", self.table, "Every Gaussian, a row each."),
-            ("Export", export, "The result as layers and files."),
+            ("Results", export, "All results, as layers and files."),
             ("Objects", self.objects, "Cells, nuclei or neurites in a fit."),
         )
         modes = StructureMode(self.model, structure, self.run), self.spots
         self.modes = ModePart(self.tabs, modes)
         box = QVBoxLayout(self)
         box.setContentsMargins(2, 2, 2, 2)
+        box.addWidget(self.kept.bar)
         box.addWidget(self.modes)
         box.addWidget(self.tabs, 1)
         for mode in modes:
@@ -177,6 +184,15 @@ class GaussianFitPanel(QWidget):
         self.table.edited.connect(self.results.show_edits)
         self.table.filtered.connect(self.shown.overlays.draw_soon)
         self.viewer.layers.events.removed.connect(self._layer_removed)
+        for key, do in (("Undo", self.kept.undo), ("Redo", self.kept.redo)):
+            shortcut = QShortcut(QKeySequence.StandardKey[key], self)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(do)
+
+    @property
+    def choice(self) -> Choice | None:
+        """What a refinement has left to choose between."""
+        return self._choice
 
     @property
     def fit(self) -> FitResult | None:
@@ -189,6 +205,8 @@ class GaussianFitPanel(QWidget):
         if self.measuring.active:
             return Phase.MEASURING
         phase, measured = self.worker.phase, self.fit is not None and self.fit.measurement
+        if not phase.active and self.kept.phase is not None:
+            phase = self.kept.phase
         return Phase.MEASURED if measured and phase in _DONE else phase
 
     # What is to be fitted
@@ -211,6 +229,7 @@ class GaussianFitPanel(QWidget):
             self._ready = self.data.source()
         except GaussfitError as error:
             self._ready, refusal = None, str(error)
+        self.kept.look_for_stack()
         self._allow()
         self.data.show_words(self._ready, refusal)
         self.model.how_many.look_at(None if self._ready is None else self._ready.stack)
@@ -236,21 +255,24 @@ class GaussianFitPanel(QWidget):
             self.model.show_facts(preview.device, *memory_of_fit(self._ready.stacks))
 
     def _allow(self) -> None:
-        sound = not self.model.problem
+        sound, single = not self.model.problem, self.over_time is None
         self.run.allow(
             fit=sound and self._ready is not None,
-            refine=sound and self.fit is not None and self.over_time is None,
-            measure=bool(self._stacks_of_fit()) and self.over_time is None,
+            refine=sound and self._source is not None and self.fit is not None and single,
+            measure=bool(self._stacks_of_fit()) and single,
         )
+
+    @property
+    def _source(self) -> Source | None:
+        """The stack of what is shown, None where a file has brought Gaussians alone."""
+        return None if self.live is None else self.live.source
 
     def _stacks_of_fit(self) -> tuple[Stack, ...]:
         """Return the channels of the fit shown, none where there is no fit, or another stack."""
-        if self.fit is None or self.live is None or not len(self.fit.field):
+        source = self._source
+        if self.fit is None or source is None or not len(self.fit.field):
             return ()
-        stacks = self.live.source.stacks
-        several = len(stacks) > 1
-        facts = replace(stacks[0].facts, channel=None) if several else stacks[0].facts
-        return stacks if facts == self.fit.stack else ()
+        return source.stacks if is_of(self.fit, source) else ()
 
     # Running
 
@@ -270,8 +292,11 @@ class GaussianFitPanel(QWidget):
         except GaussfitError as error:
             self.run.show_refusal(str(error))
             return
+        self.kept.heed_edits()
+        if recording is None:
+            source = self.kept.known_source(source)
         self._follow(source, recording)
-        if self.live is not None:
+        if isinstance(self.live, LiveLayers):
             self.shown.follow(self.live)
         self.view.show_channels(channel_names(source))
         settings, view, psf = self.model.settings, self.view.choice, self.model.psf
@@ -284,23 +309,31 @@ class GaussianFitPanel(QWidget):
         """Have layers follow a fit, or those of a recording: the ones there if of the same."""
         self.all_times.show_times(None)
         self.track_plot.show_points(None)
+        if recording is not None:
+            times = _following(self.live, self.viewer, recording, self)
+            if times is not self.live:
+                self.leave_times()
+            elif self.over_time is not None:
+                self.over_time.close()
+            self.live, self._shown = times, None
+            self.over_time = OverTime(self.viewer, times, self.model.settings, self)
+            self.over_time.moved.connect(self._show_time)
+            return
+        self.leave_times()
+        live = self.kept.live_of(source)
+        if live is not self.live:
+            self._shown, self.live = None, live
+
+    def leave_times(self) -> None:
+        """Follow the times of a recording no more; their layers stay."""
         if self.over_time is not None:
             self.over_time.close()
             self.over_time = self._shown = None
-        if recording is not None:
-            self.live = _following(self.live, self.viewer, recording, self)
-            settings, self._shown = self.model.settings, None
-            self.over_time = OverTime(self.viewer, self.live, settings, self)
-            self.over_time.moved.connect(self._show_time)
-            return
-        one = self.live is not None and not isinstance(self.live, LiveTimes)
-        if self.live is not None and one and self.live.source.is_of_same_place(source):
-            self.live.restart(source)
-            return
-        if self.live is not None:
+            self.all_times.show_times(None)
+            self.track_plot.show_points(None)
+        if isinstance(self.live, LiveTimes):
             self.live.close()
-        self._shown = None
-        self.live = LiveLayers(self.viewer, source, self)
+            self.live = None
 
     def refine(self) -> None:
         """Go on from the last result, as the user has edited it."""
@@ -308,8 +341,9 @@ class GaussianFitPanel(QWidget):
         if self.model.problem:
             self._look_at_stack()
             return
+        self.kept.heed_edits()
         before = self._as_edited()
-        if self.live is None or before is None:
+        if not isinstance(self.live, LiveLayers) or before is None:
             return
         fields = before.fit.fields
         if not len(fields[0]):
@@ -378,13 +412,13 @@ class GaussianFitPanel(QWidget):
             return
         if edited is not self._shown:
             self._show(edited)
-        self._unmeasured = ""
+        self._unmeasured, self._measured_of = "", self._shown
         self.measuring.start(edited.fit, stacks)
         self._show_phase()
 
     def _take_measured(self, fit: FitResult | None, error: str) -> None:
         """Show what was measured, unless the points are others by now."""
-        before, same = self._shown, False
+        before, same = self._measured_of, False
         with suppress(GaussfitError):
             same = self._as_edited() is before
         if fit is not None and before is not None and same:
@@ -407,6 +441,7 @@ class GaussianFitPanel(QWidget):
         self.run.show_snapshot(None)
         self.table.show_nothing()
         self.results.expect_another()
+        self.kept.began(refining=before is not None)
         self.worker.start(task)
         self.tabs.setCurrentIndex(1)
 
@@ -430,7 +465,7 @@ class GaussianFitPanel(QWidget):
         return f" ({shown.words if shown.frames else fitted})"
 
     def _show_news(self, news: News) -> None:
-        if news.snapshot is None or self.live is None:
+        if news.snapshot is None or not isinstance(self.live, LiveLayers):
             return
         if self.worker.phase is Phase.PAUSED:
             return  # It stands still, and is shown so already, with all that is known of it.
@@ -467,6 +502,7 @@ class GaussianFitPanel(QWidget):
             from napari.utils.notifications import show_error
 
             show_error(f"Gaussian fit: {self.worker.error}")
+        self.kept.rested()
         if isinstance(news, SequenceNews) and news.frames and self.over_time is not None:
             self.over_time.settle(news)
             self.all_times.show_times(self.over_time)
@@ -506,9 +542,45 @@ class GaussianFitPanel(QWidget):
     def _offer(self, choice: Choice | None) -> None:
         """Show one of a refinement's two results, and how to have the other."""
         self._choice = choice
-        self.run.offer(*("", "") if choice is None else (choice.words, choice.offer))
+        self._say_choice()
         if choice is not None:
             self._show(choice.shown)
+
+    def _say_choice(self) -> None:
+        choice = self._choice
+        self.run.offer(*("", "") if choice is None else (choice.words, choice.offer))
+
+    def show_moment(self, version: Version, choice: Choice | None) -> None:
+        """Show Gaussians that were shown before, with what there was to choose then."""
+        self._choice, self._unmeasured = choice, ""
+        source = self._source
+        if source is not None and isinstance(self.live, LiveLayers):
+            self.view.show_channels(channel_names(source))
+            self.shown.follow(self.live)
+        self.worker.about(() if source is None else source.stacks, self.view.choice)
+        self._say_choice()
+        self._show(version)
+        self._show_phase()
+        self._allow()
+
+    def take_edits(self) -> None:
+        """Show what was made of the points, as a version of its own."""
+        edited = self._as_edited()
+        if edited is not None and edited is not self._shown:
+            self._show(edited)
+            self._show_phase()
+
+    def running_version(self) -> Version | None:
+        """Return what a fit that runs has found by now, None where none runs."""
+        if not isinstance(self._task, FitTask) or not self.worker.phase.active:
+            return None
+        return version_of(self._task, replace(self.worker.news))
+
+    def show_results(self) -> None:
+        """Show the list of results."""
+        for number in range(self.tabs.count()):
+            if self.tabs.tabText(number) == "Results":
+                self.tabs.setCurrentIndex(number)
 
     def take_the_other(self) -> None:
         """Show the other result of a refinement; the one shown can be had back as it is now."""
@@ -535,11 +607,13 @@ class GaussianFitPanel(QWidget):
         edited = version.unedited is not None
         self.table.show_fit(version.fit, self.live.centres, edited=edited)
         self.results.show_fit(version.fit, self.live)
+        self.kept.took(version)
         self.objects.look_again()
         self._draw_plots()
 
     def _undo_edits(self) -> None:
         """Show the Gaussians as the fit left them."""
+        self.kept.heed_edits()
         phase = self.phase
         if self._shown is not None and (phase is Phase.PAUSED or not phase.active):
             self._show(self._shown.unedited or self._shown)
@@ -547,7 +621,8 @@ class GaussianFitPanel(QWidget):
                 self.run.show_phase(phase)  # without what was said of the edits
 
     def _layer_removed(self, event: Event) -> None:
-        if self.live is not None and event.value in self.live.source.layers:
+        source = self._source
+        if self.live is not None and source is not None and event.value in source.layers:
             self.worker.abort()
             self.live.make_no_more()
 
@@ -575,7 +650,8 @@ class GaussianFitPanel(QWidget):
         from napari.utils.notifications import show_error
 
         try:
-            self.viewer.open(path, plugin="napari-gaussfit")
+            table = path.lower().endswith(".csv")  # which napari reads as points
+            self.viewer.open(path, plugin="napari" if table else "napari-gaussfit")
         except GaussfitError as error:
             show_error(str(error))
 
@@ -586,7 +662,8 @@ class GaussianFitPanel(QWidget):
             self.close_down()
 
     def close_down(self) -> None:
-        """End the fit, and let go of the viewer."""
+        """End the fit, and let go of the viewer; its session keeps the results."""
+        self.kept.close_down()
         self.worker.close()
         self.activity.close()
         self.measuring.give_up()
@@ -598,23 +675,21 @@ class GaussianFitPanel(QWidget):
         self.data.close_down()
         self.table.close_down()
         self.track_plot.show_points(None)
-        if self.over_time is not None:
-            self.over_time.close()
         self.shown.overlays.close()
-        if self.live is not None:
-            self.live.close()
-            self.live = None
+        self.leave_times()
+        self.live = None
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.deleteLater()
 
 
 def _following(
-    live: LiveLayers | None, viewer: napari.viewer.Viewer, recording: Recording, keeper: QWidget
+    live: LiveLayers | OpenedLayers | None,
+    viewer: napari.viewer.Viewer,
+    recording: Recording,
+    keeper: QWidget,
 ) -> LiveTimes:
     """Return layers that follow a recording: those there are if they are of the same one."""
     if isinstance(live, LiveTimes) and live.recording.is_of_same_layers(recording):
         live.restart_all(recording)
         return live
-    if live is not None:
-        live.close()
     return LiveTimes(viewer, recording, keeper)

@@ -8,7 +8,9 @@ import numpy as np
 from magicgui.widgets import CheckBox, Container, FloatSpinBox
 from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_gaussfit._napari.layers.opened import placement_of
 from napari_gaussfit._napari.layers.pictures import FAINTEST
+from napari_gaussfit._napari.layers.placement import METADATA, OF
 from napari_gaussfit._napari.layers.source import mark
 from napari_gaussfit._napari.panel.number_field import NumberField
 from napari_gaussfit._napari.panel.widgets import Form
@@ -22,10 +24,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit._napari.layers.live import LiveLayers
+    from napari_gaussfit._napari.layers.opened import OpenedLayers
     from napari_gaussfit._napari.layers.source import Source
     from napari_gaussfit.fitting.result import FitResult
 
     LayerData = tuple[Any, dict[str, Any], str]
+    Live = LiveLayers | OpenedLayers
 
 __all__ = ["KINDS", "ResultsPart", "result_layers"]
 
@@ -44,7 +48,7 @@ KINDS = {
 
 def result_layers(
     fit: FitResult,
-    source: Source,
+    source: Source | None,
     kinds: set[str],
     *,
     at_sigma: float,
@@ -57,8 +61,8 @@ def result_layers(
     ----------
     fit : FitResult
         The fit whose layers are made.
-    source : Source
-        The stack that was fitted, and its layer.
+    source : Source or None
+        The stack that was fitted, and its layer; without it there is no residual.
     kinds : set of str
         Which layers are made, a subset of `KINDS`.
     at_sigma : float
@@ -71,17 +75,14 @@ def result_layers(
     from napari_gaussfit._napari.layers import gaussians
     from napari_gaussfit.jobs.renderer import rendered
 
-    field, place, name = fit.field, source.placement, source.name
+    place, name = placement_of(fit.stack), fit.stack.name
+    if source is not None:
+        place, name = source.placement, source.name
+    field = fit.field
     made: list[LayerData] = []
     if kinds & {"volume", "residual", "labels"}:
         volumes = rendered(fit.fields, fit.stack).reshape(-1, *fit.stack.shape)
-    if "volume" in kinds:
-        made += [_rendered(part, one) for part, one in zip(source.parts, volumes, strict=True)]
-    if "residual" in kinds:
-        made += [
-            gaussians.residual_layer(part.stack.voxels, one, place, name=f"{part.name} residual")
-            for part, one in zip(source.parts, volumes, strict=True)
-        ]
+        made += _volumes(fit, source, kinds, volumes)
     if "labels" in kinds:
         # Bright in any channel.
         volume, title = volumes.max(axis=0), f"{name} nearest"
@@ -97,7 +98,34 @@ def result_layers(
     if "points" in kinds:
         made.append(gaussians.points_layer(fit, place, name=f"{name} Gaussians"))
     for _, keywords, _ in made:
-        mark(keywords, source)
+        if source is not None:
+            mark(keywords, source)
+        else:
+            keywords.setdefault("metadata", {}).setdefault(METADATA, {})[OF] = {"layer": name}
+    return made
+
+
+def _volumes(
+    fit: FitResult, source: Source | None, kinds: set[str], volumes: NDArray[np.float32]
+) -> list[LayerData]:
+    """Return rendered volumes and residuals of each channel; these need its stack."""
+    from napari_gaussfit._napari.layers import gaussians
+
+    if source is None:
+        place = placement_of(fit.stack)
+        titles = [f"{fit.stack.name} rendered"] * len(volumes) * ("volume" in kinds)
+        return [
+            gaussians.volume_layer(one, place, name=title)
+            for one, title in zip(volumes, titles, strict=False)
+        ]
+    parts = [*zip(source.parts, volumes, strict=True)]
+    made = [_rendered(part, one) for part, one in parts] if "volume" in kinds else []
+    if "residual" in kinds:
+        place = source.placement
+        made += [
+            gaussians.residual_layer(part.stack.voxels, one, place, name=f"{part.name} residual")
+            for part, one in parts
+        ]
     return made
 
 
@@ -125,7 +153,7 @@ class ResultsPart(QWidget):
         super().__init__()
         self._viewer = viewer
         self._fit: FitResult | None = None
-        self._live: LiveLayers | None = None
+        self._live: Live | None = None
         self._edits = False
         self._kinds = {
             kind: CheckBox(text=text, value=kind == "points", tooltip=tip)
@@ -170,7 +198,7 @@ class ResultsPart(QWidget):
             box.addWidget(widget)
         box.addStretch(1)
         self.add.clicked.connect(self.add_layers)
-        self.save.clicked.connect(self._ask_where)
+        self.save.clicked.connect(self._ask_for_shown)
         for kind in self._kinds.values():
             kind.changed.connect(self._enable)
         self._enable()
@@ -185,7 +213,7 @@ class ResultsPart(QWidget):
         for kind, box in self._kinds.items():
             box.value = kind in kinds
 
-    def show_fit(self, fit: FitResult, live: LiveLayers) -> None:
+    def show_fit(self, fit: FitResult, live: Live) -> None:
         """Take a result."""
         if self._fit is None:
             peak = float(np.median(fit.field.numpy().amplitudes)) if len(fit.field) else 0.0
@@ -246,8 +274,13 @@ class ResultsPart(QWidget):
         for layer_data in made:
             self._viewer.add_layer(Layer.create(*layer_data))
 
-    def _ask_where(self) -> None:
-        name = self._fit.stack.name if self._fit is not None else "fit"
+    def _ask_for_shown(self) -> None:
+        self.ask_where()
+
+    def ask_where(self, fit: FitResult | None = None) -> None:
+        """Ask for a file, and save a fit; the one shown, as its points are now, if None."""
+        asked = fit or self._fit
+        name = asked.stack.name if asked is not None else "fit"
         kinds = (f"{what[0].upper()}{what[1:]} (*{end})" for end, (what, _) in FIT_WRITERS.items())
         path, kind = QFileDialog.getSaveFileName(
             self,
@@ -256,14 +289,14 @@ class ResultsPart(QWidget):
             ";;".join(kinds),
         )
         if path:
-            self.save_to(_with_suffix(path, kind))
+            self.save_to(_with_suffix(path, kind), fit)
 
-    def save_to(self, path: str) -> None:
-        """Save the fit, as its points are now, in the format of the path's suffix."""
+    def save_to(self, path: str, fit: FitResult | None = None) -> None:
+        """Save a fit in the format of the path's suffix; the one shown if None."""
         from napari.utils.notifications import show_error
 
         try:
-            fit = self._as_edited()
+            fit = fit or self._as_edited()
             if fit is None:
                 return
             save_fit_as(path, fit)

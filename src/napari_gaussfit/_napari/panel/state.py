@@ -28,7 +28,7 @@ def state_words(phase: Phase, fit: FitResult | None, notice: str = "") -> tuple[
         What there is to wait for, or why it failed.
     """
     name = str(phase).capitalize()
-    if phase is Phase.FINISHED and fit is not None and fit.reports:
+    if phase is Phase.FINISHED and fit is not None:
         verdict = verdict_of(fit)
         if not verdict.converged:
             return f"Not converged: {verdict.advice.rstrip('.')}", True
@@ -37,7 +37,6 @@ def state_words(phase: Phase, fit: FitResult | None, notice: str = "") -> tuple[
         Phase.FAILED: notice,
         Phase.IDLE: notice,
         Phase.STARTING: notice,
-        Phase.FINISHED: "" if fit is None else "edited since, so not judged",
         Phase.MEASURING: "each Gaussian is refined by itself; the first time takes a minute",
         Phase.MEASURED: "" if fit is None else summary(fit.measurement),
     }
@@ -51,6 +50,6 @@ def figures_at_rest(fit: FitResult) -> str:
         return ""
     leaves = noise_leaves(fit.report.heldout_noise_psnr)
     return (
-        f"Held-out projections {held_out_words(fit)}{leaves}; more under Details\n"
+        f"Held-out projections {held_out_words(fit)}{leaves}\n"
         f"Gaussians: {len(fit.field):,}, background {fit.field.background:.4g}"
     )

@@ -1,0 +1,120 @@
+"""What a viewer keeps of its fits, whatever becomes of the panel: a session, one a viewer."""
+
+from __future__ import annotations
+
+import atexit
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
+
+from qtpy.QtCore import QObject, Signal
+from qtpy.QtGui import QUndoStack
+
+from napari_gaussfit._napari.panel.result_list import ResultList
+from napari_gaussfit.jobs.session_folder import SessionFolder, left_over
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+    from qtpy.QtWidgets import QWidget
+
+    from napari_gaussfit._napari.layers.live import LiveLayers
+    from napari_gaussfit._napari.layers.source import Source
+    from napari_gaussfit.jobs.pictures import ViewChoice
+    from napari_gaussfit.jobs.versions import Choice
+    from napari_gaussfit.settings import FitSettings
+
+__all__ = ["Controls", "Session", "session_of"]
+
+MOST_UNDONE = 50
+"""Steps that can be undone; each edit holds the Gaussians once more, 2 MB for 50,000."""
+
+
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """What a panel's controls said when it was closed."""
+
+    settings: FitSettings | None
+    in_process: bool
+    layer: Any
+    start_from: Any
+    view: ViewChoice
+    tab: int
+
+
+class Session(QObject):
+    """Results of a viewer, their layers, and what can be undone.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Whose results they are.
+    """
+
+    failed = Signal(str)
+    """Why a result could not be kept on disk."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self.results = ResultList()
+        self.undo = QUndoStack()
+        self.undo.setUndoLimit(MOST_UNDONE)
+        self.folder = SessionFolder(self.failed.emit)
+        self.lives: list[LiveLayers] = []
+        self.choice: Choice | None = None
+        self.controls: Controls | None = None
+        self.keeping: Any = None
+        """The `Keeping` of the panel that is open."""
+
+        self.seen: set[str] = set()
+        """Layers whose fits are among the results, or not wanted there."""
+
+        self.left = left_over()
+        self._viewer = ref(viewer)
+        self._hears_window = False
+
+    def live_of(self, source: Source) -> LiveLayers | None:
+        """Return the layers that follow fits of a stack, None where there are none yet."""
+        for live in self.lives:
+            if live.source.is_of_same_place(source):
+                return live
+        return None
+
+    def end_with(self, window: QWidget) -> None:
+        """End when a window is closed."""
+        if not self._hears_window:
+            self._hears_window = True
+            window.destroyed.connect(self.end)
+
+    def end(self, _destroyed: Any = None) -> None:
+        """Forget everything: the window is closed in order."""
+        for left in self.left:
+            left.leave()
+        self.left.clear()
+        self.folder.close()
+        self.undo.clear()
+        for live in self.lives:
+            live.make_no_more()
+        self.lives.clear()
+        viewer = self._viewer()
+        if viewer is not None:
+            _sessions.pop(viewer, None)
+
+
+_sessions: WeakKeyDictionary[Viewer, Session] = WeakKeyDictionary()
+
+
+def session_of(viewer: Viewer) -> Session:
+    """Return the session of a viewer, or of the proxy by which a plugin knows it."""
+    known: Viewer = getattr(viewer, "__wrapped__", viewer)
+    if known not in _sessions:
+        _sessions[known] = Session(known)
+    return _sessions[known]
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the sessions of windows that Python leaves open as it ends, in order."""
+    for session in list(_sessions.values()):
+        with suppress(RuntimeError):  # Qt's half may be gone
+            session.end()
