@@ -217,3 +217,29 @@ def test_what_a_projection_shows_of_spots_behind_each_other_is_one() -> None:
     spots = fit_spots(phantom.stack)
     assert len(spots) == 3
     assert peaks_seen(spots, SHAPE, SPACING) == 2
+
+
+@pytest.mark.parametrize("place", [(20.0, 40.0, 53.0), (0.0, 0.0, 0.0), (41.0, 79.0, 40.0)])
+def test_a_point_where_nothing_is_stays_where_it_was_put(place: tuple[float, ...]) -> None:
+    phantom = isolated(peak=100.0)
+    point = np.multiply(place, SPACING)
+    true = phantom.truth.numpy().means
+    assert np.linalg.norm((true - point) / SIGMAS, axis=1).min() > 3, "something is there"
+    spots = fit_spots(phantom.stack, points=[point])
+    assert len(spots) == 49
+    [row] = np.flatnonzero(["placed by hand" in flags for flags in spots.measurement.flags])
+    np.testing.assert_allclose(spots.gaussians.means[row], point, atol=1e-6)
+    error = spots.measurement.errors()["sd_amplitude"][row]
+    assert abs(spots.gaussians.amplitudes[row]) < 4 * error
+    # The others are what they are without it.
+    alone = fit_spots(phantom.stack).gaussians
+    others = np.delete(spots.gaussians.means, row, axis=0)
+    np.testing.assert_allclose(others, alone.means, atol=0.02)
+
+
+def test_a_point_beside_a_spot_is_that_spot() -> None:
+    phantom = isolated(peak=100.0)
+    true = phantom.truth.numpy().means[7].astype(float)
+    spots = fit_spots(phantom.stack, points=[true + np.multiply(0.4, SIGMAS)])
+    assert len(spots) == 48
+    assert not any("placed by hand" in flags for flags in spots.measurement.flags)

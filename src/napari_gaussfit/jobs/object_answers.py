@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.model.gaussians import Gaussians
-    from napari_gaussfit.objects.candidates import Candidates
+    from napari_gaussfit.objects.candidates import CandidateFinder
     from napari_gaussfit.objects.grouping import Grouping, Groups
     from napari_gaussfit.objects.labels import Objects, Painter
     from napari_gaussfit.objects.neurites import Trace
@@ -41,7 +41,7 @@ class ObjectAnswers:
 
     def __init__(self, tell: Callable[[Message], None]) -> None:
         self._tell = tell
-        self._candidates: tuple[Stack, float | None, float | None, Candidates] | None = None
+        self._finder: CandidateFinder | None = None
         self._grouped: tuple[Gaussians, Grouping, Painter] | None = None
         self.to: dict[str, Callable[[Message, Stack], Message]] = {
             "candidates": self._spot_candidates,
@@ -61,16 +61,14 @@ class ObjectAnswers:
 
     def _spot_candidates(self, question: Message, stack: Stack) -> Message:
         from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
-        from napari_gaussfit.objects.candidates import candidates
+        from napari_gaussfit.objects.candidates import CandidateFinder
         from napari_gaussfit.objects.halos import within_halos
         from napari_gaussfit.objects.search import COMPANION, HALO
 
         words = question.words
-        key = stack, words["least_size"], words["largest_size"]
-        if self._candidates is None or self._candidates[:-1] != key:
-            found = candidates(stack, least_size=key[1], largest_size=key[2])
-            self._candidates = *key, found
-        known = self._candidates[-1]
+        if self._finder is None or self._finder.stack is not stack:
+            self._finder = CandidateFinder(stack)
+        known = self._finder.find(words["least_size"], words["largest_size"])
         threshold = known.threshold(words["false_discoveries"])
         found = known.where(known.scores >= threshold)
         found = found.where(~within_halos(found, HALO, COMPANION))

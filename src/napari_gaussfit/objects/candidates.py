@@ -21,7 +21,7 @@ from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
 from napari_gaussfit.objects.background import background_of
 from napari_gaussfit.objects.explained import LOWEST, Null, unexplained
 from napari_gaussfit.objects.filters import maxima, smoothed
-from napari_gaussfit.objects.sizes import Sizes
+from napari_gaussfit.objects.sizes import STEP, Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -263,13 +263,15 @@ class CandidateFinder:
             If sizes are none.
         """
         sizes = Sizes.of(self.stack, least_size, largest_size)
-        if sizes not in self._found:
-            ground = background_of(self._voxels, sizes, self.noise)
-            null = Null.of(self.stack.shape, sizes)
+        # Up to the next width, the filters of a larger size are the same.
+        same = replace(sizes, largest=sizes.least * STEP ** (sizes.count - 1))
+        if same not in self._found:
+            ground = background_of(self._voxels, same, self.noise)
+            null = Null.of(self.stack.shape, same)
             if len(self._found) == KEPT:
                 self._found.pop(next(iter(self._found)))
-            self._found[sizes] = searched(self._voxels, ground, None, sizes, self.noise, null)
-        return self._found[sizes]
+            self._found[same] = searched(self._voxels, ground, None, same, self.noise, null)
+        return replace(self._found[same], sizes=sizes)
 
 
 def searched(

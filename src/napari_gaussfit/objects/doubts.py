@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 
+from napari_gaussfit._kernels.cpu.spot_kernels import add_light
 from napari_gaussfit.model.gaussians import Gaussians, factors_of
 from napari_gaussfit.objects.pairs import joined
 from napari_gaussfit.objects.usual import Counted, Usual
@@ -271,16 +272,8 @@ def _light(scene: Scene, box: Box, gaussians: Gaussians) -> Floats:
         np.arange(cut.start, cut.stop) * step for cut, step in zip(box, scene.spacing, strict=True)
     )
     light = np.zeros((len(z), len(y), len(x)))
-    inverses = np.linalg.inv(gaussians.covariances)
-    for centre, inverse, amplitude in zip(
-        gaussians.means.astype(np.float64), inverses, gaussians.amplitudes, strict=True
-    ):
-        dz, dy, dx = (z - centre[0])[:, None], y - centre[1], x - centre[2]
-        ((zz, zy, zx), (_, yy, yx), (_, _, xx)) = inverse
-        rows, slopes = zz * dz**2 + 2 * zy * dz * dy + yy * dy**2, 2 * (zx * dz + yx * dy)
-        # Row by row a parabola.
-        square = slopes[..., None] * dx + (rows[..., None] + xx * dx**2)
-        light += amplitude * np.exp(-0.5 * square)
+    centres, amplitudes = (n.astype(np.float64) for n in (gaussians.means, gaussians.amplitudes))
+    add_light(centres, np.linalg.inv(gaussians.covariances), amplitudes, (z, y, x), light)
     return light
 
 

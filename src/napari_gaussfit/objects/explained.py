@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 
+from napari_gaussfit._kernels.cpu.spot_kernels import explain
 from napari_gaussfit.objects.filters import OUTER, maxima
 
 if TYPE_CHECKING:
@@ -73,37 +75,12 @@ def unexplained(places: Floats, levels: Counts, scores: Floats, sizes: Sizes) ->
     tree = cKDTree(places / scale)
     radii = NEAR * (widths / scale).max(1) * OUTER
     near_by = tree.query_ball_point(places / scale, radii, return_sorted=True)
-    explained = np.zeros(len(places))
-    kept = []
-    for k, others in enumerate(near_by):
-        if scores[k] < LOWEST + EXPLAINED * explained[k]:
-            continue
-        kept.append(k)
-        lower = np.asarray(others, np.int64)
-        lower = lower[lower > k]
-        if len(lower):
-            apart = places[lower] - places[k]
-            explained[lower] += scores[k] * _answer_to(apart, widths[k], widths[lower])
+    starts = np.cumsum([0, *map(len, near_by)])
+    others = np.fromiter(itertools.chain.from_iterable(near_by), np.int64, starts[-1])
+    kept = explain((places, widths, scores), (starts, others), (LOWEST, EXPLAINED, OUTER))
     chosen = order[kept]
     highest: Counts = chosen[np.argsort(-scores[kept], kind="stable")]
     return highest
-
-
-def _answer_to(apart: Floats, width: Floats, filters: Floats) -> Floats:
-    """Return what filters answer to a Gaussian beside them, over what one as wide answers to it."""
-
-    def blurred(by: Floats) -> Floats:
-        wide = width**2 + by**2
-        result: Floats = np.prod(width / np.sqrt(wide), 1) * np.exp(
-            -0.5 * np.sum(apart**2 / wide, 1)
-        )
-        return result
-
-    own = 2**-1.5 - (1 + OUTER**2) ** -1.5
-    # Deviations of a filter's noise are as its width^(-3/2).
-    deviations = np.sqrt(np.prod(width / filters, 1))
-    answers: Floats = (blurred(filters) - blurred(OUTER * filters)) / own / deviations
-    return np.maximum(answers, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -83,6 +83,13 @@ CROWD, SURVIVE, MISSED = 20, 0.5, 0.3
 of the light's power that these leave, where spots are so close that shapes cannot be told: each
 Gaussian takes the light of its neighbours. Of the halo of a bright spot little power is left."""
 
+STRAYED = 2.0
+"""Standard deviations of the largest spot from a point of the user's to where its spot may be: the
+hand is not as exact as the light, and what goes farther is no spot of that point."""
+
+PLACED = "placed by hand"
+"""Flag of a spot that light does not show: centre and width are those of the user's point."""
+
 AMPLITUDE = 9
 """Where it stands in a measurement's covariances."""
 
@@ -521,7 +528,7 @@ class Search:
         before = len(which)
         for _ in range(CLEANINGS):
             gaussians = self.gaussians
-            kept = self._are_spots() | self.marks.asked
+            kept = self._are_spots() | (self.marks.asked & self._at_points())
             if kept.all():
                 break
             self.changed.at(gaussians.select(~kept))
@@ -590,9 +597,43 @@ class Search:
         """Refine all to the end; return them from the least z, then y and x."""
         self.measured = self._measured(self.gaussians, last=True)
         self._clean()
+        self._put_back()
         z, y, x = self.gaussians.means.T
         order = np.lexsort((x, y, z))
         return _rows(self.measured, order)
+
+    def _at_points(self) -> Mask:
+        """Tell which spots are where a point of the user's is."""
+        reach = STRAYED * self._largest() / self.spacing
+        return _within(self.gaussians.means / self.spacing, self.points, reach)
+
+    def _put_back(self) -> None:
+        """Have a spot at each of the user's points, also where light shows none.
+
+        Its centre and width are then given, and its amplitude is what light there says, be it none.
+        """
+        asked, positive = self.marks.asked, self.gaussians.amplitudes > 0
+        kept = ~asked | (positive & self._of_right_size())
+        self.measured, self.marks = _rows(self.measured, kept), self.marks.select(kept)
+        there = self.gaussians.means[self.marks.asked] / self.spacing
+        reach = STRAYED * self._largest() / self.spacing
+        missing = self.points[~_within(self.points, there, reach)]
+        if not len(missing):
+            return
+        gaussians = joined(
+            self.gaussians,
+            self._gaussians(missing, np.full(len(missing), self.sizes.count // 3)),
+        )
+        new = np.arange(len(gaussians)) >= len(self.gaussians)
+        near = self._reached(gaussians, new)
+        part = measure(
+            [gaussians.select(near)], [self.stack], likelihood=self.settings.likelihood,
+            noise=self.noise, constraints=Constraints(widths="given", centres="given"),
+        )  # fmt: skip
+        part = _rows(part, new[near])
+        flags = tuple("; ".join(filter(None, (PLACED, own))) for own in part.flags)
+        self.measured = _put(self.measured, gaussians, new, replace(part, flags=flags))
+        self.marks = self.marks.joined(_Marks.of(np.ones(len(missing), np.bool_)))
 
 
 def _within(places: Floats, points: Floats, sigmas: Floats) -> Mask:
