@@ -178,3 +178,22 @@ def test_times_are_read_as_they_are_typed() -> None:
     for text in ("x", "0:-1", "1:2:0", "1:2:3:4", "1.5"):
         with pytest.raises(ValueError, match=r".+"):
             parse_times(text)
+
+
+def test_tracks_are_written_for_other_programs_as_well(
+    recording: Path, found: Path, tmp_path: Path
+) -> None:
+    import xml.etree.ElementTree as ET
+
+    geff = pytest.importorskip("geff")
+    also = [str(tmp_path / name) for name in ("tracks.xml", "tracks.geff")]
+    again = ["spots", str(recording), "-o", str(found), "--time", "all", "--resume"]
+    assert main([*again, "--also", *also]) == 0
+    table = pd.read_csv(found / "objects.csv")
+    links = len(table) - table["track"].nunique()
+    root = ET.parse(also[0]).getroot()
+    assert len(root.findall(".//Spot")) == len(table)
+    assert len(root.findall(".//Edge")) == links
+    graph = geff.core_io.read_to_memory(also[1])
+    assert len(graph["edge_ids"]) == links
+    assert main([*again, "--also", *also]) == 2  # they are there

@@ -49,8 +49,9 @@ def test_trackmate_xml_has_all_that_its_reader_asks_for(fit: FitResult, tmp_path
         "FilteredTracks",
     ):
         assert model.find(needed) is not None, needed
-    declared = {one.attrib["feature"]: one.attrib for one in model.iter("Feature")}
-    assert {one["dimension"] for one in declared.values()} <= DIMENSIONS
+    features = model.iterfind("FeatureDeclarations/SpotFeatures/Feature")
+    declared = {one.attrib["feature"]: one.attrib for one in features}
+    assert {one.attrib["dimension"] for one in model.iter("Feature")} <= DIMENSIONS
     [frame] = model.findall("AllSpots/SpotsInFrame")
     assert frame.attrib == {"frame": "3"}
     field = fit.field.numpy()

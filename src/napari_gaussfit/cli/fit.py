@@ -17,6 +17,7 @@ from napari_gaussfit.cli.inputs import (
     start_in,
 )
 from napari_gaussfit.cli.options import (
+    add_also,
     add_force,
     add_manner,
     add_out,
@@ -25,6 +26,7 @@ from napari_gaussfit.cli.options import (
     add_stack_options,
     add_stacks,
 )
+from napari_gaussfit.cli.overwriting import refuse_further
 from napari_gaussfit.cli.printing import answer
 from napari_gaussfit.cli.several import offer
 from napari_gaussfit.errors import SettingsError
@@ -70,6 +72,7 @@ def add_options(fit: argparse.ArgumentParser) -> None:
         "--resume", action="store_true",
         help="go on from the fit in OUT; of several files, keep those done before",
     )  # fmt: skip
+    add_also(fit, "of several times: tracks.xml or .trackmate.csv for TrackMate, .geff")
     tiles.add_options(fit)
     add_force(fit)
     add_manner(fit)
@@ -93,6 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
     read = [given for given in (arguments.stack, arguments.points, refine) if given is not None]
     if isinstance(arguments.time, slice):
         return _fit_times(arguments, given, path, read)
+    if arguments.also:
+        raise SettingsError("--also is of several times; give --time all too, or export the fit")
     goes_on = arguments.resume and holds_fit(path)
     refuse_to_replace(
         [path / name for name in REPLACED], inputs=read, force=arguments.force or goes_on,
@@ -144,7 +149,8 @@ def _fit_times(
     from napari_gaussfit.cli.psf import psf_of
     from napari_gaussfit.cli.times import Target, series_of
 
-    target = Target(path, read, arguments.force, arguments.resume)
+    refuse_further(arguments, "TRACK_WRITERS")
+    target = Target(path, read, arguments.force, arguments.resume, arguments.also)
     refuse_missing_device(FitSettings(**given))
     refuse_too_large(arguments.stack, len(arguments.channel or (0,)), arguments.position)
     psf, series = psf_of(arguments.psf), series_of(arguments)

@@ -143,9 +143,8 @@ def _spots_of_times(
     from napari_gaussfit.cli.spots_times import spots_of_times
     from napari_gaussfit.cli.times import Target, series_of
 
-    if arguments.also:
-        raise SettingsError("--also is of one time; leave it out, or give one (--time 0)")
-    target = Target(path, read, arguments.force, arguments.resume)
+    refuse_further(arguments, "TRACK_WRITERS")
+    target = Target(path, read, arguments.force, arguments.resume, arguments.also)
     series = series_of(arguments)
     points = points_in(arguments.points, series.read(0)[0])
     spots_of_times(series, target, settings, points=points, reach=arguments.reach)

@@ -76,6 +76,7 @@ def _spots_into(
     reach: float | None,
 ) -> None:
     from napari_gaussfit import __version__
+    from napari_gaussfit.measure.table import gaussians_of
     from napari_gaussfit.objects.sequence import joined_tables, tracks_of
 
     seen = Seen()
@@ -103,7 +104,7 @@ def _spots_into(
             tables.append(read_table(place / SPOTS_NAME))
             tell(bar, f"time {time}: {len(tables[-1]):,} spots, {words}")
             bar.update()
-    gaussians = [_gaussians_of(table, seen.stack.unit) for table in tables]
+    gaussians = [gaussians_of(table, seen.stack.unit) for table in tables]
     drifts = [np.array(state[DRIFT]) for state in states]
     tracks = tracks_of(gaussians, drifts, series.times, reach=reach)
     table = joined_tables(tables, tracks)
@@ -133,6 +134,7 @@ def _spots_at(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the table of a time, and what the next one goes on from."""
     from napari_gaussfit.measure.noise import Noise
+    from napari_gaussfit.measure.table import gaussians_of
     from napari_gaussfit.objects.sequence import next_spots
     from napari_gaussfit.objects.spots import fit_spots, spots_table
 
@@ -143,7 +145,7 @@ def _spots_at(
     else:
         table, state = last
         known = replace(settings, noise=Noise(**state["noise"]))
-        gaussians = _gaussians_of(table, stack.unit)
+        gaussians = gaussians_of(table, stack.unit)
         spots, drift = next_spots(before[0], stack, known, gaussians, state["threshold"])
     noise = {name: value for name, value in asdict(spots.noise).items() if value != float("inf")}
     state = {
@@ -165,15 +167,3 @@ def _checked_state(path: Path, digest: str, asked: dict[str, Any]) -> dict[str, 
                 f"{path}: is of {what} than these; give those again, or another folder"
             )
     return state
-
-
-def _gaussians_of(table: pd.DataFrame, unit: str) -> Any:
-    from napari_gaussfit.measure.table import AXES, COVARIANCES
-    from napari_gaussfit.model.gaussians import Gaussians
-
-    covariances = np.zeros((len(table), 3, 3))
-    for name, (i, j) in COVARIANCES.items():
-        covariances[:, i, j] = covariances[:, j, i] = table[name]
-    return Gaussians.from_covariances(
-        table[list(AXES)].to_numpy(np.float64), covariances, table["amplitude"], unit=unit
-    )

@@ -86,12 +86,15 @@ class Target:
         Files that are read, and never written over.
     force, resume : bool
         Whether what is there is replaced, or gone on from.
+    also : sequence of Path
+        Further files, in the formats that their names ask for.
     """
 
     path: Path
     inputs: Sequence[Path]
     force: bool
     resume: bool
+    also: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,13 @@ class TimesFolder:
         self, table: pd.DataFrame, tracks: Tracks, report: dict[str, Any], seen: Seen
     ) -> None:
         """Write the tables, the report and the picture of all times."""
-        picture = seen.projection, seen.stack.facts
-        write_times(self.path, self.table, table, tracks, report, picture)
+        from napari_gaussfit.formats.registry import TRACK_WRITERS, writer_of
+        from napari_gaussfit.formats.tracked import Tracked
+
+        facts = seen.stack.facts
+        write_times(self.path, self.table, table, tracks, report, (seen.projection, facts))
+        for path in self.target.also:
+            writer_of(path, TRACK_WRITERS)(path, Tracked.of_table(table, facts.unit), facts)
         answer({"out": str(self.path)} | report | tracks_report(tracks))
 
 

@@ -1,4 +1,4 @@
-"""GEFF, the Graph Exchange File Format: Gaussians as nodes, and traces as trees of nodes.
+"""GEFF, the Graph Exchange File Format: Gaussians as nodes, tracks as their edges, traces as trees.
 
 Its ``ellipsoid`` property is a Gaussian's covariance, its ``sphere`` a trace's radius. The package
 geff writes it, which comes with the extra of that name.
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_gaussfit.formats.tracked import Tracked
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.facts import StackFacts
 
     Arrays = Mapping[str, NDArray[Any]]
 
-__all__ = ["write_gaussians", "write_tree"]
+__all__ = ["write_gaussians", "write_tracks", "write_tree"]
 
-COVARIANCE, RADIUS = "covariance", "radius"
-"""The node properties that are GEFF's ellipsoid and sphere."""
+COVARIANCE, RADIUS, TRACK = "covariance", "radius", "track"
+"""The node properties that are GEFF's ellipsoid, sphere, and tracklet: no track divides."""
 
 _MARK = {"graph": "geff", "contents": [".zgroup", ".zattrs", "nodes", "edges"]}
 """By which a folder that was written here is known again."""
@@ -72,6 +73,39 @@ def write_gaussians(
     _write(path, gaussians.means, more, edges, stack.unit, ellipsoid=COVARIANCE)
 
 
+def write_tracks(path: str | os.PathLike[str], tracked: Tracked, stack: StackFacts) -> None:
+    """Write Gaussians of several times as nodes, with an edge from each to the next of its track.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder to write, as for `write_gaussians`.
+    tracked : Tracked
+        The Gaussians, and the track of each.
+    stack : StackFacts
+        The stack that they are of.
+
+    Raises
+    ------
+    OutputError
+        As `write_gaussians`.
+    """
+    gaussians = tracked.gaussians
+    more = {
+        COVARIANCE: gaussians.covariances,
+        "amplitude": gaussians.amplitudes,
+        "integrated_intensity": gaussians.integrated_intensities(),
+        "quality": tracked.quality,
+        "t": tracked.times,
+        TRACK: tracked.tracks,
+    }
+    tracks = {"tracklet": TRACK, "lineage": TRACK}
+    _write(
+        path, gaussians.means, more, tracked.edges, stack.unit,
+        ellipsoid=COVARIANCE, track_node_props=tracks,
+    )  # fmt: skip
+
+
 def write_tree(
     path: str | os.PathLike[str],
     points: NDArray[np.float64],
@@ -110,7 +144,7 @@ def _write(
     more: Arrays,
     edges: NDArray[np.int64],
     unit: str,
-    **shape: str,
+    **about: Any,
 ) -> None:
     import zarr
 
@@ -139,7 +173,7 @@ def _write(
             "axes": axes,
             "node_props_metadata": {},
             "edge_props_metadata": {},
-            **shape,
+            **about,
         }
     )
     nodes: dict[str, Any] = {

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_gaussfit.formats.tracked import Tracked
     from napari_gaussfit.measure.measurement import Measurement
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.facts import StackFacts
@@ -82,16 +83,38 @@ def _write_rendered(path: Pathlike, fields: Fields, stack: StackFacts, **_: Any)
     write_volume(path, rendered(fields, stack), stack)
 
 
-def _write_trackmate_xml(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
-    from napari_gaussfit.formats.trackmate import write_trackmate_xml
+def _as_spots(fields: Fields, stack: StackFacts, more: dict[str, Any]) -> Tracked:
+    """Return what TrackMate's files are of; of several channels, the first's brightness."""
+    from napari_gaussfit.formats.tracked import Tracked
 
-    write_trackmate_xml(path, _as_measured(fields, more), stack, quality=more.get("quality"))
+    gaussians = _as_measured(fields, more)[0].numpy()
+    return Tracked.of_one(gaussians, stack.time, more.get("quality"))
+
+
+def _write_trackmate_xml(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
+    _tracks_as_xml(path, _as_spots(fields, stack, more), stack)
 
 
 def _write_trackmate_csv(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
+    _tracks_as_csv(path, _as_spots(fields, stack, more), stack)
+
+
+def _tracks_as_xml(path: Pathlike, tracked: Tracked, stack: StackFacts) -> None:
+    from napari_gaussfit.formats.trackmate import write_trackmate_xml
+
+    write_trackmate_xml(path, tracked, stack)
+
+
+def _tracks_as_csv(path: Pathlike, tracked: Tracked, stack: StackFacts) -> None:
     from napari_gaussfit.formats.trackmate import write_trackmate_csv
 
-    write_trackmate_csv(path, _as_measured(fields, more), stack, quality=more.get("quality"))
+    write_trackmate_csv(path, tracked, stack)
+
+
+def _tracks_as_graph(path: Pathlike, tracked: Tracked, stack: StackFacts) -> None:
+    from napari_gaussfit.formats.geff import write_tracks
+
+    write_tracks(path, tracked, stack)
 
 
 def _write_geff(path: Pathlike, fields: Fields, stack: StackFacts, **more: Any) -> None:
@@ -138,6 +161,14 @@ FIT_WRITERS: dict[str, tuple[str, Writer]] = {
     ".zarr": ("the fitted volume, as OME-Zarr", _write_rendered),
 }
 """What a fit can be written as: by suffix, what that is and what writes it."""
+
+
+TRACK_WRITERS: dict[str, tuple[str, Writer]] = {
+    ".xml": ("spots and tracks for TrackMate", _tracks_as_xml),
+    ".trackmate.csv": ("spots as TrackMate's table, with their tracks", _tracks_as_csv),
+    ".geff": ("a GEFF graph whose edges are the tracks", _tracks_as_graph),
+}
+"""What Gaussians of several times can be written as: takes a `Tracked` and its stack's facts."""
 
 
 class Tree(Protocol):
@@ -258,7 +289,7 @@ def writer_of(path: Pathlike, table: dict[str, tuple[str, Writer]] = FIT_WRITERS
     path : path-like
         The name of the file.
     table : dict
-        `FIT_WRITERS`, `TREE_WRITERS` or `LABEL_WRITERS`.
+        `FIT_WRITERS`, `TRACK_WRITERS`, `TREE_WRITERS` or `LABEL_WRITERS`.
 
     Returns
     -------

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from napari_gaussfit.measure.deblurred import object_columns
-from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
+from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,7 @@ __all__ = [
     "GOODNESS",
     "VOXEL_AXES",
     "error_columns",
+    "gaussians_of",
     "measurements",
 ]
 
@@ -162,3 +163,25 @@ def measurements(
     if psf is not None:
         columns |= object_columns(gaussians, psf, measurement)
     return pd.DataFrame(columns).assign(unit=field.unit)
+
+
+def gaussians_of(table: pd.DataFrame, unit: str) -> Gaussians:
+    """Return the Gaussians of a table; the background is not in it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With the columns of `measurements`, a row a Gaussian.
+    unit : str
+        Of its lengths.
+
+    Returns
+    -------
+    Gaussians
+        Of the first channel.
+    """
+    covariances = np.zeros((len(table), 3, 3))
+    for name, (i, j) in COVARIANCES.items():
+        covariances[:, i, j] = covariances[:, j, i] = table[name]
+    means = table[list(AXES)].to_numpy(np.float64)
+    return Gaussians.from_covariances(means, covariances, table["amplitude"], unit=unit)

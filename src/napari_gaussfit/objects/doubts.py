@@ -273,7 +273,8 @@ def _light(scene: Scene, box: Box, gaussians: Gaussians) -> Floats:
     )
     light = np.zeros((len(z), len(y), len(x)))
     centres, amplitudes = (n.astype(np.float64) for n in (gaussians.means, gaussians.amplitudes))
-    add_light(centres, np.linalg.inv(gaussians.covariances), amplitudes, (z, y, x), light)
+    inverses = np.linalg.inv(gaussians.covariances).astype(np.float64)
+    add_light(centres, inverses, amplitudes, (z, y, x), light)
     return light
 
 
