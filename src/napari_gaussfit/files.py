@@ -22,7 +22,9 @@ from napari_gaussfit.errors import OutOfSpaceError, OutputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["json_text", "patiently", "replacing", "size_words", "write_json"]
+    import pandas as pd
+
+__all__ = ["json_text", "patiently", "replacing", "size_words", "write_json", "write_table"]
 
 PATIENCE_SECONDS = 2.0
 """How long a name that another program holds is tried for: scanners let go within a second."""
@@ -203,6 +205,20 @@ def json_text(content: dict[str, Any]) -> str:
         With NaN and infinities, which JSON has not.
     """
     return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write or to replace.
+    table : DataFrame
+        Without its index.
+    """
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def _finite(value: Any) -> Any:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import tifffile
@@ -783,12 +784,17 @@ def test_several_channels_share_their_gaussians_from_file_to_file(
     write_ome_tiff(colours, volume, spacing=one.spacing, unit=one.unit, name="colours")
     command = ["fit", str(colours), "-o", str(out), "--channel", "0", "1"]
     assert main([*command, "--gaussians", "10", "--exactly", "--quality", "preview"]) == 0
-    assert sorted(path.name for path in out.iterdir()) == FILES
+    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, "channels.csv"])
     saved = load(out / "fit.safetensors")
     assert len(saved.fields) == 2
     ratio = saved.fields[1].amplitudes / saved.field.amplitudes
     assert float(ratio[saved.field.amplitudes > 300].median()) == pytest.approx(2.0, rel=0.05)
     [other] = report_in(out)["other_channels"]  # type: ignore[misc]
+    [pair] = report_in(out)["channel_pairs"]  # type: ignore[misc]
+    assert (pair["channel_1"], pair["channel_2"]) == (0, 1)
+    a, b = (field.numpy().integrated_intensities().sum() for field in load(out).fields)
+    assert pair["ratio"] == pytest.approx(b / a, rel=1e-5)
+    assert pd.read_csv(out / "channels.csv").to_dict("records") == [pytest.approx(pair)]
     assert other["voxel_psnr"] > 30
     header = (out / "gaussians.csv").read_text(encoding="utf-8").splitlines()[0]
     assert "amplitude_0,integrated_intensity_0,amplitude_1,integrated_intensity_1" in header

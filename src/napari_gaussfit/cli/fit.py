@@ -58,6 +58,7 @@ def add_parser(commands: Any) -> None:
         "fit", help="fit a stack, or many, and write table, report and picture", epilog=EXAMPLES
     )
     add_options(fit)
+    add_also(fit, "of several times: tracks.xml or .trackmate.csv for TrackMate, .geff")
     offer(fit, run, "Gaussians")
 
 
@@ -72,7 +73,6 @@ def add_options(fit: argparse.ArgumentParser) -> None:
         "--resume", action="store_true",
         help="go on from the fit in OUT; of several files, keep those done before",
     )  # fmt: skip
-    add_also(fit, "of several times: tracks.xml or .trackmate.csv for TrackMate, .geff")
     tiles.add_options(fit)
     add_force(fit)
     add_manner(fit)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.cli.times import TimesFolder, read_table, say_tracks, tell, time_bar
+from napari_gaussfit.files import write_table
 from napari_gaussfit.fitting.result import POINTS
 from napari_gaussfit.jobs.fit_folder import (
     TABLE_NAME,
@@ -22,7 +23,6 @@ from napari_gaussfit.jobs.time_folder import (
     ORIGINS,
     Seen,
     report_of_times,
-    write_table,
 )
 
 if TYPE_CHECKING:

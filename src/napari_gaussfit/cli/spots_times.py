@@ -17,9 +17,9 @@ from napari_gaussfit.cli.times import (
     time_bar,
 )
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.files import write_json
+from napari_gaussfit.files import write_json, write_table
 from napari_gaussfit.jobs.fit_folder import FitFolder
-from napari_gaussfit.jobs.time_folder import DRIFT, Seen, write_table
+from napari_gaussfit.jobs.time_folder import DRIFT, Seen
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import FormatError, OutOfSpaceError, OutputError, SettingsError
-from napari_gaussfit.files import write_json
+from napari_gaussfit.files import write_json, write_table
 from napari_gaussfit.fitting.result import POINTS, FitResult
 from napari_gaussfit.fitting.snapshot import FitState
 from napari_gaussfit.formats.native import save_fit
@@ -34,6 +34,7 @@ from napari_gaussfit.stacks.reading import refusing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    import pandas as pd
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
@@ -65,7 +66,7 @@ _LOG = logging.getLogger(__name__)
 TABLE_NAME, REPORT_NAME, PICTURE_NAME = "gaussians.csv", "report.json", "projections.png"
 HISTORY_NAME, GAUSSIANS_NAME, NOISE_NAME = "history.png", "gaussians.png", "noise.png"
 
-DECONVOLVED_NAME = "deconvolved.ome.tif"
+DECONVOLVED_NAME, CHANNELS_NAME = "deconvolved.ome.tif", "channels.csv"
 
 OUTPUTS = (
     *(FIT_NAME, TABLE_NAME, REPORT_NAME),
@@ -73,8 +74,9 @@ OUTPUTS = (
 )
 """What a fit leaves in its folder."""
 
-REPLACED = (*OUTPUTS, DECONVOLVED_NAME)
-"""What it may find there of another one: the last is of fits with a point spread function."""
+REPLACED = (*OUTPUTS, DECONVOLVED_NAME, CHANNELS_NAME)
+"""What it may find there of another one: the last two are of fits with a point spread function, and
+of several channels."""
 
 _RESULTS = REPLACED[1:]
 """What is there once a fit has ended."""
@@ -214,19 +216,21 @@ class FitFolder:
         def sharp(path: Path) -> None:
             result.deconvolved().export(path)
 
+        pairs = self._channel_pairs(result)
         failed: Failures = {}
         stack, unit = self.stacks[0], result.stack.unit
         # A fit that was stopped goes on, and so is saved without a report.
         kept = result if fit.state is FitState.FINISHED else replace(result, reports=())
         writers: dict[str, Callable[[Path], None]] = {
             TABLE_NAME: result.export,
-            REPORT_NAME: lambda path: write_json(path, report_of(result)),
+            REPORT_NAME: lambda path: write_json(path, report_of(result) | _in_report(pairs)),
             PICTURE_NAME: lambda path: draw(path, draw_projections(result, stack)),
             HISTORY_NAME: lambda path: draw(path, draw_history(result.history, unit)),
             GAUSSIANS_NAME: lambda path: draw(path, draw_gaussians(result.field)),
             NOISE_NAME: lambda path: draw(path, noise()),
             SETTINGS_NAME: lambda path: write_settings(path, self._asked_of(fit), "fit"),
             **({} if result.psf is None else {DECONVOLVED_NAME: sharp}),
+            **({} if pairs is None else {CHANNELS_NAME: lambda path: write_table(path, pairs)}),
             # Last, since it tells of the others.
             FIT_NAME: lambda _: self.save(kept, over_own=over_own, not_written=failed),
         }
@@ -248,6 +252,18 @@ class FitFolder:
         asked = fit.settings.to_dict()
         del asked["refine"]  # by which fit is not known here
         return asked
+
+    def _channel_pairs(self, result: FitResult) -> pd.DataFrame | None:
+        """Return how every two channels go together; None where there is one."""
+        from napari_gaussfit.measure.channels import compare_channels, pairs_table
+
+        if len(result.fields) < 2 or not len(result.field):
+            return None
+        known = result.measurement
+        gaussians = [field.numpy() for field in result.measured_fields]
+        numbers = [stack.facts.channel for stack in self.stacks]
+        names = [n if number is None else number for n, number in enumerate(numbers)]
+        return pairs_table(compare_channels(gaussians, known), names)
 
     @cached_property
     def digest(self) -> NDArray[np.uint8]:
@@ -371,6 +387,11 @@ def is_finished(saved: FitResult, settings: FitSettings) -> bool:
         return False
     limit, report = settings.max_seconds, saved.report
     return (limit is not None and report.seconds >= limit) or report.iterations >= settings.steps
+
+
+def _in_report(pairs: pd.DataFrame | None) -> dict[str, Any]:
+    """Return how channels go together as ``report.json`` holds it."""
+    return {} if pairs is None else {"channel_pairs": pairs.to_dict("records")}
 
 
 def report_of(result: FitResult) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import OutputError
-from napari_gaussfit.files import replacing, write_json
+from napari_gaussfit.files import write_json, write_table
 from napari_gaussfit.jobs.fit_folder import FIT_NAME, REPORT_NAME, TABLE_NAME, FitFolder
 from napari_gaussfit.jobs.overwriting import claimed
 
@@ -40,7 +40,6 @@ __all__ = [
     "report_of_times",
     "save_times",
     "tracks_report",
-    "write_table",
     "write_times",
 ]
 
@@ -69,12 +68,6 @@ class Seen:
         top = stacks[0].voxels.max(0)
         self.projection = np.maximum(self.projection, top) if before else top
         return before
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table, whole or not at all."""
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def tracks_report(tracks: Tracks) -> dict[str, Any]:
