@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from napari_gaussfit import Fit, FitSettings, Stack, fit
+from napari_gaussfit.fitting.steps import CpuSteps
 from napari_gaussfit.fitting.trainer import Trainer
 from napari_gaussfit.settings import MOST_UNASKED
 from napari_gaussfit.synthetic import phantoms
@@ -125,3 +126,25 @@ def test_without_noise_a_fit_grows_to_its_cap() -> None:
     assert len(result.field) == 120
     assert "cap" in result.report.count_reason
     assert MOST_UNASKED > 120
+
+
+@pytest.mark.parametrize(("follows", "times"), [(False, 8), (True, 3)])
+def test_what_follows_the_time_before_looks_less_often_what_comes_and_goes(
+    monkeypatch: pytest.MonkeyPatch, *, follows: bool, times: int
+) -> None:
+    phantom = phantoms.beads(count=6, shape=(12, 40, 40))
+    looks: list[int] = []
+    recount = CpuSteps.recount
+
+    def counted(self: CpuSteps, first: int, kept: int, room: int) -> int:
+        looks.append(first)
+        return recount(self, first, kept, room)
+
+    monkeypatch.setattr(CpuSteps, "recount", counted)
+    start = phantom.truth.select(slice(0, 4))  # and two have come
+    settings = FitSettings(iterations=90, device="cpu")
+    running = Fit(phantom.stack, settings, start=start, follows=follows)
+    for _ in running:
+        pass
+    assert len(looks) == times
+    assert len(running.checkpoint().field) == 6

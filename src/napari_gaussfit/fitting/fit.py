@@ -89,6 +89,9 @@ class Fit:
     psf : Psf, optional
         The point spread function, as a Gaussian. A Gaussian's covariance is then the sum of an
         object's own and the point spread function's, and the first is no less than 0.
+    follows : bool
+        Whether `start` is of the time before: few Gaussians come and go, and so it is looked less
+        often which. A fit that is restored does not know.
 
     Raises
     ------
@@ -104,8 +107,9 @@ class Fit:
         start: GaussianField | Sequence[GaussianField] | None = None,
         points: ArrayLike | None = None,
         psf: Psf | None = None,
+        follows: bool = False,
     ) -> None:
-        self.stacks = _listed(stack)
+        self.stacks, self._follows = _listed(stack), follows
         self.stack = self.stacks[0]
         self.settings = settings or FitSettings()
         self.history: dict[str, list[float]] = {key: [] for key in HISTORY_KEYS}
@@ -237,8 +241,9 @@ class Fit:
         compile_kernels(self.settings.device)
         began = time.perf_counter()
         trainer = Trainer(
-            self.stacks, self.settings, start=self._start, points=self.points, psf=self.psf
-        )
+            self.stacks, self.settings,
+            start=self._start, points=self.points, psf=self.psf, follows=self._follows,
+        )  # fmt: skip
         if self._restored is not None:
             trainer.restore(
                 {name: torch.from_numpy(array) for name, array in self._restored.items()}

@@ -70,7 +70,7 @@ def following(
     )
     start = [_moved(field, drift) for field in before.fields]
     at = start[0].numpy().means[:points].astype(np.float64) if points else None
-    return Fit(stacks, shorter, start=start, points=at, psf=before.psf)
+    return Fit(stacks, shorter, start=start, points=at, psf=before.psf, follows=True)
 
 
 def _moved(field: GaussianField, drift: Floats) -> GaussianField:

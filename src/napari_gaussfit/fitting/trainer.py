@@ -107,6 +107,8 @@ class Trainer:
         Positions (z, y, x in the stacks' unit) that seeds must begin at.
     psf : Psf, optional
         Gaussians are never narrower, in no direction.
+    follows : bool
+        Whether it begins with the Gaussians of the time before, of which few come and go.
     optimiser : str
         Name of an optimiser in `OPTIMISERS`.
 
@@ -140,6 +142,7 @@ class Trainer:
         start: Sequence[GaussianField] = (),
         points: NDArray[np.float64] | None = None,
         psf: Psf | None = None,
+        follows: bool = False,
         optimiser: str = DEFAULT_OPTIMISER,
     ) -> None:
         depth, rows, columns = checked_channels(stacks)[0].shape
@@ -157,6 +160,8 @@ class Trainer:
         self.grows = grows(settings, points)
         self.most = settings.gaussians or MOST_UNASKED
         self.waiting = 0
+        fewest = MOST_STEPS if follows else FEWEST_STEPS
+        self._recount_every = min(MOST_STEPS, max(fewest, settings.steps // RECOUNTS))
         planes = min(depth, max(1, RELOCATION_VOXELS // (rows * columns)))
         self._slab = Slab(planes, round(RELOCATED_FRACTION * planes / depth * len(fields[0])))
         state = OptimiserState.begin(fields, math.sqrt(math.prod(CUTOFFS)))
@@ -296,8 +301,7 @@ class Trainer:
 
     def _recounts(self, progress: float) -> bool:
         """Return whether Gaussians are added and taken away after this step."""
-        between = min(MOST_STEPS, max(FEWEST_STEPS, self.settings.steps // RECOUNTS))
-        due = self.iteration % between == 0 and progress < RECOUNT_UNTIL
+        due = self.iteration % self._recount_every == 0 and progress < RECOUNT_UNTIL
         return due and self.grows and not self.settings.refine
 
     @property
