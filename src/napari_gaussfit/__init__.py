@@ -57,7 +57,7 @@ _HOMES = {
     "Optics": "measure.optics",
     "Psf": "measure.psf",
     "Snapshot": "fitting.snapshot",
-    "SpotSettings": "objects.search",
+    "SpotSettings": "objects.spot_settings",
     "Stack": "stacks.stack",
     "StackFacts": "stacks.facts",
     "StackProjector": "model.projection",

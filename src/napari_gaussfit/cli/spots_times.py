@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.cli.times import Target
-    from napari_gaussfit.objects.search import SpotSettings
+    from napari_gaussfit.objects.spot_settings import SpotSettings
     from napari_gaussfit.objects.spots import Spots
     from napari_gaussfit.stacks.stack import Stack
     from napari_gaussfit.stacks.time_series import TimeSeries

@@ -63,7 +63,7 @@ class ObjectAnswers:
         from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
         from napari_gaussfit.objects.candidates import CandidateFinder
         from napari_gaussfit.objects.halos import within_halos
-        from napari_gaussfit.objects.search import COMPANION, HALO
+        from napari_gaussfit.objects.rules import COMPANION, HALO
 
         words = question.words
         if self._finder is None or self._finder.stack is not stack:

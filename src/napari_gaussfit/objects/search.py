@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -12,11 +12,10 @@ from scipy.spatial import cKDTree
 
 from napari_gaussfit.measure.constraints import Constraints
 from napari_gaussfit.measure.measurement import Measurement
-from napari_gaussfit.measure.noise import Noise, noise_of_neighbours, noise_of_residuals
+from napari_gaussfit.measure.noise import noise_of_neighbours, noise_of_residuals
 from napari_gaussfit.measure.refinement import (
     MOST_STEPS,
     MOST_TOGETHER,
-    Likelihood,
     measure,
 )
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
@@ -26,42 +25,37 @@ from napari_gaussfit.objects.changed import Changed
 from napari_gaussfit.objects.doubts import Question, Scene, State, answer
 from napari_gaussfit.objects.explained import Null
 from napari_gaussfit.objects.pairs import close_pairs, halves, joined, merged, reached
+from napari_gaussfit.objects.rows import Marks, put, rows_of
+from napari_gaussfit.objects.rules import (
+    COMPANION,
+    above_noise,
+    brightest_around,
+    largest_sigmas,
+    of_right_size,
+    widths_allowed,
+)
 from napari_gaussfit.objects.sizes import Sizes
+from napari_gaussfit.objects.spot_settings import SpotSettings
 from napari_gaussfit.objects.usual import Usual
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.stacks.stack import Stack
 
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
     Volume = NDArray[np.float32]
 
-__all__ = ["Search", "SpotSettings"]
+__all__ = ["Search"]
 
 T = TypeVar("T", bound=np.generic)
-
-TOLERANCE, AT_MOST = 1.2, 1.3
-"""By how much a spot may be smaller or larger than was asked for, as sizes have errors; and by how
-much what is part of the light around spots may be while these are refined."""
-
-FLATTEST = 0.5
-"""Of the least spot's width, that of a spot along any axis: flatter ones are a voxel's noise."""
-
-LONGEST = 4.0
-"""How many times as long along z as wide a spot may be, beyond what filters are."""
 
 STEPS, FEW_TOGETHER = 15, 8
 """Of a refinement, and Gaussians refined together, while spots are still looked for."""
 
 CLEANINGS = 5
 """Turns in which what is no spot is left out, at most."""
-
-HALO, COMPANION = 4.0, 0.2
-"""Sigmas around a spot within which what is left is its own halo, and no spot, if it is lower than
-so much of its peak: no objective's blur is a Gaussian."""
 
 MERGED = 2.0
 """Standard deviations of two spots that were one within which none is looked for again."""
@@ -112,67 +106,6 @@ TOGETHER = 6.0
 """Sigmas to where a spot that changes changes others, while spots are still looked for."""
 
 
-@dataclass(frozen=True)
-class SpotSettings:
-    """What is looked for.
-
-    Parameters
-    ----------
-    least_size, largest_size : float, optional
-        FWHM across the optical axis in the stack's unit; if None, of 2 voxels, and of 6 or 0.6
-        micrometres, whichever is more.
-    false_discoveries : float, default 0.01
-        Share of the spots that may be noise.
-    likelihood : {"poisson", "squared"}
-        As for `measure`.
-    noise : Noise, optional
-        Estimated if None: from neighbours, then from what the spots leave.
-    psf : Psf, optional
-        What light makes of a point. All spots are points then, and two are told apart where they
-        are closer than free widths allow; for likelihood "poisson" alone.
-    """
-
-    least_size: float | None = None
-    largest_size: float | None = None
-    false_discoveries: float = 0.01
-    likelihood: Likelihood = "poisson"
-    noise: Noise | None = None
-    psf: Psf | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class _Marks:
-    """What is known of spots beside their numbers, an array [K] each.
-
-    asked : points of the user's; settled : whether each is one or two was asked; whole : of two
-    that are one, not to be halved; twin : the number of the halving that they are of, or -1.
-    """
-
-    asked: Mask
-    settled: Mask
-    whole: Mask
-    twin: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, asked: Mask, *, whole: bool = False, twin: int = -1) -> _Marks:
-        """Return those of new spots."""
-        count = len(asked)
-        return cls(
-            asked, np.zeros(count, np.bool_), np.full(count, whole), np.full(count, twin, np.int64)
-        )
-
-    def select(self, which: Mask) -> _Marks:
-        """Return those of some spots."""
-        return _Marks(*(getattr(self, one.name)[which] for one in fields(self)))
-
-    def joined(self, *others: _Marks) -> _Marks:
-        """Return these and, after them, others."""
-        every = (self, *others)
-        return _Marks(
-            *(np.concatenate([getattr(m, one.name) for m in every]) for one in fields(self))
-        )
-
-
 class Search:
     """Spots that are there so far, and how to go on.
 
@@ -198,10 +131,7 @@ class Search:
         self.noise = noise_of_neighbours(self.voxels) if settings.noise is None else settings.noise
         self.ground = background_of(self.voxels, self.sizes, self.noise)
         self.null = Null.of(stack.shape, self.sizes)
-        self.widths = (
-            FLATTEST * self.sizes.sigmas(0) * self.spacing,
-            AT_MOST * self._largest() * np.array([LONGEST, 1.0, 1.0]),
-        )
+        self.widths = widths_allowed(self.sizes)
         self.threshold = self.least = math.inf
         self.looks = self.halved = 0
         self.held = False
@@ -209,7 +139,7 @@ class Search:
         nothing = self._gaussians(np.zeros((0, 3)), np.zeros(0, np.int64))
         self.refused = nothing
         self.measured = self._measured(nothing)
-        self.marks = _Marks.of(np.zeros(0, np.bool_))
+        self.marks = Marks.of(np.zeros(0, np.bool_))
 
     @property
     def gaussians(self) -> Gaussians:
@@ -230,7 +160,7 @@ class Search:
         inside = np.all((places > -0.5) & (places < np.array(self.stack.shape) - 0.5), axis=1)
         self.threshold = self.least = threshold
         self.looks = WHOLE - 1
-        self.marks = _Marks.of(np.zeros(int(inside.sum()), np.bool_))
+        self.marks = Marks.of(np.zeros(int(inside.sum()), np.bool_))
         self.measured = self._measured(gaussians.select(inside))
         self._clean()
 
@@ -256,7 +186,7 @@ class Search:
             return False
         before = len(self.gaussians)
         gaussians = joined(self.gaussians, new)
-        self.marks = self.marks.joined(_Marks.of(asked))
+        self.marks = self.marks.joined(Marks.of(asked))
         self._refine(gaussians, np.arange(len(gaussians)) >= before)
         kept = self._clean()[before:]
         if begins and len(new) >= CROWD and kept.sum() < SURVIVE * len(new) and self._misses():
@@ -280,7 +210,7 @@ class Search:
         What is then left is misfit, and not searched.
         """
         self.held = True
-        self.measured, self.marks = self._measured(gaussians), _Marks.of(asked)
+        self.measured, self.marks = self._measured(gaussians), Marks.of(asked)
         self._clean()
 
     def _looked_through(self) -> Candidates:
@@ -357,7 +287,7 @@ class Search:
                 one = len(found) == 1
                 asked = np.arange(len(found)) < self.marks.asked[question.old].any()
                 self.halved += 1
-                marks.append(_Marks.of(asked, whole=one, twin=-1 if one else self.halved))
+                marks.append(Marks.of(asked, whole=one, twin=-1 if one else self.halved))
                 if one:
                     self.refused = joined(self.refused, found)
             questions = [q for q in later if not gone[q.old].any()]
@@ -365,7 +295,7 @@ class Search:
         if not new:
             return False
         self.changed.at(joined(self.gaussians.select(gone), *new))
-        self.measured = _rows(self.measured, ~gone)
+        self.measured = rows_of(self.measured, ~gone)
         self.marks = self.marks.select(~gone).joined(*marks)
         gaussians = joined(self.gaussians, *new)
         self._refine(gaussians, np.arange(len(gaussians)) >= len(self.measured))
@@ -399,7 +329,7 @@ class Search:
         before = int((~gone).sum())
         starts = before + np.cumsum([0, *(len(q.new) for q in questions)])
         stale = np.arange(len(gaussians)) >= before
-        measured = self._refined(_rows(self.measured, ~gone), gaussians, stale, AMONG)
+        measured = self._refined(rows_of(self.measured, ~gone), gaussians, stale, AMONG)
         return State(measured), [np.arange(a, b) for a, b in itertools.pairwise(starts)]
 
     def _gaussians(
@@ -428,15 +358,8 @@ class Search:
             allowed &= np.sum(((found.places - place) / sigmas) ** 2, 1) > FWHM_PER_SIGMA**2
         allowed[reached(found.places * self.spacing, self.refused, MERGED)[0]] = False
         new = self._gaussians(found.places, found.levels, found.heights)
-        around = self._brightest_around(found.places, joined(self.gaussians, new))
+        around = brightest_around(found.places * self.spacing, joined(self.gaussians, new))
         return allowed & (found.heights >= COMPANION * around)
-
-    def _brightest_around(self, places: Floats, gaussians: Gaussians) -> Floats:
-        """Return the peak of the brightest spot whose halo reaches each place."""
-        brightest = np.zeros(len(places))
-        which, whose = reached(places * self.spacing, gaussians, HALO)
-        np.maximum.at(brightest, which, gaussians.amplitudes[whose])
-        return brightest
 
     def _missing(self, found: Candidates) -> Floats:
         """Return the user's points at which no candidate is."""
@@ -499,7 +422,7 @@ class Search:
         fresh = self._reached(gaussians, stale, sigmas)
         halo = self._reached(gaussians, fresh, sigmas)
         part = self._measured(gaussians.select(halo))
-        return _put(before, gaussians, fresh, _rows(part, fresh[halo]))
+        return put(before, gaussians, fresh, rows_of(part, fresh[halo]))
 
     def _reached(self, gaussians: Gaussians, some: Mask, sigmas: float = TOGETHER) -> Mask:
         """Return those and what lies within their reach."""
@@ -533,7 +456,7 @@ class Search:
                 break
             self.changed.at(gaussians.select(~kept))
             stale = self._reached(gaussians, ~kept)[kept]
-            self.measured = _rows(self.measured, kept)
+            self.measured = rows_of(self.measured, kept)
             self.marks = self.marks.select(kept)
             which = which[kept]
             if stale.any():
@@ -548,34 +471,10 @@ class Search:
         if self.held:  # sizes are right, and what is a halo was fitted together with its spot
             errors = np.sqrt(self.measured.covariances[:, AMPLITUDE, AMPLITUDE])
             return np.asarray(spots & (gaussians.amplitudes >= self.threshold * errors))
-        spots &= (self._above_noise() >= self.threshold) & self._of_right_size()
-        around = self._brightest_around(places, gaussians.select(spots))
+        above = above_noise(gaussians, self.measured.backgrounds[:, 0], self.noise, self.sizes)
+        spots &= (above >= self.threshold) & of_right_size(gaussians, self.sizes)
+        around = brightest_around(gaussians.means.astype(np.float64), gaussians.select(spots))
         return np.asarray(spots & (gaussians.amplitudes >= COMPANION * around))
-
-    def _largest(self) -> Floats:
-        """Return the standard deviations of the largest spot along z, y and x."""
-        scale = self.sizes.largest / FWHM_PER_SIGMA
-        return scale * np.array([self.sizes.along, 1.0, 1.0])
-
-    def _of_right_size(self) -> Mask:
-        """Tell which are as wide as spots are to be, and neither a voxel nor light around them."""
-        covariances = self.gaussians.covariances
-        across = FWHM_PER_SIGMA * np.linalg.det(covariances[:, 1:, 1:]) ** 0.25
-        right: Mask = across <= self.sizes.largest * TOLERANCE
-        right &= across >= self.sizes.least / TOLERANCE
-        right &= covariances[:, 0, 0] < (TOLERANCE * LONGEST * self._largest()[0]) ** 2
-        least = self.sizes.sigmas(0) * self.spacing
-        scaled = np.linalg.eigvalsh(covariances / np.multiply.outer(least, least))
-        right &= scaled[:, 0] >= (FLATTEST * TOLERANCE) ** 2
-        return right
-
-    def _above_noise(self) -> Floats:
-        """Return by how many standard deviations of the background's noise spots stand out."""
-        gaussians = self.gaussians
-        volumes = np.exp(gaussians.log_widths.sum(1)) / self.spacing.prod() * np.pi**1.5
-        variance = np.maximum(self.noise.variance(self.measured.backgrounds[:, 0]), 1e-30)
-        above: Floats = gaussians.amplitudes * np.sqrt(volumes / variance)
-        return above
 
     def _doubtful(self) -> list[tuple[int, Floats]]:
         """Return spots that may be two, with the axis on which they would be halved."""
@@ -600,11 +499,11 @@ class Search:
         self._put_back()
         z, y, x = self.gaussians.means.T
         order = np.lexsort((x, y, z))
-        return _rows(self.measured, order)
+        return rows_of(self.measured, order)
 
     def _at_points(self) -> Mask:
         """Tell which spots are where a point of the user's is."""
-        reach = STRAYED * self._largest() / self.spacing
+        reach = STRAYED * largest_sigmas(self.sizes) / self.spacing
         return _within(self.gaussians.means / self.spacing, self.points, reach)
 
     def _put_back(self) -> None:
@@ -613,10 +512,10 @@ class Search:
         Its centre and width are then given, and its amplitude is what light there says, be it none.
         """
         asked, positive = self.marks.asked, self.gaussians.amplitudes > 0
-        kept = ~asked | (positive & self._of_right_size())
-        self.measured, self.marks = _rows(self.measured, kept), self.marks.select(kept)
+        kept = ~asked | (positive & of_right_size(self.gaussians, self.sizes))
+        self.measured, self.marks = rows_of(self.measured, kept), self.marks.select(kept)
         there = self.gaussians.means[self.marks.asked] / self.spacing
-        reach = STRAYED * self._largest() / self.spacing
+        reach = STRAYED * largest_sigmas(self.sizes) / self.spacing
         missing = self.points[~_within(self.points, there, reach)]
         if not len(missing):
             return
@@ -630,10 +529,10 @@ class Search:
             [gaussians.select(near)], [self.stack], likelihood=self.settings.likelihood,
             noise=self.noise, constraints=Constraints(widths="given", centres="given"),
         )  # fmt: skip
-        part = _rows(part, new[near])
+        part = rows_of(part, new[near])
         flags = tuple("; ".join(filter(None, (PLACED, own))) for own in part.flags)
-        self.measured = _put(self.measured, gaussians, new, replace(part, flags=flags))
-        self.marks = self.marks.joined(_Marks.of(np.ones(len(missing), np.bool_)))
+        self.measured = put(self.measured, gaussians, new, replace(part, flags=flags))
+        self.marks = self.marks.joined(Marks.of(np.ones(len(missing), np.bool_)))
 
 
 def _within(places: Floats, points: Floats, sigmas: Floats) -> Mask:
@@ -642,42 +541,3 @@ def _within(places: Floats, points: Floats, sigmas: Floats) -> Mask:
     for point in points:
         inside |= np.sum(((places - point) / sigmas) ** 2, 1) < 1
     return inside
-
-
-def _rows(measured: Measurement, which: Mask | NDArray[np.int64]) -> Measurement:
-    """Return some Gaussians of a measurement."""
-    return Measurement(
-        tuple(g.select(which) for g in measured.gaussians),
-        measured.covariances[which],
-        measured.reduced_chi2[which],
-        measured.backgrounds[which],
-        measured.steps[which],
-        tuple(np.array(measured.flags, object)[which]),
-        measured.noise,
-        measured.notes,
-    )
-
-
-def _put(before: Measurement, gaussians: Gaussians, which: Mask, part: Measurement) -> Measurement:
-    """Return what was known of the first Gaussians, with what is known now of some of them all."""
-
-    def filled(old: NDArray[T], new: NDArray[T]) -> NDArray[T]:
-        out = np.zeros((len(gaussians), *old.shape[1:]), old.dtype)
-        out[: len(old)] = old
-        out[which] = new
-        return out
-
-    [refined] = part.gaussians
-    names = ("means", "cholesky", "amplitudes")
-    own = {name: getattr(gaussians, name).astype(np.float64) for name in names}
-    for name, values in own.items():
-        values[which] = getattr(refined, name)
-    return Measurement(
-        (replace(gaussians, **own),),
-        filled(before.covariances, part.covariances),
-        filled(before.reduced_chi2, part.reduced_chi2),
-        filled(before.backgrounds, part.backgrounds),
-        filled(before.steps, part.steps),
-        tuple(filled(np.array(before.flags, object), np.array(part.flags, object))),
-        part.noise,
-    )

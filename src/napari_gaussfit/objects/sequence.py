@@ -10,7 +10,7 @@ import pandas as pd
 
 from napari_gaussfit.fitting.fit import Fit
 from napari_gaussfit.fitting.sequence import following
-from napari_gaussfit.objects.search import SpotSettings
+from napari_gaussfit.objects.spot_settings import SpotSettings
 from napari_gaussfit.objects.spots import Spots, fit_spots, follow_spots, spots_table
 from napari_gaussfit.objects.tracks import Tracks, joined_tables, tracks_of
 from napari_gaussfit.settings import FitSettings

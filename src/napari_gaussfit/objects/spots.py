@@ -18,7 +18,8 @@ from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.objects.filters import local_maxima
 from napari_gaussfit.objects.pairs import close_pairs
 from napari_gaussfit.objects.points import measure_points
-from napari_gaussfit.objects.search import Search, SpotSettings
+from napari_gaussfit.objects.search import Search
+from napari_gaussfit.objects.spot_settings import SpotSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
