@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -136,9 +138,9 @@ def test_what_follows_the_time_before_looks_less_often_what_comes_and_goes(
     looks: list[int] = []
     recount = CpuSteps.recount
 
-    def counted(self: CpuSteps, first: int, kept: int, room: int) -> int:
+    def counted(self: CpuSteps, first: int, *others: Any) -> int:
         looks.append(first)
-        return recount(self, first, kept, room)
+        return recount(self, first, *others)
 
     monkeypatch.setattr(CpuSteps, "recount", counted)
     start = phantom.truth.select(slice(0, 4))  # and two have come
