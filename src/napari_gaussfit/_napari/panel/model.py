@@ -196,7 +196,8 @@ class _Advanced(QWidget):
         form = Form()
         self._controls: dict[str, NumberField | QCheckBox] = {}
         for name, setting in SETTINGS.items():
-            if name in PLAIN or name in BUTTONS:
+            # What is chosen among words, as shape is, cannot be chosen here yet.
+            if name in PLAIN or name in BUTTONS or setting.kind is str:
                 continue
             control = _control(setting, self._note_change)
             control.setObjectName(f"gaussfit_{name}")
