@@ -133,12 +133,12 @@ class Fitter:
         self._said.put(None)
 
 
-def start_child(errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start the process of `child`, with pipes for messages; what it prints goes to a file."""
+def start_child(errors: IO[bytes], module: str = "child") -> subprocess.Popen[bytes]:
+    """Start the process of a module, with pipes for messages; what it prints goes to a file."""
     # Not multiprocessing's spawn: that runs the user's script anew, viewer and all,
     # where it has no `if __name__ == "__main__"`. -P: no module is taken from the working folder.
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "napari_gaussfit.jobs.child"],
+        [sys.executable, "-P", "-m", f"napari_gaussfit.jobs.{module}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,

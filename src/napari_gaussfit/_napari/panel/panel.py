@@ -20,6 +20,7 @@ from napari_gaussfit._napari.panel.conventions import (
     name_controls,
     order_focus,
 )
+from napari_gaussfit._napari.panel.batch import BatchButton
 from napari_gaussfit._napari.panel.data import DataPart
 from napari_gaussfit._napari.panel.help import HelpButton
 from napari_gaussfit._napari.panel.keeping import Keeping, is_of
@@ -128,7 +129,8 @@ class GaussianFitPanel(QWidget):
 
     def _lay_out(self) -> None:
         self.tabs = QTabWidget()
-        setup = scrolling(stacked(self.data, self.model, self.spots.setup))
+        self.batch = BatchButton(lambda: self.model.settings)
+        setup = scrolling(stacked(self.data, self.model, self.batch, self.spots.setup))
         self.tabs.setTabToolTip(self.tabs.addTab(setup, "Setup"), "What to look into, and how.")
         details = stacked(self.quality, self.track_plot, self.details)
         export = scrolling(stacked(self.kept.part, self.results, self.all_times))
@@ -218,6 +220,7 @@ class GaussianFitPanel(QWidget):
         several = self.modes.mode is not self.spots
         self.data.channels.allow(several=several)
         self.data.times.allow(several=several)
+        self.batch.setVisible(several)
         self._look_at_stack()
 
     def _look_at_stack(self) -> None:
