@@ -14,13 +14,13 @@ from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 from napari_gaussfit._napari.layers.channels import channel_names, joined
 from napari_gaussfit._napari.layers.live import LiveLayers
 from napari_gaussfit._napari.layers.live_times import LiveTimes
+from napari_gaussfit._napari.panel.batch import BatchButton
 from napari_gaussfit._napari.panel.conventions import (
     Activity,
     give_keys,
     name_controls,
     order_focus,
 )
-from napari_gaussfit._napari.panel.batch import BatchButton
 from napari_gaussfit._napari.panel.data import DataPart
 from napari_gaussfit._napari.panel.help import HelpButton
 from napari_gaussfit._napari.panel.keeping import Keeping, is_of
