@@ -265,7 +265,7 @@ def test_what_is_imported_is_declared(checkout: Path, source: Path) -> None:
     project = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     declared = distributions(project["dependencies"])
-    optional = distributions(extras["cuda13"] + extras["scale"])
+    optional = distributions(extras["cuda13"] + extras["scale"] + extras["completion"])
     imported = distributions_imported_below(source)
     assert imported <= declared | optional, f"undeclared: {imported - declared - optional}"
     assert declared - imported == {"imagecodecs"}, "all are imported, and what tifffile asks for"

@@ -67,7 +67,7 @@ class Setting:
         Parameters
         ----------
         value : Any
-            What was given.
+            The value as it was given, from an option, a file or a call.
 
         Returns
         -------

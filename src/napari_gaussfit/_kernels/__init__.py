@@ -332,7 +332,7 @@ class GradientSum:
     means : Tensor, shape [K, 3]
         In the stack's unit, axis order z, y, x.
     cholesky : Tensor, shape [K, 6]
-        Cholesky parameters.
+        Gradients by the Cholesky parameters.
     amplitudes : Tensor, shape [K]
         In the intensity of the targets.
     cutoff : float

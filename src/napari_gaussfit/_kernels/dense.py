@@ -75,7 +75,7 @@ def values(tensors: Tensors, points: Tensor) -> Tensor:
     tensors : tuple of Tensor
         Means [K, 3], Cholesky parameters [K, 6] and amplitudes [K].
     points : Tensor, shape [B, 3]
-        Where.
+        The places at which the field is evaluated.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def gradients(twin: Twin, tensors: Sequence[Tensor], weights: Tensor) -> Sequenc
     Parameters
     ----------
     twin : callable
-        What gives f.
+        Returns the field at the points, of parameters in float64.
     tensors : sequence of Tensor
         Means [K, 3], Cholesky parameters [K, 6] and amplitudes [K].
     weights : Tensor
@@ -164,7 +164,7 @@ def mip(
     means, cholesky, amplitudes : Tensor
         [K, 3], [K, 6], [K].
     rays : Rays
-        Through the pixels.
+        The rays through the pixels, cut to the stack's box.
     evaluation : MipEvaluation
         A kernel's, after its forward: it knows t near the largest f on each ray.
     """

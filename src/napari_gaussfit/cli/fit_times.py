@@ -59,9 +59,9 @@ def fit_times(
     Parameters
     ----------
     series : TimeSeries
-        The times.
+        The stacks of all times that are fitted.
     target : Target
-        The folder.
+        The folder that is written, and what may be replaced there.
     given : dict
         Settings that were given.
     start : sequence of GaussianField or None

@@ -55,7 +55,7 @@ def spots_of_times(
     series : TimeSeries
         The times, of one channel.
     target : Target
-        The folder.
+        The folder that is written, and what may be replaced there.
     settings : SpotSettings
         What is looked for.
     points : ndarray, shape [P, 3], or None

@@ -129,7 +129,7 @@ def run_fit(arguments: argparse.Namespace, given: dict[str, Any], folder: Path) 
     Parameters
     ----------
     arguments : Namespace
-        Of ``fit``.
+        The arguments of the command, as they were parsed.
     given : dict
         Settings that were given, by name.
     folder : Path
@@ -158,7 +158,7 @@ def run_spots(arguments: argparse.Namespace, settings: SpotSettings, folder: Pat
     Parameters
     ----------
     arguments : Namespace
-        Of ``spots``.
+        The arguments of the command, as they were parsed.
     settings : SpotSettings
         What is looked for.
     folder : Path
@@ -218,7 +218,7 @@ def opened(arguments: argparse.Namespace, path: Path, channel: int | None) -> La
     arguments : Namespace
         With the options of a stack.
     path : Path
-        The file.
+        The file that is read.
     channel : int or None
         Which.
 
@@ -260,7 +260,7 @@ def exported(fit: Path, out: Path) -> bool:
     fit : Path
         A fit, or its folder.
     out : Path
-        What to write.
+        The file that is written; its suffix chooses the format.
 
     Returns
     -------

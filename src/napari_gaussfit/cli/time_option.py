@@ -15,7 +15,7 @@ def add_time_option(parser: argparse.ArgumentParser, *, several: bool = False) -
     Parameters
     ----------
     parser : ArgumentParser
-        Of the command.
+        The parser of the command that takes the option.
     several : bool
         Whether it takes more than one time.
     """

@@ -62,11 +62,11 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> dic
     Parameters
     ----------
     result : FitResult
-        Of one channel.
+        The fit whose Gaussians are looked into; of one channel.
     arguments : Namespace
         With the options of `add_options`.
     folder : Path
-        Which exists.
+        An existing folder, into which the files are written.
 
     Returns
     -------

@@ -101,7 +101,7 @@ def predict_device_memory(voxels: int, settings: FitSettings, channels: int = 1)
     settings : FitSettings
         Settings of the fit; Gaussians count only where their number is given.
     channels : int
-        Number of channels.
+        How many channels share their Gaussians.
     """
     views = TRAINING_VIEWS + 3 + settings.held_out
     gaussians = DEVICE_GAUSSIAN * (settings.gaussians or 0)

@@ -116,7 +116,7 @@ def outlook(stack: Stack, *, seed: int = 0) -> Outlook:
     Parameters
     ----------
     stack : Stack
-        One channel.
+        The stack that is searched: one channel at one time.
     seed : int, default 0
         Of the boxes that are drawn.
 

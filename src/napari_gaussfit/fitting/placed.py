@@ -32,7 +32,7 @@ class Placed:
     means : ndarray, shape [K, 3]
         Centres (z, y, x) in the stack's unit, from its first voxel.
     cholesky : ndarray of float32, shape [K, 6]
-        As in `GaussianField`.
+        The Cholesky parameters, in the order of `GaussianField`.
     amplitudes : ndarray of float32, shape [C, K]
         In raw intensity of each channel.
     """
@@ -60,7 +60,7 @@ class Placed:
         Parameters
         ----------
         parts : sequence of Placed
-            May be empty.
+            The Gaussians of several tiles; there may be none.
         channels : int
             That each has.
         """
@@ -87,7 +87,7 @@ class Placed:
         first : sequence of int
             That voxel (z, y, x) in the stack.
         spacing : sequence of float
-            (dz, dy, dx).
+            The distance between voxel centres along z, y and x, in the stack's unit.
         """
         channels = [one.numpy() if isinstance(one, GaussianField) else one for one in fields]
         shift = np.asarray(first) * np.asarray(spacing, np.float64)
@@ -159,7 +159,7 @@ class Placed:
         Parameters
         ----------
         spacing : sequence of float
-            (dz, dy, dx).
+            The distance between voxel centres along z, y and x, in the stack's unit.
         """
         step, extents = np.asarray(spacing), self.extents()
         low: Floats = np.floor(((self.means - extents) / step).min(0))
@@ -176,7 +176,7 @@ class Placed:
         low, high : sequence of int
             The box, in voxels.
         spacing : sequence of float
-            (dz, dy, dx).
+            The distance between voxel centres along z, y and x, in the stack's unit.
         """
         step, reach = np.asarray(spacing), self.extents()
         above = self.means + reach >= (np.asarray(low) - 0.5) * step

@@ -57,9 +57,9 @@ def do_on_worker(work: Work, task: TileTask, submitter: int) -> Outcome:
     Parameters
     ----------
     work : Work
-        Does it.
+        Carries out a task, and returns what it came to.
     task : TileTask
-        Of any stage.
+        What is to be done, and for which tile.
     submitter : int
         The process that gave it: where workers are its threads, they share its cores.
     """

@@ -24,7 +24,7 @@ def show(bar: tqdm[Any], snapshot: Snapshot) -> None:
     bar : tqdm
         Of all its steps.
     snapshot : Snapshot
-        Of the fit.
+        How far the fit is, and how good.
     """
     psnr, left = snapshot.held_out_psnr, snapshot.seconds_left
     quality = "" if math.isnan(psnr) else f"held-out {psnr:.1f} dB, "

@@ -58,7 +58,7 @@ class TileFitter:
     stacks : tuple of LazyStack
         Its channels, read box by box.
     tiling : Tiling
-        Its tiles.
+        How the stack is divided into tiles.
     settings : FitSettings
         Of each tile's fit.
     levels : tuple of Levels
@@ -142,7 +142,7 @@ class TileFitter:
         Parameters
         ----------
         tile : Tile
-            One of these.
+            A tile of this tiling.
         """
         of_points = self.start.points is not None
         return (of_points and bool(self._points(tile)[1].any())) or (
@@ -161,7 +161,7 @@ class TileFitter:
         Parameters
         ----------
         tile : Tile
-            One of these.
+            A tile of this tiling.
         voxels : sequence of ndarray, shape [Z, Y, X]
             Of its box, one a channel.
         anchors : Placed
@@ -237,7 +237,7 @@ class TileFitter:
         Parameters
         ----------
         tile : Tile
-            One of these.
+            A tile of this tiling.
         mine : Placed
             In its core.
         others : Placed
@@ -260,7 +260,8 @@ class TileFitter:
             if not worth_measuring(own, self.facts.spacing)[0]:
                 return None
         rest = self.beside(self.read(tile.low, tile.high), tile.low, others.select(~near))
-        constraints = None if self.psf is None else Constraints(psf=self.psf)
+        shape = self.settings.shape
+        constraints = None if self.psf is None else Constraints(shape=shape, psf=self.psf)
         likelihood: Likelihood = "squared" if self.noise is None else "poisson"
         return measure(
             fields, [self._part(own) for own in rest],
@@ -335,7 +336,7 @@ def checked_settings(settings: FitSettings, start: TileStart) -> FitSettings:
     Parameters
     ----------
     settings : FitSettings
-        Of a fit.
+        The settings that a fit of the whole stack would have.
     start : TileStart
         What it begins with.
 

@@ -56,7 +56,7 @@ class Levels:
         Parameters
         ----------
         sample : Sample
-            Of the stack.
+            The voxels that were read to judge the whole stack by.
         background : float, optional
             Raw intensity, where it is known.
         """
@@ -82,7 +82,7 @@ class Levels:
         Parameters
         ----------
         voxels : ndarray, shape [Z, Y, X]
-            In raw intensity.
+            The stack's intensities, as they were recorded.
 
         Returns
         -------
@@ -103,7 +103,7 @@ class Levels:
         Parameters
         ----------
         voxels : ndarray, shape [Z, Y, X]
-            In raw intensity.
+            The stack's intensities, as they were recorded.
         """
         return self.look(voxels)[0]
 

@@ -115,7 +115,7 @@ class TileReport:
     Parameters
     ----------
     out : Path
-        The folder.
+        The folder that the result lies in.
     gaussians, tiles, background_tiles : int
         Gaussians in all, tiles, and those that held nothing but background.
     failed : tuple of (str, str)
@@ -209,7 +209,7 @@ class TilePlan:
     facts : StackFacts
         What is fitted; of several channels, without a channel's number.
     tiling : Tiling
-        Its tiles.
+        How the stack is divided into tiles.
     settings : dict
         Of each tile's fit, as JSON types.
     levels : tuple of Levels
@@ -277,7 +277,7 @@ class TilePlan:
         work_with : callable
             Gives what does the tasks, from where working files are.
         client, resume, progress
-            As for `fit_tiles`.
+            Who does the work, whether to go on, and who hears of it, as for `fit_tiles`.
         """
         ended = self._begin(folder, resume=resume)
         if ended is not None:

@@ -118,7 +118,7 @@ class TileStart:
         tile : Tile
             One of the tiling's.
         tiling : Tiling
-            Of the stack.
+            How the stack is divided into tiles.
         stack : StackFacts
             Of which spacing and name count.
 
@@ -146,7 +146,7 @@ class TileStart:
         tile : Tile
             One of the tiling's.
         tiling : Tiling
-            Of the stack.
+            How the stack is divided into tiles.
         stack : StackFacts
             Of which spacing counts.
 

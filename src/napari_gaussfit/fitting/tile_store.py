@@ -66,11 +66,11 @@ class Outcome:
     numbers : dict of float
         What was measured in the tile.
     error : str
-        Why it failed.
+        Why the tile failed, empty where it did not.
     seconds : float
         It took, reading not counted.
     read_seconds : float
-        Reading took.
+        How long reading the tile's voxels took.
     memory : int
         Bytes that its process had in memory at most until then.
     file : bool
@@ -101,7 +101,7 @@ class TileStore:
     folder : Path
         All workers must be able to read and write it.
     suffix : str
-        Of the files.
+        What the names of the files end with.
     """
 
     folder: Path
@@ -118,9 +118,9 @@ class TileStore:
         Parameters
         ----------
         stage : Stage
-            What is done.
+            The stage of the work: a colour of tiles, or the seams.
         place : tuple of int
-            In which tile.
+            Where the tile lies among all tiles, along z, y, x.
         key : str
             What it depends on.
         """
@@ -135,9 +135,9 @@ class TileStore:
         Parameters
         ----------
         path : Path
-            What `path` returned.
+            Where the file goes, as `path` returns it.
         found : Placed
-            Gaussians.
+            The Gaussians that the tile commits.
         arrays : mapping of ndarray, optional
             What else is known of them; ``owners`` [K, 4] says whose place they take: the place of
             the tile, and the row there.

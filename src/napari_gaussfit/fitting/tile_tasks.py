@@ -54,7 +54,7 @@ class TileTask:
     Parameters
     ----------
     stage : Stage
-        What is done.
+        The stage of the work: a colour of tiles, or the seams.
     tile : Tile
         Where; of the tiles over seams in that stage.
     key : str
@@ -88,13 +88,13 @@ def needs_of(stage: Stage, tile: Tile, tiling: Tiling, over: Tiling) -> list[tup
     Parameters
     ----------
     stage : Stage
-        What is done.
+        The stage of the work: a colour of tiles, or the seams.
     tile : Tile
-        Where.
+        The tile that is worked on.
     tiling : Tiling
-        Of the stack.
+        How the stack is divided into tiles.
     over : Tiling
-        Of its seams.
+        The tiles over the seams, which are gone over last.
     """
     if stage is Stage.LOOK:
         return []
@@ -144,11 +144,11 @@ class TileWork:
     Parameters
     ----------
     fitter : TileFitter
-        Of the stack.
+        Fits a tile of the stack.
     over : Tiling
         The tiles over its seams.
     store : TileStore
-        Of working files.
+        Keeps the files of tiles that are done.
     out : Path
         Folder of the result.
     """
@@ -181,7 +181,7 @@ class TileWork:
         Parameters
         ----------
         task : TileTask
-            Of any stage.
+            What is to be done, and for which tile.
         """
         does = {
             Stage.LOOK: self._look,
@@ -230,7 +230,7 @@ class TileWork:
         Parameters
         ----------
         path : Path
-            The file.
+            The file that is read.
         """
         found, _ = self.store.load(path)
         spacing = self.fitter.facts.spacing
@@ -384,9 +384,9 @@ def timed(does: Callable[[TileTask], Outcome], task: TileTask) -> Outcome:
     Parameters
     ----------
     does : callable
-        Does it.
+        Carries out a task, and returns what it came to.
     task : TileTask
-        Of any stage.
+        What is to be done, and for which tile.
     """
     import psutil
 

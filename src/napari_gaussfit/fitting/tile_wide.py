@@ -197,7 +197,7 @@ def is_wide(found: Placed, spacing: Sequence[float], side: int = 1) -> NDArray[n
     found : Placed
         Gaussians.
     spacing : sequence of float
-        (dz, dy, dx).
+        The distance between voxel centres along z, y and x, in the stack's unit.
     side : int
         Voxels of the cells that they were found in.
     """

@@ -48,7 +48,7 @@ class Tile:
     place : tuple of int
         Which tile it is along each axis, from 0.
     first, end : tuple of int
-        Its core.
+        The first voxel of the core, and the one after its last, along z, y, x.
     low, high : tuple of int
         Its box: the core and the halo, as far as there are voxels.
     """
@@ -160,7 +160,7 @@ class Tiling:
         Parameters
         ----------
         tile : Tile
-            One of these.
+            A tile of this tiling.
         """
         ranges = [
             range(max(0, n - 1), min(count, n + 2))
@@ -174,7 +174,7 @@ class Tiling:
         Parameters
         ----------
         tile : Tile
-            One of these.
+            A tile of this tiling.
         """
         return [other for other in self.touching(tile) if other.colour < tile.colour]
 
@@ -223,7 +223,7 @@ class Tiling:
         Parameters
         ----------
         tile : Tile
-            One of these.
+            A tile of this tiling.
         voxels : ndarray, shape [K, 3]
             Positions (z, y, x) in voxels of the stack.
 
@@ -292,7 +292,7 @@ def default_core(spacing: Sequence[float]) -> Place:
     Parameters
     ----------
     spacing : sequence of float
-        (dz, dy, dx).
+        The distance between voxel centres along z, y and x, in the stack's unit.
     """
     finest = min(spacing)
     return triple(max(2 * LEAST_HALO, _covering(CORE, step / finest)) for step in spacing)
@@ -304,7 +304,7 @@ def default_halo(spacing: Sequence[float]) -> Place:
     Parameters
     ----------
     spacing : sequence of float
-        (dz, dy, dx).
+        The distance between voxel centres along z, y and x, in the stack's unit.
     """
     finest = min(spacing)
     return triple(max(LEAST_HALO, _covering(HALO, step / finest)) for step in spacing)

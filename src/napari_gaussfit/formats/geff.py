@@ -126,7 +126,7 @@ def write_tree(
     more : mapping of ndarray, shape [N]
         Further properties, ``radius`` among them.
     unit : str
-        "micrometer" or "pixel".
+        The unit of all lengths: "micrometer" or "pixel".
 
     Raises
     ------

@@ -431,7 +431,7 @@ def write_volume(path: Pathlike, volume: NDArray[np.float32], stack: StackFacts)
     path : path-like
         The file to write or to replace.
     volume : ndarray, shape [Z, Y, X] or [C, Z, Y, X]
-        Voxel intensities, raw.
+        The intensities that are written, in the stack's own scale.
     stack : StackFacts
         The stack whose spacing, unit and name go with it.
 

@@ -104,7 +104,7 @@ def placed(table: pd.DataFrame, first: Sequence[int], spacing: Sequence[float]) 
     first : sequence of int
         That voxel (z, y, x) of the stack.
     spacing : sequence of float
-        (dz, dy, dx).
+        The distance between voxel centres along z, y and x, in the stack's unit.
     """
     for axis, voxel_axis, n, step in zip(AXES, VOXEL_AXES, first, spacing, strict=True):
         table[axis] += n * step
@@ -118,7 +118,7 @@ def write_tiles(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     Parameters
     ----------
     folder : Path
-        Of the result.
+        The folder that holds the result's tables and index.
     rows : sequence of mapping
         A row a tile, with equal names.
     """
@@ -158,9 +158,9 @@ def write_index(
     Parameters
     ----------
     folder : Path
-        Of the result.
+        The folder that holds the result's tables and index.
     stack : StackFacts
-        That was fitted.
+        Name, size and place of the stack that was fitted.
     settings : mapping
         Of each tile's fit.
     report : mapping

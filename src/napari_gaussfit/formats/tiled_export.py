@@ -32,7 +32,7 @@ def export_table(folder: Pathlike, path: Pathlike) -> None:
     Parameters
     ----------
     folder : path-like
-        Of the fit.
+        The folder that holds the result's tables and index.
     path : path-like
         The file to write or to replace.
     """

@@ -61,11 +61,11 @@ def write_spots(
     stack : Stack
         Whose spots they are.
     table : DataFrame, K rows
-        That of `spots_table`.
+        A row a spot, as `spots_table` makes it.
     gaussians : Gaussians
-        The same spots.
+        The Gaussians of the same spots, in the same order.
     report : dict
-        That of `spots_report`.
+        What was asked, assumed and found, as `spots_report` returns it.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def spots_report(stack: Stack, spots: Spots, settings: SpotSettings) -> dict[str
     stack : Stack
         Whose spots they are.
     spots : Spots
-        What was found.
+        The spots, and what was assumed to find them.
     settings : SpotSettings
         What was asked for.
 
@@ -135,7 +135,7 @@ def write_cells(
     folder : Path
         Which exists; files that are there are replaced.
     result : FitResult
-        That was grouped.
+        The fit whose Gaussians were grouped into objects.
     labels : ndarray of int32, shape [Z, Y, X]
         As `paint` gave them.
     objects : Objects
@@ -169,9 +169,9 @@ def write_trace(
     folder : Path
         Which exists; files that are there are replaced.
     result : FitResult
-        That was traced.
+        The fit whose field is traced.
     found : Trace
-        What was found.
+        The tree of nodes with its branches and radii.
     also : sequence of Path
         Further files of the trees, whose suffixes say their format.
 

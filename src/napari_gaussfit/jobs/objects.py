@@ -100,7 +100,7 @@ class FoundSpots:
     measurement : Measurement
         A Gaussian each, with its error bars.
     table : DataFrame, K rows
-        That of `objects.spots.spots_table`.
+        A row a spot, as `objects.spots.spots_table` makes it.
     report : dict
         What was asked, assumed and found; JSON types.
     answer : Message
@@ -128,7 +128,7 @@ class SpotCandidates:
     least, largest : float
         FWHM that were looked for.
     threshold : float
-        Least score.
+        The least score that the rate of false discoveries admits.
     """
 
     places: Floats
@@ -145,7 +145,7 @@ def spot_candidates(ask: Asked, asked: SpotsAsked) -> SpotCandidates:
     Parameters
     ----------
     ask : callable
-        Asks the process.
+        Sends a question to the process that computes, and returns the answer.
     asked : SpotsAsked
         What is looked for. With the sizes of the question before, the answer comes at once.
 
@@ -172,7 +172,7 @@ def found_spots(
     Parameters
     ----------
     ask : callable
-        Asks the process.
+        Sends a question to the process that computes, and returns the answer.
     asked : SpotsAsked
         What is looked for.
     told : callable, optional
@@ -197,7 +197,7 @@ def save_spots(ask: Asked, found: FoundSpots, kept: NDArray[np.bool_], folder: s
     ask : callable
         Asks the process that keeps their stack.
     found : FoundSpots
-        What was found.
+        The spots as the search returned them.
     kept : ndarray of bool, shape [K]
         Which of them are written.
     folder : str
@@ -265,7 +265,7 @@ def found_cells(ask: Asked, fit: FitResult, asked: CellsAsked) -> FoundCells:
     Parameters
     ----------
     ask : callable
-        Asks the process.
+        Sends a question to the process that computes, and returns the answer.
     fit : FitResult
         Of one channel, or of the first.
     asked : CellsAsked
@@ -287,11 +287,11 @@ def save_cells(ask: Asked, fit: FitResult, found: FoundCells, folder: str) -> No
     Parameters
     ----------
     ask : callable
-        Asks the process.
+        Sends a question to the process that computes, and returns the answer.
     fit : FitResult
-        That was grouped.
+        The fit whose Gaussians were grouped into objects.
     found : FoundCells
-        Its objects.
+        The objects as the grouping returned them.
     folder : str
         Made if it is not there; what it has of the same name is replaced.
     """
@@ -337,7 +337,7 @@ def found_trace(ask: Asked, fit: FitResult, shortest: float | None) -> FoundTrac
     Parameters
     ----------
     ask : callable
-        Asks the process.
+        Sends a question to the process that computes, and returns the answer.
     fit : FitResult
         Of one channel, or of the first.
     shortest : float or None
@@ -359,11 +359,11 @@ def save_trace(ask: Asked, fit: FitResult, shortest: float | None, folder: str) 
     Parameters
     ----------
     ask : callable
-        Asks the process.
+        Sends a question to the process that computes, and returns the answer.
     fit : FitResult
-        That is traced.
+        The fit whose field is traced.
     shortest : float or None
-        As there.
+        The shortest branch that is kept, as it was asked for.
     folder : str
         Made if it is not there; what it has of the same name is replaced.
     """

@@ -23,7 +23,7 @@ def found_outlook(ask: Asked) -> Outlook:
     Parameters
     ----------
     ask : callable
-        Asks the process.
+        Sends a question to the process that computes, and returns the answer.
 
     Raises
     ------

@@ -55,9 +55,9 @@ class Beads:
     Parameters
     ----------
     stack : Stack
-        Where they are.
+        The stack that the beads lie in.
     measurement : Measurement
-        Of each.
+        The Gaussian of each bead with its errors.
     explained : ndarray, shape [K]
         Part of the variance of its window that each one's Gaussian explains.
     refused : tuple of str

@@ -43,7 +43,15 @@ channel that was not measured."""
 
 
 class Estimate(NamedTuple):
-    """A number and its standard error; NaN where there is none."""
+    """A number and its standard error.
+
+    Parameters
+    ----------
+    value : float
+        The number; NaN where there is none.
+    error : float
+        Its standard error; NaN where that is not known.
+    """
 
     value: float
     error: float

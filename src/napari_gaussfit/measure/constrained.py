@@ -57,7 +57,7 @@ class Model:
     shapes : Shapes
         Which covariances there may be.
     moves : bool
-        Whether centres are.
+        Whether the centres are free to move.
     """
 
     shapes: Shapes
@@ -213,7 +213,7 @@ def refine_constrained(  # noqa: PLR0913, PLR0917 - those of `refine_blocks`
     voxels, bounds, windows, members, others, before, backgrounds, noise, most_steps, limits
         As for `refine_blocks`; of the limits only that of centres counts.
     model : Model
-        What is free.
+        Which parameters are free, and how they move the shapes.
 
     Returns
     -------

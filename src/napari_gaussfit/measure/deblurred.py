@@ -41,9 +41,9 @@ def object_variances(
     Parameters
     ----------
     gaussians : Gaussians
-        Blurred.
+        The Gaussians as they were fitted, with the blur.
     psf : Psf
-        By what.
+        The point spread function that they are blurred by.
     covariances : ndarray, shape [K, P, P], optional
         As of a `Measurement`: of each Gaussian's parameters.
 
@@ -74,9 +74,9 @@ def object_widths(
     Parameters
     ----------
     gaussians : Gaussians
-        Blurred.
+        The Gaussians as they were fitted, with the blur.
     psf : Psf
-        By what.
+        The point spread function that they are blurred by.
     covariances : ndarray, shape [K, P, P], optional
         As of a `Measurement`: of each Gaussian's parameters.
 
@@ -116,11 +116,11 @@ def object_columns(
     Parameters
     ----------
     gaussians : Gaussians
-        Blurred.
+        The Gaussians as they were fitted, with the blur.
     psf : Psf
-        By what.
+        The point spread function that they are blurred by.
     measurement : Measurement, optional
-        Of these Gaussians.
+        The measurement of these Gaussians, for the error bars.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def deblurred(
     channels : sequence of Gaussians
         Blurred; of each channel.
     psf : Psf
-        By what.
+        The point spread function that they are blurred by.
     spacing : sequence of float
         (dz, dy, dx) of the voxels that show it: nothing is narrower than half of one.
     measurement : Measurement, optional

@@ -37,7 +37,7 @@ class Optics:
     Parameters
     ----------
     na : float
-        Numerical aperture.
+        The numerical aperture of the objective.
     wavelength_nm : float
         Of the light, in a vacuum, in nm: what is emitted; a confocal's laser is taken for the same.
     index : float, default 1.518

@@ -133,7 +133,7 @@ class Psf:
         Parameters
         ----------
         unit : str
-            Of its lengths.
+            The unit of length that the covariance is returned in.
 
         Returns
         -------
@@ -166,7 +166,7 @@ class Psf:
         Parameters
         ----------
         content : mapping
-            By name.
+            The content of the file, by name, as `to_dict` returns it.
 
         Returns
         -------
@@ -218,7 +218,7 @@ class Psf:
         Parameters
         ----------
         path : path-like
-            The file.
+            The file that is read.
 
         Returns
         -------
@@ -283,7 +283,7 @@ def triple(values: Iterable[float | None]) -> tuple[float, float, float]:
     Parameters
     ----------
     values : iterable of float or None
-        Three.
+        Three numbers, or None where one is not known.
 
     Returns
     -------

@@ -218,7 +218,7 @@ def share_of_structures(gaussians: Gaussians, spacing: Sequence[float]) -> float
     gaussians : Gaussians
         In the unit of the spacing.
     spacing : sequence of float
-        (dz, dy, dx).
+        The distance between voxel centres along z, y and x, in the stack's unit.
 
     Returns
     -------

@@ -49,7 +49,7 @@ def parameters_of(covariances: Floats) -> Floats:
     Parameters
     ----------
     covariances : ndarray, shape [..., 3, 3]
-        Positive definite.
+        The covariances, positive definite.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def by_cholesky(covariances: Floats, directions: Floats) -> Floats:
     Parameters
     ----------
     covariances : ndarray, shape [..., 3, 3]
-        Where.
+        The covariances at which the derivatives are taken.
     directions : ndarray, shape [..., m, 3, 3]
         Changes of the covariances.
 
@@ -117,11 +117,11 @@ class Shapes:
         Parameters
         ----------
         constraints : Constraints
-            What is known.
+            What is known of the shapes beforehand.
         spacing : ndarray, shape [3]
-            Of voxels.
+            The distance between voxel centres along z, y and x, in the stack's unit.
         unit : str
-            Of the spacing.
+            The unit of the spacing, and so of all lengths.
 
         Returns
         -------
@@ -204,7 +204,7 @@ class Shapes:
         fisher : ndarray, shape [B, n m, n m]
             Of the directions of n objects together, positive definite.
         score : ndarray, shape [B, n m]
-            Derivatives along them.
+            Derivatives of the likelihood along the free directions.
 
         Returns
         -------

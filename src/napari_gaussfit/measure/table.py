@@ -77,7 +77,7 @@ def error_columns(
     Parameters
     ----------
     count : int
-        Rows K.
+        The number K of rows.
     measurement : Measurement, optional
         Of these K Gaussians, in this order; where there is none, the columns are empty.
     channels : int, default 1

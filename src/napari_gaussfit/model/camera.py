@@ -251,7 +251,7 @@ def orbit(
     pixel : float
         Size of a pixel; larger where `largest_side` pixels would not hold the box.
     views : int
-        Number of cameras.
+        How many cameras stand on the orbit.
     largest_side : int
         Pixels a side at most.
 

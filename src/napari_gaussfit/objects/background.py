@@ -41,9 +41,9 @@ def background_of(voxels: Volume, sizes: Sizes, noise: Noise) -> Volume:
     Parameters
     ----------
     voxels : ndarray, shape [Z, Y, X]
-        Raw intensity.
+        The stack's intensities, as they were recorded.
     sizes : Sizes
-        Of spots.
+        The least and largest width of a spot that is looked for.
     noise : Noise
         What stands above the background by more is cut.
 

@@ -63,7 +63,7 @@ class Candidates:
     sizes : Sizes
         That were looked for.
     noise : Noise
-        That was assumed.
+        The noise that the scores were computed with.
     spread : float
         Of the answers of most of the stack, over what the noise explains; above 1, the answers
         were divided by it.
@@ -164,11 +164,11 @@ class Candidates:
         Parameters
         ----------
         parts : sequence of Candidates
-            Any number.
+            The candidates of parts of a stack; any number of parts.
         sizes : Sizes
-            Of spots.
+            The least and largest width of a spot that is looked for.
         noise : Noise
-            Of voxels.
+            The noise of the stack's voxels: gain, offset, read noise.
         null : Null
             What noise alone has in the whole stack.
 
@@ -201,7 +201,7 @@ def candidates(
     Parameters
     ----------
     stack : Stack
-        One channel.
+        The stack that is searched: one channel at one time.
     least_size, largest_size : float, optional
         FWHM across the optical axis in the stack's unit; see `Sizes.of`.
     noise : Noise, optional
@@ -226,7 +226,7 @@ class CandidateFinder:
     Parameters
     ----------
     stack : Stack
-        One channel.
+        The stack that is searched: one channel at one time.
     noise : Noise, optional
         Estimated by `noise_of_neighbours` if None.
 
@@ -286,9 +286,9 @@ def searched(
     spots : ndarray, shape [Z, Y, X], or None
         The light of spots that there are already, without background.
     sizes : Sizes
-        Of spots.
+        The least and largest width of a spot that is looked for.
     noise : Noise
-        Of voxels.
+        The noise of the stack's voxels: gain, offset, read noise.
     null : Null
         What noise alone has in the whole stack.
 

@@ -57,7 +57,7 @@ class Changed:
     Parameters
     ----------
     shape : tuple of int
-        Of the stack.
+        The number of voxels along z, y and x.
     spacing : ndarray, shape [3]
         In the unit of the spots.
     """
@@ -72,7 +72,7 @@ class Changed:
         Parameters
         ----------
         gaussians : Gaussians
-            Any number.
+            The spots that are asked about; any number.
         """
         half = AROUND * np.linalg.norm(factors_of(gaussians.cholesky), axis=2)
         last = np.array(self.tiles.shape) - 1

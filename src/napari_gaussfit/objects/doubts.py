@@ -56,11 +56,11 @@ class Scene:
     Parameters
     ----------
     stack : Stack
-        One channel.
+        The stack that is searched: one channel at one time.
     noise : Noise
-        Of its voxels.
+        The noise of the stack's voxels: gain, offset, read noise.
     likelihood : {"poisson", "squared"}
-        As for `measure`.
+        The noise that is assumed in the refinement, as for `measure`.
     usual : Usual or None
         The shape that most spots share.
     """
@@ -93,7 +93,7 @@ class Question:
     Parameters
     ----------
     old : ndarray of int, shape [1] or [2]
-        Which spots.
+        Numbers of the spot or the two spots that are doubted.
     new : Gaussians
         What they may be instead: two or one.
     """
@@ -162,7 +162,7 @@ def answer(
     scene : Scene
         What they are fitted to.
     question : Question
-        Of which spots.
+        Which spots are doubted, and what might stand in their place.
     now, then : tuple of State and ndarray of int
         As they are, and refined as they may be instead; which of all are these spots.
 

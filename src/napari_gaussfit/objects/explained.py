@@ -55,11 +55,11 @@ def unexplained(places: Floats, levels: Counts, scores: Floats, sizes: Sizes) ->
     places : ndarray, shape [n, 3]
         z, y, x in voxels.
     levels : ndarray of int, shape [n]
-        Which width.
+        The number of the filter that answered most at each place.
     scores : ndarray, shape [n]
-        In standard deviations.
+        How far each place stands out, in standard deviations of the noise.
     sizes : Sizes
-        Of spots.
+        The least and largest width of a spot that is looked for.
 
     Returns
     -------
@@ -90,7 +90,7 @@ class Null:
     Parameters
     ----------
     scores : ndarray, shape [m]
-        Descending.
+        Scores of maxima of pure noise, from the greatest down.
     share : float
         Voxels of the stack over those of that noise.
     """
@@ -105,9 +105,9 @@ class Null:
         Parameters
         ----------
         shape : tuple of int
-            Of the stack.
+            The number of voxels along z, y and x.
         sizes : Sizes
-            Of spots.
+            The least and largest width of a spot that is looked for.
 
         Returns
         -------

@@ -61,9 +61,9 @@ class Maxima:
     places : ndarray, shape [n, 3]
         z, y, x in voxels.
     levels : ndarray of int, shape [n]
-        Which filter.
+        The number of the filter that answered most at each place.
     answers : ndarray, shape [n]
-        In standard deviations.
+        How far each place stands out, in standard deviations of the noise.
     peaks : ndarray, shape [n]
         Of a Gaussian of the filter's width that would answer so, in units of the stack.
     skewness : ndarray, shape [n]
@@ -233,7 +233,7 @@ def local_maxima(answers: Volume, lowest: float) -> Counts:
     Parameters
     ----------
     answers : ndarray, shape [Z, Y, X]
-        In float32.
+        The values at the voxels, in float32.
     lowest : float
         Above which they are.
 
@@ -280,7 +280,7 @@ def smoothed(
     Parameters
     ----------
     volume : ndarray, shape [Z, Y, X]
-        In float32.
+        The values at the voxels, in float32.
     sigmas : sequence of float
         Along z, y and x in voxels; nothing is done along an axis of 0, or of one voxel.
     mode : {"symmetric", "edge"}
@@ -316,7 +316,7 @@ def binned(volume: Volume, bins: Sequence[int]) -> Volume:
     Parameters
     ----------
     volume : ndarray, shape [Z, Y, X]
-        In float32.
+        The values at the voxels, in float32.
     bins : sequence of int
         Voxels of a box along z, y and x.
 

@@ -134,13 +134,13 @@ class Painter:
     Parameters
     ----------
     field : GaussianField
-        That was grouped.
+        The field whose Gaussians were grouped.
     shape : tuple of int
         Voxels along z, y and x.
     spacing : tuple of float
         (dz, dy, dx) in the field's unit.
     level : float or None
-        As for `paint`.
+        The least brightness of an object's voxel, as for `paint`.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class Painter:
         Parameters
         ----------
         groups : Groups
-            The objects.
+            Which Gaussians make up which object.
 
         Returns
         -------

@@ -30,7 +30,7 @@ def close_pairs(gaussians: Gaussians, most: float) -> tuple[NDArray[np.int64], F
     Parameters
     ----------
     gaussians : Gaussians
-        In any order.
+        The spots among which neighbours are looked up, in any order.
     most : float
         How far apart they may be, in sigmas of the mean of their covariances.
 
@@ -63,7 +63,7 @@ def joined(*parts: Gaussians) -> Gaussians:
     Parameters
     ----------
     *parts : Gaussians
-        In one unit.
+        Gaussians of one unit, which follow each other in the result.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def merged(pair: Gaussians) -> Gaussians:
     Parameters
     ----------
     pair : Gaussians
-        Two or more.
+        The two or more spots that become one.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def halves(one: Gaussians, axis: Floats) -> Gaussians:
     Parameters
     ----------
     one : Gaussians
-        One.
+        The spot that becomes two.
     axis : ndarray, shape [3]
         Along which they are apart, of any length.
 
@@ -142,7 +142,7 @@ def reached(places: Floats, gaussians: Gaussians, sigmas: float) -> tuple[Counts
     places : ndarray, shape [n, 3]
         In the Gaussians' unit.
     gaussians : Gaussians
-        In any order.
+        The spots whose reach is asked for, in any order.
     sigmas : float
         Standard deviations in the direction of the place.
 

@@ -69,7 +69,7 @@ def measure_points(stack: Stack, gaussians: Gaussians, psf: Psf, noise: Noise) -
     psf : Psf
         What light makes of a point.
     noise : Noise
-        Of the stack.
+        The noise of the stack's voxels: gain, offset, read noise.
 
     Returns
     -------

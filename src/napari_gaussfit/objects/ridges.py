@@ -98,7 +98,7 @@ def find_ridges(gaussians: Gaussians, box: Box) -> Ridge:
     Parameters
     ----------
     gaussians : Gaussians
-        Of the field.
+        The Gaussians whose sum has the ridges.
     box : tuple of ndarray, shape [3]
         The lower and upper corner of the stack: what lies beyond was not seen.
 
@@ -135,9 +135,9 @@ def climb(field: BlurredField, points: Floats, scale: float) -> tuple[Floats, Fl
     Parameters
     ----------
     field : BlurredField
-        Blurred by `scale`.
+        The field, blurred by `scale`, whose ridge is climbed.
     points : ndarray, shape [N, 3]
-        Where to begin.
+        The places to begin at, in the field's unit.
     scale : float
         A step is no longer than half of it.
 

@@ -60,7 +60,7 @@ def radii_across(
     Parameters
     ----------
     gaussians : Gaussians
-        Of the field.
+        The Gaussians whose sum is traced.
     points, tangents : ndarray, shape [N, 3]
         On the line, and unit vectors along it; in the field's unit, axis order z, y, x.
     scales : ndarray, shape [N]

@@ -50,7 +50,7 @@ class FitSequence:
     Parameters
     ----------
     results : tuple of FitResult
-        At each time.
+        The fit of each time.
     tracks : Tracks
         Of the Gaussians: one that stays is the same; one that ends where another begins is linked.
     drifts : ndarray, shape [T, 3]
@@ -79,11 +79,11 @@ class SpotSequence:
     Parameters
     ----------
     spots : tuple of Spots
-        At each time.
+        The spots of each time.
     tracks : Tracks
         Which of them are one.
     drifts : ndarray, shape [T, 3]
-        As for `FitSequence`.
+        How far all has moved since the time before, as for `FitSequence`.
     spacing : tuple of float
         (dz, dy, dx) of the stacks.
     """

@@ -25,7 +25,7 @@ class SpotSettings:
     false_discoveries : float, default 0.01
         Share of the spots that may be noise.
     likelihood : {"poisson", "squared"}
-        As for `measure`.
+        The noise that is assumed in the refinement, as for `measure`.
     noise : Noise, optional
         Estimated if None: from neighbours, then from what the spots leave.
     psf : Psf, optional

@@ -139,7 +139,7 @@ class SpotWork:
     stack : LazyStack
         Read box by box.
     tiling : Tiling
-        Its tiles.
+        How the stack is divided into tiles.
     settings : SpotSettings
         What is looked for.
     store : TileStore
@@ -189,7 +189,12 @@ class SpotWork:
         Parameters
         ----------
         path : Path
-            Of a working file.
+            The file of what is wider than a tile sees.
+
+        Returns
+        -------
+        callable
+            Says of every tile that nothing wide reaches it.
         """
         del path
         return lambda _: False

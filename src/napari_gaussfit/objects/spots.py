@@ -67,7 +67,7 @@ class Spots:
     rounds : int
         In which what was left was searched; nothing was found in the last.
     notes : tuple of str
-        What was assumed.
+        Sentences on what was assumed, for the user to read.
     """
 
     measurement: Measurement
@@ -102,7 +102,7 @@ def fit_spots(
     Parameters
     ----------
     stack : Stack
-        One channel.
+        The stack that is searched: one channel at one time.
     settings : SpotSettings, optional
         The defaults if None. No count is asked for.
     points : array-like, shape [P, 3], optional
@@ -143,7 +143,7 @@ def follow_spots(
     Parameters
     ----------
     stack : Stack
-        One channel.
+        The stack that is searched: one channel at one time.
     settings : SpotSettings
         As for `fit_spots`, with the noise of the other time: a detector has one.
     before : Gaussians
@@ -221,9 +221,9 @@ def peaks_seen(spots: Spots, shape: tuple[int, int, int], spacing: Sequence[floa
     Parameters
     ----------
     spots : Spots
-        That were found.
+        The spots that a search has found.
     shape : tuple of int
-        Of the stack.
+        The number of voxels along z, y and x.
     spacing : sequence of float
         (dz, dy, dx) of the stack, in the spots' unit.
 
@@ -249,7 +249,7 @@ def spots_table(spots: Spots, spacing: Sequence[float]) -> pd.DataFrame:
     Parameters
     ----------
     spots : Spots
-        K of them.
+        The K spots that get a row each.
     spacing : sequence of float
         (dz, dy, dx) of the stack, in the spots' unit.
 

@@ -259,15 +259,15 @@ def tracks_of(
     Parameters
     ----------
     gaussians : sequence of Gaussians
-        At each time.
+        The Gaussians of each time.
     drifts : sequence of ndarray, shape [3]
         By which all had moved since the time before.
     times : sequence of int
-        Their numbers.
+        The number of each time in the recording.
     follows : sequence of ndarray of int, shape [K], optional
         Which of the time before each is known to be, see `link`.
     reach : float, optional
-        See `link`.
+        How far an object moves from a time to the next at most; see `link`.
 
     Returns
     -------
@@ -289,7 +289,7 @@ def joined_tables(tables: Iterable[pd.DataFrame], tracks: Tracks) -> pd.DataFram
     tables : iterable of DataFrame
         At each time, a row an object.
     tracks : Tracks
-        Of these objects.
+        Which rows of the tables are the same object.
 
     Returns
     -------

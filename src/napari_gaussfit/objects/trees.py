@@ -75,7 +75,7 @@ def grow(points: Floats, scales: Floats, costs: Any, certain: Mask, least: int, 
     Parameters
     ----------
     points, scales : ndarray, shape [N, 3] and [N]
-        The nodes.
+        Centres of the nodes, and the blur at which each was found.
     costs : sparse array, shape [N, N]
         Of going from one to another, symmetric; those without an entry are not neighbours.
     certain : ndarray of bool, shape [N]
@@ -248,7 +248,7 @@ def trim(tree: Tree, *, ends_only: bool) -> Tree:
     Parameters
     ----------
     tree : Tree
-        Pruned.
+        The tree whose short branches are cut off.
     ends_only : bool
         Whether all roots stay.
 
@@ -299,7 +299,7 @@ def resample(tree: Tree) -> Tree:
     Parameters
     ----------
     tree : Tree
-        Any.
+        The tree whose nodes are laid out anew.
 
     Returns
     -------

@@ -77,7 +77,7 @@ class Usual:
         Parameters
         ----------
         measured : Measurement
-            Of spots.
+            The spots that were measured, whose usual shape is asked for.
 
         Returns
         -------
@@ -99,7 +99,7 @@ class Usual:
         Parameters
         ----------
         gaussians : Gaussians
-            K of them.
+            The K spots that are compared with the usual shape.
         covariances : ndarray, shape [K, 9 + 2 C, 9 + 2 C]
             As a measurement has them.
 

@@ -17,7 +17,7 @@ class Picture(Figure):
     Parameters
     ----------
     *arguments, **options
-        Of matplotlib's Figure.
+        Arguments of matplotlib's Figure, handed on.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

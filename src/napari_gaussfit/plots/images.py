@@ -35,7 +35,7 @@ def draw_images(
     Parameters
     ----------
     images : mapping of array, shape [H, W]
-        By title.
+        The images from left to right, by the title above each.
     pixel : tuple of float
         Height and width of a pixel, of any unit.
     limits : tuple of float, optional
@@ -82,9 +82,9 @@ def draw_curves(
     Parameters
     ----------
     x : array-like, shape [N]
-        The places.
+        Where the values of all lines lie on the horizontal axis.
     lines : mapping of array-like, shape [N]
-        By name.
+        The values of each line, by its name in the legend.
     labels : tuple of str
         Of the two axes.
     log : bool

@@ -41,7 +41,7 @@ def draw_tracks(
     spacing : sequence of float
         (dz, dy, dx) in `unit`.
     unit : str
-        "micrometer" or "pixel".
+        The unit of all lengths: "micrometer" or "pixel".
 
     Returns
     -------

@@ -75,6 +75,6 @@ def shown_together(*parts: str) -> str:
     Parameters
     ----------
     *parts : str
-        From the left.
+        The pieces of HTML, from left to right.
     """
     return f'<div style="display: flex; align-items: flex-start">{"".join(parts)}</div>'

@@ -33,7 +33,7 @@ class Labelled:
     Parameters
     ----------
     voxels : ndarray, shape [Z, Y, X]
-        As they are.
+        The intensities, neither converted nor scaled.
     spacing : tuple of float or None
         (dz, dy, dx) in micrometres; None where the coordinates have no unit of length.
     origin : tuple of float

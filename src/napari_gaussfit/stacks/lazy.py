@@ -109,7 +109,7 @@ class LazyStack:
     dtype : numpy.dtype
         Type of the voxels.
     notes : tuple of str
-        What was assumed.
+        Sentences on what was assumed, for the user to read.
     fill_nan : float or None
         The value to put in place of NaN and infinities; without it, they are refused when read.
     source : Path or None
@@ -142,7 +142,7 @@ class LazyStack:
             An OME-Zarr (of several resolutions the finest; ``BIG.ome.zarr/1`` is the second), or a
             TIFF whose planes can be read one by one.
         channel, time, position : int, optional
-            As for `Stack.open`.
+            Which channel, time and image of the file, as for `Stack.open`.
         spacing : sequence of float, optional
             (dz, dy, dx) in micrometres, in place of what the file says.
         fill_nan : float, optional
@@ -227,7 +227,7 @@ class LazyStack:
         Parameters
         ----------
         stack : Stack
-            One channel.
+            The stack that is searched: one channel at one time.
         """
         facts = replace(stack.facts, value_range=None)
         boxes = _ArrayBoxes(stack.voxels)

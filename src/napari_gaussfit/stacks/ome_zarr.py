@@ -236,7 +236,7 @@ def written_by_boxes(
     Parameters
     ----------
     path : path-like
-        As for `write_ome_zarr`.
+        The image to write, as for `write_ome_zarr`.
     shape : tuple of int
         Voxels along z, y and x.
     dtype : dtype-like

@@ -248,7 +248,7 @@ class Stack:
         Parameters
         ----------
         path : path-like
-            As for `open`.
+            The file or folder, as `Stack.open` takes it.
         channels : sequence of int or str, optional
             Which ones, from 0 or by their names in the file; all by default.
         time : int, optional
@@ -419,7 +419,7 @@ def read_voxels(
     Parameters
     ----------
     layout : StackLayout
-        What `read_layout` found.
+        The file's axes, spacing and choices, as `read_layout` returns them.
     channel, time : int, optional
         Which one; must be given where the file has several.
 
@@ -511,7 +511,7 @@ def spacing_doubts(spacing: Spacing, unit: str = "micrometer") -> tuple[str, ...
     spacing : tuple of float
         (dz, dy, dx) in `unit`.
     unit : str
-        "micrometer" or "pixel".
+        The unit of all lengths: "micrometer" or "pixel".
 
     Returns
     -------
@@ -615,7 +615,7 @@ def finite_voxels(
     Parameters
     ----------
     voxels : ndarray
-        Integers or reals.
+        The intensities, integers or reals of any width.
     label : str
         The stack, for messages.
     fill_nan : float or None

@@ -50,7 +50,7 @@ class TimeSeries:
         Parameters
         ----------
         path : path-like
-            As for `Stack.open`.
+            The file or folder, as `Stack.open` takes it.
         times : slice or sequence of int, optional
             Which ones, from 0; all by default.
         channels : sequence of int, optional

@@ -98,7 +98,7 @@ class MovingPhantom:
     Parameters
     ----------
     stacks : tuple of Stack
-        At each time.
+        The recording, a stack for each time.
     truths : tuple of GaussianField
         At each time, the Gaussians that the stack was made of.
     tracks : tuple of ndarray of int, shape [K]
@@ -198,14 +198,14 @@ def beads(
     seed : int
         Of the places, the brightness and the noise.
     count : int
-        Number of beads.
+        How many beads the stack holds.
     diameter : float
         Of a bead, in micrometres. Its sigma along each axis is that of a solid ball,
         diameter / sqrt(20), and the point spread function's, added in squares.
     photons : float or None
         Peak photons of the noise; without noise where it is None, as for `neurite`.
     shape, spacing : tuple
-        As for `neurite`.
+        Voxels along z, y, x and their distances, as for `neurite`.
 
     Returns
     -------
@@ -241,11 +241,11 @@ def nuclei(
     seed : int
         Of the places, sizes, textures and the noise.
     count : int
-        Number of nuclei.
+        How many nuclei the stack holds.
     photons : float or None
         Peak photons of the noise; without noise where it is None, as for `neurite`.
     shape, spacing : tuple
-        As for `neurite`.
+        Voxels along z, y, x and their distances, as for `neurite`.
 
     Returns
     -------
@@ -282,11 +282,11 @@ def separated(
     seed : int
         Of all that is random.
     count : int
-        Number of Gaussians.
+        How many Gaussians the stack holds.
     photons : float or None
         As for `neurite`, but without noise unless asked for.
     shape, spacing : tuple
-        As for `neurite`.
+        Voxels along z, y, x and their distances, as for `neurite`.
 
     Returns
     -------
@@ -356,11 +356,11 @@ def moving_spots(
     Parameters
     ----------
     seed : int
-        Of everything.
+        Seed of all places, motions and the noise.
     count : int
         Spots at each time; one in fifty vanishes from a time to the next, and as many appear.
     times : int
-        Number of times.
+        How many times are recorded.
     crossings : int
         Pairs that pass each other. No two spots are ever nearer than 3 sigma.
     shape : tuple of int

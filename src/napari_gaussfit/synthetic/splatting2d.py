@@ -161,7 +161,7 @@ def fit_image(target: Tensor, count: int) -> tuple[Gaussians2D, list[float]]:
     target : Tensor, shape [H, W]
         The image that the Gaussians are fitted to.
     count : int
-        Number of Gaussians.
+        How many Gaussians the stack holds.
 
     Returns
     -------

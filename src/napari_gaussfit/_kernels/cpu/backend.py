@@ -156,7 +156,7 @@ class GridResidual(GridEvaluation):
     Parameters
     ----------
     grid : Grid
-        Where.
+        The voxels at which the field is compared with the stack.
     target : Tensor, shape [Z, Y, X]
         What f should be there.
     offset : float
@@ -321,7 +321,7 @@ class MipEvaluation:
     Parameters
     ----------
     rays : Rays
-        Through the pixels.
+        The rays through the pixels, cut to the stack's box.
     bin_step : float
         Distance in t of the places where the search for the maximum looks.
     start : Tensor, shape [H, W], optional
@@ -404,7 +404,7 @@ class MipResidual(MipEvaluation):
     Parameters
     ----------
     rays, bin_step, start
-        As of `MipEvaluation`.
+        The rays and how they are searched, as for `MipEvaluation`.
     target : Tensor, shape [H, W], or Volume
         What the MIP should be; of a volume, its value where on the ray f is largest.
     offset : float

@@ -66,7 +66,7 @@ def informations(
     Parameters
     ----------
     voxels : ndarray, shape [C, Z, Y, X]
-        In float32.
+        The channels' intensities, in float32.
     blocks : tuple
         Bounds [B, 6] and members [B, n] of each block, and the Gaussians of other blocks that reach
         it, as a pair of where each block's begin [B + 1] and of these.
@@ -77,7 +77,7 @@ def informations(
     thetas : ndarray, shape [B, P]
         Parameters of each block, see `information_kernels`.
     noise : ndarray, shape [4]
-        See `information`.
+        Gain, offset, read variance and saturation, as `information` takes them.
     spread : bool
         The variance of the scores in place of the information.
 

@@ -458,7 +458,7 @@ def refine_blocks(
     Parameters
     ----------
     voxels : ndarray, shape [C, Z, Y, X]
-        In float32.
+        The channels' intensities, in float32.
     bounds, windows : ndarray, shape [B, 6] and [K, 6]
         First and last z, y, x of each block's box and each Gaussian's window, in voxels.
     members, others : tuple of two ndarrays, shape [B + 1] and [n]
@@ -469,11 +469,11 @@ def refine_blocks(
     backgrounds : ndarray, shape [B, C]
         Of each block; changed in place.
     noise : ndarray, shape [4]
-        See `information`.
+        Gain, offset, read variance and saturation, as `information` takes them.
     most_steps : int
         Steps of a block at most.
     limits : ndarray, shape [3, 3]
-        See `refine_block`.
+        The limits of widths and moves, as `refine_block` takes them.
 
     Returns
     -------

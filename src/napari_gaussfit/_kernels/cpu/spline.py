@@ -432,9 +432,9 @@ class SplineVolume:
     Parameters
     ----------
     voxels : ndarray, shape [Z, Y, X]
-        Intensities.
+        The intensities at the knots of the spline.
     spacing : ndarray, shape (3,)
-        (dz, dy, dx).
+        The distance between voxel centres along z, y and x, in the stack's unit.
 
     Attributes
     ----------

@@ -266,11 +266,11 @@ def launch(kernel: Any, blocks: Sequence[int], threads: int | tuple[int, int], *
     Parameters
     ----------
     kernel : numba.cuda dispatcher
-        What to run.
+        The kernel that is run on the device.
     blocks : sequence of int
         Blocks along x, y, z; nothing is launched where one is 0.
     threads : int or tuple of int
-        A block's.
+        How many threads a block has, along each of its axes.
     *given : Tensor, float, or tuple of such
         The kernel's arguments. Tensors must be contiguous and on one device.
     """

@@ -106,7 +106,7 @@ class Volume:
     Parameters
     ----------
     spline : SplineVolume
-        The stack's.
+        The stack's intensities between its voxels.
     device : torch.device
         Where to put it.
     """
@@ -206,7 +206,7 @@ class MipEvaluation(_Projection):
     Parameters
     ----------
     rays : Rays or Views
-        Through the pixels.
+        The rays through the pixels, cut to the stack's box.
     bin_step : float
         Distance in t of the places where the search for the maximum looks; that of `Views` is
         theirs.

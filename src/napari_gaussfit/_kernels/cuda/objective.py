@@ -266,7 +266,7 @@ class Drawn:
     Parameters
     ----------
     views : Views
-        Their tables.
+        The views of a step, with the tables of their rays.
     which : Tensor, shape [N], int64
         Their numbers among all.
     counts, importance : Tensor, shape [V]

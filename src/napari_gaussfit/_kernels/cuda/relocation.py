@@ -402,7 +402,7 @@ class Slab:
     shape : Tensor, shape [3], int32
         Of the planes together.
     spacing : Tensor, shape [3], float64
-        (dz, dy, dx).
+        The distance between voxel centres along z, y and x, in the stack's unit.
     """
 
     first: Tensor
@@ -439,7 +439,7 @@ class Sites:
     Parameters
     ----------
     places : Tensor, shape [N], int32
-        Indices of voxels.
+        Indices of the voxels that may get a Gaussian.
     gains : Tensor, shape [N]
         What each wins; 0 where there are fewer places.
     which : Tensor, shape [V], uint8
@@ -460,7 +460,7 @@ class Leaving:
     goes_to : Tensor, shape [K], int32
         The number of a Gaussian's new place, `STAYS` for most.
     moved : Tensor, shape [1], int32
-        How many leave.
+        How many Gaussians leave their places.
     """
 
     goes_to: Tensor
@@ -549,7 +549,7 @@ def leaving(
     bounds : tuple of Tensor, shape [1]
         How many Gaussians, the first ones, stay; the share from which on a neighbour does.
     amplitudes : Tensor, shape [K]
-        Changed.
+        The amplitudes, which the kernel changes.
     """
     cheapest = costs.sort(stable=True)
     order = cheapest.indices.int()

@@ -112,7 +112,7 @@ def set_size(layer: Layer, axis: int, size: float, unit: str, others: Iterable[L
     axis : int
         -3, -2, -1 for z, y, x.
     size : float
-        The new size.
+        The new distance between voxels, in the layer's unit.
     unit : str
         Of this size. The layer keeps its own.
     others : iterable of Layer

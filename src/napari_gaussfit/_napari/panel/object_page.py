@@ -41,7 +41,7 @@ class ObjectPage(QWidget):
     viewer : napari.viewer.Viewer
         Where its layers go.
     start : QPushButton
-        Finds the objects.
+        The button that has the objects found.
     columns, words : sequence of str
         Of the table: those with numbers, and those with words.
     controls : sequence of QWidget

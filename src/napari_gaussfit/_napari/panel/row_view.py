@@ -39,9 +39,9 @@ class RowView(QTableView):
     Parameters
     ----------
     model : RowTable
-        What is shown.
+        The rows that are shown.
     tip : str
-        The tooltip.
+        The tooltip of the whole table.
     order : sequence of str
         Columns as they stand beside each other, the most important first; the model's if empty.
     """

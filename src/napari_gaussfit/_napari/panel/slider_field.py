@@ -32,7 +32,7 @@ class SliderField(QWidget):
     logarithmic : bool
         Whether a step multiplies.
     tip : str
-        Of both.
+        The tooltip of the slider and of its number.
     """
 
     moved = Signal(float)
