@@ -215,7 +215,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     path : Path
         The file to write or to replace.
     table : DataFrame
-        Without its index.
+        The table, whose index is not written.
     """
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")

@@ -108,7 +108,7 @@ def say_as_asked(*, quiet: bool, json: bool, verbose: int) -> None:
     quiet : bool
         Whether only what `complain` and `answer` say is shown.
     json : bool
-        Whether `answer` prints.
+        Whether JSON is printed, as `answer` does.
     verbose : int
         1 logs what is done, 2 in detail, on stderr.
     """
@@ -156,7 +156,7 @@ def complain(text: str) -> None:
     Parameters
     ----------
     text : str
-        A line.
+        One line, without the program's name.
     """
     streams = _STREAMS.get()
     print(text, file=sys.stderr if streams is None else cast("TextIO", streams.err))

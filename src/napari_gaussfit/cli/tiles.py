@@ -220,7 +220,7 @@ def opened(arguments: argparse.Namespace, path: Path, channel: int | None) -> La
     path : Path
         The file that is read.
     channel : int or None
-        Which.
+        The channel that is chosen, None where there is one.
 
     Returns
     -------

@@ -109,7 +109,7 @@ def freedom(cholesky: Tensor, floor: Tensor | None, *, points: bool = False) -> 
     Parameters
     ----------
     cholesky : Tensor, shape [K, 6]
-        Cholesky parameters.
+        The Cholesky parameters of each Gaussian.
     floor : Tensor, shape [3, 3], or None
         Lower Cholesky factor of what light makes of a point, where that is known. An object that
         has a width along m axes has m (m + 1) / 2 parameters of shape, and a point none.

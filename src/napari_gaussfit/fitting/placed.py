@@ -62,7 +62,7 @@ class Placed:
         parts : sequence of Placed
             The Gaussians of several tiles; there may be none.
         channels : int
-            That each has.
+            How many channels each part has.
         """
         several = [cls.none(channels), *parts]
         return cls(
@@ -117,9 +117,9 @@ class Placed:
         Parameters
         ----------
         rows : ndarray of int, shape [M]
-            Which.
+            Which Gaussians are replaced.
         by : Placed
-            M Gaussians.
+            The M Gaussians that take their places.
         """
         self.means[rows], self.cholesky[rows] = by.means, by.cholesky
         self.amplitudes[:, rows] = by.amplitudes

@@ -62,7 +62,7 @@ class TileFitter:
     settings : FitSettings
         Of each tile's fit.
     levels : tuple of Levels
-        Of each channel.
+        The background and noise of each channel.
     psf : Psf or None
         The point spread function that is fitted with.
     start : TileStart
@@ -105,7 +105,7 @@ class TileFitter:
         Parameters
         ----------
         voxels : sequence of ndarray, shape [Z, Y, X]
-            One a channel.
+            The intensities of the box, one array a channel.
         """
         return any(level.hold_light(own) for level, own in zip(self.levels, voxels, strict=True))
 
@@ -239,9 +239,9 @@ class TileFitter:
         tile : Tile
             A tile of this tiling.
         mine : Placed
-            In its core.
+            The Gaussians whose centres lie in the tile's core.
         others : Placed
-            All others near.
+            All other Gaussians whose light reaches the tile.
 
         Returns
         -------

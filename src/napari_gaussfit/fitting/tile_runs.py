@@ -171,9 +171,9 @@ class SampledStack:
     stack : LazyStack
         Read box by box.
     sample : Sample
-        Of it.
+        The voxels that were read to judge the stack by.
     levels : Levels
-        Of the sample.
+        The background and noise of the sample.
     """
 
     stack: LazyStack
@@ -187,7 +187,7 @@ class SampledStack:
         Parameters
         ----------
         stack : LazyStack
-            One channel.
+            The stack that is sampled; one channel.
         background : float, optional
             Raw intensity, where it is known.
         """
@@ -213,7 +213,7 @@ class TilePlan:
     settings : dict
         Of each tile's fit, as JSON types.
     levels : tuple of Levels
-        Of each channel.
+        The background and noise of each channel.
     parts : str
         Name of the folder of tables.
     content : dict

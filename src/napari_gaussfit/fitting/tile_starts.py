@@ -69,9 +69,9 @@ class TileStart:
         fit : path-like or None
             A fit's file or folder.
         stack : StackFacts
-            That is fitted.
+            Name, size and place of the stack that is fitted.
         channels : int
-            Of it.
+            How many channels the stack has.
 
         Raises
         ------

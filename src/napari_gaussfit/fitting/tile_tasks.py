@@ -77,7 +77,7 @@ class TileTask:
         Parameters
         ----------
         stage : Stage
-            An earlier one.
+            An earlier stage, whose files are asked for.
         """
         return [(place, path) for one, place, path in self.files if one is stage]
 

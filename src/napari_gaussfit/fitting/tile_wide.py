@@ -74,7 +74,7 @@ class Cells:
         Parameters
         ----------
         shape : tuple of int
-            Its voxels.
+            The stack's number of voxels along z, y and x.
         """
         side = CELL
         while prod(max(1, n // side) for n in shape) > MOST_CELLS:
@@ -124,7 +124,7 @@ class Cells:
         Parameters
         ----------
         parts : sequence of mapping
-            What tiles add.
+            The sums that each tile adds to its cells.
         dark : sequence of (Tile, sequence of float)
             Tiles of background, and the mean of each channel there.
         backgrounds : sequence of float
@@ -159,9 +159,9 @@ def fit_wide(
     Parameters
     ----------
     cells : Cells
-        Of the stack.
+        How the stack is divided into cells of several voxels.
     means : ndarray, shape [C, z, y, x]
-        Above the background.
+        The mean of each cell in each channel, above the background.
     settings : FitSettings
         Of a tile's fit.
     stack : StackFacts
@@ -195,7 +195,7 @@ def is_wide(found: Placed, spacing: Sequence[float], side: int = 1) -> NDArray[n
     Parameters
     ----------
     found : Placed
-        Gaussians.
+        The Gaussians of which each is told.
     spacing : sequence of float
         The distance between voxel centres along z, y and x, in the stack's unit.
     side : int

@@ -89,7 +89,7 @@ def numbered(channel: int) -> str:
     Parameters
     ----------
     channel : int
-        From 0.
+        The number of the channel, from 0.
     """
     return f"_{channel}" if channel else ""
 
@@ -288,7 +288,7 @@ def read_region(
     region : tuple of two tuples of int, optional
         Its first voxel (z, y, x), and the one behind its last; all of the stack by default.
     wide : bool, optional
-        As for `read_tables`.
+        Whether to read what is wider than a tile, as for `read_tables`.
 
     Returns
     -------

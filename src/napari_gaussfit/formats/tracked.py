@@ -26,7 +26,7 @@ class Tracked:
     Parameters
     ----------
     gaussians : Gaussians
-        N of them.
+        The N objects of all times, a Gaussian each.
     times : ndarray of int, shape [N]
         When each was seen.
     tracks : ndarray of int, shape [N]
@@ -47,7 +47,7 @@ class Tracked:
         Parameters
         ----------
         gaussians : Gaussians
-            K of them.
+            The K objects of one time, a Gaussian each.
         time : int or None
             Its number; None counts as 0.
         quality : ndarray, shape [K], optional
@@ -67,7 +67,7 @@ class Tracked:
         table : DataFrame
             With columns time and track beside those of `measure.table.measurements`.
         unit : str
-            Of its lengths.
+            The unit of length of the table.
         """
         from napari_gaussfit.measure.table import gaussians_of
 

@@ -71,7 +71,7 @@ class Item:
     Parameters
     ----------
     path : Path
-        What is read.
+        The stack that is read.
     folder : Path
         Where its results go.
     """
@@ -99,9 +99,9 @@ class Row:
     converged : bool or None
         Whether more steps would change the fit.
     seconds : float or None
-        Of the fit.
+        How long the fit took; None where there was none.
     error : str
-        Why it failed.
+        Why the file failed, empty where it did not.
     bytes : int or None
         Size of the file: with the next, by which a changed file is told.
     modified : str
@@ -187,7 +187,7 @@ def items_of(paths: Sequence[Path], out: Path) -> list[Item]:
     Parameters
     ----------
     paths : sequence of Path
-        The files.
+        The files and folders that were named.
     out : Path
         The folder of the batch.
 
@@ -222,7 +222,7 @@ class Batch:
     Parameters
     ----------
     items : sequence of Item
-        The files.
+        The stacks, and where the results of each go.
     out : Path
         The folder of the batch, which gets ``summary.csv``.
     asked : mapping

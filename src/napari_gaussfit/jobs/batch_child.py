@@ -35,7 +35,7 @@ class BatchTask:
     Parameters
     ----------
     files : list of str
-        The stacks.
+        The paths of the stacks.
     out : str
         The folder of the batch.
     settings : dict

@@ -58,9 +58,9 @@ class Frame:
     Parameters
     ----------
     time : int
-        Its number.
+        The number of the time in the recording.
     result : FitResult
-        What was found.
+        The record of the fit of that time.
     snapshot : Snapshot or None
         The same, as it was watched last.
     mips : MipPair or None
@@ -88,7 +88,7 @@ class SequenceNews(News):
     times : tuple of int
         All that are asked for.
     frames : list of Frame
-        Those done.
+        The times that are done.
     tracks : Tracks or None
         Of their Gaussians, once the last is done.
     """

@@ -139,7 +139,7 @@ class LeftOver:
     Parameters
     ----------
     path : Path
-        Its folder.
+        The folder of the session that was not closed.
     results : tuple of (str, About)
         Keys of its results, and what is known of them, the oldest first.
     lock : FileLock

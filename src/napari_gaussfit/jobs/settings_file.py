@@ -61,7 +61,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     Parameters
     ----------
     path : Path
-        A TOML file.
+        The TOML file that holds the settings.
 
     Returns
     -------

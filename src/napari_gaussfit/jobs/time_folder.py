@@ -88,7 +88,7 @@ def report_of_times(name: str, settings: FitSettings, found: Iterable[Dated]) ->
     Parameters
     ----------
     name : str
-        The recording's.
+        The name of the recording.
     settings : FitSettings
         Of the first time.
     found : iterable of (int, ndarray, FitResult)
@@ -126,9 +126,9 @@ def write_times(
     name : str
         Of the table's file.
     table : DataFrame
-        Of `joined_tables`.
+        The rows of all times, as `joined_tables` makes them.
     tracks : Tracks
-        The tracks therein.
+        Which rows are the same object.
     report : dict
         Of what was done; that of the tracks is added.
     picture : (ndarray, StackFacts)
@@ -162,11 +162,11 @@ def save_times(
     series : TimeSeries
         The times that were asked for.
     frames : sequence of Frame
-        Those done.
+        The times that are done.
     table : DataFrame
         Of all of them.
     tracks : Tracks
-        Of their Gaussians.
+        Which Gaussians of these times are the same object.
     settings : FitSettings
         Of the first time.
 

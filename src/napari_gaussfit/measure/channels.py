@@ -147,7 +147,7 @@ def pairs_table(pairs: Sequence[ChannelPair], names: Sequence[int]) -> pd.DataFr
     Parameters
     ----------
     pairs : sequence of ChannelPair
-        Of one fit.
+        What is known of each pair of channels of one fit.
     names : sequence of int
         Of the channels, as the stack's file numbers them.
 

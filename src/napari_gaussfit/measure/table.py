@@ -173,7 +173,7 @@ def gaussians_of(table: pd.DataFrame, unit: str) -> Gaussians:
     table : DataFrame
         With the columns of `measurements`, a row a Gaussian.
     unit : str
-        Of its lengths.
+        The unit of length of the table.
 
     Returns
     -------

@@ -48,9 +48,9 @@ class LiveTimes(LiveLayers):
     viewer : napari.Viewer
         The viewer to which the layers are added.
     recording : Recording
-        What is fitted.
+        The times and channels that are fitted.
     keeper : QObject
-        As for `LiveLayers`.
+        Whose end is the layers' end, as for `LiveLayers`.
     """
 
     def __init__(self, viewer: Viewer, recording: Recording, keeper: QObject) -> None:
@@ -95,7 +95,7 @@ class LiveTimes(LiveLayers):
         Parameters
         ----------
         frames : sequence of Frame
-            One at least.
+            The times that are done, one at least.
         table : DataFrame
             A row a Gaussian and time, with ``time`` and ``track``.
         """

@@ -36,7 +36,7 @@ def look_at_point(viewer: Viewer, layer: Points, index: int, width: float) -> No
     layer : napari.layers.Points
         That has the point.
     index : int
-        Of the point.
+        The number of the point in its layer.
     width : float
         Of what is there, in voxels of the layer's last axis.
     """

@@ -62,7 +62,7 @@ def sections(
     Parameters
     ----------
     gaussians : Gaussians
-        The K Gaussians.
+        The K Gaussians that are cut.
     spacing : ndarray, shape [3]
         Distances between voxel centres, in the Gaussians' unit.
     axis : int

@@ -67,7 +67,7 @@ class Recording:
     first : Source
         What is fitted at the first of them.
     times : tuple of int
-        Which ones, ascending.
+        Which times of the recording are fitted, ascending.
     mask : ndarray, shape [Z, Y, X], optional
         True where to fit, the same at all times.
     """

@@ -127,7 +127,7 @@ class BatchDialog(QDialog):
     settings : FitSettings
         Of each fit: those of the panel.
     parent : QWidget, optional
-        The panel.
+        The panel that the dialog belongs to.
     """
 
     def __init__(self, settings: FitSettings, parent: QWidget | None = None) -> None:
@@ -200,7 +200,7 @@ class BatchDialog(QDialog):
         Parameters
         ----------
         paths : list of Path
-            Files and folders.
+            The files and folders that were chosen or dropped.
         """
         try:
             found = expanded(paths)
@@ -321,7 +321,7 @@ class BatchButton(QPushButton):
     Parameters
     ----------
     settings : callable
-        Returns them.
+        Returns the settings that the panel has now.
     """
 
     def __init__(self, settings: Callable[[], FitSettings]) -> None:

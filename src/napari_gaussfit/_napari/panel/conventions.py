@@ -141,7 +141,7 @@ class Activity(QObject):
     Parameters
     ----------
     worker : FitWorker
-        The fit's.
+        The worker whose fit is shown.
     """
 
     def __init__(self, worker: FitWorker) -> None:

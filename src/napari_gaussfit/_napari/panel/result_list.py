@@ -171,7 +171,7 @@ class ResultListPart(QWidget):
     Parameters
     ----------
     results : ResultList
-        Which lives longer.
+        The list that is shown, which outlives this part.
     undo : QUndoStack
         Of edits, refinements and removals.
     """

@@ -23,7 +23,7 @@ class Moment:
     Parameters
     ----------
     version : Version
-        Its Gaussians.
+        The Gaussians as they were then.
     choice : Choice or None
         What a refinement left to choose between.
     """
@@ -44,7 +44,7 @@ class Change(QUndoCommand):
     show : callable
         Shows a result as of a moment.
     words : str
-        What was done.
+        What was done, for the button's tooltip.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Removal(QUndoCommand):
     Parameters
     ----------
     results : sequence of Result
-        Which ones.
+        The results that were taken from the list.
     remove, put_back : callable
         Take them away, and put them back.
     """
