@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QFileDialog, QLineEdit, QPushButton
 
@@ -69,6 +69,26 @@ def test_no_gaussian_is_narrower_than_the_optics_that_are_typed(
     narrowest = np.linalg.eigvalsh(found.field.covariances.numpy() - psf.matrix).min()
     assert narrowest > -1e-6
     assert "object_fwhm_1" in found.to_dataframe()
+
+
+def test_light_without_the_blur_is_a_layer_of_a_fit_that_knows_it(
+    panel: Any, wait_until: Wait
+) -> None:
+    box = panel.results._kinds["deconvolved"].native
+    fitted(panel, wait_until)
+    assert not box.isEnabled()
+    QTest.keyClicks(line_of(panel), "0.9,600,1.33")
+    QTest.keyClick(line_of(panel), Qt.Key.Key_Return)
+    found = fitted(panel, wait_until)
+    panel.tabs.setCurrentIndex(4)
+    panel.results.kinds = {"volume"}
+    QTest.mouseClick(box, Qt.MouseButton.LeftButton, pos=QPoint(8, box.height() // 2))
+    assert panel.results.kinds == {"volume", "deconvolved"}
+    QTest.mouseClick(panel.results.add, Qt.MouseButton.LeftButton)
+    wait_until(lambda: "beads deconvolved" in panel.viewer.layers)
+    sharp = panel.viewer.layers["beads deconvolved"].data
+    np.testing.assert_allclose(sharp, found.deconvolved().voxelise(), rtol=1e-5)
+    assert sharp.max() > 1.5 * panel.viewer.layers["beads rendered"].data.max()
 
 
 def test_a_file_is_chosen_and_taken_back(

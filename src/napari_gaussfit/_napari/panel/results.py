@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit._napari.layers.live import LiveLayers
     from napari_gaussfit._napari.layers.opened import OpenedLayers
+    from napari_gaussfit._napari.layers.placement import Placement
     from napari_gaussfit._napari.layers.source import Source
     from napari_gaussfit.fitting.result import FitResult
 
@@ -42,6 +43,10 @@ KINDS = {
     "surface": ("Ellipsoids (Surface)", "All Gaussians as ellipsoids, in one layer; best in 3D."),
     "volume": ("Rendered volume (Image)", "The sum of the Gaussians in the stack's voxels."),
     "residual": ("Residual (Image)", "Stack minus rendered volume."),
+    "deconvolved": (
+        "Without the blur (Image)",
+        "The sum of the objects' own light, in the stack's voxels; of a fit with a PSF (Setup).",
+    ),
     "labels": ("Nearest Gaussian (Labels)", "Voxels above the threshold, by nearest centre."),
 }
 
@@ -83,6 +88,8 @@ def result_layers(
     if kinds & {"volume", "residual", "labels"}:
         volumes = rendered(fit.fields, fit.stack).reshape(-1, *fit.stack.shape)
         made += _volumes(fit, source, kinds, volumes)
+    if "deconvolved" in kinds and fit.psf is not None:
+        made += _deconvolved(fit, place, name)
     if "labels" in kinds:
         # Bright in any channel.
         volume, title = volumes.max(axis=0), f"{name} nearest"
@@ -127,6 +134,16 @@ def _volumes(
             for part, one in parts
         ]
     return made
+
+
+def _deconvolved(fit: FitResult, place: Placement, name: str) -> list[LayerData]:
+    """Return the light of each channel as it was before the point spread function."""
+    from napari_gaussfit._napari.layers.gaussians import volume_layer
+    from napari_gaussfit.jobs.renderer import rendered
+
+    sharp = fit.deconvolved()
+    volumes = rendered(sharp.fields, fit.stack).reshape(-1, *fit.stack.shape)
+    return [volume_layer(one, place, name=f"{name} deconvolved") for one in volumes]
 
 
 def _rendered(part: Source, volume: NDArray[np.float32]) -> LayerData:
@@ -199,6 +216,7 @@ class ResultsPart(QWidget):
         box.addStretch(1)
         self.add.clicked.connect(self.add_layers)
         self.save.clicked.connect(self._ask_for_shown)
+        self._kinds["deconvolved"].enabled = False
         for kind in self._kinds.values():
             kind.changed.connect(self._enable)
         self._enable()
@@ -218,6 +236,9 @@ class ResultsPart(QWidget):
         if self._fit is None:
             peak = float(np.median(fit.field.numpy().amplitudes)) if len(fit.field) else 0.0
             self._threshold.show_value(float(f"{fit.field.background + 0.5 * peak:.4g}"))
+        self._kinds["deconvolved"].enabled = fit.psf is not None
+        if fit.psf is None:
+            self._kinds["deconvolved"].value = False
         self._fit, self._live, self._edits = fit, live, True
         self._words.setText(details_of(fit))
         self._enable()
