@@ -16,6 +16,7 @@ from napari_gaussfit.settings import MOST_UNASKED, SETTINGS, FitSettings
 pytestmark = pytest.mark.gui
 
 OTHERS = FitSettings(
+    shape="point",
     gaussians=7,
     exactly=True,
     quality="fine",

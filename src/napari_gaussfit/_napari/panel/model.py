@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelPart"]
 
-PLAIN = ("gaussians", "exactly", "quality", "objective", "loss", "device")
+PLAIN = ("gaussians", "exactly", "quality", "objective", "loss", "shape", "device")
 """Settings that are always in sight; all others lie under "Advanced"."""
 
 BUTTONS = ("refine", "measure")
@@ -196,8 +196,7 @@ class _Advanced(QWidget):
         form = Form()
         self._controls: dict[str, NumberField | QCheckBox] = {}
         for name, setting in SETTINGS.items():
-            # What is chosen among words, as shape is, cannot be chosen here yet.
-            if name in PLAIN or name in BUTTONS or setting.kind is str:
+            if name in PLAIN or name in BUTTONS:
                 continue
             control = _control(setting, self._note_change)
             control.setObjectName(f"gaussfit_{name}")
