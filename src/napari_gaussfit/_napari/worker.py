@@ -15,6 +15,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import FunctionWorker
 
+from napari_gaussfit._napari.layers.destroyed import when_destroyed
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting.snapshot import FitState
 from napari_gaussfit.jobs.children import Fitter
@@ -151,8 +152,7 @@ class FitWorker(QObject):
         self._preparing.timeout.connect(self._prepare)
         self._preparing.start(PREPARE_MS)
         drawers, fitters = self._drawers, self._fitters
-        # napari destroys the panel with the window, unasked.
-        self.destroyed.connect(lambda: _end_all(drawers, fitters))
+        when_destroyed(self, lambda: _end_all(drawers, fitters))
 
     @property
     def phase(self) -> Phase:

@@ -74,6 +74,9 @@ def test_each_button_has_a_key_that_works_wherever_the_focus_is(
         button.clicked.connect(lambda *_, name=name: asked.append(name))
         button.setEnabled(name != "Pause")
     panel.tabs.setCurrentWidget(panel.table)
+    panel.window().show()
+    panel.window().activateWindow()
+    wait_until(panel.isActiveWindow)  # shortcuts are those of the window that is in front
     panel.table.condition.setFocus()
     QApplication.processEvents()
     for key in dict.fromkeys(KEYS.values()):

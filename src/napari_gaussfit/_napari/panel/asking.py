@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
+from napari_gaussfit._napari.layers.destroyed import when_destroyed
 from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.jobs.renderer import Renderer
 
@@ -44,8 +45,7 @@ class Asking(QObject):
         self._busy = False
         self._waiting: Question | None = None
         renderers = self._renderers
-        # napari destroys the panel with the window, unasked.
-        self.destroyed.connect(lambda: _close(renderers))
+        when_destroyed(self, lambda: _close(renderers))
 
     @property
     def active(self) -> bool:

@@ -32,6 +32,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_gaussfit._napari.layers.destroyed import when_destroyed
 from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.jobs.batch import SUMMARY_NAME, RowState, expanded
 from napari_gaussfit.jobs.batch_child import BatchTask
@@ -68,7 +69,8 @@ class BatchRun(QObject):
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = start_child(self._errors, "batch_child")
         self._send(Message("batch", asdict(task)))
-        self.destroyed.connect(_killing(self._process))
+        process = self._process
+        when_destroyed(self, lambda: _kill(process))
         threading.Thread(target=self._listen, name="batch", daemon=True).start()
 
     def stop(self) -> None:
@@ -111,12 +113,9 @@ class BatchRun(QObject):
             signal.emit(value)
 
 
-def _killing(process: subprocess.Popen[bytes]) -> Callable[[], None]:
-    def kill() -> None:
-        if process.poll() is None:
-            process.kill()
-
-    return kill
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
 
 
 class BatchDialog(QDialog):

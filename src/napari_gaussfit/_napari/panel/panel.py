@@ -12,6 +12,7 @@ from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_gaussfit._napari.layers.channels import channel_names, joined
+from napari_gaussfit._napari.layers.destroyed import when_destroyed
 from napari_gaussfit._napari.layers.live import LiveLayers
 from napari_gaussfit._napari.layers.live_times import LiveTimes
 from napari_gaussfit._napari.panel.batch import BatchButton
@@ -160,8 +161,7 @@ class GaussianFitPanel(QWidget):
         self.setAcceptDrops(True)
 
     def _connect(self) -> None:
-        # napari destroys the panel with the window, unasked.
-        self.destroyed.connect(self._renderer.close)
+        when_destroyed(self, self._renderer.close)
         self._settling.timeout.connect(self._look_at_stack)
         self.data.changed.connect(self._look_soon)
         self.model.changed.connect(self._look_soon)
