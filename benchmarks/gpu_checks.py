@@ -240,7 +240,7 @@ class Checks:
             ]
             total = torch.stack(each).mean()
             (right,) = torch.autograd.grad(total, leaf)
-            off = float((losses.found[0].cpu() / total.detach() - 1).abs())
+            off = float((losses.found[0, 0].cpu() / total.detach() - 1).abs())
             errors = (off, apart([weights], [right]))
             self._note(f"{name} loss of bricks", "torch", errors, LARGEST_VALUE_ERROR)
 

@@ -312,6 +312,7 @@ SETTING_OPTIONS: dict[str, tuple[tuple[str, ...], object]] = {
     "quality": (("--quality", "fine"), "fine"),
     "objective": (("--objective", "voxels"), "voxels"),
     "loss": (("--loss", "poisson"), "poisson"),
+    "shape": (("--shape", "point", "--psf", "0.9,600,1.33"), "point"),
     "ssim_weight": (("--ssim-weight", "0.25"), 0.25),
     "iterations": (("--iterations", "30"), 30),
     "max_seconds": (("--max-seconds", "9.5"), 9.5),
