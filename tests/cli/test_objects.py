@@ -44,7 +44,12 @@ def test_a_trace_is_swc_a_table_and_a_picture(
 ) -> None:
     assert main(["trace", str(dendrite), "-o", str(tmp_path / "out")]) == 0
     out = tmp_path / "out"
-    assert sorted(path.name for path in out.iterdir()) == ["branches.csv", "trace.png", "trace.swc"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "branches.csv",
+        "settings.toml",
+        "trace.png",
+        "trace.swc",
+    ]
 
     points, radii, parents, _ = read_swc(out / "trace.swc")
     assert (parents < np.arange(len(parents))).all()
@@ -87,7 +92,7 @@ def test_cells_are_labels_a_table_and_a_picture(
 ) -> None:
     assert main(["cells", str(cells), "-o", str(tmp_path / "out")]) == 0
     out = tmp_path / "out"
-    names = ["labels.ome.tif", "objects.csv", "objects.png"]
+    names = ["labels.ome.tif", "objects.csv", "objects.png", "settings.toml"]
     assert sorted(path.name for path in out.iterdir()) == names
 
     labels = tifffile.imread(out / "labels.ome.tif")

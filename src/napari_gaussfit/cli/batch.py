@@ -34,4 +34,5 @@ def add_parser(commands: Any) -> None:
         epilog=EXAMPLES,
     )  # fmt: skip
     fit.add_options(parser)
+    parser.set_defaults(also=())  # which is of one recording
     offer(parser, fit.run, "Gaussians", always=True)

@@ -94,7 +94,10 @@ def psf_of(given: str | None) -> Psf | None:
         return None
     from napari_gaussfit.measure.psf import Psf
 
-    return Psf.named(given)
+    try:
+        return Psf.named(given)
+    except SettingsError as error:
+        raise SettingsError(f"--psf {error}") from error
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -271,7 +271,7 @@ class Psf:
             return cls.load(words)
         if len(numbers) != 3:
             raise SettingsError(
-                f"{words} is no point spread function; expected the psf.json of "
+                f"{words}: expected the psf.json of "
                 "napari-gaussfit psf, or NA,WAVELENGTH_NM,INDEX such as 1.4,520,1.518"
             )
         return cls.of_optics(Optics(*numbers))

@@ -112,6 +112,9 @@ def test_columns_that_are_shown_fit_the_panel_and_wider_ones_show_more(
     view.resize(340, 300)
     QApplication.processEvents()
     assert 2 < len(view.shown_columns) < wide
+    shown.table.setFixedWidth(340)
+    shown.table.window().show()
+    qtbot.waitUntil(lambda: len(shown.table.view.shown_columns) < len(COLUMNS) - 1)
     hidden = len(COLUMNS) - 1 - len(shown.table.view.shown_columns)
     assert f"{hidden} more columns under Columns" in shown.words
 

@@ -68,6 +68,9 @@ class LiveLayers:
         self._viewer = viewer
         self._layers: dict[str, Layer] = {}
         self._deleted: set[str] = set()
+        self.ended = False
+        """Whether no layer is made any more, since the stack is gone."""
+
         self._fields: Fields = ()
         self._mips: MipPair | None = None
         self._shown: Fields = ()
@@ -110,7 +113,7 @@ class LiveLayers:
 
     def restart(self, source: Source) -> None:
         """Follow another fit of the same layer, in the layers that are there."""
-        self.source = source
+        self.source, self.ended = source, False
         self._deleted.clear()
         self._fields, self._mips = (), None
 
@@ -124,6 +127,7 @@ class LiveLayers:
     def make_no_more(self) -> None:
         """Make no layer that is still missing, whatever comes: their stack is gone."""
         self._making.stop()
+        self.ended = True
         self._fields, self._mips = (), None
         self._deleted |= {CENTRES, *PICTURES} - self._layers.keys()
 

@@ -122,7 +122,7 @@ class Overlays(QObject):
 
     def _draw(self) -> None:
         """Draw what is wanted; one new layer at a time, which takes the window long."""
-        if self._live is None or self._live.centres is None:
+        if self._live is None or self._live.centres is None or self._live.ended:
             return
         self._place_captions()
         began = time.perf_counter()

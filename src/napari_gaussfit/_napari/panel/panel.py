@@ -605,10 +605,7 @@ class GaussianFitPanel(QWidget):
             self.live.settle(version.fit)
             edited = version.unedited is not None
             self.table.show_fit(version.fit, self.live.centres, edited=edited)
-        self.live.settle(version.fit)
         self.shown.overlays.show_field(None)
-        edited = version.unedited is not None
-        self.table.show_fit(version.fit, self.live.centres, edited=edited)
         self.results.show_fit(version.fit, self.live)
         self.kept.took(version)
         self.objects.look_again()
