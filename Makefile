@@ -22,7 +22,7 @@ RESOLUTION ?= highest
 FAST_TESTS := tests/stacks tests/model tests/formats tests/plots tests/measure/test_metrics.py \
     tests/jobs/test_messages.py tests/jobs/test_encoding.py tests/fitting/test_bounds.py \
     tests/fitting/test_fit.py tests/fitting/test_losses.py tests/fitting/test_seeding.py \
-    tests/cli/test_folder.py tests/cli/test_overwriting.py tests/test_docs.py \
+    tests/jobs/test_fit_folder.py tests/jobs/test_overwriting.py tests/test_docs.py \
     tests/test_docstrings.py tests/test_errors.py tests/test_files.py tests/test_house.py \
     tests/test_settings.py tests/test_workflows.py
 

@@ -30,7 +30,7 @@ PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"] + [
 ]
 # Of the benchmarks, which have a parser of their own, and of pip.
 WITH_OTHER_OPTIONS = {CHECKOUT / "CONTRIBUTING.md"} | {
-    DOCS / name for name in ("gpu.md", "performance.md", "install.md")
+    DOCS / name for name in ("gpu.md", "performance.md", "install.md", "scale.md")
 }
 
 

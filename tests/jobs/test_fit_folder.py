@@ -124,7 +124,7 @@ def test_folder_holds_its_files_and_nothing_half_written(folder: FitFolder) -> N
     found = sorted(path.name for path in folder.path.iterdir())
     assert found == [
         *("fit.safetensors", "gaussians.csv", "gaussians.png"),
-        *("history.png", "noise.png", "projections.png", "report.json"),
+        *("history.png", "noise.png", "projections.png", "report.json", "settings.toml"),
     ]
 
 

@@ -336,7 +336,7 @@ def test_a_saved_fit_without_its_stack_has_table_and_export_and_is_refined_when_
     click(panel.run.buttons["Refine"])
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
     assert len(panel.fit.field) == 5
-    assert "beads fit MIP" in viewer.layers
+    wait_until(lambda: "beads fit MIP" in viewer.layers)
 
 
 def test_a_table_without_a_stack_says_what_to_do(
