@@ -9,7 +9,6 @@ from qtpy.QtCore import QObject, Signal
 from napari_gaussfit._napari.layers.times import bring_into_view, index_in_view
 from napari_gaussfit.jobs.job import News
 from napari_gaussfit.jobs.versions import Version
-from napari_gaussfit.objects.tracks import joined_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,6 +93,8 @@ class OverTime(QObject):
 
     def table(self) -> pd.DataFrame:
         """Return the table of the Gaussians of all times, as the command line has it."""
+        from napari_gaussfit.objects.tracks import joined_tables  # which loads scipy
+
         tables = [frame.result.to_dataframe() for frame in self.frames]
         if self.tracks is None:
             return tables[0].assign(track=-1)
