@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_gaussfit._napari.layers.gaussians import points_layer
 from napari_gaussfit._napari.layers.placement import METADATA, Placement
 
 if TYPE_CHECKING:
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
     from napari.viewer import Viewer
 
+    from napari_gaussfit._napari.layers.pictures import LayerData
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.jobs.pictures import MipPair
     from napari_gaussfit.stacks.facts import StackFacts
@@ -22,6 +22,13 @@ __all__ = ["OpenedLayers", "placement_of"]
 def placement_of(stack: StackFacts) -> Placement:
     """Return where the voxels of a stack lie that has no layer."""
     return Placement.of_stack(stack.spacing, stack.unit, stack.origin)
+
+
+def _points(fit: FitResult, name: str) -> LayerData:
+    """Return the points of a fit."""
+    from napari_gaussfit._napari.layers.gaussians import points_layer  # which loads pandas
+
+    return points_layer(fit, placement_of(fit.stack), name=name)
 
 
 class OpenedLayers:
@@ -44,7 +51,7 @@ class OpenedLayers:
         self._viewer = viewer
         if points is None or points not in viewer.layers:
             name = f"{fit.stack.name} centres"
-            data, keywords, _ = points_layer(fit, placement_of(fit.stack), name=name)
+            data, keywords, _ = _points(fit, name)
             points = viewer.add_points(data, **keywords)
         self._centres: Points | None = points
         viewer.layers.events.removed.connect(self._forget)
@@ -64,7 +71,7 @@ class OpenedLayers:
         layer = self._centres
         if layer is None:
             return
-        data, keywords, _ = points_layer(fit, placement_of(fit.stack), name=layer.name)
+        data, keywords, _ = _points(fit, layer.name)
         with layer.events.data.blocker():
             layer.data = data
         layer.features = keywords["features"]
