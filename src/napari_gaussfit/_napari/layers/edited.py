@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit._napari.layers.gaussians import METADATA
+from napari_gaussfit._napari.layers.placement import METADATA
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.measurement import EDITED
 from napari_gaussfit.measure.table import CHANNEL, ERRORS, FLAGS, GOODNESS, measurements
