@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from napari_gaussfit.measure.deblurred import object_columns
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
@@ -16,6 +15,7 @@ from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from napari_gaussfit.measure.measurement import Measurement
@@ -162,6 +162,8 @@ def measurements(
     psf = measurement.psf if psf is None and measurement is not None else psf
     if psf is not None:
         columns |= object_columns(gaussians, psf, measurement)
+    import pandas as pd  # which a window takes a third of a second to load
+
     return pd.DataFrame(columns).assign(unit=field.unit)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
 
 from napari_gaussfit._napari.panel.columns import column_named
@@ -13,6 +12,8 @@ from napari_gaussfit.measure.table import ERRORS, FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    import pandas as pd
 
 __all__ = ["RowTable", "with_error"]
 
@@ -57,6 +58,19 @@ class RowTable(QAbstractTableModel):
         self._sorted_by: tuple[str, bool] | None = None
         self._take(None)
 
+    @property
+    def table(self) -> pd.DataFrame:
+        """What is shown, with all its columns."""
+        if self._table is None:
+            import pandas as pd  # which takes the window a third of a second
+
+            return pd.DataFrame()
+        return self._table
+
+    @property
+    def _count(self) -> int:
+        return 0 if self._table is None else len(self._table)
+
     def show_measurements(self, measurements: pd.DataFrame | None) -> None:
         """Show these rows, all of them, or none."""
         self.beginResetModel()
@@ -65,14 +79,13 @@ class RowTable(QAbstractTableModel):
         self.endResetModel()
 
     def _take(self, table: pd.DataFrame | None) -> None:
-        self.table = pd.DataFrame() if table is None else table
-        """What is shown, with all its columns."""
-
-        known = [name for name in self._sometimes if name in self.table.columns]
+        self._table = table
+        found = () if table is None else table.columns
+        known = [name for name in self._sometimes if name in found]
         self.usual = (*self._always, *known)
         more = [
             name
-            for name in self.table.columns
+            for name in found
             if name not in {*self.usual, *_NEVER_SHOWN} and not name.startswith("sd_")
         ]
         self.columns = (*self.usual, *more)
@@ -81,13 +94,13 @@ class RowTable(QAbstractTableModel):
         self._whole: set[str] = set()
         for name in self.columns:
             self._take_column(name)
-        self._flags = self._values.get(FLAGS, np.full(len(self.table), ""))
-        self._allowed = np.ones(len(self.table), np.bool_)
-        self._order = np.arange(len(self.table))
+        self._flags = self._values.get(FLAGS, np.full(self._count, ""))
+        self._allowed = np.ones(self._count, np.bool_)
+        self._order = np.arange(self._count)
 
     def _take_column(self, name: str) -> None:
-        count = len(self.table)
-        if name not in self.table:
+        count = self._count
+        if self._table is None or name not in self._table:
             blank = np.full(count, np.nan) if name in self._numbers else np.full(count, "")
             self._values[name] = blank
             return
@@ -204,7 +217,7 @@ class RowTable(QAbstractTableModel):
         self.layoutChanged.emit()
 
     def _arrange(self) -> None:
-        order = np.arange(len(self.table))
+        order = np.arange(self._count)
         if self._sorted_by is not None and self._sorted_by[0] in self._values:
             name, down = self._sorted_by
             values = self._values[name]
