@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from napari_gaussfit.errors import GaussfitError, OutputError, SettingsError
 from napari_gaussfit.files import replacing
 from napari_gaussfit.formats.registry import FIT_READERS
+from napari_gaussfit.formats.tiled import holds_tiles
 from napari_gaussfit.jobs.fit_folder import REPORT_NAME, holds_fit
 from napari_gaussfit.jobs.settings_file import SETTINGS_NAME, difference
 from napari_gaussfit.stacks.stack import is_stack_file, stack_name
@@ -394,8 +395,6 @@ def _is_folder_of_files(path: Path) -> bool:
 
 
 def _is_fit(path: Path) -> bool:
-    from napari_gaussfit.formats.tiled import holds_tiles  # which loads pandas
-
     return path.suffix.lower() in FIT_READERS or holds_fit(path) or holds_tiles(path)
 
 

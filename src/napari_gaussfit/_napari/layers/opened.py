@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_gaussfit._napari.layers.gaussians import points_layer
 from napari_gaussfit._napari.layers.placement import METADATA, Placement
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ def placement_of(stack: StackFacts) -> Placement:
 
 def _points(fit: FitResult, name: str) -> LayerData:
     """Return the points of a fit."""
-    from napari_gaussfit._napari.layers.gaussians import points_layer  # which loads pandas
-
     return points_layer(fit, placement_of(fit.stack), name=name)
 
 
