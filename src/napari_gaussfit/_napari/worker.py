@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
     AnyJob = ProcessJob | ThreadJob | SequenceJob
 
-if TYPE_CHECKING:
-    from napari_gaussfit.stacks.stack import Stack
-
 __all__ = ["FitWorker", "Phase"]
 
 FASTEST_MS, SLOWEST_MS = 175, 2000
@@ -181,8 +178,7 @@ class FitWorker(QObject):
         self._end_fit()
         self._preparing.stop()
         self.error, self._seen = "", (None, None)
-        self._stacks = task.stacks
-        self._draw_with(MipDrawer(task.stacks) if self.in_process else RemoteDrawer(task.stacks))
+        self._draw_beside(task.stacks)
         self._wanted = task.view
         self._job = self._job_of(task)
         self._news = self._job.news
@@ -236,8 +232,7 @@ class FitWorker(QObject):
     def take(self, news: News, stacks: Sequence[Stack] = ()) -> None:
         """Show other Gaussians, of the same stack or of another. There must be no fit under way."""
         if stacks:
-            self._draw_with(MipDrawer(stacks) if self.in_process else RemoteDrawer(stacks))
-            self._stacks = tuple(stacks)
+            self._draw_beside(tuple(stacks))
         self._news = news
         self._seen = news.snapshot, None
         if news.mips is None or news.mips.view != self._wanted:
@@ -256,6 +251,11 @@ class FitWorker(QObject):
     def _drawer(self) -> MipDrawer | RemoteDrawer | None:
         """What draws a fit at rest, None before the first fit."""
         return self._drawers[0] if self._drawers else None
+
+    def _draw_beside(self, stacks: tuple[Stack, ...]) -> None:
+        """Draw Gaussians beside these stacks from now on."""
+        self._draw_with(MipDrawer(stacks) if self.in_process else RemoteDrawer(stacks))
+        self._stacks = stacks
 
     def _draw_with(self, drawer: MipDrawer | RemoteDrawer | None) -> None:
         for before in self._drawers:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,9 +46,9 @@ class SequenceTask:
     view: ViewChoice = field(default_factory=ViewChoice)
     psf: Psf | None = None
 
-    @property
+    @cached_property
     def stacks(self) -> tuple[Stack, ...]:
-        """The channels at the first time."""
+        """The channels at the first time, read once."""
         return self.series.read(0)
 
 

@@ -79,8 +79,7 @@ class BatchRun(QObject):
 
     def kill(self) -> None:
         """End at once."""
-        if self._process.poll() is None:
-            self._process.kill()
+        _kill(self._process)
 
     def _send(self, message: Message) -> None:
         with suppress(OSError):  # who listens to it finds out that it is dead
