@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QLabel, QLineEdit
 
+from by_hand import add_stack, drop
 from napari_gaussfit._napari.layers.placement import METADATA
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.fitting.result import FitResult, load
@@ -48,17 +48,11 @@ def open_panel(viewer: Any) -> Any:
     return panel
 
 
-def add_beads(viewer: Any, phantom: Phantom, name: str = "beads") -> Any:
-    stack = phantom.stack
-    place = {"scale": stack.spacing, "units": ("um",) * 3, "axis_labels": ("z", "y", "x")}
-    return viewer.add_image(stack.voxels, name=name, **place)
-
-
 @pytest.fixture
 def panel(make_napari_viewer_proxy: Any, small_beads: Phantom, wait_until: Wait) -> Any:
     """A panel beside six beads, ready to fit."""
     viewer = make_napari_viewer_proxy()
-    add_beads(viewer, small_beads)
+    add_stack(viewer, small_beads.stack)
     panel = open_panel(viewer)
     wait_until(panel.run.buttons["Fit"].isEnabled)
     return panel
@@ -100,16 +94,6 @@ def select(panel: Any, *rows: int) -> None:
         modifier = Qt.KeyboardModifier.ControlModifier if row != rows[0] else Qt.KeyboardModifier(0)
         place = view.visualRect(index).center()
         QTest.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, modifier, place)
-
-
-def drop(widget: Any, path: Path) -> None:
-    data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(path))])
-    button, no_key = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
-    entered = QDragEnterEvent(QPoint(9, 9), Qt.DropAction.CopyAction, data, button, no_key)
-    QApplication.sendEvent(widget, entered)
-    dropped = QDropEvent(QPointF(9, 9), Qt.DropAction.CopyAction, data, button, no_key)
-    QApplication.sendEvent(widget, dropped)
 
 
 def state(panel: Any) -> str:
@@ -330,7 +314,7 @@ def test_a_saved_fit_without_its_stack_has_table_and_export_and_is_refined_when_
     delete_point(panel)
     assert len(panel.fit.field) == 5
 
-    add_beads(viewer, small_beads)
+    add_stack(viewer, small_beads.stack)
     wait_until(panel.run.buttons["Refine"].isEnabled)
     panel.model.settings = SIX
     click(panel.run.buttons["Refine"])
@@ -373,7 +357,7 @@ def test_two_viewers_do_not_mix(
     panels = []
     for name in ("one", "other"):
         viewer = make_napari_viewer_proxy()
-        add_beads(viewer, small_beads, name)
+        add_stack(viewer, small_beads.stack, name)
         panels.append(open_panel(viewer))
     for panel in panels:
         wait_until(panel.run.buttons["Fit"].isEnabled)
@@ -429,7 +413,7 @@ def test_what_a_crash_has_left_is_offered_and_what_was_closed_is_not(
     )
     assert done.returncode == (-signal.SIGKILL if way == "killed" else 0), done.stderr
     viewer = make_napari_viewer_proxy()
-    add_beads(viewer, small_beads)
+    add_stack(viewer, small_beads.stack)
     panel = open_panel(viewer)
     if way == "closed":
         assert panel.kept.bar.isHidden()

@@ -17,11 +17,11 @@ import pytest
 import tifffile
 from napari.settings import get_settings
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QLabel, QMainWindow, QPushButton, QWidget
 
+from by_hand import drop
 from napari_gaussfit._napari.layers.edited import fit_of_layer
 from napari_gaussfit._napari.layers.gaussians import METADATA
 from napari_gaussfit._napari.panel.panel import GaussianFitPanel
@@ -73,18 +73,6 @@ def open_from_menu(viewer: Any) -> GaussianFitPanel:
     [dock] = [w for name, w in viewer.window.dock_widgets.items() if "Gaussian fit" in name]
     assert isinstance(dock, GaussianFitPanel)
     return dock
-
-
-def drop(widget: Any, *paths: Path) -> None:
-    """Drop files on a widget: the events that a file manager has Qt send."""
-    data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
-    button, no_key = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
-    entered = QDragEnterEvent(QPoint(9, 9), Qt.DropAction.CopyAction, data, button, no_key)
-    QApplication.sendEvent(widget, entered)
-    assert entered.isAccepted(), f"{widget} takes no files"
-    dropped = QDropEvent(QPointF(9, 9), Qt.DropAction.CopyAction, data, button, no_key)
-    QApplication.sendEvent(widget, dropped)
 
 
 def canvas_of_the_window() -> QWidget:

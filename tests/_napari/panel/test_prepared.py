@@ -12,6 +12,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
+from by_hand import add_stack
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.jobs.children import Fitter
 from napari_gaussfit.jobs.process import ProcessJob
@@ -32,13 +33,7 @@ SHORT = FitSettings(exactly=True, gaussians=20, quality="preview")
 
 def opened(viewer: Any, phantom: Phantom, wait_until: Wait) -> Any:
     """Open the panel beside a stack."""
-    viewer.add_image(
-        phantom.stack.voxels,
-        name="beads",
-        scale=phantom.stack.spacing,
-        units=("um",) * 3,
-        axis_labels=("z", "y", "x"),
-    )
+    add_stack(viewer, phantom.stack)
     _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
     wait_until(panel.run.buttons["Fit"].isEnabled)
     return panel

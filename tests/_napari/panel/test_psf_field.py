@@ -10,6 +10,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QFileDialog, QLineEdit, QPushButton
 
+from by_hand import add_stack
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.measure.optics import Optics
 from napari_gaussfit.measure.psf import Psf
@@ -32,13 +33,7 @@ SHORT = FitSettings(exactly=True, gaussians=6, quality="preview")
 def panel(make_napari_viewer_proxy: Any, small_beads: Phantom, wait_until: Wait) -> Any:
     """A panel beside six beads of known spacing."""
     viewer = make_napari_viewer_proxy()
-    viewer.add_image(
-        small_beads.stack.voxels,
-        name="beads",
-        scale=small_beads.stack.spacing,
-        units=("um",) * 3,
-        axis_labels=("z", "y", "x"),
-    )
+    add_stack(viewer, small_beads.stack)
     _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
     wait_until(panel.run.buttons["Fit"].isEnabled)
     panel.model.settings = SHORT

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QLabel, QPushButton, QRadioButton
+from qtpy.QtWidgets import QLabel, QPushButton, QRadioButton
 
+from by_hand import drop
 from napari_gaussfit._napari.layers.edited import fit_of_layer
 from napari_gaussfit.formats.csv import read_csv
 from napari_gaussfit.synthetic.phantoms import spots
@@ -41,16 +41,6 @@ def click(button: Any) -> None:
 def choose_spots(panel: Any) -> None:
     [button] = [one for one in panel.findChildren(QRadioButton) if "Spots" in one.text()]
     click(button)
-
-
-def drop(widget: Any, path: Path) -> None:
-    data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(path))])
-    button, no_key = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
-    entered = QDragEnterEvent(QPoint(9, 9), Qt.DropAction.CopyAction, data, button, no_key)
-    QApplication.sendEvent(widget, entered)
-    dropped = QDropEvent(QPointF(9, 9), Qt.DropAction.CopyAction, data, button, no_key)
-    QApplication.sendEvent(widget, dropped)
 
 
 def state(panel: Any) -> str:

@@ -1,0 +1,32 @@
+"""What a person does to a window before anything is tested: a stack is added, files are dropped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtWidgets import QApplication
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_gaussfit.stacks.stack import Stack
+
+
+def add_stack(viewer: Any, stack: Stack, name: str = "beads") -> Any:
+    """Add a stack in micrometers, and return its layer."""
+    place = {"scale": stack.spacing, "units": ("um",) * 3, "axis_labels": ("z", "y", "x")}
+    return viewer.add_image(stack.voxels, name=name, **place)
+
+
+def drop(widget: Any, *paths: Path) -> None:
+    """Drop files on a widget: the events that a file manager has Qt send."""
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+    button, no_key = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    entered = QDragEnterEvent(QPoint(9, 9), Qt.DropAction.CopyAction, data, button, no_key)
+    QApplication.sendEvent(widget, entered)
+    assert entered.isAccepted(), f"{widget} takes no files"
+    dropped = QDropEvent(QPointF(9, 9), Qt.DropAction.CopyAction, data, button, no_key)
+    QApplication.sendEvent(widget, dropped)
