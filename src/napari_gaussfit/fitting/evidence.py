@@ -229,13 +229,7 @@ def deviations_of(residual: Volume, fitted: Volume) -> Volume:
     least = max(float(np.mean(np.square(residual, dtype=np.float64))), LEAST_VARIANCE)
     bright = _brightest_box(fitted)
     curve = photon_transfer((fitted + residual)[bright], fitted[bright])
-    if curve.noise is not None:
-        variance = curve.noise.variance(fitted)
-    elif len(curve.levels):
-        variance = np.interp(fitted, curve.levels, curve.variances)
-    else:
-        variance = np.zeros(fitted.shape)
-    deviations: Volume = np.sqrt(np.maximum(variance, least), dtype=np.float32)
+    deviations: Volume = np.sqrt(np.maximum(curve.variance(fitted), least), dtype=np.float32)
     return deviations
 
 

@@ -138,7 +138,7 @@ def outlook(stack: Stack, *, seed: int = 0) -> Outlook:
     smooth = smoothed(np.asarray(stack.voxels, np.float32))
     cores, weights = _drawn(stack, smooth, seed)
     tried = [_Tried.of(stack, core, curve, smooth) for core in cores]
-    noise = float(np.mean(_variance(curve, smooth[:: max(1, len(smooth) // 32)])))
+    noise = float(np.mean(curve.variance(smooth[:: max(1, len(smooth) // 32)])))
     total = stack.voxels.size
 
     counts, excess, chi2 = (
@@ -223,7 +223,7 @@ class _Tried:
             slice(cut.start - wide.start, cut.stop - wide.start)
             for cut, wide in zip(core, around, strict=True)
         )
-        variance = _variance(curve, smooth[core])
+        variance = curve.variance(smooth[core])
         known = part.voxels[inner].astype(np.float64)
         first, last = (np.array([getattr(cut, end) for cut in inner]) for end in ("start", "stop"))
         rows = []
@@ -260,15 +260,6 @@ def _fitted(part: Stack, count: int | None, *, exactly: bool = False) -> tuple[F
     field = running.checkpoint().field
     volume = field.voxelise(part.shape, part.spacing)
     return field.numpy().means.astype(np.float64), np.asarray(volume, np.float64)
-
-
-def _variance(curve: PhotonTransfer, light: NDArray[np.float32]) -> Floats:
-    """Return the variance of the noise at some light."""
-    if curve.noise is not None:
-        return np.asarray(curve.noise.variance(light), np.float64)
-    if len(curve.levels):
-        return np.interp(light, curve.levels, curve.variances)
-    return np.zeros(light.shape)
 
 
 def _mean_and_error(values: Floats) -> tuple[Floats, Floats]:

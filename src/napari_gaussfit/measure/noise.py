@@ -256,6 +256,26 @@ class PhotonTransfer:
         """The noise, or why it cannot be known, for a person."""
         return self.noise.words if self.noise else f"cannot be known: {self.why_not}"
 
+    def variance(self, light: NDArray[np.floating]) -> Floats:
+        """Return the variance of the noise at some light, by the line or else by the curve.
+
+        Parameters
+        ----------
+        light : ndarray
+            Raw intensity without noise.
+
+        Returns
+        -------
+        ndarray
+            As many, in raw intensity squared; 0 where the stack tells nothing.
+        """
+        if self.noise is not None:
+            return self.noise.variance(light)
+        if len(self.levels):
+            variance: Floats = np.interp(light, self.levels, self.variances)
+            return variance
+        return np.zeros(light.shape)
+
     def known(self) -> Noise:
         """Return the noise.
 
