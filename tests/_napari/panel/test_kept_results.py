@@ -128,6 +128,7 @@ def test_each_fit_is_a_row_that_is_shown_compared_renamed_saved_and_removed(
     assert panel.table.model.rowCount() == 6
     assert state(panel) == "Finished: limited by noise"
     wait_until(lambda: shows_its_picture(panel), 30)
+    wait_until(lambda: panel.live.complete, 30)  # layers are made one at a time
     assert sum("MIP" in layer.name for layer in panel.viewer.layers) == 3
 
     select(panel, 0, 1)
