@@ -29,6 +29,7 @@ from napari_gaussfit.jobs.sequence import SequenceJob, SequenceTask
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
 
     AnyJob = ProcessJob | ThreadJob | SequenceJob
@@ -103,6 +104,16 @@ class _JobThread(FunctionWorker[None]):
         """End the job at once."""
         super().quit()
         self._job.close()
+
+
+def _drawn(
+    drawer: MipDrawer | RemoteDrawer, fields: Sequence[GaussianField], view: ViewChoice
+) -> MipPair | str:
+    """Draw in a thread; why it failed is returned, since napari's own way fails with PySide6."""
+    try:
+        return drawer.draw(fields, view)
+    except FitError as error:
+        return str(error)
 
 
 class FitWorker(QObject):
@@ -270,14 +281,17 @@ class FitWorker(QObject):
             return
         self._drawing = self._news
         fields, view = self._news.snapshot.fields, self._wanted
-        thread = create_worker(
-            self._drawer.draw, fields, view, _ignore_errors=True, _start_thread=False
-        )
-        thread.returned.connect(self._take_drawn)
-        thread.errored.connect(self._miss_drawn)
+        thread = create_worker(_drawn, self._drawer, fields, view, _start_thread=False)
+        thread.returned.connect(self._end_drawing)
         thread.start()
 
-    def _miss_drawn(self, error: Exception) -> None:
+    def _end_drawing(self, drawn: MipPair | str) -> None:
+        if isinstance(drawn, str):
+            self._miss_drawn(drawn)
+        else:
+            self._take_drawn(drawn)
+
+    def _miss_drawn(self, error: str) -> None:
         """Say that a view could not be drawn, unless it was given up for a new fit."""
         from napari.utils.notifications import show_error
 

@@ -108,10 +108,10 @@ class TrackPlot(QWidget):
         return f"{shown} over time{more}; track{'s' * (len(tracks) > 1)} {named}"
 
     def _show_lines(self) -> None:
-        import pyqtgraph as pg
-
         if self._points is None and self._plot is None:
             return
+        import pyqtgraph as pg
+
         if self._plot is None:
             self._plot = bare_plot("")
             self._plot.setMinimumHeight(140)
