@@ -16,7 +16,12 @@ from qtpy.QtWidgets import QApplication
 from napari_gaussfit._napari.layers.live import LiveLayers
 from napari_gaussfit._napari.layers.looking import camera_of
 from napari_gaussfit._napari.layers.marks import AT_HALF, SIDES, sections
-from napari_gaussfit._napari.layers.overlays import CENTRES, ELLIPSOIDS, SECTIONS
+from napari_gaussfit._napari.layers.overlays import (
+    CENTRES,
+    ELLIPSOIDS,
+    MOST_MOVING_MARKS,
+    SECTIONS,
+)
 from napari_gaussfit._napari.panel.plots import Curves
 from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
@@ -126,6 +131,23 @@ def test_centres_are_drawn_where_the_projections_show_them(seen: Seen, axis: int
     np.testing.assert_allclose(over, truth.means[:, 1:], atol=1e-6)
     alpha = marks.face_color[:, 3]
     assert alpha[2 * count :].max() < 0.5 * alpha[:count].max(), "those of other slices are pale"
+
+
+def test_while_a_fit_goes_on_the_brightest_centres_are_marked_and_at_rest_all(seen: Seen) -> None:
+    field = some_field(MOST_MOVING_MARKS + 100)
+    seen.fit = FitResult((field,), seen.fit.stack, FitSettings())
+    seen.show()
+    marks = seen.overlays[CENTRES]
+    assert len(marks.data) == 3 * len(field)  # over the stack, and on two pictures
+    seen.panel.shown.overlays.show_field(field)
+    seen.wait(lambda: len(marks.data) == 3 * MOST_MOVING_MARKS)
+    amplitudes = field.numpy().amplitudes
+    brightest = np.sort(np.argsort(-amplitudes)[:MOST_MOVING_MARKS])
+    centres = seen.panel.live.centres
+    there = (centres.data * centres.scale)[brightest][:, -2:]
+    np.testing.assert_allclose(marks.data[-MOST_MOVING_MARKS:], there, rtol=1e-5)
+    seen.panel.shown.overlays.show_field(None)
+    seen.wait(lambda: len(marks.data) == 3 * len(field))
 
 
 def test_marks_go_with_edits_and_filters_and_a_deleted_layer_stays_deleted(seen: Seen) -> None:

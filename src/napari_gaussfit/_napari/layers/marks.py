@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["faded", "in_world", "on_picture", "sections"]
+__all__ = ["brightest", "faded", "in_world", "on_picture", "sections"]
 
 AT_HALF = 2 * np.log(2)
 """The squared Mahalanobis distance at which a Gaussian has half its amplitude."""
@@ -98,6 +98,12 @@ def sections(
     placed[:, :, plane] = corners
     sides = np.stack([placed[:, :-1], np.diff(placed, axis=1)], axis=2)
     return sides.reshape(-1, 2, 3), np.repeat(cut, SIDES)
+
+
+def brightest(colours: Any, most: int) -> NDArray[np.intp]:
+    """Return which of K colours [K, 4] are the brightest, at most so many, in their order."""
+    light = colours[:, :3].sum(axis=1) * colours[:, 3]
+    return np.sort(np.argsort(-light, kind="stable")[:most])
 
 
 def faded(colours: Any, share: float) -> Any:

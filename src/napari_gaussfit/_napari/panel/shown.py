@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QPushButton, QWidget
 
 from napari_gaussfit._napari.layers.looking import show_scale_bar
-from napari_gaussfit._napari.layers.overlays import CENTRES, ELLIPSOIDS, SECTIONS, Overlays
+from napari_gaussfit._napari.layers.overlays import (
+    CENTRES,
+    ELLIPSOIDS,
+    MOST_MARKS,
+    MOST_MOVING_MARKS,
+    SECTIONS,
+    Overlays,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -20,7 +27,10 @@ __all__ = ["ShownPart"]
 _BOXES = {
     CENTRES: (
         "Centres on projections",
-        "Draw the centres on the projections too, and pale over the stack in all its slices.",
+        (
+            "Draw the centres on the projections too, and pale over the stack in all its slices: "
+            f"the {MOST_MOVING_MARKS} brightest while a fit goes on, {MOST_MARKS:,} at rest."
+        ),
     ),
     SECTIONS: (
         "Ellipses",
