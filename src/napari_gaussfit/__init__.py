@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.measure.measuring import measure
     from napari_gaussfit.measure.metrics import psnr, ssim
     from napari_gaussfit.measure.optics import Optics
+    from napari_gaussfit.measure.photon_transfer import photon_transfer
     from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.model import views
     from napari_gaussfit.model.camera import Camera, axis_view, look_at, orbit, orbit_view
@@ -84,6 +85,7 @@ _HOMES = {
     "orbit": "model.camera",
     "orbit_view": "model.camera",
     "outlook": "fitting.outlook",
+    "photon_transfer": "measure.photon_transfer",
     "project_stack": "model.projection",
     "psnr": "measure.metrics",
     "render": "model.projection",
@@ -155,6 +157,7 @@ __all__ = [
     "orbit_view",
     "outlook",
     "phantoms",
+    "photon_transfer",
     "project_stack",
     "psnr",
     "recovery",

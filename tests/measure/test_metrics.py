@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.measure import noise
+from napari_gaussfit.measure import differences
 from napari_gaussfit.measure.metrics import noise_leaves, noise_psnr, psnr, ssim
 from napari_gaussfit.synthetic import phantoms
 
@@ -93,7 +93,7 @@ def test_noise_is_told_from_structure(
 def test_noise_is_the_same_looked_at_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     voxels = np.random.default_rng(4).integers(0, 255, (23, 20, 30), dtype=np.uint8)
     whole = noise_psnr(voxels, (0, 255))
-    monkeypatch.setattr(noise, "AT_ONCE", 4 * 20 * 30)
+    monkeypatch.setattr(differences, "AT_ONCE", 4 * 20 * 30)
     assert noise_psnr(voxels, (0, 255)) == pytest.approx(whole, rel=1e-12)
 
 

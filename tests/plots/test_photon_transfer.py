@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_gaussfit.measure.noise import Noise, photon_transfer
+from napari_gaussfit.measure.noise import Noise
+from napari_gaussfit.measure.photon_transfer import photon_transfer
 from napari_gaussfit.plots.photon_transfer import draw_photon_transfer
 
 

@@ -209,7 +209,7 @@ def of_choices(layout: StackLayout, given: list[float] | None) -> Lines:
 def of_stack(stack: Stack) -> Lines:
     """Return shape, spacing, intensities, noise, a count of Gaussians, and what was assumed."""
     from napari_gaussfit.fitting.memory import predict_device_memory, predict_memory
-    from napari_gaussfit.measure.noise import photon_transfer
+    from napari_gaussfit.measure.photon_transfer import photon_transfer
     from napari_gaussfit.settings import FitSettings
 
     lowest, highest = stack.value_range
@@ -251,7 +251,7 @@ def of_large_stack(stack: LazyStack) -> Lines:
     """Return what a sample tells of a stack that is not read whole, and how that was drawn."""
     import numpy as np
 
-    from napari_gaussfit.measure.noise import photon_transfer
+    from napari_gaussfit.measure.photon_transfer import photon_transfer
     from napari_gaussfit.stacks.statistics import background_of
 
     sample = stack.sample()

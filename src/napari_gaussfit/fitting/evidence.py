@@ -31,7 +31,7 @@ from napari_gaussfit.fitting.relocation import (
     sites,
 )
 from napari_gaussfit.fitting.seeding import DIMMEST as DIMMEST_SEED
-from napari_gaussfit.measure.noise import photon_transfer
+from napari_gaussfit.measure.photon_transfer import photon_transfer
 from napari_gaussfit.model.field import GaussianField
 
 if TYPE_CHECKING:

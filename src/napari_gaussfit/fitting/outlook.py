@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_gaussfit.fitting.fit import Fit
-from napari_gaussfit.measure.noise import photon_transfer
+from napari_gaussfit.measure.photon_transfer import photon_transfer
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.statistics import background_of, smoothed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_gaussfit.measure.noise import PhotonTransfer
+    from napari_gaussfit.measure.photon_transfer import PhotonTransfer
     from napari_gaussfit.stacks.stack import Stack
 
     Floats = NDArray[np.float64]

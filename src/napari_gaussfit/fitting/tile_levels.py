@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit.measure.noise import photon_transfer
+from napari_gaussfit.measure.photon_transfer import photon_transfer
 from napari_gaussfit.stacks.statistics import background_of
 
 if TYPE_CHECKING:

@@ -42,7 +42,7 @@ from napari_gaussfit.formats.tiled import (
     write_index,
     write_tiles,
 )
-from napari_gaussfit.measure.noise import photon_transfer
+from napari_gaussfit.measure.photon_transfer import photon_transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -204,7 +204,8 @@ class FitFolder:
 
     def write(self, fit: Fit, result: FitResult, *, over_own: bool = False) -> Failures:
         """Write all files, each on its own; return why some could not be written, by name."""
-        from napari_gaussfit.measure.noise import given_noise, photon_transfer
+        from napari_gaussfit.measure.noise import given_noise
+        from napari_gaussfit.measure.photon_transfer import photon_transfer
         from napari_gaussfit.plots.history import draw_gaussians, draw_history
         from napari_gaussfit.plots.photon_transfer import draw_photon_transfer
         from napari_gaussfit.plots.projections import draw_projections

@@ -9,7 +9,8 @@ import numpy as np
 
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure import refinement
-from napari_gaussfit.measure.noise import Noise, photon_transfer
+from napari_gaussfit.measure.noise import Noise
+from napari_gaussfit.measure.photon_transfer import photon_transfer
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.stacks.statistics import background_of, peak_widths, smoothed, summits

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.measure.noise import second_differences
+from napari_gaussfit.measure.differences import second_differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +76,7 @@ def noise_psnr(voxels: ArrayLike, value_range: tuple[float, float]) -> float:
     """Return the PSNR that a noisy stack has against what was recorded without its noise.
 
     A field that describes the structure and none of the noise has this voxel PSNR; one well above
-    it describes noise. The noise is that of `noise.second_differences`: structure as fine as a
+    it describes noise. The noise is that of `second_differences`: structure as fine as a
     voxel counts as noise, which gives too low a figure; noise that was smoothed away from the
     stack's finest detail does not count, which gives too high a one.
 

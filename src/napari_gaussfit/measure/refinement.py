@@ -25,7 +25,8 @@ from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.constrained import Model, refine_constrained
 from napari_gaussfit.measure.measurement import Measurement
-from napari_gaussfit.measure.noise import Noise, noise_of_neighbours
+from napari_gaussfit.measure.noise import Noise
+from napari_gaussfit.measure.photon_transfer import noise_of_neighbours
 from napari_gaussfit.measure.shapes import Shapes
 from napari_gaussfit.model.gaussians import Gaussians, factors_of
 

@@ -11,7 +11,8 @@ import numpy as np
 from napari_gaussfit._threads import in_one_torch_thread
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.metrics import noise_psnr, psnr, ssim
-from napari_gaussfit.measure.noise import Noise, draw_noise, given_noise, photon_transfer
+from napari_gaussfit.measure.noise import Noise, draw_noise, given_noise
+from napari_gaussfit.measure.photon_transfer import photon_transfer
 from napari_gaussfit.stacks.reading import is_number, shown
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ import numpy as np
 
 from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.measure.noise import Noise, noise_of_neighbours
+from napari_gaussfit.measure.noise import Noise
+from napari_gaussfit.measure.photon_transfer import noise_of_neighbours
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
 from napari_gaussfit.objects.background import background_of
 from napari_gaussfit.objects.explained import LOWEST, Null, unexplained

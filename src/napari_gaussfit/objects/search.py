@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from napari_gaussfit.measure.constraints import Constraints
 from napari_gaussfit.measure.measurement import Measurement
-from napari_gaussfit.measure.noise import noise_of_neighbours, noise_of_residuals
+from napari_gaussfit.measure.photon_transfer import noise_of_neighbours, noise_of_residuals
 from napari_gaussfit.measure.refinement import (
     MOST_STEPS,
     MOST_TOGETHER,

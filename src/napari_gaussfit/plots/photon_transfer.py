@@ -16,7 +16,8 @@ from napari_gaussfit.plots.projections import DPI
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from napari_gaussfit.measure.noise import Noise, PhotonTransfer
+    from napari_gaussfit.measure.noise import Noise
+    from napari_gaussfit.measure.photon_transfer import PhotonTransfer
 
 __all__ = ["draw_photon_transfer"]
 
@@ -29,7 +30,7 @@ def draw_photon_transfer(curve: PhotonTransfer, given: Noise | None = None) -> F
     Parameters
     ----------
     curve : PhotonTransfer
-        Variance against mean, as `measure.noise.photon_transfer` returns it.
+        Variance against mean, as `measure.photon_transfer.photon_transfer` returns it.
     given : Noise, optional
         That of the detector, where it is known; drawn too.
 
