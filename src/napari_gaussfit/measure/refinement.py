@@ -23,7 +23,8 @@ from napari_gaussfit._kernels.cpu.information_kernels import EVEN, PHOTONS, UNKN
 from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, refine_blocks
 from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.measure.constrained import Model, refine_constrained
+from napari_gaussfit.measure.blocks import Model
+from napari_gaussfit.measure.constrained import refine_constrained
 from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.photon_transfer import noise_of_neighbours
