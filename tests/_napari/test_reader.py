@@ -14,8 +14,9 @@ from napari_gaussfit._napari.layers.spacing import layout_of
 from napari_gaussfit._napari.reader import FIT_SUFFIXES, get_reader
 from napari_gaussfit.cli import main
 from napari_gaussfit.errors import FormatError, StackError
+from napari_gaussfit.stacks.layout import StackLayout
 from napari_gaussfit.stacks.ome_zarr import write_ome_zarr
-from napari_gaussfit.stacks.stack import STACK_SUFFIXES, StackLayout
+from napari_gaussfit.stacks.readers import STACK_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_gaussfit.stacks.stack import Stack, read_layout
+from napari_gaussfit.stacks.readers import read_layout
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,8 @@ import zarr
 
 from napari_gaussfit.errors import OutputError, StackError, StackNotFoundError
 from napari_gaussfit.stacks.ome_zarr import write_ome_zarr
-from napari_gaussfit.stacks.stack import Stack, read_layout
+from napari_gaussfit.stacks.readers import read_layout
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,8 @@ import pytest
 import tifffile
 
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.stacks.stack import Stack, read_layout
+from napari_gaussfit.stacks.readers import read_layout
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,8 @@ import pytest
 import tifffile
 from microscope_files import ome_xml, write_lsm, write_micromanager, write_scanimage, write_stk
 
-from napari_gaussfit.stacks.stack import Stack, read_layout
+from napari_gaussfit.stacks.readers import read_layout
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_gaussfit.errors import StackError
 from napari_gaussfit.stacks.layout import refused_shape
-from napari_gaussfit.stacks.stack import is_stack_file, read_layout, read_voxels, stack_name
+from napari_gaussfit.stacks.readers import is_stack_file, read_layout, read_voxels, stack_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit._napari.layers.gaussians import LayerData
-    from napari_gaussfit.stacks.stack import StackLayout
+    from napari_gaussfit.stacks.layout import StackLayout
 
     Reader = Callable[[str | Sequence[str]], list[LayerData]]
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_gaussfit.fitting.result import FitResult
+    from napari_gaussfit.stacks.layout import StackLayout
     from napari_gaussfit.stacks.lazy import LazyStack
-    from napari_gaussfit.stacks.stack import Stack, StackLayout
+    from napari_gaussfit.stacks.stack import Stack
 
 __all__ = [
     "add_parser",
@@ -98,7 +99,7 @@ def _object_of(lines: Lines) -> dict[str, Any]:
 def _lines(arguments: argparse.Namespace) -> Lines:
     from napari_gaussfit.formats.registry import FIT_READERS
     from napari_gaussfit.formats.tiled import holds_tiles
-    from napari_gaussfit.stacks.stack import is_stack_file, read_layout
+    from napari_gaussfit.stacks.readers import is_stack_file, read_layout
 
     path = arguments.path
     if path is None:

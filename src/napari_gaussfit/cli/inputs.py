@@ -109,7 +109,7 @@ def refuse_missing_device(settings: FitSettings) -> None:
 def refuse_too_large(path: Path, channels: int, position: int | None) -> None:
     """Refuse a stack whose fit has no room, before its voxels are read."""
     from napari_gaussfit.fitting.memory import refuse_what_memory_cannot_hold
-    from napari_gaussfit.stacks.stack import read_layout
+    from napari_gaussfit.stacks.readers import read_layout
 
     layout = read_layout(path, position=position)
     depth, rows, columns = layout.stack_shape

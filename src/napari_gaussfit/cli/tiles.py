@@ -102,7 +102,7 @@ def are_wanted(arguments: argparse.Namespace) -> bool:
 
 
 def _is_large(arguments: argparse.Namespace) -> bool:
-    from napari_gaussfit.stacks.stack import read_layout
+    from napari_gaussfit.stacks.readers import read_layout
 
     return is_large(read_layout(arguments.stack, position=arguments.position).stack_shape)
 

@@ -23,7 +23,7 @@ from napari_gaussfit.formats.registry import FIT_READERS
 from napari_gaussfit.formats.tiled import holds_tiles
 from napari_gaussfit.jobs.fit_folder import REPORT_NAME, holds_fit
 from napari_gaussfit.jobs.settings_file import SETTINGS_NAME, difference
-from napari_gaussfit.stacks.stack import is_stack_file, stack_name
+from napari_gaussfit.stacks.readers import is_stack_file, stack_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

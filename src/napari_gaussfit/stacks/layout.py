@@ -28,9 +28,11 @@ __all__ = [
     "checked_spacing",
     "interpret_axes",
     "known_proportions",
+    "origin_of",
     "refuse_what_memory_cannot_hold",
     "refused_shape",
     "spacing_doubt",
+    "spacing_doubts",
     "spacing_notes",
 ]
 
@@ -378,6 +380,25 @@ def spacing_doubt(sizes: Sequence[float | None], unit: str = "micrometer") -> st
     return None
 
 
+def spacing_doubts(spacing: Spacing, unit: str = "micrometer") -> tuple[str, ...]:
+    """Return a note where a spacing that was given can hardly be that of a voxel.
+
+    Parameters
+    ----------
+    spacing : tuple of float
+        (dz, dy, dx) in `unit`.
+    unit : str
+        The unit of all lengths: "micrometer" or "pixel".
+
+    Returns
+    -------
+    tuple of str
+        None or one.
+    """
+    doubt = spacing_doubt(spacing, unit)
+    return () if doubt is None else (f"the spacing given is doubtful: {doubt}; check its unit",)
+
+
 def spacing_notes(
     voxel_size: VoxelSize, *, hint: str = "", proportions: Spacing | None = None
 ) -> tuple[str, ...]:
@@ -436,6 +457,31 @@ def _unknown_spacing(found: dict[str, float], hint: str, proportions: Spacing | 
         f"the file gives {known} micrometer but no {missing}{hint}, so lengths are in pixels; "
         f"give spacing=({', '.join(values)}) (--spacing {' '.join(values).upper()})"
     )
+
+
+def origin_of(layout: StackLayout, given: Spacing | None) -> Spacing:
+    """Return where the first voxel lies; a spacing that gives proportions a unit gives it one.
+
+    Parameters
+    ----------
+    layout : StackLayout
+        What the file says.
+    given : tuple of float or None
+        The spacing in place of the file's.
+
+    Returns
+    -------
+    tuple of float
+        (z, y, x) of its centre, in the unit of the spacing.
+    """
+    # The file's own spacing is not asked for: it may be why one is given.
+    if given is None or None not in layout.voxel_size or not any(layout.origin):
+        return layout.origin
+    z, y, x = (
+        position * step / proportion
+        for position, step, proportion in zip(layout.origin, given, layout.scale, strict=True)
+    )
+    return z, y, x
 
 
 def refuse_what_memory_cannot_hold(label: str, nbytes_read: int, voxels: int) -> None:

@@ -18,19 +18,19 @@ import numpy as np
 
 from napari_gaussfit.errors import StackError
 from napari_gaussfit.stacks.facts import StackFacts
-from napari_gaussfit.stacks.layout import PIXEL_SPACING, Spacing, checked_spacing
-from napari_gaussfit.stacks.reading import refusing
-from napari_gaussfit.stacks.stack import (
-    Stack,
-    finite_voxels,
-    native_type,
+from napari_gaussfit.stacks.layout import (
+    PIXEL_SPACING,
+    Spacing,
+    checked_spacing,
     origin_of,
-    read_layout,
     spacing_doubts,
-    stack_name,
 )
+from napari_gaussfit.stacks.readers import read_layout, stack_name
+from napari_gaussfit.stacks.reading import refusing
+from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.statistics import smoothed
 from napari_gaussfit.stacks.units import standard_unit
+from napari_gaussfit.stacks.voxels import finite_voxels, native_type
 from napari_gaussfit.stacks.zarr_paths import is_zarr
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """A stack: the voxels of one channel at one time, with their spacing and unit.
 
-Knows no file format; `Stack.open` asks the one in `io` that reads the file's suffix.
+Knows no file format; `Stack.open` asks `readers` for the module that reads the file.
 """
 
 from __future__ import annotations
@@ -8,24 +8,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit._limits import BRIGHTEST
-from napari_gaussfit.errors import SettingsError, StackError, StackNotFoundError
+from napari_gaussfit.errors import SettingsError, StackError
 from napari_gaussfit.stacks.facts import StackFacts
 from napari_gaussfit.stacks.labelled import is_labelled, read_labelled
 from napari_gaussfit.stacks.layout import (
     PIXEL_SPACING,
     Spacing,
-    StackLayout,
     checked_spacing,
-    spacing_doubt,
+    origin_of,
+    spacing_doubts,
 )
-from napari_gaussfit.stacks.reading import refusing
+from napari_gaussfit.stacks.readers import read_layout, read_voxels, stack_name
 from napari_gaussfit.stacks.units import standard_unit
-from napari_gaussfit.stacks.zarr_paths import is_zarr, zarr_name
+from napari_gaussfit.stacks.voxels import checked_voxels
 
 if TYPE_CHECKING:
     import os
@@ -33,38 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "STACK_SUFFIXES",
-    "Stack",
-    "StackLayout",
-    "finite_voxels",
-    "is_stack_file",
-    "native_type",
-    "origin_of",
-    "read_layout",
-    "read_voxels",
-    "spacing_doubts",
-    "stack_name",
-]
-
-_TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8", ".stk", ".lsm")
-
-_ZARR_SUFFIXES = (".zarr", ".zarr.zip", ".ozx")
-
-STACK_SUFFIXES = (*_TIFF_SUFFIXES, *_ZARR_SUFFIXES)
-"""The suffixes of files that `Stack.open` reads; what is Zarr by its contents may have any name."""
-
-_MICROSCOPES = {
-    ".czi": "Zeiss",
-    ".nd2": "Nikon",
-    ".lif": "Leica",
-    ".ims": "Imaris",
-    ".oib": "Olympus",
-    ".oir": "Olympus",
-    ".vsi": "Olympus",
-    ".dv": "DeltaVision",
-}
-"""Suffixes of files that other plugins of napari read."""
+__all__ = ["Stack"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +129,7 @@ class Stack:
                 "array[channel] first"
             )
         name = name or "stack"
-        checked, notes = _checked_voxels(np.asarray(voxels), name, fill_nan)
+        checked, notes = checked_voxels(np.asarray(voxels), name, fill_nan)
         if spacing is None:
             note = (
                 "no spacing is given, so lengths are in pixels; "
@@ -215,7 +183,7 @@ class Stack:
         given = None if spacing is None else checked_spacing(spacing)
         layout = read_layout(source, position=position)
         channel, time = layout.choose(channel, time)
-        voxels, fill_notes = _checked_voxels(
+        voxels, fill_notes = checked_voxels(
             read_voxels(layout, channel=channel, time=time), str(source), fill_nan
         )
         spacing_notes = layout.spacing_notes if given is None else spacing_doubts(given)
@@ -382,278 +350,3 @@ class Stack:
         """The lower and upper corner, each [3] zyx in `unit`, half a voxel beyond the centres."""
         spacing = np.asarray(self.spacing, dtype=np.float64)
         return -0.5 * spacing, (np.asarray(self.shape) - 0.5) * spacing
-
-
-def read_layout(path: str | os.PathLike[str], *, position: int | None = None) -> StackLayout:
-    """Read what a file says about its stack: axes, sizes, spacing, unit, channels; no voxels.
-
-    Parameters
-    ----------
-    path : path-like
-        A file that `Stack.open` reads.
-    position : int, optional
-        Which image of the file, as for `Stack.open`.
-
-    Returns
-    -------
-    StackLayout
-        What `Stack.open` goes by.
-
-    Raises
-    ------
-    StackNotFoundError
-        If there is no such file.
-    StackError
-        If it holds no 3D stack.
-    """
-    source = Path(path)
-    with refusing(source, "a stack", StackError):
-        return _reader_of(source).read_layout(source, position=position)
-
-
-def read_voxels(
-    layout: StackLayout, *, channel: int | None = None, time: int | None = None
-) -> NDArray[Any]:
-    """Read one channel at one time.
-
-    Parameters
-    ----------
-    layout : StackLayout
-        The file's axes, spacing and choices, as `read_layout` returns them.
-    channel, time : int, optional
-        Which one; must be given where the file has several.
-
-    Returns
-    -------
-    ndarray, shape [Z, Y, X]
-        The voxels, in the file's type.
-
-    Raises
-    ------
-    StackError
-        If a choice is missing or not on offer, there is not enough memory, or the data cannot be
-        decoded.
-    """
-    with refusing(layout.path, "a stack", StackError):
-        return _reader_of(layout.path).read_voxels(layout, channel=channel, time=time)
-
-
-def is_stack_file(path: str | os.PathLike[str]) -> bool:
-    """Tell whether `Stack.open` reads a file or folder: TIFF goes by name, Zarr by contents.
-
-    Parameters
-    ----------
-    path : path-like
-        It need not exist: then its name tells.
-
-    Returns
-    -------
-    bool
-        Whether it is one; whether it can be read is another matter.
-    """
-    return _is_tiff(Path(path)) or is_zarr(Path(path))
-
-
-def stack_name(path: Path) -> str:
-    """Return what to call the stack in a file.
-
-    Parameters
-    ----------
-    path : Path
-        The file or folder.
-
-    Returns
-    -------
-    str
-        Its name without suffixes; inside of a Zarr with the place there, as in "plate A 1 0".
-    """
-    return zarr_name(path) if is_zarr(path) else path.stem.removesuffix(".ome")
-
-
-class _StackReader(Protocol):
-    """What a module of `io` that reads stacks offers."""
-
-    def read_layout(self, path: Path, *, position: int | None = None) -> StackLayout: ...
-
-    def read_voxels(
-        self, layout: StackLayout, *, channel: int | None = None, time: int | None = None
-    ) -> NDArray[Any]: ...
-
-
-def _reader_of(path: Path) -> _StackReader:
-    """Return the module that reads files with the suffix of `path`."""
-    if _is_tiff(path):
-        from napari_gaussfit.stacks import tiff
-
-        return tiff
-    if is_zarr(path):
-        from napari_gaussfit.stacks import ome_zarr
-
-        return ome_zarr
-    if not path.exists():
-        raise StackNotFoundError(f"{path}: there is no such file; check the path")
-    maker = _MICROSCOPES.get(path.suffix.lower())
-    if maker is not None:
-        raise StackError(
-            f"{path}: has the suffix {path.suffix!r}, a format of {maker} that is not read here; "
-            "open it in napari with a plugin that reads it and fit the layer in the panel, or save "
-            "it as OME-TIFF (.ome.tiff), e.g. in Fiji"
-        )
-    kind = "is a folder" if path.is_dir() else f"has the suffix {path.suffix!r}"
-    raise StackError(f"{path}: {kind}; expected a name that ends in {', '.join(STACK_SUFFIXES)}")
-
-
-def spacing_doubts(spacing: Spacing, unit: str = "micrometer") -> tuple[str, ...]:
-    """Return a note where a spacing that was given can hardly be that of a voxel.
-
-    Parameters
-    ----------
-    spacing : tuple of float
-        (dz, dy, dx) in `unit`.
-    unit : str
-        The unit of all lengths: "micrometer" or "pixel".
-
-    Returns
-    -------
-    tuple of str
-        None or one.
-    """
-    doubt = spacing_doubt(spacing, unit)
-    return () if doubt is None else (f"the spacing given is doubtful: {doubt}; check its unit",)
-
-
-def origin_of(layout: StackLayout, given: Spacing | None) -> Spacing:
-    """Return where the first voxel lies; a spacing that gives proportions a unit gives it one.
-
-    Parameters
-    ----------
-    layout : StackLayout
-        What the file says.
-    given : tuple of float or None
-        The spacing in place of the file's.
-
-    Returns
-    -------
-    tuple of float
-        (z, y, x) of its centre, in the unit of the spacing.
-    """
-    # The file's own spacing is not asked for: it may be why one is given.
-    if given is None or None not in layout.voxel_size or not any(layout.origin):
-        return layout.origin
-    z, y, x = (
-        position * step / proportion
-        for position, step, proportion in zip(layout.origin, given, layout.scale, strict=True)
-    )
-    return z, y, x
-
-
-def _is_tiff(path: Path) -> bool:
-    return path.suffix.lower() in _TIFF_SUFFIXES
-
-
-def _checked_voxels(
-    voxels: NDArray[Any], label: str, fill_nan: float | None
-) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Return voxels that can be fitted, and a note if some were filled."""
-    voxels = native_type(voxels, label)
-    if voxels.ndim != 3 or min(voxels.shape) < 2:
-        raise StackError(
-            f"{label}: has shape {' x '.join(map(str, voxels.shape))}; "
-            "expected three axes z, y, x with two voxels or more along each; "
-            "choose one channel and one time first"
-        )
-    voxels, notes = finite_voxels(voxels, label, fill_nan)
-    smallest, largest = voxels.min(), voxels.max()
-    lowest, highest = float(smallest), float(largest)
-    if smallest == largest:  # not of floats: those of large offsets may be one number
-        raise StackError(
-            f"{label}: is {lowest:g} in every voxel, with nothing to fit; check how it was saved"
-        )
-    if max(-lowest, highest) > BRIGHTEST:
-        raise StackError(
-            f"{label}: reaches from {lowest:g} to {highest:g}, beyond single precision and its "
-            f"sums; scale the intensities down, to {BRIGHTEST:g} or less"
-        )
-    return voxels, notes
-
-
-def native_type(voxels: NDArray[Any], label: str) -> NDArray[Any]:
-    """Return integers or reals in this machine's byte order.
-
-    Parameters
-    ----------
-    voxels : ndarray
-        Voxels as they were read; booleans become 0 and 1.
-    label : str
-        The stack, for the message.
-
-    Returns
-    -------
-    ndarray
-        Contiguous; the same array where it is such.
-
-    Raises
-    ------
-    StackError
-        If they are of another type.
-    """
-    if voxels.dtype.kind == "b":
-        return voxels.astype(np.uint8)
-    if voxels.dtype.kind not in "uif":
-        raise StackError(
-            f"{label}: has voxels of type {voxels.dtype}; expected integers or real numbers; "
-            "convert it first, e.g. to its magnitude"
-        )
-    return np.ascontiguousarray(voxels, dtype=voxels.dtype.newbyteorder("="))
-
-
-def finite_voxels(
-    voxels: NDArray[Any], label: str, fill_nan: float | None
-) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Return the voxels with NaN and infinities filled, or refuse them with their count.
-
-    Parameters
-    ----------
-    voxels : ndarray
-        The intensities, integers or reals of any width.
-    label : str
-        The stack, for messages.
-    fill_nan : float or None
-        The value to put in their place; None refuses them.
-
-    Returns
-    -------
-    ndarray
-        The same array where there is nothing to fill.
-    tuple of str
-        A note if some were filled.
-
-    Raises
-    ------
-    StackError
-        If there are some and nothing to fill them with, or there is nothing else.
-    SettingsError
-        If the filling value is no finite number of the voxels' type.
-    """
-    finite = np.isfinite(voxels)
-    count = voxels.size - int(np.count_nonzero(finite))
-    if not count:
-        return voxels, ()
-    if count == voxels.size:
-        raise StackError(
-            f"{label}: every one of its {count:,} voxels is NaN or infinite; check how it was saved"
-        )
-    percent = 100 * count / voxels.size
-    found = f"{count:,} of {voxels.size:,} voxels ({percent:.3g} %) are NaN or infinite"
-    if fill_nan is None:
-        raise StackError(
-            f"{label}: {found}; a fit needs numbers; fill them with fill_nan=0 (--fill-nan 0)"
-        )
-    with np.errstate(over="ignore"):
-        fill = voxels.dtype.type(fill_nan)
-    if not np.isfinite(fill):
-        raise SettingsError(
-            f"fill_nan={fill_nan} is no finite {voxels.dtype}; give a number, e.g. fill_nan=0"
-        )
-    note = f"{found}; they were filled with {fill_nan:g} (fill_nan, --fill-nan)"
-    return np.where(finite, voxels, fill), (note,)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.errors import SettingsError, StackError
-from napari_gaussfit.stacks.stack import Stack, read_layout
+from napari_gaussfit.stacks.readers import read_layout
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     import os

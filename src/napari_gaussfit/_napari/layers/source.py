@@ -20,8 +20,8 @@ from napari_gaussfit._napari.layers.spacing import (
     shown_spacing,
 )
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.stacks.layout import refuse_what_memory_cannot_hold, refused_shape
-from napari_gaussfit.stacks.stack import Stack, StackLayout
+from napari_gaussfit.stacks.layout import StackLayout, refuse_what_memory_cannot_hold, refused_shape
+from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

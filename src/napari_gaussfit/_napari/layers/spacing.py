@@ -15,8 +15,8 @@ import numpy as np
 
 from napari_gaussfit._napari.layers.placement import METADATA, OF
 from napari_gaussfit.errors import StackError
-from napari_gaussfit.stacks.layout import PIXEL_SPACING
-from napari_gaussfit.stacks.stack import StackLayout, is_stack_file, read_layout
+from napari_gaussfit.stacks.layout import PIXEL_SPACING, StackLayout
+from napari_gaussfit.stacks.readers import is_stack_file, read_layout
 from napari_gaussfit.stacks.units import micrometers_per
 
 if TYPE_CHECKING:
