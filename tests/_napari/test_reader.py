@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from npe2 import PluginManifest
 from plyfile import PlyData, PlyElement
 
@@ -14,6 +15,7 @@ from napari_gaussfit._napari.layers.spacing import layout_of
 from napari_gaussfit._napari.reader import FIT_SUFFIXES, get_reader
 from napari_gaussfit.cli import main
 from napari_gaussfit.errors import FormatError, StackError
+from napari_gaussfit.stacks import large
 from napari_gaussfit.stacks.layout import StackLayout
 from napari_gaussfit.stacks.ome_zarr import write_ome_zarr
 from napari_gaussfit.stacks.readers import STACK_SUFFIXES
@@ -334,6 +336,38 @@ def test_an_image_in_zarr_is_opened_by_what_it_is_and_lies_where_it_says(
     np.testing.assert_allclose(layer.scale, (0.5, 0.13, 0.14))
     np.testing.assert_allclose(layer.translate, (10, 20, 30))
     assert units_of(layer) == ["micrometer"] * 3
+
+
+def test_a_large_zarr_is_opened_in_all_its_resolutions_and_none_of_it_is_read(
+    viewer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large, "LARGE", 2 * 12 * 70 * 80)
+    path, voxels = tmp_path / "big.ome.zarr", np.arange(2 * 12 * 70 * 80).reshape(2, 12, 70, 80)
+    axes = [{"name": "c", "type": "channel"}]
+    axes += [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]
+    group = zarr.open_group(path, mode="w")
+    levels = []
+    for n, step in enumerate((1, 2)):
+        level = voxels[:, :, ::step, ::step].astype(np.uint32)
+        group.create_array(str(n), data=level, chunks=(1, 4, 32, 32))
+        scale = {"type": "scale", "scale": [1, 0.5, 0.1 * step, 0.1 * step]}
+        levels.append({"path": str(n), "coordinateTransformations": [scale]})
+    image = {"axes": axes, "datasets": levels}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
+
+    [(first, keywords, _), (second, _, _)] = get_reader(str(path))(str(path))  # type: ignore[misc]
+    for chunk in (path / "0" / "c").rglob("*"):
+        if chunk.is_file():
+            chunk.unlink()
+    assert [level.shape for level in first] == [(12, 70, 80), (12, 35, 40)]
+    assert keywords["scale"] == (0.5, 0.1, 0.1)
+    np.testing.assert_array_equal(first[1], voxels[0, :, ::2, ::2])
+    np.testing.assert_array_equal(second[1], voxels[1, :, ::2, ::2])
+    assert not np.asarray(first[0]).any(), "was read before"
+
+    layers = viewer.open(path, plugin=PLUGIN)
+    assert [layer.multiscale for layer in layers] == [True, True]
+    assert [layer.metadata["napari_gaussfit"]["channel"] for layer in layers] == [0, 1]
 
 
 def test_a_saved_fit_lies_upon_its_stack(viewer: Any, translated: Path, tmp_path: Path) -> None:

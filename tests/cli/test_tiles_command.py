@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 import tifffile
 
-from napari_gaussfit.cli import tiles
 from napari_gaussfit.cli.commands import main
 from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting.result import load
 from napari_gaussfit.fitting.tile_tasks import TileWork
-from napari_gaussfit.stacks import lazy
+from napari_gaussfit.jobs import cluster
+from napari_gaussfit.stacks import large, lazy
 from napari_gaussfit.stacks.ome_zarr import write_ome_zarr
 from napari_gaussfit.synthetic import phantoms
 
@@ -96,7 +96,7 @@ def test_a_large_stack_is_fitted_by_tiles_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(tiles, "LARGE", 24 * 64 * 64)
+    monkeypatch.setattr(large, "LARGE", 24 * 64 * 64)
     assert fit("--iterations", "10", "--no-tiles") == 0
     assert (tmp_path / "out" / "fit.safetensors").exists()
     capsys.readouterr()
@@ -139,7 +139,7 @@ def test_a_scheduler_that_does_not_answer_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(tiles, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.2)
 
     assert fit(*BY_TILES, "--scheduler", "tcp://127.0.0.1:9") == 2
     assert "--scheduler tcp://127.0.0.1:9: cannot be reached" in capsys.readouterr().err
@@ -181,7 +181,7 @@ def test_two_workers_leave_the_bytes_of_one(
 def test_info_looks_at_a_sample_of_a_large_stack_and_says_so(
     source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tiles, "LARGE", 24 * 64 * 64)
+    monkeypatch.setattr(large, "LARGE", 24 * 64 * 64)
     monkeypatch.setattr(lazy, "SAMPLE_BOX", 8)
     monkeypatch.setattr(lazy, "SAMPLE_BOXES", 2)
 

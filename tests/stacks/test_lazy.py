@@ -54,6 +54,27 @@ def test_a_box_reads_no_voxel_beside_it(voxels: NDArray[np.uint16]) -> None:
     assert counted.asked == box_of(voxels).size
 
 
+def test_a_part_is_a_stack_whose_first_voxel_lies_where_it_lay(
+    tmp_path: Path, voxels: NDArray[np.uint16]
+) -> None:
+    path = tmp_path / "big.ome.zarr"
+    write_ome_zarr(
+        path, voxels, spacing=(0.3, 0.1, 0.1), unit="micrometer", name="big", origin=(1, 2, 3)
+    )
+    part = pickle.loads(pickle.dumps(LazyStack.open(path).part(*BOX)))  # noqa: S301
+
+    assert part.shape == (7, 11, 6)
+    assert part.facts.origin == pytest.approx((1.6, 2.3, 3.5))
+    assert np.array_equal(part.read((0, 0, 0), part.shape), box_of(voxels))
+    assert np.array_equal(part.read((1, 2, 3), (7, 11, 6)), box_of(voxels)[1:, 2:, 3:])
+    again = part.part((1, 2, 3), (5, 6, 6))
+    assert np.array_equal(again.read((0, 0, 0), again.shape), voxels[3:7, 5:9, 8:11])
+    with pytest.raises(SettingsError, match=r"in a stack of 7 x 11 x 6"):
+        part.part((0, 0, 0), (8, 11, 6))
+    with pytest.raises(SettingsError, match="two or more along each axis"):
+        part.part((0, 0, 0), (1, 11, 6))
+
+
 def test_a_box_of_an_ome_zarr_reads_only_its_chunks(
     tmp_path: Path, voxels: NDArray[np.uint16]
 ) -> None:

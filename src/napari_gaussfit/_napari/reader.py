@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import StackError
+from napari_gaussfit.stacks.large import is_large
 from napari_gaussfit.stacks.layout import refused_shape
 from napari_gaussfit.stacks.readers import is_stack_file, read_layout, read_voxels, stack_name
+from napari_gaussfit.stacks.zarr_paths import is_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,6 +61,9 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
 def open_stack(layout: StackLayout) -> list[LayerData]:
     """Return an Image for each channel, [Z, Y, X], or [T, Z, Y, X] of a time series.
 
+    Of a large OME-Zarr in a folder nothing is read yet: the layers have all of its resolutions, and
+    napari reads what is in view.
+
     The metadata of each has an entry ``napari_gaussfit`` with ``source`` (the path), ``channel``
     and ``position`` (None where there is but one) and ``notes`` (what was assumed).
 
@@ -77,11 +82,13 @@ def open_stack(layout: StackLayout) -> list[LayerData]:
     from napari_gaussfit.stacks.layout import refuse_what_memory_cannot_hold
 
     count = layout.channels
-    refuse_what_memory_cannot_hold(
-        str(layout.path), layout.stack_nbytes * layout.times * count, voxels=0
-    )
-    channels = [_voxels(layout, channel) for channel in range(count)]
-    if not any(np.isfinite(voxels).any() for voxels in channels):
+    lazy = _is_read_by_parts(layout)
+    if not lazy:
+        refuse_what_memory_cannot_hold(
+            str(layout.path), layout.stack_nbytes * layout.times * count, voxels=0
+        )
+    channels = [_unread(layout, n) if lazy else _voxels(layout, n) for n in range(count)]
+    if not lazy and not any(np.isfinite(voxels).any() for voxels in channels):
         raise StackError(
             f"{layout.path}: every one of its {sum(one.size for one in channels):,} voxels is NaN "
             "or infinite; check how it was saved"
@@ -107,6 +114,7 @@ def open_stack(layout: StackLayout) -> list[LayerData]:
             {
                 "name": stem if count == 1 else f"{stem} {named[n]}",
                 **axes,
+                "multiscale": isinstance(voxels, list),
                 "colormap": _COLORMAPS.get(count, _MORE_COLORMAPS)[n % len(_MORE_COLORMAPS)],
                 "blending": "additive" if count > 1 else "translucent_no_depth",
                 "metadata": {
@@ -205,6 +213,19 @@ def _as_napari_does(path: str | Sequence[str]) -> list[LayerData]:
     paths, several = ([path], False) if isinstance(path, str) else (list(path), True)
     layers: list[Any] = npe2.read(paths, stack=several, plugin_name="napari")
     return layers
+
+
+def _is_read_by_parts(layout: StackLayout) -> bool:
+    """Tell whether a file is opened without reading its voxels: a large OME-Zarr in a folder."""
+    return is_zarr(layout.path) and layout.path.is_dir() and is_large(layout.shape)
+
+
+def _unread(layout: StackLayout, channel: int) -> Any:
+    """Return a channel in all resolutions that there are, none of it read yet."""
+    from napari_gaussfit.stacks.ome_zarr import resolutions
+
+    levels = resolutions(layout, channel)
+    return levels if len(levels) > 1 else levels[0]
 
 
 def _voxels(layout: StackLayout, channel: int) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from napari_gaussfit.cli.inputs import loaded, opened
 from napari_gaussfit.cli.options import add_manner, add_stack_options
 from napari_gaussfit.cli.printing import answer
 from napari_gaussfit.errors import SettingsError, StackError
+from napari_gaussfit.stacks.large import is_large
 
 if TYPE_CHECKING:
     import argparse
@@ -115,7 +116,7 @@ def _lines(arguments: argparse.Namespace) -> Lines:
     if choice:
         notes = (("note", note) for note in layout.notes)
         return [*lines, *of_choices(layout, arguments.spacing), ("to choose", choice), *notes]
-    if tiles.is_large(layout.stack_shape):
+    if is_large(layout.stack_shape):
         return lines + of_large_stack(tiles.opened(arguments, path, channel))
     [stack] = opened(arguments, path)
     lines += of_stack(stack)

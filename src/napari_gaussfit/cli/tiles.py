@@ -10,7 +10,9 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from napari_gaussfit.errors import OutputError, SettingsError
+from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.jobs.cluster import connected, own_cluster, workers_that_fit
+from napari_gaussfit.stacks.large import LARGE, is_large
 
 if TYPE_CHECKING:
     import argparse
@@ -27,22 +29,11 @@ __all__ = [
     "add_options",
     "are_wanted",
     "exported",
-    "is_large",
     "opened",
     "residual_exported",
     "run_fit",
     "run_spots",
 ]
-
-LARGE = 2**26
-"""Voxels from which a stack is fitted by tiles unless told otherwise: the 700 steps of a fit in one
-piece see each of them ten times, and it needs 2 GB."""
-
-MEMORY_SHARE = 0.8
-"""Part of the free memory that workers may need together."""
-
-CONNECT_SECONDS = 10.0
-"""That the scheduler of a cluster has to answer."""
 
 DONE, TILES_FAILED = 0, 3
 
@@ -105,22 +96,6 @@ def _is_large(arguments: argparse.Namespace) -> bool:
     from napari_gaussfit.stacks.readers import read_layout
 
     return is_large(read_layout(arguments.stack, position=arguments.position).stack_shape)
-
-
-def is_large(shape: tuple[int, int, int]) -> bool:
-    """Tell whether a stack is looked at by tiles, or by a sample, unless told otherwise.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Voxels along z, y and x.
-
-    Returns
-    -------
-    bool
-        From `LARGE` voxels on.
-    """
-    return prod(shape) >= LARGE
 
 
 def run_fit(arguments: argparse.Namespace, given: dict[str, Any], folder: Path) -> int:
@@ -314,78 +289,23 @@ def _channels_of(fit: Path) -> int:
 @contextmanager
 def _client(arguments: argparse.Namespace, stack: LazyStack) -> Iterator[Any]:
     """Give the client of a cluster, None where one process does it all."""
-    workers = arguments.workers
-    if workers is not None and workers < 1:
-        raise SettingsError(f"--workers {workers}: expected 1 or more")
+    if arguments.workers is not None and arguments.scheduler is not None:
+        raise SettingsError("--workers and --scheduler exclude each other; leave one out")
     if arguments.scheduler is not None:
-        if workers is not None:
-            raise SettingsError("--workers and --scheduler exclude each other; leave one out")
-        with _connected(arguments.scheduler) as client:
+        with connected(arguments.scheduler) as client:
+            sys.stderr.write(
+                f"cluster: {arguments.scheduler}; dashboard: {client.dashboard_link}\n"
+            )
             yield client
         return
-    count = workers or _workers_that_fit(arguments, stack)
-    if count == 1:
-        yield None
-        return
-    distributed = _distributed()
-    from napari_gaussfit._threads import THREADS, thread_count
-
-    cores = max(1, thread_count() // count)
-    with (
-        distributed.LocalCluster(
-            n_workers=count, threads_per_worker=1, memory_limit=None, dashboard_address=":0",
-            env={THREADS: str(cores)},
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):  # fmt: skip
-        sys.stderr.write(f"{count} workers; dashboard: {cluster.dashboard_link}\n")
-        yield client
-
-
-@contextmanager
-def _connected(address: str) -> Iterator[Any]:
-    distributed = _distributed()
-    try:
-        client = distributed.Client(address, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise SettingsError(
-            f"--scheduler {address}: cannot be reached ({reason}); give the address that "
-            "dask scheduler prints, such as tcp://host:8786"
-        ) from error
-    with client:
-        sys.stderr.write(f"cluster: {address}; dashboard: {client.dashboard_link}\n")
-        yield client
-
-
-def _distributed() -> Any:
-    try:
-        import distributed
-    except ImportError as error:
-        raise OutputError(
-            "several workers need dask.distributed, which is not installed; install "
-            "napari-gaussfit[scale], or give --workers 1"
-        ) from error
-    return distributed
-
-
-def _workers_that_fit(arguments: argparse.Namespace, stack: LazyStack) -> int:
-    """Return as many workers as there are cores, memory for them, and tiles."""
-    import psutil
-
-    from napari_gaussfit._threads import thread_count
-    from napari_gaussfit.fitting.memory import predict_memory
-    from napari_gaussfit.fitting.tiles import Tiling, default_core, default_halo
-    from napari_gaussfit.settings import FitSettings
-
-    halo = default_halo(stack.spacing)
-    core = arguments.tile or default_core(stack.spacing)
-    tiling = Tiling.of(stack.shape, core, halo)
-    voxels = prod(min(n, c + 2 * h) for n, c, h in zip(stack.shape, core, halo, strict=True))
     channels = len(arguments.channel or (0,))
-    needed = channels * predict_memory(voxels, voxels * stack.dtype.itemsize, FitSettings())
-    room = int(MEMORY_SHARE * psutil.virtual_memory().available / needed)
-    return max(1, min(thread_count(), room, len(tiling)))
+    count = arguments.workers
+    if count is None:
+        count = workers_that_fit(stack, arguments.tile, channels)
+    with own_cluster(count) as client:
+        if client is not None:
+            sys.stderr.write(f"{count} workers; dashboard: {client.dashboard_link}\n")
+        yield client
 
 
 class _Bar:

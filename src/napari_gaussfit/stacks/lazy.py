@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from napari_gaussfit.errors import StackError
+from napari_gaussfit.errors import SettingsError, StackError
 from napari_gaussfit.stacks.facts import StackFacts
 from napari_gaussfit.stacks.layout import (
     PIXEL_SPACING,
@@ -272,6 +272,32 @@ class LazyStack:
             voxels = np.asarray(self.boxes.read((z, y, x)))
         return finite_voxels(native_type(voxels, label), label, self.fill_nan)[0]
 
+    def part(self, first: Place, end: Place) -> LazyStack:
+        """Return a box of this stack as one of its own, whose origin is where it lies.
+
+        Parameters
+        ----------
+        first, end : tuple of int
+            Its first voxel (z, y, x), and the one behind its last.
+
+        Raises
+        ------
+        SettingsError
+            If it is no box of two voxels or more along each axis, inside of the stack.
+        """
+        if not all(
+            0 <= a < b - 1 and b <= n for a, b, n in zip(first, end, self.shape, strict=True)
+        ):
+            raise SettingsError(
+                f"part {first} to {end}: expected the first voxel (z, y, x) and the one behind the "
+                f"last, two or more along each axis, in a stack of "
+                f"{' x '.join(map(str, self.shape))}"
+            )
+        z, y, x = (b - a for a, b in zip(first, end, strict=True))
+        moved = np.add(self.facts.origin, np.multiply(first, self.spacing)).tolist()
+        facts = replace(self.facts, shape=(z, y, x), origin=(moved[0], moved[1], moved[2]))
+        return replace(self, boxes=_PartBoxes(self.boxes, first), facts=facts)
+
     def sample(self) -> Sample:
         """Read boxes that are spread evenly over the stack; all of one that is no larger.
 
@@ -311,6 +337,17 @@ class _ArrayBoxes:
 
     def read(self, box: tuple[slice, slice, slice]) -> NDArray[Any]:
         return np.asarray(self._array[box])
+
+
+class _PartBoxes:
+    """Boxes of a part, counted from its first voxel."""
+
+    def __init__(self, whole: _Boxes, first: Place) -> None:
+        self._whole, self._first = whole, first
+
+    def read(self, box: tuple[slice, slice, slice]) -> NDArray[Any]:
+        z, y, x = (slice(a.start + n, a.stop + n) for a, n in zip(box, self._first, strict=True))
+        return self._whole.read((z, y, x))
 
 
 class _FileBoxes:

@@ -40,6 +40,7 @@ __all__ = [
     "read_layout",
     "read_voxels",
     "refuse_foreign_folder",
+    "resolutions",
     "write_ome_zarr",
     "written_by_boxes",
 ]
@@ -130,21 +131,59 @@ def read_box(
     StackError
         If a chunk cannot be decoded.
     """
-    shape, kept = image.array.shape, iter(layout.axes)
-    axes = [
-        next(kept) if _counts(axis.letter, n) else None
-        for axis, n in zip(image.axes, shape, strict=True)
-    ]
-    selection = tuple(0 if axis is None else chosen.get(axis, slice(None)) for axis in axes)
+    selection, order = _selected(layout, image, chosen)
     try:
         voxels = np.asarray(image.array[selection])
     except MemoryError:
         raise
     except Exception as error:
         raise StackError(f"{layout.path}: cannot be decoded: {one_line(error)}") from error
-    remaining = [axis for axis in axes if axis in ("Z", "Y", "X")]
-    zyx = voxels.transpose([remaining.index(axis) for axis in "ZYX"])
-    return np.ascontiguousarray(zyx, dtype=voxels.dtype.newbyteorder("="))
+    return np.ascontiguousarray(voxels.transpose(order), dtype=voxels.dtype.newbyteorder("="))
+
+
+def resolutions(layout: StackLayout, channel: int) -> list[Any]:
+    """Return a channel in all resolutions of a folder, the finest first, unread.
+
+    Parameters
+    ----------
+    layout : StackLayout
+        Shape, axes and spacing, as `read_layout` returned them.
+    channel : int
+        Which one; 0 where there is no choice.
+
+    Returns
+    -------
+    list of dask.array.Array, shape [Z, Y, X], or [T, Z, Y, X] of several times
+        Whose chunks are those of the file.
+
+    Raises
+    ------
+    StackError
+        If it is not there, or no image any more.
+    """
+    import dask.array
+
+    unread: Any = dask.array.from_array
+    with opened(layout.path, layout.image) as image:
+        selection, order = _selected(layout, image, {"C": channel})
+        return [
+            unread(array, chunks=array.chunks, name=False)[selection].transpose(order)
+            for array in (image.array, *image.coarser)
+        ]
+
+
+def _selected(
+    layout: StackLayout, image: ZarrImage, chosen: Mapping[str, int | slice]
+) -> tuple[tuple[int | slice, ...], list[int]]:
+    """Return the indices that take a part of an image's array, and its axes in our order then."""
+    shape, kept = image.array.shape, iter(layout.axes)
+    axes = [
+        next(kept) if _counts(axis.letter, n) else None
+        for axis, n in zip(image.axes, shape, strict=True)
+    ]
+    selection = tuple(0 if axis is None else chosen.get(axis, slice(None)) for axis in axes)
+    left = [a for a, part in zip(axes, selection, strict=True) if isinstance(part, slice)]
+    return selection, [left.index(axis) for axis in "TZYX" if axis in left]
 
 
 def refuse_foreign_folder(path: Path) -> None:

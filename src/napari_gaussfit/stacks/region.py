@@ -15,7 +15,35 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["crop"]
+__all__ = ["box_around", "crop"]
+
+
+def box_around(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
+    """Return the smallest box around what a mask marks.
+
+    Parameters
+    ----------
+    mask : ndarray, shape [Z, Y, X]
+        True where the stack is to be fitted. One that is the same in all planes, and holds but one
+        (`numpy.broadcast_to`), is looked at once.
+
+    Raises
+    ------
+    StackError
+        If it marks fewer than two voxels along an axis.
+    """
+    looked = mask if mask.strides[0] else mask[:1]
+    marked = [np.flatnonzero(looked.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
+    if len(looked) < len(mask) and len(marked[0]):
+        marked[0] = np.arange(len(mask))
+    if min(map(len, marked)) == 0 or any(found[-1] == found[0] for found in marked):
+        message = (
+            "the region marks fewer than two voxels of the stack along an axis; "
+            "draw it larger, or over the stack"
+        )
+        raise StackError(message)
+    z, y, x = (slice(int(found[0]), int(found[-1]) + 1) for found in marked)
+    return z, y, x
 
 
 def crop(stack: Stack, mask: NDArray[np.bool_]) -> tuple[Stack, tuple[int, int, int]]:
@@ -44,14 +72,7 @@ def crop(stack: Stack, mask: NDArray[np.bool_]) -> tuple[Stack, tuple[int, int, 
     if mask.shape != stack.shape:
         message = f"the region has shape {mask.shape}, the stack {stack.shape}; expected the same"
         raise StackError(message)
-    marked = [np.flatnonzero(mask.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
-    if min(map(len, marked)) == 0 or any(found[-1] == found[0] for found in marked):
-        message = (
-            "the region marks fewer than two voxels of the stack along an axis; "
-            "draw it larger, or over the stack"
-        )
-        raise StackError(message)
-    box = tuple(slice(int(found[0]), int(found[-1]) + 1) for found in marked)
+    box = box_around(mask)
     dark = stack.voxels.dtype.type(estimate_background(stack.voxels)[0])
     voxels = np.where(mask[box], stack.voxels[box], dark)
     z, y, x = (cut.start for cut in box)

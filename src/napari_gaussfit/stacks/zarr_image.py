@@ -38,7 +38,7 @@ _SHOWN = 6
 
 @dataclass(frozen=True)
 class ZarrImage:
-    """An array, and what is said about it."""
+    """An array, and what is said about it; `coarser` are the image's other resolutions."""
 
     array: zarr.Array[Any]
     container: str
@@ -48,6 +48,7 @@ class ZarrImage:
     notes: tuple[str, ...] = ()
     position: int = 0
     positions: tuple[int, ...] = (0,)
+    coarser: tuple[zarr.Array[Any], ...] = ()
 
     @property
     def has_planes(self) -> bool:
@@ -148,8 +149,9 @@ def _image_of_group(path: Path, group: zarr.Group, metadata: dict[str, Any]) -> 
         raise StackError(f"{path}: {_what_it_holds(path, group, metadata)}")
     described = _described(path, metadata)
     arrays = [_array_in(path, group, level) for level in described.levels]
-    finest = max(range(len(arrays)), key=lambda n: prod(arrays[n].shape))
-    return _image_of(path, arrays[finest], described, described.levels[finest])
+    order = sorted(range(len(arrays)), key=lambda n: -prod(arrays[n].shape))
+    image = _image_of(path, arrays[order[0]], described, described.levels[order[0]])
+    return replace(image, coarser=tuple(arrays[n] for n in order[1:]))
 
 
 def _image_of_array(path: Path, array: zarr.Array[Any], parent: zarr.Group | None) -> ZarrImage:

@@ -11,6 +11,7 @@ from napari.layers import Image, Labels, Points, Shapes
 from napari_gaussfit._napari.layers.source import mask_of, positions_of, refusal_of, source_of
 from napari_gaussfit._napari.layers.spacing import known_spacing, set_spacing
 from napari_gaussfit.errors import StackError
+from napari_gaussfit.stacks import large
 
 pytestmark = pytest.mark.gui
 
@@ -86,12 +87,47 @@ def test_of_a_pyramid_the_finest_level_is_fitted() -> None:
     assert source.stack.spacing == (0.5, 0.1, 0.1)
 
 
-def test_a_stack_that_is_not_in_memory_is_refused_where_there_is_no_room() -> None:
-    dask = pytest.importorskip("dask.array")
-    vast = dask.zeros((10**5,) * 3, dtype=np.uint8, chunks=10**4)
+class Unread:
+    """A large array that counts the voxels it is asked for."""
+
+    shape, ndim, size, dtype = (1000, 300, 300), 3, 90_000_000, np.dtype(np.uint8)
+    asked = 0
+
+    def __getitem__(self, box: Any) -> Any:
+        found = np.broadcast_to(np.arange(1000, dtype=np.uint8)[:, None, None], self.shape)[box]
+        self.asked += found.size
+        return found
+
+
+def test_of_a_large_stack_that_is_not_in_memory_a_region_is_read_and_no_voxel_beside_it() -> None:
+    vast = Unread()
     levels = [vast, SERIES[0].astype(np.uint8)]
     layer = Image(levels, multiscale=True, contrast_limits=(0, 1), name="vast")
-    with pytest.raises(StackError, match="vast: needs 1e"):
+    layer.translate = (5.0, 6.0, 7.0)
+    vast.asked = 0
+    with pytest.raises(StackError, match=r"vast: has 90,000,000 voxels.*by tiles"):
+        source_of(layer)
+    assert vast.asked == 0
+
+    mask = np.zeros(vast.shape, bool)
+    mask[30:34, 5:25, 7:10] = True
+    mask[31, 20:22] = False
+    part = source_of(layer, mask=mask)
+    assert vast.asked == 4 * 20 * 3
+    assert part.first == (30, 5, 7)
+    assert part.stack.voxels.shape == (4, 20, 3)
+    np.testing.assert_array_equal(part.stack.voxels[:, 0, 0], [30, 31, 32, 33])
+    np.testing.assert_allclose(part.stack.origin, (35, 11, 14))
+
+
+def test_a_stack_that_is_not_in_memory_is_refused_where_there_is_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(large, "LARGE", 10**9)
+    free = type("Memory", (), {"available": 10**6})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    layer = Image([Unread(), SERIES[0]], multiscale=True, contrast_limits=(0, 1), name="vast")
+    with pytest.raises(StackError, match=r"vast: needs 0\.09 GB of memory"):
         source_of(layer)
 
 

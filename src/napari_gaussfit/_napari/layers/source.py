@@ -20,6 +20,7 @@ from napari_gaussfit._napari.layers.spacing import (
     shown_spacing,
 )
 from napari_gaussfit.errors import StackError
+from napari_gaussfit.stacks.large import is_large
 from napari_gaussfit.stacks.layout import StackLayout, refuse_what_memory_cannot_hold, refused_shape
 from napari_gaussfit.stacks.stack import Stack
 
@@ -205,15 +206,12 @@ def source_of(layer: Image, place: Sequence[int] = (), mask: Any = None) -> Sour
     names = [axis_name(layer, axis) for axis in range(layer.ndim - 3)]
     chosen = dict(zip(names, place, strict=True))
     name = " ".join([str(layer.name), *(f"{axis} {index}" for axis, index in chosen.items())])
-    level = layer.data[0] if layer.multiscale else layer.data
-    if not isinstance(level, np.ndarray):
-        nbytes = math.prod(level.shape[-3:]) * np.dtype(level.dtype).itemsize
-        refuse_what_memory_cannot_hold(name, nbytes, voxels=0)
+    voxels, corner, mask = _voxels_of(layer, name, tuple(place), mask)
     # Voxels that are not square keep their proportions also where the unit is unknown.
     spacing, _ = shown_spacing(layer)
     known = known_spacing(layer)
     stack = Stack.from_array(
-        np.asarray(level[tuple(place)]),
+        voxels,
         spacing=known or spacing,
         unit="micrometer" if known else PIXEL,
         name=name,
@@ -228,14 +226,55 @@ def source_of(layer: Image, place: Sequence[int] = (), mask: Any = None) -> Sour
         time=chosen.get(_TIME),
         notes=(*_axis_notes(layer), *stack.notes),
     )
-    first = (0, 0, 0)
+    first = corner
     if mask is not None:
         from napari_gaussfit.stacks.region import crop
 
-        stack, first = crop(stack, mask)
+        stack, (z, y, x) = crop(stack, mask)
+        first = (corner[0] + z, corner[1] + y, corner[2] + x)
     low, high = layer.contrast_limits
     placement = placement.starting_at(first)
     return Source(stack, placement, name, (float(low), float(high)), layer, tuple(place), first)
+
+
+def _voxels_of(
+    layer: Image, name: str, place: tuple[int, ...], mask: Any
+) -> tuple[NDArray[Any], tuple[int, int, int], Any]:
+    """Read a layer's voxels; of what is not in memory, no more than lies around a mask.
+
+    Returns
+    -------
+    voxels : ndarray, shape [Z, Y, X]
+        Those of the layer, or of the smallest box around the mask.
+    corner : tuple of int
+        The first of them in the layer.
+    mask : ndarray or None
+        That of these voxels.
+
+    Raises
+    ------
+    StackError
+        If there are too many to be read without a word.
+    """
+    level = layer.data[0] if layer.multiscale else layer.data
+    if isinstance(level, np.ndarray):
+        return level[place], (0, 0, 0), mask
+    z, y, x = (slice(0, int(n)) for n in level.shape[-3:])
+    box = z, y, x
+    if mask is not None and is_large(level.shape[-3:]):
+        from napari_gaussfit.stacks.region import box_around
+
+        box = box_around(mask)
+        mask = mask[box]
+    shape = [part.stop - part.start for part in box]
+    if is_large(shape):
+        raise StackError(
+            f"{name}: has {math.prod(shape):,} voxels, which are read by parts; fit it by tiles "
+            "(Setup), or choose a Region of it"
+        )
+    refuse_what_memory_cannot_hold(name, math.prod(shape) * np.dtype(level.dtype).itemsize, 0)
+    corner = box[0].start, box[1].start, box[2].start
+    return np.asarray(level[(*place, *box)]), corner, mask
 
 
 def mask_of(region: Shapes | Labels, layer: Image, place: Sequence[int] = ()) -> NDArray[np.bool_]:
