@@ -221,7 +221,7 @@ def source_of(layer: Image, place: Sequence[int] = (), mask: Any = None) -> Sour
     placement = Placement.of_layer(layer, stack.spacing)
     stack = replace(
         stack,
-        origin=placement.origin,
+        origin=placement.starting_at(corner).origin,
         channel=chosen.get(_CHANNEL, carried.get("channel")),
         time=chosen.get(_TIME),
         notes=(*_axis_notes(layer), *stack.notes),
