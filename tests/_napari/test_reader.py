@@ -338,7 +338,7 @@ def test_an_image_in_zarr_is_opened_by_what_it_is_and_lies_where_it_says(
     assert units_of(layer) == ["micrometer"] * 3
 
 
-def test_a_large_zarr_is_opened_in_all_its_resolutions_and_none_of_it_is_read(
+def test_a_large_zarr_is_opened_in_all_its_resolutions_and_the_finest_is_not_read(
     viewer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(large, "LARGE", 2 * 12 * 70 * 80)
@@ -361,6 +361,7 @@ def test_a_large_zarr_is_opened_in_all_its_resolutions_and_none_of_it_is_read(
             chunk.unlink()
     assert [level.shape for level in first] == [(12, 70, 80), (12, 35, 40)]
     assert keywords["scale"] == (0.5, 0.1, 0.1)
+    assert keywords["contrast_limits"] == (0, voxels[0, -1, -2, -2])
     np.testing.assert_array_equal(first[1], voxels[0, :, ::2, ::2])
     np.testing.assert_array_equal(second[1], voxels[1, :, ::2, ::2])
     assert not np.asarray(first[0]).any(), "was read before"

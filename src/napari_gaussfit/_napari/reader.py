@@ -114,7 +114,7 @@ def open_stack(layout: StackLayout) -> list[LayerData]:
             {
                 "name": stem if count == 1 else f"{stem} {named[n]}",
                 **axes,
-                "multiscale": isinstance(voxels, list),
+                **(_shown_unread(voxels) if isinstance(voxels, list) else {}),
                 "colormap": _COLORMAPS.get(count, _MORE_COLORMAPS)[n % len(_MORE_COLORMAPS)],
                 "blending": "additive" if count > 1 else "translucent_no_depth",
                 "metadata": {
@@ -226,6 +226,19 @@ def _unread(layout: StackLayout, channel: int) -> Any:
 
     levels = resolutions(layout, channel)
     return levels if len(levels) > 1 else levels[0]
+
+
+def _shown_unread(levels: list[Any]) -> dict[str, Any]:
+    """Return how a channel in several resolutions is shown, by the coarsest, in its middle."""
+    coarsest = levels[-1]
+    while coarsest.ndim > 3:
+        coarsest = coarsest[len(coarsest) // 2]
+    if is_large(coarsest.shape):
+        return {"multiscale": True}
+    voxels = np.asarray(coarsest)
+    low, high = float(np.nanmin(voxels)), float(np.nanmax(voxels))
+    limits = {"contrast_limits": (low, high)} if low < high else {}
+    return {"multiscale": True, **limits}
 
 
 def _voxels(layout: StackLayout, channel: int) -> NDArray[Any]:

@@ -105,7 +105,7 @@ def test_of_a_large_stack_that_is_not_in_memory_a_region_is_read_and_no_voxel_be
     layer = Image(levels, multiscale=True, contrast_limits=(0, 1), name="vast")
     layer.translate = (5.0, 6.0, 7.0)
     vast.asked = 0
-    with pytest.raises(StackError, match=r"vast: has 90,000,000 voxels.*by tiles"):
+    with pytest.raises(StackError, match=r"vast: its 90,000,000 voxels .* by tiles"):
         source_of(layer)
     assert vast.asked == 0
 
