@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.jobs.encoding import measurement_from, measurement_message
+from napari_gaussfit.jobs.encoding import measurement_from
 from napari_gaussfit.jobs.messages import Message
-from napari_gaussfit.jobs.objects import NODES, TOLD, fit_from, table_from, table_message
+from napari_gaussfit.jobs.objects import (
+    NODES,
+    TOLD,
+    fit_from,
+    spots_message,
+    table_from,
+    table_message,
+)
 from napari_gaussfit.jobs.outlook import answer_outlook
 
 if TYPE_CHECKING:
@@ -87,10 +94,9 @@ class ObjectAnswers:
 
         settings = SpotSettings(**question.words)
         spots = fit_spots(stack, settings, **question.arrays, told=self._say)
-        message = measurement_message(spots.measurement)
         table = table_message(spots_table(spots, stack.spacing))
-        words = message.words | table.words | {"report": spots_report(stack, spots, settings)}
-        return Message("spots", words, message.arrays | table.arrays)
+        report = spots_report(stack, spots, settings)
+        return spots_message(spots.measurement, table, report)
 
     def _cells(self, question: Message) -> Message:
         labels, groups, objects = self._painted(question, fit_from(question))

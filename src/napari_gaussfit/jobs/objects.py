@@ -18,6 +18,7 @@ from napari_gaussfit.jobs.encoding import (
     fields_from,
     fields_words,
     measurement_from,
+    measurement_message,
 )
 from napari_gaussfit.jobs.messages import Message
 
@@ -49,6 +50,8 @@ __all__ = [
     "save_spots",
     "save_trace",
     "spot_candidates",
+    "spots_from",
+    "spots_message",
     "table_from",
     "table_message",
 ]
@@ -184,9 +187,19 @@ def found_spots(
         If a setting is none, or the process was closed meanwhile.
     """
     arrays = {"points": asked.points, "excluded": asked.excluded}
-    answer = ask(Message("spots", _settings_words(asked), arrays), told)
-    table = table_from(answer)
-    return FoundSpots(measurement_from(answer), table, answer.words["report"], answer)
+    return spots_from(ask(Message("spots", _settings_words(asked), arrays), told))
+
+
+def spots_from(answer: Message) -> FoundSpots:
+    """Return the spots that a message carries."""
+    return FoundSpots(measurement_from(answer), table_from(answer), answer.words["report"], answer)
+
+
+def spots_message(measurement: Measurement, table: Message, report: dict[str, Any]) -> Message:
+    """Return a message that carries spots; `table` as `table_message` makes it."""
+    found = measurement_message(measurement)
+    words = found.words | table.words | {"report": report}
+    return Message("spots", words, found.arrays | table.arrays)
 
 
 def save_spots(ask: Asked, found: FoundSpots, kept: NDArray[np.bool_], folder: str) -> None:

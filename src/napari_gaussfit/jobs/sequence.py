@@ -21,6 +21,8 @@ from napari_gaussfit.jobs.process import ProcessJob
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from napari_gaussfit.fitting.result import FitResult
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.stacks.stack import Stack
     from napari_gaussfit.stacks.time_series import TimeSeries
 
-__all__ = ["Frame", "SequenceJob", "SequenceNews", "SequenceTask"]
+__all__ = ["Frame", "SequenceJob", "SequenceNews", "SequenceTask", "tracks_of_frames"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,16 +222,8 @@ class SequenceJob:
 
     def _link(self) -> None:
         """Find the tracks of what is done."""
-        from napari_gaussfit.objects.tracks import tracks_of
-
-        frames = self.news.frames
-        if frames:
-            self.news.tracks = tracks_of(
-                [frame.result.field.numpy() for frame in frames],
-                [frame.drift for frame in frames],
-                [frame.time for frame in frames],
-                follows=[frame.origins for frame in frames],
-            )
+        if self.news.frames:
+            self.news.tracks = tracks_of_frames(self.news.frames)
 
     def pause(self) -> None:
         """Ask to stand still."""
@@ -267,3 +261,15 @@ class SequenceJob:
             self._may_go.set()
             if self._job is not None:
                 self._job.close()
+
+
+def tracks_of_frames(frames: Sequence[Frame]) -> Tracks:
+    """Return the tracks of the Gaussians of times that are done, one at least."""
+    from napari_gaussfit.objects.tracks import tracks_of
+
+    return tracks_of(
+        [frame.result.field.numpy() for frame in frames],
+        [frame.drift for frame in frames],
+        [frame.time for frame in frames],
+        follows=[frame.origins for frame in frames],
+    )

@@ -12,10 +12,10 @@ import secrets
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -23,7 +23,7 @@ from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.files import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from napari_gaussfit.fitting.result import FitResult
 
@@ -37,7 +37,7 @@ _LOCK, _FIT, _ABOUT = "lock", ".safetensors", ".json"
 
 @dataclass(frozen=True)
 class About:
-    """What is kept of a result beside its fit.
+    """What is kept of a result beside its fits.
 
     Parameters
     ----------
@@ -47,11 +47,20 @@ class About:
         When it came to rest, as ISO 8601 has it.
     path : str
         The file of its stack, "" where there is none.
+    kind : str
+        What was looked for: "fit", "spots", "cells", "neurites" or "times".
+    words : dict
+        What else it takes to show it again; JSON types.
+    parts : int
+        How many fits it has: one, but for the times of a recording.
     """
 
     name: str
     made: str
     path: str = ""
+    kind: str = "fit"
+    words: dict[str, Any] = field(default_factory=dict)
+    parts: int = 1
 
 
 def now() -> datetime:
@@ -88,9 +97,9 @@ class SessionFolder:
         self._lock: FileLock | None = None
         self.path: Path | None = None
 
-    def keep(self, key: str, fit: FitResult, about: About) -> None:
+    def keep(self, key: str, fits: Sequence[FitResult], about: About) -> None:
         """Write a result, or write it anew."""
-        self._writing.submit(self._write, key, fit, about)
+        self._writing.submit(self._write, key, tuple(fits), about)
 
     def drop(self, key: str) -> None:
         """Keep a result no more."""
@@ -107,19 +116,20 @@ class SessionFolder:
             _discard(self.path, self._lock)
         self.path = self._lock = None
 
-    def _write(self, key: str, fit: FitResult, about: About) -> None:
+    def _write(self, key: str, fits: tuple[FitResult, ...], about: About) -> None:
         try:
             folder = self._folder()
-            fit.save(folder / f"{key}{_FIT}")
+            for part, fit in enumerate(fits):
+                fit.save(folder / _fit_name(key, part))
             write_json(folder / f"{key}{_ABOUT}", asdict(about))
         except (GaussfitError, OSError) as error:
             self._failed(str(error))
 
     def _remove(self, key: str) -> None:
         if self.path is not None:
-            for end in (_ABOUT, _FIT):
+            for path in (self.path / f"{key}{_ABOUT}", *self.path.glob(f"{key}*{_FIT}")):
                 with suppress(OSError):
-                    (self.path / f"{key}{end}").unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
 
     def _folder(self) -> Path:
         if self.path is None or not self.path.is_dir():
@@ -159,13 +169,14 @@ class LeftOver:
         when = f"{first:%H:%M}" if today else f"{first:%Y-%m-%d %H:%M}"
         return f"{count} result{'s' * (count != 1)} from {when}"
 
-    def fits(self) -> Iterator[tuple[About, FitResult | str]]:
-        """Yield each result as it was kept, or why it cannot be read."""
+    def fits(self) -> Iterator[tuple[About, tuple[FitResult, ...] | str]]:
+        """Yield each result's fits as they were kept, or why it cannot be read."""
         from napari_gaussfit.fitting.result import load
 
         for key, about in self.results:
             try:
-                yield about, load(self.path / f"{key}{_FIT}")
+                paths = [self.path / _fit_name(key, part) for part in range(about.parts)]
+                yield about, tuple(load(path) for path in paths)
             except GaussfitError as error:
                 yield about, str(error)
 
@@ -203,8 +214,14 @@ def _results_in(folder: Path) -> Iterator[tuple[str, About]]:
         with suppress(OSError, ValueError, TypeError):
             about = About(**json.loads(path.read_text(encoding="utf-8")))
             datetime.fromisoformat(about.made)
-            if path.with_suffix(_FIT).is_file():
+            names = [_fit_name(path.stem, part) for part in range(about.parts)]
+            if all((folder / name).is_file() for name in names):
                 yield path.stem, about
+
+
+def _fit_name(key: str, part: int) -> str:
+    """Return the name of a fit of a result; most have one."""
+    return f"{key}-{part:04d}{_FIT}" if part else f"{key}{_FIT}"
 
 
 def _lock_of(folder: Path) -> FileLock:

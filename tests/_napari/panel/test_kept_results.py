@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QLabel, QLineEdit
+from qtpy.QtWidgets import QApplication, QLabel
 
 from by_hand import add_stack, drop
+from list_of_results import cells, click, do, names, rename, select
 from napari_gaussfit._napari.layers.placement import METADATA
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.fitting.result import FitResult, load
@@ -66,36 +67,6 @@ def fit(panel: Any, wait_until: Wait, settings: FitSettings = SIX) -> FitResult:
     return found
 
 
-def click(button: Any) -> None:
-    assert button.isEnabled(), button.text()
-    QTest.mouseClick(button, Qt.MouseButton.LeftButton)
-
-
-def do(panel: Any, name: str) -> None:
-    """Press a button of the list."""
-    click(panel.kept.part.buttons[name])
-
-
-def names(panel: Any) -> list[str]:
-    model = panel.kept.part.view.model()
-    return [model.index(row, 0).data() for row in range(model.rowCount())]
-
-
-def cells(panel: Any, row: int) -> list[str]:
-    model = panel.kept.part.view.model()
-    return [model.index(row, column).data() for column in range(model.columnCount())]
-
-
-def select(panel: Any, *rows: int) -> None:
-    view = panel.kept.part.view
-    view.clearSelection()
-    for row in rows:
-        index = view.model().index(row, 0)
-        modifier = Qt.KeyboardModifier.ControlModifier if row != rows[0] else Qt.KeyboardModifier(0)
-        place = view.visualRect(index).center()
-        QTest.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, modifier, place)
-
-
 def state(panel: Any) -> str:
     return str(panel.findChild(QLabel, "gaussfit_state").text())
 
@@ -138,13 +109,7 @@ def test_each_fit_is_a_row_that_is_shown_compared_renamed_saved_and_removed(
     assert figure in said
     assert len(panel.viewer.layers["beads 2 beside"].data) == 4
 
-    view = panel.kept.part.view
-    view.edit(view.model().index(1, 0))
-    editor = view.findChild(QLineEdit)
-    editor.selectAll()
-    QTest.keyClicks(editor, "too few")
-    QTest.keyClick(editor, Qt.Key.Key_Return)
-    QTest.qWait(50)
+    rename(panel, 1, "too few")
     assert names(panel) == ["beads", "too few"]
 
     select(panel, 1)
@@ -438,7 +403,7 @@ def test_what_is_discarded_is_gone(make_napari_viewer_proxy: Any) -> None:
     from saved_fits import some_fit
 
     folder = SessionFolder(pytest.fail)
-    folder.keep("one", some_fit(), About("one", "2026-03-01T09:15:00+01:00"))
+    folder.keep("one", [some_fit()], About("one", "2026-03-01T09:15:00+01:00"))
     folder.settle()
     assert folder._lock is not None
     folder._lock.release()  # as a process that is killed

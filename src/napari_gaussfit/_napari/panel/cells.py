@@ -98,6 +98,18 @@ class CellsPage(ObjectPage):
         asked = self._asked
         return lambda renderer: found_cells(renderer.ask, points.fit, asked)
 
+    @property
+    def asked(self) -> CellsAsked | None:
+        """The groups that are shown."""
+        return self._shown
+
+    def take_asked(self, asked: CellsAsked) -> None:
+        """Show the share; what was done before cannot be undone."""
+        self._before.clear()
+        self._sliding = False
+        self._asked = asked
+        self.saddle.show_value(asked.saddle)
+
     def begin(self) -> None:
         """Group anew, as the slider says; what was done by hand is given up, and can be undone."""
         self.saddle.field.commit()
@@ -192,6 +204,12 @@ class CellsPage(ObjectPage):
         if role == "labels":
             layer.mouse_drag_callbacks.append(self._click)
             layer.events.selected_label.connect(self._picked)
+
+    def let_go(self, role: str, layer: Layer) -> None:
+        """Hear no more of clicks on labels."""
+        if role == "labels":
+            layer.mouse_drag_callbacks.remove(self._click)
+            layer.events.selected_label.disconnect(self._picked)
 
     def _click(self, layer: Any, event: Any) -> None:
         """Select the cell that is clicked on; with Shift, this one too."""

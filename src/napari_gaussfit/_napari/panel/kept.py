@@ -1,18 +1,17 @@
-"""A result that is kept: what is known of it, and how two stand beside each other. Knows no Qt."""
+"""What a row of the list of results is of, whatever its kind, and who shows it. Knows no Qt."""
 
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from napari_gaussfit.jobs.session_folder import About, now
-from napari_gaussfit.jobs.verdict import held_out_words, verdict_of
-from napari_gaussfit.measure.metrics import noise_leaves
+from napari_gaussfit.jobs.verdict import details_of, held_out_words, verdict_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from napari.layers import Points
@@ -20,26 +19,26 @@ if TYPE_CHECKING:
     from napari_gaussfit._napari.layers.source import Source
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.jobs.versions import Version
+    from napari_gaussfit.stacks.facts import StackFacts
 
-__all__ = ["Result", "side_by_side"]
+__all__ = ["STRUCTURE", "Home", "Kept", "NotShownError", "Result"]
+
+STRUCTURE = "structure"
+"""Where the panel shows fits, and fits of many times: one of all these at a time."""
 
 
-@dataclass(eq=False)
-class Result:
-    """Gaussians at rest that a viewer keeps, whatever becomes of layers and panel.
+class NotShownError(Exception):
+    """A result cannot be shown, and why."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Kept(ABC):
+    """A result that a viewer keeps, whatever becomes of layers and panel.
 
     Parameters
     ----------
-    version : Version
-        As they are now.
     name : str
         What a person calls it.
-    kind : str
-        "fit", or what else was found.
-    source : Source or None
-        The stack; None where a file has brought the Gaussians alone.
-    points : napari.layers.Points or None
-        The layer that a file has brought.
     path : str
         The file of its stack, "" where it has none.
     made : datetime
@@ -48,14 +47,116 @@ class Result:
         The stem of the files in which it is kept.
     """
 
-    version: Version
+    kind: ClassVar[str]
+    """What was looked for, in a word."""
+
+    place: ClassVar[str]
+    """Where it is shown; one result at a time is."""
+
+    actions: ClassVar[frozenset[str]] = frozenset({"Show", "Save…", "Remove"})
+    """Buttons that mean something for it."""
+
     name: str
-    kind: str = "fit"
-    source: Source | None = None
-    points: Points | None = None
     path: str = ""
     made: datetime = field(default_factory=now)
     key: str = field(default_factory=lambda: secrets.token_hex(6))
+
+    @property
+    @abstractmethod
+    def stack(self) -> StackFacts:
+        """What it is of."""
+
+    @property
+    @abstractmethod
+    def quality(self) -> str:
+        """How good it is, in words."""
+
+    @property
+    @abstractmethod
+    def count(self) -> str:
+        """How many things were found."""
+
+    @property
+    @abstractmethod
+    def details(self) -> str:
+        """The numbers behind the words."""
+
+    @property
+    def held_out(self) -> str:
+        """PSNR of projections never trained on, where there are any."""
+        return ""
+
+    @property
+    def time(self) -> str:
+        """Which of the stack's times, where it has several."""
+        return "" if self.stack.time is None else str(self.stack.time)
+
+    @property
+    @abstractmethod
+    def fits(self) -> tuple[FitResult, ...]:
+        """The fits by which it is kept in files."""
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """What it takes beside the fits to show it again; JSON types."""
+        return {}
+
+    @property
+    def about(self) -> About:
+        """What is kept beside the fits."""
+        made = self.made.isoformat()
+        return About(self.name, made, self.path, self.kind, self.words, len(self.fits))
+
+
+class Home(Protocol):
+    """Shows the results of a kind, and knows when there is another."""
+
+    def show(self, result: Any, *, raised: bool = True) -> None:
+        """Show a result; `raised` brings its table to the front.
+
+        Raises
+        ------
+        NotShownError
+            If it cannot be shown.
+        """
+        ...
+
+    def save(self, result: Any) -> None:
+        """Ask where, and save a result.
+
+        Raises
+        ------
+        NotShownError
+            If only what is shown can be saved, and it is not.
+        """
+        ...
+
+    def restored(self, fits: Sequence[FitResult], about: About) -> Kept:
+        """Return a result as it was kept in files."""
+        ...
+
+
+@dataclass(eq=False, kw_only=True)
+class Result(Kept):
+    """A fit: Gaussians at rest.
+
+    Parameters
+    ----------
+    version : Version
+        As they are now.
+    source : Source or None
+        The stack; None where a file has brought the Gaussians alone.
+    points : napari.layers.Points or None
+        The layer that a file has brought.
+    """
+
+    kind = "fit"
+    place = STRUCTURE
+    actions = Kept.actions | {"Compare", "Refine"}
+
+    version: Version
+    source: Source | None = None
+    points: Points | None = None
 
     @property
     def fit(self) -> FitResult:
@@ -63,8 +164,13 @@ class Result:
         return self.version.fit
 
     @property
+    def stack(self) -> StackFacts:
+        """What was fitted."""
+        return self.fit.stack
+
+    @property
     def quality(self) -> str:
-        """How good it is, in words."""
+        """How good the fit is, in words."""
         if self.version.unedited is not None and self.fit.measurement is None:
             return "edited, not judged"
         if self.fit.measurement is not None:
@@ -72,55 +178,21 @@ class Result:
         return verdict_of(self.fit).words
 
     @property
-    def about(self) -> About:
-        """What is kept beside the fit."""
-        return About(self.name, self.made.isoformat(), self.path)
+    def held_out(self) -> str:
+        """PSNR of projections never trained on."""
+        return held_out_words(self.fit)
 
+    @property
+    def count(self) -> str:
+        """How many Gaussians there are."""
+        return f"{len(self.fit.field):,}"
 
-def side_by_side(first: Result, second: Result) -> list[tuple[str, str, str]]:
-    """Return what there is to say of two results, a row each: what, of the first, of the second."""
-    rows = {
-        "quality": lambda one: one.quality,
-        "Gaussians": lambda one: f"{len(one.fit.field):,}",
-        "held-out projections": lambda one: held_out_words(one.fit) or "–",
-        "voxels": _voxels,
-        "background": lambda one: f"{one.fit.field.background:.4g}",
-        "total intensity": _total,
-        "steps, time": _effort,
-    }
-    found = [(what, words(first), words(second)) for what, words in rows.items()]
-    alone = [_without_partner(one.fit, other.fit) for one, other in _both_ways(first, second)]
-    return [*found, ("centres without one beside", *(f"{count:,}" for count in alone))]  # type: ignore[list-item]
+    @property
+    def details(self) -> str:
+        """Its report."""
+        return details_of(self.fit)
 
-
-def _both_ways(first: Result, second: Result) -> tuple[tuple[Result, Result], ...]:
-    return (first, second), (second, first)
-
-
-def _voxels(one: Result) -> str:
-    if not one.fit.reports:
-        return "–"
-    report = one.fit.report
-    return f"{report.voxel_psnr:.1f} dB{noise_leaves(report.noise_psnr)}"
-
-
-def _total(one: Result) -> str:
-    return f"{one.fit.field.numpy().integrated_intensities().sum():.4g}"
-
-
-def _effort(one: Result) -> str:
-    if not one.fit.reports:
-        return "–"
-    report = one.fit.report
-    return f"{report.iterations:,}, {report.seconds:.1f} s on {report.device}"
-
-
-def _without_partner(fit: FitResult, other: FitResult) -> int:
-    """Return how many Gaussians have no centre of another fit within a standard deviation."""
-    from scipy.spatial import cKDTree
-
-    mine, theirs = fit.field.numpy(), other.field.numpy()
-    if not len(theirs):
-        return len(mine)
-    near = cKDTree(theirs.means).query(mine.means)[0]
-    return int((near > np.exp(mine.log_widths.mean(axis=1))).sum())
+    @property
+    def fits(self) -> tuple[FitResult, ...]:
+        """The fit itself."""
+        return (self.fit,)

@@ -94,6 +94,7 @@ class ModePart(QWidget):
         self._tabs, self._modes = tabs, tuple(modes)
         self._own = {mode: [self._add(*tab) for tab in mode.tabs] for mode in modes}
         self._choice = QButtonGroup(self)
+        self._buttons: list[QRadioButton] = []
         row = QHBoxLayout(self)
         row.setContentsMargins(6, 4, 4, 0)
         label = QLabel("Look for")
@@ -106,6 +107,7 @@ class ModePart(QWidget):
             button.setChecked(number == 0)
             self._choice.addButton(button, number)
             row.addWidget(button)
+            self._buttons.append(button)
         row.addStretch(1)
         self._show(0)
         self._choice.idToggled.connect(self._toggle)
@@ -114,6 +116,12 @@ class ModePart(QWidget):
     def mode(self) -> Mode:
         """The chosen one."""
         return self._modes[self._choice.checkedId()]
+
+    def choose(self, title: str) -> None:
+        """Choose a mode by its title."""
+        for number, mode in enumerate(self._modes):
+            if mode.title == title:
+                self._buttons[number].setChecked(True)
 
     def _add(self, title: str, widget: QWidget, tip: str) -> int:
         number = self._tabs.addTab(widget, title)

@@ -71,6 +71,16 @@ class NeuritesPage(ObjectPage):
         self._asked = shortest = self.shortest.value
         return lambda renderer: found_trace(renderer.ask, points.fit, shortest)
 
+    @property
+    def asked(self) -> float | None:
+        """The least length of a branch."""
+        return self._asked
+
+    def take_asked(self, asked: float | None) -> None:
+        """Show the least length."""
+        self._asked = asked
+        self.shortest.show_value(asked)
+
     def begin(self) -> None:
         """Trace the chosen fit."""
         self.shortest.commit()

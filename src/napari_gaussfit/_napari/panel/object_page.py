@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_gaussfit._napari.layers.placement import left_behind
 from napari_gaussfit._napari.panel.asking import Asking
 from napari_gaussfit._napari.panel.row_view import RowView
 from napari_gaussfit._napari.panel.rows import RowTable
@@ -53,6 +54,9 @@ class ObjectPage(QWidget):
     files = ""
     """What is written into it, in words."""
 
+    answered = Signal()
+    """There is another answer: `found`, of the fit `of`."""
+
     def __init__(
         self,
         viewer: Viewer,
@@ -87,7 +91,7 @@ class ObjectPage(QWidget):
         box.addWidget(self.words)
         box.addWidget(self.view, 1)
         start.clicked.connect(self.begin)
-        self.save.clicked.connect(self._ask_where)
+        self.save.clicked.connect(self.ask_where)
         self.asking.ended.connect(self._take)
         self._saving.ended.connect(self._take_saved)
         viewer.layers.events.removed.connect(self._forget_layer)
@@ -97,6 +101,15 @@ class ObjectPage(QWidget):
 
     def question(self, points: FitPoints) -> Callable[[Renderer], Any]:
         """Return what is asked of a fit."""
+        raise NotImplementedError
+
+    @property
+    def asked(self) -> Any:
+        """What brings the answer that is shown again."""
+        raise NotImplementedError
+
+    def take_asked(self, asked: Any) -> None:
+        """Have the controls say what was asked."""
         raise NotImplementedError
 
     def show_found(self, found: Any) -> str:
@@ -125,11 +138,24 @@ class ObjectPage(QWidget):
             self.words.setText("Working…")
             self.asking.ask(self.question(self.of))
 
+    def show_again(self, points: FitPoints, asked: Any, found: Any) -> None:
+        """Show what was found in a fit before; where it is not known any more, find it again."""
+        self.asking.give_up()
+        self.of = points
+        self.take_asked(asked)
+        if found is not None:
+            self._take(found, "")
+            return
+        self.words.setText("Working…")
+        self.asking.ask(self.question(points))
+
     def close_down(self) -> None:
         """End all processes, and let go of the viewer."""
         for asking in (self.asking, self._saving):
             asking.give_up()
         self.viewer.layers.events.removed.disconnect(self._forget_layer)
+        for role, layer in self.layers.items():
+            self.let_go(role, layer)
 
     def _take(self, found: Any, error: str) -> None:
         if found is None or self.of is None:
@@ -138,6 +164,7 @@ class ObjectPage(QWidget):
         self.found = found
         self.words.setText(self.show_found(found))
         self.save.setEnabled(True)
+        self.answered.emit()
 
     def show_rows(self, table: pd.DataFrame) -> None:
         """Show a table."""
@@ -151,9 +178,12 @@ class ObjectPage(QWidget):
 
         chosen = set(self.viewer.layers.selection)
         for role, (data, keywords, kind) in made.items():
-            old = self.layers.get(role)
+            old = self.layers.get(role) or left_behind(self.viewer, keywords, kind)
             if old is not None and old.name == keywords["name"] and kind in IN_PLACE:
                 _update(old, data, keywords)
+                if role not in self.layers:
+                    self.layers[role] = old
+                    self.made(role, old)
                 continue
             if old is not None:
                 self.viewer.layers.remove(old)
@@ -164,6 +194,9 @@ class ObjectPage(QWidget):
 
     def made(self, role: str, layer: Layer) -> None:
         """Do what a new layer needs."""
+
+    def let_go(self, role: str, layer: Layer) -> None:
+        """Undo that: the panel is closed, and the layer stays."""
 
     def go_to(self, depth: float) -> None:
         """Have the viewer show a plane, at so many voxels."""
@@ -176,7 +209,8 @@ class ObjectPage(QWidget):
             if layer is event.value:
                 del self.layers[role]
 
-    def _ask_where(self) -> None:
+    def ask_where(self) -> None:
+        """Ask where, and write what is shown into a new folder there."""
         parent = QFileDialog.getExistingDirectory(self, "Save into a new folder in")
         if parent and self.of is not None:
             self.save_to(new_folder(parent, f"{self.of.name} {self.folder}"))

@@ -56,6 +56,7 @@ class ObjectsPart(QWidget):
         form.add_row("Fit", self.box)
         self._stack = QStackedWidget()
         self._choice = QButtonGroup(self)
+        self._buttons: list[QRadioButton] = []
         row = QHBoxLayout()
         row.setContentsMargins(4, 0, 4, 0)
         for number, (title, page) in enumerate(self.pages.items()):
@@ -66,6 +67,7 @@ class ObjectsPart(QWidget):
             button.setChecked(number == 0)
             button.setToolTip("What the Gaussians of the fit are parts of.")
             self._choice.addButton(button, number)
+            self._buttons.append(button)
             row.addWidget(button)
         row.addStretch(1)
         box = QVBoxLayout(self)
@@ -73,13 +75,17 @@ class ObjectsPart(QWidget):
         box.addWidget(form)
         box.addLayout(row)
         box.addWidget(self._stack, 1)
-        self._choice.idClicked.connect(self._stack.setCurrentIndex)
+        self._choice.idToggled.connect(self._turn)
         self.box.chosen.connect(self._look)
         layers = viewer.layers.events
         self._events = (layers.inserted, layers.removed, layers.reordered, layers.renamed)
         for emitter in self._events:
             emitter.connect(self.look_again)
         self.look_again()
+
+    def choose(self, page: ObjectPage) -> None:
+        """Turn to a kind of object."""
+        self._buttons[self._stack.indexOf(page)].setChecked(True)
 
     def look_again(self, _event: object = None) -> None:
         """Offer the fits that there are now; take the newest where none was chosen."""
@@ -94,6 +100,10 @@ class ObjectsPart(QWidget):
             emitter.disconnect(self.look_again)
         for page in self.pages.values():
             page.close_down()
+
+    def _turn(self, number: int, chosen: bool) -> None:  # noqa: FBT001
+        if chosen:
+            self._stack.setCurrentIndex(number)
 
     def _look(self) -> None:
         layer: Points | None = self.box.layer

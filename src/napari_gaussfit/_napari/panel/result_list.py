@@ -8,15 +8,15 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt, Signal
 from qtpy.QtGui import QFont
 from qtpy.QtWidgets import QGridLayout, QHeaderView, QPushButton, QTableView, QVBoxLayout, QWidget
 
+from napari_gaussfit._napari.panel.kept import STRUCTURE, Result
 from napari_gaussfit._napari.panel.widgets import wrapped
-from napari_gaussfit.jobs.verdict import details_of, held_out_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qtpy.QtGui import QUndoStack
 
-    from napari_gaussfit._napari.panel.kept import Result
+    from napari_gaussfit._napari.panel.kept import Kept
 
 __all__ = ["ResultList", "ResultListPart"]
 
@@ -27,8 +27,8 @@ COLUMNS = {
     "result": ("What you call it: double-click to rename.", 100),
     "quality": ("What is so of it, by its report.", 122),
     "held-out": ("PSNR of projections never trained on.", 66),
-    "Gaussians": ("How many there are.", 76),
-    "kind": ("What was looked for.", 40),
+    "count": ("How many Gaussians, spots, cells or branches there are.", 56),
+    "kind": ("What was looked for.", 60),
     "stack": ("What it is of.", 110),
     "channel": ("Of the stack.", 56),
     "time": ("Of the stack.", 44),
@@ -54,14 +54,14 @@ class ResultList(QAbstractTableModel):
     """Results, a row each, in the order in which they came."""
 
     renamed = Signal(object)
-    """A `Result` that has another name."""
+    """A result that has another name."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._results: list[Result] = []
-        self.shown: Result | None = None
+        self._results: list[Kept] = []
+        self._shown: dict[str, Kept] = {}
 
-    def __iter__(self) -> Iterator[Result]:
+    def __iter__(self) -> Iterator[Kept]:
         """Give the results, first to last."""
         return iter(self._results)
 
@@ -69,30 +69,49 @@ class ResultList(QAbstractTableModel):
         """Count them."""
         return len(self._results)
 
-    def __getitem__(self, row: int) -> Result:
+    def __getitem__(self, row: int) -> Kept:
         """Return that of a row."""
         return self._results[row]
 
-    def row_of(self, result: Result) -> int:
+    @property
+    def shown(self) -> Result | None:
+        """The fit that is shown, None where none is."""
+        shown = self.shown_at(STRUCTURE)
+        return shown if isinstance(shown, Result) else None
+
+    def all_shown(self) -> list[Kept]:
+        """Return what is shown, of each place of the panel one."""
+        return [*self._shown.values()]
+
+    def shown_at(self, place: str) -> Kept | None:
+        """Return what is shown at a place of the panel."""
+        return self._shown.get(place)
+
+    def row_of(self, result: Kept) -> int:
         """Return where a result stands, -1 where it does not."""
         return self._results.index(result) if result in self._results else -1
 
-    def insert(self, row: int, result: Result) -> None:
+    def insert(self, row: int, result: Kept) -> None:
         """Put a result into a row."""
         self.beginInsertRows(_ROOT, row, row)
         self._results.insert(row, result)
         self.endInsertRows()
 
-    def remove(self, result: Result) -> None:
+    def remove(self, result: Kept) -> None:
         """Take a result away."""
         row = self.row_of(result)
         self.beginRemoveRows(_ROOT, row, row)
         del self._results[row]
         self.endRemoveRows()
 
-    def show(self, result: Result | None) -> None:
-        """Mark the result that is shown."""
-        self.shown = result
+    def show(self, result: Kept) -> None:
+        """Mark a result that is shown, in place of the one before."""
+        self._shown[result.place] = result
+        self.tell()
+
+    def show_none(self, place: str) -> None:
+        """Mark that no result is shown at a place."""
+        self._shown.pop(place, None)
         self.tell()
 
     def tell(self) -> None:
@@ -127,8 +146,8 @@ class ResultList(QAbstractTableModel):
         if role in (_DISPLAY, Qt.ItemDataRole.EditRole):
             return self._texts(result)[index.column()]
         if role == Qt.ItemDataRole.ToolTipRole:
-            return f"{result.name}\n{details_of(result.fit)}"
-        if role == Qt.ItemDataRole.FontRole and result is self.shown:
+            return f"{result.name}\n{result.details}"
+        if role == Qt.ItemDataRole.FontRole and result is self.shown_at(result.place):
             font = QFont()
             font.setBold(True)
             return font
@@ -156,13 +175,11 @@ class ResultList(QAbstractTableModel):
         return title if role == _DISPLAY else None
 
     @staticmethod
-    def _texts(result: Result) -> tuple[str, ...]:
-        stack = result.fit.stack
-        place = ("" if index is None else str(index) for index in (stack.channel, stack.time))
-        count, made = f"{len(result.fit.field):,}", f"{result.made:%H:%M}"
-        held_out = held_out_words(result.fit)
-        words = (result.name, result.quality, held_out, count, result.kind)
-        return (*words, stack.name, *place, made)
+    def _texts(result: Kept) -> tuple[str, ...]:
+        stack = result.stack
+        channel = "" if stack.channel is None else str(stack.channel)
+        words = (result.name, result.quality, result.held_out, result.count, result.kind)
+        return (*words, stack.name, channel, result.time, f"{result.made:%H:%M}")
 
 
 class ResultListPart(QWidget):
@@ -180,7 +197,7 @@ class ResultListPart(QWidget):
     compare_asked = Signal(object, object)
     undo_asked, redo_asked = Signal(), Signal()
     remove_asked = Signal(object)
-    """The selected `Result`s, one, two, or a list."""
+    """The selected results, one, two, or a list."""
 
     def __init__(self, results: ResultList, undo: QUndoStack) -> None:
         super().__init__()
@@ -241,15 +258,15 @@ class ResultListPart(QWidget):
         self.enable()
 
     @property
-    def selected(self) -> list[Result]:
+    def selected(self) -> list[Kept]:
         """The results whose rows are selected, or the one shown where none is."""
         selection = self.view.selectionModel()
         rows = [] if selection is None else sorted(i.row() for i in selection.selectedRows())
         found = [self._results[row] for row in rows]
-        shown = self._results.shown
+        shown = self._results.shown_at(STRUCTURE)
         return found or ([shown] if shown is not None and shown in list(self._results) else [])
 
-    def select(self, result: Result) -> None:
+    def select(self, result: Kept) -> None:
         """Select one."""
         self.view.selectRow(self._results.row_of(result))
 
@@ -260,11 +277,16 @@ class ResultListPart(QWidget):
 
     def enable(self, *_: object) -> None:
         """Enable what can be done."""
-        count = len(self.selected)
+        chosen = self.selected
+        count = len(chosen)
+
+        def can(name: str) -> bool:
+            return all(name in one.actions for one in chosen)
+
         enabled = {
             "Show": count == 1 and not self._busy,
-            "Compare": count == 2,
-            "Refine": count == 1 and not self._busy,
+            "Compare": count == 2 and can("Compare"),
+            "Refine": count == 1 and can("Refine") and not self._busy,
             "Save…": count == 1,
             "Remove": count > 0 and not self._busy,
             "Undo": self._undo.canUndo() and not self._busy,

@@ -43,7 +43,7 @@ class SaveTimes(QWidget):
         box = QVBoxLayout(self)
         box.addWidget(self.button)
         box.addWidget(self._words)
-        self.button.clicked.connect(self._ask_where)
+        self.button.clicked.connect(self.ask_where)
         self.show_times(None)
 
     def show_times(self, shown: OverTime | None) -> None:
@@ -52,7 +52,8 @@ class SaveTimes(QWidget):
         self._words.setText("")
         self.setVisible(self._shown is not None)
 
-    def _ask_where(self) -> None:
+    def ask_where(self) -> None:
+        """Ask for a folder, and save all times."""
         path = QFileDialog.getExistingDirectory(self, "Save all times into a folder")
         if path:
             self.save_to(path)

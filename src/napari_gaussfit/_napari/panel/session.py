@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -19,27 +18,15 @@ if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
     from napari_gaussfit._napari.layers.live import LiveLayers
+    from napari_gaussfit._napari.layers.live_times import LiveTimes
     from napari_gaussfit._napari.layers.source import Source
-    from napari_gaussfit.jobs.pictures import ViewChoice
+    from napari_gaussfit._napari.panel.controls import Controls
     from napari_gaussfit.jobs.versions import Choice
-    from napari_gaussfit.settings import FitSettings
 
-__all__ = ["Controls", "Session", "session_of"]
+__all__ = ["Session", "session_of"]
 
 MOST_UNDONE = 50
 """Steps that can be undone; each edit holds the Gaussians once more, 2 MB for 50,000."""
-
-
-@dataclass(frozen=True, eq=False)
-class Controls:
-    """What a panel's controls said when it was closed."""
-
-    settings: FitSettings | None
-    in_process: bool
-    layer: Any
-    start_from: Any
-    view: ViewChoice
-    tab: int
 
 
 class Session(QObject):
@@ -61,6 +48,7 @@ class Session(QObject):
         self.undo.setUndoLimit(MOST_UNDONE)
         self.folder = SessionFolder(self.failed.emit)
         self.lives: list[LiveLayers] = []
+        self.recordings: list[LiveTimes] = []
         self.choice: Choice | None = None
         self.controls: Controls | None = None
         self.keeping: Any = None
@@ -93,9 +81,10 @@ class Session(QObject):
         self.left.clear()
         self.folder.close()
         self.undo.clear()
-        for live in self.lives:
+        for live in (*self.lives, *self.recordings):
             live.make_no_more()
         self.lives.clear()
+        self.recordings.clear()
         viewer = self._viewer()
         if viewer is not None:
             _sessions.pop(viewer, None)

@@ -11,6 +11,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 from qtpy.QtWidgets import QFileDialog
 
+from napari_gaussfit._napari.layers.placement import left_behind
 from napari_gaussfit._napari.layers.spacing import converted
 from napari_gaussfit._napari.layers.spots import (
     ADDED,
@@ -66,7 +67,10 @@ class SpotsMode(QObject):
     tip = "How many spots there are, where, how large and how bright, each with error bars."
 
     found_some = Signal()
-    """There are other spots in the table."""
+    """A search has found spots."""
+
+    deleted_some = Signal()
+    """A person has deleted spots, or taken that back."""
 
     def __init__(self, viewer: Viewer, data: DataPart, parent: QObject) -> None:
         super().__init__(parent)
@@ -99,7 +103,7 @@ class SpotsMode(QObject):
         self.fitting.ended.connect(self._take_spots)
         self._saving.ended.connect(self._take_saved)
         self.table.save_asked.connect(self._ask_for_file)
-        self.table.folder_asked.connect(self._ask_for_folder)
+        self.table.folder_asked.connect(self.ask_for_folder)
         self.table.view.chosen.connect(self._select_points)
         self._viewer.layers.events.removed.connect(self._forget_layer)
 
@@ -233,19 +237,44 @@ class SpotsMode(QObject):
             self._say(f"Failed: {error}", Phase.FAILED)
             show_error(f"Gaussian fit: {error}")
             return
-        self.found = found
-        self.table.show_spots(found, self._of.stack.unit)
-        self._put(SPOTS, spots_layer(found, self._of), self._of)
-        if CANDIDATES in self._layers:
-            self._layers[CANDIDATES].visible = False
-        self._show_rows()
-        if len(found.table):
-            self._go_to(SPOTS, int(found.table["signal_to_noise"].argmax()))
+        self._show_found(found, self._of)
         count, flagged = len(found.table), int(found.report["flagged"])
         doubt = f", {flagged:,} of them with a flag in the table" if flagged else ""
         took = duration(time.monotonic() - self._began)
         self._say(f"Finished: {count:,} spot{'s' * (count != 1)}{doubt}, {took}", Phase.FINISHED)
         self.found_some.emit()
+
+    @property
+    def found_in(self) -> Source | None:
+        """The stack of the spots that are shown."""
+        return self._of
+
+    def show_spots(self, found: FoundSpots, source: Source, left: NDArray[np.bool_]) -> None:
+        """Show spots that were found before; `left` are those that were not deleted since."""
+        self.fitting.give_up()
+        self._clock.stop()
+        self._of = source
+        self._saving.about(source.stack)
+        self._show_found(found, source)
+        layer = self._layers[SPOTS]
+        with layer.events.data.blocker():
+            layer.selected_data = {int(n) for n in np.flatnonzero(~left)}
+            layer.remove_selected()
+        self._shown[SPOTS] = np.array(layer.data)
+        self._show_rows()
+        count = int(left.sum())
+        self._say(f"Shown: {count:,} spot{'s' * (count != 1)} found before", Phase.FINISHED)
+
+    def _show_found(self, found: FoundSpots, source: Source) -> None:
+        """Show rings and rows."""
+        self.found = found
+        self.table.show_spots(found, source.stack.unit)
+        self._put(SPOTS, spots_layer(found, source), source)
+        if CANDIDATES in self._layers:
+            self._layers[CANDIDATES].visible = False
+        self._show_rows()
+        if len(found.table):
+            self._go_to(SPOTS, int(found.table["signal_to_noise"].argmax()))
 
     def _say(self, words: str, phase: Phase) -> None:
         self._said = words
@@ -270,6 +299,9 @@ class SpotsMode(QObject):
         if layer is None:
             keywords["name"] = f"{source.name} {role}"
             chosen = set(self._viewer.layers.selection)
+            left = left_behind(self._viewer, keywords, "points")
+            if left is not None:
+                self._viewer.layers.remove(left)
             layer = self._layers[role] = Points(data, **keywords)
             self._viewer.add_layer(layer)
             layer.current_border_color = ADDED
@@ -308,6 +340,8 @@ class SpotsMode(QObject):
         self._shown[role] = now
         self._show_marks()
         self._show_rows()
+        if role == SPOTS:
+            self.deleted_some.emit()
 
     def _show_marks(self) -> None:
         added, left_out = len(self.marks.added), len(self.marks.excluded)
@@ -322,6 +356,7 @@ class SpotsMode(QObject):
         if self.found is not None and self._of is not None and SPOTS in self._layers:
             self._put(SPOTS, spots_layer(self.found, self._of), self._of)
             self._show_rows()
+            self.deleted_some.emit()
 
     def _forget_layer(self, event: Event) -> None:
         for role, layer in [*self._layers.items()]:
@@ -406,7 +441,8 @@ class SpotsMode(QObject):
         else:
             self._take_saved(path, "")
 
-    def _ask_for_folder(self) -> None:
+    def ask_for_folder(self) -> None:
+        """Ask where, and write what the command line writes into a new folder there."""
         parent = QFileDialog.getExistingDirectory(self.table, "Save the spots into a new folder in")
         if parent and self._of is not None:
             self.save_folder(new_folder(parent, f"{self._of.stack.name} spots"))

@@ -10,7 +10,7 @@ from qtpy.QtGui import QUndoCommand
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from napari_gaussfit._napari.panel.kept import Result
+    from napari_gaussfit._napari.panel.kept import Kept, Result
     from napari_gaussfit.jobs.versions import Choice, Version
 
 __all__ = ["Change", "Moment", "Removal", "edit_words"]
@@ -76,7 +76,7 @@ class Removal(QUndoCommand):
 
     Parameters
     ----------
-    results : sequence of Result
+    results : sequence of Kept
         The results that were taken from the list.
     remove, put_back : callable
         Take them away, and put them back.
@@ -84,9 +84,9 @@ class Removal(QUndoCommand):
 
     def __init__(
         self,
-        results: Sequence[Result],
-        remove: Callable[[Sequence[Result]], None],
-        put_back: Callable[[Sequence[Result]], None],
+        results: Sequence[Kept],
+        remove: Callable[[Sequence[Kept]], None],
+        put_back: Callable[[Sequence[Kept]], None],
     ) -> None:
         super().__init__(f"remove {', '.join(one.name for one in results)}")
         self._results, self._remove, self._put_back = tuple(results), remove, put_back

@@ -1,0 +1,343 @@
+"""Spots, cells, traces and recordings are results as fits are: shown, kept, saved, removed."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QRadioButton
+
+from by_hand import add_stack
+from list_of_results import cells, click, do, names, rename, select
+from napari_gaussfit._napari.layers.gaussians import points_layer
+from napari_gaussfit._napari.layers.placement import Placement
+from napari_gaussfit._napari.worker import Phase
+from napari_gaussfit.fitting.result import FitResult
+from napari_gaussfit.jobs.session_folder import ROOT_VARIABLE, sessions_root
+from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.synthetic import phantoms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari_gaussfit.stacks.stack import Stack
+    from napari_gaussfit.synthetic.phantoms import Phantom
+
+    Wait = Callable[..., None]
+
+pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
+
+COMPILING = 240.0
+"""Seconds that the first answer after an installation may take, on a busy machine."""
+
+QUALITY, COUNT, KIND, STACK, TIME = 1, 3, 4, 5, 7
+"""Columns of the list."""
+
+
+@pytest.fixture(autouse=True)
+def _sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions of this test, and no others."""
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path / "sessions"))
+
+
+def open_panel(viewer: Any) -> Any:
+    _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
+    return panel
+
+
+def reopened(panel: Any) -> Any:
+    """Close the panel, and open it again."""
+    viewer = panel.viewer
+    viewer.window.remove_dock_widget(panel)
+    return open_panel(viewer)
+
+
+def choose(panel: Any, words: str) -> None:
+    [button] = [one for one in panel.findChildren(QRadioButton) if words in one.text()]
+    QTest.mouseClick(button, Qt.MouseButton.LeftButton, pos=QPoint(8, button.height() // 2))
+
+
+def as_after_a_crash(panel: Any) -> None:
+    """Leave what a killed window would leave: its files, and no lock."""
+    panel.kept.session.folder.settle()
+    [folder] = sessions_root().iterdir()
+    shutil.copytree(folder, sessions_root() / "killed", ignore=shutil.ignore_patterns("lock"))
+
+
+def saved_into(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(folder))
+
+
+def layers_named(viewer: Any, end: str) -> list[Any]:
+    return [layer for layer in viewer.layers if layer.name.endswith(end)]
+
+
+def removed_and_taken_back(panel: Any, row: int) -> None:
+    before = names(panel)
+    select(panel, row)
+    do(panel, "Remove")
+    assert names(panel) == [*before[:row], *before[row + 1 :]]
+    do(panel, "Undo")
+    assert sorted(names(panel)) == sorted(before)
+
+
+def test_spots_are_results(
+    make_napari_viewer_proxy: Any,
+    small_beads: Phantom,
+    wait_until: Wait,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    viewer = make_napari_viewer_proxy()
+    add_stack(viewer, small_beads.stack)
+    panel = open_panel(viewer)
+    choose(panel, "Spots")
+    wait_until(panel.spots.foot.fit.isEnabled, COMPILING)
+    click(panel.spots.foot.fit)
+    wait_until(lambda: panel.spots.found is not None, COMPILING)
+    first = panel.spots.found
+    row = cells(panel, 0)
+    assert (row[0], row[COUNT], row[KIND], row[STACK]) == ("beads spots", "6", "spots", "beads")
+    assert row[QUALITY] in ("none with a flag", "1 with a flag", "2 with a flag")
+
+    # What is deleted by hand is so in the list, and another search is another row.
+    [points] = layers_named(viewer, "beads spots")
+    points.selected_data = {0}
+    points.remove_selected()
+    QTest.qWait(50)
+    assert cells(panel, 0)[COUNT] == "5"
+    assert cells(panel, 0)[QUALITY].endswith("1 deleted")
+    click(panel.spots.foot.fit)
+    wait_until(lambda: panel.spots.found is not first, COMPILING)
+    assert names(panel) == ["beads spots", "beads spots 2"]
+    rename(panel, 0, "before")
+
+    again = reopened(panel)
+    assert names(again) == ["before", "beads spots 2"]
+    assert again.modes.mode is again.spots, "what was looked for last"
+    assert again.spots.table.model.rowCount() == int(cells(again, 1)[COUNT])
+    assert len(layers_named(viewer, "beads spots")) == 1, "the layer that was there"
+
+    choose(again, "Structure")
+    again.show_results()
+    select(again, 0)
+    assert not again.kept.part.buttons["Refine"].isEnabled()
+    do(again, "Show")
+    assert again.modes.mode is again.spots
+    assert again.spots.found is first
+    assert again.spots.table.model.rowCount() == 5
+    assert len(layers_named(viewer, "beads spots")[0].data) == 5
+    saved_into(monkeypatch, tmp_path / "out")
+    do(again, "Save…")
+    table = tmp_path / "out" / "beads spots" / "objects.csv"
+    said: Any = again.findChild(QLabel, "gaussfit_spots_words")
+    wait_until(lambda: said.text().startswith("Saved to"), COMPILING)
+    assert len(pd.read_csv(table)) == 5
+    removed_and_taken_back(again, 1)
+
+    as_after_a_crash(again)
+    restored = spots_after_a_crash(make_napari_viewer_proxy(), small_beads.stack, wait_until)
+    pd.testing.assert_frame_equal(restored.table, first.table)
+
+
+def spots_after_a_crash(viewer: Any, stack: Stack, wait_until: Wait) -> Any:
+    """Restore spots where their stack is not yet, then is."""
+    panel = open_panel(viewer)
+    click(panel.kept.bar.restore)
+    assert names(panel) == ["before", "beads spots 2"]
+    select(panel, 0)
+    do(panel, "Show")
+    said = "Show needs the stack of before: open it, 12 x 40 x 40 voxels"
+    assert panel.kept.part.words.text().startswith(said)
+    add_stack(viewer, stack)
+    wait_until(panel.run.buttons["Fit"].isEnabled)
+    do(panel, "Show")
+    assert panel.spots.table.model.rowCount() == 5
+    return panel.spots.found
+
+
+def with_fit(viewer: Any, phantom: Phantom) -> Any:
+    """Return a panel beside the points of a saved fit, which knows the truth."""
+    stack = phantom.stack
+    placement = Placement.of_stack(stack.spacing, stack.unit)
+    fit = FitResult((phantom.truth,), stack.facts)
+    data, keywords, _ = points_layer(fit, placement, name="saved fit")
+    viewer.add_points(data, **keywords)
+    return open_panel(viewer)
+
+
+def test_cells_are_results(
+    make_napari_viewer_proxy: Any,
+    wait_until: Wait,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    phantom = phantoms.nuclei(seed=1, shape=(24, 96, 96), photons=None)
+    viewer = make_napari_viewer_proxy()
+    panel = with_fit(viewer, phantom)
+    page = panel.objects.cells
+    click(page.start)
+    wait_until(lambda: page.found is not None, COMPILING)
+    row, count = cells(panel, 1), len(page.found.table)
+    assert (row[0], row[COUNT], row[KIND]) == ("nuclei cells", str(count), "cells")
+    assert row[QUALITY].endswith("at the border")
+
+    # Merged by hand, they are the same result.
+    page.view.choose({0, 1})
+    click(page.merge)
+    wait_until(lambda: len(page.found.table) == count - 1)
+    assert cells(panel, 1)[COUNT] == str(count - 1)
+    merged = page.found.labels.copy()
+
+    again = reopened(panel)
+    assert again.objects.cells.model.rowCount() == count - 1
+    assert len(layers_named(viewer, "nuclei cells")) == 1
+    select(again, 1)
+    rename(again, 1, "by hand")
+    do(again, "Show")
+    assert again.tabs.currentWidget() is again.objects
+    saved_into(monkeypatch, tmp_path / "out")
+    do(again, "Save…")
+    wait_until(lambda: again.objects.cells.words.text().startswith("Saved to"), COMPILING)
+    saved = pd.read_csv(tmp_path / "out" / "nuclei cells" / "objects.csv")
+    assert len(saved) == count - 1
+    removed_and_taken_back(again, 1)
+
+    as_after_a_crash(again)
+    panel = open_panel(make_napari_viewer_proxy())
+    click(panel.kept.bar.restore)
+    [number] = [n for n, name in enumerate(names(panel)) if name == "by hand"]
+    select(panel, number)
+    do(panel, "Show")
+    wait_until(lambda: panel.objects.cells.found is not None, COMPILING)
+    np.testing.assert_array_equal(panel.objects.cells.found.labels, merged)
+    assert cells(panel, number)[COUNT] == str(count - 1)
+
+
+def test_traces_are_results(
+    make_napari_viewer_proxy: Any,
+    wait_until: Wait,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    viewer = make_napari_viewer_proxy()
+    panel = with_fit(viewer, phantoms.neurite(spines=False, photons=None))
+    choose(panel.objects, "Neurites")
+    page = panel.objects.neurites
+    click(page.start)
+    wait_until(lambda: page.found is not None, COMPILING)
+    found, row = page.found, cells(panel, 1)
+    assert (row[0], row[KIND]) == ("neurite trace", "neurites")
+    assert row[COUNT] == str(len(found.table))
+    assert row[QUALITY] == f"{found.table['length'].sum():.4g} µm in all"
+
+    again = reopened(panel)
+    assert again.objects.neurites.model.rowCount() == len(found.table)
+    assert len(layers_named(viewer, "neurite trace")) == 1
+    rename(again, 1, "tree")
+    select(again, 1)
+    do(again, "Show")
+    assert again.tabs.currentWidget() is again.objects
+    saved_into(monkeypatch, tmp_path / "out")
+    do(again, "Save…")
+    wait_until(lambda: again.objects.neurites.words.text().startswith("Saved to"), COMPILING)
+    assert (tmp_path / "out" / "neurite trace" / "trace.swc").is_file()
+    removed_and_taken_back(again, 1)
+
+    as_after_a_crash(again)
+    panel = open_panel(make_napari_viewer_proxy())
+    click(panel.kept.bar.restore)
+    [number] = [n for n, name in enumerate(names(panel)) if name == "tree"]
+    assert cells(panel, number)[QUALITY] == "not shown since"
+    select(panel, number)
+    do(panel, "Show")
+    wait_until(lambda: panel.objects.neurites.found is not None, COMPILING)
+    np.testing.assert_allclose(panel.objects.neurites.found.points, found.points, rtol=1e-6)
+
+
+def test_the_times_of_a_recording_are_a_result(
+    make_napari_viewer_proxy: Any,
+    wait_until: Wait,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spots = phantoms.moving_spots(count=4, times=3, crossings=0, shape=(12, 32, 32))
+    movie = np.stack([stack.voxels for stack in spots.stacks])
+    viewer = make_napari_viewer_proxy()
+    add_recording(viewer, movie)
+    panel = open_panel(viewer)
+    wait_until(panel.run.buttons["Fit"].isEnabled)
+    box: Any = panel.findChild(QComboBox, "gaussfit_times")
+    box.setFocus()
+    QTest.keyClick(box, Qt.Key.Key_Down)
+    panel.model.settings = FitSettings(exactly=True, gaussians=4, iterations=40)
+    wait_until(panel.run.buttons["Fit"].isEnabled)
+    click(panel.run.buttons["Fit"])
+    wait_until(lambda: panel.worker.phase is Phase.FINISHED, COMPILING)
+    row = cells(panel, 0)
+    assert (row[0], row[COUNT], row[KIND], row[TIME]) == ("cells", "12", "times", "0 to 2")
+    assert row[QUALITY].startswith("all 3 times, ")
+    frames = panel.over_time.frames
+    layers = [layer.name for layer in viewer.layers]
+
+    again = reopened(panel)
+    wait_until(lambda: again.over_time is not None)
+    assert again.over_time.frames == frames
+    assert again.table.model.rowCount() == 12
+    QTest.qWait(300)
+    assert [layer.name for layer in viewer.layers] == layers
+    viewer.dims.set_current_step(0, 1)
+    wait_until(lambda: again.fit is frames[1].result)
+    rename(again, 0, "drift")
+
+    # A fit of one time is another result; the recording comes back.
+    box = again.findChild(QComboBox, "gaussfit_times")
+    again.tabs.setCurrentIndex(0)
+    box.setFocus()
+    QTest.keyClick(box, Qt.Key.Key_Home)
+    wait_until(again.run.buttons["Fit"].isEnabled)
+    click(again.run.buttons["Fit"])
+    wait_until(lambda: again.worker.phase is Phase.FINISHED, COMPILING)
+    assert again.over_time is None
+    again.show_results()
+    select(again, 0)
+    do(again, "Show")
+    assert again.over_time.frames == frames
+    assert len(layers_named(viewer, "cells centres")) == 1
+    saved_into(monkeypatch, tmp_path / "out")
+    do(again, "Save…")
+    wait_until((tmp_path / "out" / "report.json").is_file, COMPILING)
+    removed_and_taken_back(again, 0)
+
+    as_after_a_crash(again)
+    restored = times_after_a_crash(make_napari_viewer_proxy(), movie, wait_until)
+    np.testing.assert_array_equal(restored[2].result.field.means, frames[2].result.field.means)
+
+
+def times_after_a_crash(viewer: Any, movie: np.ndarray, wait_until: Wait) -> Any:
+    """Restore the times of a recording where it is not yet, then is."""
+    panel = open_panel(viewer)
+    click(panel.kept.bar.restore)
+    [number] = [n for n, name in enumerate(names(panel)) if name == "drift"]
+    select(panel, number)
+    do(panel, "Show")
+    said = "Show needs the recording of drift: open it, 12 x 32 x 32 voxels"
+    assert panel.kept.part.words.text().startswith(said)
+    add_recording(viewer, movie)
+    wait_until(panel.run.buttons["Fit"].isEnabled)
+    do(panel, "Show")
+    assert [frame.time for frame in panel.over_time.frames] == [0, 1, 2]
+    assert panel.table.model.rowCount() == 12
+    return panel.over_time.frames
+
+
+def add_recording(viewer: Any, movie: np.ndarray) -> None:
+    place = {"scale": (1, 0.3, 0.1, 0.1), "units": ("pixel", "um", "um", "um")}
+    viewer.add_image(movie, name="cells", axis_labels=("t", "z", "y", "x"), **place)
