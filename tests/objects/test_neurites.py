@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+from napari_gaussfit import fit
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.objects.neurites import Trace, TraceSettings, trace
@@ -50,7 +51,7 @@ def line_of(found: Trace) -> Floats:
     return np.concatenate([a + part * (b - a) for part in np.linspace(0, 1, 5)])
 
 
-SEEDS = [0, 1, 4]
+SEEDS = list(range(5))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -72,17 +73,36 @@ def test_no_branch_is_found_where_there_is_none(seed: int) -> None:
     assert sorted(found.branches.order) == [0, 1, 1]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_radii_are_those_of_the_tubes_within_a_tenth(seed: int) -> None:
-    phantom, found = traced(seed).phantom, traced(seed).found
-    nodes = cKDTree(found.points)
+def radius_errors(phantom: Phantom, found: Trace) -> list[float]:
+    """How far the mean radius of each branch is off, apart from where it leaves another."""
+    nodes, errors = cKDTree(found.points), []
     for n, (path, radii) in enumerate(phantom.branches):
         others = [branch for m, branch in enumerate(phantom.branches) if m != n]
         wall = np.concatenate([branch.radii for branch in others])
         away, near = cKDTree(np.concatenate([branch.path for branch in others])).query(path)
         apart = seen(phantom, path) & (away > wall[near] + radii + 0.2)
         measured = found.radii[nodes.query(path[apart])[1]]
-        assert measured.mean() == pytest.approx(radii[apart].mean(), rel=0.1)
+        errors.append(float(measured.mean() / radii[apart].mean() - 1))
+    return errors
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_radii_are_those_of_the_tubes(seed: int) -> None:
+    """The light of a thick branch beside a thin one does not widen the thin one: by 7 % it did."""
+    errors = radius_errors(traced(seed).phantom, traced(seed).found)
+    assert np.abs(errors).max() < 0.025, errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_fits_of_noisy_phantoms_have_three_branches_and_their_radii(seed: int) -> None:
+    """Within a tenth is what is promised; the worst of 15 branches is 3.6 % off."""
+    phantom = neurite(seed=seed, spines=False)
+    field = fit(phantom.stack).field
+    found = trace(field.numpy(), phantom.stack.box, TraceSettings(psf_fwhm=PSF))
+    assert len(found.branches) == 3
+    errors = radius_errors(phantom, found)
+    assert np.abs(errors).max() < 0.06, errors
 
 
 def test_without_the_microscope_s_blur_known_radii_are_as_wide_as_seen() -> None:
@@ -152,6 +172,19 @@ def test_a_short_side_branch_is_a_spine_with_a_head() -> None:
     assert branches.head_width[1] == pytest.approx(4 * 1.2, rel=0.25)
     assert np.isnan(branches.head_width[0])
     assert not trace(field, BOX).branches.spine.any()
+
+
+def test_a_trunk_that_tapers_off_is_one_branch_to_its_tip() -> None:
+    """What goes on of a trunk behind its last fork is no spine, however thin."""
+    ends = straight([20.0, 20.0, 3.0], [20.0, 20.0, 14.0], 0.4)
+    field = together(
+        tube(ends, 1.4),
+        tube(straight([20.0, 20.0, 14.0], [20.0, 20.0, 37.0], 0.3), 0.6, 150.0),
+        tube(straight([20.0, 21.0, 14.0], [20.0, 36.0, 14.0], 0.3), 0.6, 150.0),
+    )
+    found = trace(field, BOX)
+    assert len(found.branches) == 2
+    assert found.branches.length[0] == pytest.approx(34.0, abs=3.0)
 
 
 def test_lengths_volumes_and_tortuosity_of_a_straight_tube() -> None:

@@ -23,6 +23,8 @@ from napari_gaussfit.objects.sections import planes_across, radii_across
 from napari_gaussfit.objects.trees import RADIUS, Tree, grow, prune, resample, trim
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -238,7 +240,7 @@ def trace(gaussians: Gaussians, box: Box, settings: TraceSettings | None = None)
     squashed = _scaled(gaussians, squash)
     ridge = find_ridges(squashed, (box[0] * squash, box[1] * squash))
     if not len(ridge):
-        return _measured(gaussians, _EMPTY, settings)
+        return _measured(gaussians, _EMPTY, settings, squash)
     faintest = settings.faintest * np.percentile(ridge.strengths, TOP)
     ridge = ridge.select(ridge.strengths >= faintest)
     certain = ridge.strengths >= min(CERTAIN * faintest, ridge.strengths[0])
@@ -247,7 +249,7 @@ def trace(gaussians: Gaussians, box: Box, settings: TraceSettings | None = None)
     tree = grow(ridge.points, ridge.scales, costs, certain, LEAST_CERTAIN, root)
     tree = trim(prune(resample(tree), settings.shortest), ends_only=root >= 0)
     tree = _centred(squashed, tree)
-    return _measured(gaussians, tree._replace(points=tree.points / squash), settings)
+    return _measured(gaussians, tree._replace(points=tree.points / squash), settings, squash)
 
 
 def _soma_among(points: Floats, soma: tuple[float, ...] | None) -> int:
@@ -384,7 +386,7 @@ def _unit(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1), 1e-30)[:, None])
 
 
-def _measured(gaussians: Gaussians, tree: Tree, settings: TraceSettings) -> Trace:
+def _measured(gaussians: Gaussians, tree: Tree, settings: TraceSettings, squash: Floats) -> Trace:
     """Return a trace of a tree: radii, the soma, the table of branches."""
     inside = _in_parent(tree)
     radii = np.empty(0)
@@ -394,11 +396,36 @@ def _measured(gaussians: Gaussians, tree: Tree, settings: TraceSettings) -> Trac
         psf = None
         if settings.psf_fwhm is not None:
             psf = np.diag(np.square(np.array(settings.psf_fwhm) / FWHM_PER_SIGMA))
-        radii = radii_across(gaussians, tree.points, tangents, tree.scales, psf)
+        flat = tree.points * squash
+        along = _unit(flat[after] - flat[before])
+        foreign = _foreign(gaussians.means * squash, flat, along, tree.scales)
+        radii = radii_across(gaussians, tree.points, tangents, tree.scales, psf, foreign)
         radii = _smoothed(tree, radii, inside)
     tree, radii, kinds = _with_soma(tree, radii, settings.soma)
     branches = _table(tree, radii, settings.spine_length)
     return Trace(tree.points, radii, tree.parents, kinds, tree.branch, branches, gaussians.unit)
+
+
+def _foreign(
+    means: Floats, points: Floats, tangents: Floats, scales: Floats
+) -> Callable[[int, Indices], Mask]:
+    """Return what tells which Gaussians are of another line, or of this one before it bent.
+
+    Such is one whose nearest place on all lines lies outside of the tube that goes straight on
+    through a node. None is where all are: then there is nothing else to measure.
+    """
+    near = cKDTree(points).query(means, k=min(NEIGHBOURS, len(points)))
+    away, nodes = (part.reshape(len(means), -1) for part in near)
+    nearest = np.argmin(away / scales[nodes], axis=1)
+    homes = points[nodes[np.arange(len(means)), nearest]]
+
+    def elsewhere(node: int, which: Indices) -> Mask:
+        aside = homes[which] - points[node]
+        aside -= np.outer(aside @ tangents[node], tangents[node])
+        foreign = np.linalg.norm(aside, axis=1) > RADIUS * scales[node]
+        return np.asarray(foreign if not foreign.all() else np.zeros_like(foreign))
+
+    return elsewhere
 
 
 def _smoothed(tree: Tree, radii: Floats, inside: Mask) -> Floats:

@@ -8,11 +8,14 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from napari_gaussfit.model.gaussians import Gaussians
 
     Floats = NDArray[np.float64]
+    Mask = Callable[[int, NDArray[np.intp]], NDArray[np.bool_]]
 
 __all__ = ["planes_across", "radii_across"]
 
@@ -49,7 +52,12 @@ def planes_across(tangents: Floats) -> Floats:
 
 
 def radii_across(
-    gaussians: Gaussians, points: Floats, tangents: Floats, scales: Floats, psf: Floats | None
+    gaussians: Gaussians,
+    points: Floats,
+    tangents: Floats,
+    scales: Floats,
+    psf: Floats | None,
+    foreign: Mask | None = None,
 ) -> Floats:
     """Return the radius at each point of a line, from the second moments of f across it.
 
@@ -67,6 +75,10 @@ def radii_across(
         About the sigma across.
     psf : ndarray, shape [3, 3], or None
         The covariance of the point spread function, to take away.
+    foreign : callable, or None
+        Tells which of some Gaussians are no part of the line at a point, given its number and
+        theirs: the light of a brighter neighbour, even in the window's tail, makes a thin line
+        seem wide.
 
     Returns
     -------
@@ -74,7 +86,7 @@ def radii_across(
         Of the disc that has this variance, in the field's unit.
     """
     planes = planes_across(tangents)
-    seen = _covariances_across(gaussians, points, planes, WINDOW * scales)
+    seen = _covariances_across(gaussians, points, planes, WINDOW * scales, foreign)
     widths, axes = np.linalg.eigh(seen)
     widths = np.maximum(widths, np.finfo(np.float64).tiny)
     blur = np.zeros_like(widths)
@@ -88,7 +100,7 @@ def radii_across(
 
 
 def _covariances_across(
-    gaussians: Gaussians, points: Floats, planes: Floats, windows: Floats
+    gaussians: Gaussians, points: Floats, planes: Floats, windows: Floats, foreign: Mask | None
 ) -> Floats:
     """Return the covariance [N, 2, 2] of f in the plane through each point."""
     sigmas = gaussians.principal()[0][:, 0]
@@ -97,7 +109,10 @@ def _covariances_across(
     near = tree.query_ball_point(points, reach + _REACH / 2 * windows)
     precisions = np.linalg.inv(gaussians.covariances)
     found = np.empty((len(points), 2, 2))
-    for n, which in enumerate(near):
+    for n, close in enumerate(near):
+        which = np.array(close, np.intp)
+        if foreign is not None:
+            which = which[~foreign(n, which)]
         P, U = precisions[which], planes[n]
         away = gaussians.means[which] - points[n]
         # In the plane, exp(-(U y - d)^T P (U y - d) / 2 - |y|^2 / (2 w^2)) is a Gaussian of y.

@@ -34,6 +34,10 @@ STEP = 0.5
 NARROW = 0.75
 """Times the width of a main branch below which its end is no part of it."""
 
+SPINE = 15.0
+"""The longest spine, in its radii: those of pyramidal cells are up to 3 micrometers long, and
+their necks and heads 0.2 in the middle."""
+
 NEIGHBOURS = 8
 """Nodes that are looked at for whether one lies in their tube."""
 
@@ -243,7 +247,8 @@ def trim(tree: Tree, *, ends_only: bool) -> Tree:
     """Let main branches begin and end where the trunk does, not at the tip of a spine.
 
     What lies more than a radius beyond the first or the last place where another branch leaves is a
-    branch of its own, where it is narrower than the trunk by `NARROW`.
+    branch of its own, where it is narrower than the trunk by `NARROW` and no longer than a spine:
+    a trunk that tapers off is one trunk.
 
     Parameters
     ----------
@@ -272,19 +277,23 @@ def trim(tree: Tree, *, ends_only: bool) -> Tree:
                 (forks.max(), run.stop, 1),
             )
         )
-        if last + 1 < run.stop and np.median(tree.scales[last + 1 : run.stop]) < typical:
+        if _is_side(tree, np.arange(last + 1, run.stop), typical):
             branch[last + 1 : run.stop] = count
             count += 1
-        if (
-            first > run.start
-            and not ends_only
-            and np.median(tree.scales[run.start : first]) < typical
-        ):
+        if not ends_only and _is_side(tree, np.arange(run.start, first), typical):
             branch[run.start : first] = count
             parents[run.start : first] = np.arange(run.start + 1, first + 1)
             parents[first] = -1
             count += 1
     return _ordered(tree._replace(parents=parents, branch=branch))
+
+
+def _is_side(tree: Tree, nodes: Indices, typical: float) -> bool:
+    """Tell whether the end of a main branch is narrow and short, as a spine is."""
+    if not len(nodes):
+        return False
+    own = float(np.median(tree.scales[nodes]))
+    return own < typical and float(tree.links[nodes].sum()) <= SPINE * RADIUS * own
 
 
 def _beyond(tree: Tree, nodes: Indices) -> int:
