@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from napari.utils import progress
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QMovie
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import (
     QAbstractButton,
@@ -16,6 +17,7 @@ from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QApplication,
     QComboBox,
+    QLabel,
     QLineEdit,
     QMenu,
     QScrollBar,
@@ -149,10 +151,21 @@ def test_help_shows_the_page_about_the_tab(panel: Any) -> None:
     dialog.close()
 
 
+def test_the_sign_of_activity_stands_still_while_a_fit_goes_on(panel: Any) -> None:
+    # Each of its turns has the whole window composed anew, beside a fit that wants the cores.
+    news = SimpleNamespace(snapshot=SimpleNamespace(iteration=10, iterations=150))
+    panel.worker._enter(Phase.RUNNING)
+    panel.activity._advance(news)
+    movies = [label.movie() for label in panel.window().findChildren(QLabel) if label.movie()]
+    assert movies
+    assert not [movie for movie in movies if movie.state() == QMovie.MovieState.Running]
+    panel.worker._enter(Phase.FINISHED)
+
+
 @pytest.mark.usefixtures("qtbot")
 def test_the_activity_dock_shows_a_fit_until_it_ends() -> None:
     worker = FitWorker()
-    activity = Activity(worker)
+    activity = Activity(worker, QLabel())
     before = set(progress._all_instances)
     worker._enter(Phase.RUNNING)
     for step in (10, 40):

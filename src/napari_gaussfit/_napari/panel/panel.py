@@ -104,7 +104,7 @@ class GaussianFitPanel(TakesFiles):
         self.objects = ObjectsPart(napari_viewer)
         self.spots = SpotsMode(napari_viewer, self.data, self)
         self.worker, self._renderer = FitWorker(self), Renderer()
-        self.activity = Activity(self.worker)
+        self.activity = Activity(self.worker, self)
         self.measuring = Measuring(self)
         self.live: LiveLayers | OpenedLayers | None = None
         self.recordings = Recordings(self)
