@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ __all__ = [
     "checked_folder",
     "holds_fit",
     "is_finished",
+    "load_writers",
     "report_of",
     "resumed_settings",
 ]
@@ -115,6 +117,17 @@ def checked_folder(path: str | os.PathLike[str]) -> Path:
             f"{folder}: {standing} may not be written to by this user; give another folder"
         )
     return folder
+
+
+def load_writers() -> None:
+    """Import what tables and pictures are made with, which takes most of a second.
+
+    What cannot be loaded is told by those that write, a file each.
+    """
+    with suppress(ImportError):
+        import_module("napari_gaussfit.formats.csv")
+        for name in ("history", "photon_transfer", "projections"):
+            import_module(f"napari_gaussfit.plots.{name}")
 
 
 def holds_fit(path: Path) -> bool:

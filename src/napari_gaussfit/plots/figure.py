@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["Picture"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Picture", "set_title"]
 
 
 class Picture(Figure):
@@ -28,3 +31,21 @@ class Picture(Figure):
         buffer = io.BytesIO()
         self.savefig(buffer, format="png")
         return buffer.getvalue()
+
+
+def set_title(axes: Axes, title: str, **options: Any) -> None:
+    """Write a title, or none, right above some axes.
+
+    Matplotlib measures every label of axes in search of a place for their title, which takes a
+    third of the time of a picture, where it is not told one.
+
+    Parameters
+    ----------
+    axes : Axes
+        The axes, whose labels are not at their top.
+    title : str
+        The words above them.
+    **options
+        Of matplotlib's ``Axes.set_title``.
+    """
+    axes.set_title(title, y=1.0, **options)

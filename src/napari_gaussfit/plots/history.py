@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.colors import Normalize
+from matplotlib.ticker import LogFormatter
 
-from napari_gaussfit.plots.figure import Picture
+from napari_gaussfit.plots.figure import Picture, set_title
 from napari_gaussfit.plots.projections import DPI, UNIT_SYMBOLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from mpl_toolkits.mplot3d import Axes3D
 
@@ -53,6 +55,18 @@ MOST_POINTS = 20_000
 """Centres shown at most: more hide each other."""
 
 BINS = 50
+PAGE = 11.0, 6.0
+PLACES = {
+    "left": 0.06,
+    "right": 0.985,
+    "bottom": 0.08,
+    "top": 0.95,
+    "wspace": 0.28,
+    "hspace": 0.36,
+}
+"""Where the panels stand on a page: said, and not found by matplotlib, which draws all twice for
+it."""
+
 COLOURS = "plasma"
 
 
@@ -71,15 +85,16 @@ def draw_history(history: Mapping[str, Sequence[float]], unit: str = "pixel") ->
     Figure
         Its ``savefig`` writes it.
     """
-    figure = Picture(figsize=(11, 6), dpi=DPI, layout="constrained")
-    for axes, (title, (scale, lines)) in zip(
-        figure.subplots(2, 3).flat, PANELS.items(), strict=True
-    ):
+    figure = Picture(figsize=PAGE, dpi=DPI)
+    grid = figure.subplots(2, 3, gridspec_kw=PLACES)
+    for axes, (title, (scale, lines)) in zip(grid.flat, PANELS.items(), strict=True):
         for key, name in lines.items():
             _draw_line(axes, history, key, name)
         lengths = title in ("centres", "widths")
-        axes.set_title(f"{title} ({UNIT_SYMBOLS[unit]})" if lengths else title, fontsize=10)
+        set_title(axes, f"{title} ({UNIT_SYMBOLS[unit]})" if lengths else title, fontsize=10)
         axes.set_yscale(scale)
+        if scale == "log":
+            _label_plainly(axes.yaxis)
         axes.set_xlabel("iteration", fontsize=8)
         axes.tick_params(labelsize=8)
         if len(axes.get_lines()) > 1:
@@ -87,6 +102,13 @@ def draw_history(history: Mapping[str, Sequence[float]], unit: str = "pixel") ->
         if title in ("widths", "amplitudes"):
             axes.set_ylim(bottom=0)  # a spread may be larger than the mean
     return figure
+
+
+def _label_plainly(axis: Axis) -> None:
+    """Write 0.2 and 8e-05 beside a logarithmic axis: powers of ten overlap, and take longer."""
+    axis.set_major_formatter(LogFormatter())
+    axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    axis.set_tick_params(which="both", labelsize=8)
 
 
 def _draw_line(axes: Axes, history: Mapping[str, Sequence[float]], key: str, name: str) -> None:
@@ -117,22 +139,23 @@ def draw_gaussians(field: GaussianField) -> Figure:
         Its ``savefig`` writes it.
     """
     unit = UNIT_SYMBOLS[field.unit]
-    figure = Picture(figsize=(11, 6), dpi=DPI, layout="constrained")
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.5, 1.0))
+    figure = Picture(figsize=PAGE, dpi=DPI)
+    grid = figure.add_gridspec(2, 1, **(PLACES | {"left": 0.68}))
     amplitudes = field.amplitudes.detach().cpu().numpy()
-    space: Axes3D = figure.add_subplot(grid[:, 0], projection="3d")
+    space: Axes3D = figure.add_axes((0.0, 0.03, 0.52, 0.9), projection="3d")
     _draw_centres(figure, space, field, unit)
-    above = figure.add_subplot(grid[0, 1])
+    above = figure.add_subplot(grid[0])
     above.hist(amplitudes, bins=BINS, color="0.35")
-    above.set_title("amplitudes (raw intensity)", fontsize=10)
-    below = figure.add_subplot(grid[1, 1])
+    set_title(above, "amplitudes (raw intensity)", fontsize=10)
+    below = figure.add_subplot(grid[1])
     sigmas = field.principal()[0].cpu().numpy()
     ends = (float(sigmas.min()), float(sigmas.max())) if sigmas.size else (0.1, 1.0)
     bins = np.geomspace(ends[0] / 1.01, ends[1] * 1.01, BINS + 1)
     for n, name in enumerate(("longest axis", "middle axis", "shortest axis")):
         below.hist(sigmas[:, n], bins=bins.tolist(), histtype="step", label=name)
     below.set_xscale("log")
-    below.set_title(f"sigmas ({unit})", fontsize=10)
+    _label_plainly(below.xaxis)
+    set_title(below, f"sigmas ({unit})", fontsize=10)
     below.legend(fontsize=7)
     for axes in (above, below):
         axes.tick_params(labelsize=8)
@@ -149,7 +172,7 @@ def _draw_centres(figure: Figure, space: Axes3D, field: GaussianField, unit: str
     shown = space.scatter(
         x, y, z, c=amplitudes, s=4, cmap=COLOURS, norm=Normalize(*ends), depthshade=False
     )
-    space.set_title(f"{len(field):,} centres by amplitude", fontsize=10)
+    set_title(space, f"{len(field):,} centres by amplitude", fontsize=10)
     for set_label, axis in zip(
         (space.set_xlabel, space.set_ylabel, space.set_zlabel), "xyz", strict=True
     ):
@@ -158,4 +181,6 @@ def _draw_centres(figure: Figure, space: Axes3D, field: GaussianField, unit: str
     if len(field):
         space.set_box_aspect([max(float(np.ptp(one)), 1e-9) for one in (x, y, z)])
     space.invert_yaxis()  # y points down in images
-    figure.colorbar(shown, ax=space, shrink=0.5, pad=0.08, label="amplitude")
+    beside = figure.add_axes((0.55, 0.25, 0.013, 0.5))
+    set_title(beside, "")
+    figure.colorbar(shown, cax=beside, label="amplitude")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_gaussfit.plots.figure import Picture
+from napari_gaussfit.plots.figure import Picture, set_title
 from napari_gaussfit.plots.projections import DPI
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_photon_transfer"]
 
+PAGE = 6.5, 4.5
 LINE_POINTS = 200
 
 
@@ -39,11 +40,13 @@ def draw_photon_transfer(curve: PhotonTransfer, given: Noise | None = None) -> F
     Figure
         Its ``savefig`` writes it. The points are bins of brightness, each half an octave of voxels.
     """
-    figure = Picture(figsize=(6.5, 4.5), dpi=DPI, layout="constrained")
-    axes = figure.subplots()
+    figure = Picture(figsize=PAGE, dpi=DPI)
+    title = textwrap.fill(f"noise: {curve.words}", 80)
+    top = 1 - (0.2 + 0.15 * len(title.splitlines())) / PAGE[1]
+    axes = figure.subplots(gridspec_kw={"left": 0.14, "right": 0.97, "bottom": 0.12, "top": top})
     axes.set_xlabel("mean (raw intensity)")
     axes.set_ylabel("variance (raw intensity squared)")
-    axes.set_title(textwrap.fill(f"noise: {curve.words}", 80), fontsize=9)
+    set_title(axes, title, fontsize=9)
     if not len(curve.levels):
         return figure
     axes.scatter(curve.levels, curve.variances, s=14, color="0.3", label="neighbouring voxels")

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.offsetbox import AnchoredOffsetbox, AuxTransformBox, HPacker, TextArea
 from matplotlib.patches import Rectangle
 
@@ -18,7 +17,7 @@ from napari_gaussfit.model.camera import AXIS_NAMES, axis_view
 from napari_gaussfit.model.projection import render
 from napari_gaussfit.model.scaling import WorkingStack
 from napari_gaussfit.model.views import View, Views
-from napari_gaussfit.plots.figure import Picture
+from napari_gaussfit.plots.figure import Picture, set_title
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -40,6 +39,15 @@ COLUMN_INCHES = 3.1
 
 LEAST_INCHES, MOST_INCHES = 1.0, 3.4
 """Heights of a row: a thin stack stays visible from its side, a tall one keeps its columns."""
+
+MARGIN_INCHES, GAP_INCHES = 0.1, 0.15
+"""At the left, and between data and fit."""
+
+BAR_INCHES = 0.82
+"""Beside a picture: its bar of colours, with numbers and their name."""
+
+TITLE_INCHES, BELOW_INCHES, HEAD_INCHES = 0.25, 0.2, 0.55
+"""Above a row, below it (for the scale bar), and above all rows."""
 
 DPI = 140
 SCALE_BAR_PART = 0.3
@@ -140,24 +148,46 @@ def draw_projections(result: FitResult, original: Stack) -> Figure:
         float(np.clip(COLUMN_INCHES * row.size[0] / row.size[1], LEAST_INCHES, MOST_INCHES))
         for row in rows
     ]
-    figure = Picture(
-        figsize=(3 * COLUMN_INCHES + 1.6, sum(heights) + 0.42 * len(rows) + 0.9),
-        dpi=DPI,
-        layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05, wspace=0.02, hspace=0.02),
-    )
-    axes = figure.subplots(len(rows), 3, squeeze=False, height_ratios=heights)
+    figure, axes = _panels(heights)
     largest = max(float(np.nanmax(np.abs(row.data - row.fit))) for row in rows)
     for panels, row in zip(axes, rows, strict=True):
-        _draw_row(figure, list(panels), row, unit, largest)
+        _draw_row(figure, panels, row, unit, largest)
     report = result.report
     figure.suptitle(
         f"{_shortened(report.stack)}: maximum intensity projections of {report.gaussians:,} "
         f"Gaussians\nheld-out views {report.heldout_mip_psnr:.1f} dB"
         f"{noise_leaves(report.heldout_noise_psnr)}, "
         f"voxels {report.voxel_psnr:.1f} dB{noise_leaves(report.noise_psnr)}",
-        fontsize=12,
-    )
+        fontsize=12, va="top", y=1 - MARGIN_INCHES / figure.get_figheight(),
+    )  # fmt: skip
     return figure
+
+
+def _panels(heights: list[float]) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure with three panels a row, of these heights in inches.
+
+    Where everything stands is said, and not found by matplotlib, which draws all twice for it.
+    """
+    lefts = (
+        MARGIN_INCHES,
+        MARGIN_INCHES + COLUMN_INCHES + GAP_INCHES,
+        MARGIN_INCHES + 2 * COLUMN_INCHES + GAP_INCHES + BAR_INCHES,
+    )
+    width = lefts[-1] + COLUMN_INCHES + BAR_INCHES
+    height = HEAD_INCHES + sum(heights) + len(heights) * (TITLE_INCHES + BELOW_INCHES)
+    figure = Picture(figsize=(width, height), dpi=DPI)
+    axes, top = [], height - HEAD_INCHES
+    for row in heights:
+        bottom = top - TITLE_INCHES - row
+        boxes = [(left, bottom, COLUMN_INCHES, row) for left in lefts]
+        axes.append(
+            [
+                figure.add_axes((x / width, y / height, w / width, h / height))
+                for x, y, w, h in boxes
+            ]
+        )
+        top = bottom - BELOW_INCHES
+    return figure, axes
 
 
 def _draw_row(
@@ -174,11 +204,12 @@ def _draw_row(
         for panel, (image, _, colours, *limits) in zip(panels, shown, strict=True)
     ]
     for panel, (_, title, *_) in zip(panels, shown, strict=True):
-        panel.set_title(title, fontsize=9, loc="left")
+        set_title(panel, title, fontsize=9, loc="left")
     _draw_scale_bar(panels[0], row.size[1], unit)
     for image, beside in ((drawn[1], panels[1]), (drawn[2], panels[2])):
         # Inside the picture's own frame, so that all columns stay in line.
         bar = figure.colorbar(image, cax=beside.inset_axes((1.02, 0.0, 0.04, 1.0)))
+        set_title(bar.ax, "")
         bar.ax.tick_params(labelsize=7)
         bar.set_label("intensity", fontsize=7)
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["draw"]
 
+COMPRESSION = 3
+"""Of PNG files: a third of the time of the usual 6, for files a tenth larger."""
+
 
 def draw(path: Path, figure: Figure) -> None:
     """Write a figure as a file.
@@ -33,4 +36,4 @@ def draw(path: Path, figure: Figure) -> None:
     with replacing(path) as temporary, warnings.catch_warnings():
         # A stack's name may be in a script that the font lacks; the title shows boxes then.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
-        figure.savefig(temporary)
+        figure.savefig(temporary, pil_kwargs={"compress_level": COMPRESSION})

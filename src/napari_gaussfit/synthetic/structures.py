@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation
 
 if TYPE_CHECKING:
@@ -71,6 +70,8 @@ def branch(rng: Generator, start: Floats, tip: Floats) -> Floats:
 
 def path_through(controls: Floats) -> Floats:
     """Return points [N, 3] in equal steps along a smooth curve through `controls`."""
+    from scipy.interpolate import CubicSpline  # of no use to phantoms without curves
+
     chords = np.linalg.norm(np.diff(controls, axis=0), axis=1)
     curve = CubicSpline(np.concatenate([[0.0], np.cumsum(chords)]), controls)
     dense = curve(np.linspace(0.0, chords.sum(), 1000))
