@@ -23,6 +23,7 @@ BUILT = HERE / "_build"
 
 sys.path[:0] = [str(HERE), str(CHECKOUT)]
 from benchmarks.stacks import data_folder  # noqa: E402
+from hatch_build import project_urls, setting  # noqa: E402
 from notebooks import write_notebooks  # noqa: E402
 
 project = "napari-gaussfit"
@@ -65,6 +66,13 @@ html_theme_options = {
     "show_prev_next": True,
     "header_links_before_dropdown": 8,
 }
+
+# Where the project is kept, once that is filled in (CONTRIBUTING.md, "Publishing").
+URLS = project_urls(setting())
+html_baseurl = setting().get("documentation", "")
+html_theme_options["external_links"] = [
+    {"name": name, "url": URLS[name]} for name in ("Repository", "Issues") if name in URLS
+]
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
