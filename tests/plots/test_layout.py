@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from napari_gaussfit.measure.noise import photon_transfer
+from napari_gaussfit.measure.photon_transfer import photon_transfer
 from napari_gaussfit.plots.history import PANELS, draw_gaussians, draw_history
 from napari_gaussfit.plots.photon_transfer import draw_photon_transfer
 from napari_gaussfit.plots.saving import draw
