@@ -19,6 +19,7 @@ from napari_gaussfit.jobs.objects import (
     table_message,
 )
 from napari_gaussfit.jobs.outlook import answer_outlook
+from napari_gaussfit.jobs.spot_times import SpotTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,8 +64,9 @@ class ObjectAnswers:
             "save_cells": self._save_cells,
             "trace": _trace,
             "save_trace": _save_trace,
+            "spots_at": SpotTimes().answer,
         }
-        """By the kind of the question, which brings its fit."""
+        """By the kind of the question, which brings its fit, or the stack of a time."""
 
     def _spot_candidates(self, question: Message, stack: Stack) -> Message:
         from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA

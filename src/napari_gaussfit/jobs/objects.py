@@ -49,6 +49,7 @@ __all__ = [
     "save_cells",
     "save_spots",
     "save_trace",
+    "settings_words",
     "spot_candidates",
     "spots_from",
     "spots_message",
@@ -157,12 +158,19 @@ def spot_candidates(ask: Asked, asked: SpotsAsked) -> SpotCandidates:
     FitError
         If sizes are none, the noise cannot be estimated, or the process was closed meanwhile.
     """
-    answer = ask(Message("candidates", _settings_words(asked)))
+    answer = ask(Message("candidates", settings_words(asked)))
     words: dict[str, Any] = answer.arrays | answer.words
     return SpotCandidates(**words)
 
 
-def _settings_words(asked: SpotsAsked) -> dict[str, Any]:
+def settings_words(asked: SpotsAsked) -> dict[str, Any]:
+    """Return the settings of what is asked, without its points; JSON types.
+
+    Parameters
+    ----------
+    asked : SpotsAsked
+        What is looked for.
+    """
     names = (part.name for part in fields(asked))
     return {name: getattr(asked, name) for name in names if name not in ("points", "excluded")}
 
@@ -187,7 +195,7 @@ def found_spots(
         If a setting is none, or the process was closed meanwhile.
     """
     arrays = {"points": asked.points, "excluded": asked.excluded}
-    return spots_from(ask(Message("spots", _settings_words(asked), arrays), told))
+    return spots_from(ask(Message("spots", settings_words(asked), arrays), told))
 
 
 def spots_from(answer: Message) -> FoundSpots:

@@ -37,6 +37,7 @@ __all__ = [
     "TIMES_NAME",
     "TRACKS_NAME",
     "Seen",
+    "refuse_other_times",
     "report_of_times",
     "save_times",
     "tracks_report",
@@ -145,6 +146,27 @@ def write_times(
     write_json(folder / REPORT_NAME, report | tracks_report(tracks))
 
 
+def refuse_other_times(folder: Path, name: str) -> None:
+    """Refuse a folder that holds a result already.
+
+    Parameters
+    ----------
+    folder : Path
+        Which may not be there at all.
+    name : str
+        Of the table's file.
+
+    Raises
+    ------
+    OutputError
+        If it does.
+    """
+    names = (name, REPORT_NAME, TRACKS_NAME, PICTURE_NAME, TIMES_NAME, FIT_NAME)
+    there = [found for found in names if (folder / found).exists()]
+    if there:
+        raise OutputError(f"{folder}: holds {there[0]} already; choose another folder")
+
+
 def save_times(
     folder: Path,
     series: TimeSeries,
@@ -175,10 +197,7 @@ def save_times(
     OutputError
         If there is a result already, or a file cannot be written.
     """
-    names = (TABLE_NAME, REPORT_NAME, TRACKS_NAME, PICTURE_NAME, TIMES_NAME, FIT_NAME)
-    there = [name for name in names if (folder / name).exists()]
-    if there:
-        raise OutputError(f"{folder}: holds {there[0]} already; choose another folder")
+    refuse_other_times(folder, TABLE_NAME)
     seen = Seen()
     with claimed(folder):
         for n, frame in enumerate(frames):

@@ -36,9 +36,6 @@ TRACKS = "tracks"
 MOST_POINTS = 50_000
 """Of all times together, that are moved while a fit runs; beyond, only those that it moves."""
 
-TAIL = 5
-"""Times that are seen of a track behind the one in view."""
-
 
 class LiveTimes(LiveLayers):
     """The layers of the fits of a recording.
@@ -101,7 +98,7 @@ class LiveTimes(LiveLayers):
         """
         *self._past, (self._time, last) = [(frame.time, frame.result.fields) for frame in frames]
         self._settle(last, table)
-        self._show_tracks(frames, table)
+        self._show_tracks(table)
 
     def settle(self, fit: FitResult) -> None:
         """Show the Gaussians of a first time that was not fitted to its end."""
@@ -122,24 +119,15 @@ class LiveTimes(LiveLayers):
             layer.face_color = self._colours(last)
             layer.editable = False
 
-    def _show_tracks(self, frames: Sequence[Frame], table: pd.DataFrame) -> None:
+    def _show_tracks(self, table: pd.DataFrame) -> None:
         if not self.recording.has_tracks or not len(table) or TRACKS in self._deleted:
             return
-        of_time = [
-            self.recording.places(frame.result.field.numpy().means, frame.time)[:, -4:]
-            for frame in frames
-        ]
-        rows = np.concatenate([table["track"].to_numpy()[:, None], np.concatenate(of_time)], axis=1)
-        keywords: dict[str, Any] = {
-            "tail_length": TAIL,
-            "head_length": 0,
-            **self.recording.track_keywords(),
-        }
+        made = self.recording.tracks_layer(table)
         layer = self._layers.get(TRACKS)
         if layer is None:
-            self._add(TRACKS, (rows, keywords, "tracks"))
+            self._add(TRACKS, made)
         else:
-            layer.data = rows
+            layer.data = made[0]
             layer.visible = True
 
     def _all(self, fields: Fields) -> list[tuple[int, Fields]]:

@@ -13,15 +13,24 @@ from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.model.field import GaussianField
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
     from napari_gaussfit._napari.layers.gaussians import LayerData
     from napari_gaussfit._napari.layers.source import Source
+    from napari_gaussfit._napari.layers.times import Recording
     from napari_gaussfit.jobs.objects import FoundSpots, SpotCandidates
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Marks", "candidates_layer", "matching", "spots_layer", "still_there"]
+__all__ = [
+    "Marks",
+    "candidates_layer",
+    "matching",
+    "rings_over_time",
+    "spots_layer",
+    "still_there",
+]
 
 NONE: Floats = np.zeros((0, 3))
 
@@ -125,6 +134,27 @@ def spots_layer(found: FoundSpots, source: Source) -> LayerData:
     keywords |= {"border_color": SPOT, **_rings(found.table["fwhm_2"].to_numpy(), source)}
     mark(keywords, source)
     return places, keywords, kind
+
+
+def rings_over_time(table: pd.DataFrame, recording: Recording) -> LayerData:
+    """Return the spots of several times as rings with the recording's axis of time.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A row a spot, with its ``time``.
+    recording : Recording
+        The layer whose spots they are.
+    """
+    means, times = table[["z", "y", "x"]].to_numpy(float), table["time"].to_numpy()
+    keywords: dict[str, Any] = {
+        # Positions are the data; napari takes more columns of these names for axes.
+        "features": table.drop(columns=["axis-0", "axis-1", "axis-2"]),
+        "border_color": SPOT,
+        **_rings(table["fwhm_2"].to_numpy(), recording.first),
+        **recording.keywords(),
+    }
+    return recording.places(means, times), keywords, "points"
 
 
 def _rings(widths: Floats, source: Source) -> dict[str, Any]:

@@ -15,15 +15,20 @@ from napari_gaussfit._napari.layers.source import axis_name, source_of
 from napari_gaussfit.stacks.time_series import TimeSeries
 
 if TYPE_CHECKING:
+    import pandas as pd
     from napari.components import Dims
     from napari.layers import Image, Layer
     from numpy.typing import NDArray
 
+    from napari_gaussfit._napari.layers.gaussians import LayerData
     from napari_gaussfit._napari.layers.source import Source
 
     Floats = NDArray[np.float64]
 
 __all__ = ["Recording", "bring_into_view", "index_in_view", "time_axis"]
+
+TAIL = 5
+"""Times that are seen of a track behind the one in view."""
 
 _TRANSFORMS = ("scale", "translate", "rotate", "shear", "units", "axis_labels")
 
@@ -130,12 +135,12 @@ class Recording:
             for part in self.first.parts
         ]
 
-    def places(self, means: Floats, time: int) -> Floats:
+    def places(self, means: Floats, time: int | NDArray[np.int64]) -> Floats:
         """Return positions [K, 3] of the fields' unit, at a time, in the layer's data [K, N]."""
         found = self.first.placement.in_voxels(means) + self.first.first
-        before = np.array(self.first.place, np.float64)
-        before[self.axis] = time
-        return np.concatenate([np.tile(before, (len(found), 1)), found], axis=1)
+        before = np.tile(np.array(self.first.place, np.float64), (len(found), 1))
+        before[:, self.axis] = time
+        return np.concatenate([before, found], axis=1)
 
     def keywords(self) -> dict[str, Any]:
         """Return the transform of layers with all axes of the recording's own."""
@@ -145,10 +150,23 @@ class Recording:
             "affine": layer.affine.affine_matrix,
         }
 
-    def track_keywords(self) -> dict[str, Any]:
-        """Return the transform of layers with axes of time, z, y and x alone."""
+    def tracks_layer(self, table: pd.DataFrame) -> LayerData:
+        """Return a Tracks layer, with axes of time, z, y and x alone.
+
+        Parameters
+        ----------
+        table : DataFrame
+            z, y, x in the fields' unit, time and track of all that is in one.
+        """
         layer = self.layer
-        return {name: getattr(layer, name)[-4:] for name in ("scale", "translate", "units")}
+        at = self.places(table[["z", "y", "x"]].to_numpy(float), table["time"].to_numpy())
+        keywords: dict[str, Any] = {
+            "tail_length": TAIL,
+            "head_length": 0,
+            **{name: getattr(layer, name)[-4:] for name in ("scale", "translate", "units")},
+        }
+        rows = np.concatenate([table["track"].to_numpy()[:, None], at[:, -4:]], axis=1)
+        return rows, keywords, "tracks"
 
     @property
     def has_tracks(self) -> bool:

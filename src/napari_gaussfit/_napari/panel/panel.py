@@ -219,7 +219,6 @@ class GaussianFitPanel(TakesFiles):
     def _change_mode(self) -> None:
         several = self.modes.mode is not self.spots
         self.data.channels.allow(several=several)
-        self.data.times.allow(several=several)
         self.batch.setVisible(several)
         self._look_at_stack()
 

@@ -19,12 +19,15 @@ from napari_gaussfit._napari.panel.row_view import RowView
 from napari_gaussfit._napari.panel.rows import RowTable
 from napari_gaussfit._napari.panel.run import StateLine
 from napari_gaussfit._napari.panel.slider_field import SliderField
+from napari_gaussfit._napari.panel.track_plot import TrackPlot
 from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.measure.table import GOODNESS
 
 if TYPE_CHECKING:
-    from napari_gaussfit.jobs.objects import FoundSpots, SpotCandidates
+    import pandas as pd
+
+    from napari_gaussfit.jobs.objects import SpotCandidates
     from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["SpotRun", "SpotSetup", "SpotTable"]
@@ -46,6 +49,9 @@ COLUMNS = (
     GOODNESS,
     "neighbours",
 )
+
+OVER_TIME = ("time", "track")
+"""Columns of several times, which stand after the first."""
 
 WIDEST_VOXELS = 40.0
 """FWHM at the end of the sliders; larger ones can be typed."""
@@ -246,17 +252,23 @@ class SpotTable(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = RowTable(COLUMNS)
+        self.model = RowTable(COLUMNS, sometimes=OVER_TIME)
         self.view = RowView(
-            self.model, "Select rows to select their points, and the other way round."
+            self.model,
+            "Select rows to select their points, and the other way round.",
+            (COLUMNS[0], *OVER_TIME, *COLUMNS[1:]),
         )
         self.view.sortByColumn(0, Qt.SortOrder.AscendingOrder)
         self._words = QLabel("No spots yet: press Fit.")
         self._words.setObjectName("gaussfit_spots_words")
         self._words.setWordWrap(True)
+        self.tracks = TrackPlot("gaussfit_spot_track")
         self.save, self.folder = QPushButton("Save table…"), QPushButton("Save folder…")
         self.save.setToolTip("Save the rows as a table (CSV), with all columns and error bars.")
-        self.folder.setToolTip("Save the table, a report and a picture into a folder.")
+        self.folder.setToolTip(
+            "Save the table, a report and a picture into a folder; of several times also their "
+            "tracks, and a folder a time."
+        )
         buttons = QHBoxLayout()
         for button in (self.save, self.folder):
             button.setEnabled(False)
@@ -264,14 +276,22 @@ class SpotTable(QWidget):
         box = QVBoxLayout(self)
         box.addWidget(self._words)
         box.addWidget(self.view, 1)
+        box.addWidget(self.tracks)
         box.addLayout(buttons)
         self.save.clicked.connect(self.save_asked)
         self.folder.clicked.connect(self.folder_asked)
 
-    def show_spots(self, found: FoundSpots, unit: str) -> None:
-        """Show what was found."""
+    def show_spots(self, table: pd.DataFrame, unit: str) -> None:
+        """Show what was found; of several times, one after the other if nobody sorts otherwise."""
+        header = self.view.horizontalHeader()
+        before = 0 if header is None else header.sortIndicatorSection()
+        unsorted = self.model.columns[before] in {COLUMNS[0], OVER_TIME[0]}
         self.model.unit = unit
-        self.model.show_measurements(found.table)
+        self.model.show_measurements(table)
+        if unsorted:
+            first = OVER_TIME[0] if OVER_TIME[0] in table else COLUMNS[0]
+            ascending = Qt.SortOrder.AscendingOrder
+            self.view.sortByColumn(self.model.columns.index(first), ascending)
         for button in (self.save, self.folder):
             button.setEnabled(True)
 

@@ -24,9 +24,10 @@ from napari_gaussfit._napari.layers.spots import (
 from napari_gaussfit._napari.panel.asking import Asking
 from napari_gaussfit._napari.panel.run import duration
 from napari_gaussfit._napari.panel.spot_parts import SpotRun, SpotSetup, SpotTable
+from napari_gaussfit._napari.panel.spots_over_time import STOPPED, SpotsOverTime
 from napari_gaussfit._napari.worker import Phase
-from napari_gaussfit.errors import GaussfitError
-from napari_gaussfit.files import replacing
+from napari_gaussfit.errors import GaussfitError, SettingsError
+from napari_gaussfit.files import write_table
 from napari_gaussfit.jobs.objects import SpotsAsked, found_spots, save_spots, spot_candidates
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit._napari.layers.gaussians import LayerData
     from napari_gaussfit._napari.layers.source import Source
+    from napari_gaussfit._napari.layers.times import Recording
     from napari_gaussfit._napari.panel.data import DataPart
     from napari_gaussfit._napari.panel.mode import Tab
     from napari_gaussfit.jobs.objects import FoundSpots, SpotCandidates
@@ -81,6 +83,7 @@ class SpotsMode(QObject):
         self.found: FoundSpots | None = None
         self.looking, self.fitting = Asking(self, keeps=True), Asking(self)
         self._saving = Asking(self)
+        self.over_time = SpotsOverTime(viewer, self.table, self)
         self._source: Source | None = None
         self._of: Source | None = None
         self._candidates: SpotCandidates | None = None
@@ -102,6 +105,9 @@ class SpotsMode(QObject):
         self.fitting.told.connect(self._hear)
         self.fitting.ended.connect(self._take_spots)
         self._saving.ended.connect(self._take_saved)
+        self.over_time.told.connect(self._tick)
+        self.over_time.ended.connect(self._take_times)
+        self.over_time.saved.connect(self._take_saved)
         self.table.save_asked.connect(self._ask_for_file)
         self.table.folder_asked.connect(self.ask_for_folder)
         self.table.view.chosen.connect(self._select_points)
@@ -127,8 +133,13 @@ class SpotsMode(QObject):
             if before is None or not before.is_of_same_place(source):
                 self.marks = Marks.none()
                 self._show_marks()
-            self._look()
-        if not self.fitting.active and self._said == "":
+            times = self.over_time.found
+            if times is None or not times.has(source):
+                self._look()
+            else:  # who looks at what was found needs no candidates, unless a slider is moved
+                self._candidates = None
+                self.setup.show_words("")
+        if not self._active and self._said == "":
             self.foot.show_state("Idle", Phase.IDLE)
         self._allow()
 
@@ -137,8 +148,13 @@ class SpotsMode(QObject):
         self.looking.about(None)
         self._source = None
 
+    @property
+    def _active(self) -> bool:
+        return self.fitting.active or self.over_time.active
+
     def close_down(self) -> None:
         """End all processes, and let go of the viewer."""
+        self.over_time.close_down()
         for asking in (self.looking, self.fitting, self._saving):
             asking.give_up()
         self._clock.stop()
@@ -160,6 +176,7 @@ class SpotsMode(QObject):
         self.looking.ask(lambda renderer: spot_candidates(renderer.ask, asked))
 
     def _asked(self, points: Any = None) -> SpotsAsked:
+        """Return what is looked for, with points [P, 3] in the stack's unit beside the marks."""
         least, largest = self.setup.sizes
         spacing = np.ones(3) if self._source is None else self._source.placement.spacing
         marked = self.marks.added * spacing
@@ -195,25 +212,52 @@ class SpotsMode(QObject):
         if self._source is None or self.setup.problem:
             return
         try:
-            fields, points = self._data.start(self._source)
+            recording = self._data.recording(self._source)
+            asked = self._asked(self._start_at(recording))
         except GaussfitError as error:
             self._say(f"Cannot be fitted: {error}", Phase.FAILED)
             return
-        if fields:
-            points = fields[0].numpy().means
-        asked = self._asked(points)
-        self._of, self._began = self._source, time.monotonic()
-        self._saving.about(self._source.stack)
-        self.fitting.about(self._source.stack)
-        told = self.fitting.told
-        self.fitting.ask(lambda renderer: found_spots(renderer.ask, asked, told.emit))
-        self._said = "the first time takes a minute"
+        self._began, self._said = time.monotonic(), "the first time takes a minute"
+        if recording is None:
+            self._find(self._source, asked)
+        else:
+            self.over_time.start(recording, asked)
         self._clock.start(SECOND_MS)
         self._tick()
         self._allow()
 
+    def _start_at(self, recording: Recording | None) -> NDArray[np.float64] | None:
+        """Return where spots are in any case, None for nowhere; of a recording at its first time.
+
+        Raises
+        ------
+        SettingsError
+            If the points are of no such stack, or what was marked is of a later time.
+        """
+        if self._source is None:
+            return None
+        source = self._source if recording is None else recording.first
+        if len(self.marks) and not source.is_of_same_place(self._source):
+            raise SettingsError(
+                f"points were added or deleted at another time than the first one, "
+                f"{source.stack.time}; mark them there, or press Forget"
+            )
+        fields, points = self._data.start(source)
+        return fields[0].numpy().means if fields else points
+
+    def _find(self, source: Source, asked: SpotsAsked) -> None:
+        """Have the spots of one stack found."""
+        self._of = source
+        self._saving.about(source.stack)
+        self.fitting.about(source.stack)
+        told = self.fitting.told
+        self.fitting.ask(lambda renderer: found_spots(renderer.ask, asked, told.emit))
+
     def stop(self) -> None:
-        """End the search; what was found before stays."""
+        """End the search; what was found before, or at the times that are done, stays."""
+        if self.over_time.active:
+            self.over_time.stop()
+            return
         self.fitting.give_up()
         self._clock.stop()
         kept = "" if self.found is None else ": the spots found before are kept"
@@ -225,9 +269,10 @@ class SpotsMode(QObject):
         self._tick()
 
     def _tick(self) -> None:
-        if self.fitting.active:
+        if self._active:
             took = duration(time.monotonic() - self._began)
-            self.foot.show_state(f"Running, {took}: {self._said}", Phase.RUNNING)
+            said = self._said if self.fitting.active else self.over_time.words
+            self.foot.show_state(f"Running, {took}: {said}", Phase.RUNNING)
 
     def _take_spots(self, found: FoundSpots | None, error: str) -> None:
         from napari.utils.notifications import show_error
@@ -252,6 +297,7 @@ class SpotsMode(QObject):
     def show_spots(self, found: FoundSpots, source: Source, left: NDArray[np.bool_]) -> None:
         """Show spots that were found before; `left` are those that were not deleted since."""
         self.fitting.give_up()
+        self.over_time.give_up()
         self._clock.stop()
         self._of = source
         self._saving.about(source.stack)
@@ -268,13 +314,43 @@ class SpotsMode(QObject):
     def _show_found(self, found: FoundSpots, source: Source) -> None:
         """Show rings and rows."""
         self.found = found
-        self.table.show_spots(found, source.stack.unit)
+        self.over_time.leave()
+        self.table.show_spots(found.table, source.stack.unit)
         self._put(SPOTS, spots_layer(found, source), source)
         if CANDIDATES in self._layers:
             self._layers[CANDIDATES].visible = False
         self._show_rows()
         if len(found.table):
             self._go_to(SPOTS, int(found.table["signal_to_noise"].argmax()))
+
+    def _take_times(self, why: str) -> None:
+        """Take the times that are done: all of them, or as many as there were."""
+        from napari.utils.notifications import show_error
+
+        self._clock.stop()
+        times, done = self.over_time.found, self.over_time.done
+        phase = Phase.FINISHED
+        if why:
+            phase = Phase.CANCELLED if why == STOPPED else Phase.FAILED
+        if phase is Phase.FAILED:
+            show_error(f"Gaussian fit: {why}")
+        begun = {Phase.FINISHED: "Finished", Phase.CANCELLED: "Stopped"}.get(
+            phase, f"Failed: {why}"
+        )
+        if times is None or not done:
+            kept = self.found is not None or times is not None
+            self._say(begun + ": the spots found before are kept" * kept, phase)
+            return
+        self.found, self._of = None, None
+        if SPOTS in self._layers:
+            self._let_go(SPOTS)
+        if CANDIDATES in self._layers:
+            self._layers[CANDIDATES].visible = False
+        of = len(times.recording.times)
+        some = f"{done} of {of} times done, " if done < of else ""
+        took = duration(time.monotonic() - self._began)
+        self._say(f"{begun}: {some}{times.words}, {took}", phase)
+        self.found_some.emit()
 
     def _say(self, words: str, phase: Phase) -> None:
         self._said = words
@@ -283,7 +359,7 @@ class SpotsMode(QObject):
 
     def _allow(self) -> None:
         ready = self._source is not None and not self.setup.problem
-        self.foot.allow(ready=ready, busy=self.fitting.active)
+        self.foot.allow(ready=ready, busy=self._active)
 
     # Layers
 
@@ -399,6 +475,9 @@ class SpotsMode(QObject):
         )
 
     def _select_points(self) -> None:
+        if self.over_time.found is not None:
+            self.over_time.select_points()
+            return
         layer = self._layers.get(SPOTS)
         if layer is None or self._busy:
             return
@@ -421,21 +500,32 @@ class SpotsMode(QObject):
 
     # Files
 
+    @property
+    def _title(self) -> str:
+        """What files and folders are called."""
+        times = self.over_time.found
+        if times is not None:
+            return f"{times.recording.name} spots"
+        return "objects" if self._of is None else f"{self._of.stack.name} spots"
+
     def _ask_for_file(self) -> None:
-        name = "objects" if self._of is None else f"{self._of.stack.name} spots"
         path, _ = QFileDialog.getSaveFileName(
-            self.table, "Save the spots", f"{name}.csv", "Table (*.csv)"
+            self.table, "Save the spots", f"{self._title}.csv", "Table (*.csv)"
         )
         if path:
             self.save_table(path if path.lower().endswith(".csv") else f"{path}.csv")
 
     def save_table(self, path: str) -> None:
         """Write the rows that are shown as CSV."""
-        if self.found is None:
+        times = self.over_time.found
+        if times is not None:
+            table = times.table
+        elif self.found is not None:
+            table = self.found.table[self.kept]
+        else:
             return
         try:
-            with replacing(path) as temporary:
-                self.found.table[self.kept].to_csv(temporary, index=False, lineterminator="\n")
+            write_table(Path(path), table)
         except (GaussfitError, OSError) as error:
             self._take_saved(None, str(error))
         else:
@@ -444,20 +534,23 @@ class SpotsMode(QObject):
     def ask_for_folder(self) -> None:
         """Ask where, and write what the command line writes into a new folder there."""
         parent = QFileDialog.getExistingDirectory(self.table, "Save the spots into a new folder in")
-        if parent and self._of is not None:
-            self.save_folder(new_folder(parent, f"{self._of.stack.name} spots"))
+        if parent and (self._of is not None or self.over_time.found is not None):
+            self.save_folder(new_folder(parent, self._title))
 
     def save_folder(self, folder: str) -> None:
         """Write what ``napari-gaussfit spots`` writes."""
         found, kept = self.found, self.kept
+        if found is None and self.over_time.found is None:
+            return
+        self.table.show_words("Saving…")
         if found is None:
+            self.over_time.save_folder(folder)
             return
 
         def save(renderer: Any) -> str:
             save_spots(renderer.ask, found, kept, folder)
             return folder
 
-        self.table.show_words("Saving…")
         self._saving.ask(save)
 
     def _take_saved(self, where: str | None, error: str) -> None:

@@ -28,12 +28,12 @@ class TimesPart(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._count, self._wanted = 1, True
+        self._count = 1
         self._choice = QComboBox()
         self._choice.setObjectName("gaussfit_times")
         self._choice.addItems(_CHOICES)
         self._choice.setToolTip(
-            "Which times are fitted. Of several, each begins with the Gaussians of the one "
+            "Which times are fitted. Of several, each begins with what was found at the one "
             "before, and what stays is one track."
         )
         self._range = _Line()
@@ -57,11 +57,6 @@ class TimesPart(QWidget):
         self._range.done.connect(self.changed)
         self._show()
 
-    def allow(self, *, several: bool) -> None:
-        """Say whether several times can be fitted."""
-        self._wanted = several
-        self._show()
-
     def show_count(self, count: int) -> None:
         """Offer so many times."""
         self._count = count
@@ -75,7 +70,7 @@ class TimesPart(QWidget):
         SettingsError
             If what is typed means none.
         """
-        if not self._wanted or self._count < 2 or self._choice.currentIndex() == IN_VIEW:
+        if self._count < 2 or self._choice.currentIndex() == IN_VIEW:
             return ()
         if self._choice.currentIndex() == ALL:
             return tuple(range(self._count))
@@ -102,7 +97,7 @@ class TimesPart(QWidget):
         self.changed.emit()
 
     def _show(self) -> None:
-        self.setVisible(self._wanted and self._count > 1)
+        self.setVisible(self._count > 1)
         self._range.setVisible(self._choice.currentIndex() == SOME)
 
 

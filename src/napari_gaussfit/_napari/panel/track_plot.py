@@ -26,17 +26,23 @@ _NOTHING = "Select points, or rows of the table: their tracks are drawn here."
 
 
 class TrackPlot(QWidget):
-    """Draws the tracks of the points that are selected; hidden where there are none."""
+    """Draws the tracks of the points that are selected; hidden where there are none.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    name : str
+        What the names of its widgets begin with.
+    """
+
+    def __init__(self, name: str = "gaussfit_track") -> None:
         super().__init__()
         self._points: Points | None = None
         self._unit = "pixel"
         self._choice = QComboBox()
-        self._choice.setObjectName("gaussfit_track_column")
+        self._choice.setObjectName(f"{name}_column")
         self._choice.setToolTip("Which number is drawn against time.")
         self._words = QLabel(_NOTHING)
-        self._words.setObjectName("gaussfit_track_words")
+        self._words.setObjectName(f"{name}_words")
         self._words.setWordWrap(True)
         self._plot: Any = None
         self.lines: dict[int, tuple[np.ndarray, np.ndarray]] = {}
