@@ -53,6 +53,9 @@ COLUMNS = (
 OVER_TIME = ("time", "track")
 """Columns of several times, which stand after the first."""
 
+PLOT_HEIGHT = 260
+"""Pixels that the plot over time takes at most: most room is for the rows."""
+
 WIDEST_VOXELS = 40.0
 """FWHM at the end of the sliders; larger ones can be typed."""
 
@@ -263,6 +266,7 @@ class SpotTable(QWidget):
         self._words.setObjectName("gaussfit_spots_words")
         self._words.setWordWrap(True)
         self.tracks = TrackPlot("gaussfit_spot_track")
+        self.tracks.setMaximumHeight(PLOT_HEIGHT)
         self.save, self.folder = QPushButton("Save table…"), QPushButton("Save folder…")
         self.save.setToolTip("Save the rows as a table (CSV), with all columns and error bars.")
         self.folder.setToolTip(
