@@ -175,7 +175,8 @@ class GaussianFitPanel(TakesFiles):
         self.worker.mips_changed.connect(self._show_mips)
         self.worker.ended.connect(self._settle)
         self.modes.changed.connect(self._change_mode)
-        self.spots.found_some.connect(lambda: self.tabs.setCurrentWidget(self.spots.table))
+        for found in (self.spots.found_some, self.spots.found_times):
+            found.connect(lambda: self.tabs.setCurrentWidget(self.spots.table))
         self.tabs.currentChanged.connect(self._draw_plots)
         self.table.undo_asked.connect(self._undo_edits)
         self.table.edited.connect(self.results.show_edits)

@@ -350,7 +350,7 @@ class SpotsMode(QObject):
         some = f"{done} of {of} times done, " if done < of else ""
         took = duration(time.monotonic() - self._began)
         self._say(f"{begun}: {some}{times.words}, {took}", phase)
-        self.found_some.emit()
+        self.found_times.emit()
 
     def _say(self, words: str, phase: Phase) -> None:
         self._said = words
