@@ -71,6 +71,9 @@ class SpotsMode(QObject):
     found_some = Signal()
     """A search has found spots."""
 
+    found_times = Signal()
+    """A search has found spots of several times."""
+
     deleted_some = Signal()
     """A person has deleted spots, or taken that back."""
 
