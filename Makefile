@@ -27,7 +27,7 @@ FAST_TESTS := tests/stacks tests/model tests/formats tests/plots tests/measure/t
     tests/test_settings.py tests/test_workflows.py
 
 # A process of tests for each core; four have a gigabyte each, and share the kernels' compiled code.
-SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # What make prints of two targets at a time: first all of one. Older than 4.0, it mixes the lines.
 IN_ONE_PIECE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)
 

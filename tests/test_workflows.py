@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,32 @@ def test_the_tests_that_make_names_are_there() -> None:
     named = set(re.findall(r"\btests/[\w/.]+", text))
     assert named
     assert not {path for path in named if not (CHECKOUT / path).exists()}
+
+
+def test_tests_of_one_file_run_in_one_process(tmp_path: Path) -> None:
+    """They share what they fit; xdist's groups, which once said so, did nothing with pytest 9.2."""
+    text = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
+    [options] = re.findall(
+        r"^SIDE_BY_SIDE := -n logical --maxprocesses 4 (.+)$", text, re.MULTILINE
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    for name in "abc":
+        (tmp_path / f"test_{name}.py").write_text(
+            "import os, pytest\n"
+            "@pytest.mark.parametrize('n', range(5))\n"
+            f"def test(n): open('{name}', 'a').write(f'{{os.getpid()}}\\n')\n"
+        )
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "xdist", "-n", "2", *options.split(), "."],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )
+    processes = [(tmp_path / name).read_text().split() for name in "abc"]
+    assert [len(of_file) for of_file in processes] == [5, 5, 5]
+    assert [len(set(of_file)) for of_file in processes] == [1, 1, 1]
+    assert len(set().union(*processes)) == 2
 
 
 def test_only_the_release_may_publish() -> None:
