@@ -32,6 +32,9 @@ AXON_SWC, DENDRITE_SWC = "neurites/rivulet_axon_crop.swc", "neurites/dendrite_sp
 ROWS = 75
 """The axon's trace counts y from below, as the program that made it: from the last of 76 rows."""
 
+SEEDS = 5
+"""Of fits of the axon, so that no figure hangs on one."""
+
 NEAR = {"axon": 2.0, "dendrite": 0.4, "phantom": 0.3}
 """Pixels, micrometres, micrometres: as near as this, a place is that of the reference."""
 
@@ -78,18 +81,21 @@ def _real() -> tuple[list[tuple[Cell, ...]], list[str]]:
             )
             continue
         stack = open_stack(task)
-        began = time.perf_counter()
-        field = fit(stack, FitSettings(exactly=True, gaussians=task.gaussians or None)).field
-        fitted = time.perf_counter() - began
-        began = time.perf_counter()
-        found = trace(field.numpy(), stack.box)
-        took = time.perf_counter() - began
-        precision, recall = agreement(line_of(found), reference, near)
-        main = found.points[found.branch == 0]
-        away = float(cKDTree(reference).query(main)[0].mean())
         steps = np.linalg.norm(np.diff(reference, axis=0), axis=1)
-        length = found.branches.length[0] / steps.sum() if task is DENDRITE else None
-        rows.append((task.name, precision, recall, away, length, fitted, took))
+        for seed in range(SEEDS if task is AXON else 1):
+            began = time.perf_counter()
+            settings = FitSettings(exactly=True, gaussians=task.gaussians or None, seed=seed)
+            field = fit(stack, settings).field
+            fitted = time.perf_counter() - began
+            began = time.perf_counter()
+            found = trace(field.numpy(), stack.box)
+            took = time.perf_counter() - began
+            precision, recall = agreement(line_of(found), reference, near)
+            main = found.points[found.branch == 0]
+            away = float(cKDTree(reference).query(main)[0].mean())
+            length = found.branches.length[0] / steps.sum() if task is DENDRITE else None
+            name = f"{task.name}, seed {seed}" if task is AXON else task.name
+            rows.append((name, precision, recall, away, length, fitted, took))
         precision, recall = agreement(skeleton_of(stack), reference, near)
         rows.append((f"{task.name}, Otsu and skeleton", precision, recall, None, None, None, None))
     return rows, notes

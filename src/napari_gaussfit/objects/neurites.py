@@ -44,8 +44,9 @@ CERTAIN, LEAST_CERTAIN = 4.0, 3
 NARROWEST = 0.1
 """Part of the Gaussians, by their amplitudes, that are as narrow as light allows."""
 
-REACH, NEIGHBOURS = 8.0, 30
-"""How far apart two points may be that are joined, in scales; how many neighbours are tried."""
+REACH, NEIGHBOURS = 12.0, 60
+"""How far apart two points may be that are joined, in scales, as between two beads of an axon, and
+how many neighbours are tried: on a line, points lie 0.6 scales apart or more."""
 
 POWER = 1.2
 """Of the distance in what a step costs: above 1, so that ways lead over the points between."""
