@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from skimage.measure import marching_cubes, mesh_surface_area
 
 from napari_gaussfit import GaussianField
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.objects.grouping import (
+    Grouping,
     Groups,
     GroupSettings,
     group,
@@ -18,7 +20,7 @@ from napari_gaussfit.objects.grouping import (
     split,
     typical_radius,
 )
-from napari_gaussfit.objects.labels import measure_objects, paint
+from napari_gaussfit.objects.labels import Painter, measure_objects, paint
 from napari_gaussfit.synthetic.phantoms import nuclei
 
 if TYPE_CHECKING:
@@ -105,6 +107,50 @@ def test_what_is_measured_is_that_of_balls(balls: GaussianField, groups: Groups)
     touching = {int(kept.of[0]), int(kept.of[120])}
     assert {n + 1 for n, touched in enumerate(found.neighbours) if touched} == touching
     assert not found.at_border.any()
+
+
+def test_surfaces_and_neighbours_are_those_of_each_object_by_itself(
+    balls: GaussianField, groups: Groups
+) -> None:
+    """All objects are measured at once, by a table of cells; marching cubes tell the same."""
+    labels, kept = paint(balls, groups, SHAPE, SPACING)
+    found = measure_objects(balls, kept, labels, SPACING)
+    for number in range(1, len(kept) + 1):
+        solid = np.pad(labels == number, 1).astype(np.float32)
+        corners, faces, _, _ = marching_cubes(solid, 0.5, spacing=SPACING)
+        assert found.surface[number - 1] == pytest.approx(mesh_surface_area(corners, faces))
+        places = np.argwhere(labels == number) * SPACING
+        np.testing.assert_allclose(found.centre[number - 1], places.mean(axis=0))
+        moments = np.cov(places.T, bias=True) + np.diag(np.square(SPACING) / 12)
+        semiaxes = np.sqrt(5 * np.linalg.eigvalsh(moments)[::-1])
+        np.testing.assert_allclose(found.semiaxes[number - 1], semiaxes)
+
+
+def test_another_share_looks_labels_up(
+    balls: GaussianField, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What voxels are in whose basin is found once: a slider only looks it up."""
+    grouping, painter = Grouping(balls.numpy()), Painter(balls, SHAPE, SPACING)
+    apart, _ = painter.paint(grouping.at(0.97))
+    monkeypatch.setattr(Painter, "_light_of", lambda *_: pytest.fail("drawn anew"))
+    joined, groups = painter.paint(grouping.at(0.2))
+    assert (apart.max(), joined.max(), len(groups)) == (3, 2, 2)
+    np.testing.assert_array_equal(apart > 0, joined > 0)
+
+
+def test_a_basin_in_two_objects_is_divided_between_these_alone(balls: GaussianField) -> None:
+    grouping, painter = Grouping(balls.numpy()), Painter(balls, SHAPE, SPACING)
+    whole, groups = painter.paint(grouping.at(0.97))
+    third = int(groups.of[300])
+    of = groups.of.copy()
+    upper = (of == third) & (balls.numpy().means[:, 0] > CENTRES[2, 0])
+    of[upper] = 4
+    labels, cut = painter.paint(grouping.of(of, groups.radius))
+    assert len(cut) == 4
+    np.testing.assert_array_equal(np.isin(labels, [third, 4]), whole == third)
+    np.testing.assert_array_equal(labels[whole != third], whole[whole != third])
+    heights = [np.argwhere(labels == n)[:, 0].mean() for n in (third, 4)]
+    assert heights[1] - heights[0] > RADIUS / 2
 
 
 def test_an_object_at_a_face_of_the_stack_is_said_to_be() -> None:

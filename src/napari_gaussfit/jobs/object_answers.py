@@ -118,7 +118,7 @@ class ObjectAnswers:
         self, question: Message, fit: FitResult
     ) -> tuple[NDArray[np.int32], Groups, Objects]:
         """Return the objects that are asked for, with what is known of the fit already."""
-        from napari_gaussfit.objects.grouping import Grouping, Groups, merge, split
+        from napari_gaussfit.objects.grouping import Grouping, merge, split
         from napari_gaussfit.objects.labels import Painter, measure_objects
 
         gaussians, stack, words = fit.field.numpy(), fit.stack, question.words
@@ -130,7 +130,7 @@ class ObjectAnswers:
             self._grouped = gaussians, grouping, painter
         _, grouping, painter = self._grouped
         if "of" in question.arrays:
-            groups = Groups(question.arrays["of"].astype(np.intp), words["radius"])
+            groups = grouping.of(question.arrays["of"].astype(np.intp), words["radius"])
         else:
             groups = grouping.at(words["saddle"])
         if words["merged"]:

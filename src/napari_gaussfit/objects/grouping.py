@@ -94,10 +94,13 @@ class Groups:
         The object of each Gaussian, from 1; 0 for none.
     radius : float
         About that of the objects, in the field's unit.
+    modes : ndarray of int, shape [K], or None
+        The mode that each Gaussian climbs to, from 0; None where only the objects are known.
     """
 
     of: Indices
     radius: float
+    modes: Indices | None = None
 
     def __len__(self) -> int:
         """Return the number of objects."""
@@ -184,7 +187,24 @@ class Grouping:
         Groups
             The objects with the most Gaussians first.
         """
-        return Groups(self._modes.joined(saddle), self.radius)
+        return self.of(self._modes.joined(saddle), self.radius)
+
+    def of(self, objects: Indices, radius: float) -> Groups:
+        """Return groups that were changed by hand, or come from elsewhere.
+
+        Parameters
+        ----------
+        objects : ndarray of int, shape [K]
+            The object of each Gaussian, from 1; 0 for none.
+        radius : float
+            About that of the objects, in the field's unit.
+
+        Returns
+        -------
+        Groups
+            With the modes that are known here.
+        """
+        return Groups(objects, radius, self._modes.mode.astype(np.intp))
 
 
 def merge(groups: Groups, objects: Iterable[int]) -> Groups:

@@ -1,15 +1,16 @@
 """Labels: an object's voxels, and what there is to measure of it.
 
-A voxel is the object's whose Gaussians add most there, where f is bright enough.
+A voxel is in the basin of the mode whose Gaussians add most there, where f is bright enough, and
+in the object that this basin is part of.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.ndimage import find_objects
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -129,7 +130,8 @@ def paint(
 class Painter:
     """Labels the voxels of a stack, one grouping after another; see `paint`.
 
-    What is the same in two groupings is not done again.
+    A voxel is in the basin of the mode whose Gaussians add most there. That takes long and is done
+    once; of objects that are made of whole basins, a voxel's label is looked up by its basin.
 
     Parameters
     ----------
@@ -151,7 +153,8 @@ class Painter:
         if level is None:
             level = _otsu(light) if np.ptp(light) > 0 else np.inf
         self._dark = light < level
-        self._painted: dict[bytes, Painted | None] = {}
+        self._modes: Indices | None = None
+        self._basins, self._sizes = np.zeros(shape, np.int32), np.zeros(1, np.intp)
 
     def paint(self, groups: Groups) -> tuple[Labels, Groups]:
         """Label the voxels by the objects that they are in.
@@ -168,28 +171,67 @@ class Painter:
         groups : Groups
             Without objects that are too small, numbered as the labels are.
         """
-        shape = self._shape
-        brightest, labels = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
-        owns = [np.flatnonzero(groups.of == number) for number in range(1, len(groups) + 1)]
-        known = self._painted
-        self._painted = {}
-        for number, own in enumerate(owns, 1):
-            key = own.tobytes()
-            found = known[key] if key in known else self._light_of(own)
-            self._painted[key] = found
-            if found is None:
-                continue
-            window, values = found
-            more = values > brightest[window]
-            brightest[window][more] = values[more]
-            labels[window][more] = number
-        labels[self._dark] = 0
+        modes = groups.of - 1 if groups.modes is None else groups.modes
+        if self._modes is None or not np.array_equal(self._modes, modes):
+            self._divide(modes)
+        parts, owner, sizes = self._basins, np.zeros(len(self._sizes), np.intp), self._sizes
+        named = groups.of > 0
+        pairs = np.unique(np.stack([modes[named] + 1, groups.of[named]]), axis=1)
+        owner[pairs[0]] = pairs[1]
+        shared = np.bincount(pairs[0], minlength=len(owner)) > 1
+        if shared.any():
+            parts = self._contested(groups, pairs[:, shared[pairs[0]]])
+            owner = np.concatenate([owner, np.arange(1, len(groups) + 1)])
+            sizes = np.bincount(parts.reshape(-1), minlength=len(owner))
         least = SMALLEST * 4 / 3 * np.pi * groups.radius**3 / float(np.prod(self._spacing))
-        sizes = np.bincount(labels.reshape(-1), minlength=len(groups) + 1)
-        kept = sizes >= max(1.0, float(least))
+        kept = np.bincount(owner, sizes, len(groups) + 1) >= max(1.0, float(least))
         kept[0] = False
         names = np.where(kept, np.cumsum(kept), 0)
-        return names[labels].astype(np.int32), replace(groups, of=names[groups.of].astype(np.intp))
+        labels = names[owner].astype(np.int32)[parts]
+        return labels, replace(groups, of=names[groups.of].astype(np.intp))
+
+    def _divide(self, modes: Indices) -> None:
+        """Give each voxel that is bright enough the number of its mode's basin, from 1."""
+        brightest = np.zeros(self._shape, np.float32)
+        basins = np.zeros(self._shape, np.int32)
+        for mode in np.unique(modes[modes >= 0]):
+            self._take(np.flatnonzero(modes == mode), int(mode) + 1, basins, brightest)
+        basins[self._dark] = 0
+        self._modes, self._basins = modes, basins
+        self._sizes = np.bincount(basins.reshape(-1), minlength=int(modes.max(initial=-1)) + 2)
+        self._sizes[0] = 0
+
+    def _contested(self, groups: Groups, pairs: Indices) -> Labels:
+        """Return the basins, those in several objects divided among these by which adds most.
+
+        Parts of objects are numbered on from the basins, in the order of the objects.
+        """
+        brightest, parts = np.zeros(self._shape, np.float32), self._basins.copy()
+        for number in np.unique(pairs[1]):
+            among = np.zeros(len(self._sizes), bool)
+            among[pairs[0, pairs[1] == number]] = True
+            own = np.flatnonzero(groups.of == number)
+            self._take(own, len(self._sizes) - 1 + int(number), parts, brightest, among)
+        return parts
+
+    def _take(
+        self,
+        own: Indices,
+        number: int,
+        numbers: Labels,
+        brightest: NDArray[np.float32],
+        among: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Set the number of voxels where some Gaussians add most, within some basins if any."""
+        found = self._light_of(own)
+        if found is None:
+            return
+        window, values = found
+        more = values > brightest[window]
+        if among is not None:
+            more &= among[self._basins[window]]
+        brightest[window][more] = values[more]
+        numbers[window][more] = number
 
     def _light_of(self, own: Indices) -> Painted | None:
         """Return a window of voxels around some Gaussians and what they add; None outside."""
@@ -232,35 +274,96 @@ def measure_objects(
         A row for each.
     """
     count, step = len(groups), np.array(spacing)
-    centre, volume, surface = np.zeros((count, 3)), np.zeros(count), np.zeros(count)
-    semiaxes, axes = np.zeros((count, 3)), np.zeros((count, 3, 3))
-    border = np.zeros(count, bool)
-    for n, window in enumerate(find_objects(labels, count)):
-        inside = labels[window] == n + 1
-        places = (np.argwhere(inside) + [part.start for part in window]) * step
-        centre[n], volume[n] = places.mean(axis=0), len(places) * step.prod()
-        # A voxel is itself a box, of variance step^2 / 12.
-        moments = np.cov(places.T, bias=True) + np.diag(step**2 / 12)
-        values, vectors = np.linalg.eigh(moments)
-        semiaxes[n], axes[n] = SEMIAXIS * np.sqrt(values[::-1]), vectors.T[::-1]
-        surface[n] = _surface(inside, spacing)
-        border[n] = any(
-            part.start == 0 or part.stop == side
-            for part, side in zip(window, labels.shape, strict=True)
-        )
+    volume, centre, moments = _moments(labels, count)
+    values, vectors = np.linalg.eigh(moments * np.outer(step, step) + np.diag(step**2 / 12))
+    corners = _mixed_cells(labels)
     light = np.bincount(groups.of, field.numpy().integrated_intensities(), count + 1)
     return Objects(
-        centre, volume, surface, np.asarray(light[1:], np.float64), semiaxes, axes,
-        np.bincount(groups.of, minlength=count + 1)[1:], border, _touching(labels, count),
-    )  # fmt: skip
+        centre * step,
+        volume * step.prod(),
+        _surfaces(corners, count, spacing),
+        np.asarray(light[1:], np.float64),
+        SEMIAXIS * np.sqrt(values[:, ::-1]),
+        vectors.swapaxes(1, 2)[:, ::-1],
+        np.bincount(groups.of, minlength=count + 1)[1:],
+        _at_border(labels, count),
+        _touching(corners, count),
+    )
 
 
-def _surface(inside: NDArray[np.bool_], spacing: Triple) -> float:
+def _moments(labels: Labels, count: int) -> tuple[Floats, Floats, Floats]:
+    """Return how many voxels each label has [M], their mean [M, 3] and covariance [M, 3, 3]."""
+    inside = np.flatnonzero(labels)
+    own = labels.reshape(-1)[inside]
+    places = [part.astype(np.float64) for part in np.unravel_index(inside, labels.shape)]
+    voxels = np.bincount(own, minlength=count + 1)[1:].astype(np.float64)
+    centre = np.stack([np.bincount(own, at, count + 1)[1:] / voxels for at in places], axis=1)
+    # About the centres, of which the squares of a large stack's places would leave little.
+    away = [at - np.append(0.0, centre[:, n])[own] for n, at in enumerate(places)]
+    moments = np.empty((count, 3, 3))
+    for a in range(3):
+        for b in range(a + 1):
+            product = np.bincount(own, away[a] * away[b], count + 1)[1:] / voxels
+            moments[:, a, b] = moments[:, b, a] = product
+    return voxels, centre, moments
+
+
+def _mixed_cells(labels: Labels) -> Labels:
+    """Return the labels at the corners [8, B] of those cells between voxels that have several.
+
+    The corner at (dz, dy, dx) is number 4 dz + 2 dy + dx; beyond the faces is no object.
+    """
+    padded = np.pad(labels, 1)
+    along_x = padded[:, :, 1:] != padded[:, :, :-1]
+    along_y = padded[:, 1:, :-1] != padded[:, :-1, :-1]
+    mixed = padded[1:, :-1, :-1] != padded[:-1, :-1, :-1]
+    # Seven edges that reach all corners.
+    for edges in (along_x[:, 1:], along_x[:, :-1], along_y):
+        mixed |= edges[1:]
+        mixed |= edges[:-1]
+    at = np.flatnonzero(mixed)
+    z, y, x = np.unravel_index(at, mixed.shape)
+    _, rows, columns = padded.shape
+    first = (z * rows + y) * columns + x
+    flat = padded.reshape(-1)
+    return np.stack(
+        [flat[first + (dz * rows + dy) * columns + dx] for dz, dy, dx in np.ndindex(2, 2, 2)]
+    )
+
+
+def _surfaces(corners: Labels, count: int, spacing: Triple) -> Floats:
+    """Return the area of each label's mesh: a cell's part follows from which corners are inside."""
+    areas = _cell_areas(spacing)
+    found = np.zeros(count + 1)
+    for own in corners:
+        inside = np.zeros(len(own), np.uint8)
+        for n, other in enumerate(corners):
+            inside |= (other == own).astype(np.uint8) << n
+        found += np.bincount(own, areas[inside], count + 1)
+    return found[1:]
+
+
+@functools.lru_cache(maxsize=16)
+def _cell_areas(spacing: Triple) -> Floats:
+    """Return the area in a cell, by the bits of its corners inside, over their number [256]."""
     from skimage import measure
 
-    solid = np.pad(inside, 1).astype(np.float32)
-    corners, faces, _, _ = _untyped(measure.marching_cubes)(solid, 0.5, spacing=spacing)
-    return float(_untyped(measure.mesh_surface_area)(corners, faces))
+    areas = np.zeros(256)
+    for bits in range(1, 255):
+        inside = (bits >> np.arange(8) & 1).astype(np.float32)
+        cell = inside.reshape(2, 2, 2)
+        points, faces, _, _ = _untyped(measure.marching_cubes)(cell, 0.5, spacing=spacing)
+        areas[bits] = _untyped(measure.mesh_surface_area)(points, faces) / inside.sum()
+    return areas
+
+
+def _at_border(labels: Labels, count: int) -> NDArray[np.bool_]:
+    """Tell which labels have voxels at a face of the stack."""
+    found = np.zeros(count + 1, bool)
+    for axis in range(3):
+        for at in (0, -1):
+            found[np.take(labels, at, axis)] = True
+    return found[1:]
 
 
 def _otsu(values: NDArray[Any]) -> float:
@@ -274,14 +377,18 @@ def _untyped(function: Any) -> Any:
     return function
 
 
-def _touching(labels: Labels, count: int) -> tuple[tuple[int, ...], ...]:
+def _touching(corners: Labels, count: int) -> tuple[tuple[int, ...], ...]:
     """Return for each label those that share a face of a voxel with it."""
+    pairs = [np.empty(0, np.int64)]
+    for step in (1, 2, 4):
+        for n in range(8):
+            if n & step:
+                continue
+            one, other = corners[n].astype(np.int64), corners[n | step]
+            touch = (one != other) & (one > 0) & (other > 0)
+            pairs.append(one[touch] * (count + 1) + other[touch])
     found: list[set[int]] = [set() for _ in range(count + 1)]
-    for axis in range(3):
-        a = np.take(labels, range(labels.shape[axis] - 1), axis)
-        b = np.take(labels, range(1, labels.shape[axis]), axis)
-        between = (a != b) & (a > 0) & (b > 0)
-        for one, other in np.unique(np.stack([a[between], b[between]], axis=1), axis=0):
-            found[one].add(int(other))
-            found[other].add(int(one))
+    for one, other in zip(*np.divmod(np.unique(np.concatenate(pairs)), count + 1), strict=True):
+        found[one].add(int(other))
+        found[other].add(int(one))
     return tuple(tuple(sorted(touched)) for touched in found[1:])
