@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["ChannelPair", "compare_channels", "pairs_table"]
+__all__ = ["ChannelPair", "Estimate", "amplitude_ratios", "compare_channels", "pairs_table"]
 
 DRAWS = 400
 """Of Gaussians, each as often as chance has it (Poisson, mean 1): the bootstrap's."""
@@ -139,6 +139,31 @@ def compare_channels(
         found = _bootstrapped(both, volumes, both > least[[i, j]], own, seed)
         rows.append(ChannelPair(i, j, *found, *_ratios(both, own), words))
     return tuple(rows)
+
+
+def amplitude_ratios(
+    channels: Sequence[Gaussians], measurement: Measurement | None = None
+) -> list[tuple[Floats, Floats]]:
+    """Return each channel's amplitudes over those of the first, and their errors.
+
+    Parameters
+    ----------
+    channels : sequence of Gaussians
+        With equal means and covariances.
+    measurement : Measurement, optional
+        Of these Gaussians, by which it is known how well amplitudes are.
+
+    Returns
+    -------
+    list of (ndarray, ndarray), shape [K]
+        From the second channel on; errors are NaN where they are not known.
+    """
+    amplitudes = np.stack([one.amplitudes for one in channels]).astype(np.float64)
+    errors = _errors(measurement, *amplitudes.shape)
+    return [
+        _ratios(amplitudes[[0, n]], errors[:, [0, n]][:, :, [0, n]])
+        for n in range(1, len(amplitudes))
+    ]
 
 
 def pairs_table(pairs: Sequence[ChannelPair], names: Sequence[int]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import numpy as np
 from napari_gaussfit._napari.layers.placement import METADATA
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.measurement import EDITED
-from napari_gaussfit.measure.table import CHANNEL, ERRORS, FLAGS, GOODNESS, measurements
+from napari_gaussfit.measure.table import CHANNEL, FLAGS, GOODNESS, measurements
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
 
@@ -119,10 +119,11 @@ def known_features(points: Points) -> pd.DataFrame:
     """Return the features of points that carry a fit, with error bars where nobody touched."""
     fit: FitResult | None = points.metadata.get(METADATA, {}).get("fit")
     table: pd.DataFrame = points.features.copy()
+    known = [name for name in table.columns if str(name).startswith("sd_") or name == GOODNESS]
     if fit is None or fit.measurement is None:
-        return table.drop(columns=[*ERRORS, GOODNESS, FLAGS], errors="ignore")
+        return table.drop(columns=[*known, FLAGS], errors="ignore")
     others = untouched(points.data, table, fit) < 0
-    table.loc[others, [name for name in (*ERRORS, GOODNESS) if name in table]] = np.nan
+    table.loc[others, known] = np.nan
     table.loc[others, FLAGS] = EDITED
     return table
 

@@ -107,6 +107,10 @@ _FAMILIES = (
         Column("amplitude {0}", "Amplitude in channel {0}.", intensity=True),
     ),
     (
+        re.compile(r"ratio_(\d+)"),
+        Column("ratio {0}/0", "Amplitude in channel {0} over that in channel 0."),
+    ),
+    (
         re.compile(r"integrated_intensity_(\d+)"),
         Column("intensity {0}", "All its light in channel {0}.", 3, intensity=True),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,11 +11,13 @@ from qtpy.QtGui import QGuiApplication, QKeySequence
 from qtpy.QtWidgets import QFileDialog, QHeaderView, QMenu, QSizePolicy, QTableView
 
 from napari_gaussfit._napari.panel.columns import column_named
-from napari_gaussfit.errors import GaussfitError
+from napari_gaussfit.errors import GaussfitError, OutputError
+from napari_gaussfit.files import write_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from qtpy.QtGui import QKeyEvent, QResizeEvent
 
     from napari_gaussfit._napari.panel.rows import RowTable
@@ -71,6 +74,9 @@ class RowView(QTableView):
 
         self.name = "table"
         """Of a file that is saved, without its suffix."""
+
+        self.beside: tuple[str, pd.DataFrame] | None = None
+        """What else is known, and what it is of: copied below headers and rows, saved beside."""
 
         self.setModel(model)
         self.selection = QItemSelectionModel(model, self)
@@ -173,6 +179,8 @@ class RowView(QTableView):
         text = table[columns].to_csv(
             sep="\t", index=False, header=titles if headers else False, lineterminator="\n"
         )
+        if headers and self.beside is not None:
+            text += "\n" + self.beside[1].to_csv(sep="\t", index=False, lineterminator="\n")
         clipboard = QGuiApplication.clipboard()
         if clipboard is not None:
             clipboard.setText(text)
@@ -192,14 +200,22 @@ class RowView(QTableView):
         except (GaussfitError, OSError) as error:
             show_error(f"Gaussian fit: not saved: {error}")
         else:
-            show_info(f"Saved {self._rows.rowCount():,} rows to {path}")
+            what = "" if self.beside is None else f", and {self.beside[0]} beside it"
+            show_info(f"Saved {self._rows.rowCount():,} rows to {path}{what}")
 
     def save_rows(self, path: str) -> None:
-        """Write the rows that are shown, in their order and with all columns there are, as CSV."""
-        from napari_gaussfit.files import replacing
+        """Write the rows that are shown, in their order and with all columns there are, as CSV.
 
-        with replacing(path) as temporary:
-            self._rows.selected(()).to_csv(temporary, index=False, lineterminator="\n")
+        What else is known goes into a file of its own beside it, which is replaced with the other.
+        """
+        rows = Path(path)
+        if self.beside is not None:
+            what, table = self.beside
+            also = rows.with_name(f"{rows.stem} {what}.csv")
+            if also.exists() and not rows.exists():
+                raise OutputError(f"{also}: is there already; save the rows under another name")
+            write_table(also, table)
+        write_table(rows, self._rows.selected(()))
 
     def _offer_rows(self, at: QPoint) -> None:
         menu = QMenu(self)

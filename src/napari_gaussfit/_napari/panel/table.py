@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +19,12 @@ from qtpy.QtWidgets import (
 from superqt import QDoubleRangeSlider
 
 from napari_gaussfit._napari.layers.looking import look_at_point
+from napari_gaussfit._napari.panel.channel_pairs import RATIO, ChannelPairs, with_ratios
 from napari_gaussfit._napari.panel.filters import EXAMPLE, allowed_by
 from napari_gaussfit._napari.panel.row_view import RowView
 from napari_gaussfit._napari.panel.rows import RowTable
 from napari_gaussfit._napari.panel.widgets import wheel_needs_focus
-from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.errors import GaussfitError, SettingsError
 from napari_gaussfit.measure.table import CHANNEL, FLAGS, GOODNESS
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ COLUMNS = (
 )
 """Of the table; that of the flags is the last."""
 
-SOMETIMES = ("time", "track", *(f"{CHANNEL}{n}" for n in range(1, 10)))
+SOMETIMES = ("time", "track", *(f"{name}{n}" for n in range(1, 10) for name in (CHANNEL, RATIO)))
 """Columns of several times and channels: the first channel's amplitude has its own name."""
 
 ORDER = (COLUMNS[0], FLAGS, *SOMETIMES[:2], COLUMNS[1], *SOMETIMES[2:], *COLUMNS[2:])
@@ -93,6 +95,8 @@ class TablePart(QWidget):
         self._words = QLabel(NOTHING)
         self._words.setObjectName("gaussfit_table_words")
         self._words.setWordWrap(True)
+        self.pairs = ChannelPairs()
+        self.pairs.changed.connect(self._take_pairs)
         self._make_buttons()
         form = QFormLayout()
         form.addRow("Amplitude", self._amplitude)
@@ -103,6 +107,7 @@ class TablePart(QWidget):
             row.addWidget(button)
         box = QVBoxLayout(self)
         box.addLayout(form)
+        box.addWidget(self.pairs)
         box.addWidget(self._words)
         box.addWidget(self.view, 1)
         box.addLayout(row)
@@ -158,11 +163,14 @@ class TablePart(QWidget):
         self._spacing = np.asarray(fit.stack.spacing)
         self.undo.setEnabled(edited)
         # The points of a fit at rest have them already.
-        self._show(
-            measurements(fit.measured_fields[0], fit.stack.spacing, fit.measurement)
+        table = (
+            measurements(fit.measured_fields, fit.stack.spacing, fit.measurement)
             if points is None
             else points.features
         )
+        self._show(with_ratios(table, fit))
+        # At several times it is the same Gaussians again: their spread says nothing of the errors.
+        self.pairs.show_fit(None if "track" in table else fit)
 
     def show_nothing(self) -> None:
         """Show no Gaussian: those of a fit that runs change all the time."""
@@ -173,6 +181,12 @@ class TablePart(QWidget):
         self.undo.setEnabled(False)
         self.save.setEnabled(False)
         self._words.setText(NOTHING)
+        self.pairs.show_fit(None)
+
+    def _take_pairs(self) -> None:
+        """Have what is known of pairs of channels copied and saved with the rows."""
+        table = self.pairs.table
+        self.view.beside = None if table is None else ("channels", table)
 
     def _show(self, table: pd.DataFrame) -> None:
         self._busy = True
@@ -190,13 +204,18 @@ class TablePart(QWidget):
         """Follow what the user does to the points: their rows are theirs."""
         if self._points is None:
             return
-        from napari_gaussfit._napari.layers.edited import known_features
+        from napari_gaussfit._napari.layers.edited import fit_of_layer, known_features
 
         table = known_features(self._points)
         if len(table) == len(self._points.data):
             table[["z", "y", "x"]] = np.asarray(self._points.data)[:, -3:] * self._spacing
             self.undo.setEnabled(True)
-            self._show(table)
+            fit = None
+            if f"{CHANNEL}1" in table:
+                with suppress(GaussfitError):  # points that have lost what makes a Gaussian
+                    fit = fit_of_layer(self._points)
+            self._show(table if fit is None else with_ratios(table, fit))
+            self.pairs.show_fit(fit)
             self.edited.emit()
 
     def show_only(self, amplitude: tuple[float, float]) -> None:
@@ -206,6 +225,7 @@ class TablePart(QWidget):
     def close_down(self) -> None:
         """Follow no layer any more."""
         self._follow(None)
+        self.pairs.close_down()
 
     def _follow(self, points: Points | None) -> None:
         if self._points is not None:
