@@ -29,6 +29,7 @@ from napari_gaussfit._kernels.cuda import (
     objective,
     ray_kernels,
     refinement,
+    refinement_kernels,
     relocation,
 )
 from napari_gaussfit._kernels.cuda import device as cuda_device
@@ -38,11 +39,19 @@ from napari_gaussfit.fitting.cuda_relocation import CudaRelocation
 from napari_gaussfit.fitting.state import OptimiserState
 from napari_gaussfit.fitting.steps import Slab
 
-KERNELS = (cuda_device, grid_kernels, mip_kernels, objective, ray_kernels, refinement, relocation)
+KERNELS = (
+    cuda_device,
+    grid_kernels,
+    mip_kernels,
+    objective,
+    ray_kernels,
+    refinement_kernels,
+    relocation,
+)
 LAUNCHING = (cuda_device, backend, objective, refinement, relocation, cuda_mip)
 IN_DOUBLE = {
-    "cuda.refinement.refine_one",
-    "cuda.refinement.refine_few",
+    "cuda.refinement_kernels.refine_one",
+    "cuda.refinement_kernels.refine_few",
     "cuda.relocation.spread",
     "cuda.relocation.cost_of_each",
     "cuda.relocation.choose",

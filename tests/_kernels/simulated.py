@@ -45,6 +45,7 @@ from napari_gaussfit._kernels.cuda import (
     grid_kernels,
     mip_kernels,
     ray_kernels,
+    refinement_kernels,
 )
 from napari_gaussfit._kernels.cuda import mip as cuda_mip
 from napari_gaussfit._kernels.cuda import objective as cuda_objective
@@ -84,7 +85,7 @@ KERNELS = (
     mip_kernels,
     cuda_objective,
     ray_kernels,
-    cuda_refinement,
+    refinement_kernels,
     cuda_relocation,
 )
 LAUNCHING = (cuda_device, cuda, cuda_objective, cuda_refinement, cuda_relocation, cuda_mip)

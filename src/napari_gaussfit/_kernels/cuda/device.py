@@ -33,6 +33,9 @@ if not SIMULATED:
 
 kernel = cuda.jit(fastmath=True, cache=not SIMULATED)
 device = cuda.jit(device=True, fastmath=True)
+# Where nothing is taken for finite: limits may be infinite, and what is not known is NaN.
+exact_kernel = cuda.jit(cache=not SIMULATED)
+exact = cuda.jit(device=True)
 
 U = np.uint32
 """Of indices and counters in loops that matter: numba takes an index without a sign as it is, where
