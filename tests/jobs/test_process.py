@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-import threading
 import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from job_runs import Run
 
-from napari_gaussfit.errors import FitError
 from napari_gaussfit.fitting.snapshot import FinishReason, FitState
 from napari_gaussfit.jobs.children import Fitter, start_child
 from napari_gaussfit.jobs.job import FitTask, ThreadJob
@@ -21,7 +20,6 @@ from napari_gaussfit.jobs.process import ProcessJob
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from napari_gaussfit.synthetic.phantoms import Phantom
@@ -31,44 +29,6 @@ pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 Jobs = type[ProcessJob] | type[ThreadJob]
 KINDS = pytest.mark.parametrize("kind", [ProcessJob, ThreadJob])
 LONG = FitSettings(exactly=True, gaussians=20, iterations=1_000_000)
-
-
-class Run:
-    """A job in a thread, and how it ended."""
-
-    def __init__(self, job: ProcessJob | ThreadJob) -> None:
-        self.job, self.error = job, ""
-        self.began, self.started = time.monotonic(), 0.0
-        self.thread = threading.Thread(target=self._run)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.job()
-        except FitError as error:
-            self.error = str(error)
-
-    def wait_for(self, is_so: Callable[[], bool], seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while not is_so():
-            assert time.monotonic() < deadline, f"still not so after {seconds} s: {self.error}"
-            assert self.thread.is_alive() or is_so(), f"ended: {self.error}"
-            time.sleep(0.01)
-
-    def running(self) -> bool:
-        found = self.job.news.snapshot
-        runs = found is not None and found.iteration > 0
-        if runs and not self.started:
-            self.started = time.monotonic() - self.began
-        return runs
-
-    def patience(self) -> float:
-        """A second; where the machine is so busy that the start took long, half as long as that."""
-        return max(1.0, self.started / 2)
-
-    def join(self) -> None:
-        self.thread.join(30)
-        assert not self.thread.is_alive()
 
 
 @KINDS

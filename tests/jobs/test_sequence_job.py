@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from job_runs import Run
 
-from napari_gaussfit.errors import FitError, StackError
+from napari_gaussfit.errors import StackError
 from napari_gaussfit.fitting.snapshot import FitState
 from napari_gaussfit.jobs.sequence import SequenceJob, SequenceTask
 from napari_gaussfit.objects.sequence import fit_sequence
@@ -18,8 +18,6 @@ from napari_gaussfit.stacks.time_series import TimeSeries
 from napari_gaussfit.synthetic.phantoms import moving_spots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari_gaussfit.stacks.stack import Stack
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
@@ -33,31 +31,6 @@ def series() -> TimeSeries:
     """Five spots at three times."""
     spots = moving_spots(count=5, times=3, crossings=0, shape=(12, 40, 40))
     return TimeSeries.from_stacks(spots.stacks)
-
-
-class Run:
-    """A job in a thread."""
-
-    def __init__(self, job: SequenceJob) -> None:
-        self.job, self.error = job, ""
-        self.thread = threading.Thread(target=self._run)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.job()
-        except FitError as error:
-            self.error = str(error)
-
-    def wait_for(self, is_so: Callable[[], bool], seconds: float = 120) -> None:
-        deadline = time.monotonic() + seconds
-        while not is_so():
-            assert time.monotonic() < deadline, f"still not so after {seconds} s: {self.error}"
-            time.sleep(0.01)
-
-    def join(self) -> None:
-        self.thread.join(120)
-        assert not self.thread.is_alive()
 
 
 @pytest.mark.parametrize("in_process", [False, True], ids=["process", "thread"])
