@@ -27,7 +27,6 @@ from napari_gaussfit.cli.options import (
     add_stacks,
 )
 from napari_gaussfit.cli.overwriting import refuse_further
-from napari_gaussfit.cli.printing import answer
 from napari_gaussfit.cli.several import offer
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.jobs.settings_file import SETTINGS_NAME, read_settings, write_settings
@@ -132,12 +131,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _fit_tiles(arguments: argparse.Namespace, given: dict[str, Any], path: Path) -> int:
     """Fit a large stack."""
-    from napari_gaussfit.formats.tiled import read_index
-
     code = tiles.run_fit(arguments, given, path)
-    write_settings(path / SETTINGS_NAME, arguments.asked, "fit")
-    _, _, report = read_index(path)
-    answer({"out": str(path)} | report)
+    tiles.answer_by_index(arguments, path, "fit")
     return code
 
 

@@ -127,12 +127,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _spots_tiles(arguments: argparse.Namespace, settings: SpotSettings, path: Path) -> int:
     """Find the spots of a large stack."""
-    from napari_gaussfit.formats.tiled import read_index
-
     code = tiles.run_spots(arguments, settings, path)
-    write_settings(path / SETTINGS_NAME, arguments.asked, "spots")
-    _, _, report = read_index(path)
-    answer({"out": str(path)} | report)
+    tiles.answer_by_index(arguments, path, "spots")
     return code
 
 

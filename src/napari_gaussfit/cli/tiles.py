@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_options",
+    "answer_by_index",
     "are_wanted",
     "exported",
     "opened",
@@ -357,3 +358,24 @@ def _lines(report: TileReport, what: str) -> Iterator[str]:
         yield f"failed: {tile}, {why}"
     if report.failed:
         yield f"{len(report.failed)} tiles failed; --resume tries these again"
+
+
+def answer_by_index(arguments: argparse.Namespace, folder: Path, command: str) -> None:
+    """Leave the settings beside tiles that are done, and answer with their report.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        The command's options, with what was asked for.
+    folder : Path
+        Folder of the tiles.
+    command : str
+        The command that the settings are of.
+    """
+    from napari_gaussfit.cli.printing import answer
+    from napari_gaussfit.formats.tiled import read_index
+    from napari_gaussfit.jobs.settings_file import SETTINGS_NAME, write_settings
+
+    write_settings(folder / SETTINGS_NAME, arguments.asked, command)
+    _, _, report = read_index(folder)
+    answer({"out": str(folder)} | report)

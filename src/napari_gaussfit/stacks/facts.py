@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["StackFacts"]
+__all__ = ["StackFacts", "box_of"]
 
 _AXES = "zyx"
 
@@ -149,5 +149,25 @@ class StackFacts:
     @property
     def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The lower and upper corner of the stack, see `Stack.box`."""
-        spacing = np.asarray(self.spacing, dtype=np.float64)
-        return -0.5 * spacing, (np.asarray(self.shape) - 0.5) * spacing
+        return box_of(self.shape, self.spacing)
+
+
+def box_of(
+    shape: Sequence[int], spacing: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the corners of a stack's box, which ends half a voxel beyond the outer centres.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        The number of voxels along z, y and x.
+    spacing : sequence of float
+        (dz, dy, dx), in the stack's unit.
+
+    Returns
+    -------
+    tuple of ndarray
+        The lower and the upper corner, each [3] zyx in the stack's unit.
+    """
+    steps = np.asarray(spacing, dtype=np.float64)
+    return -0.5 * steps, (np.asarray(shape) - 0.5) * steps

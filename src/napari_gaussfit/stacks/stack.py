@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit.errors import SettingsError, StackError
-from napari_gaussfit.stacks.facts import StackFacts
+from napari_gaussfit.stacks.facts import StackFacts, box_of
 from napari_gaussfit.stacks.labelled import is_labelled, read_labelled
 from napari_gaussfit.stacks.layout import (
     PIXEL_SPACING,
@@ -348,5 +348,4 @@ class Stack:
     @property
     def box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The lower and upper corner, each [3] zyx in `unit`, half a voxel beyond the centres."""
-        spacing = np.asarray(self.spacing, dtype=np.float64)
-        return -0.5 * spacing, (np.asarray(self.shape) - 0.5) * spacing
+        return box_of(self.shape, self.spacing)

@@ -10,8 +10,7 @@ from typing import Any
 
 from numba import cuda
 
-from napari_gaussfit._kernels.cpu.information_kernels import SHAPE
-from napari_gaussfit._kernels.cpu.refinement_kernels import NOTHING
+from napari_gaussfit._kernels.cpu.refinement_kernels import NOTHING, own_place
 from napari_gaussfit._kernels.cuda.device import exact
 from napari_gaussfit._kernels.shared.gaussian import Array64
 
@@ -108,11 +107,4 @@ def limited(value: float, n: int, start: float, limits: Array64) -> Any:
     return min(max(value, -widest), widest)
 
 
-@exact
-def place_of(i: int, k: int, count: int, channels: int) -> int:
-    """Return where number i of Gaussian k and the backgrounds is among those of its block."""
-    if i < SHAPE:
-        return SHAPE * k + i
-    if i < SHAPE + channels:
-        return SHAPE * count + (i - SHAPE) * count + k
-    return SHAPE * count + channels * count + i - SHAPE - channels
+place_of = exact(own_place.py_func)
