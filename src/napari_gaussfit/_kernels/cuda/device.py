@@ -125,6 +125,9 @@ def overlap(boxes: Array, n: int, k: int, tile: tuple[F, F, F, F, F, F]) -> Any:
     )
 
 
+# The loop over what is collected stands in five kernels. Two are alike, in `ray_kernels`, and made
+# by a factory they are 45 lines more than written out; the others differ where speed is won:
+# lists that are kept between loops, a pixel split over threads, four neighbours in registers.
 @device
 def collect(
     boxes: Array,
