@@ -90,10 +90,14 @@ nb_execution_timeout = 240  # seconds a cell, on a busy machine
 nb_execution_raise_on_error = False  # all pages are tried; a warning is an error at the end
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # with tables, which the page of the command line is made of
 
 # Pages import what draws for them from here, and the benchmarks' list of real stacks.
 asked = os.environ.get("PYTHONPATH")
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(CHECKOUT), *([asked] if asked else [])])
+
+# What this environment lacks is no matter of a page's.
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 
 # Kernels with no settings but these, and without their warning about local sockets.
 os.environ["IPYTHONDIR"] = str(BUILT / "ipython")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import builtins
+import importlib
 import importlib.util
 import re
 from dataclasses import fields
@@ -214,3 +215,20 @@ def test_a_pages_notebook_needs_nothing_that_only_the_build_has(page: Path, note
             assert not used - known, f"of another cell:\n{cell.source}"
             foreign |= imported_by(tree) & {"benchmarks", "drawing", "found", "gallery", "tests"}
     assert not foreign
+
+
+def test_the_page_of_the_command_line_has_a_table_for_each_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("myst_nb", reason="the documentation's packages are not installed")
+    parsers = importlib.import_module("myst_parser.parsers.mdit")
+    config = importlib.import_module("myst_parser.config.main")
+    html = importlib.import_module("markdown_it.renderer").RendererHTML
+    monkeypatch.syspath_prepend(str(DOCS))
+    monkeypatch.setenv("COLUMNS", "80")
+    [kind] = re.findall(r"nb_render_markdown_format = .(\w+)", text_of(DOCS / "conf.py"))
+    only = {"commonmark_only": kind == "commonmark", "gfm_only": kind == "gfm"}
+    parser = parsers.create_md_parser(config.MdParserConfig(**only), html)
+    page = parser.render(importlib.import_module("reference").commands().data)
+    assert page.count("<table>") == page.count("<h2>") >= 10
+    assert "|" not in re.sub(r"<(code|pre).*?</\1>", "", page, flags=re.DOTALL)

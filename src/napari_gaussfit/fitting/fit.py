@@ -499,12 +499,15 @@ def fit(
     stacks = stacks_of(stack, **options)
     settings = replace(settings or FitSettings(), **chosen)
     running = Fit(stacks, settings, start=start, points=points, psf=psf)
-    from tqdm.auto import tqdm
+    if progress:
+        from tqdm.auto import tqdm  # which in a notebook without ipywidgets warns
 
-    with tqdm(total=settings.steps, bar_format=BAR, disable=not progress) as bar:
-        for snapshot in running:
-            if progress:
+        with tqdm(total=settings.steps, bar_format=BAR) as bar:
+            for snapshot in running:
                 show(bar, snapshot)
+    else:
+        for _ in running:
+            pass
     return replace(running.result(), originals=stacks)
 
 
