@@ -271,7 +271,7 @@ def test_what_is_imported_is_declared(checkout: Path, source: Path) -> None:
     assert declared - imported == {"imagecodecs"}, "all are imported, and what tifffile asks for"
 
     tested = distributions_imported_below(checkout / "tests") - {"benchmarks"}
-    assert tested <= declared | distributions(extras["test"]), tested
+    assert tested <= declared | distributions(extras["test"] + extras["mlir"]), tested
 
 
 def test_only_the_napari_layer_imports_napari_or_qt(source: Path) -> None:
