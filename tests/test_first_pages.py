@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from napari_gaussfit.cli import main
 from napari_gaussfit.stacks.tiff import write_ome_tiff
-from napari_gaussfit.synthetic.phantoms import beads, neurite, nuclei
+from napari_gaussfit.synthetic.phantoms import beads, moving_spots, neurite, nuclei
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -45,7 +46,8 @@ NOT_RUN = {
 
 WRITTEN = {
     "README.md": [
-        *("out", "traced", "counted", "view.png", "measured.csv"),
+        *("out", "found/objects.csv", "traced", "counted", "tracked/objects.csv"),
+        *("results/summary.csv", "psf/psf.json", "view.png", "measured.csv"),
         *("gaussians.ply", "residual.ome.tif", "fit.safetensors"),
     ],
     "docs/start.md": [
@@ -63,7 +65,7 @@ class Page:
     Parameters
     ----------
     commands : list of str
-        The lines of its shell blocks.
+        The lines of its shell blocks, and the commands in its tables.
     programs : list of str
         Its Python blocks.
     """
@@ -78,6 +80,7 @@ def read_page(name: str) -> Page:
     rest = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     shell = [code for kind, code in fenced if not kind]
     shell += re.findall(r"(?<=\n\n)((?:    \S.*\n)+)", rest)
+    shell += re.findall(r"\| `(napari-gaussfit [^`]+)` \|", rest)
     lines = [line.strip() for block in shell for line in block.splitlines()]
     return Page([*filter(None, lines)], [code for kind, code in fenced if kind == "python"])
 
@@ -89,11 +92,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("stack", beads(count=3, shape=(8, 24, 20))),
         ("dendrite", neurite(shape=(12, 40, 40))),
         ("nuclei", nuclei(count=2, shape=(16, 40, 40))),
+        ("spots", beads(count=3, shape=(8, 24, 20))),
+        ("beads", beads(count=5, shape=(24, 80, 80), seed=1)),
+        ("plate/1", beads(count=3, shape=(8, 24, 20))),
     ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         made = phantom.stack
         write_ome_tiff(
             tmp_path / f"{name}.tif", made.voxels, spacing=made.spacing, unit=made.unit, name=name
         )
+    recorded = moving_spots(count=4, times=3, crossings=0, shape=(16, 40, 40))
+    tifffile.imwrite(
+        tmp_path / "movie.tif", np.stack([stack.voxels for stack in recorded.stacks]),
+        imagej=True, metadata={"axes": "TZYX"},
+    )  # fmt: skip
     rng = np.random.default_rng(0)
     tril = rng.normal(0, 0.02, (5, 6))
     tril[:, [0, 2, 5]] = -3.0
@@ -144,7 +156,7 @@ def test_commands_work_as_written(folder: Path, name: str) -> None:
 
 def test_the_folder_of_a_fit_holds_what_the_readme_says(folder: Path) -> None:
     text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    table = text.partition("`out` then holds")[2].partition("\n\nThe sum over")[0]
+    table = text.partition("`out` holds")[2].partition("\n\nThe sum over")[0]
     promised = re.findall(r"`([\w.]+\.(?:csv|json|png|safetensors|toml))`", table)
     out = folder / "out"
     assert (
