@@ -22,7 +22,7 @@ from napari_gaussfit.synthetic import phantoms
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from napari_gaussfit import Stack
+    from napari_gaussfit import FitResult, Stack
 
 SHOWN = 0, 3
 """Of a fit's usual five views: along z, and one that it was never trained on."""
@@ -64,19 +64,18 @@ class Entry:
 
     @property
     def call(self) -> str:
-        """The call that fits it, as a notebook has it."""
+        """The lines that fit it, as a notebook has them."""
         chosen = ", ".join(
             f"{name}={value!r}"
             for name, value in self.settings.to_dict().items()
             if value != getattr(FitSettings, name)
         )
-        real = isinstance(self.source, Task)
         stack = (
             f'Stack.open("{Path(self.source.path).name}")'
-            if real
+            if isinstance(self.source, Task)
             else f"phantoms.{self.source}().stack"
         )
-        return f"fit({stack}, FitSettings({chosen}))"
+        return f"stack = {stack}\nresult = fit(stack, {chosen})"
 
 
 ENTRIES = {
@@ -126,21 +125,23 @@ ENTRIES = {
 }
 
 
-def show(name: str) -> None:
-    """Fit a stack of the gallery, and show what is printed and drawn of it."""
+def show(name: str, result: FitResult | None = None) -> None:
+    """Fit a stack of the gallery, or take the fit, and show what is printed and drawn of it."""
     from IPython.display import display
 
-    for figure in drawn(name):
+    for figure in drawn(name, result):
         display(figure)
 
 
-def drawn(name: str) -> list[Figure]:
+def drawn(name: str, result: FitResult | None = None) -> list[Figure]:
     """Fit a stack of the gallery, print how good it is, and draw it.
 
     Parameters
     ----------
     name : str
         One of `ENTRIES`.
+    result : FitResult, optional
+        Its fit, where the page has made it.
 
     Returns
     -------
@@ -153,14 +154,13 @@ def drawn(name: str) -> list[Figure]:
     except DataMissingError:
         sys.stdout.write("This was built where the real stack is not at hand.\n")
         return []
-    sys.stdout.write(f"{entry.call}\n\n")
-    result = fit(stack, entry.settings)
+    result = result or fit(stack, entry.settings)
     report, unit = result.report, "µm" if stack.spacing_known else "pixels"
     sys.stdout.write(
         f"{' x '.join(map(str, stack.shape))} voxels of "
         f"{' x '.join(f'{step:g}' for step in stack.spacing)} {unit}; "
-        f"{report.gaussians:,} Gaussians, {report.compression:.0f} times smaller; "
-        f"{report.iterations} steps in {report.seconds:.0f} s\n"
+        f"{report.gaussians:,} Gaussians, {report.compression:.0f} bytes of voxels for each of "
+        f"theirs; {report.iterations} steps in {report.seconds:.0f} s\n"
         f"PSNR: held-out MIPs {report.heldout_mip_psnr:.1f} dB, "
         f"voxels {report.voxel_psnr:.1f} dB, consistency {report.consistency_psnr:.1f} dB\n"
         f"stack: {entry.credit}\n"

@@ -232,3 +232,16 @@ def test_the_page_of_the_command_line_has_a_table_for_each_command(
     page = parser.render(importlib.import_module("reference").commands().data)
     assert page.count("<table>") == page.count("<h2>") >= 10
     assert "|" not in re.sub(r"<(code|pre).*?</\1>", "", page, flags=re.DOTALL)
+
+
+def test_the_gallery_shows_the_call_that_made_each_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    monkeypatch.syspath_prepend(str(CHECKOUT))
+    entries = importlib.import_module("gallery").ENTRIES
+    sections = dict(
+        section.split("\n", 1) for section in text_of(DOCS / "gallery.md").split("\n## ")[1:]
+    )
+    assert {entry.title for entry in entries.values()} == {*sections}
+    for name, entry in entries.items():
+        assert f"\n{entry.call}\n" in sections[entry.title]
+        assert f'gallery.show("{name}"' in sections[entry.title]
