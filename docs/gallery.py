@@ -70,11 +70,11 @@ class Entry:
             for name, value in self.settings.to_dict().items()
             if value != getattr(FitSettings, name)
         )
-        stack = (
-            f'Stack.open("{Path(self.source.path).name}")'
-            if isinstance(self.source, Task)
-            else f"phantoms.{self.source}().stack"
-        )
+        stack = f"phantoms.{self.source}().stack"
+        if isinstance(self.source, Task):
+            spacing = self.source.spacing
+            given = "" if spacing is None else f", spacing={spacing}"
+            stack = f'Stack.open("{Path(self.source.path).name}"{given})'
         return f"stack = {stack}\nresult = fit(stack, {chosen})"
 
 
