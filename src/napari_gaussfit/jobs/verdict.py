@@ -161,7 +161,7 @@ def figures_of(fit: FitResult) -> str:
         f"Held-out projections {held_out_words(fit)}{views} and SSIM "
         f"{report.heldout_mip_ssim:.3f}, training {report.train_mip_psnr:.1f} dB, voxels "
         f"{report.voxel_psnr:.1f} dB{voxels}, {report.compression:.0f} times smaller than the "
-        "stack."
+        "voxels."
     )
 
 
