@@ -14,7 +14,7 @@ from napari_gaussfit import fit
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.objects.neurites import Trace, TraceSettings, trace
-from napari_gaussfit.synthetic.phantoms import PSF_HIGH_NA, Phantom, neurite
+from napari_gaussfit.synthetic.phantoms import PSF_HIGH_NA, Phantom, neurite, neuron
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -201,10 +201,54 @@ def test_a_soma_that_is_given_is_the_root_and_one_node() -> None:
     assert found.kinds[0] == 1
     assert (found.kinds[1:] == 0).all()
     np.testing.assert_allclose(found.points[0], MIDDLE)
-    assert found.radii[0] == 5.0
+    assert found.radii[0] == pytest.approx(5.0)
     assert (found.parents == 0).sum() == 2
     assert np.linalg.norm(found.points[1:] - MIDDLE, axis=1).min() > 5.0
     assert set(found.branches.order) == {0, 1}
+
+
+def assert_has_its_soma(phantom: Phantom, found: Trace) -> None:
+    """Its one node is the root, four neurites leave it, and none runs about within."""
+    assert phantom.soma is not None
+    centre, radius = np.array(phantom.soma[:3]), phantom.soma[3]
+    assert list(np.flatnonzero(found.kinds == 1)) == [0]
+    np.testing.assert_allclose(found.points[0], centre, atol=0.1)
+    assert found.radii[0] == pytest.approx(radius, rel=0.1)
+    assert list(np.flatnonzero(found.parents < 0)) == [0]
+    assert (found.parents == 0).sum() == len(found.branches) == 4
+    assert found.branches.from_soma.all()
+    # The least semiaxis is 1.7 micrometers.
+    assert np.linalg.norm(found.points[1:] - centre, axis=1).min() > 1.4
+    assert found.branches.mean_radius.max() < 0.6, "the soma's radius is none of a neurite"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_soma_is_found_and_is_the_root(seed: int) -> None:
+    phantom = neuron(seed=seed)
+    assert_has_its_soma(phantom, trace(phantom.truth.numpy(), phantom.stack.box))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_a_soma_is_found_in_a_fit_of_a_noisy_stack(seed: int) -> None:
+    phantom = neuron(seed=seed)
+    found = trace(fit(phantom.stack).field.numpy(), phantom.stack.box)
+    assert_has_its_soma(phantom, found)
+
+
+def test_no_soma_is_found_where_there_is_none_or_none_is_looked_for() -> None:
+    for seed in SEEDS:
+        assert not traced(seed).found.kinds.any(), f"seed {seed}"
+        assert not traced(seed).found.branches.from_soma.any()
+    phantom = neuron()
+    found = trace(phantom.truth.numpy(), phantom.stack.box, TraceSettings(find_soma=False))
+    assert not found.kinds.any()
+
+
+def test_a_lump_on_a_neurite_is_no_soma() -> None:
+    """A swelling twice as wide, as a bouton or the head of a spine is."""
+    field = together(tube(LONG, 1.0), tube(MIDDLE[None], 2.0, 100.0))
+    assert not trace(field, BOX).kinds.any()
 
 
 def test_nothing_to_follow_is_no_error() -> None:

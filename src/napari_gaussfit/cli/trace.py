@@ -20,6 +20,9 @@ __all__ = ["ALSO", "OUTPUTS", "WRITERS", "add_options", "gaussians_for", "write"
 OUTPUTS = TRACE_OUTPUTS
 """What a trace leaves in its folder."""
 
+SOMA = 1
+"""The kind of a soma's node, as SWC numbers it."""
+
 ALSO, WRITERS = "trace.swc, .geff", "TREE_WRITERS"
 """What else can be written, in words, and the table of formats that says so."""
 
@@ -48,8 +51,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--soma", type=float, nargs=4, metavar=("Z", "Y", "X", "R"),
-        help="centre and radius of a soma, micrometers: the root",
+        help="centre and radius of a soma, micrometers: the root (looked for)",
     )  # fmt: skip
+    parser.add_argument("--no-soma", action="store_true", help="look for no soma")
 
 
 def gaussians_for(_: Stack) -> None:
@@ -84,6 +88,7 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> dic
         "spine_length": arguments.spine_length,
         "psf_fwhm": arguments.psf_fwhm and tuple(arguments.psf_fwhm),
         "soma": arguments.soma and tuple(arguments.soma),
+        "find_soma": not arguments.no_soma,
     }
     given = {"spine_length": SPINE_LENGTH if known else 0.0} | {
         name: value for name, value in given.items() if value is not None
@@ -110,8 +115,10 @@ def _said(found: Trace) -> str:
     unit = "um" if found.unit == "micrometer" else "pixels"
     spines = int(branches.spine.sum())
     trees = int((found.parents < 0).sum())
+    soma = f"a soma of {found.radii[0]:.2f} {unit} radius, " if (found.kinds == SOMA).any() else ""
     return (
-        f"{trees} tree{'s' * (trees > 1)}, {len(branches) - spines} branches and {spines} spines, "
+        f"{soma}{trees} tree{'s' * (trees > 1)}, "
+        f"{len(branches) - spines} branches and {spines} spines, "
         f"{branches.length.sum():.1f} {unit}; the main branch is {branches.length[0]:.1f} {unit} "
         f"long, of {branches.mean_radius[0]:.2f} {unit} mean radius"
     )

@@ -8,7 +8,7 @@ Gaussians are as wide as high: else each bead is a rod along z, with a ridge of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.objects.blurred import BlurredField
 from napari_gaussfit.objects.ridges import Ridge, find_ridges, weighted_quantile
 from napari_gaussfit.objects.sections import planes_across, radii_across
+from napari_gaussfit.objects.somata import Soma, find_soma
 from napari_gaussfit.objects.trees import RADIUS, Tree, grow, prune, resample, trim
 
 if TYPE_CHECKING:
@@ -89,7 +90,10 @@ class TraceSettings:
         Full widths at half maximum (z, y, x) of the point spread function, in the field's unit, by
         which the radii are corrected; None leaves them as they are seen.
     soma : tuple of float or None
-        Centre (z, y, x) and radius of a soma, in the field's unit, which becomes the root.
+        Centre (z, y, x) and radius of a soma, in the field's unit, which becomes the root; None
+        looks for a body several times as wide as the neurites.
+    find_soma : bool
+        Whether one is looked for.
 
     Raises
     ------
@@ -103,6 +107,7 @@ class TraceSettings:
     spine_length: float = 0.0
     psf_fwhm: Triple | None = None
     soma: tuple[float, float, float, float] | None = None
+    find_soma: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -181,6 +186,8 @@ class Branches:
         Whether it is a spine.
     head_width : ndarray, shape [M]
         Twice the largest radius in the outer half of a spine; NaN for others.
+    from_soma : ndarray of bool, shape [M]
+        Whether it begins at a soma, from whose centre its length is counted.
     """
 
     parent: Indices
@@ -193,6 +200,7 @@ class Branches:
     volume: Floats
     spine: NDArray[np.bool_]
     head_width: Floats
+    from_soma: NDArray[np.bool_]
 
     def __len__(self) -> int:
         """Return the number of branches."""
@@ -216,6 +224,7 @@ class Branches:
             "volume": self.volume,
             "spine": self.spine,
             "head_width": self.head_width,
+            "from_soma": self.from_soma,
         }
 
 
@@ -241,25 +250,38 @@ def trace(gaussians: Gaussians, box: Box, settings: TraceSettings | None = None)
     squashed = _scaled(gaussians, squash)
     ridge = find_ridges(squashed, (box[0] * squash, box[1] * squash))
     if not len(ridge):
-        return _measured(gaussians, _EMPTY, settings, squash)
-    faintest = settings.faintest * np.percentile(ridge.strengths, TOP)
+        return _measured(gaussians, _EMPTY, settings, squash, None)
+    soma = _soma(gaussians, replace(ridge, points=ridge.points / squash), settings)
+    body = soma and soma.scaled(squash)
+    # A soma is brighter than all neurites that it has.
+    thin = np.ones(len(ridge), bool) if body is None else ~body.contains(ridge.points)
+    if not thin.any():
+        thin[:] = True
+    faintest = settings.faintest * np.percentile(ridge.strengths[thin], TOP)
+    brightest = ridge.strengths[thin].max()
     ridge = ridge.select(ridge.strengths >= faintest)
-    certain = ridge.strengths >= min(CERTAIN * faintest, ridge.strengths[0])
+    certain = ridge.strengths >= min(CERTAIN * faintest, brightest)
     costs = _costs(squashed, ridge, settings.gap)
-    root = _soma_among(ridge.points / squash, settings.soma)
+    root = _nearest_within(ridge.points, body)
     tree = grow(ridge.points, ridge.scales, costs, certain, LEAST_CERTAIN, root)
     tree = trim(prune(resample(tree), settings.shortest), ends_only=root >= 0)
     tree = _centred(squashed, tree)
-    return _measured(gaussians, tree._replace(points=tree.points / squash), settings, squash)
+    tree = tree._replace(points=tree.points / squash)
+    return _measured(gaussians, tree, settings, squash, soma)
 
 
-def _soma_among(points: Floats, soma: tuple[float, ...] | None) -> int:
+def _soma(gaussians: Gaussians, ridge: Ridge, settings: TraceSettings) -> Soma | None:
+    """Return the soma that is given or found."""
+    if settings.soma is not None:
+        return Soma.ball(np.array(settings.soma[:3]), settings.soma[3])
+    return find_soma(gaussians, ridge) if settings.find_soma else None
+
+
+def _nearest_within(points: Floats, soma: Soma | None) -> int:
     """Return the point that is nearest to the centre of a soma; -1 where none is inside."""
-    if soma is None:
+    if soma is None or not soma.contains(points).any():
         return -1
-    away = np.linalg.norm(points - np.array(soma[:3]), axis=1)
-    nearest = int(np.argmin(away))
-    return nearest if away[nearest] <= soma[3] else -1
+    return int(np.argmin(np.linalg.norm(points - soma.centre, axis=1)))
 
 
 def _anisotropy(gaussians: Gaussians, settings: TraceSettings) -> float:
@@ -387,7 +409,9 @@ def _unit(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1), 1e-30)[:, None])
 
 
-def _measured(gaussians: Gaussians, tree: Tree, settings: TraceSettings, squash: Floats) -> Trace:
+def _measured(
+    gaussians: Gaussians, tree: Tree, settings: TraceSettings, squash: Floats, soma: Soma | None
+) -> Trace:
     """Return a trace of a tree: radii, the soma, the table of branches."""
     inside = _in_parent(tree)
     radii = np.empty(0)
@@ -402,8 +426,8 @@ def _measured(gaussians: Gaussians, tree: Tree, settings: TraceSettings, squash:
         foreign = _foreign(gaussians.means * squash, flat, along, tree.scales)
         radii = radii_across(gaussians, tree.points, tangents, tree.scales, psf, foreign)
         radii = _smoothed(tree, radii, inside)
-    tree, radii, kinds = _with_soma(tree, radii, settings.soma)
-    branches = _table(tree, radii, settings.spine_length)
+    tree, radii, kinds = _with_soma(tree, radii, soma)
+    branches = _table(tree, radii, kinds, settings.spine_length)
     return Trace(tree.points, radii, tree.parents, kinds, tree.branch, branches, gaussians.unit)
 
 
@@ -441,19 +465,17 @@ def _smoothed(tree: Tree, radii: Floats, inside: Mask) -> Floats:
     return found
 
 
-def _with_soma(
-    tree: Tree, radii: Floats, soma: tuple[float, ...] | None
-) -> tuple[Tree, Floats, Indices]:
+def _with_soma(tree: Tree, radii: Floats, soma: Soma | None) -> tuple[Tree, Floats, Indices]:
     """Make a root that lies in the soma its one node, on which all hangs that leaves it."""
     kinds = np.full(len(radii), UNDEFINED, np.intp)
-    if soma is None or _soma_among(tree.points, soma) < 0:
+    if soma is None or not len(radii):
         return tree, radii, kinds
-    inside = np.linalg.norm(tree.points - np.array(soma[:3]), axis=1) <= soma[3]
+    inside = soma.contains(tree.points)
     if not inside[0]:
         return tree, radii, kinds
     kept, parents = np.ones(len(radii), bool), tree.parents.copy()
     points, radii = tree.points.copy(), radii.copy()
-    points[0], radii[0], kinds[0] = soma[:3], soma[3], SOMA_KIND
+    points[0], radii[0], kinds[0] = soma.centre, soma.radius, SOMA_KIND
     for node in range(1, len(radii)):
         above = parents[node]
         if above >= 0 and not kept[above]:
@@ -470,7 +492,7 @@ def _with_soma(
     return cut, radii[kept], kinds[kept]
 
 
-def _table(tree: Tree, radii: Floats, spine_length: float) -> Branches:
+def _table(tree: Tree, radii: Floats, kinds: Indices, spine_length: float) -> Branches:
     """Measure each branch."""
     inside, links = _in_parent(tree), tree.links
     rows = []
@@ -483,7 +505,10 @@ def _table(tree: Tree, radii: Floats, spine_length: float) -> Branches:
         end = tree.points[run.stop - 1]
         length = float(links[run].sum())
         outside = ~inside[run] if not inside[run].all() else np.ones(run.stop - run.start, bool)
-        own = radii[run]
+        own = radii[run].copy()
+        from_soma = bool(kinds[run.start if above < 0 else above] == SOMA_KIND)
+        if kinds[run.start] == SOMA_KIND and len(own) > 1:
+            own[0] = own[1]  # a neurite is no cone from the soma's surface
         below = np.where(tree.parents[run] < 0, own, np.concatenate([own[:1], own[:-1]]))
         frusta = np.pi / 3 * links[run] * (own**2 + own * below + below**2)
         spine = parent >= 0 and number not in has_branches and length <= spine_length
@@ -493,13 +518,13 @@ def _table(tree: Tree, radii: Floats, spine_length: float) -> Branches:
             (
                 parent, orders[-1], start, end, length, length / distance if distance else 1.0,
                 float(own[outside].mean()), float(frusta[outside].sum()), spine,
-                2 * float(own[half].max()) if spine else np.nan,
+                2 * float(own[half].max()) if spine else np.nan, from_soma,
             )
         )  # fmt: skip
-    columns = zip(*rows, strict=True) if rows else [()] * 10
-    kinds = (np.intp, np.intp, *[np.float64] * 6, np.bool_, np.float64)
+    columns = zip(*rows, strict=True) if rows else [()] * 11
+    types = (np.intp, np.intp, *[np.float64] * 6, np.bool_, np.float64, np.bool_)
     arrays: list[Any] = [
-        np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)
+        np.array(column, kind) for column, kind in zip(columns, types, strict=True)
     ]
     arrays[2], arrays[3] = arrays[2].reshape(-1, 3), arrays[3].reshape(-1, 3)
     return Branches(*arrays)

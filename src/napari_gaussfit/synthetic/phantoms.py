@@ -19,6 +19,7 @@ from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.synthetic.structures import (
     Parts,
     blurred,
+    body,
     branch,
     joined,
     nucleus,
@@ -43,6 +44,7 @@ __all__ = [
     "beads",
     "moving_spots",
     "neurite",
+    "neuron",
     "nuclei",
     "photon_counts",
     "separated",
@@ -83,12 +85,15 @@ class Phantom:
         Which phantom it is.
     branches : tuple of Branch
         Of a neurite, where its centre lines run.
+    soma : tuple of float or None
+        Of a neuron: centre (z, y, x) and radius of the ball of its soma's volume, in micrometres.
     """
 
     stack: Stack
     truth: GaussianField
     name: str
     branches: tuple[Branch, ...] = ()
+    soma: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +185,44 @@ def neurite(
     structure = _scaled_to_peak(blurred(joined(parts), PSF_HIGH_NA), shape, spacing)
     phantom = _phantom("neurite", structure, shape, spacing, photons, rng)
     return replace(phantom, branches=tuple(branches))
+
+
+def neuron(*, seed: int = 0, photons: float | None = 150.0) -> Phantom:
+    """Make a soma, 3.4 to 4.4 micrometres wide, that four neurites leave.
+
+    Parameters
+    ----------
+    seed : int
+        Of the course of the neurites and the noise.
+    photons : float or None
+        Peak photons of the noise; without noise where it is None, as for `neurite`.
+
+    Returns
+    -------
+    Phantom
+        Each neurite begins at the centre of the soma.
+
+    Raises
+    ------
+    SettingsError
+        If `photons` is not above 0.
+    """
+    rng = np.random.default_rng(seed)
+    shape, spacing = (44, 160, 160), (0.3, 0.1, 0.1)
+    box = np.asarray(shape) * np.asarray(spacing)
+    centre = box * (np.array([0.5, 0.5, 0.45]) + rng.normal(0.0, 0.02, 3))
+    semiaxes = np.array([1.7, 2.0, 2.2])
+    branches, parts = [], [body(rng, centre, semiaxes)]
+    for tip in ([0.4, 0.5, 1.1], [0.65, 0.5, -0.1], [0.6, 1.1, 0.5], [0.35, -0.1, 0.6]):
+        path = branch(rng, centre, np.array(tip) * box)
+        branches.append(Branch(path, tapering(rng, len(path), 0.42, 0.25)))
+        outside = np.square((path - centre) / semiaxes).sum(axis=1) > 0.7
+        parts.append(process(rng, path[outside], branches[-1].radii[outside], spines=False))
+    structure = _scaled_to_peak(blurred(joined(parts), PSF_HIGH_NA), shape, spacing)
+    phantom = _phantom("neuron", structure, shape, spacing, photons, rng)
+    z, y, x = map(float, centre)
+    soma = z, y, x, float(np.cbrt(semiaxes.prod()))
+    return replace(phantom, branches=tuple(branches), soma=soma)
 
 
 def beads(

@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Parts", "blurred", "branch", "joined", "nucleus", "path_through", "process", "tapering"]
+__all__ = [
+    "Parts",
+    "blurred",
+    "body",
+    "branch",
+    "joined",
+    "nucleus",
+    "path_through",
+    "process",
+    "tapering",
+]
 
 _STEP = 0.3
 """Micrometres between the Gaussians of a tube."""
@@ -130,6 +140,15 @@ def _spines(rng: Generator, path: Floats, radii: Floats) -> Iterable[Parts]:
             means, np.stack([aside, aside]), sigmas_along, np.array([0.07, head_sigma])
         )
         yield Parts(means, covariances, np.array([0.8, 1.0]))
+
+
+def body(rng: Generator, centre: Floats, semiaxes: Floats) -> Parts:
+    """Fill an ellipsoid evenly, as bright within as a process."""
+    places = np.concatenate([radius * _on_sphere(rng, count) for radius, count in _SHELLS.items()])
+    covariances = np.tile(_SHELL_SIGMA**2 * np.diag(np.square(semiaxes)), (len(places), 1, 1))
+    apart = np.square(places).sum(axis=1) / (2 * _SHELL_SIGMA**2)
+    brightness = np.full(len(places), 1 / np.exp(-apart).sum())
+    return Parts(centre + places * semiaxes, covariances, brightness)
 
 
 def nucleus(rng: Generator, centre: Floats, semiaxes: Floats) -> Parts:

@@ -94,6 +94,7 @@ _KNOWN = {
     "length": Column("length", "Along the branch's centre line.", 1),
     "mean_radius": Column("radius", "In the mean along the branch.", 1),
     "head_width": Column("head width", "Of a spine's head.", 1),
+    "from_soma": Column("from soma", "Whether it begins at the soma."),
     "tortuosity": Column("tortuosity", "Length over the distance between the ends."),
     "at_border": Column("at border", "Whether the stack's border cuts the object."),
 }

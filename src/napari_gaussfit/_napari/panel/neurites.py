@@ -62,7 +62,7 @@ class NeuritesPage(ObjectPage):
         form = Form()
         form.add_row("Least branch", self.shortest)
         self._asked: float | None = None
-        super().__init__(viewer, start, COLUMNS, ("spine",), (form,))
+        super().__init__(viewer, start, COLUMNS, ("spine", "from_soma"), (form,))
         self.shortest.committed.connect(self._again)
         self.view.chosen.connect(self._select_branch)
 
@@ -100,13 +100,17 @@ class NeuritesPage(ObjectPage):
         table = found.table
         if len(table):
             self.put(trace_layers(found, self.of))
-        self.show_rows(table.assign(spine=["yes" if one else "" for one in table["spine"]]))
+        words = {
+            name: ["yes" if one else "" for one in table[name]] for name in ("spine", "from_soma")
+        }
+        self.show_rows(table.assign(**words))
         if not len(table):
             return "No neurite was found."
         unit = "µm" if self.of.fit.stack.unit == "micrometer" else "pixels"
         spines = int(table["spine"].sum())
+        soma = "A soma and " if table["from_soma"].any() else ""
         return (
-            f"{len(table) - spines:,} branches and {spines:,} spines, "
+            f"{soma}{len(table) - spines:,} branches and {spines:,} spines, "
             f"{table['length'].sum():.4g} {unit} in all; lengths in {unit}. Radii are as wide "
             "as seen, the microscope's blur included. Lines show in 3D; colours are orders."
         )
