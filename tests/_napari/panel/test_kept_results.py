@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QLabel
+from qtpy.QtWidgets import QApplication, QLabel, QLineEdit
 
 from by_hand import add_stack, drop
 from list_of_results import cells, click, do, names, rename, select
@@ -343,7 +343,9 @@ def test_two_viewers_do_not_mix(
 CRASH = """
 import os, signal, sys, time
 import napari
+from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QLineEdit
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.synthetic.phantoms import beads
@@ -355,10 +357,16 @@ def until(so):
     while not so():
         QTest.qWait(20)
 until(panel.run.buttons["Fit"].isEnabled)
+line = panel.findChild(QLineEdit, "gaussfit_psf")
+QTest.keyClicks(line, "0.9,600,1.33")
+QTest.keyClick(line, Qt.Key.Key_Return)
 for count in (6, 4):
     panel.model.settings = FitSettings(exactly=True, gaussians=count, quality="preview")
     panel.run.buttons["Fit"].click()
     until(lambda: panel.worker.phase is Phase.FINISHED)
+panel.kept.session.folder.settle()
+panel.run.buttons["Measure"].click()
+until(lambda: panel.phase is Phase.MEASURED)
 panel.kept.session.folder.settle()
 if sys.argv[1] == "killed":
     for child in __import__("psutil").Process().children(recursive=True):
@@ -367,6 +375,41 @@ if sys.argv[1] == "killed":
 viewer.close()
 QTest.qWait(200)
 """
+
+
+def line_of_psf(panel: Any) -> Any:
+    return panel.findChild(QLineEdit, "gaussfit_psf")
+
+
+def error_bars(panel: Any) -> np.ndarray:
+    """Return the error bars that the panel's table knows."""
+    table = panel.table.model.table
+    return table[["sd_z", "sd_amplitude", "sd_fwhm_1", "sd_object_fwhm_1"]].to_numpy(float)
+
+
+PSF = "0.9,600,1.33"
+
+
+def test_error_bars_and_a_typed_psf_are_there_when_the_panel_is_opened_again(
+    panel: Any, wait_until: Wait
+) -> None:
+    QTest.keyClicks(line_of_psf(panel), PSF)
+    QTest.keyClick(line_of_psf(panel), Qt.Key.Key_Return)
+    wait_until(panel.run.buttons["Fit"].isEnabled)
+    fit(panel, wait_until)
+    click(panel.run.buttons["Measure"])
+    wait_until(lambda: panel.phase is Phase.MEASURED, 120)
+    before, measured = error_bars(panel), panel.fit
+    assert np.isfinite(before).all()
+    viewer = panel.viewer
+    viewer.window.remove_dock_widget(panel)
+    again = open_panel(viewer)
+    assert line_of_psf(again).text() == PSF
+    assert again.model.psf == measured.psf
+    assert again.fit is measured
+    assert again.phase is Phase.MEASURED
+    np.testing.assert_array_equal(error_bars(again), before)
+    assert state(again).startswith("Measured: ")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows knows no such signal")
@@ -392,6 +435,10 @@ def test_what_a_crash_has_left_is_offered_and_what_was_closed_is_not(
     assert panel.kept.bar.isHidden()
     assert names(panel) == ["beads", "beads 2"]
     assert len(panel.fit.field) == 4
+    assert panel.phase is Phase.MEASURED
+    assert np.isfinite(error_bars(panel)).all()
+    assert line_of_psf(panel).text() == PSF
+    assert panel.model.psf == panel.fit.psf
     wait_until(panel.run.buttons["Refine"].isEnabled)
     # They are kept for the next crash now, in the folder of this window alone.
     panel.kept.session.folder.settle()

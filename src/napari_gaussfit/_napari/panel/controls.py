@@ -17,6 +17,7 @@ class Controls:
     """What a panel's controls said when it was closed."""
 
     settings: FitSettings | None
+    named_psf: str
     in_process: bool
     layer: Any
     start_from: Any
@@ -29,6 +30,7 @@ class Controls:
         """Return what they say now."""
         return cls(
             None if panel.model.problem else panel.model.settings,
+            panel.model.named_psf,
             panel.model.in_process,
             panel.data.layer,
             panel.data.start_from,
@@ -42,6 +44,7 @@ class Controls:
         there = list(panel.viewer.layers)
         if self.settings is not None:
             panel.model.settings = self.settings
+        panel.model.named_psf = self.named_psf
         panel.model.in_process = self.in_process
         if self.layer in there:
             panel.data.layer = self.layer

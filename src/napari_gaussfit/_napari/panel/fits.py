@@ -216,7 +216,13 @@ class Fits(QObject):
         live = self._panel.live
         source = None if live is None else live.source
         name = self.results.free_name(version.fit.stack.name)
-        result = Result(version=version, name=name, source=source, path=path_of(source))
+        result = Result(
+            version=version,
+            name=name,
+            source=source,
+            path=path_of(source),
+            named_psf=self._psf_named_for(version.fit),
+        )
         self._expected = False
         self._keeping.insert(result)
         self.results.show(result)
@@ -262,9 +268,16 @@ class Fits(QObject):
         """Ask for a file, and save a fit."""
         self._panel.results.ask_where(result.fit)
 
+    def _psf_named_for(self, fit: FitResult) -> str:
+        """Return how the point spread function of a fit is named in the panel, if it is that."""
+        model = self._panel.model
+        known = not model.problem and fit.psf is not None and model.psf == fit.psf
+        return str(model.named_psf) if known else ""
+
     def restored(self, fits: Sequence[FitResult], about: About) -> Result:
         """Return a fit as it was kept."""
-        return Result(version=opened(fits[0]), name=about.name, path=about.path)
+        named = str(about.words.get("psf", ""))
+        return Result(version=opened(fits[0]), name=about.name, path=about.path, named_psf=named)
 
     def put(self, result: Result, moment: Moment) -> None:
         """Show a result as of a moment."""

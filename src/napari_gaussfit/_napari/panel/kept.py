@@ -148,6 +148,8 @@ class Result(Kept):
         The stack; None where a file has brought the Gaussians alone.
     points : napari.layers.Points or None
         The layer that a file has brought.
+    named_psf : str
+        How its point spread function was named in the panel, "" where none was.
     """
 
     kind = "fit"
@@ -157,6 +159,7 @@ class Result(Kept):
     version: Version
     source: Source | None = None
     points: Points | None = None
+    named_psf: str = ""
 
     @property
     def fit(self) -> FitResult:
@@ -196,3 +199,8 @@ class Result(Kept):
     def fits(self) -> tuple[FitResult, ...]:
         """The fit itself."""
         return (self.fit,)
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """What a fit does not say of itself."""
+        return {"psf": self.named_psf} if self.named_psf else {}

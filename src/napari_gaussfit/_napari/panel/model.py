@@ -127,6 +127,15 @@ class ModelPart(QWidget):
         return self._psf.psf
 
     @property
+    def named_psf(self) -> str:
+        """What stands where a point spread function is named."""
+        return self._psf.named
+
+    @named_psf.setter
+    def named_psf(self, words: str) -> None:
+        self._psf.named = words
+
+    @property
     def device(self) -> str:
         """Where to compute, as it is chosen."""
         return str(self._choices["device"].value)

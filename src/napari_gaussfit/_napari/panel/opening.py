@@ -126,6 +126,8 @@ class Opening(QObject):
         fits = [result for result in keeping.results if isinstance(result, Result)]
         if fits and keeping.results.shown is None:
             keeping.show(fits[-1])
+            model = self._panel.model
+            model.named_psf = model.named_psf or fits[-1].named_psf
         self._panel.show_results()
 
     def _take_back(self, left: LeftOver) -> list[str]:

@@ -52,6 +52,16 @@ class PsfField(QWidget):
         self._named = self._problem = ""
 
     @property
+    def named(self) -> str:
+        """What stands there."""
+        return self._line.text().strip()
+
+    @named.setter
+    def named(self, words: str) -> None:
+        self._line.setText(words)
+        self.commit()
+
+    @property
     def psf(self) -> Psf | None:
         """The point spread function that is named, None where none is.
 
@@ -66,7 +76,7 @@ class PsfField(QWidget):
 
     def commit(self) -> None:
         """Take what is typed."""
-        words = self._line.text().strip()
+        words = self.named
         if words == self._named:
             return
         self._named, self._psf, self._problem = words, None, ""
@@ -90,5 +100,4 @@ class PsfField(QWidget):
             self, "Point spread function", "", "Point spread functions (*.json)"
         )
         if path:
-            self._line.setText(path)
-            self.commit()
+            self.named = path
