@@ -11,8 +11,10 @@ import tifffile
 from matplotlib.image import imread
 
 from napari_gaussfit.cli import main
+from napari_gaussfit.fitting.fit_tiles import fit_tiles
 from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.formats.swc import read_swc
+from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.tiff import write_ome_tiff
 from napari_gaussfit.synthetic.phantoms import Phantom, neurite, nuclei
@@ -105,6 +107,44 @@ def test_cells_are_labels_a_table_and_a_picture(
     voxels = np.bincount(labels.reshape(-1))[1:]
     np.testing.assert_allclose(table["volume"], voxels * 0.6 * 0.25 * 0.25)
     assert "12 objects of about" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def in_tiles(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those Gaussians as a fit by tiles, whose seams cut nuclei; one step moves them little."""
+    out = tmp_path_factory.mktemp("tiles") / "out"
+    stack = nuclei(seed=1, photons=None).stack
+    once = FitSettings(iterations=1, device="cpu", refine=True, measure=False)
+    fit_tiles(stack, out, once, tile=(40, 64, 64), start=cells)
+    return out
+
+
+def test_nuclei_that_tiles_cut_are_those_of_one_piece_also_in_a_region(
+    cells: Path, in_tiles: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    def found(fit: Path, *options: str) -> pd.DataFrame:
+        out = tmp_path / f"{len([*tmp_path.iterdir()])}"
+        same = ("--radius", "2.5", "--level", "150", "--saddle", "0.9")
+        assert main(["cells", str(fit), "-o", str(out), *same, *options]) == 0
+        return pd.read_csv(out / "objects.csv").sort_values("z").reset_index(drop=True)
+
+    whole, tiled = found(cells), found(in_tiles)
+    assert len(whole) == len(tiled) == 12
+    np.testing.assert_allclose(tiled["volume"], whole["volume"], rtol=0.02)
+    np.testing.assert_allclose(tiled[[*"zyx"]], whole[[*"zyx"]], atol=0.1)
+
+    part = found(in_tiles, "--region", "0", "20", "20", "40", "110", "110")
+    inside = part[~part["at_border"]]
+    assert len(inside), "every nucleus lies at the border of this region"
+    assert not part["at_border"].all()
+    moved = inside[[*"zyx"]].to_numpy() + np.array([0, 20, 20]) * 0.25
+    for place, volume in zip(moved, inside["volume"], strict=True):
+        near = np.linalg.norm(whole[[*"zyx"]].to_numpy() - place, axis=1).argmin()
+        assert whole["volume"][near] == pytest.approx(volume, rel=0.02)
+        np.testing.assert_allclose(whole[[*"zyx"]].to_numpy()[near], place, atol=0.1)
+    command = ["cells", str(cells), "-o", str(tmp_path / "no"), "--region", *"012345"]
+    assert main(command) == 2
+    assert "is no fit by tiles" in capsys.readouterr().err
 
 
 def test_a_stack_is_fitted_first_and_its_fit_is_kept(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_a_large_stack_is_fitted_by_tiles_and_that_is_said(
     ("options", "message"),
     [
         (("--no-tiles", "--workers", "2"), "--no-tiles and --workers exclude each other"),
-        (("--tile", "24", "32", "32", "--time", "all"), "--time of several cannot be had by tiles"),
+        (("--tile", "24", "32", "32", "--time", "5:"), "none of the 1 times"),
         (("--tile", "24", "32", "32", "--points", "no.csv"), "no.csv: cannot be read"),
         (("--workers", "0"), "--workers 0: expected 1 or more"),
         (("--tile", "24", "20", "32"), "20 voxels along y make tiles of 16"),
@@ -208,6 +208,34 @@ def test_spots_by_tiles_are_those_of_one_piece(
     assert len(pd.read_parquet(tmp_path / "out" / "objects.parquet")) == 48
     assert find("--tile", "42", "40", "40", "--workers", "1", "--resume") == 0
     assert main(["info", str(tmp_path / "out")]) == 0
+
+
+def test_several_times_are_fitted_by_tiles_each_as_if_it_were_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack = phantoms.neurite(shape=(12, 40, 48), seed=2).stack
+    movie = np.stack([stack.voxels, stack.voxels[:, ::-1], stack.voxels[:, :, ::-1]])
+    source, out = tmp_path / "movie.tif", tmp_path / "out"
+    tifffile.imwrite(source, movie, imagej=True, metadata={"axes": "TZYX"})
+    by_tiles = ("--tile", "12", "40", "24", "--iterations", "10", "--device", "cpu")
+    spacing = ("--spacing", "0.3", "0.1", "0.1")
+
+    def fit(folder: Path, *options: str) -> int:
+        return main(["fit", str(source), "-o", str(folder), *by_tiles, *spacing, *options])
+
+    assert fit(out, "--workers", "1", "--time", "0:3:2") == 0
+    assert sorted(path.name for path in out.iterdir()) == ["0000", "0002"]
+    table = pd.read_parquet(out / "0002" / "gaussians.parquet")
+    assert set(table["time"]) == {2}
+    assert fit(tmp_path / "alone", "--workers", "1", "--time", "2") == 0
+    assert digests(tmp_path / "alone") == digests(out / "0002")
+
+    capsys.readouterr()
+    assert fit(out, "--workers", "1", "--time", "all") == 2
+    assert "0000" in capsys.readouterr().err
+    assert not (out / "0001").exists()
+    assert fit(out, "--workers", "1", "--time", "all", "--resume") == 0
+    assert sorted(path.name for path in out.iterdir()) == ["0000", "0001", "0002"]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from yaozarrs import validate_zarr_store
 
 from napari_gaussfit.cli.commands import main
-from napari_gaussfit.errors import OutputError
+from napari_gaussfit.errors import OutputError, SettingsError
 from napari_gaussfit.fitting.fit_tiles import fit_tiles
 from napari_gaussfit.fitting.result import load
 from napari_gaussfit.formats import tiled_export
@@ -117,3 +117,34 @@ def test_the_residual_is_the_stack_minus_the_field_box_by_box(
     ome_zarr.write_ome_zarr(tmp_path / "other.ome.zarr", voxels[:20], **options)
     command = ["export", str(fitted), "--residual", "--stack", str(tmp_path / "other.ome.zarr")]
     assert main([*command, "-o", str(tmp_path / "no.ome.zarr")]) == 2
+
+
+def test_of_several_channels_the_volume_and_what_is_left_have_an_axis_of_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiled_export, "BOX", 16)
+    monkeypatch.setattr(ome_zarr, "CHUNK", 16)
+    stack = phantoms.neurite(shape=(12, 40, 48), seed=2).stack
+    other = Stack.from_array(stack.voxels // 2, spacing=stack.spacing, name="half")
+    out, volume, rest = (tmp_path / name for name in ("fit", "volume.ome.zarr", "rest.ome.zarr"))
+    settings = FitSettings(iterations=10, device="cpu")
+    fit_tiles([stack, other], out, settings, tile=(12, 40, 24))
+    whole = load(out)
+
+    assert main(["export", str(out), "-o", str(volume)]) == 0
+    validate_zarr_store(volume)
+    for channel, field in enumerate(whole.fields):
+        found = LazyStack.open(volume, channel=channel)
+        expected = field.voxelise(whole.stack.shape, whole.stack.spacing).numpy()
+        assert np.abs(found.read((0, 0, 0), found.shape) - expected).max() < 1e-2
+        assert found.spacing == stack.spacing
+        second = LazyStack.open(volume / "1", channel=channel)
+        halves = expected.reshape(6, 2, 20, 2, 24, 2).mean((1, 3, 5))
+        assert np.allclose(second.read((0, 0, 0), second.shape), halves, atol=1e-2)
+
+    export_volume(out, rest, [LazyStack.of_stack(stack), LazyStack.of_stack(other)])
+    left = LazyStack.open(rest, channel=1).read((0, 0, 0), (12, 40, 48))
+    expected = whole.fields[1].voxelise(whole.stack.shape, whole.stack.spacing).numpy()
+    assert np.allclose(left, other.voxels - expected, atol=1e-2)
+    with pytest.raises(SettingsError, match="1 of its channels are given, the fit is of 2"):
+        export_volume(out, tmp_path / "no.ome.zarr", [LazyStack.of_stack(stack)])

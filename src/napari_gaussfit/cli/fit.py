@@ -131,6 +131,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _fit_tiles(arguments: argparse.Namespace, given: dict[str, Any], path: Path) -> int:
     """Fit a large stack."""
+    if isinstance(arguments.time, slice):
+        return tiles.run_times(arguments, path, lambda one, out: _fit_tiles(one, given, out))
     code = tiles.run_fit(arguments, given, path)
     tiles.answer_by_index(arguments, path, "fit")
     return code

@@ -54,6 +54,10 @@ def add_parsers(commands: Any) -> None:
         add_settings(found)
         add_stack_options(found)
         found.add_argument(
+            "--region", type=int, nargs=6, metavar=("Z", "Y", "X", "Z2", "Y2", "X2"),
+            help="of a fit by tiles a part alone: its first voxel, and the one behind its last",
+        )  # fmt: skip
+        found.add_argument(
             "--resume", action="store_true", help="of several files, keep those done before"
         )
         add_force(found)
@@ -74,7 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
     targets = [folder / name for name in arguments.options.OUTPUTS]
     refuse_to_replace(targets, force=arguments.force)
     if given.suffix.lower() in FIT_READERS or holds_fit(given) or holds_tiles(given):
-        saved = loaded(given)
+        saved = loaded(given, region=arguments.region)
+    elif arguments.region is not None:
+        raise SettingsError(f"--region: {given} is no fit by tiles; fit it first, or leave it out")
     else:
         if arguments.gaussians is None:
             refuse_too_large(given, 1, arguments.position)

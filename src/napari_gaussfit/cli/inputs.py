@@ -11,6 +11,7 @@ from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -89,11 +90,21 @@ def start_in(path: Path | None, stacks: tuple[Stack, ...]) -> tuple[GaussianFiel
     return saved.fields
 
 
-def loaded(path: Path, stack: StackFacts | None = None) -> FitResult:
-    """Read a fit, and say what was assumed."""
+def loaded(
+    path: Path, stack: StackFacts | None = None, region: Sequence[int] | None = None
+) -> FitResult:
+    """Read a fit, of one by tiles maybe a region alone, and say what was assumed."""
     from napari_gaussfit.fitting.result import load
+    from napari_gaussfit.formats.tiled import holds_tiles
 
-    saved = load(path, stack)
+    if region is None:
+        saved = load(path, stack)
+    elif holds_tiles(path):
+        saved = load(path, region=(tuple(region[:3]), tuple(region[3:])))
+    else:
+        raise SettingsError(
+            f"--region: {path} is no fit by tiles, of which alone a part can be read; leave it out"
+        )
     for note in saved.notes:
         say_note(note)
     return saved

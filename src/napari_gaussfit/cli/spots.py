@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     read = [given for given in (arguments.stack, arguments.points) if given is not None]
     by_tiles = tiles.are_wanted(arguments)
-    if isinstance(arguments.time, slice):
+    if isinstance(arguments.time, slice) and not by_tiles:
         return _spots_of_times(arguments, settings, path, read)
     if arguments.reach is not None:
         raise SettingsError("--reach is about several times; give them (--time all)")
@@ -127,6 +127,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _spots_tiles(arguments: argparse.Namespace, settings: SpotSettings, path: Path) -> int:
     """Find the spots of a large stack."""
+    if isinstance(arguments.time, slice):
+        return tiles.run_times(arguments, path, lambda one, out: _spots_tiles(one, settings, out))
     code = tiles.run_spots(arguments, settings, path)
     tiles.answer_by_index(arguments, path, "spots")
     return code

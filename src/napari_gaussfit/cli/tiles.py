@@ -6,10 +6,12 @@ import math
 import signal
 import sys
 from contextlib import closing, contextmanager
+from copy import copy
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from napari_gaussfit.cli.printing import answer, answering_elsewhere
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.jobs.cluster import connected, own_cluster, workers_that_fit
 from napari_gaussfit.stacks.large import LARGE, is_large
@@ -34,6 +36,7 @@ __all__ = [
     "residual_exported",
     "run_fit",
     "run_spots",
+    "run_times",
 ]
 
 DONE, TILES_FAILED = 0, 3
@@ -85,18 +88,64 @@ def are_wanted(arguments: argparse.Namespace) -> bool:
         if asked:
             raise SettingsError(f"--no-tiles and {asked[0]} exclude each other; leave one out")
         return False
-    whole = ["--also"] if getattr(arguments, "also", ()) else []
-    if isinstance(arguments.time, slice):
-        whole.append("--time of several")
-    if whole and asked:
-        raise SettingsError(f"{whole[0]} cannot be had by tiles; leave out {asked[0]}, or that")
-    return not whole and (bool(asked) or _is_large(arguments))
+    if getattr(arguments, "also", ()):
+        if asked:
+            raise SettingsError(f"--also cannot be had by tiles; leave out {asked[0]}, or that")
+        return False
+    return bool(asked) or _is_large(arguments)
 
 
 def _is_large(arguments: argparse.Namespace) -> bool:
     from napari_gaussfit.stacks.readers import read_layout
 
     return is_large(read_layout(arguments.stack, position=arguments.position).stack_shape)
+
+
+def run_times(
+    arguments: argparse.Namespace, folder: Path, run: Callable[[argparse.Namespace, Path], int]
+) -> int:
+    """Look at several times by tiles, one after the other, each in a folder of its own.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        Of ``fit`` or ``spots``, with a range of times.
+    folder : Path
+        In which each time gets a folder, by its number.
+    run : callable
+        Given arguments of one time and its folder, returns the exit code.
+
+    Returns
+    -------
+    int
+        The exit code: 3 where tiles failed.
+    """
+    from napari_gaussfit.fitting.tile_runs import OUTPUTS
+    from napari_gaussfit.jobs.overwriting import refuse_to_replace
+    from napari_gaussfit.stacks.readers import read_layout
+
+    count = read_layout(arguments.stack, position=arguments.position).times
+    times = range(*arguments.time.indices(count))
+    if not times:
+        raise SettingsError(
+            f"--time: none of the {count} times of {arguments.stack} is among those; they are 0 to "
+            f"{count - 1}"
+        )
+    folders = {time: folder / f"{time:04d}" for time in times}
+    # Before hours have gone into the times that come first.
+    refuse_to_replace(
+        [one / name for one in folders.values() for name in OUTPUTS], inputs=[arguments.stack],
+        force=arguments.force or arguments.resume, instead=", --resume goes on with it",
+    )  # fmt: skip
+    codes = []
+    for time, one in folders.items():
+        of_time = copy(arguments)
+        of_time.time = time if count > 1 else None
+        of_time.asked = arguments.asked | {"time": time}
+        with answering_elsewhere():
+            codes.append(run(of_time, one))
+    answer({"out": str(folder), "times": {str(n): str(one) for n, one in folders.items()}})
+    return max(codes)
 
 
 def run_fit(arguments: argparse.Namespace, given: dict[str, Any], folder: Path) -> int:
@@ -241,13 +290,13 @@ def exported(fit: Path, out: Path) -> bool:
     Returns
     -------
     bool
-        False where nothing was written: of several channels volumes are made in one piece.
+        Whether it was written.
     """
-    from napari_gaussfit.formats.tiled_export import EXPORTS, export_volume
+    from napari_gaussfit.formats.tiled import holds_tiles
+    from napari_gaussfit.formats.tiled_export import EXPORTS
 
     writes = EXPORTS.get(out.suffix.lower())
-    channels = _channels_of(fit)
-    if writes is None or not channels or (writes is export_volume and channels > 1):
+    if writes is None or not holds_tiles(fit):
         return False
     writes(fit, out)
     return True
@@ -264,27 +313,19 @@ def residual_exported(arguments: argparse.Namespace) -> bool:
     Returns
     -------
     bool
-        False where nothing was written, as of `exported`.
+        Whether it was written.
     """
+    from napari_gaussfit.formats.tiled import holds_tiles
     from napari_gaussfit.formats.tiled_export import EXPORTS, export_volume
 
-    if EXPORTS.get(arguments.out.suffix.lower()) is not export_volume:
+    by_boxes = EXPORTS.get(arguments.out.suffix.lower()) is export_volume
+    if not by_boxes or not holds_tiles(arguments.fit):
         return False
-    if _channels_of(arguments.fit) != 1:
-        return False
-    [channel] = arguments.channel or (None,)
-    stack = opened(arguments, arguments.stack, channel)
-    export_volume(arguments.fit, arguments.out, residual_of=stack)
+    stacks = [
+        opened(arguments, arguments.stack, channel) for channel in arguments.channel or (None,)
+    ]
+    export_volume(arguments.fit, arguments.out, residual_of=stacks)
     return True
-
-
-def _channels_of(fit: Path) -> int:
-    """Return the channels of a fit by tiles, 0 of anything else."""
-    from napari_gaussfit.formats.tiled import holds_tiles, read_index
-
-    if not fit.is_dir() or not holds_tiles(fit):
-        return 0
-    return 1 + len(read_index(fit)[2].get("other_channels", ()))
 
 
 @contextmanager

@@ -97,6 +97,9 @@ class TileProgress:
         Those that held nothing but background, and those given up.
     gaussians : int
         Gaussians found so far.
+    file : Path or None
+        Working file of the Gaussians that the tile which has just ended commits, while tiles are
+        fitted; `TileStore.load` reads it.
     """
 
     stage: str
@@ -106,6 +109,7 @@ class TileProgress:
     background: int
     failed: int
     gaussians: int
+    file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -408,7 +412,7 @@ class TileRun:
                         missing[other.place] -= 1
                         if not missing[other.place]:
                             heappush(ready, (other.colour, other))
-                self._tell(stage, len(running), len(tiles))
+                self._tell(stage, tile, len(running), len(tiles))
         self.outcomes[stage] = [(tile, self._found[stage, tile.place]) for tile in tiles]
 
     def _step(
@@ -494,12 +498,14 @@ class TileRun:
         fitted = self._found[Stage.FIT, task.tile.place]
         return fitted if fitted.status is Status.BACKGROUND else None
 
-    def _tell(self, stage: Stage, running: int, total: int) -> None:
+    def _tell(self, stage: Stage, tile: Tile, running: int, total: int) -> None:
         if self.progress is not None:
             count = self._counts[stage]
+            found = stage is Stage.FIT and self._found[stage, tile.place].left_file
             progress = TileProgress(
                 STAGES[stage], count["ended"], running, total, count[Status.BACKGROUND],
                 count[Status.FAILED], self._counts[Stage.FIT]["gaussians"],
+                self._path(stage, tile.place) if found else None,
             )  # fmt: skip
             self.progress(progress)
 

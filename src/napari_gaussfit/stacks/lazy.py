@@ -280,6 +280,11 @@ class LazyStack:
         first, end : tuple of int
             Its first voxel (z, y, x), and the one behind its last.
 
+        Returns
+        -------
+        LazyStack
+            Of which nothing is read yet.
+
         Raises
         ------
         SettingsError

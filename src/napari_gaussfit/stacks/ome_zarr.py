@@ -260,7 +260,7 @@ def write_ome_zarr(
 @contextmanager
 def written_by_boxes(
     path: str | os.PathLike[str],
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     *,
     dtype: DTypeLike,
     spacing: Sequence[float],
@@ -277,7 +277,7 @@ def written_by_boxes(
     path : path-like
         The image to write, as for `write_ome_zarr`.
     shape : tuple of int
-        Voxels along z, y and x.
+        Voxels along z, y and x; before these, the number of channels where there are several.
     dtype : dtype-like
         Number type of the voxels.
     spacing : sequence of float
@@ -291,7 +291,7 @@ def written_by_boxes(
 
     Yields
     ------
-    zarr.Array, shape [Z, Y, X]
+    zarr.Array, shape [Z, Y, X] or [C, Z, Y, X]
         In chunks of `CHUNK` voxels a side; whoever writes whole ones may do so in parallel.
 
     Raises
@@ -299,17 +299,17 @@ def written_by_boxes(
     OutputError
         As for `write_ome_zarr`.
     """
-    sizes = [shape]
-    while max(sizes[-1]) > CHUNK:
-        z, y, x = (max(1, -(-n // 2)) for n in sizes[-1])
-        sizes.append((z, y, x))
+    channels, sizes = shape[:-3], [shape]
+    while max(sizes[-1][-3:]) > CHUNK:
+        sizes.append((*channels, *(max(1, -(-n // 2)) for n in sizes[-1][-3:])))
     with _replaced(path, name, len(sizes)) as temporary:
         from yaozarrs.write.v05 import prepare_image
 
-        image = _image_of_levels([*map(float, spacing)], origin, unit, name, len(sizes))
+        lengths = [*[1.0] * len(channels), *map(float, spacing)]
+        image = _image_of_levels(lengths, [0.0, *origin][-len(shape) :], unit, name, len(sizes))
         _, arrays = prepare_image(
             temporary, image, [(size, np.dtype(dtype)) for size in sizes],
-            chunks=(CHUNK, CHUNK, CHUNK), writer="zarr",
+            chunks=(*[1] * len(channels), CHUNK, CHUNK, CHUNK), writer="zarr",
         )  # fmt: skip
         levels = [arrays[str(n)] for n in range(len(sizes))]
         yield levels[0]
@@ -319,10 +319,12 @@ def written_by_boxes(
 
 def _halve(finer: Any, coarser: Any) -> None:
     """Write the means of 2 x 2 x 2 voxels, of fewer at the ends, chunk by chunk."""
-    for corner in product(*(range(0, size, CHUNK) for size in coarser.shape)):
-        end = [min(a + CHUNK, n) for a, n in zip(corner, coarser.shape, strict=True)]
+    channels, shape = map(range, coarser.shape[:-3]), coarser.shape[-3:]
+    corners = product(*(range(0, size, CHUNK) for size in shape))
+    for channel, corner in product(product(*channels), corners):
+        end = [min(a + CHUNK, n) for a, n in zip(corner, shape, strict=True)]
         fine = tuple(slice(2 * a, 2 * b) for a, b in zip(corner, end, strict=True))
-        means = np.asarray(finer[fine], np.float64)
+        means = np.asarray(finer[(*channel, *fine)], np.float64)
         for axis in range(3):
             lines = np.moveaxis(means, axis, 0)
             if len(lines) % 2:
@@ -331,7 +333,7 @@ def _halve(finer: Any, coarser: Any) -> None:
         if coarser.dtype.kind in "iu":
             means = np.rint(means)
         box = tuple(slice(a, b) for a, b in zip(corner, end, strict=True))
-        coarser[box] = means.astype(coarser.dtype)
+        coarser[(*channel, *box)] = means.astype(coarser.dtype)
 
 
 @contextmanager

@@ -27,6 +27,11 @@ def box_around(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
         True where the stack is to be fitted. One that is the same in all planes, and holds but one
         (`numpy.broadcast_to`), is looked at once.
 
+    Returns
+    -------
+    tuple of slice
+        Along z, y and x.
+
     Raises
     ------
     StackError

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer, Points
     from napari.viewer import Viewer
 
-__all__ = ["Framing", "camera_of", "look_at_point", "show_scale_bar"]
+__all__ = ["Framing", "camera_of", "canvas_size", "look_at_point", "show_scale_bar"]
 
 ACROSS = 24.0
 """Widths of a Gaussian that the canvas has room for when one is looked at."""
@@ -50,7 +50,7 @@ def look_at_point(viewer: Viewer, layer: Points, index: int, width: float) -> No
     camera.center = tuple(np.concatenate([np.zeros(3 - len(seen)), seen]))
     across = width * float(np.abs(layer.scale[-1]))
     if across > 0:
-        side = float(min(_canvas_size(viewer)))
+        side = float(min(canvas_size(viewer)))
         camera.zoom = float(
             np.clip(camera.zoom, side / (ACROSS * across), side / (CLOSEST * across))
         )
@@ -110,6 +110,6 @@ def show_scale_bar(viewer: Viewer) -> None:
     bar.visible = True
 
 
-def _canvas_size(viewer: Viewer) -> Any:
+def canvas_size(viewer: Viewer) -> Any:
     """Return a canvas's pixels; before 0.9, napari keeps them to itself."""
     return getattr(getattr(viewer, "canvas", None), "size", (600, 600))

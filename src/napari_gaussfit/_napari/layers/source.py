@@ -269,8 +269,8 @@ def _voxels_of(
     shape = [part.stop - part.start for part in box]
     if is_large(shape):
         raise StackError(
-            f"{name}: its {math.prod(shape):,} voxels are not read in one piece; fit it by tiles "
-            "(Setup), or choose a smaller Region of it"
+            f"{name}: its {math.prod(shape):,} voxels are not read in one piece, but fitted by "
+            "tiles (Setup); or choose a smaller Region of it"
         )
     refuse_what_memory_cannot_hold(name, math.prod(shape) * np.dtype(level.dtype).itemsize, 0)
     corner = box[0].start, box[1].start, box[2].start

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Recording", "bring_into_view", "index_in_view", "time_axis"]
+__all__ = ["Recording", "bring_into_view", "index_in_view", "time_axis", "world_units"]
 
 TAIL = 5
 """Times that are seen of a track behind the one in view."""
@@ -42,7 +42,7 @@ def time_axis(layer: Layer) -> int | None:
 def index_in_view(layer: Layer, axis: int, dims: Dims) -> int:
     """Return which index along an axis of a layer, counted from the first, a viewer shows."""
     before_last = axis - layer.ndim
-    length = dims.point[before_last] / _world_units(layer, before_last, dims)
+    length = dims.point[before_last] / world_units(layer, before_last, dims)
     index: int = round((length - layer.translate[axis]) / layer.scale[axis])
     return index
 
@@ -52,11 +52,11 @@ def bring_into_view(layer: Layer, axis: int, index: int, dims: Dims) -> None:
     before_last = axis - layer.ndim
     length = layer.translate[axis] + index * layer.scale[axis]
     point = list(dims.point)
-    point[before_last] = length * _world_units(layer, before_last, dims)
+    point[before_last] = length * world_units(layer, before_last, dims)
     dims.point = tuple(point)
 
 
-def _world_units(layer: Layer, axis: int, dims: Dims) -> float:
+def world_units(layer: Layer, axis: int, dims: Dims) -> float:
     """Return what the layer's unit along an axis counts in those of the viewer."""
     if dims.units is None:
         return 1.0

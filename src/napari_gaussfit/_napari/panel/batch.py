@@ -6,14 +6,11 @@ same settings can be kept.
 
 from __future__ import annotations
 
-import tempfile
-import threading
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
@@ -32,15 +29,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_gaussfit._napari.layers.destroyed import when_destroyed
+from napari_gaussfit._napari.panel.child_run import ChildRun
 from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.jobs.batch import SUMMARY_NAME, RowState, expanded
 from napari_gaussfit.jobs.batch_child import BatchTask
-from napari_gaussfit.jobs.children import how_it_ended, start_child
-from napari_gaussfit.jobs.messages import Message, receive, send
+from napari_gaussfit.jobs.messages import Message
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
 
     from qtpy.QtGui import QCloseEvent
@@ -53,68 +48,6 @@ HEADER = ("File", "State", "Gaussians", "Held-out (dB)", "Voxels (dB)", "Why")
 FIGURES = ("state", "number", "heldout_mip_psnr", "voxel_psnr", "error")
 
 FILES = "Stacks (*.tif *.tiff *.TIF *.TIFF);;All files (*)"
-
-
-class BatchRun(QObject):
-    """A batch in a process of its own. Lives in the GUI's thread."""
-
-    told = Signal(object)
-    """A message of the process."""
-
-    ended = Signal(str)
-    """It is over; why, if it should not be."""
-
-    def __init__(self, task: BatchTask, parent: QObject) -> None:
-        super().__init__(parent)
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = start_child(self._errors, "batch_child")
-        self._send(Message("batch", asdict(task)))
-        process = self._process
-        when_destroyed(self, lambda: _kill(process))
-        threading.Thread(target=self._listen, name="batch", daemon=True).start()
-
-    def stop(self) -> None:
-        """Ask to end after the step that is running."""
-        self._send(Message("stop"))
-
-    def kill(self) -> None:
-        """End at once."""
-        _kill(self._process)
-
-    def _send(self, message: Message) -> None:
-        with suppress(OSError):  # who listens to it finds out that it is dead
-            if self._process.stdin is not None:
-                send(self._process.stdin, message)
-
-    def _listen(self) -> None:
-        process, why, whole = self._process, "", False
-        while process.stdout is not None and not whole:
-            try:
-                message = receive(process.stdout)
-            except (EOFError, OSError):
-                break
-            whole = message.kind == "end"
-            if message.kind == "error":
-                why = message.words["message"]
-            else:
-                self._emit(self.told, message)
-        code = process.wait()
-        if not whole:
-            why = f"the process of the batch {how_it_ended(code, self._errors)}"
-        for stream in (process.stdin, process.stdout, self._errors):
-            if stream is not None:
-                stream.close()
-        self._emit(self.ended, why)
-
-    @staticmethod
-    def _emit(signal: Any, value: object) -> None:
-        with suppress(RuntimeError):  # the window is gone
-            signal.emit(value)
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.kill()
 
 
 class BatchDialog(QDialog):
@@ -133,7 +66,7 @@ class BatchDialog(QDialog):
         self.setWindowTitle("Fit many files")
         self.setObjectName("gaussfit_batch_dialog")
         self._settings, self._files = settings, list[Path]()
-        self._run: BatchRun | None = None
+        self._run: ChildRun | None = None
         self._n, self._states = 0, list[str]()
         self.table = QTableWidget(0, len(HEADER))
         self.table.setObjectName("gaussfit_batch_table")
@@ -220,7 +153,7 @@ class BatchDialog(QDialog):
             channel,
             self.resume.isChecked(),
         )
-        self._run = BatchRun(task, self)
+        self._run = ChildRun("batch_child", Message("batch", asdict(task)), "batch", self)
         self._run.told.connect(self._take)
         self._run.ended.connect(self._end)
         self._say("starting")

@@ -140,21 +140,29 @@ class DataPart(QWidget):
         if self.spacing.problem:
             raise SettingsError(f"spacing: {self.spacing.problem}")
         self.times.times()  # refuses what is none
-        place, mask = self._place.indices, self._mask()
-        chosen, fitted = sources.source_of(layer, place, mask), self.channels.fitted
-        if len(fitted) < 2:
+        place, mask = self._place.indices, self.marked()
+        chosen, together = sources.source_of(layer, place, mask), self.chosen()
+        if len(together) < 2:
             return chosen
-        axis = channel_axis(layer)
-        parts = []
-        for other, channel in fitted:
-            at = list(place)
-            if axis is not None and channel is not None:
-                at[axis] = channel
-            same = other == layer and tuple(at) == tuple(place)
-            parts.append(chosen if same else sources.source_of(other, at, mask))
+        parts = [
+            chosen if other == layer and at == place else sources.source_of(other, at, mask)
+            for other, at in together
+        ]
         return replace(chosen, channels=joined(parts).channels)
 
-    def _mask(self) -> NDArray[np.bool_] | None:
+    def chosen(self) -> list[tuple[Image, tuple[int, ...]]]:
+        """Return what is fitted together: layers, with their indices along axes before z, y, x."""
+        layer = self.layer
+        axis = None if layer is None else channel_axis(layer)
+        found = []
+        for other, channel in self.channels.fitted:
+            at = list(self._place.indices)
+            if axis is not None and channel is not None:
+                at[axis] = channel
+            found.append((other, tuple(at)))
+        return found
+
+    def marked(self) -> NDArray[np.bool_] | None:
         """Return where to fit, None where everywhere."""
         region, layer = self._region.layer, self.layer
         if region is None or layer is None:
@@ -172,7 +180,7 @@ class DataPart(QWidget):
         times = self.times.times()
         if len(times) < 2:
             return None
-        found = Recording(joined(source.parts), times, self._mask())
+        found = Recording(joined(source.parts), times, self.marked())
         return replace(found, first=found.at(times[0]))
 
     def start(self, source: Source) -> tuple[tuple[GaussianField, ...], NDArray[Any] | None]:

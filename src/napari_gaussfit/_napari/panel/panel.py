@@ -14,6 +14,7 @@ from napari_gaussfit._napari.layers.channels import channel_names, joined
 from napari_gaussfit._napari.layers.destroyed import when_destroyed
 from napari_gaussfit._napari.layers.live import LiveLayers
 from napari_gaussfit._napari.panel.batch import BatchButton
+from napari_gaussfit._napari.panel.by_tiles import ByTilesPart
 from napari_gaussfit._napari.panel.conventions import (
     Activity,
     give_keys,
@@ -103,6 +104,7 @@ class GaussianFitPanel(TakesFiles):
         self.shown = ShownPart(napari_viewer)
         self.objects = ObjectsPart(napari_viewer)
         self.spots = SpotsMode(napari_viewer, self.data, self)
+        self.by_tiles = ByTilesPart(napari_viewer, self.data, self.model)
         self.worker, self._renderer = FitWorker(self), Renderer()
         self.activity = Activity(self.worker, self)
         self.measuring = Measuring(self)
@@ -127,7 +129,8 @@ class GaussianFitPanel(TakesFiles):
     def _lay_out(self) -> None:
         self.tabs = QTabWidget()
         self.batch = BatchButton(lambda: self.model.settings)
-        setup = scrolling(stacked(self.data, self.model, self.batch, self.spots.setup))
+        parts = self.data, self.by_tiles, self.model, self.batch, self.spots.setup
+        setup = scrolling(stacked(*parts))
         self.tabs.setTabToolTip(self.tabs.addTab(setup, "Setup"), "What to look into, and how.")
         details = stacked(self.quality, self.track_plot, self.details)
         self._export = scrolling(stacked(self.kept.part, self.results, self.all_times))
@@ -221,6 +224,7 @@ class GaussianFitPanel(TakesFiles):
         several = self.modes.mode is not self.spots
         self.data.channels.allow(several=several)
         self.batch.setVisible(several)
+        self.by_tiles.allow(structure=several)
         self._look_at_stack()
 
     def _look_at_stack(self) -> None:
@@ -233,6 +237,7 @@ class GaussianFitPanel(TakesFiles):
         except GaussfitError as error:
             self._ready, refusal = None, str(error)
         self.kept.fits.look_for_stack()
+        self.by_tiles.look_at()
         self.allow()
         self.data.show_words(self._ready, refusal)
         self.model.how_many.look_at(None if self._ready is None else self._ready.stack)
@@ -574,6 +579,7 @@ class GaussianFitPanel(TakesFiles):
         self.activity.close()
         self.measuring.give_up()
         self.spots.close_down()
+        self.by_tiles.close_down()
         self.objects.close_down()
         self.model.how_many.close_down()
         self._renderer.close()

@@ -1,0 +1,194 @@
+"""The Gaussians of a fit by tiles as Points: all of them, or of many those that are in view.
+
+Millions of points make a window stand still; so no more than `MOST` are shown, the brightest of
+what the canvas shows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_gaussfit._napari.layers.looking import camera_of, canvas_size
+from napari_gaussfit._napari.layers.placement import METADATA, OF
+from napari_gaussfit._napari.layers.times import world_units
+
+if TYPE_CHECKING:
+    from napari.layers import Points
+    from napari.utils.events import Event
+    from napari.viewer import Viewer
+    from numpy.typing import NDArray
+
+    from napari_gaussfit._napari.layers.placement import Placement
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["MOST", "TilePoints"]
+
+MOST = 20_000
+"""Points that are shown at once: napari takes 0.1 s for them."""
+
+SETTLE_MS = 200
+"""After the last Gaussians, or the last move of the view, before points are shown."""
+
+THICK = 2.0
+"""Sigmas from the plane in view within which a Gaussian is shown there."""
+
+COLORMAP, COLOUR_PERCENTILE = "plasma", 99.0
+"""As the points of other fits are coloured."""
+
+
+class TilePoints(QObject):
+    """Shows Gaussians as they are found. Lives in the GUI's thread.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where they are shown.
+    placement : Placement
+        Of the first voxel that is fitted.
+    name : str
+        Of the layer.
+    parent : QObject
+        With it it follows the view no more.
+    """
+
+    shown = Signal()
+    """Other points are shown."""
+
+    def __init__(self, viewer: Viewer, placement: Placement, name: str, parent: QObject) -> None:
+        super().__init__(parent)
+        self._viewer, self._placement, self._name = viewer, placement, name
+        self._layer: Points | None = None
+        self._parts: list[tuple[Floats, Floats, Floats]] = []
+        self._seen = 0
+        self._settling = QTimer(self)
+        self._settling.setSingleShot(True)
+        self._settling.setInterval(SETTLE_MS)
+        self._settling.timeout.connect(self.show)
+        events = camera_of(viewer).events
+        self._heard = (
+            events.zoom,
+            events.center,
+            viewer.dims.events.point,
+            viewer.dims.events.ndisplay,
+        )
+        for emitter in self._heard:
+            emitter.connect(self._look_again)
+        viewer.layers.events.removed.connect(self._forget)
+
+    @property
+    def layer(self) -> Points | None:
+        """The points, None before the first and where the user has removed them."""
+        return self._layer
+
+    @property
+    def count(self) -> int:
+        """All Gaussians that were found."""
+        return sum(len(part[0]) for part in self._parts)
+
+    @property
+    def words(self) -> str:
+        """How many are shown, where that is not all of them."""
+        if self._seen == self.count:
+            return ""
+        return f"Shown: {self._seen:,} of {self.count:,}, the brightest in view."
+
+    def add(self, means: Floats, sigmas: Floats, amplitudes: Floats) -> None:
+        """Take Gaussians: means [K, 3] from the first voxel, sigmas and amplitudes [K]."""
+        if len(means):
+            self._parts.append((self._placement.in_voxels(means), sigmas, amplitudes))
+            if not self._settling.isActive():
+                self._settling.start()
+
+    def clear(self) -> None:
+        """Take others instead, all of which are still to come."""
+        self._parts = []
+
+    def show(self) -> None:
+        """Show what there is to be seen now."""
+        if not self._parts or self._viewer.layers is None:
+            return
+        positions, sigmas, amplitudes = (
+            np.concatenate([part[n] for part in self._parts]) for n in range(3)
+        )
+        widths = sigmas / self._placement.spacing[-1]
+        which = self._in_view(positions, sigmas)
+        if len(which) > MOST:
+            which = which[np.argsort(-amplitudes[which], kind="stable")[:MOST]]
+        self._seen = len(which)
+        colours = _colours(amplitudes, which)
+        if self._layer is None:
+            self._make(positions[which], widths[which], colours)
+        else:
+            # Sizes and colours follow the number of points, so they are set after it.
+            self._layer.data = positions[which]
+            self._layer.size = widths[which]
+            self._layer.face_color = colours
+        self.shown.emit()
+
+    def close(self) -> None:
+        """Follow the view no more; the points stay."""
+        self._settling.stop()
+        for emitter in self._heard:
+            emitter.disconnect(self._look_again)
+        self._viewer.layers.events.removed.disconnect(self._forget)
+        self.deleteLater()
+
+    def _make(self, positions: Floats, widths: Floats, colours: Floats) -> None:
+        record = {METADATA: {OF: {"layer": self._name}}}
+        self._layer = self._viewer.add_points(
+            positions, name=self._name, size=widths, face_color=colours, border_width=0.0,
+            opacity=0.8, projection_mode="all", metadata=record, **self._placement.keywords(),
+        )  # fmt: skip
+
+    def _in_view(self, positions: Floats, sigmas: Floats) -> NDArray[np.int64]:
+        """Return which points there are to be shown: all, or of many what the canvas shows."""
+        layer, dims = self._layer, self._viewer.dims
+        if len(positions) <= MOST or layer is None or dims.ndisplay == 3:
+            return np.arange(len(positions))
+        low, high = self._corners()
+        inside = np.ones(len(positions), np.bool_)
+        displayed = {axis - dims.ndim for axis in dims.displayed}
+        for axis in (-3, -2, -1):
+            at = positions[:, axis]
+            margin = np.zeros(1)
+            if axis not in displayed:
+                # As napari has it: what lies within half a voxel, or shines into the plane.
+                margin = np.maximum(THICK * sigmas / self._placement.spacing[axis], 0.5)
+            inside &= (at >= low[axis] - margin) & (at <= high[axis] + margin)
+        return np.flatnonzero(inside)
+
+    def _corners(self) -> tuple[Floats, Floats]:
+        """Return the corners of what the canvas shows, in voxels of the layer."""
+        layer, dims, camera = self._layer, self._viewer.dims, camera_of(self._viewer)
+        assert layer is not None
+        half = max(canvas_size(self._viewer)) / camera.zoom / 2
+        corners = np.array([dims.point, dims.point], np.float64)
+        for axis, centre in zip(dims.displayed[-2:], camera.center[-2:], strict=True):
+            corners[:, axis] = centre - half, centre + half
+        for axis in (-3, -2, -1):
+            corners[:, axis] /= world_units(layer, axis, dims)
+        at = np.array([layer.world_to_data(one) for one in corners])[:, -3:]
+        return at.min(0), at.max(0)
+
+    def _look_again(self, _event: object = None) -> None:
+        """Show what has come into view, once the view stands still."""
+        if self.count > MOST:
+            self._settling.start()
+
+    def _forget(self, event: Event) -> None:
+        if event.value is self._layer:
+            self._layer = None
+
+
+def _colours(amplitudes: Floats, which: NDArray[np.int64]) -> Floats:
+    """Return colours [K, 4] of those that are shown, on a scale that is the same for all."""
+    from napari.utils.colormaps import ensure_colormap
+
+    low, high = float(amplitudes.min()), float(np.percentile(amplitudes, COLOUR_PERCENTILE))
+    scaled = np.clip((amplitudes[which] - low) / max(high - low, 1e-30), 0, 1)
+    found: Any = ensure_colormap(COLORMAP).map(scaled)
+    return np.asarray(found, np.float64)

@@ -1,0 +1,254 @@
+"""A large OME-Zarr from the drop to the volume, by real events: fitted by tiles, stopped, shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from qtpy.QtCore import QObject, Qt
+from qtpy.QtTest import QTest
+
+from by_hand import drop
+from napari_gaussfit._napari.layers import tile_points
+from napari_gaussfit._napari.layers.large import LargeSource
+from napari_gaussfit._napari.layers.looking import camera_of
+from napari_gaussfit._napari.layers.placement import Placement
+from napari_gaussfit._napari.layers.tile_points import TilePoints
+from napari_gaussfit.errors import StackError
+from napari_gaussfit.fitting.fit_tiles import fit_tiles
+from napari_gaussfit.fitting.result import load
+from napari_gaussfit.settings import FitSettings
+from napari_gaussfit.stacks import large, ome_zarr
+from napari_gaussfit.stacks.ome_zarr import written_by_boxes
+from napari_gaussfit.synthetic import phantoms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_gaussfit._napari.panel.by_tiles import ByTilesPart
+    from napari_gaussfit._napari.panel.panel import GaussianFitPanel
+
+    Wait = Callable[..., None]
+
+pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
+
+SHAPE = (24, 64, 64)
+TILE = (24, 32, 32)
+SHORT = FitSettings(iterations=15, device="cpu")
+SECONDS = 400
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An OME-Zarr of three resolutions, which counts as large here."""
+    monkeypatch.setattr(large, "LARGE", 24 * 64 * 64)
+    monkeypatch.setattr(ome_zarr, "CHUNK", 16)
+    stack, path = phantoms.neurite(shape=SHAPE, seed=2).stack, tmp_path / "big.ome.zarr"
+    with written_by_boxes(
+        path, SHAPE, dtype=np.uint16, spacing=stack.spacing, unit="micrometer", name="big"
+    ) as array:
+        array[:] = stack.voxels
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a fit by tiles of it leaves without a window."""
+    out = tmp_path_factory.mktemp("tiles") / "expected"
+    stack = phantoms.neurite(shape=SHAPE, seed=2).stack
+    fit_tiles(stack, out, SHORT, tile=TILE)
+    return out
+
+
+@pytest.fixture
+def panel(make_napari_viewer_proxy: Any, source: Path, wait_until: Wait) -> GaussianFitPanel:
+    """A panel on which that was dropped."""
+    viewer = make_napari_viewer_proxy(show=True)
+    _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
+    panel.model.settings = SHORT
+    drop(panel, source)
+    wait_until(panel.by_tiles.isVisible, 10)
+    found: GaussianFitPanel = panel
+    return found
+
+
+def press(part: ByTilesPart, name: str) -> None:
+    assert part.buttons[name].isEnabled(), f"{name} is not enabled: {part.state.text()}"
+    QTest.mouseClick(part.buttons[name], Qt.MouseButton.LeftButton)
+
+
+def enabled(part: ByTilesPart) -> set[str]:
+    return {name for name, button in part.buttons.items() if button.isEnabled()}
+
+
+def typed(part: ByTilesPart, out: Path, tile: tuple[int, ...] = TILE) -> None:
+    part.workers.setValue(1)
+    for line, text in ((part.out, str(out)), (part.tile, " ".join(map(str, tile)))):
+        line.clear()
+        QTest.keyClicks(line, text)
+
+
+def rows_of(out: Path) -> pd.DataFrame:
+    table = pd.read_parquet(out / "gaussians.parquet")
+    return table.sort_values(["z", "y", "x"]).reset_index(drop=True)
+
+
+def test_a_dropped_stack_that_is_large_is_not_read_and_fitted_by_tiles(
+    panel: GaussianFitPanel, expected: Path, tmp_path: Path, wait_until: Wait
+) -> None:
+    part, out = panel.by_tiles, tmp_path / "fit"
+    [layer] = panel.viewer.layers
+    assert layer.multiscale
+    assert part.words.text().startswith("24 x 64 x 64 voxels")
+    assert not panel.run.buttons["Fit"].isEnabled(), "would read all of it"
+    assert enabled(part) == set(), "there is no folder yet"
+
+    typed(part, out)
+    press(part, "Fit by tiles")
+    said: set[str] = set()
+    wait_until(lambda: said.add(part.state.text()) or not part.active, SECONDS)  # type: ignore[func-returns-value]
+
+    assert any("of 4 tiles done" in text and "running" in text for text in said), said
+    assert "Gaussians in 4 tiles" in part.state.text(), part.state.text()
+    pd.testing.assert_frame_equal(rows_of(out), rows_of(expected))
+
+    fit, points = load(out), part.points
+    assert points is not None
+    wait_until(lambda: points.layer is not None and len(points.layer.data) == len(fit.field), 10)
+    shown = np.sort(np.asarray(points.layer.data), 0)  # type: ignore[union-attr]
+    np.testing.assert_allclose(
+        shown, np.sort(fit.field.numpy().means / fit.stack.spacing, 0), atol=1e-4
+    )
+    assert enabled(part) == {"Show", "Volume"}, "what is there is not fitted again"
+
+    press(part, "Volume")
+    wait_until(lambda: not part.active, SECONDS)
+    volume = next(one for one in panel.viewer.layers if one.name == "big fitted")
+    assert not isinstance(volume.data, np.ndarray), "is read when it is looked at"
+    np.testing.assert_allclose(np.asarray(volume.data), fit.voxelise(), atol=1e-3)
+    np.testing.assert_allclose(volume.scale, layer.scale)
+
+
+def test_what_was_stopped_goes_on_and_ends_as_if_it_had_not_been(
+    panel: GaussianFitPanel, expected: Path, tmp_path: Path, wait_until: Wait
+) -> None:
+    part, out = panel.by_tiles, tmp_path / "fit"
+    typed(part, out)
+    press(part, "Fit by tiles")
+    wait_until(lambda: "Fitting: 2 of 4" in part.state.text(), SECONDS)
+    press(part, "Stop")
+    wait_until(lambda: not part.active, 60)
+    assert part.state.text().startswith("Stopped")
+    assert not (out / "index.json").exists()
+    assert enabled(part) == {"Go on"}
+
+    press(part, "Go on")
+    wait_until(lambda: not part.active, SECONDS)
+    assert "Gaussians in 4 tiles" in part.state.text(), part.state.text()
+    pd.testing.assert_frame_equal(rows_of(out), rows_of(expected))
+
+
+def test_of_a_region_the_box_around_it_is_fitted_where_it_lies(
+    panel: GaussianFitPanel, tmp_path: Path, wait_until: Wait
+) -> None:
+    part, out = panel.by_tiles, tmp_path / "fit"
+    step = np.array(panel.viewer.layers[0].scale)
+    corners = np.array([[0, 10, 20], [0, 10, 49], [0, 39, 49], [0, 39, 20]]) * step
+    region = panel.viewer.add_shapes(corners, units=("um",) * 3, name="region")
+    panel.data._region.layer = region
+    wait_until(lambda: "x 20 to 49" in part.words.text(), 10)
+    assert "y 10 to 39" in part.words.text()
+
+    typed(part, out, (24, 30, 30))
+    press(part, "Fit by tiles")
+    wait_until(lambda: not part.active, SECONDS)
+    fit = load(out)
+    assert fit.stack.shape == (24, 30, 30)
+    assert fit.stack.origin == pytest.approx((0, 10 * step[1], 20 * step[2]))
+    points = part.points
+    assert points is not None
+    wait_until(lambda: points.layer is not None, 10)
+    assert points.layer is not None
+    np.testing.assert_allclose(points.layer.translate, fit.stack.origin)
+
+
+def test_what_is_typed_wrong_or_refused_is_said(
+    panel: GaussianFitPanel, tmp_path: Path, wait_until: Wait
+) -> None:
+    part = panel.by_tiles
+    typed(part, tmp_path / "fit", (24, 32))
+    press(part, "Fit by tiles")
+    assert "tile '24 32': expected three whole numbers" in part.state.text()
+    typed(part, tmp_path / "fit", (24, 20, 32))
+    press(part, "Fit by tiles")
+    wait_until(lambda: not part.active, 60)
+    assert "20 voxels along y make tiles of" in part.state.text()
+    panel.model.settings = replace(SHORT, loss="poisson")
+    typed(part, tmp_path / "fit")
+    press(part, "Fit by tiles")
+    wait_until(lambda: not part.active, 60)
+    assert "loss='poisson': cannot be had by tiles" in part.state.text()
+
+
+def test_a_panel_that_is_closed_leaves_no_worker(
+    panel: GaussianFitPanel, tmp_path: Path, wait_until: Wait
+) -> None:
+    part = panel.by_tiles
+    typed(part, tmp_path / "fit")
+    part.workers.setValue(2)
+    press(part, "Fit by tiles")
+    wait_until(lambda: "2 workers" in part.state.text(), 120)
+    panel.viewer.window.remove_dock_widget("all")
+
+
+def test_of_many_points_the_brightest_in_view_are_shown(
+    make_napari_viewer_proxy: Any, monkeypatch: pytest.MonkeyPatch, wait_until: Wait
+) -> None:
+    monkeypatch.setattr(tile_points, "MOST", 100)
+    viewer = make_napari_viewer_proxy(show=True)
+    viewer.add_image(np.zeros((20, 400, 400), np.uint8))
+    place = Placement.of_stack((1, 1, 1), "pixel")
+    rng = np.random.default_rng(0)
+    means = rng.uniform(0, 1, (3000, 3)) * (20, 400, 400)
+    amplitudes = rng.uniform(1, 2, 3000).astype(np.float32)
+    parent = QObject()
+    points = TilePoints(viewer, place, "many", parent)
+    points.add(means, np.ones(3000, np.float32), amplitudes)
+    wait_until(lambda: points.layer is not None, 10)
+    viewer.dims.ndisplay = 2
+    viewer.dims.set_point(0, 10)
+    camera_of(viewer).center = (0, 100, 100)
+    camera_of(viewer).zoom = 20
+
+    def in_view() -> bool:
+        layer = points.layer
+        assert layer is not None
+        return len(layer.data) < 100 and bool((np.abs(layer.data[:, 1:] - 100) < 60).all())
+
+    wait_until(in_view, 10)
+    assert points.layer is not None
+    assert (np.abs(points.layer.data[:, 0] - 10) <= 2).all()
+    assert f"of {3000:,}" in points.words
+    viewer.dims.ndisplay = 3
+    wait_until(lambda: points.layer is not None and len(points.layer.data) == 100, 10)
+    expected = means[np.argsort(-amplitudes)[:100]]
+    np.testing.assert_allclose(np.sort(points.layer.data, 0), np.sort(expected, 0), atol=1e-5)
+    points.close()
+
+
+def test_a_layer_is_fitted_as_its_file_has_it_and_as_its_spacing_is_and_one_of_no_file_is_refused(
+    make_napari_viewer_proxy: Any, source: Path
+) -> None:
+    viewer = make_napari_viewer_proxy()
+    [layer] = viewer.open(source, plugin="napari-gaussfit")
+    found = LargeSource.of([(layer, ())])
+    assert (found.channels, found.time, found.spacing, found.part) == ((None,), None, None, None)
+    layer.scale = np.multiply(2, layer.scale)
+    assert LargeSource.of([(layer, ())]).spacing == pytest.approx(layer.scale)
+    bare = viewer.add_image(np.zeros(SHAPE, np.uint16), name="bare")
+    with pytest.raises(StackError, match="bare: is not of a file"):
+        LargeSource.of([(bare, ())])
