@@ -175,6 +175,21 @@ def test_of_a_region_the_box_around_it_is_fitted_where_it_lies(
     assert points.layer is not None
     np.testing.assert_allclose(points.layer.translate, fit.stack.origin)
 
+    # Whatever is chosen by then, what is in the folder lies where it says.
+    panel.data._region.layer = None
+    wait_until(lambda: "x 20 to 49" not in part.words.text(), 10)
+    panel.viewer.layers.remove(points.layer)
+    press(part, "Show")
+    wait_until(lambda: not part.active, SECONDS)
+    assert f"{len(fit.field)} Gaussians of the fit" in part.state.text()
+    again = part.points
+    assert again is not None
+    assert again is not points
+    wait_until(lambda: again.layer is not None, 10)
+    assert again.layer is not None
+    np.testing.assert_allclose(again.layer.translate, fit.stack.origin)
+    assert points.layer is None, "what was removed has come back"
+
 
 def test_what_is_typed_wrong_or_refused_is_said(
     panel: GaussianFitPanel, tmp_path: Path, wait_until: Wait
@@ -192,6 +207,10 @@ def test_what_is_typed_wrong_or_refused_is_said(
     press(part, "Fit by tiles")
     wait_until(lambda: not part.active, 60)
     assert "loss='poisson': cannot be had by tiles" in part.state.text()
+
+    panel.data.start_from = panel.viewer.add_points(np.zeros((1, 3)), name="begin")
+    press(part, "Fit by tiles")
+    assert "by tiles, a fit begins with the stack itself" in part.state.text()
 
 
 def test_a_panel_that_is_closed_leaves_no_worker(

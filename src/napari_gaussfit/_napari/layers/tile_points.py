@@ -63,7 +63,7 @@ class TilePoints(QObject):
         self._viewer, self._placement, self._name = viewer, placement, name
         self._layer: Points | None = None
         self._parts: list[tuple[Floats, Floats, Floats]] = []
-        self._seen = 0
+        self._seen, self._removed = 0, False
         self._settling = QTimer(self)
         self._settling.setSingleShot(True)
         self._settling.setInterval(SETTLE_MS)
@@ -109,7 +109,7 @@ class TilePoints(QObject):
 
     def show(self) -> None:
         """Show what there is to be seen now."""
-        if not self._parts or self._viewer.layers is None:
+        if not self._parts or self._removed:
             return
         positions, sigmas, amplitudes = (
             np.concatenate([part[n] for part in self._parts]) for n in range(3)
@@ -180,8 +180,8 @@ class TilePoints(QObject):
             self._settling.start()
 
     def _forget(self, event: Event) -> None:
-        if event.value is self._layer:
-            self._layer = None
+        if event.value is self._layer and self._layer is not None:
+            self._layer, self._removed = None, True
 
 
 def _colours(amplitudes: Floats, which: NDArray[np.int64]) -> Floats:

@@ -20,18 +20,21 @@ from qtpy.QtWidgets import (
 )
 
 from napari_gaussfit._napari.layers.large import LargeSource, is_large_layer
+from napari_gaussfit._napari.layers.opened import placement_of
 from napari_gaussfit._napari.layers.placement import METADATA, OF
 from napari_gaussfit._napari.layers.tile_points import TilePoints
 from napari_gaussfit._napari.panel.child_run import ChildRun
 from napari_gaussfit._napari.panel.run import duration
 from napari_gaussfit._napari.panel.widgets import Form, wrapped
-from napari_gaussfit.errors import GaussfitError
+from napari_gaussfit.errors import GaussfitError, SettingsError
+from napari_gaussfit.formats.tiled import read_index
 from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.jobs.tiles import Pace, RenderTask, TilesTask, folder_state, progress_words
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
+    from napari_gaussfit._napari.layers.placement import Placement
     from napari_gaussfit._napari.panel.data import DataPart
     from napari_gaussfit._napari.panel.model import ModelPart
 
@@ -94,7 +97,7 @@ class ByTilesPart(QGroupBox):
         self._run: ChildRun | None = None
         self._points: TilePoints | None = None
         self._pace, self._stopped, self._result = Pace(), False, False
-        self._wanted = True
+        self._wanted, self._reading = True, False
         self.setToolTip(WHY)
         self.words = wrapped("gaussfit_tiles_stack", WHY)
         self.out, self.tile, self.scheduler = QLineEdit(), QLineEdit(), QLineEdit()
@@ -200,7 +203,13 @@ class ByTilesPart(QGroupBox):
             self._enable()
 
     def show_folder(self) -> None:
-        """Show the Gaussians of the fit that is in the folder."""
+        """Show the Gaussians of the fit that is in the folder, where that says that they lie."""
+        try:
+            facts = read_index(self._folder)[0]
+        except GaussfitError as error:
+            self._say(str(error), bad=True)
+            return
+        self._show_points(placement_of(facts), facts.name)
         self._ask("show", {"out": self._folder}, "Reading the Gaussians…")
 
     def render_volume(self) -> None:
@@ -225,11 +234,26 @@ class ByTilesPart(QGroupBox):
         if source is None:
             return
         try:
+            self._refuse_what_is_ignored()
             task = self._task(source, resume=resume)
         except GaussfitError as error:
             self._say(str(error), bad=True)
             return
+        self._show_points(source.placement, source.name)
         self._ask("fit", asdict(task), "Starting…")
+
+    def _refuse_what_is_ignored(self) -> None:
+        """Refuse what is chosen above and cannot be had here."""
+        if self._data.start_from is not None:
+            raise SettingsError(
+                "by tiles, a fit begins with the stack itself: choose that under Start from; or "
+                "give points at the prompt (napari-gaussfit fit --points)"
+            )
+        if len(self._data.times.times()) > 1:
+            raise SettingsError(
+                "by tiles, one time is fitted here: the one in view; for all, see napari-gaussfit "
+                "fit --time all"
+            )
 
     def _task(self, source: LargeSource, *, resume: bool) -> TilesTask:
         psf = self._model.psf
@@ -256,9 +280,8 @@ class ByTilesPart(QGroupBox):
 
     def _ask(self, kind: str, words: dict[str, Any], said: str) -> None:
         """Have a process do something, and follow it."""
-        if kind != "render":
-            self._show_points()
         self._stopped, self._result, self._pace = False, False, Pace()
+        self._reading = kind == "show"
         self.bar.setRange(0, 0)
         self._run = ChildRun("tiles_child", Message(kind, words), "fit by tiles", self)
         self._run.told.connect(self._take)
@@ -267,16 +290,12 @@ class ByTilesPart(QGroupBox):
         self._enable()
         self.changed.emit()
 
-    def _show_points(self) -> None:
+    def _show_points(self, placement: Placement, name: str) -> None:
         """Have points for what will be found; those of a fit before stay."""
         if self._points is not None:
             self._points.close()
-        source = self._source
-        self._points = None
-        if source is not None:
-            name = f"{source.name} by tiles"
-            self._points = TilePoints(self._viewer, source.placement, name, self)
-            self._points.shown.connect(self._say_seen)
+        self._points = TilePoints(self._viewer, placement, f"{name} by tiles", self)
+        self._points.shown.connect(self._say_seen)
 
     # What is heard
 
@@ -310,15 +329,13 @@ class ByTilesPart(QGroupBox):
         """Show a volume, as its source is shown; what was there of it before is not so any more."""
         for layer in [one for one in self._viewer.layers if one.source.path == path]:
             self._viewer.layers.remove(layer)
-        source = self._source
+        name, source = read_index(Path(path).parent)[0].name, self._source
         layers = self._viewer.open(path, plugin="napari-gaussfit")
         for n, layer in enumerate(layers):
-            name = layer.name if source is None else source.name
             layer.metadata[METADATA] = layer.metadata[METADATA] | {OF: {"layer": name}}
-            if source is not None:
-                layer.name = f"{name} fitted" + (f" {n}" if len(layers) > 1 else "")
-                if len(layers) == 1:
-                    layer.contrast_limits = source.layer.contrast_limits
+            layer.name = f"{name} fitted" + (f" {n}" if len(layers) > 1 else "")
+            if source is not None and source.name == name and len(layers) == 1:
+                layer.contrast_limits = source.layer.contrast_limits
         self._say(f"{path}: written, and shown as it is read.")
 
     def _end(self, why: str) -> None:
@@ -329,6 +346,8 @@ class ByTilesPart(QGroupBox):
             self._say(why, bad=True)
         elif self._stopped:
             self._say("Stopped. What is done is in the folder; Go on goes on with it.")
+        elif self._reading and self._points is not None:
+            self._say(f"{self._points.count:,} Gaussians of the fit in the folder.")
         self.look_at()
         self.changed.emit()
 
@@ -352,7 +371,7 @@ class ByTilesPart(QGroupBox):
             "Fit by tiles": ready and not found.begun,
             "Go on": ready and found.goes_on,
             "Stop": not rest and not self._stopped,
-            "Show": rest and found.ended and self._source is not None,
+            "Show": rest and found.ended,
             "Volume": rest and found.ended,
         }
         for name, button in self.buttons.items():
@@ -369,8 +388,6 @@ def whole_numbers(text: str) -> list[int] | None:
     SettingsError
         If these are not three whole numbers.
     """
-    from napari_gaussfit.errors import SettingsError
-
     parts = text.replace(",", " ").replace("x", " ").split()
     if not parts:
         return None
