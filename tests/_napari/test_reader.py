@@ -11,6 +11,7 @@ import zarr
 from npe2 import PluginManifest
 from plyfile import PlyData, PlyElement
 
+from napari_gaussfit._napari import reader
 from napari_gaussfit._napari.layers.spacing import layout_of
 from napari_gaussfit._napari.reader import FIT_SUFFIXES, get_reader
 from napari_gaussfit.cli import main
@@ -342,6 +343,7 @@ def test_a_large_zarr_is_opened_in_all_its_resolutions_and_the_finest_is_not_rea
     viewer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(large, "LARGE", 2 * 12 * 70 * 80)
+    monkeypatch.setattr(reader, "LOOKED_AT", 12 * 35 * 40)
     path, voxels = tmp_path / "big.ome.zarr", np.arange(2 * 12 * 70 * 80).reshape(2, 12, 70, 80)
     axes = [{"name": "c", "type": "channel"}]
     axes += [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]

@@ -39,6 +39,9 @@ _MORE_COLORMAPS = ("cyan", "yellow", "magenta", "red", "green", "blue")
 _SEVERAL_IMAGES = "images and no stack"
 """What is in a refusal where napari's own reader shows but the first of them."""
 
+LOOKED_AT = 2**24
+"""Voxels that are read of a large stack to know its range: coarser ones are dimmer."""
+
 _POSITIONS_SHARE = 0.25
 """Of the free memory that all positions of a file may take; else the first is opened alone."""
 
@@ -229,13 +232,13 @@ def _unread(layout: StackLayout, channel: int) -> Any:
 
 
 def _shown_unread(levels: list[Any]) -> dict[str, Any]:
-    """Return how a channel in several resolutions is shown, by the coarsest, in its middle."""
-    coarsest = levels[-1]
-    while coarsest.ndim > 3:
-        coarsest = coarsest[len(coarsest) // 2]
-    if is_large(coarsest.shape):
+    """Return how a channel in several resolutions is shown, by one that is soon read."""
+    # Of several times, the one in the middle.
+    stacks = [level[len(level) // 2] if level.ndim > 3 else level for level in levels]
+    looked_at = next((stack for stack in stacks if stack.size <= LOOKED_AT), None)
+    if looked_at is None:
         return {"multiscale": True}
-    voxels = np.asarray(coarsest)
+    voxels = np.asarray(looked_at)
     low, high = float(np.nanmin(voxels)), float(np.nanmax(voxels))
     limits = {"contrast_limits": (low, high)} if low < high else {}
     return {"multiscale": True, **limits}
