@@ -180,7 +180,8 @@ class TilePoints(QObject):
             self._settling.start()
 
     def _forget(self, event: Event) -> None:
-        if event.value is self._layer and self._layer is not None:
+        # A panel's viewer hands out layers that are wrapped: equal, and not the same.
+        if self._layer is not None and self._layer == event.value:
             self._layer, self._removed = None, True
 
 
