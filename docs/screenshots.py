@@ -37,7 +37,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HERE / "images")
     parser.add_argument("--objects", action="store_true", help="only spots, cells and neurites")
     options = parser.parse_args()
-    os.environ.setdefault("XDG_CONFIG_HOME", tempfile.mkdtemp(prefix="gaussfit-screenshots-"))
+    # Settings of napari and results of a crash that whoever makes the pictures has are not shown.
+    own = tempfile.mkdtemp(prefix="gaussfit-screenshots-")
+    os.environ.setdefault("XDG_CONFIG_HOME", own)
+    os.environ.setdefault("GAUSSFIT_SESSIONS", str(Path(own, "sessions")))
     options.output.mkdir(parents=True, exist_ok=True)
 
     if not options.objects:
@@ -83,15 +86,17 @@ class Shots:
         self.take("setup", SETUP)
         panel.model.settings = FitSettings(quality="fine")
         panel.start_fit()
-        wait_for(lambda: self.step() >= 80)
+        wait_for(lambda: self.step() >= 80 and panel.live.complete)
         self.take("running-2d", PROGRESS)
         self.turn_to_3d()
         self.take("running-3d", DETAILS)
         self.back_to_2d()
         wait_for(lambda: not panel.worker.phase.active, 900)
         panel.view.look_from(35.0, 20.0)
+        wait_for(lambda: panel.worker.news.mips.view == panel.view.choice)
         self.take("finished-2d", PROGRESS)
         panel.view.look_along(0)
+        wait_for(lambda: panel.worker.news.mips.view == panel.view.choice)
         panel.shown.boxes[SECTIONS].click()
         self.take("ellipses", PROGRESS)
         panel.shown.boxes[SECTIONS].click()
@@ -99,6 +104,9 @@ class Shots:
         self.take("light", PROGRESS)
         self.viewer.theme = "dark"
         self.select_brightest(12)
+        self.viewer.layers.selection = set(
+            self.ending_in("centres")
+        )  # which shows what is selected
         self.take("table", TABLE)
         panel.results.kinds = {"surface"}
         panel.results.add_layers()

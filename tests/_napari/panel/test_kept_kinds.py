@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
 COMPILING = 240.0
 """Seconds that the first answer after an installation may take, on a busy machine."""
 
-QUALITY, COUNT, KIND, STACK, TIME = 1, 3, 4, 5, 7
+KIND, QUALITY, COUNT, STACK, TIME = 1, 2, 3, 5, 7
 """Columns of the list."""
 
 

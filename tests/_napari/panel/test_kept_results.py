@@ -87,7 +87,7 @@ def test_each_fit_is_a_row_that_is_shown_compared_renamed_saved_and_removed(
     panel.tabs.setCurrentIndex(4)
     assert names(panel) == ["beads", "beads 2"]
     figure = f"{first.report.heldout_mip_psnr:.1f} dB"
-    assert cells(panel, 0)[1:6] == ["limited by noise", figure, "6", "fit", "beads"]
+    assert cells(panel, 0)[1:6] == ["fit", "limited by noise", "6", figure, "beads"]
     assert panel.fit is second
 
     select(panel, 0)

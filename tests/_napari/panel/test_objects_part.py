@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QRadioButton
+from qtpy.QtWidgets import QApplication, QPushButton, QRadioButton
 
 from napari_gaussfit._napari.layers.gaussians import points_layer
 from napari_gaussfit._napari.layers.placement import Placement
@@ -190,6 +190,32 @@ def test_a_trace_is_saved_as_the_command_does(
     points, radii, _, _ = read_swc(tmp_path / "trace" / "trace.swc")
     np.testing.assert_allclose(points, neurites.found.points, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(radii, neurites.found.radii, rtol=1e-4)
+
+
+def test_before_anything_is_found_titles_have_the_units_of_the_fit(
+    make_napari_viewer_proxy: Any,
+) -> None:
+    phantom = phantoms.nuclei(seed=1, shape=(24, 96, 96), photons=None)
+    page = with_fit(make_napari_viewer_proxy(), phantom).cells
+    across = Qt.Orientation.Horizontal
+    assert page.model.headerData(1, across) == "volume\nµm³"
+    assert page.words.text() == "nuclei: press Group into cells."
+
+
+def test_columns_that_there_is_no_room_for_are_counted_and_chosen(cells: Any) -> None:
+    cells.window().show()
+    [button] = [one for one in cells.findChildren(QPushButton) if "columns" in one.text()]
+    hidden = len(cells.view.left_out)
+    assert button.text() == f"{hidden} more columns"
+    assert hidden
+    cells.view.choose_columns({*cells.model.usual})
+    assert button.text() == "Columns"
+    QTest.mousePress(button, Qt.MouseButton.LeftButton)
+    menu: Any = QApplication.activePopupWidget()
+    [neighbours] = [one for one in menu.actions() if one.text().startswith("neighbours")]
+    neighbours.trigger()
+    menu.close()
+    assert button.text() == "1 more column"
 
 
 def test_without_a_fit_nothing_can_be_found(make_napari_viewer_proxy: Any) -> None:

@@ -198,7 +198,7 @@ class Overlays(QObject):
             pixels = on_picture(means, self._mips, self._live.source)
             for role in ("data MIP", "fit MIP"):
                 picture = self._live.layer(role)
-                if picture is not None:
+                if picture is not None and picture.visible:
                     places.append(in_world(picture, pixels))
                     looks.append(faded(colours, 1.0))
         if dims.ndisplay == 2 and tuple(dims.displayed) == (dims.ndim - 2, dims.ndim - 1):

@@ -142,7 +142,7 @@ class Keeping(QObject):
 
     def say(self, words: str) -> None:
         """Say what was done with the results."""
-        self.part.words.setText(words)
+        self.part.say(words)
 
     def source_for(self, fit: FitResult) -> Source | None:
         """Return the stack that is chosen in the panel, if a fit can be of it."""

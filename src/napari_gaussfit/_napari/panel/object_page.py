@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxL
 
 from napari_gaussfit._napari.layers.placement import left_behind
 from napari_gaussfit._napari.panel.asking import Asking
+from napari_gaussfit._napari.panel.columns_button import ColumnsButton
 from napari_gaussfit._napari.panel.row_view import RowView
 from napari_gaussfit._napari.panel.rows import RowTable
 from napari_gaussfit._napari.panel.spots import new_folder
@@ -85,6 +86,7 @@ class ObjectPage(QWidget):
         row = QHBoxLayout()
         row.addWidget(start)
         row.addWidget(self.save)
+        row.addWidget(ColumnsButton(self.view))
         box.addLayout(row)
         for control in controls:
             box.addWidget(control)
@@ -126,10 +128,15 @@ class ObjectPage(QWidget):
         """Take a fit to find objects in, None where there is none."""
         self.points = points
         self.start.setEnabled(points is not None)
-        if points is None and self.found is None:
+        if self.found is not None:
+            return
+        if points is None:
             self.words.setText(f"⚠ {refusal}" if refusal else "No fit yet: press Fit, or open one.")
-        elif self.found is None:
-            self.words.setText("")
+            return
+        self.words.setText(f"{points.name}: press {self.start.text()}.")
+        if self.model.unit != points.fit.stack.unit:
+            self.model.unit = points.fit.stack.unit
+            self.model.show_measurements(None)  # titles have units
 
     def begin(self) -> None:
         """Find the objects in the chosen fit."""

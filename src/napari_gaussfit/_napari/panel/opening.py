@@ -97,18 +97,17 @@ class Opening(QObject):
         """Return the fit of a table, whose stack is the chosen one."""
         from napari_gaussfit.fitting.result import load
 
-        words = self._keeping.part.words
         try:
             source = self._panel.data.source()
             if source is None:
-                words.setText(
+                self._keeping.say(
                     f"{layer.name}: a table does not tell its stack; open the stack, choose it "
                     "under Image, and open the table again."
                 )
                 return None
             fit = load(layer.source.path, source.stack)
         except GaussfitError as error:
-            words.setText(str(error))
+            self._keeping.say(str(error))
             return None
         for name, value in source.placement.keywords().items():
             setattr(layer, name, value)
@@ -122,7 +121,7 @@ class Opening(QObject):
         session.left.clear()
         self.bar.offer([])
         said = "\n".join(f"Not restored: {words}" for words in lost)
-        keeping.part.words.setText(said or "Restored. Show one; Refine needs its stack.")
+        keeping.say(said or "Restored. Show one; Refine needs its stack.")
         fits = [result for result in keeping.results if isinstance(result, Result)]
         if fits and keeping.results.shown is None:
             keeping.show(fits[-1])

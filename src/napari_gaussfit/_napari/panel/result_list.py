@@ -24,11 +24,11 @@ _ROOT = QModelIndex()
 _DISPLAY, _HORIZONTAL = Qt.ItemDataRole.DisplayRole, Qt.Orientation.Horizontal
 
 COLUMNS = {
-    "result": ("What you call it: double-click to rename.", 100),
-    "quality": ("What is so of it, by its report.", 122),
-    "held-out": ("PSNR of projections never trained on.", 66),
-    "count": ("How many Gaussians, spots, cells or branches there are.", 56),
+    "result": ("What you call it: double-click to rename.", 96),
     "kind": ("What was looked for.", 60),
+    "quality": ("What is so of it, by its report.", 122),
+    "count": ("How many Gaussians, spots, cells or branches there are.", 52),
+    "held-out": ("PSNR of projections never trained on.", 66),
     "stack": ("What it is of.", 110),
     "channel": ("Of the stack.", 56),
     "time": ("Of the stack.", 44),
@@ -178,7 +178,7 @@ class ResultList(QAbstractTableModel):
     def _texts(result: Kept) -> tuple[str, ...]:
         stack = result.stack
         channel = "" if stack.channel is None else str(stack.channel)
-        words = (result.name, result.quality, result.held_out, result.count, result.kind)
+        words = (result.name, result.kind, result.quality, result.count, result.held_out)
         return (*words, stack.name, channel, result.time, f"{result.made:%H:%M}")
 
 
@@ -211,6 +211,7 @@ class ResultListPart(QWidget):
         self.view.setWordWrap(False)
         self.buttons = {name: QPushButton(name) for name in _TIPS}
         self.words = wrapped("gaussfit_results_words", "What was done with the results.")
+        self.say("")
         self._lay_out()
         self._connect(undo)
 
@@ -269,6 +270,11 @@ class ResultListPart(QWidget):
     def select(self, result: Kept) -> None:
         """Select one."""
         self.view.selectRow(self._results.row_of(result))
+
+    def say(self, words: str) -> None:
+        """Say what was done; nothing takes no room."""
+        self.words.setText(words)
+        self.words.setVisible(bool(words))
 
     def allow(self, *, busy: bool) -> None:
         """Say whether a fit is under way, which is not to be disturbed."""

@@ -242,6 +242,13 @@ class RowView(QTableView):
         order = (header.logicalIndex(n) for n in range(header.count()))
         return [names[n] for n in order if not self.isColumnHidden(n)]
 
+    @property
+    def left_out(self) -> list[str]:
+        """Columns that say something and are not shown."""
+        usual, shown = self._rows.usual, {*self.shown_columns}
+        known = (name for name in self._ordered() if self._rows.says_something(name))
+        return [name for name in known if name in usual and name not in shown]
+
     def choose_columns(self, names: set[str] | None) -> None:
         """Show these columns, or as many as there is room for if None."""
         self._wanted = names

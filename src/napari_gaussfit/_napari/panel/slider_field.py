@@ -78,6 +78,10 @@ class SliderField(QWidget):
         self.field.show_value(value)
         self._show_step()
 
+    def show_nothing(self) -> None:
+        """Show no number: none is known yet."""
+        self.field.show_value(None)
+
     def set_ends(self, low: float, high: float, most: float) -> None:
         """Give the slider other ends, the field another largest number, and both their number."""
         self._ends = low, high

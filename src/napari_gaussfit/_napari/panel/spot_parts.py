@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_gaussfit._napari.panel.columns_button import ColumnsButton
 from napari_gaussfit._napari.panel.row_view import RowView
 from napari_gaussfit._napari.panel.rows import RowTable
 from napari_gaussfit._napari.panel.run import StateLine
@@ -78,6 +79,8 @@ class SpotSetup(QWidget):
             0.01, 1.0, logarithmic=True,
             tip="Largest width of a spot: its FWHM across the optical axis.",
         )  # fmt: skip
+        for one in (self.least, self.largest):
+            one.show_nothing()  # Until the stack's own are known.
         self.false_in_hundred = SliderField(
             0.1, 20.0, most=50.0, logarithmic=True,
             tip="How many of a hundred spots that are found may be noise: "
@@ -277,6 +280,7 @@ class SpotTable(QWidget):
         for button in (self.save, self.folder):
             button.setEnabled(False)
             buttons.addWidget(button)
+        buttons.addWidget(ColumnsButton(self.view))
         box = QVBoxLayout(self)
         box.addWidget(self._words)
         box.addWidget(self.view, 1)
