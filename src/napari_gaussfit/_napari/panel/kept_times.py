@@ -78,12 +78,12 @@ class KeptTimes(Kept):
 
     @property
     def quality(self) -> str:
-        """How many times are done, and what is so of the worst of them."""
+        """What is so of the worst time, and how many are done."""
         done, asked = len(self.frames), len(self.asked)
         found = [verdict_of(frame.result) for frame in self.frames]
         worst = max(found, key=lambda one: (not one.converged, one.doubt))
         of = f"all {done} times" if done == asked else f"{done} of {asked} times"
-        return f"{of}, {worst.words}"
+        return f"{worst.words}, {of}"
 
     @property
     def details(self) -> str:

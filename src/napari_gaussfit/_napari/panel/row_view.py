@@ -27,6 +27,9 @@ __all__ = ["RowView"]
 ROW_HEIGHT, PADDING, ARROW = 22, 11, 12
 """Pixels of a row; beside a cell's text; of the arrow by which a table is sorted."""
 
+MOST_WORDS = 100
+"""Pixels of a column with words."""
+
 SAMPLE = 40
 """Rows whose texts say how wide a column is."""
 
@@ -272,7 +275,9 @@ class RowView(QTableView):
             title = self._rows.headerData(number, Qt.Orientation.Horizontal).split("\n")
             texts = [self._rows.data(self._rows.index(row, number)) for row in rows]
             widest = max(metrics.horizontalAdvance(text) for text in (*title, *texts))
-            self._widths[name] = PADDING + widest
+            # Words are cut, and whole in the tooltip: they would leave no room for numbers.
+            words = self._rows.column(name).dtype.kind not in "iufb"
+            self._widths[name] = PADDING + (min(widest, MOST_WORDS) if words else widest)
         for place, name in enumerate(self._ordered()):
             now = self._columns.visualIndex(self._rows.columns.index(name))
             if now != place and now >= 0:
