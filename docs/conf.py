@@ -52,7 +52,7 @@ SINGLE = (
     *("index", "install", "start", "spots", "cells", "neurites", "tracks", "psf", "howto", "scale"),
     *("formats", "commands", "troubleshooting", "results", "measuring", "noise", "number"),
     *("glossary", "theory", "gallery", "performance", "gpu", "architecture", "notebook"),
-    "changelog",
+    *("changelog", "tried"),
 )
 """Pages without a list of sections beside them."""
 

@@ -198,6 +198,8 @@ def test_closing_and_reopening_the_panel_changes_nothing(panel: Any, wait_until:
     click(again.run.buttons["Refine"])
     wait_until(lambda: again.worker.phase is Phase.FINISHED, 120)
     assert len(again.kept.results) == 2
+    QTest.qWait(1000)
+    assert not [layer.name for layer in viewer.layers if layer.name.endswith("]")], "a second one"
 
 
 def test_a_fit_that_ends_with_the_panel_leaves_what_it_had(panel: Any, wait_until: Wait) -> None:

@@ -313,3 +313,16 @@ def test_a_hundred_thousand_rows_open_sort_and_are_selected_at_once(
     assert took["sorts 0"] < SORTS * MARGIN, took
     assert took["sorts 1"] < SORTS * MARGIN, took
     assert took["selects"] < SORTS * MARGIN, took
+
+
+def test_long_words_leave_room_for_numbers(qtbot: Any) -> None:
+    words = "one of many in a structure; at the border; not converged"
+    model = RowTable(("index", "amplitude", "fwhm_1"))
+    view = RowView(model, "rows", order=("index", "flags"))
+    qtbot.addWidget(view)
+    view.resize(380, 200)
+    view.show()
+    numbers = {"index": [0, 1], "amplitude": [2076.0, 2.69e6], "fwhm_1": [0.98, 1.2]}
+    model.show_measurements(pd.DataFrame({**numbers, "flags": [words, words]}))
+    assert view.shown_columns == ["index", "flags", "amplitude", "fwhm_1"]
+    assert view.left_out == []

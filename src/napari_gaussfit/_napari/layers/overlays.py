@@ -15,7 +15,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_gaussfit._napari.layers.marks import brightest, faded, in_world, on_picture, sections
 from napari_gaussfit._napari.layers.pictures import CAPTIONS, FAINTEST
-from napari_gaussfit._napari.layers.placement import METADATA, OF
+from napari_gaussfit._napari.layers.placement import METADATA, OF, left_behind
 from napari_gaussfit._napari.layers.source import mark
 from napari_gaussfit.errors import GaussfitError
 
@@ -260,7 +260,7 @@ class Overlays(QObject):
         )
 
     def _add(self, role: str, made: LayerData) -> None:
-        """Add a layer; selection and view stay as they are."""
+        """Add a layer, or take that of a closed panel; selection and view stay as they are."""
         from napari.layers import Layer
 
         if self._live is None:
@@ -268,6 +268,12 @@ class Overlays(QObject):
         data, keywords, kind = made
         keywords = {**keywords, "name": f"{self._live.source.name} {role}"}
         mark(keywords, self._live.source)
+        left = left_behind(self._viewer, keywords, kind)
+        if left is not None:
+            self._layers[role] = left
+            left.events.visible.connect(self.draw_soon)
+            self._redraw(role, left, made)
+            return
         chosen = list(self._viewer.layers.selection)
         layer = self._viewer.add_layer(Layer.create(data, keywords, kind))
         self._layers[role] = layer
