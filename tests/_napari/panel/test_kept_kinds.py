@@ -285,6 +285,7 @@ def test_the_times_of_a_recording_are_a_result(
     assert (row[0], row[COUNT], row[KIND], row[TIME]) == ("cells", "12", "times", "0 to 2")
     assert row[QUALITY].endswith(", all 3 times")
     frames = panel.over_time.frames
+    wait_until(lambda: panel.live.complete)  # layers are made one at a time
     layers = [layer.name for layer in viewer.layers]
 
     again = reopened(panel)

@@ -36,8 +36,6 @@ class _Restyled(QObject):
         """Look whether the ground is another; nothing is kept from anybody."""
         if event is not None and event.type() in _RESTYLED:
             self._write()
-            # A view paints what has changed in it alone; of the ground it knows nothing.
-            self._plot.viewport().update()
         return False
 
     def _write(self) -> None:
