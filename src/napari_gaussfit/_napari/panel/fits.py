@@ -7,7 +7,7 @@ folder, from then on.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from qtpy.QtCore import QObject, QTimer
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
 
     from napari_gaussfit._napari.layers.source import Source
-    from napari_gaussfit._napari.panel.keeping import Keeping
+    from napari_gaussfit._napari.panel.kept import Keeper
     from napari_gaussfit._napari.panel.over_time import OverTime
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.jobs.session_folder import About
@@ -103,14 +103,14 @@ class Fits(QObject):
 
     Parameters
     ----------
-    keeping : Keeping
+    keeping : Keeper
         Who has the list.
     panel : ResultsPanel
         Which shows one fit.
     """
 
-    def __init__(self, keeping: Keeping, panel: ResultsPanel) -> None:
-        super().__init__(keeping)
+    def __init__(self, keeping: Keeper, panel: ResultsPanel) -> None:
+        super().__init__(cast("QObject", keeping))
         self._keeping, self._panel = keeping, panel
         self.session, self.results = keeping.session, keeping.results
         self.phase: Phase | None = None
@@ -196,7 +196,7 @@ class Fits(QObject):
 
     def live_of(self, source: Source) -> LiveLayers:
         """Return layers that follow fits of a stack: those that are there, else new ones."""
-        live = self.session.live_of(source)
+        live: LiveLayers | None = self.session.live_of(source)
         if live is None:
             live = LiveLayers(self._panel.viewer, source, self.session)
             self.session.lives.append(live)
@@ -299,7 +299,7 @@ class Fits(QObject):
 
     def _put_by_session(self, result: Result, moment: Moment) -> None:
         """Show a result as of a moment, in the panel that there is by now."""
-        current: Keeping = self.session.keeping
+        current: Keeper = self.session.keeping
         current.fits.put(result, moment)
 
     def _live_for(self, result: Result) -> Live:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.jobs.versions import Version
     from napari_gaussfit.stacks.facts import StackFacts
 
-__all__ = ["STRUCTURE", "Home", "Kept", "NotShownError", "Result"]
+__all__ = ["STRUCTURE", "Home", "Keeper", "Kept", "NotShownError", "Result"]
 
 STRUCTURE = "structure"
 """Where the panel shows fits, and fits of many times: one of all these at a time."""
@@ -133,6 +133,39 @@ class Home(Protocol):
 
     def restored(self, fits: Sequence[FitResult], about: About) -> Kept:
         """Return a result as it was kept in files."""
+        ...
+
+
+class Keeper(Protocol):
+    """Who has the list of results, a QObject, as far as homes know it."""
+
+    session: Any
+    results: Any
+    fits: Any
+    homes: dict[str, Home]
+
+    def insert(self, result: Kept) -> None:
+        """Put a result at the end of the list, and into a file."""
+        ...
+
+    def write(self, result: Kept) -> None:
+        """Keep a result for the case of a crash, as it is now."""
+        ...
+
+    def changed(self, result: Kept) -> None:
+        """Tell that a result is another by now."""
+        ...
+
+    def say(self, words: str) -> None:
+        """Say what was done with the results."""
+        ...
+
+    def show(self, result: Kept) -> bool:
+        """Show a result, and tell whether it is shown."""
+        ...
+
+    def source_for(self, fit: FitResult) -> Source | None:
+        """Return the stack that is chosen in the panel, if a fit can be of it."""
         ...
 
 

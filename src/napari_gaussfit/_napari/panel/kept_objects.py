@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from qtpy.QtCore import QObject
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_gaussfit._napari.panel.fits import ResultsPanel
-    from napari_gaussfit._napari.panel.keeping import Keeping
+    from napari_gaussfit._napari.panel.kept import Keeper
     from napari_gaussfit._napari.panel.object_page import ObjectPage
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.jobs.session_folder import About
@@ -127,7 +127,7 @@ class ObjectsHome(QObject):
 
     Parameters
     ----------
-    keeping : Keeping
+    keeping : Keeper
         Who has the list.
     panel : ResultsPanel
         With the page.
@@ -139,12 +139,12 @@ class ObjectsHome(QObject):
 
     def __init__(
         self,
-        keeping: Keeping,
+        keeping: Keeper,
         panel: ResultsPanel,
         kind: type[KeptCells | KeptTrace],
         page: ObjectPage,
     ) -> None:
-        super().__init__(keeping)
+        super().__init__(cast("QObject", keeping))
         self._keeping, self._panel, self._kind, self._page = keeping, panel, kind, page
         page.answered.connect(self._keep)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from qtpy.QtCore import QObject
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit._napari.layers.source import Source
     from napari_gaussfit._napari.panel.fits import ResultsPanel
-    from napari_gaussfit._napari.panel.keeping import Keeping
+    from napari_gaussfit._napari.panel.kept import Keeper
     from napari_gaussfit.jobs.objects import FoundSpots
     from napari_gaussfit.jobs.session_folder import About
     from napari_gaussfit.stacks.facts import StackFacts
@@ -109,14 +109,14 @@ class SpotsHome(QObject):
 
     Parameters
     ----------
-    keeping : Keeping
+    keeping : Keeper
         Who has the list.
     panel : ResultsPanel
         In which spots are looked for.
     """
 
-    def __init__(self, keeping: Keeping, panel: ResultsPanel) -> None:
-        super().__init__(keeping)
+    def __init__(self, keeping: Keeper, panel: ResultsPanel) -> None:
+        super().__init__(cast("QObject", keeping))
         self._keeping, self._panel, self._mode = keeping, panel, panel.spots
         self._mode.found_some.connect(self._keep)
         self._mode.deleted_some.connect(self._heed)

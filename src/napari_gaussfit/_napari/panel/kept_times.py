@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from qtpy.QtCore import QObject
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_gaussfit._napari.panel.fits import ResultsPanel
-    from napari_gaussfit._napari.panel.keeping import Keeping
+    from napari_gaussfit._napari.panel.kept import Keeper
     from napari_gaussfit._napari.panel.over_time import OverTime
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.jobs.session_folder import About
@@ -113,14 +113,14 @@ class TimesHome(QObject):
 
     Parameters
     ----------
-    keeping : Keeping
+    keeping : Keeper
         Who has the list.
     panel : ResultsPanel
         Which follows one recording.
     """
 
-    def __init__(self, keeping: Keeping, panel: ResultsPanel) -> None:
-        super().__init__(keeping)
+    def __init__(self, keeping: Keeper, panel: ResultsPanel) -> None:
+        super().__init__(cast("QObject", keeping))
         self._keeping, self._panel = keeping, panel
 
     def took(self, shown: OverTime, asked: tuple[int, ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from qtpy.QtCore import QObject, QTimer
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.utils.events import Event
 
-    from napari_gaussfit._napari.panel.keeping import Keeping
+    from napari_gaussfit._napari.panel.kept import Keeper
     from napari_gaussfit._napari.panel.session import Session
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.jobs.session_folder import LeftOver
@@ -34,14 +34,14 @@ class Opening(QObject):
 
     Parameters
     ----------
-    keeping : Keeping
+    keeping : Keeper
         Who has the list.
     panel : ResultsPanel
         In which what is opened is shown.
     """
 
-    def __init__(self, keeping: Keeping, panel: Any) -> None:
-        super().__init__(keeping)
+    def __init__(self, keeping: Keeper, panel: Any) -> None:
+        super().__init__(cast("QObject", keeping))
         self._keeping, self._panel = keeping, panel
         self._session: Session = keeping.session
         self.bar = LeftOverBar()
