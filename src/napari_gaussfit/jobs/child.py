@@ -13,9 +13,11 @@ import queue
 import signal
 import sys
 import threading
+import time
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from napari_gaussfit.errors import FitError
+from napari_gaussfit.fitting.snapshot import FitState
 from napari_gaussfit.jobs.encoding import (
     comparison_message,
     descent_message,
@@ -41,6 +43,9 @@ SWITCH_SECONDS = 0.001
 
 REQUESTS = {"pause", "resume", "cancel", "look"}
 """What is asked of a fit while it goes on."""
+
+SNAPSHOT_SECONDS = 0.1
+"""Between two snapshots of a fit that runs: the window shows five or six a second."""
 
 PREPARED_SHAPE = 12, 32, 32
 """Voxels of what is fitted to load all that a fit needs."""
@@ -185,10 +190,12 @@ def _fit(asked: Asked, outbox: Outbox) -> None:
     mips = MipThread(task.stacks, draw)
     mips.look(task.view)
     threading.Thread(target=_heed, args=(asked.requests, fit, mips), daemon=True).start()
-    rows = 0
+    rows, sent = 0, 0.0
     for snapshot in fit:
-        outbox.send(snapshot_message(snapshot, fit.history, rows))
-        rows = len(fit.history["iteration"])
+        now = time.monotonic()
+        if snapshot.state is not FitState.RUNNING or now - sent >= SNAPSHOT_SECONDS:
+            outbox.send(snapshot_message(snapshot, fit.history, rows))
+            rows, sent = len(fit.history["iteration"]), now
         mips.show(snapshot.fields)
     comparison = fit.comparison()
     if comparison is not None:

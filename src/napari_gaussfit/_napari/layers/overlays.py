@@ -39,7 +39,7 @@ SOON_MS, REST_PER_WORK = 40, 5.0
 MOST_LIVE_FACES = 250_000
 """Triangles of ellipsoids that move: a quarter of a second a time, of 10,000 Gaussians."""
 
-MOST_MARKS, MOST_MOVING_MARKS = 3000, 500
+MOST_MARKS, MOST_MOVING_MARKS = 3000, 300
 """Centres marked on each picture, of a fit at rest and of one that goes on: software OpenGL paints
 a mark in seven microseconds, several times a second, with the cores that the fit would use."""
 
@@ -111,8 +111,10 @@ class Overlays(QObject):
 
     def show_mips(self, mips: MipPair) -> None:
         """Draw on the pictures of another view."""
+        other = self._mips is None or self._mips.view != mips.view
         self._mips = mips
-        self.draw_soon()
+        if other or self._running is None:
+            self.draw_soon()  # Of the same view, the next Gaussians bring their marks along.
 
     def draw_soon(self, _event: object = None) -> None:
         """Draw all that is wanted, in a moment; a drawing that takes long comes seldom."""
