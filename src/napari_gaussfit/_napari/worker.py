@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FitWorker", "Phase"]
 
-FASTEST_MS, SLOWEST_MS = 175, 2000
-"""From one look at the fit to the next: 6 Hz, and less where drawing takes long."""
+FASTEST_MS, SLOWEST_MS = 188, 2000
+"""From one look at the fit to the next: 5.3 Hz, and less where drawing takes long."""
 
 PERIOD_PER_DRAWING = 1.8
 """The window has nearly as long for itself as an update takes to be drawn."""

@@ -28,7 +28,7 @@ __all__ = ["MipDrawer", "MipPair", "MipThread", "ViewChoice"]
 REST_PER_WORK = 25.0
 """Times as long as it drew, the thread rests: drawing costs the fit at most a twenty-fifth."""
 
-SHORTEST_REST = 0.25
+SHORTEST_REST = 0.45
 """Seconds: pictures change less from one to the next than centres do."""
 
 LONGEST_REST = 1.5
