@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -213,7 +214,7 @@ def summary(found: Measurement | None) -> str:
     Returns
     -------
     str
-        How many, typical errors, and what was assumed.
+        How many, typical errors, why the others are not, and what was assumed.
     """
     if found is None:
         return "not measured"
@@ -227,4 +228,6 @@ def summary(found: Measurement | None) -> str:
             f", in the median to {z:.2g}, {y:.2g}, {x:.2g} (z, y, x) and FWHM to "
             f"{float(np.median(widths)):.2g} {unit}s"
         )
-    return "; ".join((said, *found.notes))
+    words = Counter(word for flags in found.flags for word in flags.split("; ") if word)
+    others = ", ".join(f"{count:,} {word}" for word, count in words.most_common())
+    return "; ".join((said, *([f"not by themselves: {others}"] if others else []), *found.notes))
