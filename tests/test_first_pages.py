@@ -102,8 +102,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             tmp_path / f"{name}.tif", made.voxels, spacing=made.spacing, unit=made.unit, name=name
         )
     recorded = moving_spots(count=4, times=3, crossings=0, shape=(16, 40, 40))
+    (tmp_path / "movies").mkdir()
     tifffile.imwrite(
-        tmp_path / "movie.tif", np.stack([stack.voxels for stack in recorded.stacks]),
+        tmp_path / "movies" / "vesicles.tif", np.stack([stack.voxels for stack in recorded.stacks]),
         imagej=True, metadata={"axes": "TZYX"},
     )  # fmt: skip
     rng = np.random.default_rng(0)

@@ -161,15 +161,6 @@ def test_what_is_about_several_times_needs_them(
     assert "several times; give" in capsys.readouterr().err
 
 
-def test_several_times_are_not_fitted_by_tiles(
-    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["fit", str(recording), "-o", str(tmp_path / "o"), "--time", "all", "--tile"]
-    words += ["8", "32", "32"]
-    assert main(words) == 2
-    assert "--time of several cannot be had by tiles" in capsys.readouterr().err
-
-
 def test_times_are_read_as_they_are_typed() -> None:
     assert parse_times("7") == 7
     assert parse_times("all") == slice(None)

@@ -155,3 +155,20 @@ def test_fields_of_a_measurement_are_evaluated_by_kernels() -> None:
     assert found.gaussians[0].means.dtype == np.float64
     [field] = found.fields
     assert {tensor.dtype for tensor in field.tensors} == {torch.float32}
+
+
+def test_light_whose_maximum_lies_beyond_the_stack_is_not_determined() -> None:
+    """A tail alone is explained by any amplitude, farther out by ever larger ones."""
+    z, y, x = np.indices((24, 24, 24), float)
+    light = 100 + 500 * np.exp(-((z - 12) ** 2 + (y - 12) ** 2) / 8 - (x + 6) ** 2 / 32)
+    stack = Stack.from_array(np.random.default_rng(3).poisson(light).astype(np.float32))
+    begun = Gaussians.from_covariances(
+        np.array([[12.0, 12.0, 0.5]]), 4 * np.eye(3)[None], np.array([160.0]), background=100.0,
+        unit="pixel",
+    )  # fmt: skip
+    found = measure(begun, stack, noise=Noise(1.0))
+    [refined] = found.gaussians
+    assert "not determined" in found.flags[0]
+    np.testing.assert_array_equal(refined.means, begun.means)
+    np.testing.assert_array_equal(refined.amplitudes, begun.amplitudes)
+    assert np.isnan(found.errors()["sd_amplitude"][0])

@@ -39,6 +39,13 @@ STRUCTURE = 0.5
 MORE = 1.05
 """By what the variance of what is left may be more than that among neighbours, by chance."""
 
+BEYOND = 1.5
+"""Voxels beyond the first and last centres that a refinement may end: light whose maximum lies
+farther out is a tail alone, which any amplitude explains."""
+
+UNKNOWN = "not determined"
+"""The flag of what has no error bars."""
+
 
 class _Fit(Protocol):
     """A fit of a stack, of which only the Gaussians are looked at."""
@@ -120,7 +127,7 @@ def measure(
                 constraints=constraints,
                 device=device,
             )
-            first = _without_lost(first, began)
+            first = _without_lost(first, began, stacks[0])
             gaussians, noise = first.gaussians, _refined_noise(first, stacks[0], noise)
     found = refinement.measure(
         gaussians,
@@ -130,12 +137,13 @@ def measure(
         constraints=constraints,
         device=device,
     )
-    return replace(_without_lost(found, began), notes=(*notes, *found.notes))
+    return replace(_without_lost(found, began, stacks[0]), notes=(*notes, *found.notes))
 
 
-def _without_lost(found: Measurement, before: tuple[Gaussians, ...]) -> Measurement:
-    """Return a measurement whose Gaussians that did not converge are as they were before."""
-    lost = found.steps <= 0
+def _without_lost(found: Measurement, before: tuple[Gaussians, ...], stack: Stack) -> Measurement:
+    """Return a measurement whose Gaussians that did not converge, or left, are as they were."""
+    left = _outside(found.gaussians[0], stack) & ~_outside(before[0], stack)
+    lost = (found.steps <= 0) | left
     if not lost.any():
         return found
     gaussians = tuple(
@@ -148,7 +156,20 @@ def _without_lost(found: Measurement, before: tuple[Gaussians, ...]) -> Measurem
         for one, was in zip(found.gaussians, before, strict=True)
     )
     covariances = np.where(lost[:, None, None], np.nan, found.covariances)
-    return replace(found, gaussians=gaussians, covariances=covariances)
+    flags = [
+        "; ".join(filter(None, (flag, UNKNOWN))) if gone and UNKNOWN not in flag else flag
+        for flag, gone in zip(found.flags, left, strict=True)
+    ]
+    return replace(found, gaussians=gaussians, covariances=covariances, flags=tuple(flags))
+
+
+def _outside(gaussians: Gaussians, stack: Stack) -> NDArray[np.bool_]:
+    """Return whose centres lie beyond the stack's edges."""
+    spacing = np.asarray(stack.spacing if gaussians.unit == stack.unit else (1.0, 1.0, 1.0))
+    centres = gaussians.means / spacing
+    last = np.subtract(stack.shape, 1)
+    outside: NDArray[np.bool_] = np.any((centres < -BEYOND) | (centres > last + BEYOND), axis=1)
+    return outside
 
 
 def _refined_noise(first: Measurement, stack: Stack, noise: Noise) -> Noise:

@@ -74,10 +74,6 @@ SWEEPS = 3
 
 MOST_STEPS = 60
 
-BEYOND = 1.5
-"""Voxels beyond the first and last centres that a refinement may end: light whose maximum lies
-farther out is a tail alone, which any amplitude explains."""
-
 LEAST_FACTOR, LARGEST_FACTOR = 1e-3, 1e4
 """Voxels between which widths are that a stack can tell; a refinement that ends beyond has none."""
 
@@ -164,7 +160,7 @@ def measure(  # noqa: PLR0913 - a name for each thing that may be known
     fits = _refined(
         voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers, limits, model, refine
     )
-    shapes, amplitudes, covariances, found = _without_lost((shapes, amplitudes), fits, stack.shape)
+    shapes, amplitudes, covariances, found = _without_lost((shapes, amplitudes), fits)
     reduced, steps = found[:, 0], found[:, 2].astype(np.int64)
     saturated = _saturated(voxels, windows, noise.saturation)
     return Measurement(
@@ -318,11 +314,9 @@ def _refined(  # noqa: PLR0913, PLR0917 - where, from where, by what
 
 
 def _without_lost(
-    start: tuple[Floats, Floats],
-    fits: tuple[Floats, Floats, Floats, Floats],
-    shape: tuple[int, int, int],
+    start: tuple[Floats, Floats], fits: tuple[Floats, Floats, Floats, Floats]
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return fits, but those that left the stack or became of no stack's size where they began."""
+    """Return fits, with what became of no stack's size where it began, and not determined."""
     shapes, amplitudes, covariances, found = fits
     widths = shapes[:, 3 + np.array([0, 2, 5])]
     slants = np.abs(shapes[:, 3 + np.array([1, 3, 4])])
@@ -330,21 +324,13 @@ def _without_lost(
     sound &= (slants <= LARGEST_FACTOR) & np.isfinite(shapes[:, :3])
     negative = np.any(np.diagonal(covariances, axis1=1, axis2=2) < 0, axis=1)
     told = np.all(sound, axis=1) & np.all(np.isfinite(amplitudes), axis=0)
-    left = _outside(shapes, shape) & ~_outside(start[0], shape)
-    lost = np.asarray(negative | left | ~told, np.bool_)
+    lost = np.asarray(negative | ~told, np.bool_)
     return (
         np.where(lost[:, None], start[0], shapes),
         np.where(lost, start[1], amplitudes),
         np.where(lost[:, None, None], math.nan, covariances),
         found,
     )
-
-
-def _outside(shapes: Floats, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
-    """Return whose centres lie beyond the stack."""
-    centres, last = shapes[:, :3], np.subtract(shape, 1)
-    outside: NDArray[np.bool_] = np.any((centres < -BEYOND) | (centres > last + BEYOND), axis=1)
-    return outside
 
 
 def _refuse_what_differs(gaussians: Sequence[Gaussians], stacks: Sequence[Stack]) -> None:
