@@ -88,6 +88,8 @@ def look_and_add(viewer: Any, panel: Any) -> None:
     """Look from elsewhere at the fit at rest, and make every layer of it."""
     panel.view.look_from(40.0, 10.0)
     wait_until(lambda: panel.worker.news.mips.view.azimuth == 40.0)
+    # The last of a fit's own layers.
+    wait_until(lambda: any(layer.name.endswith("on projections") for layer in viewer.layers))
     say("looked")
     before = len(viewer.layers)
     panel.results.kinds = {*KINDS} - {"deconvolved"}  # of a fit with a point spread function

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,7 +140,8 @@ def test_what_was_stopped_goes_on_and_ends_as_if_it_had_not_been(
     part, out = panel.by_tiles, tmp_path / "fit"
     typed(part, out)
     press(part, "Fit by tiles")
-    wait_until(lambda: "Fitting: 2 of 4" in part.state.text(), SECONDS)
+    # Two tiles may end between two looks: which number is seen is not said.
+    wait_until(lambda: re.search("Fitting: [1-3] of 4", part.state.text()) is not None, SECONDS)
     press(part, "Stop")
     wait_until(lambda: not part.active, 60)
     assert part.state.text().startswith("Stopped")
