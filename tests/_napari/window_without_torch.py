@@ -74,7 +74,7 @@ def fit(viewer: Any) -> Any:
     say("opened")
     press(panel, "Fit")
     wait_until(lambda: panel.worker.phase is Phase.FINISHED)
-    wait_until(lambda: len(viewer.layers) == 6)
+    wait_until(lambda: len(viewer.layers) >= 6)  # and marks over them, sooner or later
     names = [layer.name for layer in viewer.layers]
     assert len(viewer.layers[1].data) == 4, names
     assert len(viewer.layers[1].features) == 4, names
@@ -88,13 +88,11 @@ def look_and_add(viewer: Any, panel: Any) -> None:
     """Look from elsewhere at the fit at rest, and make every layer of it."""
     panel.view.look_from(40.0, 10.0)
     wait_until(lambda: panel.worker.news.mips.view.azimuth == 40.0)
-    # The last of a fit's own layers.
-    wait_until(lambda: any(layer.name.endswith("on projections") for layer in viewer.layers))
     say("looked")
     before = len(viewer.layers)
     panel.results.kinds = {*KINDS} - {"deconvolved"}  # of a fit with a point spread function
     QTest.mouseClick(panel.results.add, Qt.MouseButton.LeftButton)
-    wait_until(lambda: len(viewer.layers) == before + len(KINDS) - 1)
+    wait_until(lambda: len(viewer.layers) >= before + len(KINDS) - 1)
     say("added")
 
 
