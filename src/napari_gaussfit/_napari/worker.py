@@ -151,7 +151,7 @@ class FitWorker(QObject):
         self._drawing: News | None = None
         self._wanted: ViewChoice | None = None
         self._seen: tuple[Any, Any] = (None, None)
-        self._drawing_since, self._hurried = 0.0, False
+        self._drawing_since = 0.0
         self._collection = HeldCollection()
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._pull)
@@ -369,7 +369,6 @@ class FitWorker(QObject):
             return
         old_snapshot, old_mips = self._seen
         self._seen = snapshot, mips
-        self._hurried = old_snapshot is None
         self._drawing_since = time.perf_counter()
         if snapshot is not None and snapshot is not old_snapshot:
             self._follow(_PHASES[snapshot.state])
@@ -383,9 +382,7 @@ class FitWorker(QObject):
         if not isalive(self):  # type: ignore[no-untyped-call]
             return  # The window has closed since, and PySide6 calls all the same.
         drawing = 1000 * (time.perf_counter() - self._drawing_since)
-        if self._timer.isActive() and self._hurried:
-            self._timer.start(AGAIN_MS)  # That something moves is seen with the second update.
-        elif self._timer.isActive():
+        if self._timer.isActive():
             period = min(max(FASTEST_MS, PERIOD_PER_DRAWING * drawing), SLOWEST_MS)
             self._timer.start(int(period - min(drawing, period)))
 
