@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from napari.utils import progress
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QMovie
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import (
@@ -171,12 +171,32 @@ def test_the_activity_dock_shows_a_fit_until_it_ends() -> None:
     for step in (10, 40):
         news = SimpleNamespace(snapshot=SimpleNamespace(iteration=step, iterations=150))
         worker.updated.emit(news)
+        QApplication.processEvents()
     [bar] = set(progress._all_instances) - before
     assert (bar.n, bar.total) == (40, 150)
     assert "Gaussian fit" in bar.desc
     worker._enter(Phase.PAUSING)
+    QApplication.processEvents()
     assert "pausing" in bar.desc
     worker._enter(Phase.FINISHED)
+    QApplication.processEvents()
     assert not set(progress._all_instances) - before
     activity.close()
     worker.close()
+
+
+def test_nothing_happens_between_those_who_hear_of_an_update(panel: Any) -> None:
+    """As a fit that came to rest there, whose points were then taken for those of one that runs."""
+    heard: list[str] = []
+    worker = panel.worker
+    worker.updated.connect(lambda _news: heard.append("updated"))
+    worker._enter(Phase.RUNNING)
+    for step in (10, 20):
+        news = SimpleNamespace(snapshot=SimpleNamespace(iteration=step, iterations=150))
+        QTimer.singleShot(0, lambda: heard.append("ended"))
+        worker.updated.emit(news)
+        assert heard.pop() == "updated"
+        assert not heard
+        QApplication.processEvents()
+        assert heard.pop() == "ended"
+    worker._enter(Phase.FINISHED)

@@ -151,8 +151,11 @@ class Activity(QObject):
         self._panel = panel
         self._bar: Any = None
         self._worker = worker
-        worker.phase_changed.connect(self._follow)
-        worker.updated.connect(self._advance)
+        # In their own turn: napari's bars let the window live whenever they change, and a fit that
+        # ended meanwhile would be at rest before others have heard of its last update.
+        later = Qt.ConnectionType.QueuedConnection
+        worker.phase_changed.connect(self._follow, later)
+        worker.updated.connect(self._advance, later)
 
     def close(self) -> None:
         """Take the bar away."""
