@@ -21,6 +21,7 @@ from napari_gaussfit.fitting.snapshot import FitState
 from napari_gaussfit.jobs.children import Fitter
 from napari_gaussfit.jobs.collection import HeldCollection
 from napari_gaussfit.jobs.job import FitTask, Job, News, ThreadJob
+from napari_gaussfit.jobs.outcome import outcome_of
 from napari_gaussfit.jobs.pictures import MipDrawer, MipPair, ViewChoice
 from napari_gaussfit.jobs.process import ProcessJob
 from napari_gaussfit.jobs.renderer import RemoteDrawer
@@ -29,7 +30,6 @@ from napari_gaussfit.jobs.sequence import SequenceJob, SequenceTask
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
 
     AnyJob = ProcessJob | ThreadJob | SequenceJob
@@ -104,16 +104,6 @@ class _JobThread(FunctionWorker[None]):
         """End the job at once."""
         super().quit()
         self._job.close()
-
-
-def _drawn(
-    drawer: MipDrawer | RemoteDrawer, fields: Sequence[GaussianField], view: ViewChoice
-) -> MipPair | str:
-    """Draw in a thread; why it failed is returned, since napari's own way fails with PySide6."""
-    try:
-        return drawer.draw(fields, view)
-    except FitError as error:
-        return str(error)
 
 
 class FitWorker(QObject):
@@ -281,15 +271,16 @@ class FitWorker(QObject):
             return
         self._drawing = self._news
         fields, view = self._news.snapshot.fields, self._wanted
-        thread = create_worker(_drawn, self._drawer, fields, view, _start_thread=False)
+        thread = create_worker(outcome_of, self._drawer.draw, fields, view, _start_thread=False)
         thread.returned.connect(self._end_drawing)
         thread.start()
 
-    def _end_drawing(self, drawn: MipPair | str) -> None:
-        if isinstance(drawn, str):
-            self._miss_drawn(drawn)
+    def _end_drawing(self, outcome: tuple[MipPair | None, str]) -> None:
+        mips, error = outcome
+        if mips is None:
+            self._miss_drawn(error)
         else:
-            self._take_drawn(drawn)
+            self._take_drawn(mips)
 
     def _miss_drawn(self, error: str) -> None:
         """Say that a view could not be drawn, unless it was given up for a new fit."""

@@ -413,7 +413,6 @@ def answer_by_index(arguments: argparse.Namespace, folder: Path, command: str) -
     command : str
         The command that the settings are of.
     """
-    from napari_gaussfit.cli.printing import answer
     from napari_gaussfit.formats.tiled import read_index
     from napari_gaussfit.jobs.settings_file import SETTINGS_NAME, write_settings
 

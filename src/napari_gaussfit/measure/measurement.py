@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
 
-__all__ = ["EDITED", "Measurement", "summary"]
+__all__ = ["EDITED", "NOT_DETERMINED", "Measurement", "summary"]
 
 EDITED = "edited since it was measured"
 """The flag of a Gaussian that a person has made or changed."""
@@ -33,6 +33,9 @@ LOWER = (0, 1, 1, 2, 2, 2), (0, 0, 1, 0, 1, 2)
 
 SHAPE = 3 + len(LOWER[0])
 """Parameters of centre and covariance, before those of brightness."""
+
+NOT_DETERMINED = "not determined"
+"""The flag of what has no error bars."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure import refinement
+from napari_gaussfit.measure.measurement import NOT_DETERMINED
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.photon_transfer import photon_transfer
 from napari_gaussfit.model.field import GaussianField
@@ -42,9 +43,6 @@ MORE = 1.05
 BEYOND = 1.5
 """Voxels beyond the first and last centres that a refinement may end: light whose maximum lies
 farther out is a tail alone, which any amplitude explains."""
-
-UNKNOWN = "not determined"
-"""The flag of what has no error bars."""
 
 
 class _Fit(Protocol):
@@ -157,7 +155,9 @@ def _without_lost(found: Measurement, before: tuple[Gaussians, ...], stack: Stac
     )
     covariances = np.where(lost[:, None, None], np.nan, found.covariances)
     flags = [
-        "; ".join(filter(None, (flag, UNKNOWN))) if gone and UNKNOWN not in flag else flag
+        "; ".join(filter(None, (flag, NOT_DETERMINED)))
+        if gone and NOT_DETERMINED not in flag
+        else flag
         for flag, gone in zip(found.flags, left, strict=True)
     ]
     return replace(found, gaussians=gaussians, covariances=covariances, flags=tuple(flags))
@@ -165,8 +165,7 @@ def _without_lost(found: Measurement, before: tuple[Gaussians, ...], stack: Stac
 
 def _outside(gaussians: Gaussians, stack: Stack) -> NDArray[np.bool_]:
     """Return whose centres lie beyond the stack's edges."""
-    spacing = np.asarray(stack.spacing if gaussians.unit == stack.unit else (1.0, 1.0, 1.0))
-    centres = gaussians.means / spacing
+    centres = gaussians.means / refinement.spacing_of(gaussians, stack)
     last = np.subtract(stack.shape, 1)
     outside: NDArray[np.bool_] = np.any((centres < -BEYOND) | (centres > last + BEYOND), axis=1)
     return outside
@@ -177,8 +176,8 @@ def _refined_noise(first: Measurement, stack: Stack, noise: Noise) -> Noise:
 
     It is known better; where Gaussians describe only a part of the stack, the rest is in it.
     """
-    spacing = stack.spacing if first.gaussians[0].unit == stack.unit else (1.0, 1.0, 1.0)
-    light = first.fields[0].voxelise(stack.shape, spacing).numpy()
+    z, y, x = refinement.spacing_of(first.gaussians[0], stack)
+    light = first.fields[0].voxelise(stack.shape, (z, y, x)).numpy()
     curve = photon_transfer(stack.voxels, light)
     if curve.noise is None:
         return noise

@@ -25,7 +25,7 @@ from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.blocks import Model
 from napari_gaussfit.measure.constrained import refine_constrained
-from napari_gaussfit.measure.measurement import Measurement
+from napari_gaussfit.measure.measurement import NOT_DETERMINED, Measurement
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.photon_transfer import noise_of_neighbours
 from napari_gaussfit.measure.shapes import Shapes
@@ -139,7 +139,7 @@ def measure(  # noqa: PLR0913 - a name for each thing that may be known
         return _robust(gaussians, stacks, **given, **known_before)
     _refuse_what_differs(gaussians, stacks)
     first, stack = gaussians[0], stacks[0]
-    spacing = np.asarray(stack.spacing if first.unit == stack.unit else (1.0, 1.0, 1.0))
+    spacing = spacing_of(first, stack)
     if noise is None:
         noise = noise_of_neighbours(stack.voxels) if likelihood != "squared" else Noise(1.0)
     known = likelihood != "squared" and noise.gain > 0
@@ -333,6 +333,24 @@ def _without_lost(
     )
 
 
+def spacing_of(gaussians: Gaussians, stack: Stack) -> Floats:
+    """Return the distances of voxels in the unit of Gaussians, which may be voxels.
+
+    Parameters
+    ----------
+    gaussians : Gaussians
+        Whose unit is that of the stack, or pixels.
+    stack : Stack
+        The voxels.
+
+    Returns
+    -------
+    ndarray, shape [3]
+        Along z, y and x; ones where the unit is pixels.
+    """
+    return np.asarray(stack.spacing if gaussians.unit == stack.unit else (1.0, 1.0, 1.0))
+
+
 def _refuse_what_differs(gaussians: Sequence[Gaussians], stacks: Sequence[Stack]) -> None:
     if len(gaussians) != len(stacks) or not gaussians:
         message = f"{len(gaussians)} channels of Gaussians for {len(stacks)} of a stack"
@@ -522,7 +540,7 @@ def _flags(
         "at the border": border,
         "saturated": saturated,
         "not converged": steps < 0,
-        "not determined": unknown,
+        NOT_DETERMINED: unknown,
     }
     flags = [""] * len(shapes)
     for k in np.flatnonzero(np.any([*words.values()], axis=0)):

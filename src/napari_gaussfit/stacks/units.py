@@ -6,7 +6,10 @@ import re
 
 from napari_gaussfit.errors import SettingsError
 
-__all__ = ["MICROMETERS_PER_UNIT", "micrometers_per", "standard_unit"]
+__all__ = ["MICROMETERS_PER_UNIT", "UNIT_WORDS", "micrometers_per", "standard_unit"]
+
+UNIT_WORDS = {"micrometer": "µm", "pixel": "pixels"}
+"""A stack's unit of length behind a number, in a sentence."""
 
 MICROMETERS_PER_UNIT: dict[str, float] = {
     "pm": 1e-6,

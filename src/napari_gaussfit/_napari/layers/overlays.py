@@ -70,7 +70,7 @@ class Overlays(QObject):
         self._wanted = {CENTRES}
         self._layers: dict[str, Layer] = {}
         self._whose: tuple[Any, Any] | None = None
-        self._cost = self._rested = 0.0
+        self._rested = 0.0
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._draw)
@@ -119,7 +119,8 @@ class Overlays(QObject):
     def draw_soon(self, _event: object = None) -> None:
         """Draw all that is wanted, in a moment; a drawing that takes long comes seldom."""
         if not self._timer.isActive():
-            self._timer.start(SOON_MS + int(1000 * REST_PER_WORK * self._cost))
+            rest = self._rested - time.perf_counter()
+            self._timer.start(max(SOON_MS, int(1000 * rest)))
 
     def close(self) -> None:
         """Follow nothing any more; the layers stay."""
@@ -152,8 +153,7 @@ class Overlays(QObject):
                 self._timer.start(SOON_MS)
                 return
         now = time.perf_counter()
-        self._cost = min(now - began, 1.0)
-        self._rested = now + REST_PER_WORK * self._cost
+        self._rested = now + REST_PER_WORK * min(now - began, 1.0)
 
     def _place_captions(self) -> None:
         """Keep captions within their pictures: in 3D, napari centres all texts on their points."""

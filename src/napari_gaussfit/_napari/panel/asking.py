@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_gaussfit._napari.layers.destroyed import when_destroyed
-from napari_gaussfit.errors import GaussfitError
+from napari_gaussfit.jobs.outcome import outcome_of
 from napari_gaussfit.jobs.renderer import Renderer
 
 if TYPE_CHECKING:
@@ -104,7 +104,4 @@ def _close(renderers: list[Renderer]) -> None:
 
 def _outcome(question: Question, renderer: Renderer) -> tuple[Renderer, Any, str]:
     """Ask, and return what has come of it. Runs in a thread."""
-    try:
-        return renderer, question(renderer), ""
-    except GaussfitError as error:
-        return renderer, None, str(error)
+    return renderer, *outcome_of(question, renderer)

@@ -11,6 +11,7 @@ from napari_gaussfit._napari.panel.object_page import ObjectPage
 from napari_gaussfit._napari.panel.slider_field import SliderField
 from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit.jobs.objects import CellsAsked, found_cells, save_cells
+from napari_gaussfit.stacks.units import UNIT_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,7 +177,7 @@ class CellsPage(ObjectPage):
         self.put(cell_layers(found, self.of))
         self.show_rows(table.assign(at_border=["yes" if at else "" for at in table["at_border"]]))
         self._enable()
-        unit = "µm" if self.of.fit.stack.unit == "micrometer" else "pixels"
+        unit = UNIT_WORDS[self.of.fit.stack.unit]
         return (
             f"{len(table):,} objects of about {found.radius:.3g} {unit} radius, "
             f"{int(table['at_border'].sum()):,} of them at the border of the stack. "

@@ -12,6 +12,7 @@ from napari_gaussfit._napari.layers.objects import FitPoints
 from napari_gaussfit._napari.layers.opened import placement_of
 from napari_gaussfit._napari.panel.kept import Kept, NotShownError
 from napari_gaussfit.jobs.objects import CellsAsked
+from napari_gaussfit.stacks.units import UNIT_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +108,7 @@ class KeptTrace(KeptObjects):
         """How long they are in all."""
         if self.found is None:
             return "not shown since"
-        unit = "µm" if self.stack.unit == "micrometer" else "pixels"
+        unit = UNIT_WORDS[self.stack.unit]
         return f"{self.found.table['length'].sum():.4g} {unit} in all"
 
     @property

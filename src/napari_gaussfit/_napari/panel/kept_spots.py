@@ -14,6 +14,7 @@ from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.jobs.objects import spots_from, spots_message
 from napari_gaussfit.model.field import GaussianField
+from napari_gaussfit.stacks.units import UNIT_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +79,7 @@ class KeptSpots(Kept):
     @property
     def details(self) -> str:
         """What was looked for, and what was assumed."""
-        report, unit = self.found.report, "µm" if self.facts.unit == "micrometer" else "pixels"
+        report, unit = self.found.report, UNIT_WORDS[self.facts.unit]
         least, largest = report["least_size"], report["largest_size"]
         sizes = f"FWHM {least:.3g} to {largest:.3g} {unit}"
         return "\n".join([sizes, *report["notes"]])

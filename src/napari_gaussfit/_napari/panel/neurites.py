@@ -12,6 +12,7 @@ from napari_gaussfit._napari.panel.number_field import NumberField
 from napari_gaussfit._napari.panel.object_page import ObjectPage
 from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit.jobs.objects import found_trace, save_trace
+from napari_gaussfit.stacks.units import UNIT_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +107,7 @@ class NeuritesPage(ObjectPage):
         self.show_rows(table.assign(**words))
         if not len(table):
             return "No neurite was found."
-        unit = "µm" if self.of.fit.stack.unit == "micrometer" else "pixels"
+        unit = UNIT_WORDS[self.of.fit.stack.unit]
         spines = int(table["spine"].sum())
         soma = "A soma and " if table["from_soma"].any() else ""
         return (

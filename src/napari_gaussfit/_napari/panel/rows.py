@@ -8,6 +8,7 @@ import numpy as np
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
 
 from napari_gaussfit._napari.panel.columns import column_named
+from napari_gaussfit.measure.measurement import NOT_DETERMINED
 from napari_gaussfit.measure.table import ERRORS, FLAGS
 
 if TYPE_CHECKING:
@@ -190,8 +191,8 @@ class RowTable(QAbstractTableModel):
             return (flags or None) if name == FLAGS else None
         value, error = self._values[name][row], self._error(row, name)
         number = with_error(value, error) if np.isfinite(error) else f"{value:.4g}"
-        unknown = "" if np.isfinite(error) and not flags else "; not determined"
-        why = f": {flags}" if flags and flags != "not determined" else ""
+        unknown = "" if np.isfinite(error) and not flags else f"; {NOT_DETERMINED}"
+        why = f": {flags}" if flags and flags != NOT_DETERMINED else ""
         return f"{number} {column_named(name).unit_in_words(self.unit)}{unknown}{why}"
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = _DISPLAY) -> Any:

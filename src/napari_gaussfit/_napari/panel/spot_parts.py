@@ -24,6 +24,7 @@ from napari_gaussfit._napari.panel.track_plot import TrackPlot
 from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.measure.table import GOODNESS
+from napari_gaussfit.stacks.units import UNIT_WORDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,7 +152,7 @@ class SpotSetup(QWidget):
         most = across * max(stack.shape)
         for one in (self.least, self.largest):
             one.set_ends(across, min(WIDEST_VOXELS * across, most), most)
-        unit = "µm" if stack.unit == "micrometer" else "pixels"
+        unit = UNIT_WORDS[stack.unit]
         self._labels.setText(f"Sizes: full width at half maximum (FWHM) in {unit}.")
         self._enable()
 

@@ -471,7 +471,7 @@ class SpotsMode(QObject):
         self.table.model.allow(kept)
         gone = int((~kept).sum())
         left_out = f", {gone:,} deleted by hand" if gone else ""
-        unit = "micrometers" if self._of.stack.unit == "micrometer" else "pixels"
+        unit = f"{self._of.stack.unit}s"
         self.table.show_words(
             f"{self._of.name}: {int(kept.sum()):,} spots{left_out}; lengths in {unit}, ± one "
             "standard deviation."

@@ -226,7 +226,7 @@ class SpotsOverTime(QObject):
             self._put(TRACKS, recording.tracks_layer(table), recording)
         self._table.show_spots(table, recording.first.stack.unit)
         self._table.tracks.show_points(self._layers[SPOTS], recording.first.stack.unit)
-        unit = "micrometers" if recording.first.stack.unit == "micrometer" else "pixels"
+        unit = f"{recording.first.stack.unit}s"
         self._table.show_words(
             f"{recording.name}: {found.words}; lengths in {unit}, ± one standard deviation."
         )
