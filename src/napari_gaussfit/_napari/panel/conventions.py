@@ -154,8 +154,8 @@ class Activity(QObject):
         # In their own turn: napari's bars let the window live whenever they change, and a fit that
         # ended meanwhile would be at rest before others have heard of its last update.
         later = Qt.ConnectionType.QueuedConnection
-        worker.phase_changed.connect(self._follow, later)
-        worker.updated.connect(self._advance, later)
+        worker.phase_changed.connect(self._follow, later)  # type: ignore[call-arg]
+        worker.updated.connect(self._advance, later)  # type: ignore[call-arg]
 
     def close(self) -> None:
         """Take the bar away."""
