@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ def write_tables(
 ) -> None:
     """Put tables in place of what lies between a part's markers of a page.
 
+    The page names the command that wrote them, without where else it wrote: a file of the machine
+    that it ran on says nothing to a reader.
+
     Raises
     ------
     PageError
@@ -32,6 +36,7 @@ def write_tables(
     if not begin or not end or begin_mark in rest or end_mark in after:
         message = f"{page}: expected {begin_mark} and after it {end_mark}, each once"
         raise PageError(message)
-    parts = [f"Written by `{command}`.", *(table.markdown() for table in tables)]
+    told = re.sub(r" --json[ =]\S+", "", command)
+    parts = [f"Written by `{told}`.", *(table.markdown() for table in tables)]
     middle = "\n\n".join(one.strip() for one in parts)
     page.write_text(f"{before}{begin_mark}\n\n{middle}\n\n{end_mark}{after}", encoding="utf-8")

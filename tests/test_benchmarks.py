@@ -91,13 +91,14 @@ def test_only_what_lies_between_the_markers_is_replaced(load: Load, tmp_path: Pa
     page.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", encoding="utf-8")
     table = load("tables").Table("Times", ("what", "ms"), (("step", 12.345), ("never", None)))
     for _ in range(2):
-        load("page").write_tables(page, [table], "command")
+        load("page").write_tables(page, [table], "command --json figures.json --small")
     text = page.read_text(encoding="utf-8")
     assert text.startswith(f"above\n{BEGIN}")
     assert text.endswith(f"{END}\nbelow\n")
     assert "old" not in text
     assert text.count("| step | 12.3 |") == 1
     assert "| never | - |" in text
+    assert "`command --small`" in text
 
 
 @pytest.mark.parametrize("text", ["nothing", f"{END} {BEGIN}", f"{BEGIN} {BEGIN} {END}"])

@@ -7,6 +7,7 @@ import ast
 import builtins
 import importlib
 import importlib.util
+import itertools
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -64,6 +65,21 @@ def test_what_a_page_links_to_is_there(page: Path) -> None:
         if not (place.exists() or place.with_suffix(".md").exists())
     }
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_headings_of_a_page_go_down_one_level_at_a_time(page: Path) -> None:
+    code = re.compile(r"^(`{3,}|:{3,}\{code).*?^\1", re.MULTILINE | re.DOTALL)
+    marks = re.findall(r"^(#+) ", code.sub("", text_of(page)), flags=re.MULTILINE)
+    levels = [len(mark) for mark in marks]
+    assert levels[0] == 1
+    assert all(below <= above + 1 for above, below in itertools.pairwise(levels)), levels
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_page_names_no_folder_of_the_machine_that_wrote_it(page: Path) -> None:
+    written = re.findall(r"^Written by `.*", text_of(page), flags=re.MULTILINE)
+    assert not [line for line in written if re.search(r"[ =]/\w|[ =]\w:\\", line)]
 
 
 def test_the_map_of_the_code_has_every_folder_and_what_lies_in_none() -> None:
