@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +25,6 @@ from napari_gaussfit.stacks.readers import STACK_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -371,6 +372,23 @@ def test_a_large_zarr_is_opened_in_all_its_resolutions_and_the_finest_is_not_rea
     layers = viewer.open(path, plugin=PLUGIN)
     assert [layer.multiscale for layer in layers] == [True, True]
     assert [layer.metadata["napari_gaussfit"]["channel"] for layer in layers] == [0, 1]
+
+
+def test_a_large_zarr_in_a_zip_file_is_not_read_either(
+    viewer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large, "LARGE", 12 * 70 * 80)
+    voxels = np.arange(12 * 70 * 80, dtype=np.float32).reshape(12, 70, 80)
+    folder = tmp_path / "big.ome.zarr"
+    write_ome_zarr(folder, voxels, spacing=(0.5, 0.1, 0.1), unit="micrometer", name="big")
+    path = Path(shutil.make_archive(str(folder), "zip", folder))
+    shutil.rmtree(folder)
+
+    [layer] = viewer.open(path, plugin=PLUGIN)
+
+    assert not isinstance(layer.data, np.ndarray), "was read"
+    np.testing.assert_array_equal(np.asarray(layer.data), voxels)
+    np.testing.assert_allclose(layer.scale, (0.5, 0.1, 0.1))
 
 
 def test_a_saved_fit_lies_upon_its_stack(viewer: Any, translated: Path, tmp_path: Path) -> None:

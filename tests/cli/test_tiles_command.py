@@ -115,7 +115,7 @@ def test_a_large_stack_is_fitted_by_tiles_and_that_is_said(
         (("--tile", "24", "32", "32", "--points", "no.csv"), "no.csv: cannot be read"),
         (("--workers", "0"), "--workers 0: expected 1 or more"),
         (("--tile", "24", "20", "32"), "20 voxels along y make tiles of 16"),
-        (("--tile", "24", "32", "32", "--exactly"), "exactly=True: cannot be had by tiles"),
+        (("--tile", "24", "32", "32", "--exactly"), "exactly: by tiles, expected how many"),
         (
             ("--scheduler", "tcp://127.0.0.1:9", "--workers", "2"),
             "--workers and --scheduler exclude each other",

@@ -188,6 +188,47 @@ def test_the_order_of_tiles_changes_no_byte(
     assert contents(tmp_path / "out") == contents(fitted[0])
 
 
+@pytest.mark.parametrize("count", [9, 90])
+def test_an_exact_number_is_that_of_all_tiles_in_any_order(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    asked = replace(SETTINGS, gaussians=count, exactly=True, iterations=40)
+
+    report = fit_tiles(stack, tmp_path / "out", asked, tile=TILE)
+    monkeypatch.setattr(tile_runs, "SerialPool", Backwards)
+    fit_tiles(stack, tmp_path / "other", asked, tile=TILE)
+
+    assert report.gaussians == count == len(load(tmp_path / "out").field)
+    assert report.failed == ()
+    assert contents(tmp_path / "out") == contents(tmp_path / "other")
+
+
+def test_no_worker_waits_for_the_last_tile_of_a_stage(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a tile that is slow, only what needs it waits: the far end of a row is mended before."""
+    ended: list[tuple[str, tuple[int, int, int]]] = []
+
+    class FirstIsSlow(Backwards):
+        def ended(self) -> Iterator[tuple[TileTask, Outcome | BaseException]]:
+            slow = [one for one in self.waiting if one[1].named == ("fit", (0, 0, 0))]
+            work, task = next((one for one in self.waiting if one not in slow), (None, None))
+            if work is None or task is None:
+                [(work, task)] = slow
+            self.waiting = [one for one in self.waiting if one[1] is not task]
+            ended.append((str(task.stage), task.tile.place))
+            yield task, work.do(task)
+
+    monkeypatch.setattr(tile_runs, "SerialPool", FirstIsSlow)
+    row = Stack.from_array(np.tile(stack.voxels[:, :32, :64], (1, 1, 4)), spacing=stack.spacing)
+    fit_tiles(row, tmp_path / "out", replace(SETTINGS, iterations=10), tile=TILE)
+
+    slow = ended.index(("fit", (0, 0, 0)))
+    assert ended.index(("seams", (0, 0, 7))) < slow
+    assert ended.index(("write", (0, 0, 7))) < slow
+    assert ended.index(("fit", (0, 0, 1))) > slow
+
+
 class Killed(BaseException):
     """The end of the process."""
 
@@ -297,8 +338,6 @@ def test_a_folder_of_other_settings_or_another_stack_is_not_gone_on_with(
     ("given", "why"),
     [
         ({"objective": "mip"}, "projections"),
-        ({"loss": "poisson"}, "subtracted"),
-        ({"exactly": True}, "as many"),
         ({"max_seconds": 3.0}, "speed"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -129,3 +129,51 @@ def test_a_fit_that_is_gone_on_from_keeps_its_gaussians_and_is_no_worse(
         fit_tiles(neurite, tmp_path / "other", refine, tile=TILE)
     with pytest.raises(SettingsError, match="refine=False: there is a start"):
         fit_tiles(neurite, tmp_path / "other", whole, tile=TILE, start=tmp_path / "first")
+
+
+def test_photons_are_fitted_nearly_as_well_as_in_one_piece(tmp_path: Path) -> None:
+    """Also of those that a neighbour has subtracted: by the deviance, and as bright as they are."""
+    from napari_gaussfit import fit
+
+    truth = phantoms.neurite(shape=(24, 64, 64), seed=2).truth
+    spacing = phantoms.neurite(shape=(24, 64, 64), seed=2).stack.spacing
+    light = truth.voxelise((24, 64, 64), spacing).numpy() - truth.background
+    rate = 2.0 + 20.0 * light / light.max()
+    voxels = np.random.default_rng(0).poisson(rate).astype(np.uint16)
+    stack = Stack.from_array(voxels, spacing=spacing, name="photons")
+    even = replace(SETTINGS, measure=False)
+    settings = replace(even, loss="poisson")
+
+    fit_tiles(stack, tmp_path / "out", replace(settings, background=2.0), tile=TILE)
+    by_tiles = load(tmp_path / "out").voxelise()
+    whole = fit(stack, settings, background=2.0).voxelise()
+
+    def away(found: np.ndarray) -> float:
+        """Return the mean deviance from the rate that the photons were drawn at."""
+        found = np.maximum(found, 1e-3)
+        return float(2 * np.mean(rate * np.log(rate / found) - (rate - found)))
+
+    fit_tiles(stack, tmp_path / "even", replace(even, background=2.0), tile=TILE)
+    assert away(by_tiles) <= 1.2 * away(whole)
+    assert away(by_tiles) <= 0.9 * away(load(tmp_path / "even").voxelise())
+    assert (by_tiles - 2.0).sum() == pytest.approx((rate - 2.0).sum(), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("given", "channels", "why"),
+    [
+        ({"exactly": True}, 1, "how many Gaussians beside it"),
+        ({"loss": "poisson"}, 2, "of one channel; 2 are given"),
+    ],
+)
+def test_what_has_no_meaning_by_tiles_is_refused(
+    neurite: Stack, tmp_path: Path, given: dict[str, Any], channels: int, why: str
+) -> None:
+    with pytest.raises(SettingsError, match=why):
+        fit_tiles([neurite] * channels, tmp_path / "out", replace(SETTINGS, **given), tile=TILE)
+
+
+def test_points_and_an_exact_number_exclude_each_other(neurite: Stack, tmp_path: Path) -> None:
+    asked = replace(SETTINGS, gaussians=9, exactly=True)
+    with pytest.raises(SettingsError, match="points are given too"):
+        fit_tiles(neurite, tmp_path / "out", asked, tile=TILE, points=np.ones((1, 3)))

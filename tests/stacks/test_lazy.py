@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +19,6 @@ from napari_gaussfit.stacks.ome_zarr import write_ome_zarr
 from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 BOX = ((2, 3, 5), (9, 14, 11))
@@ -52,6 +52,36 @@ def test_a_box_reads_no_voxel_beside_it(voxels: NDArray[np.uint16]) -> None:
     assert counted.asked == 0
     assert np.array_equal(stack.read(*BOX), box_of(voxels))
     assert counted.asked == box_of(voxels).size
+
+
+def test_a_zip_file_is_read_by_chunks_and_opened_once(
+    tmp_path: Path, voxels: NDArray[np.uint16], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, opened = tmp_path / "big.ome.zarr", [0]
+    array = zarr.create_array(folder, data=voxels, chunks=(4, 4, 4), dimension_names=[*"zyx"])
+    chunks = len([path for path in (folder / "c").rglob("*") if path.is_file()])
+    for path in (folder / "c" / "2").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    zipped = Path(shutil.make_archive(str(folder), "zip", folder))
+    shutil.rmtree(folder)
+
+    class Counting(zarr.storage.ZipStore):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            opened.append(1)
+            super().__init__(*given, **more)
+
+    monkeypatch.setattr(zarr.storage, "ZipStore", Counting)
+
+    stack = pickle.loads(pickle.dumps(LazyStack.open(zipped)))  # noqa: S301 - our own
+    before = len(opened)
+    for first in range(0, 8, 2):
+        box = stack.read((first, 3, 5), (first + 2, 14, 11))
+        assert np.array_equal(box, voxels[first : first + 2, 3:14, 5:11])
+
+    assert len(opened) == before + 1
+    assert chunks == array.nchunks == 60
+    assert not stack.read((8, 0, 0), (12, 20, 16)).any(), "what is not there is not looked for"
 
 
 def test_a_part_is_a_stack_whose_first_voxel_lies_where_it_lay(

@@ -64,7 +64,7 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
 def open_stack(layout: StackLayout) -> list[LayerData]:
     """Return an Image for each channel, [Z, Y, X], or [T, Z, Y, X] of a time series.
 
-    Of a large OME-Zarr in a folder nothing is read yet: the layers have all of its resolutions, and
+    Of a large OME-Zarr nothing is read yet: the layers have all of its resolutions, and
     napari reads what is in view.
 
     The metadata of each has an entry ``napari_gaussfit`` with ``source`` (the path), ``channel``
@@ -219,8 +219,8 @@ def _as_napari_does(path: str | Sequence[str]) -> list[LayerData]:
 
 
 def _is_read_by_parts(layout: StackLayout) -> bool:
-    """Tell whether a file is opened without reading its voxels: a large OME-Zarr in a folder."""
-    return is_zarr(layout.path) and layout.path.is_dir() and is_large(layout.shape)
+    """Tell whether a file is opened without reading its voxels: a large OME-Zarr."""
+    return is_zarr(layout.path) and is_large(layout.shape)
 
 
 def _unread(layout: StackLayout, channel: int) -> Any:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from napari_gaussfit.jobs.folders import CELLS_OUTPUTS, write_cells
+from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.jobs.folders import (
+    CELLS_OUTPUTS,
+    LARGE_CELLS_OUTPUTS,
+    write_cells,
+    write_large_cells,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -14,14 +20,11 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["ALSO", "OUTPUTS", "WRITERS", "add_options", "gaussians_for", "write"]
+__all__ = ["ALSO", "WRITERS", "add_options", "gaussians_for", "outputs", "write"]
 
 FEWER = 10
 """Times as many Gaussians as group well tell a nucleus's texture: 1,000 to 2,500 give the same F1
 of nuclei whose stack suggests 20,000."""
-
-OUTPUTS = CELLS_OUTPUTS
-"""What grouping leaves in its folder."""
 
 ALSO, WRITERS = "labels.ome.tif, or .ome.zarr with the fitted volume", "LABEL_WRITERS"
 """What else can be written, in words, and the table of formats that says so."""
@@ -41,6 +44,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--level", type=float, metavar="LEVEL",
         help="least brightness of a cell's voxels above the background (Otsu's)",
     )  # fmt: skip
+
+
+def outputs(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return what grouping leaves in its folder.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        Of the command.
+    """
+    return LARGE_CELLS_OUTPUTS if _by_boxes(arguments) else CELLS_OUTPUTS
+
+
+def _by_boxes(arguments: argparse.Namespace) -> bool:
+    """Tell whether labels are of all of a fit by tiles, and so are not made in memory."""
+    from napari_gaussfit.formats.tiled import holds_tiles
+
+    return arguments.region is None and holds_tiles(arguments.stack)
 
 
 def gaussians_for(stack: Stack) -> int:
@@ -81,17 +102,25 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> dic
     from napari_gaussfit.objects.grouping import GroupSettings, group
     from napari_gaussfit.objects.labels import measure_objects, paint
 
-    stack = result.stack
+    stack, by_boxes = result.stack, _by_boxes(arguments)
+    if by_boxes and arguments.also:
+        raise SettingsError(
+            f"--also {arguments.also[0]}: of all of a fit by tiles, labels are written as "
+            f"{LARGE_CELLS_OUTPUTS[1]} alone, box by box; leave it out, or give a --region"
+        )
     given = {"saddle": arguments.saddle, "radius": arguments.radius}
     settings = GroupSettings(**{name: value for name, value in given.items() if value is not None})
     groups = group(result.field.numpy(), settings)
-    labels, groups = paint(result.field, groups, stack.shape, stack.spacing, arguments.level)
-    found = measure_objects(result.field, groups, labels, stack.spacing)
-    write_cells(folder, result, labels, found, also=arguments.also)
+    if by_boxes:
+        found = write_large_cells(folder, result, groups, arguments.level)
+    else:
+        labels, groups = paint(result.field, groups, stack.shape, stack.spacing, arguments.level)
+        found = measure_objects(result.field, groups, labels, stack.spacing)
+        write_cells(folder, result, labels, found, also=arguments.also)
     unit = "um" if stack.unit == "micrometer" else "pixels"
     sys.stdout.write(
         f"{folder}: {len(found)} objects of about {groups.radius:.2f} {unit} radius, "
         f"{int(found.at_border.sum())} of them at the border of the stack\n"
     )
-    sys.stdout.write(f"{folder}: wrote {', '.join(OUTPUTS)}\n")
+    sys.stdout.write(f"{folder}: wrote {', '.join(outputs(arguments))}\n")
     return {"cells": len(found), "radius": float(groups.radius), "unit": stack.unit}

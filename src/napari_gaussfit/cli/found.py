@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     given, folder = arguments.stack, checked_folder(arguments.out)
     refuse_further(arguments, arguments.options.WRITERS)
-    targets = [folder / name for name in arguments.options.OUTPUTS]
+    targets = [folder / name for name in arguments.options.outputs(arguments)]
     refuse_to_replace(targets, force=arguments.force)
     if given.suffix.lower() in FIT_READERS or holds_fit(given) or holds_tiles(given):
         saved = loaded(given, region=arguments.region)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
-    from napari_gaussfit.fitting.tile_runs import TileProgress, TileReport
+    from napari_gaussfit.fitting.tile_course import TileProgress
+    from napari_gaussfit.fitting.tile_runs import TileReport
     from napari_gaussfit.objects.spots import SpotSettings
     from napari_gaussfit.stacks.lazy import LazyStack
 

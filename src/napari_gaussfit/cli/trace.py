@@ -15,10 +15,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.objects.neurites import Trace
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["ALSO", "OUTPUTS", "WRITERS", "add_options", "gaussians_for", "write"]
-
-OUTPUTS = TRACE_OUTPUTS
-"""What a trace leaves in its folder."""
+__all__ = ["ALSO", "WRITERS", "add_options", "gaussians_for", "outputs", "write"]
 
 SOMA = 1
 """The kind of a soma's node, as SWC numbers it."""
@@ -54,6 +51,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="centre and radius of a soma, micrometers: the root (looked for)",
     )  # fmt: skip
     parser.add_argument("--no-soma", action="store_true", help="look for no soma")
+
+
+def outputs(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return what a trace leaves in its folder.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        Of the command.
+    """
+    del arguments
+    return TRACE_OUTPUTS
 
 
 def gaussians_for(_: Stack) -> None:
@@ -98,7 +107,7 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> dic
     sys.stdout.write(f"{folder}: {_said(found)}\n")
     if not known:
         sys.stdout.write("note: the voxels' size is not known: lengths, also in SWC, are pixels\n")
-    sys.stdout.write(f"{folder}: wrote {', '.join(OUTPUTS)}\n")
+    sys.stdout.write(f"{folder}: wrote {', '.join(TRACE_OUTPUTS)}\n")
     branches = found.branches
     return {
         "branches": len(branches),

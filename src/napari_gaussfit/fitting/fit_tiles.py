@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.fitting.tile_course import TileProgress
 from napari_gaussfit.fitting.tile_fits import TileFitter, checked_settings
-from napari_gaussfit.fitting.tile_runs import SampledStack, TilePlan, TileProgress, TileReport
+from napari_gaussfit.fitting.tile_runs import SampledStack, TilePlan, TileReport
 from napari_gaussfit.fitting.tile_starts import TileStart
 from napari_gaussfit.fitting.tile_tasks import TileWork
 from napari_gaussfit.fitting.tiles import Tiling, default_core, default_halo
@@ -59,7 +60,9 @@ def fit_tiles(  # noqa: PLR0913 - a name for each thing that may be given
     out : path-like
         The folder; made where there is none.
     settings : FitSettings, optional
-        Of each tile's fit; the number of Gaussians is the most that a tile may have. Gaussians are
+        Of each tile's fit; the number of Gaussians is the most that a tile may have, or, with
+        ``exactly``, that of all tiles, which share it by how much of each
+        stands out of the noise. Gaussians are
         measured, for error bars, in each tile where most of them stand for themselves, unless
         ``measure`` says otherwise.
     tile : sequence of int, optional
@@ -97,7 +100,7 @@ def fit_tiles(  # noqa: PLR0913 - a name for each thing that may be given
     stacks = lazy_stacks(stack)
     facts = stacks[0].facts
     begins = TileStart.of(points, start, facts, len(stacks))
-    checked = checked_settings(settings or FitSettings(), begins)
+    checked = checked_settings(settings or FitSettings(), begins, len(stacks))
     if psf is not None:
         psf.in_unit(facts.unit)  # which refuses a stack without a spacing
     tiling = Tiling.of(facts.shape, checked_core(stacks[0], tile), default_halo(facts.spacing))

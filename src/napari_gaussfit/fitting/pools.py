@@ -41,6 +41,10 @@ class Work(Protocol):
         """What is done in turn, and in which tiles."""
 
     @property
+    def count(self) -> int | None:
+        """How many Gaussians all tiles have together; None where each has what it carries."""
+
+    @property
     def store(self) -> TileStore:
         """Working files."""
 

@@ -15,13 +15,15 @@ import numpy as np
 
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.fitting.fit import Fit
+from napari_gaussfit.fitting.losses import LOSSES
 from napari_gaussfit.fitting.placed import Placed
+from napari_gaussfit.fitting.tile_counts import of_count
 from napari_gaussfit.fitting.tile_starts import TileStart
 from napari_gaussfit.fitting.tile_wide import Cells, fit_wide
 from napari_gaussfit.fitting.tiles import triple
 from napari_gaussfit.measure.constraints import Constraints
 from napari_gaussfit.measure.measuring import measure, worth_measuring
-from napari_gaussfit.settings import MOST_UNASKED, FitSettings
+from napari_gaussfit.settings import MOST_GAUSSIANS, MOST_UNASKED, FitSettings
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.statistics import SUGGESTION_VOXELS
 
@@ -155,7 +157,27 @@ class TileFitter:
     def _started(self, tile: Tile) -> tuple[Placed, NDArray[np.bool_]]:
         return self.start.gaussians_of(tile, self.tiling, self.facts)
 
-    def fit(self, tile: Tile, voxels: Voxels, anchors: Placed) -> Placed:
+    @property
+    def count(self) -> int | None:
+        """How many Gaussians all tiles have together; None where each has what it carries."""
+        return self.settings.gaussians if self.settings.exactly else None
+
+    def lit(self, tile: Tile, voxels: Voxels) -> int:
+        """Return how large a part of a tile's core stands out of the noise.
+
+        Parameters
+        ----------
+        tile : Tile
+            A tile of this tiling.
+        voxels : sequence of ndarray, shape [Z, Y, X]
+            Of its box, one a channel.
+        """
+        return self._lit([own[tile.core_in_box] for own in voxels])
+
+    def _lit(self, voxels: Voxels) -> int:
+        return sum(level.lit(own) for level, own in zip(self.levels, voxels, strict=True))
+
+    def fit(self, tile: Tile, voxels: Voxels, anchors: Placed, count: int | None = None) -> Placed:
         """Fit what a tile sees beside its anchors, and return what it commits.
 
         Parameters
@@ -166,6 +188,8 @@ class TileFitter:
             Of its box, one a channel.
         anchors : Placed
             What earlier neighbours have committed.
+        count : int or None
+            How many it commits, where that is given; not of a fit that is gone on from.
         """
         rest = self.beside(voxels, tile.low, anchors)
         if self.start.fit is not None:
@@ -176,6 +200,8 @@ class TileFitter:
             return self._placed(fields, tile.low).select(own)
         if self.start.points is not None:
             return self._fit_points(tile, rest)
+        if count is not None:
+            return self._fit_exactly(tile, rest, count)
         if not self.hold_light(rest):
             return self.none()
         fields = self._run(rest, replace(self.settings, gaussians=self._most(rest)))
@@ -196,6 +222,28 @@ class TileFitter:
         mine = self._committed(tile, found)
         mine[: len(points)] = own
         return found.select(mine)
+
+    def _fit_exactly(self, tile: Tile, rest: list[NDArray[np.float32]], count: int) -> Placed:
+        """Fit a tile by a given number of Gaussians, beside as many as what it sees beyond asks."""
+        if not count:
+            return self.none()
+        core = self._lit([own[tile.core_in_box] for own in rest])
+        beyond = self._lit(rest) / core if core else 1.0
+        seen = min(round(count * max(1.0, beyond)), MOST_GAUSSIANS)
+        fields = self._run(rest, replace(self.settings, gaussians=seen))
+        found = self._placed(fields, tile.low)
+        mine = self._committed(tile, found)
+        if np.count_nonzero(mine) == count:
+            return found.select(mine)
+        wanted = of_count(found, mine, count).fields(tile.low, self.facts)
+        moved = self._placed(self._run(rest, self._going_over, wanted), tile.low)
+        return moved.select(np.arange(count))
+
+    @property
+    def _going_over(self) -> FitSettings:
+        """Settings by which Gaussians that are in place are moved once more."""
+        steps = max(1, round(SEAM_STEPS * self.settings.steps))
+        return replace(self.settings, refine=True, iterations=steps)
 
     def _most(self, rest: Voxels) -> int:
         """Return how many Gaussians a tile may have."""
@@ -221,10 +269,8 @@ class TileFitter:
         low = triple(np.maximum(lowest, tile.low).astype(int).tolist())
         high = triple(np.minimum(highest + 1, tile.high).astype(int).tolist())
         rest = self.beside(self.read(low, high), low, others)
-        steps = max(1, round(SEAM_STEPS * self.settings.steps))
-        settings = replace(self.settings, refine=True, iterations=steps)
         before = moved.fields(low, self.facts)
-        after = self._run(rest, settings, before)
+        after = self._run(rest, self._going_over, before)
         errors = zip(self._errors(after, rest), self._errors(before, rest), strict=True)
         # Channels count by what is left of each, since their light has no common unit.
         if sum(new / max(old, 1e-300) for new, old in errors) >= len(before):
@@ -309,11 +355,20 @@ class TileFitter:
         start: Sequence[GaussianField] | None = None,
         points: ArrayLike | None = None,
     ) -> tuple[GaussianField, ...]:
-        """Fit voxels above the background of each channel."""
-        above = [self._part(v - np.float32(b)) for v, b in zip(rest, self.backgrounds, strict=True)]
-        fit = Fit(
-            above, replace(settings, background=0.0), start=start, points=points, psf=self.psf
-        )
+        """Fit voxels above the background of each channel; photons count from an intensity of 0.
+
+        What was subtracted of neighbours had noise too, by which a loss that counts photons would
+        weigh voxels less. Its minimum is at the mean all the same, wherever 0 is.
+        """
+        levels = self.backgrounds
+        if settings.loss == "poisson":
+            settings = replace(settings, background=levels[0])
+            start = start and [replace(one, background=levels[0]) for one in start]
+            parts = [self._part(own) for own in rest]
+        else:
+            settings = replace(settings, background=0.0)
+            parts = [self._part(v - np.float32(b)) for v, b in zip(rest, levels, strict=True)]
+        fit = Fit(parts, settings, start=start, points=points, psf=self.psf)
         for _ in fit:
             pass
         return fit.snapshot().fields
@@ -321,16 +376,19 @@ class TileFitter:
     def _errors(
         self, fields: Sequence[GaussianField], rest: Sequence[NDArray[np.float32]]
     ) -> list[float]:
-        """Return the squared error of each channel."""
+        """Return the mean loss of each channel, in parts of the range."""
+        import torch
+
         found = []
         for one, voxels, background in zip(fields, rest, self.backgrounds, strict=True):
-            light = one.voxelise(voxels.shape, self.facts.spacing).numpy()
-            difference = light + np.float32(background) - voxels
-            found.append(float(np.square(difference, dtype=np.float64).sum()))
+            light = one.voxelise(voxels.shape, self.facts.spacing).double() + background
+            size = max(float(np.ptp(voxels)), 1e-30)
+            target = torch.from_numpy(voxels).double()
+            found.append(float(LOSSES[self.settings.loss](light / size, target / size)))
         return found
 
 
-def checked_settings(settings: FitSettings, start: TileStart) -> FitSettings:
+def checked_settings(settings: FitSettings, start: TileStart, channels: int = 1) -> FitSettings:
     """Return settings that fits of tiles can have.
 
     Parameters
@@ -339,6 +397,8 @@ def checked_settings(settings: FitSettings, start: TileStart) -> FitSettings:
         The settings that a fit of the whole stack would have.
     start : TileStart
         What it begins with.
+    channels : int
+        How many are fitted together.
 
     Raises
     ------
@@ -348,8 +408,6 @@ def checked_settings(settings: FitSettings, start: TileStart) -> FitSettings:
     """
     for name, wrong, why in (
         ("objective", settings.objective == "mip", "the projections of a tile are not the stack's"),
-        ("loss", settings.loss == "poisson", "what neighbours have fitted is subtracted first"),
-        ("exactly", settings.exactly, "each tile has as many Gaussians as its part carries"),
         ("max_seconds", settings.max_seconds is not None, "what is found would go by its speed"),
     ):
         if wrong:
@@ -365,4 +423,19 @@ def checked_settings(settings: FitSettings, start: TileStart) -> FitSettings:
         )
     if start.fit is not None and start.points is not None:
         raise SettingsError("points and start are both given; give one to begin with")
+    if settings.exactly and start.fit is None and start.points is not None:
+        raise SettingsError(
+            "exactly: points are given too, and by tiles there is one Gaussian at each then; leave "
+            "one of the two out"
+        )
+    if settings.exactly and start.fit is None and settings.gaussians is None:
+        raise SettingsError(
+            "exactly: by tiles, expected how many Gaussians beside it, which tiles share by how "
+            "much of them stands out of the background; give a number (--gaussians N)"
+        )
+    if settings.loss == "poisson" and channels > 1:
+        raise SettingsError(
+            f"loss='poisson': by tiles, of one channel; {channels} are given, whose backgrounds "
+            "differ: give one of them, or fit the stack in one piece (--no-tiles)"
+        )
     return settings

@@ -97,6 +97,22 @@ class Levels:
             light = light or float(means.max()) > most
         return light, means
 
+    def lit(self, voxels: NDArray[np.generic]) -> int:
+        """Return how large a part of the stack stands out of the noise.
+
+        Parameters
+        ----------
+        voxels : ndarray, shape [Z, Y, X]
+            The stack's intensities, as they were recorded.
+
+        Returns
+        -------
+        int
+            Voxels of all blocks that do, of either side.
+        """
+        blocks = zip(BLOCKS, _block_means(voxels), self.thresholds, strict=True)
+        return sum(side**3 * int(np.count_nonzero(means > most)) for side, means, most in blocks)
+
     def hold_light(self, voxels: NDArray[np.generic]) -> bool:
         """Tell the same, and no more.
 

@@ -1,7 +1,7 @@
-"""The course of a fit by tiles: its plan, its stages, its folder and its report.
+"""A fit by tiles as a whole: its plan, its folder and its report.
 
-What is done in a tile is for the work that it is given; this gives tasks to a pool as soon as those
-which they wait for have ended, and goes on from wherever an earlier run was killed.
+What is done in a tile is for the work that it is given, and when, for `tile_course`; this goes on
+from wherever an earlier run was killed.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
-from heapq import heappop, heappush
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +18,7 @@ import numpy as np
 from napari_gaussfit.errors import OutputError, SettingsError
 from napari_gaussfit.files import replacing
 from napari_gaussfit.fitting.pools import DaskPool, Pool, SerialPool
+from napari_gaussfit.fitting.tile_course import STAGES, TileCourse
 from napari_gaussfit.fitting.tile_levels import Levels
 from napari_gaussfit.fitting.tile_store import (
     LOG_NAME,
@@ -29,7 +28,6 @@ from napari_gaussfit.fitting.tile_store import (
     TileStore,
     digest_of,
 )
-from napari_gaussfit.fitting.tile_tasks import TileTask, needs_of
 from napari_gaussfit.formats.tiled import (
     INDEX_NAME,
     OBJECTS_NAME,
@@ -45,23 +43,20 @@ from napari_gaussfit.formats.tiled import (
 from napari_gaussfit.measure.photon_transfer import photon_transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from napari_gaussfit.fitting.pools import Work
+    from napari_gaussfit.fitting.tile_course import TileProgress
     from napari_gaussfit.fitting.tiles import Tile, Tiling
     from napari_gaussfit.measure.noise import Noise
     from napari_gaussfit.stacks.facts import StackFacts
     from napari_gaussfit.stacks.lazy import LazyStack, Sample
 
-    Place = tuple[int, int, int]
-
 __all__ = [
     "OUTPUTS",
     "SampledStack",
     "TilePlan",
-    "TileProgress",
     "TileReport",
-    "TileRun",
     "forget_tiles",
 ]
 
@@ -69,47 +64,6 @@ PLAN_NAME, WORK_NAME = "plan.json", "work"
 
 OUTPUTS = (INDEX_NAME, TILES_NAME, PARTS_NAME, OBJECTS_NAME, PLAN_NAME, LOG_NAME, WORK_NAME)
 """What a fit by tiles leaves in its folder, or has there meanwhile."""
-
-TRIES = 3
-"""Times that a task is tried before its tile is given up."""
-
-STAGES = {
-    Stage.LOOK: "looking",
-    Stage.WIDE: "haze",
-    Stage.FIT: "fitting",
-    Stage.SEAMS: "seams",
-    Stage.MEASURE: "measuring",
-    Stage.WRITE: "writing",
-}
-
-
-@dataclass(frozen=True)
-class TileProgress:
-    """How far a fit by tiles has come.
-
-    Parameters
-    ----------
-    stage : str
-        "looking", "haze", "fitting", "seams", "measuring" or "writing".
-    done, running, total : int
-        Tiles of this stage that have ended, those given to workers, and all.
-    background, failed : int
-        Those that held nothing but background, and those given up.
-    gaussians : int
-        Gaussians found so far.
-    file : Path or None
-        Working file of the Gaussians that the tile which has just ended commits, while tiles are
-        fitted; `TileStore.load` reads it.
-    """
-
-    stage: str
-    done: int
-    running: int
-    total: int
-    background: int
-    failed: int
-    gaussians: int
-    file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -288,14 +242,13 @@ class TilePlan:
             return ended
         work = work_with(TileStore(folder / WORK_NAME))
         pool: Pool = SerialPool() if client is None else DaskPool(client)
-        run = TileRun(work, self.key, pool, progress, work.store.ended())
+        course = TileCourse(work, self.key, pool, progress, work.store.ended())
         try:
-            for stage, tiles in work.stages:
-                run.stage(stage, tiles)
+            course.run()
         finally:
             if isinstance(pool, DaskPool):
                 pool.close()
-        return self._finish(folder, run)
+        return self._finish(folder, course.outcomes)
 
     @property
     def key(self) -> str:
@@ -335,23 +288,25 @@ class TilePlan:
                 "that again, or another folder"
             )
 
-    def _finish(self, folder: Path, run: TileRun) -> TileReport:
+    def _finish(
+        self, folder: Path, outcomes: Mapping[Stage, Sequence[tuple[Tile, Outcome]]]
+    ) -> TileReport:
         """Write the index, and remove what was needed meanwhile, unless a tile is still missing."""
-        written = {tile.place: outcome for tile, outcome in run.outcomes[Stage.WRITE]}
+        written = {tile.place: outcome for tile, outcome in outcomes[Stage.WRITE]}
         failed = {
             f"{STAGES[stage]} {tile.name}": f"{_voxels(tile)}: {outcome.error}"
-            for stage in run.outcomes
-            for tile, outcome in run.outcomes[stage]
+            for stage in outcomes
+            for tile, outcome in outcomes[stage]
             if outcome.status is Status.FAILED
         }
-        fitted = {tile.place: outcome for tile, outcome in run.outcomes[Stage.FIT]}
+        fitted = {tile.place: outcome for tile, outcome in outcomes[Stage.FIT]}
         channels = len(self.levels)
         rows = [
             _row(tile, fitted[tile.place], written[tile.place], channels)
             for tile in self.tiling.tiles()
         ]
         report = _summary(rows, self.levels, failed)
-        wide = run.outcomes.get(Stage.WIDE, [])
+        wide = outcomes.get(Stage.WIDE, [])
         for _, outcome in wide:
             if outcome.gaussians:
                 rows.append(_wide_row(rows[0], self.tiling, outcome))
@@ -370,149 +325,6 @@ class TilePlan:
         return _report(folder, report)
 
 
-@dataclass(eq=False)
-class TileRun:
-    """Gives the tasks of each stage to a pool as soon as those which they wait for have ended."""
-
-    work: Work
-    plan_key: str
-    pool: Pool
-    progress: Callable[[TileProgress], object] | None
-    known: dict[str, Outcome]
-    outcomes: dict[Stage, list[tuple[Tile, Outcome]]] = field(default_factory=dict)
-    _keys: dict[tuple[Stage, Place], str] = field(default_factory=dict)
-    _found: dict[tuple[Stage, Place], Outcome] = field(default_factory=dict)
-    _reached: Callable[[Tile], bool] | None = None
-    _counts: dict[Stage, Counter[str]] = field(
-        default_factory=lambda: {stage: Counter() for stage in Stage}
-    )
-
-    def stage(self, stage: Stage, tiles: Sequence[Tile]) -> None:
-        """Do what a stage asks for in all of its tiles."""
-        tiling = self.work.over if stage is Stage.SEAMS else self.work.tiling
-        part_of = {tile.place for tile in tiles}
-        waits = stage in {Stage.FIT, Stage.SEAMS}
-        missing = {
-            tile.place: sum(one.place in part_of for one in tiling.earlier(tile)) if waits else 0
-            for tile in tiles
-        }
-        ready: list[tuple[int, Tile]] = []
-        for tile in tiles:
-            if not missing[tile.place]:
-                heappush(ready, (tile.colour, tile))
-        running: dict[Place, int] = {}
-        ended = 0
-        while ended < len(tiles):
-            for tile, outcome in self._step(stage, ready, running):
-                ended += 1
-                self._found[stage, tile.place] = outcome
-                self._count(stage, outcome)
-                for other in tiling.touching(tile) if waits else ():
-                    if other.colour > tile.colour and other.place in missing:
-                        missing[other.place] -= 1
-                        if not missing[other.place]:
-                            heappush(ready, (other.colour, other))
-                self._tell(stage, tile, len(running), len(tiles))
-        self.outcomes[stage] = [(tile, self._found[stage, tile.place]) for tile in tiles]
-
-    def _step(
-        self, stage: Stage, ready: list[tuple[int, Tile]], running: dict[Place, int]
-    ) -> Iterator[tuple[Tile, Outcome]]:
-        """Fill the pool, and yield the tiles that have ended; those known from before first."""
-        slots = self.pool.slots
-        while ready and len(running) < slots:
-            _, tile = heappop(ready)
-            task = self._task(stage, tile)
-            known = self.known.get(task.key) or self._untouched(task)
-            if known is not None:
-                yield tile, known
-                return
-            running[tile.place] = 1
-            self.pool.submit(self.work, task)
-        for task, outcome in self.pool.ended():
-            place = task.tile.place
-            if isinstance(outcome, BaseException):
-                if running[place] < TRIES:
-                    running[place] += 1
-                    self.pool.submit(self.work, task)
-                    continue
-                outcome = Outcome(Status.FAILED, error=_words(outcome))  # noqa: PLW2901
-            del running[place]
-            self.work.store.log(task.key, stage, place, outcome)
-            yield task.tile, outcome
-
-    def _task(self, stage: Stage, tile: Tile) -> TileTask:
-        """Return a task, with a key made of the keys of what it needs."""
-        needs = [*self._needed(stage, tile)]
-        states = [
-            "failed" if self._found[need].status is Status.FAILED else self._keys[need]
-            for need in needs
-        ]
-        key = digest_of([self.plan_key, stage, tile.place, states])
-        self._keys[stage, tile.place] = key
-        files = tuple(
-            (one, place, self._path(one, place))
-            for one, place in needs
-            if self._found[one, place].left_file
-        )
-        dark = () if stage is not Stage.WIDE else tuple(self._dark())
-        return TileTask(stage, tile, key, files, dark)
-
-    def _path(self, stage: Stage, place: Place) -> Path:
-        return self.work.store.path(stage, place, self._keys[stage, place])
-
-    def _needed(self, stage: Stage, tile: Tile) -> Iterator[tuple[Stage, Place]]:
-        """Yield the tasks that one needs, of those that were done."""
-        for one, other in needs_of(stage, tile, self.work.tiling, self.work.over):
-            if (one, other.place) not in self._found:
-                continue
-            if one is not Stage.WIDE or self._is_hazy(tile):
-                yield one, other.place
-
-    def _is_hazy(self, tile: Tile) -> bool:
-        """Tell whether what is wide reaches into a tile; if it failed, that it may."""
-        place = (0, 0, 0)
-        found = self._found[Stage.WIDE, place]
-        if found.status is Status.FAILED or not found.gaussians:
-            return found.status is Status.FAILED
-        if self._reached is None:
-            self._reached = self.work.reached(self._path(Stage.WIDE, place))
-        return self._reached(tile)
-
-    def _dark(self) -> Iterator[tuple[Tile, tuple[float, ...]]]:
-        """Yield the tiles of background, with the means of their channels."""
-        for tile, outcome in self.outcomes[Stage.LOOK]:
-            if outcome.status is Status.BACKGROUND:
-                means = (v for name, v in outcome.numbers.items() if name.startswith("mean"))
-                yield tile, tuple(means)
-
-    def _untouched(self, task: TileTask) -> Outcome | None:
-        """Return what is known beforehand of a tile that no Gaussian reaches into."""
-        looked = self._found.get((Stage.LOOK, task.tile.place))
-        if task.stage is Stage.FIT and looked and looked.status is Status.BACKGROUND:
-            return looked
-        if task.files or task.stage not in {Stage.MEASURE, Stage.WRITE}:
-            return None
-        if task.stage is Stage.MEASURE:
-            return Outcome(Status.DONE)
-        fitted = self._found[Stage.FIT, task.tile.place]
-        return fitted if fitted.status is Status.BACKGROUND else None
-
-    def _tell(self, stage: Stage, tile: Tile, running: int, total: int) -> None:
-        if self.progress is not None:
-            count = self._counts[stage]
-            found = stage is Stage.FIT and self._found[stage, tile.place].left_file
-            progress = TileProgress(
-                STAGES[stage], count["ended"], running, total, count[Status.BACKGROUND],
-                count[Status.FAILED], self._counts[Stage.FIT]["gaussians"],
-                self._path(stage, tile.place) if found else None,
-            )  # fmt: skip
-            self.progress(progress)
-
-    def _count(self, stage: Stage, outcome: Outcome) -> None:
-        self._counts[stage].update({"ended": 1, outcome.status: 1, "gaussians": outcome.gaussians})
-
-
 def _clear(folder: Path) -> None:
     """Remove what was needed meanwhile, but for the log."""
     work = folder / WORK_NAME
@@ -524,10 +336,6 @@ def _clear(folder: Path) -> None:
 def _voxels(tile: Tile) -> str:
     sides = zip("zyx", tile.first, tile.end, strict=True)
     return "voxels " + ", ".join(f"{axis} {a} to {b - 1}" for axis, a, b in sides)
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 _OF_CHANNELS = (

@@ -187,7 +187,7 @@ def _owned(tile: Tile, tiling: Tiling, voxels: Floats) -> tuple[Bools, Bools]:
     """Return which places are in a tile's core, and which in that of no earlier neighbour."""
     places = tiling.places_of(voxels)
     own: Bools = (places == tile.place).all(1)
-    earlier = {one.place for one in tiling.earlier(tile)}
+    earlier = set(tiling.earlier_places(tile.place))
     later = np.array([tuple(place) not in earlier for place in places.tolist()], np.bool_)
     return own, later & ~own
 

@@ -41,7 +41,10 @@ if TYPE_CHECKING:
 
     Place = tuple[int, int, int]
 
-__all__ = ["TileTask", "TileWork", "needs_of", "timed"]
+__all__ = ["LIT", "TileTask", "TileWork", "timed"]
+
+LIT = "lit"
+"""Name of the number of a look by which tiles share a number of Gaussians."""
 
 SEAM = 0.5
 """Halos from a seam within which voxels are counted as beside it, in the report."""
@@ -63,6 +66,8 @@ class TileTask:
         Working files of tasks that left one.
     dark : tuple of (Tile, tuple of float)
         For what is wide: tiles of background, and the mean of each channel there.
+    count : int or None
+        How many Gaussians the tile commits, where that is given.
     """
 
     stage: Stage
@@ -70,6 +75,12 @@ class TileTask:
     key: str
     files: tuple[tuple[Stage, Place, Path], ...] = ()
     dark: tuple[tuple[Tile, tuple[float, ...]], ...] = ()
+    count: int | None = None
+
+    @property
+    def named(self) -> tuple[Stage, Place]:
+        """What tells it from all others of a fit."""
+        return self.stage, self.tile.place
 
     def of(self, stage: Stage) -> list[tuple[Place, Path]]:
         """Return the files of a stage, by place.
@@ -80,48 +91,6 @@ class TileTask:
             An earlier stage, whose files are asked for.
         """
         return [(place, path) for one, place, path in self.files if one is stage]
-
-
-def needs_of(stage: Stage, tile: Tile, tiling: Tiling, over: Tiling) -> list[tuple[Stage, Tile]]:
-    """Return the tasks whose results a task reads, as far as there are such.
-
-    Parameters
-    ----------
-    stage : Stage
-        The stage of the work: a colour of tiles, or the seams.
-    tile : Tile
-        The tile that is worked on.
-    tiling : Tiling
-        How the stack is divided into tiles.
-    over : Tiling
-        The tiles over the seams, which are gone over last.
-    """
-    if stage is Stage.LOOK:
-        return []
-    if stage is Stage.WIDE:
-        return [(Stage.LOOK, one) for one in tiling.tiles()]
-    wide = [(Stage.WIDE, tiling.tile((0, 0, 0)))]
-    if stage is Stage.FIT:
-        return wide + [(Stage.FIT, one) for one in tiling.earlier(tile)]
-    # A Gaussian lies in a core that touches that of the tile which has committed it, and reaches
-    # no farther than one core.
-    around = _around(tiling, tile)
-    needs = wide + [(Stage.FIT, one) for one in around]
-    if stage is Stage.SEAMS:
-        return needs + [(Stage.SEAMS, one) for one in over.earlier(tile)]
-    low = np.min([one.first for one in around], 0)
-    high = np.max([one.end for one in around], 0)
-    needs += [(Stage.SEAMS, one) for one in over.meeting(low.tolist(), high.tolist())]
-    if stage is Stage.WRITE:
-        needs += [(Stage.MEASURE, one) for one in around]
-    return needs
-
-
-def _around(tiling: Tiling, tile: Tile) -> list[Tile]:
-    """Return the tiles that a box meets, and those which touch them."""
-    met = tiling.meeting(tile.first, tile.end)
-    found = {one.place: one for own in met for one in (own, *tiling.touching(own))}
-    return [found[place] for place in sorted(found)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +133,11 @@ class TileWork:
         return self.fitter.tiling
 
     @property
+    def count(self) -> int | None:
+        """How many Gaussians all tiles have together, where that is given."""
+        return None if self.fitter.start.fit is not None else self.fitter.count
+
+    @property
     def stages(self) -> list[tuple[Stage, list[Tile]]]:
         """What is done in turn, and in which tiles."""
         tiles = [*self.tiling.tiles()]
@@ -198,18 +172,18 @@ class TileWork:
         voxels, read = self._read(tile.low, tile.high)
         looks = [level.look(own) for level, own in zip(fitter.levels, voxels, strict=True)]
         if not any(light for light, _ in looks) and not fitter.begins(tile):
-            part = _part(tile.first, tile.end, tile.low)
-            cores = [own[part] for own in voxels]
+            cores = [own[tile.core_in_box] for own in voxels]
             numbers = self._numbers(cores, cores)
             for n, (_, blocks) in enumerate(looks):
                 numbers[f"mean{numbered(n)}"] = float(blocks.mean())
             return Outcome(Status.BACKGROUND, 0, numbers, read_seconds=read)
+        numbers = {} if self.count is None else {LIT: float(fitter.lit(tile, voxels))}
         if not fitter.has_wide or fitter.start.fit is not None:
-            return Outcome(Status.DONE, read_seconds=read)
+            return Outcome(Status.DONE, 0, numbers, read_seconds=read)
         cells = fitter.cells.sums(tile, [blocks for _, blocks in looks])
         path = self.store.path(task.stage, tile.place, task.key)
         self.store.save(path, fitter.none(), cells)
-        return Outcome(Status.DONE, read_seconds=read, file=True)
+        return Outcome(Status.DONE, 0, numbers, read_seconds=read, file=True)
 
     def _fit_wide(self, task: TileTask) -> Outcome:
         """Fit what is wider than tiles see, and write its part of the result."""
@@ -252,7 +226,7 @@ class TileWork:
         voxels, read = self._read(tile.low, tile.high)
         anchors = [self.store.load(path)[0] for _, path in task.of(Stage.FIT)]
         anchored = Placed.joined([*self._wide(task), *anchors], len(voxels))
-        found = self.fitter.fit(tile, voxels, anchored)
+        found = self.fitter.fit(tile, voxels, anchored, task.count)
         self._save(task, found)
         return Outcome(Status.DONE, len(found), read_seconds=read)
 
@@ -395,11 +369,6 @@ def timed(does: Callable[[TileTask], Outcome], task: TileTask) -> Outcome:
     seconds = time.perf_counter() - began - outcome.read_seconds
     memory = int(psutil.Process().memory_info().rss)
     return replace(outcome, seconds=round(seconds, 4), memory=memory)
-
-
-def _part(first: Sequence[int], end: Sequence[int], low: Sequence[int]) -> tuple[slice, ...]:
-    """Return where a box lies in a larger one that begins at `low`."""
-    return tuple(slice(a - c, b - c) for a, b, c in zip(first, end, low, strict=True))
 
 
 def _numbers(

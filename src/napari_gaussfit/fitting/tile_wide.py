@@ -175,8 +175,15 @@ def fit_wide(
     channels = [
         Stack.from_array(one, spacing=step.tolist(), unit=stack.unit, name="cells") for one in means
     ]
-    most = max(1, min(settings.gaussians or MOST_UNASKED, int(means[0].size / SUGGESTION_VOXELS)))
-    fit = Fit(channels, replace(settings, background=0.0, gaussians=most, refine=False))
+    most = settings.gaussians or MOST_UNASKED
+    if settings.exactly:
+        most //= 2  # of a number that tiles share the rest
+    most = max(1, min(most, int(means[0].size / SUGGESTION_VOXELS)))
+    # Means of so many voxels are normal, whatever the loss of these.
+    coarse = replace(
+        settings, background=0.0, gaussians=most, exactly=False, loss="squared", refine=False
+    )
+    fit = Fit(channels, coarse)
     for _ in fit:
         pass
     found = [_sharpened(one.numpy(), step) for one in fit.snapshot().fields]

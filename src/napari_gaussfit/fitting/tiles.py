@@ -62,8 +62,13 @@ class Tile:
     @property
     def colour(self) -> int:
         """From 0 to 7: tiles that touch, if only at a corner, have different ones."""
-        z, y, x = (n % 2 for n in self.place)
-        return 4 * z + 2 * y + x
+        return colour_of(self.place)
+
+    @property
+    def core_in_box(self) -> tuple[slice, ...]:
+        """Where the core lies in the box."""
+        corners = zip(self.first, self.end, self.low, strict=True)
+        return tuple(slice(a - c, b - c) for a, b, c in corners)
 
     @property
     def name(self) -> str:
@@ -162,11 +167,38 @@ class Tiling:
         tile : Tile
             A tile of this tiling.
         """
+        return [self.tile(place) for place in self._touching(tile.place)]
+
+    def _touching(self, place: Place) -> Iterator[Place]:
         ranges = [
             range(max(0, n - 1), min(count, n + 2))
-            for n, count in zip(tile.place, self.counts, strict=True)
+            for n, count in zip(place, self.counts, strict=True)
         ]
-        return [self.tile(triple(p)) for p in product(*ranges) if p != tile.place]
+        for z, y, x in product(*ranges):
+            if (z, y, x) != place:
+                yield z, y, x
+
+    def earlier_places(self, place: Place) -> list[Place]:
+        """Return the places of the tiles that touch one and are fitted before it.
+
+        Parameters
+        ----------
+        place : tuple of int
+            Of a tile of this tiling.
+        """
+        own = colour_of(place)
+        return [other for other in self._touching(place) if colour_of(other) < own]
+
+    def later_places(self, place: Place) -> list[Place]:
+        """Return the places of the tiles that touch one and are fitted after it.
+
+        Parameters
+        ----------
+        place : tuple of int
+            Of a tile of this tiling.
+        """
+        own = colour_of(place)
+        return [other for other in self._touching(place) if colour_of(other) > own]
 
     def earlier(self, tile: Tile) -> list[Tile]:
         """Return the tiles that touch one and are fitted before it.
@@ -176,7 +208,7 @@ class Tiling:
         tile : Tile
             A tile of this tiling.
         """
-        return [other for other in self.touching(tile) if other.colour < tile.colour]
+        return [self.tile(place) for place in self.earlier_places(tile.place)]
 
     def meeting(self, low: Sequence[float], high: Sequence[float]) -> list[Tile]:
         """Return the tiles whose core meets a box, by place.
@@ -232,7 +264,7 @@ class Tiling:
         ndarray of bool, shape [K]
             Those that it commits.
         """
-        later = {one.place for one in self.touching(tile) if one.colour > tile.colour}
+        later = set(self.later_places(tile.place))
         places = map(tuple, self.places_of(voxels).tolist())
         others = np.array([place in later for place in places], np.bool_)
         margin = np.asarray(self.halo) / 2
@@ -313,6 +345,12 @@ def default_halo(spacing: Sequence[float]) -> Place:
 def _covering(length: float, step: float) -> int:
     """Return the fewest steps that are as long, rounding of the division aside."""
     return ceil(length / step - 1e-6)
+
+
+def colour_of(place: Place) -> int:
+    """Return the colour of the tile at a place."""
+    z, y, x = place
+    return 4 * (z % 2) + 2 * (y % 2) + x % 2
 
 
 def triple(values: Iterable[int]) -> Place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.files import replacing, write_json
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.model.gaussians import Gaussians
+    from napari_gaussfit.objects.grouping import Groups
     from napari_gaussfit.objects.labels import Objects
     from napari_gaussfit.objects.neurites import Trace
     from napari_gaussfit.objects.spots import Spots, SpotSettings
@@ -25,10 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CELLS_OUTPUTS",
+    "LARGE_CELLS_OUTPUTS",
     "SPOTS_OUTPUTS",
     "TRACE_OUTPUTS",
     "spots_report",
     "write_cells",
+    "write_large_cells",
     "write_spots",
     "write_trace",
 ]
@@ -47,6 +51,11 @@ LABELS_NAME, CELLS_PICTURE_NAME = "labels.ome.tif", "objects.png"
 
 CELLS_OUTPUTS = (OBJECTS_NAME, LABELS_NAME, CELLS_PICTURE_NAME)
 """What grouping leaves in its folder."""
+
+LARGE_LABELS_NAME = "labels.ome.zarr"
+
+LARGE_CELLS_OUTPUTS = (OBJECTS_NAME, LARGE_LABELS_NAME, CELLS_PICTURE_NAME)
+"""The same of a large stack."""
 
 
 def write_spots(
@@ -150,13 +159,66 @@ def write_cells(
     """
     from napari_gaussfit.formats.columns import write_columns
     from napari_gaussfit.formats.registry import LABEL_WRITERS, writer_of
-    from napari_gaussfit.plots.objects import draw_objects
+    from napari_gaussfit.plots.objects import draw_objects, first_labels
 
     stack = result.stack
     for path in (folder / LABELS_NAME, *also):
         writer_of(path, LABEL_WRITERS)(path, labels, result.fields, stack)
     write_columns(folder / OBJECTS_NAME, objects.columns() | {"unit": stack.unit})
-    draw(folder / CELLS_PICTURE_NAME, draw_objects(labels, result))
+    draw(
+        folder / CELLS_PICTURE_NAME,
+        draw_objects(partial(first_labels, labels), len(objects), result),
+    )
+
+
+def write_large_cells(
+    folder: Path, result: FitResult, groups: Groups, level: float | None = None
+) -> Objects:
+    """Label the objects in a fit of a large stack, and write what `write_cells` does, by boxes.
+
+    Labels are an OME-Zarr in several resolutions. What is in memory is a box, and what is known of
+    each Gaussian and object.
+
+    Parameters
+    ----------
+    folder : Path
+        Which exists; files that are there are replaced.
+    result : FitResult
+        The fit whose Gaussians were grouped.
+    groups : Groups
+        As `group` returned them.
+    level : float or None
+        The least f of a voxel in an object, as for `objects.labels.paint`.
+
+    Returns
+    -------
+    Objects
+        A row for each.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    """
+    import numpy as np
+
+    from napari_gaussfit.formats.columns import write_columns
+    from napari_gaussfit.objects.boxed_labels import BoxedLabels
+    from napari_gaussfit.plots.objects import draw_objects
+    from napari_gaussfit.stacks.ome_zarr import CHUNK, written_by_boxes
+
+    stack = result.stack
+    with written_by_boxes(
+        folder / LARGE_LABELS_NAME, stack.shape, dtype=np.int32, spacing=stack.spacing,
+        unit=stack.unit, name=stack.name, origin=stack.origin, labels=True,
+    ) as array:  # fmt: skip
+        boxed = BoxedLabels(result.field, groups, array, stack.spacing, 2 * CHUNK)
+        boxed.paint(level)
+        objects = boxed.measure()
+        picture = draw_objects(boxed.first_along, len(objects), result)
+    write_columns(folder / OBJECTS_NAME, objects.columns() | {"unit": stack.unit})
+    draw(folder / CELLS_PICTURE_NAME, picture)
+    return objects
 
 
 def write_trace(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from napari_gaussfit.fitting.tile_runs import TileProgress
+    from napari_gaussfit.fitting.tile_course import TileProgress
     from napari_gaussfit.stacks.lazy import LazyStack
 
     Send = Callable[[Message], None]

@@ -102,6 +102,11 @@ class Groups:
     radius: float
     modes: Indices | None = None
 
+    @property
+    def basins(self) -> Indices:
+        """The mode of each Gaussian [K], from 0; where none are known, an object is one."""
+        return self.of - 1 if self.modes is None else self.modes
+
     def __len__(self) -> int:
         """Return the number of objects."""
         return int(self.of.max(initial=0))

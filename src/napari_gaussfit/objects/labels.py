@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Labels = NDArray[np.int32]
     Painted = tuple[tuple[slice, ...], NDArray[np.float32]]
 
-__all__ = ["Objects", "Painter", "measure_objects", "paint"]
+__all__ = ["Objects", "Painter", "level_of", "measure_objects", "named", "owners_of", "paint"]
 
 SMALLEST = 0.05
 """The least volume of an object, in balls of the typical radius: less is debris, or haze."""
@@ -143,13 +143,20 @@ class Painter:
         (dz, dy, dx) in the field's unit.
     level : float or None
         The least brightness of an object's voxel, as for `paint`.
+    first : tuple of int
+        The first voxel (z, y, x) that is painted, where these are a part of a stack.
     """
 
     def __init__(
-        self, field: GaussianField, shape: Shape, spacing: Triple, level: float | None = None
+        self,
+        field: GaussianField,
+        shape: Shape,
+        spacing: Triple,
+        level: float | None = None,
+        first: Shape = (0, 0, 0),
     ) -> None:
-        self._field, self._shape, self._spacing = field, shape, spacing
-        light = field.voxelise(shape, spacing).numpy() - field.background
+        self._field, self._shape, self._spacing, self._first = field, shape, spacing, first
+        light = light_of(field, shape, spacing, first)
         if level is None:
             level = _otsu(light) if np.ptp(light) > 0 else np.inf
         self._dark = light < level
@@ -171,24 +178,33 @@ class Painter:
         groups : Groups
             Without objects that are too small, numbered as the labels are.
         """
-        modes = groups.of - 1 if groups.modes is None else groups.modes
-        if self._modes is None or not np.array_equal(self._modes, modes):
-            self._divide(modes)
-        parts, owner, sizes = self._basins, np.zeros(len(self._sizes), np.intp), self._sizes
-        named = groups.of > 0
-        pairs = np.unique(np.stack([modes[named] + 1, groups.of[named]]), axis=1)
-        owner[pairs[0]] = pairs[1]
-        shared = np.bincount(pairs[0], minlength=len(owner)) > 1
-        if shared.any():
-            parts = self._contested(groups, pairs[:, shared[pairs[0]]])
+        parts, sizes = self.basins(groups.basins)
+        owner, pairs = owners_of(groups, len(sizes))
+        if pairs.size:
+            parts = self._contested(groups, pairs)
             owner = np.concatenate([owner, np.arange(1, len(groups) + 1)])
             sizes = np.bincount(parts.reshape(-1), minlength=len(owner))
-        least = SMALLEST * 4 / 3 * np.pi * groups.radius**3 / float(np.prod(self._spacing))
-        kept = np.bincount(owner, sizes, len(groups) + 1) >= max(1.0, float(least))
-        kept[0] = False
-        names = np.where(kept, np.cumsum(kept), 0)
-        labels = names[owner].astype(np.int32)[parts]
-        return labels, replace(groups, of=names[groups.of].astype(np.intp))
+        names, groups = named(groups, owner, sizes, self._spacing)
+        return names[parts], groups
+
+    def basins(self, modes: Indices) -> tuple[Labels, Indices]:
+        """Return the basin that each voxel is in.
+
+        Parameters
+        ----------
+        modes : ndarray of int, shape [K]
+            The mode of each Gaussian, from 0; -1 of none.
+
+        Returns
+        -------
+        basins : ndarray of int32, shape [Z, Y, X]
+            From 1, by the number of their mode; 0 where it is dark.
+        sizes : ndarray of int
+            Voxels of each.
+        """
+        if self._modes is None or not np.array_equal(self._modes, modes):
+            self._divide(modes)
+        return self._basins, self._sizes
 
     def _divide(self, modes: Indices) -> None:
         """Give each voxel that is bright enough the number of its mode's basin, from 1."""
@@ -239,17 +255,116 @@ class Painter:
 
         numbers, step = self._field.numpy().select(own), np.array(self._spacing)
         reach = _REACH * np.sqrt(np.einsum("kii->ki", numbers.covariances))
-        lower = np.ceil((numbers.means - reach) / step).astype(int).clip(0, self._shape)
-        upper = np.floor((numbers.means + reach) / step + 1).astype(int).clip(0, self._shape)
-        first, end = lower.min(axis=0), upper.max(axis=0)
+        lower = np.ceil((numbers.means - reach) / step).astype(int).min(axis=0)
+        upper = np.floor((numbers.means + reach) / step + 1).astype(int).max(axis=0)
+        first, end = (np.clip(one - self._first, 0, self._shape) for one in (lower, upper))
         if (end <= first).any():
             return None
         depth, rows, columns = (int(n) for n in end - first)
         values = self._field.select(torch.as_tensor(own)).voxelise(
-            (depth, rows, columns), self._spacing, origin=tuple(first * step)
+            (depth, rows, columns), self._spacing, origin=tuple((first + self._first) * step)
         )
         window = tuple(slice(a, b) for a, b in zip(first, end, strict=True))
         return window, np.asarray(values.numpy() - self._field.background, np.float32)
+
+
+def light_of(
+    field: GaussianField, shape: Shape, spacing: Triple, first: Shape = (0, 0, 0)
+) -> NDArray[np.float32]:
+    """Return f without its background in voxels, of which the first lies anywhere.
+
+    Parameters
+    ----------
+    field : GaussianField
+        The field that is looked at.
+    shape : tuple of int
+        Voxels along z, y and x.
+    spacing : tuple of float
+        (dz, dy, dx) in the field's unit.
+    first : tuple of int
+        The first of them (z, y, x), counted from the stack's.
+
+    Returns
+    -------
+    ndarray of float32, shape [Z, Y, X]
+        In raw intensity.
+    """
+    origin = tuple(n * d for n, d in zip(first, spacing, strict=True))
+    light: NDArray[np.float32] = field.voxelise(shape, spacing, origin=origin).numpy()
+    return light - field.background
+
+
+def owners_of(groups: Groups, count: int) -> tuple[Indices, Indices]:
+    """Return which object each basin is part of, and the basins that are part of several.
+
+    Parameters
+    ----------
+    groups : Groups
+        Which Gaussians make up which object.
+    count : int
+        Basins, with 0 for none.
+
+    Returns
+    -------
+    owners : ndarray of int, shape [count]
+        0 of those that are part of none.
+    shared : ndarray of int, shape [2, P]
+        Pairs of a basin and an object, of basins that are part of several.
+    """
+    owner = np.zeros(count, np.intp)
+    of_some = groups.of > 0
+    pairs = np.unique(np.stack([groups.basins[of_some] + 1, groups.of[of_some]]), axis=1)
+    owner[pairs[0]] = pairs[1]
+    shared = np.bincount(pairs[0], minlength=count) > 1
+    return owner, pairs[:, shared[pairs[0]]]
+
+
+def named(groups: Groups, owner: Indices, sizes: Indices, spacing: Triple) -> tuple[Labels, Groups]:
+    """Return the label of each basin, and the objects that are large enough to have one.
+
+    Parameters
+    ----------
+    groups : Groups
+        Which Gaussians make up which object.
+    owner, sizes : ndarray of int
+        Of each basin its object, and its voxels.
+    spacing : tuple of float
+        (dz, dy, dx) in the field's unit.
+
+    Returns
+    -------
+    labels : ndarray of int32
+        Of each basin; 0 of those of no object.
+    groups : Groups
+        Without the objects that are too small, numbered as labels are.
+    """
+    least = SMALLEST * 4 / 3 * np.pi * groups.radius**3 / float(np.prod(spacing))
+    kept = np.bincount(owner, sizes, len(groups) + 1) >= max(1.0, float(least))
+    kept[0] = False
+    names = np.where(kept, np.cumsum(kept), 0)
+    return names[owner].astype(np.int32), replace(groups, of=names[groups.of].astype(np.intp))
+
+
+def level_of(counts: NDArray[np.int64], lowest: np.float32, highest: np.float32) -> float:
+    """Return Otsu's threshold of a histogram, as that of the values themselves.
+
+    Parameters
+    ----------
+    counts : ndarray of int
+        Values in even bins.
+    lowest, highest : float32
+        Where the first bin begins and the last one ends.
+
+    Returns
+    -------
+    float
+        In the values' unit.
+    """
+    from skimage import filters
+
+    edges = np.histogram_bin_edges(np.array([lowest, highest]), len(counts))
+    hist = counts.astype(np.float32), (edges[:-1] + edges[1:]) / 2
+    return float(_untyped(filters.threshold_otsu)(hist=hist))
 
 
 def measure_objects(
@@ -273,26 +388,77 @@ def measure_objects(
     Objects
         A row for each.
     """
+    count = len(groups)
+    corners = mixed_cells(np.pad(labels, 1))
+    return objects_of(
+        field,
+        groups,
+        spacing,
+        moments_of(labels, count),
+        (surfaces(corners, count, spacing), at_border(labels, count), touching(corners, count)),
+    )
+
+
+def objects_of(
+    field: GaussianField,
+    groups: Groups,
+    spacing: Triple,
+    moments: tuple[Floats, Floats, Floats],
+    faces: tuple[Floats, NDArray[np.bool_], Indices],
+) -> Objects:
+    """Return a table of objects, of what was summed over their voxels.
+
+    Parameters
+    ----------
+    field : GaussianField
+        The field whose Gaussians were grouped.
+    groups : Groups
+        The objects, numbered as the labels are.
+    spacing : tuple of float
+        (dz, dy, dx) in the field's unit.
+    moments : tuple of ndarray
+        As of `moments_of`.
+    faces : tuple of ndarray
+        As of `surfaces`, `at_border` and `touching`.
+
+    Returns
+    -------
+    Objects
+        A row for each.
+    """
     count, step = len(groups), np.array(spacing)
-    volume, centre, moments = _moments(labels, count)
-    values, vectors = np.linalg.eigh(moments * np.outer(step, step) + np.diag(step**2 / 12))
-    corners = _mixed_cells(labels)
+    volume, centre, spread = moments
+    values, vectors = np.linalg.eigh(spread * np.outer(step, step) + np.diag(step**2 / 12))
     light = np.bincount(groups.of, field.numpy().integrated_intensities(), count + 1)
+    surface, border, pairs = faces
     return Objects(
         centre * step,
         volume * step.prod(),
-        _surfaces(corners, count, spacing),
+        surface,
         np.asarray(light[1:], np.float64),
         SEMIAXIS * np.sqrt(values[:, ::-1]),
         vectors.swapaxes(1, 2)[:, ::-1],
         np.bincount(groups.of, minlength=count + 1)[1:],
-        _at_border(labels, count),
-        _touching(corners, count),
+        border,
+        _neighbours(pairs, count),
     )
 
 
-def _moments(labels: Labels, count: int) -> tuple[Floats, Floats, Floats]:
-    """Return how many voxels each label has [M], their mean [M, 3] and covariance [M, 3, 3]."""
+def moments_of(labels: Labels, count: int) -> tuple[Floats, Floats, Floats]:
+    """Return how many voxels each label has [M], their mean [M, 3] and covariance [M, 3, 3].
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape [Z, Y, X]
+        0 where there is no object.
+    count : int
+        How many labels there are.
+
+    Returns
+    -------
+    tuple of ndarray
+        In voxels.
+    """
     inside = np.flatnonzero(labels)
     own = labels.reshape(-1)[inside]
     places = [part.astype(np.float64) for part in np.unravel_index(inside, labels.shape)]
@@ -308,12 +474,21 @@ def _moments(labels: Labels, count: int) -> tuple[Floats, Floats, Floats]:
     return voxels, centre, moments
 
 
-def _mixed_cells(labels: Labels) -> Labels:
+def mixed_cells(padded: Labels) -> Labels:
     """Return the labels at the corners [8, B] of those cells between voxels that have several.
 
-    The corner at (dz, dy, dx) is number 4 dz + 2 dy + dx; beyond the faces is no object.
+    The corner at (dz, dy, dx) is number 4 dz + 2 dy + dx.
+
+    Parameters
+    ----------
+    padded : ndarray of int32
+        Labels, with a voxel of no object beyond the faces of the stack.
+
+    Returns
+    -------
+    ndarray of int32, shape [8, B]
+        A column for each such cell.
     """
-    padded = np.pad(labels, 1)
     along_x = padded[:, :, 1:] != padded[:, :, :-1]
     along_y = padded[:, 1:, :-1] != padded[:, :-1, :-1]
     mixed = padded[1:, :-1, :-1] != padded[:-1, :-1, :-1]
@@ -331,8 +506,23 @@ def _mixed_cells(labels: Labels) -> Labels:
     )
 
 
-def _surfaces(corners: Labels, count: int, spacing: Triple) -> Floats:
-    """Return the area of each label's mesh: a cell's part follows from which corners are inside."""
+def surfaces(corners: Labels, count: int, spacing: Triple) -> Floats:
+    """Return the area of each label's mesh: a cell's part follows from which corners are inside.
+
+    Parameters
+    ----------
+    corners : ndarray of int32, shape [8, B]
+        As of `mixed_cells`.
+    count : int
+        How many labels there are.
+    spacing : tuple of float
+        (dz, dy, dx) in the field's unit.
+
+    Returns
+    -------
+    ndarray, shape [count]
+        In the unit squared.
+    """
     areas = _cell_areas(spacing)
     found = np.zeros(count + 1)
     for own in corners:
@@ -357,8 +547,21 @@ def _cell_areas(spacing: Triple) -> Floats:
     return areas
 
 
-def _at_border(labels: Labels, count: int) -> NDArray[np.bool_]:
-    """Tell which labels have voxels at a face of the stack."""
+def at_border(labels: Labels, count: int) -> NDArray[np.bool_]:
+    """Tell which labels have voxels at a face of the stack.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape [Z, Y, X]
+        0 where there is no object.
+    count : int
+        How many labels there are.
+
+    Returns
+    -------
+    ndarray of bool, shape [count]
+        Whether each does.
+    """
     found = np.zeros(count + 1, bool)
     for axis in range(3):
         for at in (0, -1):
@@ -377,8 +580,21 @@ def _untyped(function: Any) -> Any:
     return function
 
 
-def _touching(corners: Labels, count: int) -> tuple[tuple[int, ...], ...]:
-    """Return for each label those that share a face of a voxel with it."""
+def touching(corners: Labels, count: int) -> Indices:
+    """Return which labels share a face of a voxel: one times (count + 1) plus the other.
+
+    Parameters
+    ----------
+    corners : ndarray of int32, shape [8, B]
+        As of `mixed_cells`.
+    count : int
+        How many labels there are.
+
+    Returns
+    -------
+    ndarray of int
+        Each pair once, both ways round.
+    """
     pairs = [np.empty(0, np.int64)]
     for step in (1, 2, 4):
         for n in range(8):
@@ -387,8 +603,13 @@ def _touching(corners: Labels, count: int) -> tuple[tuple[int, ...], ...]:
             one, other = corners[n].astype(np.int64), corners[n | step]
             touch = (one != other) & (one > 0) & (other > 0)
             pairs.append(one[touch] * (count + 1) + other[touch])
+    return np.unique(np.concatenate(pairs))
+
+
+def _neighbours(pairs: Indices, count: int) -> tuple[tuple[int, ...], ...]:
+    """Return for each label those that touch it."""
     found: list[set[int]] = [set() for _ in range(count + 1)]
-    for one, other in zip(*np.divmod(np.unique(np.concatenate(pairs)), count + 1), strict=True):
+    for one, other in zip(*np.divmod(pairs, count + 1), strict=True):
         found[one].add(int(other))
         found[other].add(int(one))
     return tuple(tuple(sorted(touched)) for touched in found[1:])

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
-    from napari_gaussfit.fitting.tile_runs import TileProgress, TileReport
+    from napari_gaussfit.fitting.tile_course import TileProgress
+    from napari_gaussfit.fitting.tile_runs import TileReport
     from napari_gaussfit.fitting.tile_tasks import TileTask
     from napari_gaussfit.fitting.tiles import Tile
     from napari_gaussfit.stacks.lazy import LazyStack
@@ -161,6 +162,11 @@ class SpotWork:
     def over(self) -> Tiling:
         """Nothing is done over seams."""
         return self.tiling
+
+    @property
+    def count(self) -> None:
+        """Each tile has as many spots as it has."""
+        return None
 
     @property
     def stages(self) -> list[tuple[Stage, list[Tile]]]:

@@ -14,7 +14,7 @@ from napari_gaussfit.model.projection import render
 from napari_gaussfit.plots.figure import Picture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.objects.neurites import Trace
     from napari_gaussfit.stacks.facts import StackFacts
 
-__all__ = ["draw_objects", "draw_trace"]
+__all__ = ["draw_objects", "draw_trace", "first_labels"]
 
 DPI, WIDTH = 140, 11.0
 _COLOURS = "tab10"
@@ -71,13 +71,36 @@ def draw_trace(trace: Trace, result: FitResult) -> Figure:
     return figure
 
 
-def draw_objects(labels: NDArray[np.int32], result: FitResult) -> Figure:
-    """Draw labels over the MIPs of the fit along z, y and x; ``savefig`` writes it.
+def first_labels(labels: NDArray[np.int32], axis: int) -> NDArray[np.int32]:
+    """Return the first label of each ray along an axis, which is left out.
 
     Parameters
     ----------
     labels : ndarray of int32, shape [Z, Y, X]
-        Of each ray, the first label is shown.
+        0 where there is no object.
+    axis : int
+        0, 1 or 2, for z, y, x.
+
+    Returns
+    -------
+    ndarray of int32
+        An image along the other two axes; 0 where a ray meets none.
+    """
+    first = np.take_along_axis(labels, np.argmax(labels > 0, axis, keepdims=True), axis)
+    return np.squeeze(first, axis)
+
+
+def draw_objects(
+    first_along: Callable[[int], NDArray[np.int32]], count: int, result: FitResult
+) -> Figure:
+    """Draw labels over the MIPs of the fit along z, y and x; ``savefig`` writes it.
+
+    Parameters
+    ----------
+    first_along : callable
+        Returns the first label of each ray along an axis, as `first_labels` does.
+    count : int
+        How many objects there are.
     result : FitResult
         The fit whose Gaussians were grouped into objects.
 
@@ -89,13 +112,12 @@ def draw_objects(labels: NDArray[np.int32], result: FitResult) -> Figure:
     figure = Picture(figsize=(WIDTH, WIDTH / 2), dpi=DPI, layout="constrained")
     for panel, across in _over_mips(figure, result):
         axis = 3 - sum(across)
-        first = np.take_along_axis(labels, np.argmax(labels > 0, axis, keepdims=True), axis)
-        seen = np.squeeze(first, axis)
+        seen = first_along(axis)
         seen = seen.T if across[0] > across[1] else seen
         coloured = colormaps[_COLOURS]((seen * 7) % 10)
         coloured[..., 3] = np.where(seen > 0, 0.45, 0.0)
         panel.imshow(coloured, extent=_extent(result.stack, across), interpolation="nearest")
-    figure.suptitle(f"{result.stack.name}: {labels.max(initial=0)} objects", fontsize=10)
+    figure.suptitle(f"{result.stack.name}: {count} objects", fontsize=10)
     return figure
 
 

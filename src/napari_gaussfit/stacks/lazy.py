@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import product
 from math import ceil, prod
 from pathlib import Path
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.stacks.layout import StackLayout
-    from napari_gaussfit.stacks.zarr_image import ZarrImage
 
     Place = tuple[int, int, int]
 
@@ -377,24 +376,7 @@ class _TiffPlanes(_FileBoxes):
 class _ZarrBoxes(_FileBoxes):
     def read(self, box: tuple[slice, slice, slice]) -> NDArray[Any]:
         from napari_gaussfit.stacks.ome_zarr import read_box
-        from napari_gaussfit.stacks.zarr_image import opened
+        from napari_gaussfit.stacks.zarr_image import kept_open
 
-        path, selection = self._layout.path, self._selection(box)
-        if path.is_dir():
-            known = path.stat()
-            image = _folder(path, self._layout.image, (known.st_ino, known.st_mtime_ns))
-            return read_box(self._layout, image, selection)
-        with opened(path, self._layout.image) as image:
-            return read_box(self._layout, image, selection)
-
-
-@lru_cache(maxsize=8)
-def _folder(path: Path, position: int, _version: tuple[int, int]) -> ZarrImage:
-    """Return the image in a folder, which nothing need close; the next box finds it open.
-
-    Its metadata take longer to read than a tile of background takes otherwise.
-    """
-    from napari_gaussfit.stacks.zarr_image import opened
-
-    with opened(path, position) as image:
-        return image
+        image = kept_open(self._layout.path, self._layout.image)
+        return read_box(self._layout, image, self._selection(box))

@@ -23,7 +23,7 @@ from napari_gaussfit.stacks.layout import (
     refuse_what_memory_cannot_hold,
     spacing_notes,
 )
-from napari_gaussfit.stacks.zarr_image import one_line, opened
+from napari_gaussfit.stacks.zarr_image import kept_open, one_line, opened
 from napari_gaussfit.stacks.zarr_paths import OWN_MARK, is_own_volume
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def read_box(
 
 
 def resolutions(layout: StackLayout, channel: int) -> list[Any]:
-    """Return a channel in all resolutions of a folder, the finest first, unread.
+    """Return a channel in all resolutions of a file, the finest first, unread.
 
     Parameters
     ----------
@@ -164,12 +164,12 @@ def resolutions(layout: StackLayout, channel: int) -> list[Any]:
     import dask.array
 
     unread: Any = dask.array.from_array
-    with opened(layout.path, layout.image) as image:
-        selection, order = _selected(layout, image, {"C": channel})
-        return [
-            unread(array, chunks=array.chunks, name=False)[selection].transpose(order)
-            for array in (image.array, *image.coarser)
-        ]
+    image = kept_open(layout.path, layout.image)
+    selection, order = _selected(layout, image, {"C": channel})
+    return [
+        unread(array, chunks=array.chunks, name=False)[selection].transpose(order)
+        for array in (image.array, *image.coarser)
+    ]
 
 
 def _selected(
@@ -258,7 +258,7 @@ def write_ome_zarr(
 
 
 @contextmanager
-def written_by_boxes(
+def written_by_boxes(  # noqa: PLR0913 - a name for each thing that metadata have
     path: str | os.PathLike[str],
     shape: tuple[int, ...],
     *,
@@ -267,6 +267,7 @@ def written_by_boxes(
     unit: str,
     name: str,
     origin: Sequence[float] = (0.0, 0.0, 0.0),
+    labels: bool = False,
 ) -> Iterator[Any]:
     """Give an array to write a volume into, box by box; in the end it is an OME-Zarr 0.5.
 
@@ -288,6 +289,8 @@ def written_by_boxes(
         Name of the image in its metadata.
     origin : sequence of float
         Position of the first voxel's centre, (z, y, x) in `unit`.
+    labels : bool
+        Whether voxels are numbers of objects, of which a coarser one has one, and no mean.
 
     Yields
     ------
@@ -303,6 +306,7 @@ def written_by_boxes(
     while max(sizes[-1][-3:]) > CHUNK:
         sizes.append((*channels, *(max(1, -(-n // 2)) for n in sizes[-1][-3:])))
     with _replaced(path, name, len(sizes)) as temporary:
+        import zarr
         from yaozarrs.write.v05 import prepare_image
 
         lengths = [*[1.0] * len(channels), *map(float, spacing)]
@@ -314,16 +318,24 @@ def written_by_boxes(
         levels = [arrays[str(n)] for n in range(len(sizes))]
         yield levels[0]
         for finer, coarser in pairwise(levels):
-            _halve(finer, coarser)
+            _halve(finer, coarser, labels=labels)
+        if labels:
+            attributes = zarr.open_group(temporary, mode="r+").attrs
+            ome: Any = attributes["ome"]
+            attributes["ome"] = ome | {"image-label": {}}
 
 
-def _halve(finer: Any, coarser: Any) -> None:
-    """Write the means of 2 x 2 x 2 voxels, of fewer at the ends, chunk by chunk."""
+def _halve(finer: Any, coarser: Any, *, labels: bool) -> None:
+    """Write the means of 2 x 2 x 2 voxels, of fewer at the ends, or the first, chunk by chunk."""
     channels, shape = map(range, coarser.shape[:-3]), coarser.shape[-3:]
     corners = product(*(range(0, size, CHUNK) for size in shape))
     for channel, corner in product(product(*channels), corners):
         end = [min(a + CHUNK, n) for a, n in zip(corner, shape, strict=True)]
         fine = tuple(slice(2 * a, 2 * b) for a, b in zip(corner, end, strict=True))
+        box = tuple(slice(a, b) for a, b in zip(corner, end, strict=True))
+        if labels:
+            coarser[box] = np.asarray(finer[fine])[::2, ::2, ::2]
+            continue
         means = np.asarray(finer[(*channel, *fine)], np.float64)
         for axis in range(3):
             lines = np.moveaxis(means, axis, 0)
@@ -332,7 +344,6 @@ def _halve(finer: Any, coarser: Any) -> None:
             means = np.moveaxis((lines[0::2] + lines[1::2]) / 2, 0, axis)
         if coarser.dtype.kind in "iu":
             means = np.rint(means)
-        box = tuple(slice(a, b) for a, b in zip(corner, end, strict=True))
         coarser[(*channel, *box)] = means.astype(coarser.dtype)
 
 

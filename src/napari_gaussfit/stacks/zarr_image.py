@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     import zarr
 
-__all__ = ["ZarrImage", "one_line", "opened"]
+__all__ = ["ZarrImage", "kept_open", "one_line", "opened"]
 
 _SHOWN = 6
 """How many images an error lists before it says that there are more."""
@@ -62,6 +63,33 @@ def opened(path: Path, position: int | None) -> Iterator[ZarrImage]:
     """Open the image that a path means; whatever is wrong with it is a StackError."""
     import zarr
 
+    image, store = _opened(path, position)
+    try:
+        yield image
+    finally:
+        if isinstance(store, zarr.storage.ZipStore):
+            store.close()
+
+
+def kept_open(path: Path, position: int | None) -> ZarrImage:
+    """Return the image that a path means, open until nobody has it; the next to ask finds it so.
+
+    Metadata, and in a zip file the list of what is in it, take longer to read than a chunk does.
+    """
+    outer = next(part for part in (path, *path.parents) if part.exists())
+    known = outer.stat()
+    return _kept_open(path, position, (known.st_ino, known.st_mtime_ns))
+
+
+@lru_cache(maxsize=8)
+def _kept_open(path: Path, position: int | None, _version: tuple[int, int]) -> ZarrImage:
+    return _opened(path, position)[0]
+
+
+def _opened(path: Path, position: int | None) -> tuple[ZarrImage, Any]:
+    """Return the image that a path means, and what its chunks are read from."""
+    import zarr
+
     root, inner = located(path)
     if not root.exists():
         raise StackNotFoundError(f"{path}: there is no such file or folder; check the path")
@@ -69,7 +97,7 @@ def opened(path: Path, position: int | None) -> Iterator[ZarrImage]:
     try:
         if root.is_file():
             store = zarr.storage.ZipStore(root, mode="r")
-        image = _image_at(path, store, inner, position)
+        return _image_at(path, store, inner, position), store
     except (StackError, MemoryError):
         raise
     except Exception as error:
@@ -77,11 +105,6 @@ def opened(path: Path, position: int | None) -> Iterator[ZarrImage]:
             f"{path}: cannot be read as Zarr ({one_line(error)}); expected a folder or a zip file "
             "that holds a Zarr image, whole"
         ) from error
-    try:
-        yield image
-    finally:
-        if isinstance(store, zarr.storage.ZipStore):
-            store.close()
 
 
 def _image_at(path: Path, store: Any, inner: str, position: int | None) -> ZarrImage:

@@ -204,11 +204,11 @@ def test_what_is_typed_wrong_or_refused_is_said(
     press(part, "Fit by tiles")
     wait_until(lambda: not part.active, 60)
     assert "20 voxels along y make tiles of" in part.state.text()
-    panel.model.settings = replace(SHORT, loss="poisson")
+    panel.model.settings = replace(SHORT, objective="mip")
     typed(part, tmp_path / "fit")
     press(part, "Fit by tiles")
     wait_until(lambda: not part.active, 60)
-    assert "loss='poisson': cannot be had by tiles" in part.state.text()
+    assert "objective='mip': cannot be had by tiles" in part.state.text()
 
     panel.data.start_from = panel.viewer.add_points(np.zeros((1, 3)), name="begin")
     press(part, "Fit by tiles")
