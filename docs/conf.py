@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 from importlib.metadata import version as installed_version
@@ -24,7 +25,7 @@ BUILT = HERE / "_build"
 sys.path[:0] = [str(HERE), str(CHECKOUT)]
 from benchmarks.stacks import data_folder  # noqa: E402
 from hatch_build import project_urls, setting  # noqa: E402
-from notebooks import write_notebooks  # noqa: E402
+from notebooks import EXAMPLES, file_name, write_notebooks  # noqa: E402
 
 project = "napari-gaussfit"
 author = "napari-gaussfit contributors"
@@ -125,10 +126,21 @@ NOTEBOOKS = write_notebooks(BUILT / "notebooks")
 
 
 def offer_notebook(_app: Sphinx, page: str, source: list[str]) -> None:
-    """Offer a page's cells as a notebook, below the page."""
+    """Offer a page's cells as a notebook, below the page; each of the examples below its title."""
+    if page in EXAMPLES:
+        source[0] = re.sub(
+            r"^## (.+)$",
+            lambda found: f"{found[0]}\n\n{_download(f'{page}/{file_name(found[1])}', 'example')}",
+            source[0],
+            flags=re.MULTILINE,
+        )
     if page in NOTEBOOKS:
-        path = NOTEBOOKS[page].relative_to(HERE).as_posix()
-        source[0] += f"\n\n{{download}}`This page as a notebook </{path}>`\n"
+        source[0] += f"\n\n{_download(page, 'page')}"
+
+
+def _download(place: str, what: str) -> str:
+    path = NOTEBOOKS[place].relative_to(HERE).as_posix()
+    return f"{{download}}`This {what} as a notebook </{path}>`\n"
 
 
 def describe_pictures(_app: Sphinx, page: nodes.document) -> None:

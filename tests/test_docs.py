@@ -218,12 +218,11 @@ def notebooks() -> Any:
     return module
 
 
-@pytest.mark.parametrize(
-    "page", [p for p in PAGES if "file_format: mystnb" in text_of(p)], ids=name
-)
-def test_a_pages_notebook_needs_nothing_that_only_the_build_has(page: Path, notebooks: Any) -> None:
+def run_by_itself(notebook: Any) -> None:
+    """Check that a notebook uses what its own cells bind, and imports nothing of the build's."""
     known, foreign = {*dir(builtins), "__file__"}, set()
-    for cell in notebooks.notebook_of(page).cells:
+    for cell in notebook.cells:
+        assert not cell.metadata.get("tags"), "a tag of the build's, by which others run no cell"
         if cell.cell_type == "code":
             tree = ast.parse(cell.source)
             known |= bound_by(tree)
@@ -231,6 +230,32 @@ def test_a_pages_notebook_needs_nothing_that_only_the_build_has(page: Path, note
             assert not used - known, f"of another cell:\n{cell.source}"
             foreign |= imported_by(tree) & {"benchmarks", "drawing", "found", "gallery", "tests"}
     assert not foreign
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if "file_format: mystnb" in text_of(p)], ids=name
+)
+def test_a_pages_notebook_needs_nothing_that_only_the_build_has(page: Path, notebooks: Any) -> None:
+    run_by_itself(notebooks.notebook_of(page))
+
+
+def test_each_example_of_the_gallery_is_a_notebook_of_its_own(
+    notebooks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    monkeypatch.syspath_prepend(str(CHECKOUT))
+    entries = importlib.import_module("gallery").ENTRIES.values()
+    examples = notebooks.examples_of(DOCS / "gallery.md")
+    assert [*examples] == [entry.title for entry in entries]
+    for entry in entries:
+        run_by_itself(examples[entry.title])
+        code = [cell.source for cell in examples[entry.title].cells if cell.cell_type == "code"]
+        assert entry.call in "\n".join(code)
+        assert code[-1].endswith("draw_projections(result, stack)")
+    written = notebooks.write_notebooks(tmp_path)
+    files = [written[f"gallery/{notebooks.file_name(entry.title)}"] for entry in entries]
+    assert len({*files}) == len(files)
+    assert all(file.is_file() for file in files)
 
 
 def test_the_page_of_the_command_line_has_a_table_for_each_command(
