@@ -1,9 +1,11 @@
-"""What a first-time user meets, README and "Start in five minutes", works as it is written."""
+"""What a first-time user meets, README and the pages of five minutes, works as it is written."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,6 +24,17 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 PAGES = ("README.md", "docs/start.md")
 
+WAYS = tuple(f"docs/{name}.md" for name in ("spots", "cells", "neurites", "tracks", "psf"))
+"""Five minutes each: by the panel, by commands, in a notebook."""
+
+USE = tuple(f"docs/{name}.md" for name in ("install", "howto", "measuring", "noise", "formats"))
+
+SAMPLES = {"docs/cells.md": "nuclei.tif", "docs/neurites.md": "dendrite.tif"}
+"""What a page's ``stack.tif`` shows; beads, if nothing is said."""
+
+FITTED = ("docs/howto.md", "docs/formats.md")
+"""Pages whose reader has a fit of ``stack.tif`` in ``out`` already."""
+
 COMMANDS = (
     "fit",
     "batch",
@@ -37,6 +50,8 @@ COMMANDS = (
 )
 
 NOT_RUN = {
+    "conda create -n gaussfit python=3.12": "changes the machine",
+    "conda activate gaussfit": "changes the machine",
     "make demo": "makes an environment anew; CI runs it as it is",
     "make test": "is what runs this test",
     'pip install ".[pyqt6]"': "changes the environment; make installs with the same extra",
@@ -54,6 +69,16 @@ WRITTEN = {
         *("out/gaussians.csv", "fits/stack/gaussians.csv", "fits/summary.csv"),
         "again/settings.toml",
     ],
+    "docs/install.md": ["demo/report.json"],
+    "docs/spots.md": ["out/objects.csv", "out/spots.png"],
+    "docs/cells.md": ["out/labels.ome.tif", "out/objects.csv"],
+    "docs/neurites.md": ["out/trace.swc", "out/branches.csv"],
+    "docs/tracks.md": ["out/objects.csv", "out/tracks.csv", "fitted/gaussians.csv"],
+    "docs/psf.md": ["psf/psf.json", "psf/psf.png", "out/deconvolved.ome.tif", "sharp.tif"],
+    "docs/measuring.md": ["measured.csv"],
+    "docs/howto.md": ["fits/summary.csv", "measured.csv", "trackmate.xml", "volume.ome.tif"],
+    "docs/formats.md": ["gaussians.ply", "fit.safetensors", "both/channels.csv"],
+    "docs/noise.md": ["out/report.json"],
 }
 """What a page's commands leave in the folder in which they are run."""
 
@@ -76,11 +101,14 @@ class Page:
 
 def read_page(name: str) -> Page:
     text = (CHECKOUT / name).read_text(encoding="utf-8")
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    rest = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-    shell = [code for kind, code in fenced if not kind]
-    shell += re.findall(r"(?<=\n\n)((?:    \S.*\n)+)", rest)
-    shell += re.findall(r"\| `(napari-gaussfit [^`]+)` \|", rest)
+    fence = re.compile(r"^```(.*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+    fenced = [(found[1], found[2]) for found in fence.finditer(text)]
+    rest = fence.sub("", text)
+    shell = [code for kind, code in fenced if kind in {"", "shell"}]
+    if not text.startswith("---"):  # MyST, in which indented lines are those of a list
+        shell += re.findall(r"(?<=\n\n)((?:    \S.*\n)+)", rest)
+    shell += re.findall(r"`(napari-gaussfit [a-z]+ [^`]*-o [^`]+)`", rest)
+    shell += re.findall(r"`(napari-gaussfit info [^`]+)`", rest)
     lines = [line.strip() for block in shell for line in block.splitlines()]
     return Page([*filter(None, lines)], [code for kind, code in fenced if kind == "python"])
 
@@ -123,6 +151,27 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def prepared(folder: Path, request: pytest.FixtureRequest) -> str:
+    """The name of a page of docs, whose reader's files are in the working folder."""
+    name: str = request.param
+    if name in SAMPLES:
+        shutil.copyfile(SAMPLES[name], "stack.tif")
+    stack, spots = tifffile.imread("stack.tif"), tifffile.imread("spots.tif")
+    for path in folder.glob("*.tif"):
+        if path.name not in {"stack.tif", "spots.tif", "beads.tif"}:
+            path.unlink()  # patterns would have them fitted too
+    if name == "docs/tracks.md":
+        shutil.move("movies/vesicles.tif", "recording.tif")
+    if name == "docs/formats.md":
+        two = np.stack([stack, spots], axis=1)
+        tifffile.imwrite("channels.tif", two, imagej=True, metadata={"axes": "ZCYX"})
+    if name in FITTED:
+        few = ["--gaussians", "5", "--exactly", "--iterations", "5"]
+        assert main(["fit", "stack.tif", "-o", "out", *few]) == 0
+    return name
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_pages_have_commands_and_programs(name: str) -> None:
     page = read_page(name)
@@ -131,7 +180,7 @@ def test_pages_have_commands_and_programs(name: str) -> None:
 
 
 def test_what_is_not_run_is_still_there() -> None:
-    there = {line for name in PAGES for line in read_page(name).commands}
+    there = {line for name in (*PAGES, *WAYS, *USE) for line in read_page(name).commands}
     assert not set(NOT_RUN) - there
 
 
@@ -153,6 +202,28 @@ def test_commands_work_as_written(folder: Path, name: str) -> None:
         assert "error" not in done.stderr, line
     for path in WRITTEN[name]:
         assert (folder / path).exists(), f"{path} was to be written"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prepared", [*WAYS, *USE], indirect=True)
+def test_commands_of_a_page_work_in_their_order(
+    prepared: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = [line for line in read_page(prepared).commands if line not in NOT_RUN]
+    assert commands
+    for line in commands:
+        program, *arguments = shlex.split(line)
+        assert program == "napari-gaussfit", f"{line!r} is not run; NOT_RUN says why one is not"
+        assert main(arguments) == 0, f"{line!r}: {capsys.readouterr().err}"
+    for path in WRITTEN[prepared]:
+        assert (folder / path).exists(), f"{path} was to be written"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prepared", WAYS, indirect=True)
+def test_the_notebook_of_a_page_works_as_written(prepared: str) -> None:
+    [program] = read_page(prepared).programs
+    exec(compile(program, prepared, "exec"), {})
 
 
 def test_the_folder_of_a_fit_holds_what_the_readme_says(folder: Path) -> None:

@@ -236,6 +236,18 @@ def test_help_tells_every_default_and_has_examples(name: str) -> None:
         if action.default not in (None, False, 0) and action.nargs != 0 and action.default != ():
             shown = action.default
             assert f"({shown})" in action.help, action.dest
+        if action.option_strings and action.nargs != 0 and not action.required:
+            assert action.help.endswith(")"), f"{action.dest}: what is so where it is left out?"
+
+
+def test_help_of_objects_tells_their_own_number_of_gaussians() -> None:
+    told = {
+        name: next(one.help for one in commands()[name]._actions if one.dest == "gaussians")
+        for name in ("fit", "trace", "cells")
+    }
+    assert told["fit"].endswith("(20,000)")
+    assert told["trace"].endswith("(exactly as many as the size of the signal suggests)")
+    assert told["cells"].endswith("(exactly a tenth of those that the size of the signal suggests)")
 
 
 def lines_of_pages() -> Iterator[str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["ALSO", "WRITERS", "add_options", "gaussians_for", "outputs", "write"]
+__all__ = ["ALSO", "GAUSSIANS", "WRITERS", "add_options", "gaussians_for", "outputs", "write"]
 
 FEWER = 10
 """Times as many Gaussians as group well tell a nucleus's texture: 1,000 to 2,500 give the same F1
@@ -28,6 +28,10 @@ of nuclei whose stack suggests 20,000."""
 
 ALSO, WRITERS = "labels.ome.tif, or .ome.zarr with the fitted volume", "LABEL_WRITERS"
 """What else can be written, in words, and the table of formats that says so."""
+
+
+GAUSSIANS = "exactly a tenth of those that the size of the signal suggests"
+"""How many there are if nothing is said: see `FEWER`."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -39,10 +39,10 @@ def add_parser(commands: Any) -> None:
         help=".csv (table), .ply (Gaussians), .ome.tif or .ome.zarr (volume), .safetensors",
     )  # fmt: skip
     of = export.add_mutually_exclusive_group()
-    of.add_argument("--stack", metavar="STACK", type=Path, help="the stack that was fitted")
+    of.add_argument("--stack", metavar="STACK", type=Path, help="the stack that was fitted (none)")
     of.add_argument(
         "--box", type=float, nargs=3, metavar=("Z", "Y", "X"),
-        help="in place of --stack, with --spacing: its size in micrometers",
+        help="in place of --stack, with --spacing: its size in micrometers (none)",
     )  # fmt: skip
     export.add_argument(
         "--residual", action="store_true", help="write the stack minus the fit, as a volume"

@@ -51,11 +51,12 @@ def add_parsers(commands: Any) -> None:
         add_settings_file(found)
         options.add_options(found)
         add_also(found, options.ALSO)
-        add_settings(found)
+        add_settings(found, gaussians=options.GAUSSIANS)
         add_stack_options(found)
         found.add_argument(
             "--region", type=int, nargs=6, metavar=("Z", "Y", "X", "Z2", "Y2", "X2"),
-            help="of a fit by tiles a part alone: its first voxel, and the one behind its last",
+            help="of a fit by tiles a part alone: its first voxel, and the one behind its last "
+            "(all of it)",
         )  # fmt: skip
         found.add_argument(
             "--resume", action="store_true", help="of several files, keep those done before"

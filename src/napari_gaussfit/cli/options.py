@@ -177,14 +177,24 @@ def add_manner(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
         )
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add the settings of a fit, and where and by what light it begins."""
+def add_settings(parser: argparse.ArgumentParser, *, gaussians: str | None = None) -> None:
+    """Add the settings of a fit, and where and by what light it begins.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+        The parser of a command that fits.
+    gaussians : str, optional
+        How many Gaussians there are if nothing is said, where that is not as for ``fit``.
+    """
     for name, setting in SETTINGS.items():
         option = option_of(name, setting)
+        if name == "gaussians" and gaussians is not None:
+            option["help"] = f"how many Gaussians the fit may use ({gaussians})"
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, default=None, **option)
     parser.add_argument(
         "--points", metavar="FILE", type=Path,
-        help="a CSV of positions to begin at: napari's points, or gaussians.csv",
+        help="a CSV of positions to begin at: napari's points, or gaussians.csv (none)",
     )  # fmt: skip
     add_psf_option(parser)
 
@@ -195,16 +205,20 @@ def add_stack_options(
     """Add which stack of a file is meant, and what its file does not tell."""
     parser.add_argument(
         "--channel", type=int, metavar="C", nargs="+" if several else 1,
-        help="which channel, from 0" + "; several share their Gaussians" * several,
+        help=f"which channel, from 0{'; several share their Gaussians' * several} (the only one)",
     )  # fmt: skip
     add_time_option(parser, several=times)
-    parser.add_argument("--position", type=int, metavar="P", help="which image of several, from 0")
     parser.add_argument(
-        "--spacing", type=float, nargs=3, metavar=("DZ", "DY", "DX"), help="micrometers a voxel"
+        "--position", type=int, metavar="P", help="which image of several, from 0 (the first)"
     )
     parser.add_argument(
-        "--fill-nan", type=float, metavar="VALUE", help="put this in place of NaN and infinities"
-    )
+        "--spacing", type=float, nargs=3, metavar=("DZ", "DY", "DX"),
+        help="micrometers a voxel (what the file says)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fill-nan", type=float, metavar="VALUE",
+        help="put this in place of NaN and infinities (refused)",
+    )  # fmt: skip
 
 
 def add_psf_option(parser: argparse.ArgumentParser) -> None:
@@ -212,7 +226,7 @@ def add_psf_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--psf", metavar="PSF",
         help="what light makes of a point, psf.json or NA,WAVELENGTH_NM,INDEX: nothing is "
-        "narrower, and objects have widths of their own",
+        "narrower, and objects have widths of their own (not known)",
     )  # fmt: skip
 
 
@@ -220,7 +234,7 @@ def add_also(parser: argparse.ArgumentParser, names: str) -> None:
     """Add further files to write."""
     parser.add_argument(
         "--also", metavar="FILE", type=Path, nargs="+", default=(),
-        help=f"further files, by their names: {names}",
+        help=f"further files, by their names: {names} (none)",
     )  # fmt: skip
 
 
@@ -232,7 +246,7 @@ def add_force(parser: argparse.ArgumentParser) -> None:
 def option_of(name: str, setting: Setting) -> dict[str, Any]:
     """Return how a setting is given: `refine` by the fit to go on from, the others by a value."""
     if name == "refine":
-        return {"type": Path, "metavar": "FIT", "help": setting.help}
+        return {"type": Path, "metavar": "FIT", "help": f"{setting.help} (none)"}
     default = setting.without or getattr(FitSettings, name)
     words = {"help": f"{setting.help} ({default})"}
     if setting.choices:

@@ -69,11 +69,12 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     spots.add_argument(
         "--points", metavar="FILE", type=Path,
-        help="a CSV of spots that are there in any case: napari's points, or objects.csv",
+        help="a CSV of spots that are there in any case: napari's points, or objects.csv (none)",
     )  # fmt: skip
     spots.add_argument(
         "--psf", metavar="PSF",
-        help="what light makes of a point, psf.json or NA,WAVELENGTH_NM,INDEX: spots are points",
+        help="what light makes of a point, psf.json or NA,WAVELENGTH_NM,INDEX: spots are points "
+        "(not known)",
     )  # fmt: skip
     add_also(spots, "beads.xml or .trackmate.csv for TrackMate, .geff, or any that export writes")
     spots.add_argument(

@@ -61,7 +61,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--workers", type=int, metavar="N", help="processes (as many as cores and memory allow)"
     )
-    group.add_argument("--scheduler", metavar="ADDRESS", help="of a dask cluster, tcp://host:8786")
+    group.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a dask cluster, tcp://host:8786 (none)"
+    )
 
 
 def are_wanted(arguments: argparse.Namespace) -> bool:

@@ -22,10 +22,13 @@ def add_time_option(parser: argparse.ArgumentParser, *, several: bool = False) -
     if several:
         parser.add_argument(
             "--time", type=_times, metavar="T",
-            help="which time point, from 0; a range such as 0:30:2, or all, makes tracks",
+            help="which time point, from 0; a range such as 0:30:2, or all, makes tracks "
+            "(the only one)",
         )  # fmt: skip
     else:
-        parser.add_argument("--time", type=int, metavar="T", help="which time point, from 0")
+        parser.add_argument(
+            "--time", type=int, metavar="T", help="which time point, from 0 (the only one)"
+        )
 
 
 def _times(text: str) -> int | slice:

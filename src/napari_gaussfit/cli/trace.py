@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from napari_gaussfit.objects.neurites import Trace
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["ALSO", "WRITERS", "add_options", "gaussians_for", "outputs", "write"]
+__all__ = ["ALSO", "GAUSSIANS", "WRITERS", "add_options", "gaussians_for", "outputs", "write"]
 
 SOMA = 1
 """The kind of a soma's node, as SWC numbers it."""
 
 ALSO, WRITERS = "trace.swc, .geff", "TREE_WRITERS"
 """What else can be written, in words, and the table of formats that says so."""
+
+
+GAUSSIANS = "exactly as many as the size of the signal suggests"
+"""How many there are if nothing is said."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--psf-fwhm", type=float, nargs=3, metavar=("Z", "Y", "X"),
-        help="microscope's resolution, micrometers, taken out of the radii",
+        help="microscope's resolution, micrometers, taken out of the radii (not known)",
     )  # fmt: skip
     parser.add_argument(
         "--soma", type=float, nargs=4, metavar=("Z", "Y", "X", "R"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -137,8 +138,14 @@ def test_each_page_of_help_is_there_and_reads_as_text(page: str) -> None:
     text = page_text(page)
     assert text.startswith("# ")
     assert len(text) > 1000
-    assert "{code-cell}" not in text
     assert "![" not in text
+    directives = [line for line in text.splitlines() if re.match(r":::|:[\w-]+:|```\{", line)]
+    assert not directives
+
+
+def test_each_way_of_a_page_of_help_has_its_name_above_it() -> None:
+    ways = re.findall(r"^\*\*(\w+)\*\*$", page_text("spots.md"), flags=re.MULTILINE)
+    assert ways == ["Panel", "Command", "Notebook"]
 
 
 def test_help_shows_the_page_about_the_tab(panel: Any) -> None:

@@ -40,6 +40,9 @@ def page_text(name: str) -> str:
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     text = re.sub(r"^```\{.*?^```\n", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)\n?", "", text)
+    # Tabs become parts one after the other.
+    text = re.sub(r"^:{3,}\{tab-item\} (.*)$", r"**\1**", text, flags=re.MULTILINE)
+    text = re.sub(r"^:[\w-]+:.*\n|^:{3,}.*\n", "", text, flags=re.MULTILINE)
     return re.sub(r"\{[\w:]+\}`([^`<]+?)(?:\s*<[^>]*>)?`", r"`\1`", text)
 
 
