@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import logging
 import os
@@ -215,6 +216,23 @@ def test_who_reads_no_further_makes_no_error() -> None:
     line = f"{shlex.quote(sys.executable)} -m napari_gaussfit info | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == ("0", "")
+
+
+def test_a_process_of_its_own_ends_without_looking_through_what_it_imported() -> None:
+    code = (
+        "import atexit, gc, sys; from napari_gaussfit.cli import main; "
+        "atexit.register(lambda: print(gc.get_freeze_count() > 10_000)); "
+        "sys.argv = ['napari-gaussfit', 'info']; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "True"
+
+
+def test_commands_that_a_program_calls_leave_its_garbage_to_python() -> None:
+    before = gc.get_threshold(), gc.get_freeze_count()
+    assert main(["info", "-q"]) == 0
+    assert (gc.get_threshold(), gc.get_freeze_count()) == before
 
 
 def test_no_option_is_taken_for_another(capsys: Capture) -> None:

@@ -16,6 +16,7 @@ from napari_gaussfit.synthetic.phantoms import beads
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 SETTINGS = FitSettings(exactly=True, gaussians=20, iterations=10, views=8, held_out=4)
 
@@ -49,13 +50,54 @@ def test_each_view_has_its_psnr_over_the_pixels_that_see_the_stack(result: FitRe
         assert row.psnr == pytest.approx(10 * np.log10((high - low) ** 2 / error), abs=1e-3)
 
 
-def test_lengths_are_true_to_scale_in_both_directions(figure: Figure) -> None:
-    for axes in figure.axes:
-        for image in axes.images:
+def pictures_of(figure: Figure) -> list[AxesImage]:
+    """The pictures of stack, fit and residual: those that have a name."""
+    [axes] = figure.axes
+    return [image for image in axes.images if not image.get_label().startswith("_")]
+
+
+def test_lengths_are_true_to_scale_in_both_directions(figure: Figure, result: FitResult) -> None:
+    [axes] = figure.axes
+    shown = pictures_of(figure)
+    assert len(shown) == 15
+    for n, row in enumerate(comparisons(result, STACK)):
+        for image in shown[3 * n : 3 * n + 3]:
             left, right, bottom, top = image.get_extent()
-            box = axes.get_window_extent()
-            across, down = box.width / (right - left), box.height / (bottom - top)
-            assert across == pytest.approx(down, rel=0.01), axes.get_title(loc="left")
+            (x0, y0), (x1, y1) = axes.transData.transform([(left, top), (right, bottom)])
+            across, down = (x1 - x0) / row.size[1], (y0 - y1) / row.size[0]
+            assert across == pytest.approx(down, rel=0.01), image.get_label()
+
+
+def test_the_scale_bar_is_as_long_as_it_says(figure: Figure, result: FitResult) -> None:
+    [axes] = figure.axes
+    bars = [one for one in axes.patches if one.get_fill()]
+    for n, (row, bar) in enumerate(zip(comparisons(result, STACK), bars, strict=True)):
+        left, right, *_ = pictures_of(figure)[3 * n].get_extent()
+        of_picture = bar.get_width() / (right - left)
+        assert of_picture * row.size[1] == pytest.approx(scale_bar_length(row.size[1]))
+
+
+def test_a_bar_of_colours_says_the_intensities_of_its_picture(figure: Figure) -> None:
+    [axes] = figure.axes
+    bars = [image for image in axes.images if image.get_label().startswith("_")]
+    beside = [image for n, image in enumerate(pictures_of(figure)) if n % 3]
+    assert len(bars) == len(beside) == 10
+    for bar, picture in zip(bars, beside, strict=True):
+        assert bar.get_clim() == picture.get_clim()
+        left, right, bottom, top = bar.get_extent()
+        low, high = bar.get_clim()
+        numbers = {
+            float(text.get_text()): y
+            for text in axes.texts
+            for x, y in [text.get_position()]
+            if right < x < right + 0.1 and top <= y <= bottom
+        }
+        assert len(numbers) >= 2
+        for value, place in numbers.items():
+            assert (bottom - place) / (bottom - top) == pytest.approx(
+                (value - low) / (high - low), abs=1e-3
+            )
+        assert left > picture.get_extent()[1]
 
 
 def test_the_side_of_an_anisotropic_stack_has_its_real_proportions(result: FitResult) -> None:
@@ -66,23 +108,20 @@ def test_the_side_of_an_anisotropic_stack_has_its_real_proportions(result: FitRe
 
 def test_nothing_is_cut_off(figure: Figure) -> None:
     page = figure.bbox
-    for axes in figure.axes:
-        box = axes.get_tightbbox()
-        assert box is not None
-        assert box.x0 >= page.x0 - 1, axes.get_title(loc="left")
-        assert box.y0 >= page.y0 - 1, axes.get_title(loc="left")
-        assert box.x1 <= page.x1 + 1, axes.get_title(loc="left")
-        assert box.y1 <= page.y1 + 1, axes.get_title(loc="left")
+    [axes] = figure.axes
+    for one in (*axes.texts, *axes.patches, *axes.images):
+        box = one.get_window_extent()
+        assert box.x0 >= page.x0 - 1, one
+        assert box.y0 >= page.y0 - 1, one
+        assert box.x1 <= page.x1 + 1, one
+        assert box.y1 <= page.y1 + 1, one
 
 
-def test_titles_do_not_run_into_each_other(figure: Figure) -> None:
-    panels = [axes for axes in figure.axes if axes.images]
-    rows = [panels[n : n + 3] for n in range(0, len(panels), 3)]
-    assert [len(row) for row in rows] == [3] * 5
-    for row in rows:
-        boxes = [axes._left_title.get_window_extent() for axes in row]
-        for one, other in itertools.pairwise(boxes):
-            assert one.x1 < other.x0
+def test_words_do_not_run_into_each_other(figure: Figure) -> None:
+    [axes] = figure.axes
+    words = [(text.get_text(), text.get_window_extent()) for text in axes.texts]
+    for (one, box), (other, next_box) in itertools.combinations(words, 2):
+        assert not box.overlaps(next_box), f"{one} runs into {other}"
 
 
 @pytest.mark.parametrize(

@@ -383,6 +383,7 @@ class Trainer:
         self.restore(state)
         return _width_changes(before, after)
 
+    @in_one_torch_thread()
     def state(self) -> dict[str, Tensor]:
         """Return what `restore` needs to go on as if nothing had been.
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_gaussfit._threads import in_one_torch_thread
 from napari_gaussfit.errors import FormatError, OutOfSpaceError, OutputError, SettingsError
 from napari_gaussfit.files import write_json, write_table
 from napari_gaussfit.fitting.result import POINTS, FitResult
@@ -191,6 +192,7 @@ class FitFolder:
             with suppress(OSError):  # one that is held now is replaced, or named, at the end
                 (self.path / name).unlink(missing_ok=True)
 
+    @in_one_torch_thread()
     def finish(self, fit: Fit, *, over_own: bool = False) -> tuple[FitResult, Failures]:
         """Write all that a fit leaves; the fit itself first, should the rest be interrupted.
 

@@ -9,18 +9,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.offsetbox import AnchoredOffsetbox, AuxTransformBox, HPacker, TextArea
+from matplotlib import colormaps
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from napari_gaussfit.measure.metrics import noise_leaves, psnr
 from napari_gaussfit.model.camera import AXIS_NAMES, axis_view
 from napari_gaussfit.model.projection import render
 from napari_gaussfit.model.scaling import WorkingStack
 from napari_gaussfit.model.views import View, Views
-from napari_gaussfit.plots.figure import Picture, set_title
+from napari_gaussfit.plots.figure import Picture
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.stacks.stack import Stack
 
     Image = NDArray[np.float32]
+    Box = tuple[float, float, float, float]  # left, right, bottom, top, in inches
 
 __all__ = ["Comparison", "comparisons", "draw_projections", "scale_bar_length"]
 
@@ -46,8 +50,18 @@ MARGIN_INCHES, GAP_INCHES = 0.1, 0.15
 BAR_INCHES = 0.82
 """Beside a picture: its bar of colours, with numbers and their name."""
 
-TITLE_INCHES, BELOW_INCHES, HEAD_INCHES = 0.25, 0.2, 0.55
-"""Above a row, below it (for the scale bar), and above all rows."""
+LEFTS = (
+    MARGIN_INCHES,
+    MARGIN_INCHES + COLUMN_INCHES + GAP_INCHES,
+    MARGIN_INCHES + 2 * COLUMN_INCHES + GAP_INCHES + BAR_INCHES,
+)
+WIDTH_INCHES = LEFTS[-1] + COLUMN_INCHES + BAR_INCHES
+
+TITLE_INCHES, TITLE_GAP, BELOW_INCHES, HEAD_INCHES = 0.25, 0.05, 0.2, 0.55
+"""Above a row, of that between title and picture, below it (for the scale bar), and above all."""
+
+BAR_HIGH = 0.026
+"""Thickness of a scale bar, in inches."""
 
 DPI = 140
 SCALE_BAR_PART = 0.3
@@ -148,88 +162,91 @@ def draw_projections(result: FitResult, original: Stack) -> Figure:
         float(np.clip(COLUMN_INCHES * row.size[0] / row.size[1], LEAST_INCHES, MOST_INCHES))
         for row in rows
     ]
-    figure, axes = _panels(heights)
+    high = HEAD_INCHES + sum(heights) + len(rows) * (TITLE_INCHES + BELOW_INCHES)
+    figure = Picture(figsize=(WIDTH_INCHES, high), dpi=DPI)
+    axes = _whole(figure)
     largest = max(float(np.nanmax(np.abs(row.data - row.fit))) for row in rows)
-    for panels, row in zip(axes, rows, strict=True):
-        _draw_row(figure, panels, row, unit, largest)
+    top = HEAD_INCHES
+    for height, row in zip(heights, rows, strict=True):
+        _draw_row(axes, top + TITLE_INCHES, height, row, unit, largest)
+        top += TITLE_INCHES + height + BELOW_INCHES
     report = result.report
-    figure.suptitle(
+    axes.text(
+        WIDTH_INCHES / 2,
+        MARGIN_INCHES,
         f"{_shortened(report.stack)}: maximum intensity projections of {report.gaussians:,} "
         f"Gaussians\nheld-out views {report.heldout_mip_psnr:.1f} dB"
         f"{noise_leaves(report.heldout_noise_psnr)}, "
         f"voxels {report.voxel_psnr:.1f} dB{noise_leaves(report.noise_psnr)}",
-        fontsize=12, va="top", y=1 - MARGIN_INCHES / figure.get_figheight(),
+        fontsize=12, ha="center", va="top",
     )  # fmt: skip
     return figure
 
 
-def _panels(heights: list[float]) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure with three panels a row, of these heights in inches.
+def _whole(figure: Figure) -> Axes:
+    """Return axes over a whole figure, in inches, y downwards.
 
-    Where everything stands is said, and not found by matplotlib, which draws all twice for it.
+    Axes of each picture's own would take matplotlib four times as long: it makes ticks for all.
     """
-    lefts = (
-        MARGIN_INCHES,
-        MARGIN_INCHES + COLUMN_INCHES + GAP_INCHES,
-        MARGIN_INCHES + 2 * COLUMN_INCHES + GAP_INCHES + BAR_INCHES,
-    )
-    width = lefts[-1] + COLUMN_INCHES + BAR_INCHES
-    height = HEAD_INCHES + sum(heights) + len(heights) * (TITLE_INCHES + BELOW_INCHES)
-    figure = Picture(figsize=(width, height), dpi=DPI)
-    axes, top = [], height - HEAD_INCHES
-    for row in heights:
-        bottom = top - TITLE_INCHES - row
-        boxes = [(left, bottom, COLUMN_INCHES, row) for left in lefts]
-        axes.append(
-            [
-                figure.add_axes((x / width, y / height, w / width, h / height))
-                for x, y, w, h in boxes
-            ]
-        )
-        top = bottom - BELOW_INCHES
-    return figure, axes
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_axis_off()
+    width, height = figure.get_size_inches()
+    axes.set(xlim=(0.0, width), ylim=(height, 0.0), autoscale_on=False)
+    return axes
 
 
 def _draw_row(
-    figure: Figure, panels: list[Axes], row: Comparison, unit: str, largest: float
+    axes: Axes, top: float, height: float, row: Comparison, unit: str, largest: float
 ) -> None:
+    """Draw data, fit and residual of one view below `top`, true to scale, as large as they may."""
     lowest, highest = float(np.nanmin(row.data)), float(np.nanmax(row.data))
     shown = (
         (row.data, f"data, {row.title}", "gray", lowest, highest),
         (row.fit, f"fit, {row.psnr:.1f} dB", "gray", lowest, highest),
         (row.data - row.fit, "residual, data − fit", "RdBu_r", -largest, largest),
     )
-    drawn = [
-        _draw_image(panel, image, row.size, colours, limits)
-        for panel, (image, _, colours, *limits) in zip(panels, shown, strict=True)
-    ]
-    for panel, (_, title, *_) in zip(panels, shown, strict=True):
-        set_title(panel, title, fontsize=9, loc="left")
-    _draw_scale_bar(panels[0], row.size[1], unit)
-    for image, beside in ((drawn[1], panels[1]), (drawn[2], panels[2])):
-        # Inside the picture's own frame, so that all columns stay in line.
-        bar = figure.colorbar(image, cax=beside.inset_axes((1.02, 0.0, 0.04, 1.0)))
-        set_title(bar.ax, "")
-        bar.ax.tick_params(labelsize=7)
-        bar.set_label("intensity", fontsize=7)
+    scale = min(COLUMN_INCHES / row.size[1], height / row.size[0])
+    bottom, across = top + scale * row.size[0], scale * row.size[1]
+    for left, (image, title, colours, *limits) in zip(LEFTS, shown, strict=True):
+        box = (left, left + across, bottom, top)
+        _draw_image(axes, image, box, colours, limits).set_label(title)
+        axes.text(left, top - TITLE_GAP, title, fontsize=9, va="bottom")
+        if image is not row.data:
+            _draw_colours(axes, box, colours, limits)
+    _draw_scale_bar(axes, (LEFTS[0], bottom), row.size[1], scale, unit)
 
 
 def _draw_image(
-    axes: Axes, image: Image, size: tuple[float, float], colours: str, limits: list[float]
+    axes: Axes, image: Image, box: Box, colours: str, limits: Sequence[float]
 ) -> AxesImage:
-    height, width = size
-    axes.set_axis_off()
-    axes.set_anchor("NW")
-    drawn = axes.imshow(
+    return axes.imshow(
         np.ma.masked_invalid(image),
-        cmap=colours,
+        cmap=colormaps[colours].with_extremes(bad=OUTSIDE),
         vmin=limits[0],
         vmax=limits[1],
-        extent=(0, width, height, 0),
+        extent=box,
+        aspect="auto",
         interpolation="nearest",
     )
-    drawn.set_cmap(drawn.get_cmap().with_extremes(bad=OUTSIDE))
-    return drawn
+
+
+def _draw_colours(axes: Axes, beside: Box, colours: str, limits: Sequence[float]) -> None:
+    """Draw which intensity has which colour, beside a picture."""
+    _, right, bottom, top = beside
+    left, low, high = right + 0.06, *limits
+    bar = (left, left + 0.12, bottom, top)
+    _draw_image(axes, np.linspace(high, low, 256, dtype=np.float32)[:, None], bar, colours, limits)
+    axes.add_patch(Rectangle((left, top), 0.12, bottom - top, fill=False, linewidth=0.8))
+    ticks = MaxNLocator(max(2, round(2 * (bottom - top))), steps=(1, 2, 2.5, 5, 10))
+    values = [one for one in ticks.tick_values(low, high) if low <= one <= high]
+    places = [bottom - (one - low) / ((high - low) or 1.0) * (bottom - top) for one in values]
+    axes.hlines(places, left + 0.12, left + 0.15, colors="black", linewidth=0.8)
+    for place, value in zip(places, values, strict=True):
+        axes.text(left + 0.18, place, f"{value:g}", fontsize=7, va="center")
+    axes.text(
+        left + 0.62, (top + bottom) / 2, "intensity", fontsize=7, rotation=90, ha="center",
+        va="center",
+    )  # fmt: skip
 
 
 def scale_bar_length(width: float) -> float:
@@ -250,22 +267,18 @@ def scale_bar_length(width: float) -> float:
     return float(max(step for step in (1.0, 2.0, 5.0) if step * decade <= most) * decade)
 
 
-def _draw_scale_bar(axes: Axes, width: float, unit: str) -> None:
+def _draw_scale_bar(
+    axes: Axes, corner: tuple[float, float], width: float, scale: float, unit: str
+) -> None:
     """Draw a bar of a round length below a picture, where it hides nothing."""
-    length = scale_bar_length(width)
-    line = AuxTransformBox(axes.transData)
-    line.add_artist(Rectangle((0, 0), length, width / 120, facecolor="black"))
-    label = TextArea(f"{length:g} {unit}", textprops={"fontsize": 8})
-    bar = AnchoredOffsetbox(
-        "upper left",
-        child=HPacker(children=[line, label], align="center", pad=0, sep=4),
-        pad=0,
-        borderpad=0.3,
-        frameon=False,
-        bbox_to_anchor=(0.0, 0.0),
-        bbox_transform=axes.transAxes,
+    (left, bottom), length = corner, scale_bar_length(width)
+    middle = bottom + BELOW_INCHES / 2
+    axes.add_patch(
+        Rectangle((left, middle - BAR_HIGH / 2), scale * length, BAR_HIGH, facecolor="black")
     )
-    axes.add_artist(bar)
+    axes.text(
+        left + scale * length + 0.06, middle, f"{length:g} {unit}", fontsize=8, va="center_baseline"
+    )
 
 
 def _shortened(name: str, most: int = 48) -> str:
