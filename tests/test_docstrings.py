@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import inspect
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
+from numpydoc.docscrape import NumpyDocString
 from numpydoc.validate import validate
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 PACKAGE = "napari_gaussfit"
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "api" / "index.md"
+
+SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
+
+SOURCES = sorted(SOURCE.rglob("*.py"))
 
 LISTED = re.compile(r"^   ([a-z][\w.]*)$", re.MULTILINE)
 
@@ -99,6 +105,21 @@ def test_docstring_is_complete(name: str) -> None:
     rules = asked_of(OBJECTS[name])
     missed = [f"{code}: {text}" for code, text in validate(name)["errors"] if code in rules]
     assert not missed, f"{name}: {'; '.join(missed)}"
+
+
+def described(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield a module's parameters and attributes, private ones too, with what is said of them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            sections = NumpyDocString(ast.get_docstring(node) or "")
+            for line in (*sections["Parameters"], *sections["Attributes"]):
+                yield f"{path.name}: {node.name}, {line.name}", " ".join(line.desc)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_what_is_said_of_a_parameter_is_more_than_its_name(path: Path) -> None:
+    short = {name: text for name, text in described(path) if text and len(text.split()) <= 3}
+    assert not short
 
 
 @pytest.mark.parametrize("name", [PACKAGE, *MODULES])

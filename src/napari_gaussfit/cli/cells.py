@@ -56,7 +56,7 @@ def outputs(arguments: argparse.Namespace) -> tuple[str, ...]:
     Parameters
     ----------
     arguments : Namespace
-        Of the command.
+        What was given to the command.
     """
     return LARGE_CELLS_OUTPUTS if _by_boxes(arguments) else CELLS_OUTPUTS
 

@@ -63,7 +63,7 @@ def outputs(arguments: argparse.Namespace) -> tuple[str, ...]:
     Parameters
     ----------
     arguments : Namespace
-        Of the command.
+        What was given to the command.
     """
     del arguments
     return TRACE_OUTPUTS

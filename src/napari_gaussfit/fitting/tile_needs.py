@@ -64,9 +64,9 @@ def needed_by(stage: Stage, place: Place, tiling: Tiling, over: Tiling) -> Needs
     Parameters
     ----------
     stage, place : Stage, tuple of int
-        The task.
+        Stage and place of the task.
     tiling, over : Tiling
-        As for `needs_of`.
+        The tiles of the stack, and those over seams.
     """
     if stage is Stage.FIT:
         yield from ((stage, one) for one in tiling.later_places(place))

@@ -72,7 +72,7 @@ def connected(address: str) -> Iterator[Any]:
     Parameters
     ----------
     address : str
-        Of its scheduler.
+        Where its scheduler listens.
 
     Yields
     ------

@@ -20,9 +20,9 @@ def outcome_of(call: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
     Parameters
     ----------
     call : callable
-        Called once.
+        The work, called once.
     *arguments
-        With these.
+        What the work is called with.
 
     Returns
     -------

@@ -152,7 +152,7 @@ def write_frame(
     folder : Path
         Of this time, made where it is not there.
     frame : SpotFrame
-        What was found.
+        The spots that were found at this time.
     stacks : tuple of Stack
         The stack, by whose voxels a run that goes on knows it.
     asked : dict
@@ -174,7 +174,7 @@ def tracks_of_spots(
     frames : sequence of SpotFrame
         The times that are done.
     unit : str
-        Of their lengths.
+        The unit of their lengths.
     reach : float, optional
         How far a spot may move from a time to the next; the spots tell if None.
     """

@@ -128,7 +128,7 @@ class Pace:
         Parameters
         ----------
         stage : str
-            Its name.
+            The name of the stage.
         done, total : int
             Tiles that have ended, and all.
         """

@@ -99,7 +99,7 @@ def render_large(task: RenderTask, tell: Send) -> None:
     task : RenderTask
         Which fit, and where its volume is written.
     tell : callable
-        Called with messages.
+        Called with each message to the window.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def found_in(out: Path) -> Iterator[Arrays]:
     Parameters
     ----------
     out : Path
-        Its folder.
+        The folder of the fit by tiles.
 
     Yields
     ------

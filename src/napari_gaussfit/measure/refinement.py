@@ -341,7 +341,7 @@ def spacing_of(gaussians: Gaussians, stack: Stack) -> Floats:
     gaussians : Gaussians
         Whose unit is that of the stack, or pixels.
     stack : Stack
-        The voxels.
+        The stack whose spacing is asked for.
 
     Returns
     -------

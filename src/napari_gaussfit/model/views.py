@@ -77,7 +77,7 @@ class Views:
     Attributes
     ----------
     training, held_out : list of Camera
-        From where.
+        Directions that the views are seen from.
     projector : StackProjector
         Of the stack, for all of them.
     """

@@ -417,7 +417,7 @@ def objects_of(
     spacing : tuple of float
         (dz, dy, dx) in the field's unit.
     moments : tuple of ndarray
-        As of `moments_of`.
+        Moments of each label, as `moments_of` gives them.
     faces : tuple of ndarray
         As of `surfaces`, `at_border` and `touching`.
 
@@ -512,7 +512,7 @@ def surfaces(corners: Labels, count: int, spacing: Triple) -> Floats:
     Parameters
     ----------
     corners : ndarray of int32, shape [8, B]
-        As of `mixed_cells`.
+        Cells at surfaces, as `mixed_cells` gives them.
     count : int
         How many labels there are.
     spacing : tuple of float
@@ -586,7 +586,7 @@ def touching(corners: Labels, count: int) -> Indices:
     Parameters
     ----------
     corners : ndarray of int32, shape [8, B]
-        As of `mixed_cells`.
+        Cells at surfaces, as `mixed_cells` gives them.
     count : int
         How many labels there are.
 

@@ -46,6 +46,6 @@ def set_title(axes: Axes, title: str, **options: Any) -> None:
     title : str
         The words above them.
     **options
-        Of matplotlib's ``Axes.set_title``.
+        As matplotlib's ``Axes.set_title`` takes them.
     """
     axes.set_title(title, y=1.0, **options)

@@ -441,7 +441,7 @@ class SplineVolume:
     coefficients : ndarray, shape [Z + 4, Y + 4, X + 4]
         With `spline.MARGIN` more on every side.
     spacing : ndarray, shape (3,)
-        As given.
+        The distances between voxel centres, as given.
     """
 
     def __init__(self, voxels: Array, spacing: Array) -> None:

@@ -43,9 +43,9 @@ class LargeSource:
     Parameters
     ----------
     path : Path
-        The file.
+        The file that the layer was opened from.
     layer : napari.layers.Image
-        The chosen one.
+        The layer that is chosen as the stack.
     channels : tuple of (int or None)
         Which are fitted together; None where the file has one.
     time, position : int or None

@@ -50,7 +50,7 @@ class TilePoints(QObject):
     placement : Placement
         Of the first voxel that is fitted.
     name : str
-        Of the layer.
+        What the layer of points is called.
     parent : QObject
         With it it follows the view no more.
     """

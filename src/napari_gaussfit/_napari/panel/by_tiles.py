@@ -81,7 +81,7 @@ class ByTilesPart(QGroupBox):
     viewer : napari.viewer.Viewer
         Where points and volumes are shown.
     data : DataPart
-        What is chosen.
+        Which layer, channels and times are chosen.
     model : ModelPart
         How it is fitted.
     """

@@ -19,7 +19,7 @@ class ColumnsButton(QPushButton):
     Parameters
     ----------
     view : RowView
-        The table.
+        The table whose columns it offers.
     """
 
     def __init__(self, view: RowView) -> None:

@@ -37,7 +37,7 @@ class KeptObjects(Kept):
     Parameters
     ----------
     points : FitPoints
-        The fit.
+        The layer of centres of the fit they were found in.
     asked : CellsAsked or float or None
         What brings the same objects again.
     found : FoundCells or FoundTrace or None
@@ -131,9 +131,9 @@ class ObjectsHome(QObject):
     keeping : Keeper
         Who has the list.
     panel : ResultsPanel
-        With the page.
+        The panel that has the page of objects.
     kind : type
-        Of the results.
+        The kind of the results: cells or neurites.
     page : ObjectPage
         Where they are found.
     """

@@ -43,7 +43,7 @@ class KeptSpots(Kept):
     found : FoundSpots
         As the search has found them.
     facts : StackFacts
-        Of the stack.
+        What is known of the stack.
     left : ndarray of bool, shape [K]
         Which of them a person has not deleted.
     source : Source or None

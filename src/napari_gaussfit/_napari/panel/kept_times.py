@@ -42,7 +42,7 @@ class KeptTimes(Kept):
     frames : tuple of Frame
         The times that are done, one at least.
     tracks : Tracks or None
-        Of their Gaussians.
+        The tracks of their Gaussians.
     settings : FitSettings
         With which the first time was fitted.
     asked : tuple of int
