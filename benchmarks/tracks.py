@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import time
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from benchmarks.tables import Table
 from napari_gaussfit.fitting.fit import fit
-from napari_gaussfit.objects.sequence import fit_sequence, spot_sequence
+from napari_gaussfit.objects.sequence import fit_sequence, next_fit, next_spots, spot_sequence
+from napari_gaussfit.objects.spot_settings import SpotSettings
 from napari_gaussfit.objects.spots import fit_spots
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.time_series import TimeSeries
 from napari_gaussfit.synthetic.phantoms import moving_spots
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
 
     from benchmarks.options import Options
+    from napari_gaussfit.fitting.result import FitResult
+    from napari_gaussfit.objects.spots import Spots
     from napari_gaussfit.synthetic.phantoms import MovingPhantom
+
+T = TypeVar("T")
+
+TURNS = 6
+"""Times, each found anew and then as one that follows."""
 
 SIGMAS = np.array([0.4, 0.15, 0.15])
 PLACE, BARS = ["z", "y", "x"], ["sd_z", "sd_y", "sd_x"]
@@ -49,6 +59,45 @@ def right_links(phantom: MovingPhantom, table: pd.DataFrame) -> tuple[int, int, 
     return right, there, float(np.sqrt(np.mean(np.square(np.concatenate(errors)))))
 
 
+def _first_fit(phantom: MovingPhantom, n: int) -> FitResult:
+    return fit(phantom.stacks[n], FitSettings())
+
+
+def _next_fit(phantom: MovingPhantom, n: int, last: FitResult) -> FitResult:
+    before, after = phantom.stacks[n - 1], phantom.stacks[n]
+    running, _ = next_fit((before,), (after,), last, FitSettings(), None)
+    for _ in running:
+        pass
+    return running.result()
+
+
+def _first_spots(phantom: MovingPhantom, n: int) -> Spots:
+    return fit_spots(phantom.stacks[n])
+
+
+def _next_spots(phantom: MovingPhantom, n: int, last: Spots) -> Spots:
+    before, after = phantom.stacks[n - 1], phantom.stacks[n]
+    settings = SpotSettings(noise=last.noise)
+    return next_spots(before, after, settings, last.gaussians, last.threshold)[0]
+
+
+def _in_turns(
+    phantom: MovingPhantom,
+    first: Callable[[MovingPhantom, int], T],
+    later: Callable[[MovingPhantom, int, T], T],
+) -> tuple[list[float], list[float]]:
+    """Seconds of processor time of a time that is a first, and of the same one that follows."""
+    last, alone, following = first(phantom, 0), [], []
+    for n in range(1, min(len(phantom.stacks), TURNS + 1)):
+        began = time.process_time()
+        first(phantom, n)
+        alone.append(time.process_time() - began)
+        began = time.process_time()
+        last = later(phantom, n, last)
+        following.append(time.process_time() - began)
+    return alone, following
+
+
 def measure(options: Options) -> list[Table]:
     """Links and centres; then the time of a first fit beside that of those that follow."""
     small = {"count": 6, "times": 3, "crossings": 0, "shape": (16, 48, 48)}
@@ -59,28 +108,16 @@ def measure(options: Options) -> list[Table]:
     for name, table in (("spots", spots.to_dataframe()), ("fit", fits.to_dataframe())):
         right, there, error = right_links(phantom, table)
         rows.append((name, there, right, right / there, error if name == "spots" else None))
-    settings, first, later = FitSettings(), [], []
-    for n in range(min(3, len(series))):
-        began = time.process_time()
-        fit(phantom.stacks[n], settings)
-        first.append(time.process_time() - began)
-        pair = TimeSeries.from_stacks(phantom.stacks[: n + 2][-2:])
-        began = time.process_time()
-        fit_sequence(pair, settings)
-        later.append(time.process_time() - began - first[-1])
-    began = time.process_time()
-    fit_spots(phantom.stacks[0])
-    alone = time.process_time() - began
-    began = time.process_time()
-    spot_sequence(series)
-    each = (time.process_time() - began - alone) / (len(series) - 1)
-    costs = (
-        ("fit", median(first), median(later), median(later) / median(first)),
-        ("spots", alone, each, each / alone),
-    )
+    costs = [
+        (name, median(first), median(later), median(later) / median(first))
+        for name, (first, later) in (
+            ("fit", _in_turns(phantom, _first_fit, _next_fit)),
+            ("spots", _in_turns(phantom, _first_spots, _next_spots)),
+        )
+    ]
     return [
         Table(
             "Moving spots", ("by", "true links", "right", "share", "error over bound"), tuple(rows)
         ),
-        Table("What a time costs", ("by", "first, s", "following, s", "share"), costs),
+        Table("What a time costs", ("by", "first, s", "following, s", "share"), tuple(costs)),
     ]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from napari_gaussfit import Fit, FitSettings, Stack, fit
+from napari_gaussfit.fitting.starting import Follows
 from napari_gaussfit.fitting.steps import CpuSteps
 from napari_gaussfit.fitting.trainer import Trainer
 from napari_gaussfit.settings import MOST_UNASKED
@@ -130,9 +131,9 @@ def test_without_noise_a_fit_grows_to_its_cap() -> None:
     assert MOST_UNASKED > 120
 
 
-@pytest.mark.parametrize(("follows", "times"), [(False, 8), (True, 3)])
+@pytest.mark.parametrize(("follows", "times"), [(None, 8), (Follows((None,)), 2)])
 def test_what_follows_the_time_before_looks_less_often_what_comes_and_goes(
-    monkeypatch: pytest.MonkeyPatch, *, follows: bool, times: int
+    monkeypatch: pytest.MonkeyPatch, *, follows: Follows | None, times: int
 ) -> None:
     phantom = phantoms.beads(count=6, shape=(12, 40, 40))
     looks: list[int] = []
@@ -150,3 +151,23 @@ def test_what_follows_the_time_before_looks_less_often_what_comes_and_goes(
         pass
     assert len(looks) == times
     assert len(running.checkpoint().field) == 6
+
+
+def test_where_none_came_and_none_went_the_next_look_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    phantom = phantoms.beads(count=6, shape=(12, 40, 40))
+    looks: list[int] = []
+    recount = CpuSteps.recount
+
+    def counted(self: CpuSteps, first: int, *others: Any) -> int:
+        looks.append(first)
+        return recount(self, first, *others)
+
+    monkeypatch.setattr(CpuSteps, "recount", counted)
+    settings = FitSettings(iterations=140, device="cpu")
+    running = Fit(phantom.stack, settings, start=phantom.truth, follows=Follows((None,)))
+    for _ in running:
+        pass
+    assert len(looks) == 3, "at steps 25, 75 and 125, of five times"
+    assert running.origins.tolist() == [*range(6)]

@@ -11,10 +11,12 @@ import pytest
 
 from napari_gaussfit.fitting.refinement import Comparison
 from napari_gaussfit.fitting.snapshot import HISTORY_KEYS, FinishReason, FitState, Snapshot
+from napari_gaussfit.fitting.starting import Follows
 from napari_gaussfit.jobs import encoding
 from napari_gaussfit.jobs.job import FitTask
 from napari_gaussfit.jobs.messages import Message, receive, send
 from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
+from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.psf import Psf
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.stack import Stack
@@ -88,7 +90,8 @@ def test_a_task_arrives_with_all_channels(
     before = tuple(replace(stack, voxels=VOXELS // 2, time=3) for stack in stacks)
     earlier = before if begins else ()
     psf = Psf.of_fwhm((0.6, 0.25, 0.25)) if begins else None
-    task = FitTask(stacks, settings, start if begins else (), points, earlier, view, psf)
+    follows = Follows((Noise(0.5, 2.0), None)) if begins else None
+    task = FitTask(stacks, settings, start if begins else (), points, earlier, view, psf, follows)
 
     found = encoding.task_from(sent(encoding.task_message(task)))
 
@@ -97,6 +100,7 @@ def test_a_task_arrives_with_all_channels(
         assert one.voxels.dtype == VOXELS.dtype
         assert one.facts == sent_one.facts
     assert (found.settings, found.view, found.psf) == (settings, task.view, psf)
+    assert found.follows == follows
     assert (found.points is None) == (points is None)
     for field, sent_field in zip(found.start, task.start, strict=True):
         assert_same_field(field, sent_field)

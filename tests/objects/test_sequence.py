@@ -101,6 +101,12 @@ def test_a_following_fit_takes_a_quarter_of_the_steps_and_is_as_good(
         own = fit(stack, FitSettings(device="cpu")).report
         assert result.report.voxel_psnr >= own.voxel_psnr - 0.1
         assert result.report.heldout_mip_psnr >= own.heldout_mip_psnr - 0.1
+        # The detector is the same, and is not asked again.
+        assert result.report.noise.endswith(", as at the time before")
+        first = fits.results[0].report
+        assert result.report.gain == pytest.approx(first.gain, rel=1e-9)
+        assert result.report.heldout_noise_psnr == pytest.approx(own.heldout_noise_psnr, abs=0.5)
+        assert result.report.consistency_psnr == pytest.approx(own.consistency_psnr, abs=3)
     assert len(fits.to_dataframe()) == sum(len(result.field) for result in fits.results)
 
 

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from napari_gaussfit.measure.noise import Noise
+    from napari_gaussfit.measure.photon_transfer import PhotonTransfer
+
     Floats = NDArray[np.float64]
     Volume = NDArray[np.float32]
     Tensors = tuple[Tensor, Tensor, Tensor]
@@ -145,6 +148,7 @@ def recount(  # noqa: PLR0913 - what it looks at, and three numbers of where
     kept: int = 0,
     floor: Tensor | None = None,
     points: bool = False,
+    noises: Sequence[Noise | None] = (),
 ) -> Recount:
     """Take Gaussians away that describe noise, merge what one can stand for, find where some lack.
 
@@ -172,6 +176,8 @@ def recount(  # noqa: PLR0913 - what it looks at, and three numbers of where
         What light makes of a point, see `freedom`.
     points : bool
         Whether all are points.
+    noises : sequence of Noise or None
+        Of each channel, where it is known; else what is left tells it.
 
     Returns
     -------
@@ -184,7 +190,8 @@ def recount(  # noqa: PLR0913 - what it looks at, and three numbers of where
         """Return what each of some Gaussians must win."""
         return price(voxels, 0) + freedom(cholesky, floor, points=points)
 
-    deviations = [deviations_of(r, f) for r, f in zip(residuals, fitted, strict=True)]
+    known = tuple(noises) or (None,) * len(fitted)
+    deviations = [deviations_of(*one) for one in zip(residuals, fitted, known, strict=True)]
     count = len(gaussians[0])
     leave, changed = np.zeros(count, np.bool_), np.empty(0, np.int64)
     if count > 1:
@@ -209,7 +216,7 @@ def recount(  # noqa: PLR0913 - what it looks at, and three numbers of where
     )
 
 
-def deviations_of(residual: Volume, fitted: Volume) -> Volume:
+def deviations_of(residual: Volume, fitted: Volume, noise: Noise | None = None) -> Volume:
     """Return the standard deviation of the noise in each voxel, beside a field not yet fitted.
 
     The noise's variance follows from the light by what differences between neighbours tell, in
@@ -220,6 +227,8 @@ def deviations_of(residual: Volume, fitted: Volume) -> Volume:
     ----------
     residual, fitted : ndarray, shape [Z, Y, X]
         Stack minus field, and field with its background.
+    noise : Noise, optional
+        Where it is known.
 
     Returns
     -------
@@ -227,8 +236,10 @@ def deviations_of(residual: Volume, fitted: Volume) -> Volume:
         Above 0.
     """
     least = max(float(np.mean(np.square(residual, dtype=np.float64))), LEAST_VARIANCE)
-    bright = _brightest_box(fitted)
-    curve = photon_transfer((fitted + residual)[bright], fitted[bright])
+    curve: Noise | PhotonTransfer | None = noise
+    if curve is None:
+        bright = _brightest_box(fitted)
+        curve = photon_transfer((fitted + residual)[bright], fitted[bright])
     deviations: Volume = np.sqrt(np.maximum(curve.variance(fitted), least), dtype=np.float32)
     return deviations
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
+from napari_gaussfit._threads import in_one_torch_thread
 from napari_gaussfit.errors import FitError, SettingsError
 from napari_gaussfit.fitting.progress import BAR, show
 from napari_gaussfit.fitting.result import POINTS, FitResult
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.fitting.convergence import Convergence
     from napari_gaussfit.fitting.refinement import Comparer, Comparison
+    from napari_gaussfit.fitting.starting import Follows
     from napari_gaussfit.fitting.steps import StepResult
     from napari_gaussfit.fitting.trainer import Trainer
     from napari_gaussfit.measure.psf import Psf
@@ -89,9 +91,9 @@ class Fit:
     psf : Psf, optional
         The point spread function, as a Gaussian. A Gaussian's covariance is then the sum of an
         object's own and the point spread function's, and the first is no less than 0.
-    follows : bool
-        Whether `start` is of the time before: few Gaussians come and go, and so it is looked less
-        often which. A fit that is restored does not know.
+    follows : Follows, optional
+        What is known of the time before, whose Gaussians `start` are: few come and go, and so it is
+        looked less often which; its noise is this one's. A fit that is restored does not know.
 
     Raises
     ------
@@ -107,7 +109,7 @@ class Fit:
         start: GaussianField | Sequence[GaussianField] | None = None,
         points: ArrayLike | None = None,
         psf: Psf | None = None,
-        follows: bool = False,
+        follows: Follows | None = None,
     ) -> None:
         self.stacks, self._follows = _listed(stack), follows
         self.stack = self.stacks[0]
@@ -186,6 +188,7 @@ class Fit:
         self.points = record.state.get(POINTS)
         self.history = {key: list(record.history.get(key, [])) for key in HISTORY_KEYS}
 
+    @in_one_torch_thread()
     def checkpoint(self) -> FitResult:
         """Return a record of the fit as it is now, to `restore` or save it. Between two snapshots.
 
@@ -421,6 +424,7 @@ class Fit:
         from napari_gaussfit.measure.report import make_report
 
         trainer, convergence = self._begun(), self._converged()
+        known = (None,) * len(self.stacks) if self._follows is None else self._follows.noises
         measured = [
             make_report(
                 field,
@@ -429,8 +433,9 @@ class Fit:
                 self.settings,
                 seconds=self._seconds,
                 iterations=trainer.iteration,
+                known=noise,
             )
-            for working, views, field in trainer.channels()
+            for (working, views, field), noise in zip(trainer.channels(), known, strict=True)
         ]
         return tuple(
             replace(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from napari_gaussfit.measure.noise import Noise
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.scaling import WorkingStack
     from napari_gaussfit.model.views import View
@@ -105,11 +106,14 @@ class Channel:
         Training and held-out views of it.
     zero : float
         Distance of intensity 0 below the lowest voxel, for a loss that counts photons; else 0.
+    noise : Noise or None
+        In working units, where the time before has told it.
     """
 
     working: WorkingStack
     views: Views
     zero: float
+    noise: Noise | None = None
 
     @property
     def stack(self) -> Stack:
@@ -152,6 +156,8 @@ class Objective:
         Settings of the fit.
     rng : numpy.random.Generator
         Source of the order of bricks and views.
+    noises : sequence of Noise or None
+        Of each channel in raw intensity, as the time before has told it; empty where none has.
 
     Attributes
     ----------
@@ -165,7 +171,11 @@ class Objective:
     """
 
     def __init__(
-        self, workings: Sequence[WorkingStack], settings: FitSettings, rng: np.random.Generator
+        self,
+        workings: Sequence[WorkingStack],
+        settings: FitSettings,
+        rng: np.random.Generator,
+        noises: Sequence[Noise | None] = (),
     ) -> None:
         self.settings = settings
         self.channels = tuple(
@@ -173,8 +183,9 @@ class Objective:
                 working,
                 Views(working.stack, settings.views, settings.held_out),
                 _darkness(working) if settings.loss == "poisson" else 0.0,
+                noise and noise.rescaled(1 / working.range, -float(working.lowest) / working.range),
             )
-            for working in workings
+            for working, noise in zip(workings, noises or (None,) * len(workings), strict=True)
         )
         self._voxels = math.prod(self.stack.shape)
         self.bricks = _bricks(self.stack.shape)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_gaussfit.fitting.fit import Fit
+from napari_gaussfit.fitting.starting import Follows
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def following(
     drift: Floats,
     *,
     points: int = 0,
+    follows: Follows | None = None,
 ) -> Fit:
     """Return a fit that goes on from the time before, to be run.
 
@@ -56,6 +58,8 @@ def following(
         z, y, x in the stacks' unit by which all has moved since.
     points : int, default 0
         Number of Gaussians, the first ones, that began at given points.
+    follows : Follows, optional
+        What else is known of the time before; what its record tells if None.
 
     Returns
     -------
@@ -70,7 +74,14 @@ def following(
     )
     start = [_moved(field, drift) for field in before.fields]
     at = start[0].numpy().means[:points].astype(np.float64) if points else None
-    return Fit(stacks, shorter, start=start, points=at, psf=before.psf, follows=True)
+    return Fit(
+        stacks,
+        shorter,
+        start=start,
+        points=at,
+        psf=before.psf,
+        follows=follows or Follows.of(before),
+    )
 
 
 def _moved(field: GaussianField, drift: Floats) -> GaussianField:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +14,38 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from napari_gaussfit.fitting.result import FitResult
+    from napari_gaussfit.measure.noise import Noise
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["checked_points", "refuse_foreign_start"]
+__all__ = ["Follows", "checked_points", "refuse_foreign_start"]
+
+
+@dataclass(frozen=True)
+class Follows:
+    """What is known of the time before.
+
+    Parameters
+    ----------
+    noises : tuple of Noise or None
+        Of each channel's detector, in raw intensity: the same at all times. None where that time
+        did not tell it.
+    """
+
+    noises: tuple[Noise | None, ...]
+
+    @classmethod
+    def of(cls, before: FitResult) -> Follows:
+        """Return what the record of the time before tells.
+
+        Parameters
+        ----------
+        before : FitResult
+            With its reports, or without.
+        """
+        told = [report.detector for report in before.reports]
+        return cls(tuple(told or [None] * len(before.fields)))
 
 
 def refuse_foreign_start(start: Sequence[GaussianField], stacks: Sequence[Stack]) -> None:

@@ -269,6 +269,7 @@ def recount_state(
         kept=kept,
         floor=floor,
         points=objective.settings.shape == "point",
+        noises=[channel.noise for channel in objective.channels],
     )
     if len(found.stay) < len(state.means) or len(found.added[0]):
         state.forget(found.changed)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_gaussfit.fitting.optimisers import Optimiser
+    from napari_gaussfit.fitting.starting import Follows
     from napari_gaussfit.fitting.steps import StepResult, Steps
     from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.model.field import GaussianField
@@ -107,8 +108,8 @@ class Trainer:
         Positions (z, y, x in the stacks' unit) that seeds must begin at.
     psf : Psf, optional
         Gaussians are never narrower, in no direction.
-    follows : bool
-        Whether it begins with the Gaussians of the time before, of which few come and go.
+    follows : Follows, optional
+        What is known of the time before, with whose Gaussians it begins: few come and go.
     optimiser : str
         Name of an optimiser in `OPTIMISERS`.
 
@@ -142,7 +143,7 @@ class Trainer:
         start: Sequence[GaussianField] = (),
         points: NDArray[np.float64] | None = None,
         psf: Psf | None = None,
-        follows: bool = False,
+        follows: Follows | None = None,
         optimiser: str = DEFAULT_OPTIMISER,
     ) -> None:
         depth, rows, columns = checked_channels(stacks)[0].shape
@@ -155,13 +156,15 @@ class Trainer:
             fields = [w.scaled(field) for w, field in zip(workings, start, strict=True)]
         else:
             fields = seed_channels(workings, settings, self.rng, points=points)
-        self.objective = Objective(workings, self.settings, self.rng)
+        noises = () if follows is None else follows.noises
+        self.objective = Objective(workings, self.settings, self.rng, noises)
         self.iteration = 0
         self.grows = grows(settings, points)
         self.most = settings.gaussians or MOST_UNASKED
         self.waiting = 0
-        fewest = MOST_STEPS if follows else FEWEST_STEPS
+        fewest = FEWEST_STEPS if follows is None else MOST_STEPS
         self._recount_every = min(MOST_STEPS, max(fewest, settings.steps // RECOUNTS))
+        self._follows, self._quiet_until = follows is not None, 0
         planes = min(depth, max(1, RELOCATION_VOXELS // (rows * columns)))
         self._slab = Slab(planes, round(RELOCATED_FRACTION * planes / depth * len(fields[0])))
         state = OptimiserState.begin(fields, math.sqrt(math.prod(CUTOFFS)))
@@ -275,8 +278,12 @@ class Trainer:
         found = self.steps.found(due=last or self.iteration % HISTORY_EVERY == 0)
         if self._recounts(progress):
             room = self.most if progress < GROW_UNTIL else 0
+            before = self.steps.state.means
             waiting = self.steps.recount(self._draw_slab(), self.kept, room, self._floor)
             self.waiting = waiting if room else self.waiting
+            if self._follows and self.steps.state.means is before:
+                # None came and none went: the next look is left out.
+                self._quiet_until = self.iteration + self._recount_every + 1
             self._keep_above_psf()
         elif self._relocates(progress):
             self.steps.relocate(self._draw_slab(), self.kept)
@@ -302,6 +309,7 @@ class Trainer:
     def _recounts(self, progress: float) -> bool:
         """Return whether Gaussians are added and taken away after this step."""
         due = self.iteration % self._recount_every == 0 and progress < RECOUNT_UNTIL
+        due = due and self.iteration >= self._quiet_until
         return due and self.grows and not self.settings.refine
 
     @property

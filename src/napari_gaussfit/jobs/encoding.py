@@ -6,16 +6,19 @@ those of the dataclass itself, so that a field that is added to one travels with
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.fitting.refinement import Comparison
 from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.fitting.snapshot import FinishReason, FitState, Snapshot
+from napari_gaussfit.fitting.starting import Follows
 from napari_gaussfit.formats import measured
 from napari_gaussfit.jobs.job import Descent, FitTask
 from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
+from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.psf import Psf
 from napari_gaussfit.measure.report import Report
 from napari_gaussfit.model.field import GaussianField
@@ -129,6 +132,7 @@ def task_message(task: FitTask) -> Message:
     words, arrays = message.words | earlier.words, message.arrays | earlier.arrays
     words |= {"settings": task.settings.to_dict(), "view": task.view.to_dict()}
     words["psf"] = task.psf and task.psf.to_dict()
+    words["noises"] = None if task.follows is None else _noises_words(task.follows)
     if task.start:
         words["fields"] = fields_words(task.start)
         arrays |= fields_arrays(task.start)
@@ -147,7 +151,21 @@ def task_from(message: Message) -> FitTask:
         stacks_from(message, "before"),
         ViewChoice(**message.words["view"]),
         Psf.from_dict(message.words["psf"]) if message.words["psf"] else None,
+        _follows_from(message.words["noises"]),
     )
+
+
+def _noises_words(follows: Follows) -> list[dict[str, float | None] | None]:
+    return [
+        noise and {name: value for name, value in asdict(noise).items() if math.isfinite(value)}
+        for noise in follows.noises
+    ]
+
+
+def _follows_from(words: list[dict[str, float] | None] | None) -> Follows | None:
+    if words is None:
+        return None
+    return Follows(tuple(None if noise is None else Noise(**noise) for noise in words))
 
 
 def snapshot_message(snapshot: Snapshot, history: dict[str, list[float]], since: int) -> Message:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.fitting.refinement import Comparison
     from napari_gaussfit.fitting.result import FitResult
+    from napari_gaussfit.fitting.starting import Follows
     from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
@@ -64,6 +65,9 @@ class FitTask:
     view: ViewChoice = field(default_factory=ViewChoice)
     psf: Psf | None = None
     """What light makes of a point, None where it is not known."""
+
+    follows: Follows | None = None
+    """What else is known of the time before, None where it is the first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +236,7 @@ def fit_of(task: FitTask) -> tuple[Fit, NDArray[np.float64] | None]:
         from napari_gaussfit.objects.sequence import next_fit
 
         last = FitResult(task.start, task.before[0].facts, psf=task.psf)
-        return next_fit(task.before, task.stacks, last, task.settings, task.points)
+        return next_fit(task.before, task.stacks, last, task.settings, task.points, task.follows)
     start = task.start or None
     fit = Fit(task.stacks, task.settings, start=start, points=task.points, psf=task.psf)
     return fit, None

@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_gaussfit.errors import FitError, GaussfitError
 from napari_gaussfit.fitting.snapshot import HISTORY_KEYS, FinishReason, FitState
+from napari_gaussfit.fitting.starting import Follows
 from napari_gaussfit.jobs.children import Fitter
 from napari_gaussfit.jobs.job import FitTask, News, ThreadJob
 from napari_gaussfit.jobs.pictures import ViewChoice
@@ -201,8 +202,9 @@ class SequenceJob:
             if self._ended:
                 return None
             self.news.begin()
+            follows = Follows.of(frames[-1].result) if frames else None
             task = FitTask(
-                stacks, asked.settings, start, asked.points, before, self._view, asked.psf
+                stacks, asked.settings, start, asked.points, before, self._view, asked.psf, follows
             )
             if self._in_process:
                 self._job = ThreadJob(task, self.news)

@@ -74,7 +74,8 @@ class Report:
         What the stack's noise leaves to reach, as `metrics.noise_psnr` estimates it; dB, None where
         the noise cannot be known. A voxel PSNR well above it says that Gaussians describe noise.
     consistency_psnr : float
-        Of the field's MIPs against the MIPs of its own voxels, over the held-out views; dB.
+        Of the field's MIPs against the MIPs of its own voxels, over the held-out views (of a time
+        that follows another, over three of them); dB.
     compression : float
         The stack's bytes for each byte of the field.
     seconds : float
@@ -213,6 +214,7 @@ def make_report(
     *,
     seconds: float,
     iterations: int,
+    known: Noise | None = None,
 ) -> Report:
     """Measure a field against its stack; no contribution is left out.
 
@@ -228,6 +230,10 @@ def make_report(
         What was asked for.
     seconds, iterations : float, int
         Time in seconds and number of optimiser steps that the fit took.
+    known : Noise, optional
+        Of the detector in raw intensity, as the time before has told it. What makes a time worse
+        than that one shows in the held-out views, all of which are looked at; how well views are
+        rendered, and those trained on, are sampled by three then.
 
     Returns
     -------
@@ -243,7 +249,11 @@ def make_report(
     volume: Image = field.voxelise(stack.shape, stack.spacing).cpu().numpy()
     every = max(1, len(views.training) // TRAINING_VIEWS_REPORTED)
     sample = views.training[::every][:TRAINING_VIEWS_REPORTED]
+    if known is not None:
+        sample = sample[::2]
     held_out = [views.view(camera) for camera in views.held_out]
+    few = [*range(0, len(held_out), max(1, len(held_out) // NOISY_VIEWS))][:NOISY_VIEWS]
+    looked = range(len(held_out)) if known is None else few
     images = [_image(field, stack, view) for view in held_out]
     heldout_mip_psnr = _mean(
         _view_psnr(view.target.numpy(), image, view, stack)
@@ -253,14 +263,14 @@ def make_report(
         _view_psnr(view.target.numpy(), _image(field, stack, view), view, stack)
         for view in map(views.view, sample)
     )
-    own = _projections(volume, stack, held_out)
+    own = dict(zip(looked, _projections(volume, stack, [held_out[n] for n in looked]), strict=True))
     voxel_psnr = psnr(stack.voxels, volume, stack.value_range)
-    noise, words = _noise(working, volume, settings)
-    few, noisy = slice(None, None, max(1, len(held_out) // NOISY_VIEWS)), []
+    noise, words = _noise(working, volume, settings, known)
+    noisy: list[Image] = []
     if noise is not None:
         # In place: with a copy, this would be the fullest moment of a fit.
         volume += draw_noise(noise, volume, np.random.default_rng(settings.seed))
-        noisy = _projections(volume, stack, held_out[few][:NOISY_VIEWS])
+        noisy = _projections(volume, stack, [held_out[n] for n in few])
     report = Report(
         stack=original.name,
         shape=original.shape,
@@ -276,16 +286,15 @@ def make_report(
         heldout_noise_psnr=None
         if noise is None
         else _mean(
-            _view_psnr(with_noise, image, view, stack)
-            for view, image, with_noise in zip(held_out[few], own[few], noisy, strict=False)
+            _view_psnr(with_noise, own[n], held_out[n], stack)
+            for n, with_noise in zip(few, noisy, strict=True)
         ),
         train_mip_psnr=train_mip_psnr,
         mip_psnr_gap=train_mip_psnr - heldout_mip_psnr,
         voxel_psnr=voxel_psnr,
         noise_psnr=None if noise is None else noise_psnr(stack.voxels, stack.value_range),
         consistency_psnr=_mean(
-            _view_psnr(projection, image, view, stack)
-            for view, image, projection in zip(held_out, images, own, strict=True)
+            _view_psnr(projection, images[n], held_out[n], stack) for n, projection in own.items()
         ),
         compression=original.nbytes / max(1, len(field) * NUMBERS_PER_GAUSSIAN * BYTES_PER_NUMBER),
         seconds=seconds,
@@ -301,13 +310,17 @@ def make_report(
     return replace(_with_detector(report, noise, settings), noise=words)
 
 
-def _noise(working: WorkingStack, volume: Image, settings: FitSettings) -> tuple[Noise | None, str]:
+def _noise(
+    working: WorkingStack, volume: Image, settings: FitSettings, known: Noise | None
+) -> tuple[Noise | None, str]:
     """Return the noise in working units, and the original's in words, or why there is none."""
-    given = given_noise(settings, working.original.voxels)
     scale = working.range, float(working.lowest)
+    given, whence = given_noise(settings, working.original.voxels), "as given"
+    if given is None and known is not None:
+        given, whence = known, "as at the time before"
     if given is not None:
         back = given.rescaled(1 / scale[0], -scale[1] / scale[0])
-        return back, f"{given.words}, as given"
+        return back, f"{given.words}, {whence}"
     curve = photon_transfer(working.stack.voxels, volume)
     return curve.noise, curve.rescaled(*scale).words
 

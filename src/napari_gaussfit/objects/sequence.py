@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.fitting.snapshot import Snapshot
+    from napari_gaussfit.fitting.starting import Follows
     from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.model.gaussians import Gaussians
     from napari_gaussfit.stacks.stack import Stack
@@ -171,6 +172,7 @@ def next_fit(
     result: FitResult,
     settings: FitSettings,
     points: NDArray[np.float64] | None,
+    follows: Follows | None = None,
 ) -> tuple[Fit, Floats]:
     """Return the fit of the next time, to be run, and the drift until then.
 
@@ -184,6 +186,8 @@ def next_fit(
         Of the first time.
     points : ndarray, shape [P, 3], or None
         At which Gaussians began at the first time.
+    follows : Follows, optional
+        What else is known of the time before; what `result` tells if None.
 
     Returns
     -------
@@ -194,7 +198,8 @@ def next_fit(
     """
     drift = drift_between(before, stacks)
     count = 0 if points is None else len(points)
-    return following(stacks, result, settings, drift, points=count), drift
+    fit = following(stacks, result, settings, drift, points=count, follows=follows)
+    return fit, drift
 
 
 def spot_sequence(

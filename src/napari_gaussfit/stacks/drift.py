@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 
@@ -54,16 +56,37 @@ def drift_between(before: Sequence[Stack], after: Sequence[Stack]) -> Floats:
     """
     from skimage.registration import phase_cross_correlation
 
-    old, bins = _compared(before)
-    new, _ = _compared(after)
-    moved, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
-        new, old, upsample_factor=FINEST, normalization=None
-    )
+    old, bins = _remembered(before)
+    new, _ = _remembered(after)
+    # Small products of matrices, at the end of which more threads spin for longer than they took.
+    with _blas().limit(limits=1, user_api="blas"):
+        moved, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
+            new, old, upsample_factor=FINEST, normalization=None
+        )
     found = np.where(np.abs(moved) <= LARGEST * np.array(old.shape), moved, 0.0)
     if _likeness(old, new, np.rint(found).astype(np.int64)) < LEAST / math.sqrt(old.size):
         return np.zeros(3)
     drift: Floats = found * bins * np.asarray(before[0].spacing)
     return drift
+
+
+@cache
+def _blas() -> Any:
+    """Return what holds the threads of linear algebra; to find its libraries takes a while."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def _remembered(stacks: Sequence[Stack]) -> tuple[Volume, NDArray[np.int64]]:
+    """Return what is compared of stacks; of those that were the later time before, it is known."""
+    global _last  # noqa: PLW0603 - one time alone: more would fill the memory
+    if _last is None or [one() for one in _last[0]] != [*stacks]:
+        _last = [ref(one) for one in stacks], _compared(stacks)
+    return _last[1]
+
+
+_last: tuple[list[ref[Stack]], tuple[Volume, NDArray[np.int64]]] | None = None
 
 
 def _compared(stacks: Sequence[Stack]) -> tuple[Volume, NDArray[np.int64]]:
