@@ -48,11 +48,11 @@ class About:
     path : str
         The file of its stack, "" where there is none.
     kind : str
-        What was looked for: "fit", "spots", "cells", "neurites" or "times".
+        What was looked for: "fit", "spots", "spot times", "cells", "neurites" or "times".
     words : dict
         What else it takes to show it again; JSON types.
     parts : int
-        How many fits it has: one, but for the times of a recording.
+        How many fits it has: one, but for a recording, a time each.
     """
 
     name: str

@@ -339,6 +339,100 @@ def times_after_a_crash(viewer: Any, movie: np.ndarray, wait_until: Wait) -> Any
     return panel.over_time.frames
 
 
+def test_the_spots_of_a_recording_are_a_result(
+    make_napari_viewer_proxy: Any,
+    wait_until: Wait,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spots = phantoms.moving_spots(count=4, times=3, crossings=0, shape=(12, 32, 32))
+    dark = np.random.default_rng(0).poisson(20.0, spots.stacks[0].shape).astype(np.float32)
+    movie = np.stack([*(stack.voxels for stack in spots.stacks), dark])
+    viewer = make_napari_viewer_proxy()
+    add_recording(viewer, movie)
+    panel = open_panel(viewer)
+    choose(panel, "Spots")
+    at_all_times(panel)
+    wait_until(panel.spots.foot.fit.isEnabled)
+    click(panel.spots.foot.fit)
+    wait_until(lambda: panel.spots.over_time.found is not None, COMPILING)
+    found = panel.spots.over_time.found
+    count = len(found.table)
+    assert [len(frame.table) for frame in found.frames][3] == 0, "nothing but noise"
+    row = cells(panel, 0)
+    assert (row[0], row[COUNT], row[KIND]) == ("cells spots", str(count), "spot times")
+    assert (row[STACK], row[TIME]) == ("cells", "0 to 3")
+    assert row[QUALITY] == "none with a flag, all 4 times"
+    layers = sorted(layer.name for layer in viewer.layers)
+    rename(panel, 0, "walk")
+
+    again = reopened(panel)
+    assert names(again) == ["walk"]
+    assert again.modes.mode is again.spots
+    assert again.spots.table.model.rowCount() == count
+    assert sorted(layer.name for layer in viewer.layers) == layers, "those that were there"
+    [points] = layers_named(viewer, "cells spots")
+    points.selected_data = {count - 1}
+    assert again.spots.table.view.items == {count - 1}
+
+    one_time_is_found_and_all_come_back(again, found, wait_until)
+    saved_into(monkeypatch, tmp_path / "out")
+    do(again, "Save…")
+    said: Any = again.findChild(QLabel, "gaussfit_spots_words")
+    wait_until(lambda: said.text().startswith("Saved to"), COMPILING)
+    saved = pd.read_csv(tmp_path / "out" / "cells spots" / "objects.csv")
+    np.testing.assert_array_equal(saved["track"], found.table["track"])
+    removed_and_taken_back(again, 0)
+
+    as_after_a_crash(again)
+    restored = spot_times_after_a_crash(make_napari_viewer_proxy(), movie, wait_until)
+    pd.testing.assert_frame_equal(restored.table, found.table)
+    assert [frame.state for frame in restored.frames] == [frame.state for frame in found.frames]
+    assert restored.asked.false_discoveries == found.asked.false_discoveries
+
+
+def one_time_is_found_and_all_come_back(again: Any, found: Any, wait_until: Wait) -> None:
+    """Spots of one time are another result."""
+    viewer = again.viewer
+    at_all_times(again, Qt.Key.Key_Home)
+    viewer.dims.set_current_step(0, 1)
+    wait_until(lambda: again.spots.foot.fit.isEnabled() and again.spots._source.place == (1,))
+    click(again.spots.foot.fit)
+    wait_until(lambda: again.spots.found is not None, COMPILING)
+    assert [cells(again, n)[KIND] for n in range(2)] == ["spot times", "spots"]
+    choose(again, "Structure")
+    again.show_results()
+    select(again, 0)
+    do(again, "Show")
+    assert again.modes.mode is again.spots
+    assert again.spots.over_time.found.frames is found.frames
+    assert again.spots.table.model.rowCount() == len(found.table)
+    assert len(layers_named(viewer, "cells spots")) == 1
+
+
+def at_all_times(panel: Any, key: Qt.Key = Qt.Key.Key_Down) -> None:
+    """Choose all times by a key, or with Home the one in view."""
+    panel.tabs.setCurrentIndex(0)
+    box: Any = panel.findChild(QComboBox, "gaussfit_times")
+    box.setFocus()
+    QTest.keyClick(box, key)
+
+
+def spot_times_after_a_crash(viewer: Any, movie: np.ndarray, wait_until: Wait) -> Any:
+    """Restore the spots of a recording where it is not yet, then is."""
+    panel = open_panel(viewer)
+    click(panel.kept.bar.restore)
+    [number] = [n for n, name in enumerate(names(panel)) if name == "walk"]
+    select(panel, number)
+    do(panel, "Show")
+    said = "Show needs the recording of walk: open it, 12 x 32 x 32 voxels"
+    assert panel.kept.part.words.text().startswith(said)
+    add_recording(viewer, movie)
+    wait_until(panel.run.buttons["Fit"].isEnabled)
+    do(panel, "Show")
+    return panel.spots.over_time.found
+
+
 def add_recording(viewer: Any, movie: np.ndarray) -> None:
     place = {"scale": (1, 0.3, 0.1, 0.1), "units": ("pixel", "um", "um", "um")}
     viewer.add_image(movie, name="cells", axis_labels=("t", "z", "y", "x"), **place)

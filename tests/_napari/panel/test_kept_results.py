@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.compat import isalive
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QLabel, QLineEdit
 
@@ -281,6 +282,12 @@ def test_a_saved_fit_without_its_stack_has_table_and_export_and_is_refined_when_
     wait_until(lambda: any(layer.name.endswith("rendered") for layer in viewer.layers))
     delete_point(panel)
     assert len(panel.fit.field) == 5
+    for _ in range(2):  # the layer that the file has brought, then one that the panel has made
+        opened = panel.live
+        viewer.layers.remove(opened.centres.name)
+        assert opened.layers == [], "what is deleted is followed no more"
+        do(panel, "Show")
+    assert len(panel.live.centres.data) == 5
 
     add_stack(viewer, small_beads.stack)
     wait_until(panel.run.buttons["Refine"].isEnabled)
@@ -345,7 +352,8 @@ def test_two_viewers_do_not_mix(
 CRASH = """
 import os, signal, sys, time
 import napari
-from qtpy.QtCore import Qt
+from qtpy.compat import isalive
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QLineEdit
 from napari_gaussfit._napari.worker import Phase
@@ -461,3 +469,16 @@ def test_what_is_discarded_is_gone(make_napari_viewer_proxy: Any) -> None:
     click(panel.kept.bar.discard)
     assert panel.kept.bar.isHidden()
     assert not list(sessions_root().iterdir())
+
+
+def test_a_session_ends_in_order_also_when_qt_has_gone_before(panel: Any, wait_until: Wait) -> None:
+    fit(panel, wait_until, SIX)
+    session = panel.kept.session
+    session.folder.settle()
+    assert list(sessions_root().iterdir())
+    panel.viewer.window.remove_dock_widget(panel)
+    session.deleteLater()
+    QApplication.sendPostedEvents(session, QEvent.Type.DeferredDelete)
+    assert not isalive(session)
+    session.end()
+    assert not list(sessions_root().iterdir()), "nothing is offered after what was no crash"

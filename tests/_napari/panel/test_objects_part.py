@@ -134,6 +134,18 @@ def test_a_label_that_is_picked_in_its_layer_selects_its_row(cells: Any) -> None
     assert layer(cells, "labels").selected_label == 2
 
 
+def test_labels_that_were_deleted_are_there_again_when_cells_are_found_again(
+    cells: Any, wait_until: Wait
+) -> None:
+    viewer = cells.viewer
+    viewer.layers.remove("nuclei cells")
+    assert "labels" not in cells.layers
+    before = cells.found
+    click(cells.start)
+    wait_until(lambda: cells.found is not before, COMPILING)
+    assert "nuclei cells" in viewer.layers
+
+
 def test_cells_are_saved_as_the_command_does(cells: Any, wait_until: Wait, tmp_path: Path) -> None:
     cells.save_to(str(tmp_path / "cells"))
     wait_until(lambda: cells.words.text().startswith("Saved to"), COMPILING)

@@ -22,6 +22,7 @@ from napari_gaussfit._napari.layers.pictures import (
 )
 from napari_gaussfit._napari.layers.placement import METADATA
 from napari_gaussfit._napari.layers.source import mark
+from napari_gaussfit._napari.layers.unwrapped import is_same
 
 if TYPE_CHECKING:
     from napari.layers import Layer, Points
@@ -328,7 +329,7 @@ class LiveLayers:
 
     def _forget(self, event: Event) -> None:
         for role, layer in list(self._layers.items()):
-            if layer == event.value:
+            if is_same(layer, event.value):
                 layer.events.visible.disconnect(self._catch_up)
                 del self._layers[role]
                 self._deleted.add(role)

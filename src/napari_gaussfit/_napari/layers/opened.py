@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from napari_gaussfit._napari.layers.gaussians import points_layer
 from napari_gaussfit._napari.layers.placement import METADATA, Placement
+from napari_gaussfit._napari.layers.unwrapped import is_same
 
 if TYPE_CHECKING:
     from napari.layers import Layer, Points
@@ -89,5 +90,5 @@ class OpenedLayers:
         self._viewer.layers.events.removed.disconnect(self._forget)
 
     def _forget(self, event: Event) -> None:
-        if event.value is self._centres:
+        if is_same(self._centres, event.value):
             self._centres = None

@@ -17,6 +17,7 @@ from napari_gaussfit._napari.layers.marks import brightest, faded, in_world, on_
 from napari_gaussfit._napari.layers.pictures import CAPTIONS, FAINTEST
 from napari_gaussfit._napari.layers.placement import METADATA, OF, left_behind
 from napari_gaussfit._napari.layers.source import mark
+from napari_gaussfit._napari.layers.unwrapped import is_same
 from napari_gaussfit.errors import GaussfitError
 
 if TYPE_CHECKING:
@@ -300,7 +301,7 @@ class Overlays(QObject):
 
     def _forget(self, event: Event) -> None:
         for role, layer in [*self._layers.items()]:
-            if layer == event.value:
+            if is_same(layer, event.value):
                 del self._layers[role]
                 self._wanted.discard(role)
                 self.gone.emit(role)

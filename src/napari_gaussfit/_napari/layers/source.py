@@ -19,6 +19,7 @@ from napari_gaussfit._napari.layers.spacing import (
     layout_of,
     shown_spacing,
 )
+from napari_gaussfit._napari.layers.unwrapped import unwrapped
 from napari_gaussfit.errors import StackError
 from napari_gaussfit.stacks.large import is_large
 from napari_gaussfit.stacks.layout import StackLayout, refuse_what_memory_cannot_hold, refused_shape
@@ -111,7 +112,7 @@ class Source:
 
     @property
     def _places(self) -> list[tuple[int, tuple[int, ...]]]:
-        return [(id(part.layer), part.place) for part in self.parts]
+        return [(id(unwrapped(part.layer)), part.place) for part in self.parts]
 
     def placed_anew(self) -> Source:
         """Return the source where its layer lies now."""

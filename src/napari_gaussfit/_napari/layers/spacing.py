@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit._napari.layers.placement import METADATA, OF
+from napari_gaussfit._napari.layers.unwrapped import is_same
 from napari_gaussfit.errors import StackError
 from napari_gaussfit.stacks.layout import PIXEL_SPACING, StackLayout
 from napari_gaussfit.stacks.readers import is_stack_file, read_layout
@@ -188,7 +189,7 @@ def _lies_on(other: Layer, layer: Layer) -> bool:
     from napari.layers import Image, Labels
 
     axes = slice(-min(3, other.ndim), None)
-    if other == layer or other.units[axes] != layer.units[axes]:
+    if is_same(other, layer) or other.units[axes] != layer.units[axes]:
         return False
     if OF in other.metadata.get(METADATA, {}):
         return bool(other.metadata[METADATA][OF]["id"] == str(layer.unique_id))

@@ -27,6 +27,7 @@ __all__ = [
     "Marks",
     "candidates_layer",
     "matching",
+    "rings_coming",
     "rings_over_time",
     "spots_layer",
     "still_there",
@@ -155,6 +156,25 @@ def rings_over_time(table: pd.DataFrame, recording: Recording) -> LayerData:
         **recording.keywords(),
     }
     return recording.places(means, times), keywords, "points"
+
+
+def rings_coming(seen: Floats, recording: Recording) -> LayerData:
+    """Return spots of several times as rings alone, while others are still to come.
+
+    Parameters
+    ----------
+    seen : ndarray, shape [K, 5]
+        z, y, x, FWHM across the optical axis and time of each.
+    recording : Recording
+        The layer whose spots they are.
+    """
+    keywords = {
+        "features": None,
+        "border_color": SPOT,
+        **_rings(seen[:, 3], recording.first),
+        **recording.keywords(),
+    }
+    return recording.places(seen[:, :3], seen[:, 4].astype(np.int64)), keywords, "points"
 
 
 def _rings(widths: Floats, source: Source) -> dict[str, Any]:

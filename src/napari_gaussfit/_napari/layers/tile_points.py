@@ -14,6 +14,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_gaussfit._napari.layers.looking import camera_of, canvas_size
 from napari_gaussfit._napari.layers.placement import METADATA, OF
 from napari_gaussfit._napari.layers.times import world_units
+from napari_gaussfit._napari.layers.unwrapped import is_same
 
 if TYPE_CHECKING:
     from napari.layers import Points
@@ -180,8 +181,7 @@ class TilePoints(QObject):
             self._settling.start()
 
     def _forget(self, event: Event) -> None:
-        # A panel's viewer hands out layers that are wrapped: equal, and not the same.
-        if self._layer is not None and self._layer == event.value:
+        if self._layer is not None and is_same(self._layer, event.value):
             self._layer, self._removed = None, True
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_gaussfit._napari.layers.channels import common_name
 from napari_gaussfit._napari.layers.source import axis_name, source_of
+from napari_gaussfit._napari.layers.unwrapped import unwrapped
 from napari_gaussfit.stacks.time_series import TimeSeries
 
 if TYPE_CHECKING:
@@ -123,6 +124,11 @@ class Recording:
         channels = tuple(parts) if len(parts) > 1 else ()
         return replace(parts[0], channels=channels)
 
+    @property
+    def marked(self) -> Source:
+        """What its layers are said to be of: no time of it alone."""
+        return replace(self.first, stack=replace(self.first.stack, time=None))
+
     def is_of_same_layers(self, other: Recording) -> bool:
         """Tell whether another recording is of the same layers and channels."""
         return self._places == other._places
@@ -131,7 +137,7 @@ class Recording:
     def _places(self) -> list[tuple[int, tuple[int, ...]]]:
         axis = self.axis
         return [
-            (id(part.layer), (*part.place[:axis], *part.place[axis + 1 :]))
+            (id(unwrapped(part.layer)), (*part.place[:axis], *part.place[axis + 1 :]))
             for part in self.first.parts
         ]
 

@@ -9,6 +9,7 @@ from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QListWidget, QListWidgetItem, QWidget
 
 from napari_gaussfit._napari.layers.channels import channel_axis, companions
+from napari_gaussfit._napari.layers.unwrapped import unwrapped
 from napari_gaussfit._napari.panel.widgets import LABELS
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class ChannelsPart(QWidget):
 
 
 def _key(part: Part) -> tuple[int, int | None]:
-    return id(part[0]), part[1]
+    return id(unwrapped(part[0])), part[1]
 
 
 def _swatch(layer: Image) -> QIcon:

@@ -13,6 +13,7 @@ from napari_gaussfit._napari.panel.controls import Controls
 from napari_gaussfit._napari.panel.fits import Fits
 from napari_gaussfit._napari.panel.kept import NotShownError
 from napari_gaussfit._napari.panel.kept_objects import KeptCells, KeptTrace, ObjectsHome
+from napari_gaussfit._napari.panel.kept_spot_times import SpotTimesHome
 from napari_gaussfit._napari.panel.kept_spots import SpotsHome
 from napari_gaussfit._napari.panel.kept_times import TimesHome
 from napari_gaussfit._napari.panel.opening import Opening
@@ -56,6 +57,7 @@ class Keeping(QObject):
             "fit": self.fits,
             "times": self.times,
             "spots": SpotsHome(self, panel),
+            "spot times": SpotTimesHome(self, panel),
             "cells": ObjectsHome(self, panel, KeptCells, panel.objects.cells),
             "neurites": ObjectsHome(self, panel, KeptTrace, panel.objects.neurites),
         }

@@ -30,11 +30,47 @@ if TYPE_CHECKING:
     from napari_gaussfit.settings import FitSettings
     from napari_gaussfit.stacks.facts import StackFacts
 
-__all__ = ["KeptTimes", "TimesHome"]
+__all__ = ["KeptFrames", "KeptTimes", "TimesHome", "chosen_recording"]
 
 
 @dataclass(eq=False, kw_only=True)
-class KeptTimes(Kept):
+class KeptFrames(Kept):
+    """What was found of a recording, time by time.
+
+    Parameters
+    ----------
+    frames : tuple
+        The times that are done, one at least; each has its `time`.
+    asked : tuple of int
+        All times that were asked for.
+    recording : Recording or None
+        In the viewer; None after a crash, until it is chosen.
+    """
+
+    frames: tuple[Any, ...]
+    asked: tuple[int, ...]
+    recording: Recording | None = None
+
+    @property
+    def time(self) -> str:
+        """The first and the last time that are done."""
+        first, last = self.frames[0].time, self.frames[-1].time
+        return str(first) if first == last else f"{first} to {last}"
+
+    @property
+    def of_times(self) -> str:
+        """How many times are done."""
+        done, asked = len(self.frames), len(self.asked)
+        return f"all {done} times" if done == asked else f"{done} of {asked} times"
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """Which times these are."""
+        return {"times": [frame.time for frame in self.frames], "asked": [*self.asked]}
+
+
+@dataclass(eq=False, kw_only=True)
+class KeptTimes(KeptFrames):
     """What was fitted of a recording.
 
     Parameters
@@ -45,10 +81,6 @@ class KeptTimes(Kept):
         The tracks of their Gaussians.
     settings : FitSettings
         With which the first time was fitted.
-    asked : tuple of int
-        All times that were asked for.
-    recording : Recording or None
-        In the viewer; None after a crash, until it is chosen.
     """
 
     kind = "times"
@@ -57,19 +89,11 @@ class KeptTimes(Kept):
     frames: tuple[Frame, ...]
     tracks: Tracks | None
     settings: FitSettings
-    asked: tuple[int, ...]
-    recording: Recording | None = None
 
     @property
     def stack(self) -> StackFacts:
         """What was fitted, of the last time."""
         return self.frames[-1].result.stack
-
-    @property
-    def time(self) -> str:
-        """The first and the last time that are done."""
-        first, last = self.frames[0].time, self.frames[-1].time
-        return str(first) if first == last else f"{first} to {last}"
 
     @property
     def count(self) -> str:
@@ -79,11 +103,9 @@ class KeptTimes(Kept):
     @property
     def quality(self) -> str:
         """What is so of the worst time, and how many are done."""
-        done, asked = len(self.frames), len(self.asked)
         found = [verdict_of(frame.result) for frame in self.frames]
         worst = max(found, key=lambda one: (not one.converged, one.doubt))
-        of = f"all {done} times" if done == asked else f"{done} of {asked} times"
-        return f"{worst.words}, {of}"
+        return f"{worst.words}, {self.of_times}"
 
     @property
     def details(self) -> str:
@@ -101,11 +123,6 @@ class KeptTimes(Kept):
             )
             for frame in self.frames
         )
-
-    @property
-    def words(self) -> dict[str, Any]:
-        """Which times these are."""
-        return {"times": [frame.time for frame in self.frames], "asked": [*self.asked]}
 
 
 class TimesHome(QObject):
@@ -142,7 +159,8 @@ class TimesHome(QObject):
     def show(self, result: KeptTimes, *, raised: bool = True) -> None:
         """Show points, tracks, rows, and the time in view."""
         if result.recording is None:
-            result.recording = self._recording_of(result)
+            times = [frame.time for frame in result.frames]
+            result.recording = chosen_recording(self._panel, result.frames[0].result, times)
         if result.recording is None:
             words = f"Show needs the recording of {result.name}"
             raise NotShownError(needs_stack(words, result.frames[0].result))
@@ -185,20 +203,30 @@ class TimesHome(QObject):
             asked=tuple(about.words["asked"]),
         )
 
-    def _recording_of(self, result: KeptTimes) -> Recording | None:
-        """Return the recording that is chosen in the panel, if it can be that of a result."""
-        try:
-            source = self._panel.data.source()
-        except GaussfitError:
-            return None
-        if source is None:
-            return None
-        fit = result.frames[0].result
-        fit = replace(fit, stack=replace(fit.stack, time=None))
-        found = Recording(joined(source.parts), tuple(frame.time for frame in result.frames))
-        axis = found.layer.ndim > 3 and source.stack.time is not None
-        if not axis or not is_of(fit, source):
-            return None
-        if max(found.times) >= found.layer.data.shape[found.axis]:
-            return None
-        return replace(found, first=found.at(found.times[0]))
+
+def chosen_recording(panel: ResultsPanel, fit: FitResult, times: Sequence[int]) -> Recording | None:
+    """Return the recording that is chosen in a panel, None where a result cannot be of it.
+
+    Parameters
+    ----------
+    panel : ResultsPanel
+        In which it may be chosen.
+    fit : FitResult
+        Of one of its times.
+    times : sequence of int
+        That it must have, ascending.
+    """
+    try:
+        source = panel.data.source()
+    except GaussfitError:
+        return None
+    if source is None:
+        return None
+    fit = replace(fit, stack=replace(fit.stack, time=None))
+    found = Recording(joined(source.parts), tuple(times))
+    axis = found.layer.ndim > 3 and source.stack.time is not None
+    if not axis or not is_of(fit, source):
+        return None
+    if max(found.times) >= found.layer.data.shape[found.axis]:
+        return None
+    return replace(found, first=found.at(found.times[0]))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_gaussfit._napari.layers.placement import left_behind
+from napari_gaussfit._napari.layers.put import put_layer
+from napari_gaussfit._napari.layers.unwrapped import is_same
 from napari_gaussfit._napari.panel.asking import Asking
 from napari_gaussfit._napari.panel.columns_button import ColumnsButton
 from napari_gaussfit._napari.panel.row_view import RowView
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from napari_gaussfit.jobs.renderer import Renderer
 
 __all__ = ["ObjectPage"]
-
-IN_PLACE = ("labels", "points")
-"""Kinds of layers that are kept up; to make a layer anew takes the window a sixth of a second."""
 
 
 class ObjectPage(QWidget):
@@ -181,23 +179,12 @@ class ObjectPage(QWidget):
 
     def put(self, made: dict[str, LayerData]) -> None:
         """Show layers in place of those of the answer before."""
-        from napari.layers import Layer
-
-        chosen = set(self.viewer.layers.selection)
-        for role, (data, keywords, kind) in made.items():
-            old = self.layers.get(role) or left_behind(self.viewer, keywords, kind)
-            if old is not None and old.name == keywords["name"] and kind in IN_PLACE:
-                _update(old, data, keywords)
-                if role not in self.layers:
-                    self.layers[role] = old
-                    self.made(role, old)
-                continue
-            if old is not None:
-                self.viewer.layers.remove(old)
-            self.layers[role] = self.viewer.add_layer(Layer.create(data, keywords, kind))
-            self.made(role, self.layers[role])
-        there = {layer for layer in chosen if layer in self.viewer.layers}
-        self.viewer.layers.selection = there
+        for role, one in made.items():
+            before = self.layers.get(role)
+            layer = put_layer(self.viewer, before, one)
+            if layer is not before:
+                self.layers[role] = layer
+                self.made(role, layer)
 
     def made(self, role: str, layer: Layer) -> None:
         """Do what a new layer needs."""
@@ -213,7 +200,7 @@ class ObjectPage(QWidget):
 
     def _forget_layer(self, event: Event) -> None:
         for role, layer in [*self.layers.items()]:
-            if layer is event.value:
+            if is_same(layer, event.value):
                 del self.layers[role]
 
     def ask_where(self) -> None:
@@ -234,13 +221,3 @@ class ObjectPage(QWidget):
         self.words.setText(f"Saved to {where}" if where else f"⚠ Not saved: {error}")
         if not where:
             show_error(f"Gaussian fit: not saved: {error}")
-
-
-def _update(layer: Any, data: Any, keywords: dict[str, Any]) -> None:
-    """Give a layer other data, with what goes with them."""
-    if "face_color" in keywords:
-        layer.selected_data = set()
-    layer.data = data
-    for name in ("features", "size", "face_color"):
-        if name in keywords:
-            setattr(layer, name, keywords[name])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtGui import QUndoStack
 
+from napari_gaussfit._napari.layers.unwrapped import unwrapped
 from napari_gaussfit._napari.panel.result_list import ResultList
 from napari_gaussfit.jobs.session_folder import SessionFolder, left_over
 
@@ -44,7 +45,7 @@ class Session(QObject):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self.results = ResultList()
-        self.undo = QUndoStack()
+        self.undo = QUndoStack(self)
         self.undo.setUndoLimit(MOST_UNDONE)
         self.folder = SessionFolder(self.failed.emit)
         self.lives: list[LiveLayers] = []
@@ -80,9 +81,11 @@ class Session(QObject):
             left.leave()
         self.left.clear()
         self.folder.close()
-        self.undo.clear()
-        for live in (*self.lives, *self.recordings):
-            live.make_no_more()
+        # As Python ends, Qt's half may have gone before, and the undo stack and timers with it.
+        if isalive(self):  # type: ignore[no-untyped-call]
+            self.undo.clear()
+            for live in (*self.lives, *self.recordings):
+                live.make_no_more()
         self.lives.clear()
         self.recordings.clear()
         viewer = self._viewer()
@@ -95,7 +98,7 @@ _sessions: WeakKeyDictionary[Viewer, Session] = WeakKeyDictionary()
 
 def session_of(viewer: Viewer) -> Session:
     """Return the session of a viewer, or of the proxy by which a plugin knows it."""
-    known: Viewer = getattr(viewer, "__wrapped__", viewer)
+    known: Viewer = unwrapped(viewer)
     if known not in _sessions:
         _sessions[known] = Session(known)
     return _sessions[known]
@@ -105,5 +108,4 @@ def session_of(viewer: Viewer) -> Session:
 def _end_all() -> None:
     """End the sessions of windows that Python leaves open as it ends, in order."""
     for session in list(_sessions.values()):
-        with suppress(RuntimeError):  # Qt's half may be gone
-            session.end()
+        session.end()

@@ -11,7 +11,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 from qtpy.QtWidgets import QFileDialog
 
-from napari_gaussfit._napari.layers.placement import left_behind
+from napari_gaussfit._napari.layers.put import put_layer
 from napari_gaussfit._napari.layers.spacing import converted
 from napari_gaussfit._napari.layers.spots import (
     ADDED,
@@ -21,6 +21,7 @@ from napari_gaussfit._napari.layers.spots import (
     spots_layer,
     still_there,
 )
+from napari_gaussfit._napari.layers.unwrapped import is_same
 from napari_gaussfit._napari.panel.asking import Asking
 from napari_gaussfit._napari.panel.run import duration
 from napari_gaussfit._napari.panel.spot_parts import SpotRun, SpotSetup, SpotTable
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from napari_gaussfit._napari.layers.times import Recording
     from napari_gaussfit._napari.panel.data import DataPart
     from napari_gaussfit._napari.panel.mode import Tab
+    from napari_gaussfit._napari.panel.spots_over_time import TimesFound
     from napari_gaussfit.jobs.objects import FoundSpots, SpotCandidates
     from napari_gaussfit.stacks.stack import Stack
 
@@ -299,9 +301,7 @@ class SpotsMode(QObject):
 
     def show_spots(self, found: FoundSpots, source: Source, left: NDArray[np.bool_]) -> None:
         """Show spots that were found before; `left` are those that were not deleted since."""
-        self.fitting.give_up()
-        self.over_time.give_up()
-        self._clock.stop()
+        self._give_up()
         self._of = source
         self._saving.about(source.stack)
         self._show_found(found, source)
@@ -344,16 +344,33 @@ class SpotsMode(QObject):
             kept = self.found is not None or times is not None
             self._say(begun + ": the spots found before are kept" * kept, phase)
             return
-        self.found, self._of = None, None
-        if SPOTS in self._layers:
-            self._let_go(SPOTS)
-        if CANDIDATES in self._layers:
-            self._layers[CANDIDATES].visible = False
+        self._turn_to_times()
         of = len(times.recording.times)
         some = f"{done} of {of} times done, " if done < of else ""
         took = duration(time.monotonic() - self._began)
         self._say(f"{begun}: {some}{times.words}, {took}", phase)
         self.found_times.emit()
+
+    def show_times(self, found: TimesFound) -> None:
+        """Show the spots of several times that were found before."""
+        self._give_up()
+        self.over_time.show(found)
+        self._turn_to_times()
+        self._say(f"Shown: {found.words}, found before", Phase.FINISHED)
+
+    def _turn_to_times(self) -> None:
+        """Show those of one time no more in the table: several are; their points stay."""
+        self.found, self._of = None, None
+        if SPOTS in self._layers:
+            self._let_go(SPOTS)
+        if CANDIDATES in self._layers:
+            self._layers[CANDIDATES].visible = False
+
+    def _give_up(self) -> None:
+        """End any search; something that was found before is shown."""
+        self.fitting.give_up()
+        self.over_time.give_up()
+        self._clock.stop()
 
     def _say(self, words: str, phase: Phase) -> None:
         self._said = words
@@ -368,34 +385,18 @@ class SpotsMode(QObject):
 
     def _put(self, role: str, made: LayerData, source: Source) -> None:
         """Show points in the layer of a role; make it where there is none, or of another stack."""
-        from napari.layers import Points
-
         data, keywords, _ = made
-        layer = self._layers.get(role)
-        if layer is not None and layer.name != f"{source.name} {role}":
-            self._let_go(role)
-            layer = None
-        if layer is None:
-            keywords["name"] = f"{source.name} {role}"
-            chosen = set(self._viewer.layers.selection)
-            left = left_behind(self._viewer, keywords, "points")
-            if left is not None:
-                self._viewer.layers.remove(left)
-            layer = self._layers[role] = Points(data, **keywords)
-            self._viewer.add_layer(layer)
+        keywords["name"] = f"{source.name} {role}"
+        before: Any = self._layers.get(role)
+        layer: Any = put_layer(self._viewer, before, made)
+        if layer is not before:
+            if before is not None:
+                self._let_go(role)
+            self._layers[role] = layer
             layer.current_border_color = ADDED
             layer.events.data.connect(self._heed)
             layer.selected_data.events.items_changed.connect(self._select_rows)
-            self._viewer.layers.selection = chosen
-        else:
-            layer.selected_data = set()
-            with layer.events.data.blocker():
-                layer.data = data
-            layer.features = keywords["features"]
-            layer.size = keywords["size"]
-            layer.border_color = keywords["border_color"]
-            layer.metadata = keywords["metadata"]
-            layer.visible = True
+        layer.visible = True
         self._shown[role] = np.array(data)
 
     def _go_to(self, role: str, number: int) -> None:
@@ -410,8 +411,9 @@ class SpotsMode(QObject):
 
     def _heed(self, event: Event) -> None:
         """Note what a person adds, moves or deletes."""
-        roles = {id(layer): role for role, layer in self._layers.items()}
-        role = roles.get(id(event.source))
+        role = next(
+            (role for role, layer in self._layers.items() if is_same(layer, event.source)), None
+        )
         if role is None or str(getattr(event, "action", "")) in _BEFORE:
             return
         now = np.array(event.source.data)
@@ -439,7 +441,7 @@ class SpotsMode(QObject):
 
     def _forget_layer(self, event: Event) -> None:
         for role, layer in [*self._layers.items()]:
-            if layer is event.value:
+            if is_same(layer, event.value):
                 self._let_go(role)
 
     def _let_go(self, role: str) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import QObject, Signal
 
+from napari_gaussfit._napari.layers.live_times import MOST_POINTS
+from napari_gaussfit._napari.layers.put import put_layer
 from napari_gaussfit._napari.layers.source import mark
-from napari_gaussfit._napari.layers.spots import rings_over_time
+from napari_gaussfit._napari.layers.spots import rings_coming, rings_over_time
 from napari_gaussfit._napari.layers.times import bring_into_view
 from napari_gaussfit._napari.panel.asking import Asking
 from napari_gaussfit.errors import OutputError
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from napari.layers import Layer
     from napari.viewer import Viewer
+    from numpy.typing import NDArray
 
     from napari_gaussfit._napari.layers.gaussians import LayerData
     from napari_gaussfit._napari.layers.source import Source
@@ -40,6 +45,9 @@ SPOTS, TRACKS = "spots", "tracks"
 
 STOPPED = "stopped"
 """Why a search ended that a person has stopped."""
+
+_SEEN = ["z", "y", "x", "fwhm_2"]
+"""What is shown of a spot while others are still to come."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +129,7 @@ class SpotsOverTime(QObject):
         self._finding, self._linking, self._saving = Asking(self), Asking(self), Asking(self)
         self._asked: tuple[Recording, SpotsAsked] | None = None
         self._coming: list[SpotFrame] = []
+        self._seen: deque[NDArray[np.float64]] = deque()
         self._run: object = None
         self._why = ""
         self._layers: dict[str, Layer] = {}
@@ -153,6 +162,7 @@ class SpotsOverTime(QObject):
     def start(self, recording: Recording, asked: SpotsAsked) -> None:
         """Find the spots of all times; none must be under way."""
         self._asked, self._coming = (recording, asked), []
+        self._seen.clear()
         self._run = run = object()
         series, tell = recording.series, self._heard.emit
         self._finding.ask(
@@ -189,17 +199,16 @@ class SpotsOverTime(QObject):
         run, frame = heard
         if run is self._run and self._finding.active and self._asked is not None:
             self._coming.append(frame)
+            self._seen.append(frame.table[_SEEN].assign(time=frame.time).to_numpy(np.float64))
             self._show_coming(self._asked[0])
             self.told.emit()
 
     def _show_coming(self, recording: Recording) -> None:
-        """Show the spots of the times that are done so far; their tracks come at the end."""
-        import pandas as pd
-
+        """Show the spots of the times that are done so far; rows and tracks come at the end."""
         self._table.tracks.show_points(None)
-        tables = [one.table.assign(time=one.time) for one in self._coming]
-        made = rings_over_time(pd.concat(tables, ignore_index=True), recording)
-        self._put(SPOTS, made, recording)
+        while sum(map(len, self._seen)) > MOST_POINTS and len(self._seen) > 1:
+            self._seen.popleft()
+        self._put(SPOTS, rings_coming(np.concatenate(self._seen), recording), recording)
 
     def _link(self, why: str) -> None:
         """Find the tracks of what is done, in a thread: it loads scipy and laptrack."""
@@ -215,11 +224,12 @@ class SpotsOverTime(QObject):
 
     def _take_linked(self, found: TimesFound | None, error: str) -> None:
         if found is not None:
-            self.found = found
-            self._show(found)
+            self.show(found)
         self.ended.emit(error or self._why)
 
-    def _show(self, found: TimesFound) -> None:
+    def show(self, found: TimesFound) -> None:
+        """Show points, tracks and rows of the times that are done."""
+        self.found = found
         recording, table = found.recording, found.table
         self._put(SPOTS, rings_over_time(table, recording), recording)
         if recording.has_tracks and len(table):
@@ -233,28 +243,17 @@ class SpotsOverTime(QObject):
 
     def _put(self, role: str, made: LayerData, recording: Recording) -> None:
         """Show points or tracks in the layer of a role; make it where there is none."""
-        from napari.layers import Layer
-
-        data, keywords, kind = made
-        name = f"{recording.name} {role}"
-        layer: Any = self._layers.get(role)
-        if layer is None or layer not in self._viewer.layers or layer.name != name:
+        _, keywords, _ = made
+        keywords["name"] = f"{recording.name} {role}"
+        mark(keywords, recording.marked)
+        before = self._layers.get(role)
+        layer: Any = put_layer(self._viewer, before, made)
+        if layer is not before:
             self._let_go(role)
-            mark(keywords, recording.first)
-            chosen = set(self._viewer.layers.selection)
-            layer = Layer.create(data, keywords | {"name": name}, kind)
-            self._layers[role] = self._viewer.add_layer(layer)
-            self._viewer.layers.selection = chosen
+            self._layers[role] = layer
             if role == SPOTS:
                 layer.selected_data.events.items_changed.connect(self._select_rows)
-        else:
-            if role == SPOTS:
-                layer.selected_data = set()
-            layer.data = data
-            for key in ("features", "size", "border_color"):
-                if key in keywords:
-                    setattr(layer, key, keywords[key])
-            layer.visible = True
+        layer.visible = True
         layer.editable = False  # what is found at several times is not edited by hand
 
     def _let_go(self, role: str) -> None:
