@@ -155,11 +155,13 @@ def task_from(message: Message) -> FitTask:
     )
 
 
-def _noises_words(follows: Follows) -> list[dict[str, float | None] | None]:
-    return [
-        noise and {name: value for name, value in asdict(noise).items() if math.isfinite(value)}
-        for noise in follows.noises
-    ]
+def _noises_words(follows: Follows) -> list[dict[str, float] | None]:
+    return [None if noise is None else _finite(asdict(noise)) for noise in follows.noises]
+
+
+def _finite(values: dict[str, float]) -> dict[str, float]:
+    """Return the finite ones of values; others are the default, and JSON has none."""
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def _follows_from(words: list[dict[str, float] | None] | None) -> Follows | None:
