@@ -211,6 +211,30 @@ def test_info_of_several_channels_tells_spacing_and_names(tmp_path: Path, capsys
     assert "channel" in told["to choose"]
 
 
+@pytest.mark.parametrize("command", ["spots", "info"])
+def test_a_channel_is_called_by_its_name_as_well(
+    command: str, tmp_path: Path, capsys: Capture
+) -> None:
+    path, voxels = tmp_path / "two.ome.tif", beads(count=3, shape=(8, 24, 20)).stack.voxels
+    tifffile.imwrite(
+        path, np.stack([0 * voxels, voxels], axis=1), ome=True, photometric="minisblack",
+        metadata={"axes": "ZCYX", "Channel": {"Name": ["DAPI", "GFP"]}},
+    )  # fmt: skip
+    out = ["-o", str(tmp_path / "out")] if command == "spots" else []
+    assert (
+        main([command, str(path), "--channel", "gfp", "--spacing", "0.3", "0.1", "0.1", *out]) == 0
+    )
+    said = capsys.readouterr()
+    if command == "info":
+        assert re.search(r"^shape +8 x 24 x 20", said.out, re.MULTILINE)
+    else:  # in the other channel there is no light
+        with (tmp_path / "out" / "objects.csv").open(newline="") as file:
+            assert len([*csv.DictReader(file)]) == 3
+    elsewhere = ["-o", str(tmp_path / "none")] if command == "spots" else []
+    assert main([command, str(path), "--channel", "Cy5", *elsewhere]) == 2
+    assert "0 DAPI, 1 GFP" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGPIPE, and no head")
 def test_who_reads_no_further_makes_no_error() -> None:
     line = f"{shlex.quote(sys.executable)} -m napari_gaussfit info | true; echo ${{PIPESTATUS[0]}}"

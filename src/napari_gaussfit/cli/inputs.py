@@ -60,7 +60,8 @@ def opened(arguments: argparse.Namespace, path: Path) -> tuple[Stack, ...]:
         for channel in arguments.channel or (None,)
     )
     seconds, shape = time.perf_counter() - began, " x ".join(map(str, stacks[0].shape))
-    _LOG.info("read %s: %d of %s voxels, in %.2f s", path, len(stacks), shape, seconds)
+    what = f"{len(stacks)} channels" if len(stacks) > 1 else "a stack"
+    _LOG.info("read %s: %s of %s voxels, in %.2f s", path, what, shape, seconds)
     return stacks
 
 

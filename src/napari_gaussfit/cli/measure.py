@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     noise = given_noise(detector, stacks[0].voxels)
     result = saved.measured(stacks, noise=noise, constraints=_constraints(arguments, saved))
     result.export(arguments.out)
-    print(f"{arguments.out}: {summary(result.measurement)}")
+    print(f"{summary(result.measurement)}\nwrote {arguments.out}")
     answer({"out": str(arguments.out), "measured": summary(result.measurement)})
     return Exit.DONE
 

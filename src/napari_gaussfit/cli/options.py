@@ -204,8 +204,9 @@ def add_stack_options(
 ) -> None:
     """Add which stack of a file is meant, and what its file does not tell."""
     parser.add_argument(
-        "--channel", type=int, metavar="C", nargs="+" if several else 1,
-        help=f"which channel, from 0{'; several share their Gaussians' * several} (the only one)",
+        "--channel", type=_channel, metavar="C", nargs="+" if several else 1,
+        help="which channel, from 0 or by its name"
+        f"{'; several share their Gaussians' * several} (the only one)",
     )  # fmt: skip
     add_time_option(parser, several=times)
     parser.add_argument(
@@ -219,6 +220,11 @@ def add_stack_options(
         "--fill-nan", type=float, metavar="VALUE",
         help="put this in place of NaN and infinities (refused)",
     )  # fmt: skip
+
+
+def _channel(text: str) -> int | str:
+    """Return a channel's number, or its name."""
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 def add_psf_option(parser: argparse.ArgumentParser) -> None:

@@ -119,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         psf.save(folder / PSF_FILES[0])
         _say(folder, psf, optics)
+        print(f"{folder}: wrote {PSF_FILES[0]}")
         return Exit.DONE
     [stack] = opened(arguments, arguments.beads)
     beads = measure_beads(stack)

@@ -43,7 +43,7 @@ class TimeSeries:
         path: str | os.PathLike[str],
         times: slice | Sequence[int] | None = None,
         *,
-        channels: Sequence[int] | None = None,
+        channels: Sequence[int | str] | None = None,
         **options: Any,
     ) -> TimeSeries:
         """Choose times of a file; voxels are read later, time by time.
@@ -54,7 +54,7 @@ class TimeSeries:
             The file or folder, as `Stack.open` takes it.
         times : slice or sequence of int, optional
             Which ones, from 0; all by default.
-        channels : sequence of int, optional
+        channels : sequence of int or str, optional
             Which ones, fitted together; must be given where the file has several.
         **options
             ``position``, ``spacing`` and ``fill_nan`` of `Stack.open`.
