@@ -210,9 +210,9 @@ class TileCourse:
         looked = self._found.get((Stage.LOOK, task.tile.place))
         if task.stage is Stage.FIT and looked and looked.status is Status.BACKGROUND:
             return looked
-        if task.files or task.stage not in {Stage.MEASURE, Stage.WRITE}:
+        if task.files or task.stage not in {Stage.SEAMS, Stage.MEASURE, Stage.WRITE}:
             return None
-        if task.stage is Stage.MEASURE:
+        if task.stage is not Stage.WRITE:
             return Outcome(Status.DONE)
         fitted = self._found[Stage.FIT, task.tile.place]
         return fitted if fitted.status is Status.BACKGROUND else None

@@ -393,8 +393,8 @@ def _numbers(
         if seams is not None:
             beside.append(float(squares[seams[n]].sum()))
     return {
-        "lowest": min(float(plane.min()) for plane in voxels),
-        "highest": max(float(plane.max()) for plane in voxels),
+        "lowest": float(voxels.min()),
+        "highest": float(voxels.max()),
         "voxels": float(voxels.size),
         "squared_error": math.fsum(errors),
         "seam_voxels": 0.0 if seams is None else float(np.count_nonzero(seams)),
