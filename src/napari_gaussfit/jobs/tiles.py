@@ -46,6 +46,8 @@ class TilesTask:
         Address of a cluster that is there, in place of processes of its own.
     resume : bool
         Whether to go on with what is in the folder.
+    spots : dict or None
+        What is asked of spots, as `SpotSettings` has it; None where structure is fitted.
     """
 
     source: str
@@ -61,6 +63,7 @@ class TilesTask:
     workers: int | None = None
     scheduler: str | None = None
     resume: bool = False
+    spots: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

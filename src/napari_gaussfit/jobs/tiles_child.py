@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.fitting.tile_course import TileProgress
+    from napari_gaussfit.fitting.tile_runs import TileReport
     from napari_gaussfit.stacks.lazy import LazyStack
 
     Send = Callable[[Message], None]
@@ -62,6 +64,8 @@ def fit_large(task: TilesTask, tell: Send) -> None:
     from napari_gaussfit.fitting.fit_tiles import fit_tiles
     from napari_gaussfit.fitting.tile_runs import OUTPUTS
     from napari_gaussfit.measure.psf import Psf
+    from napari_gaussfit.objects.spot_settings import SpotSettings
+    from napari_gaussfit.objects.spot_tiles import fit_spot_tiles
     from napari_gaussfit.settings import FitSettings
 
     out = Path(task.out)
@@ -70,15 +74,20 @@ def fit_large(task: TilesTask, tell: Send) -> None:
         [out / name for name in OUTPUTS], inputs=[Path(task.source)], force=task.resume,
         instead=", Go on goes on with it",
     )  # fmt: skip
-    settings = FitSettings.from_dict(task.settings | {"refine": False})
-    psf = None if task.psf is None else Psf.from_dict(task.psf)
+    stack = stacks if len(stacks) > 1 else stacks[0]
+    if task.spots is None:
+        settings = FitSettings.from_dict(task.settings | {"refine": False})
+        psf = None if task.psf is None else Psf.from_dict(task.psf)
+        fits: Callable[..., TileReport] = partial(fit_tiles, settings=settings, psf=psf)
+    else:
+        fits = partial(fit_spot_tiles, settings=SpotSettings(**task.spots))
     with claimed(out), _client(task, stacks[0], tell) as client:
-        report = fit_tiles(
-            stacks if len(stacks) > 1 else stacks[0], out, settings, tile=task.tile, psf=psf,
-            client=client, resume=task.resume, progress=_Told(tell),
-        )  # fmt: skip
+        report = fits(
+            stack, out, tile=task.tile, client=client, resume=task.resume, progress=_Told(tell)
+        )
     failed = [f"{tile}, {why}" for tile, why in report.failed]
     words = {
+        "what": "Gaussians" if task.spots is None else "spots",
         "gaussians": report.gaussians,
         "tiles": report.tiles,
         "background": report.background_tiles,
@@ -171,6 +180,10 @@ def _arrays_in(path: Path) -> Arrays:
     from napari_gaussfit.fitting.tile_store import TileStore
     from napari_gaussfit.model.gaussians import Gaussians
 
+    if path.suffix == ".parquet":
+        import pandas as pd
+
+        return _arrays_of(pd.read_parquet(path))
     found, _ = TileStore(path.parent).load(path)
     own = Gaussians(found.means, found.cholesky.astype(np.float64), found.amplitudes[0])
     return {

@@ -14,6 +14,7 @@ from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_gaussfit.stacks.facts import StackFacts
     from napari_gaussfit.stacks.stack import Stack
 
     Floats = NDArray[np.float64]
@@ -57,12 +58,12 @@ class Sizes:
     spacing: Triple
 
     @classmethod
-    def of(cls, stack: Stack, least: float | None, largest: float | None) -> Sizes:
+    def of(cls, stack: Stack | StackFacts, least: float | None, largest: float | None) -> Sizes:
         """Return sizes that a stack can show.
 
         Parameters
         ----------
-        stack : Stack
+        stack : Stack or StackFacts
             In whose unit they are.
         least, largest : float, optional
             FWHM; if None, of 2 voxels, and of 6 or 0.6 micrometres, whichever is more.

@@ -119,11 +119,7 @@ def fit_spot_tiles(  # noqa: PLR0913 - a name for each thing that may be given
 
 
 def _halo(stack: LazyStack, settings: SpotSettings) -> tuple[int, int, int]:
-    first = tuple(min(n, 16) for n in stack.shape)
-    part = Stack(
-        np.empty((first[0], first[1], first[2]), np.float32), stack.spacing, stack.facts.unit, ""
-    )
-    largest = Sizes.of(part, settings.least_size, settings.largest_size).largest
+    largest = Sizes.of(stack.facts, settings.least_size, settings.largest_size).largest
     z, y, x = (
         max(least, math.ceil(HALO * largest / step))
         for least, step in zip(default_halo(stack.spacing), stack.spacing, strict=True)

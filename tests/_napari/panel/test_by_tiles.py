@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from qtpy.QtCore import QObject, Qt
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QRadioButton
 
 from by_hand import drop
 from napari_gaussfit._napari.layers import tile_points
@@ -22,8 +24,11 @@ from napari_gaussfit._napari.layers.tile_points import TilePoints
 from napari_gaussfit.errors import StackError
 from napari_gaussfit.fitting.fit_tiles import fit_tiles
 from napari_gaussfit.fitting.result import load
+from napari_gaussfit.objects.spot_settings import SpotSettings
+from napari_gaussfit.objects.spot_tiles import fit_spot_tiles
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks import large, ome_zarr
+from napari_gaussfit.stacks.lazy import LazyStack
 from napari_gaussfit.stacks.ome_zarr import written_by_boxes
 from napari_gaussfit.synthetic import phantoms
 
@@ -154,6 +159,37 @@ def test_what_was_stopped_goes_on_and_ends_as_if_it_had_not_been(
     pd.testing.assert_frame_equal(rows_of(out), rows_of(expected))
 
 
+def test_spots_are_found_by_tiles_with_the_sizes_that_are_chosen(
+    panel: GaussianFitPanel, source: Path, tmp_path: Path, wait_until: Wait
+) -> None:
+    spots = phantoms.spots(peak=400.0).stack.voxels[:24, :64, :64]
+    zarr.open_array(source / "0", mode="r+")[:] = spots
+    size = round(2.5 * LazyStack.open(source).spacing[2], 3)
+    part, out = panel.by_tiles, tmp_path / "spots"
+    [button] = [one for one in panel.findChildren(QRadioButton) if "Spots" in one.text()]
+    button.click()
+    wait_until(part.isVisible, 10)
+    least = panel.spots.setup.least.field
+    least.setFocus()
+    least.selectAll()
+    QTest.keyClicks(least, str(size))
+    QTest.keyClick(least, Qt.Key.Key_Return)
+
+    typed(part, out)
+    press(part, "Fit by tiles")
+    wait_until(lambda: not part.active, SECONDS)
+
+    assert "spots in 4 tiles" in part.state.text(), part.state.text()
+    again = tmp_path / "again"
+    fit_spot_tiles(LazyStack.open(source), again, SpotSettings(least_size=size), tile=TILE)
+    found, expected = (pd.read_parquet(one / "objects.parquet") for one in (out, again))
+    assert len(expected) > 12
+    pd.testing.assert_frame_equal(found, expected)
+    points = part.points
+    assert points is not None
+    wait_until(lambda: points.layer is not None and len(points.layer.data) == len(found), 10)
+
+
 def test_of_a_region_the_box_around_it_is_fitted_where_it_lies(
     panel: GaussianFitPanel, tmp_path: Path, wait_until: Wait
 ) -> None:
@@ -237,7 +273,7 @@ def test_of_many_points_the_brightest_in_view_are_shown(
     means = rng.uniform(0, 1, (3000, 3)) * (20, 400, 400)
     amplitudes = rng.uniform(1, 2, 3000).astype(np.float32)
     parent = QObject()
-    points = TilePoints(viewer, place, "many", parent)
+    points = TilePoints(viewer, place, "many", parent, (20, 400, 400))
     points.add(means, np.ones(3000, np.float32), amplitudes)
     wait_until(lambda: points.layer is not None, 10)
     viewer.dims.ndisplay = 2
@@ -258,6 +294,19 @@ def test_of_many_points_the_brightest_in_view_are_shown(
     wait_until(lambda: points.layer is not None and len(points.layer.data) == 100, 10)
     expected = means[np.argsort(-amplitudes)[:100]]
     np.testing.assert_allclose(np.sort(points.layer.data, 0), np.sort(expected, 0), atol=1e-5)
+
+    density = points.density.layer
+    assert density is not None
+    edges = [np.arange(0, n + 8, 8) - 0.5 for n in (20, 400, 400)]
+    np.testing.assert_array_equal(
+        density.data, np.histogramdd(np.minimum(means, np.array((20, 400, 400)) - 0.6), edges)[0]
+    )
+    np.testing.assert_allclose(density.data_to_world((0, 0, 0)), (3.5, 3.5, 3.5))
+    np.testing.assert_allclose(density.data_to_world((2, 3, 1)), (19.5, 27.5, 11.5))
+    viewer.layers.remove(density)
+    points.add(means[:50], np.ones(50, np.float32), amplitudes[:50])
+    wait_until(lambda: f"of {3050:,}" in points.words, 10)
+    assert points.density.layer is None, "what was removed has come back"
     points.close()
 
 

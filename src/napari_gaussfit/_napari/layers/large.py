@@ -14,6 +14,7 @@ from napari_gaussfit._napari.layers.placement import METADATA, Placement
 from napari_gaussfit._napari.layers.source import axis_name
 from napari_gaussfit._napari.layers.spacing import known_spacing, layout_of
 from napari_gaussfit.errors import StackError
+from napari_gaussfit.stacks.facts import StackFacts
 from napari_gaussfit.stacks.large import is_large
 from napari_gaussfit.stacks.layout import StackLayout
 from napari_gaussfit.stacks.region import box_around
@@ -58,6 +59,8 @@ class LargeSource:
         The first voxel that is fitted, and the one behind the last; None for all of them.
     placement : Placement
         Of the first voxel that is fitted.
+    unit : str
+        Of the placement's spacing.
     """
 
     path: Path
@@ -69,6 +72,7 @@ class LargeSource:
     shape: Place
     part: tuple[Place, Place] | None
     placement: Placement
+    unit: str
 
     @classmethod
     def of(cls, chosen: Sequence[Chosen], mask: NDArray[Any] | None = None) -> LargeSource:
@@ -112,12 +116,21 @@ class LargeSource:
             (z, y, x),
             part,
             placement.starting_at(first),
+            "micrometer" if spacing else layout.unit,
         )
 
     @property
     def name(self) -> str:
         """What the layer is called."""
         return str(self.layer.name)
+
+    @property
+    def facts(self) -> StackFacts:
+        """Name, size and spacing of what is fitted."""
+        dz, dy, dx = map(float, self.placement.spacing)
+        first, end = self.part or ((0, 0, 0), self.shape)
+        z, y, x = (b - a for a, b in zip(first, end, strict=True))
+        return StackFacts(self.name, (z, y, x), (dz, dy, dx), self.unit)
 
     @property
     def words(self) -> str:

@@ -1,7 +1,7 @@
 """The Gaussians of a fit by tiles as Points: all of them, or of many those that are in view.
 
 Millions of points make a window stand still; so no more than `MOST` are shown, the brightest of
-what the canvas shows.
+what the canvas shows, and all of them as a density.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_gaussfit._napari.layers.looking import camera_of, canvas_size
 from napari_gaussfit._napari.layers.placement import METADATA, OF
+from napari_gaussfit._napari.layers.tile_density import TileDensity
 from napari_gaussfit._napari.layers.times import world_units
 from napari_gaussfit._napari.layers.unwrapped import is_same
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari.layers import Points
     from napari.utils.events import Event
     from napari.viewer import Viewer
@@ -54,17 +57,27 @@ class TilePoints(QObject):
         What the layer of points is called.
     parent : QObject
         With it it follows the view no more.
+    shape : sequence of int
+        Voxels that are fitted, along z, y and x.
     """
 
     shown = Signal()
     """Other points are shown."""
 
-    def __init__(self, viewer: Viewer, placement: Placement, name: str, parent: QObject) -> None:
+    def __init__(
+        self,
+        viewer: Viewer,
+        placement: Placement,
+        name: str,
+        parent: QObject,
+        shape: Sequence[int],
+    ) -> None:
         super().__init__(parent)
         self._viewer, self._placement, self._name = viewer, placement, name
         self._layer: Points | None = None
+        self.density = TileDensity(viewer, placement, f"{name}, density", shape)
         self._parts: list[tuple[Floats, Floats, Floats]] = []
-        self._seen, self._removed = 0, False
+        self._seen, self._removed, self._counted = 0, False, False
         self._settling = QTimer(self)
         self._settling.setSingleShot(True)
         self._settling.setInterval(SETTLE_MS)
@@ -95,21 +108,28 @@ class TilePoints(QObject):
         """How many are shown, where that is not all of them."""
         if self._seen == self.count:
             return ""
-        return f"Shown: {self._seen:,} of {self.count:,}, the brightest in view."
+        return f"Shown: {self._seen:,} of {self.count:,}, the brightest in view; density: all."
 
     def add(self, means: Floats, sigmas: Floats, amplitudes: Floats) -> None:
         """Take Gaussians: means [K, 3] from the first voxel, sigmas and amplitudes [K]."""
         if len(means):
-            self._parts.append((self._placement.in_voxels(means), sigmas, amplitudes))
+            positions = self._placement.in_voxels(means)
+            self._parts.append((positions, sigmas, amplitudes))
+            self.density.add(positions)
+            self._counted = False
             if not self._settling.isActive():
                 self._settling.start()
 
     def clear(self) -> None:
         """Take others instead, all of which are still to come."""
         self._parts = []
+        self.density.clear()
 
     def show(self) -> None:
         """Show what there is to be seen now."""
+        if self.count > MOST and not self._counted:
+            self._counted = True
+            self.density.show()
         if not self._parts or self._removed:
             return
         positions, sigmas, amplitudes = (
@@ -133,6 +153,7 @@ class TilePoints(QObject):
     def close(self) -> None:
         """Follow the view no more; the points stay."""
         self._settling.stop()
+        self.density.close()
         for emitter in self._heard:
             emitter.disconnect(self._look_again)
         self._viewer.layers.events.removed.disconnect(self._forget)

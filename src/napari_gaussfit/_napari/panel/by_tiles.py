@@ -30,6 +30,7 @@ from napari_gaussfit.errors import GaussfitError, SettingsError
 from napari_gaussfit.formats.tiled import read_index
 from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.jobs.tiles import Pace, RenderTask, TilesTask, folder_state, progress_words
+from napari_gaussfit.objects.sizes import Sizes
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from napari_gaussfit._napari.layers.placement import Placement
     from napari_gaussfit._napari.panel.data import DataPart
     from napari_gaussfit._napari.panel.model import ModelPart
+    from napari_gaussfit._napari.panel.spot_parts import SpotSetup
+    from napari_gaussfit.stacks.facts import StackFacts
 
 __all__ = ["ByTilesPart"]
 
@@ -46,8 +49,14 @@ WHY = (
     "are those below; a Region limits it to the box around it."
 )
 
+WHY_SPOTS = (
+    "Spots are looked for and measured part by part; one on a seam is found once. Sizes and the "
+    "share of false ones are those below; a Region limits the search to the box around it."
+)
+
 _TIPS = {
-    "Fit by tiles": "Fit the stack, or the box around its region, by tiles into the folder.",
+    "Fit by tiles": "Fit the stack, or the box around its region, by tiles into the folder: its "
+    "structure, or its spots, as is chosen above.",
     "Go on": "Go on with the fit in the folder, from wherever it was stopped or killed.",
     "Stop": "End it with its workers. What is done is kept; Go on goes on with it.",
     "Show": "Show the Gaussians of the fit in the folder as points.",
@@ -84,20 +93,22 @@ class ByTilesPart(QGroupBox):
         Which layer, channels and times are chosen.
     model : ModelPart
         How it is fitted.
+    spots : SpotSetup
+        What is looked for, where spots are.
     """
 
     changed = Signal()
     """A fit by tiles has begun, or is over."""
 
-    def __init__(self, viewer: Viewer, data: DataPart, model: ModelPart) -> None:
+    def __init__(self, viewer: Viewer, data: DataPart, model: ModelPart, spots: SpotSetup) -> None:
         super().__init__("By tiles")
         self.setObjectName("gaussfit_by_tiles")
-        self._viewer, self._data, self._model = viewer, data, model
+        self._viewer, self._data, self._model, self._spots = viewer, data, model, spots
         self._source: LargeSource | None = None
         self._run: ChildRun | None = None
         self._points: TilePoints | None = None
         self._pace, self._stopped, self._result = Pace(), False, False
-        self._wanted, self._reading = True, False
+        self._structure, self._reading = True, False
         self.setToolTip(WHY)
         self.words = wrapped("gaussfit_tiles_stack", WHY)
         self.out, self.tile, self.scheduler = QLineEdit(), QLineEdit(), QLineEdit()
@@ -165,14 +176,15 @@ class ByTilesPart(QGroupBox):
         return self._points
 
     def allow(self, *, structure: bool) -> None:
-        """Say whether structure is looked for: what is done by tiles here is that."""
-        self._wanted = structure
+        """Say whether structure is looked for, or else spots."""
+        self._structure = structure
+        self.setToolTip(WHY if structure else WHY_SPOTS)
         self.look_at()
 
     def look_at(self) -> None:
         """Take what is chosen now: its size, and its region, without reading a voxel."""
         large = is_large_layer(self._data.layer)
-        self.setVisible(self._wanted and (large or self.active))
+        self.setVisible(large or self.active)
         if self.active:
             return
         self._source = None
@@ -180,9 +192,17 @@ class ByTilesPart(QGroupBox):
             try:
                 self._source = LargeSource.of(self._data.chosen(), self._data.marked())
                 self.words.setText(f"{self._source.words}, fitted part by part into a folder.")
+                if not self._structure:
+                    self._show_sizes(self._source.facts)
             except GaussfitError as error:
                 self.words.setText(f"⚠ {error}")
         self._enable()
+
+    def _show_sizes(self, facts: StackFacts) -> None:
+        """Offer the sizes of spots that the stack can show: no voxel of it tells more of them."""
+        self._spots.show_stack(facts)
+        sizes = Sizes.of(facts, *self._spots.sizes)
+        self._spots.show_sizes(sizes.least, sizes.largest)
 
     # What is done
 
@@ -209,7 +229,7 @@ class ByTilesPart(QGroupBox):
         except GaussfitError as error:
             self._say(str(error), bad=True)
             return
-        self._show_points(placement_of(facts), facts.name)
+        self._show_points(placement_of(facts), facts)
         self._ask("show", {"out": self._folder}, "Reading the Gaussians…")
 
     def render_volume(self) -> None:
@@ -229,6 +249,7 @@ class ByTilesPart(QGroupBox):
     def _begin(self, *, resume: bool) -> None:
         self._model.commit()
         self._data.spacing.commit()
+        self._spots.commit()
         self.look_at()
         source = self._source
         if source is None:
@@ -239,12 +260,14 @@ class ByTilesPart(QGroupBox):
         except GaussfitError as error:
             self._say(str(error), bad=True)
             return
-        self._show_points(source.placement, source.name)
+        self._show_points(source.placement, source.facts)
         self._ask("fit", asdict(task), "Starting…")
 
     def _refuse_what_is_ignored(self) -> None:
         """Refuse what is chosen above and cannot be had here."""
-        if self._data.start_from is not None:
+        if not self._structure and self._spots.problem:
+            raise SettingsError(self._spots.problem)
+        if self._structure and self._data.start_from is not None:
             raise SettingsError(
                 "by tiles, a fit begins with the stack itself: choose that under Start from; or "
                 "give points at the prompt (napari-gaussfit fit --points)"
@@ -252,7 +275,7 @@ class ByTilesPart(QGroupBox):
         if len(self._data.times.times()) > 1:
             raise SettingsError(
                 "by tiles, one time is fitted here: the one in view; for all, see napari-gaussfit "
-                "fit --time all"
+                f"{'fit' if self._structure else 'spots'} --time all"
             )
 
     def _task(self, source: LargeSource, *, resume: bool) -> TilesTask:
@@ -272,7 +295,14 @@ class ByTilesPart(QGroupBox):
             self.workers.value() or None,
             self.scheduler.text().strip() or None,
             resume,
+            None if self._structure else self._asked_of_spots,
         )
+
+    @property
+    def _asked_of_spots(self) -> dict[str, float | None]:
+        least, largest = self._spots.sizes
+        share = self._spots.false_discoveries
+        return {"least_size": least, "largest_size": largest, "false_discoveries": share}
 
     @property
     def _folder(self) -> str:
@@ -290,11 +320,12 @@ class ByTilesPart(QGroupBox):
         self._enable()
         self.changed.emit()
 
-    def _show_points(self, placement: Placement, name: str) -> None:
+    def _show_points(self, placement: Placement, of: StackFacts) -> None:
         """Have points for what will be found; those of a fit before stay."""
         if self._points is not None:
             self._points.close()
-        self._points = TilePoints(self._viewer, placement, f"{name} by tiles", self)
+        name = f"{of.name} by tiles"
+        self._points = TilePoints(self._viewer, placement, name, self, of.shape)
         self._points.shown.connect(self._say_seen)
 
     # What is heard
@@ -404,8 +435,8 @@ def _report_words(words: dict[str, Any]) -> str:
     measured = f" {words['measured']:,} have error bars." if words["measured"] else ""
     failed = words["failed"]
     text = (
-        f"{words['gaussians']:,} Gaussians in {words['tiles']:,} tiles, {words['background']:,} of "
-        f"which hold nothing but background{psnr}.{measured}"
+        f"{words['gaussians']:,} {words['what']} in {words['tiles']:,} tiles, "
+        f"{words['background']:,} of which hold nothing but background{psnr}.{measured}"
     )
     if not failed:
         return text

@@ -104,7 +104,7 @@ class GaussianFitPanel(TakesFiles):
         self.shown = ShownPart(napari_viewer)
         self.objects = ObjectsPart(napari_viewer)
         self.spots = SpotsMode(napari_viewer, self.data, self)
-        self.by_tiles = ByTilesPart(napari_viewer, self.data, self.model)
+        self.by_tiles = ByTilesPart(napari_viewer, self.data, self.model, self.spots.setup)
         self.worker, self._renderer = FitWorker(self), Renderer()
         self.activity = Activity(self.worker, self)
         self.measuring = Measuring(self)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from napari_gaussfit.jobs.objects import SpotCandidates
+    from napari_gaussfit.stacks.facts import StackFacts
     from napari_gaussfit.stacks.stack import Stack
 
 __all__ = ["SpotRun", "SpotSetup", "SpotTable"]
@@ -143,7 +144,7 @@ class SpotSetup(QWidget):
         for one in (self.least, self.largest, self.false_in_hundred):
             one.field.commit()
 
-    def show_stack(self, stack: Stack) -> None:
+    def show_stack(self, stack: Stack | StackFacts) -> None:
         """Offer sizes that a stack can show; those that were chosen in another unit are not."""
         if stack.unit != self._unit:
             self._unit = stack.unit
@@ -158,18 +159,19 @@ class SpotSetup(QWidget):
 
     def show_candidates(self, found: SpotCandidates, shown: int) -> None:
         """Say how many candidates there are, and which sizes are looked for."""
-        for name, one, size in (
-            ("least", self.least, found.least),
-            ("largest", self.largest, found.largest),
-        ):
-            if not self._chosen[name]:
-                one.show_value(float(f"{size:.3g}"))
+        self.show_sizes(found.least, found.largest)
         said = f"{shown:,} place{'s' * (shown != 1)} stand out of the noise"
         said = said.replace("stand", "stands") if shown == 1 else said
         self.show_words(
             f"{said} (yellow rings). Fit tells which of them are spots, and measures those. "
             "Add or delete points first where you know better."
         )
+
+    def show_sizes(self, least: float, largest: float) -> None:
+        """Show which sizes are looked for where nobody has chosen them."""
+        for name, one, size in (("least", self.least, least), ("largest", self.largest, largest)):
+            if not self._chosen[name]:
+                one.show_value(float(f"{size:.3g}"))
 
     def show_words(self, words: str) -> None:
         """Say something in place of how many candidates there are."""
