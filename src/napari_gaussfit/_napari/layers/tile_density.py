@@ -40,7 +40,7 @@ class TileDensity:
     placement : Placement
         Of the first voxel that is fitted.
     name : str
-        Of the layer.
+        What the layer is called.
     shape : sequence of int
         Voxels that are fitted, along z, y and x.
     """
