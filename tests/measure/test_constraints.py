@@ -145,8 +145,9 @@ def test_without_any_constraint_it_is_the_refinement_that_is_free() -> None:
     free = measure([start], [stack], noise=NOISE)
     found = measure([start], [stack], noise=NOISE, constraints=Constraints())
     np.testing.assert_allclose(found.gaussians[0].means, free.gaussians[0].means, atol=1e-3)
+    # Which of the dim are looked at in a wide window may be decided by the last digits.
     for name, errors in free.errors().items():
-        np.testing.assert_allclose(found.errors()[name], errors, rtol=0.02, err_msg=name)
+        np.testing.assert_allclose(found.errors()[name], errors, rtol=0.03, err_msg=name)
 
 
 def test_channels_share_what_is_free() -> None:

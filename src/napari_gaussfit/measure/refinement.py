@@ -11,13 +11,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
-from scipy.spatial import cKDTree
 
 from napari_gaussfit._kernels.cpu.information_kernels import EVEN, PHOTONS, UNKNOWN
 from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, refine_blocks
@@ -25,11 +21,21 @@ from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.blocks import Model
 from napari_gaussfit.measure.constrained import refine_constrained
+from napari_gaussfit.measure.grouping import (
+    MOST_TOGETHER,
+    blocks_of,
+    bounds_of,
+    boxes_about,
+    half_sides,
+    others_at,
+    some_of,
+)
 from napari_gaussfit.measure.measurement import NOT_DETERMINED, Measurement
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.photon_transfer import noise_of_neighbours
 from napari_gaussfit.measure.shapes import Shapes
-from napari_gaussfit.model.gaussians import Gaussians, factors_of
+from napari_gaussfit.measure.surroundings import with_surroundings
+from napari_gaussfit.model.gaussians import Gaussians
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,18 +62,11 @@ background, near enough that one constant is a background."""
 LEAST_HALF = 3
 """Voxels from a centre to the sides of its window, at least."""
 
-TOGETHER = 4.5
-"""Distance of centres below which two Gaussians are refined together, in sigmas of one blurred by
-the other: what they have in common would bias both."""
-
 UNSEEN = 0.02
 """Of the noise's standard deviation: a Gaussian of another block is subtracted where it is more."""
 
 FARTHEST = 5.4
 """Sigmas to where a Gaussian is anything at all: where the kernels end it."""
-
-MOST_TOGETHER = 24
-"""Gaussians of a block. Clusters of more are a structure, and refined in parts by sweeps."""
 
 SWEEPS = 3
 """Turns in which blocks that others reach are refined, each with what these were before."""
@@ -150,8 +149,8 @@ def measure(  # noqa: PLR0913 - a name for each thing that may be known
     shapes = _in_voxels(first, spacing)
     amplitudes = np.stack([g.amplitudes.astype(np.float64) for g in gaussians])
     voxels = _channels(stacks)
-    windows = _boxes(shapes, WINDOW, LEAST_HALF, stack.shape)
-    blocks, structure = _blocks(shapes, most_together)
+    windows = boxes_about(shapes, WINDOW, LEAST_HALF, stack.shape)
+    blocks, structure = blocks_of(shapes, most_together)
     grounds = np.array([g.background for g in gaussians])
     backgrounds = np.tile(grounds, (len(blocks[0]) - 1, 1))
     limits = most_steps, _limits(widths, spacing)
@@ -160,6 +159,9 @@ def measure(  # noqa: PLR0913 - a name for each thing that may be known
     fits = _refined(
         voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers, limits, model, refine
     )
+    if kind == PHOTONS and widths is None and not (model and model.shapes.shared):
+        reaches = _reaches(fits[1], numbers, float(np.nanmin(fits[3][:, 3:], initial=0.0)))
+        fits = with_surroundings(voxels, fits, blocks, reaches, refine, (numbers, *limits))
     shapes, amplitudes, covariances, found = _without_lost((shapes, amplitudes), fits)
     reduced, steps = found[:, 0], found[:, 2].astype(np.int64)
     saturated = _saturated(voxels, windows, noise.saturation)
@@ -227,7 +229,7 @@ def share_of_structures(gaussians: Gaussians, spacing: Sequence[float]) -> float
     float
         From 0 to 1: the part that is in clusters of more than `MOST_TOGETHER`.
     """
-    _, structure = _blocks(_in_voxels(gaussians, np.asarray(spacing, np.float64)))
+    _, structure = blocks_of(_in_voxels(gaussians, np.asarray(spacing, np.float64)))
     return float(structure.mean()) if len(structure) else 0.0
 
 
@@ -277,13 +279,13 @@ def _refined(  # noqa: PLR0913, PLR0917 - where, from where, by what
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Refine all blocks, and again those that others reach, with what these have become."""
     shapes, amplitudes = start
-    bounds = _bounds(blocks, windows)
+    bounds = bounds_of(blocks, windows)
     found: tuple[Floats, Floats] | None = None
     which = np.arange(len(bounds))
     for _ in range(SWEEPS):
-        members = _some(blocks, which)
+        members = some_of(blocks, which)
         reaches = _reaches(amplitudes, noise, float(backgrounds.min(initial=0.0)))
-        others = _others(members, bounds[which], shapes, reaches)
+        others = others_at(members, bounds[which], shapes, reaches)
         grounds = backgrounds[which]
         shapes, amplitudes, *new = refine(
             voxels,
@@ -408,80 +410,6 @@ def _scaled(covariances: Floats, spacing: Floats) -> Floats:
     return covariances * scale[:, None] * scale
 
 
-def _half_sides(shapes: Floats) -> Floats:
-    """Return the standard deviations [K, 3] along z, y and x, in voxels."""
-    sides: Floats = np.linalg.norm(factors_of(shapes[:, 3:]), axis=2)
-    return sides
-
-
-def _boxes(shapes: Floats, sigmas: float, least: int, shape: tuple[int, int, int]) -> Counts:
-    """Return first and last z, y, x [K, 6] of boxes about Gaussians, within a stack."""
-    half = np.maximum(np.ceil(sigmas * _half_sides(shapes)), least)
-    centres = np.rint(shapes[:, :3])
-    boxes = np.empty((len(shapes), 6), np.int64)
-    boxes[:, ::2] = np.clip(centres - half, 0, np.subtract(shape, 1))
-    boxes[:, 1::2] = np.clip(centres + half, 0, np.subtract(shape, 1))
-    return boxes
-
-
-def _blocks(shapes: Floats, most_together: int = MOST_TOGETHER) -> tuple[Lists, NDArray[np.bool_]]:
-    """Return which Gaussians are refined together, and which are of a structure."""
-    count = len(shapes)
-    if not count:
-        return (np.zeros(1, np.int64), np.zeros(0, np.int64)), np.zeros(0, np.bool_)
-    factors = factors_of(shapes[:, 3:])
-    covariances = factors @ factors.swapaxes(1, 2)
-    pairs = _near_pairs(shapes[:, :3], np.sqrt(np.trace(covariances, axis1=1, axis2=2)))
-    apart = shapes[pairs[:, 0], :3] - shapes[pairs[:, 1], :3]
-    both = covariances[pairs[:, 0]] + covariances[pairs[:, 1]]
-    solved = np.linalg.solve(both, apart[..., None])[..., 0]
-    pairs = pairs[np.einsum("ni,ni->n", apart, solved) < TOGETHER**2 / 2]
-    graph = csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    _, labels = connected_components(graph, directed=False)
-    sizes = np.bincount(labels)
-    order = reverse_cuthill_mckee((graph + graph.T).tocsr(), symmetric_mode=True)
-    order = order[np.argsort(labels[order], kind="stable")]
-    place = np.arange(count) - (np.cumsum(sizes) - sizes)[labels[order]]
-    begins = place % most_together == 0
-    starts = np.append(np.flatnonzero(begins), count)
-    members = order[np.lexsort((order, np.cumsum(begins)))].astype(np.int64)
-    return (starts, members), sizes[labels] > MOST_TOGETHER
-
-
-def _near_pairs(centres: Floats, widest: Floats) -> Counts:
-    """Return pairs [n, 2] of Gaussians that may be near each other; `widest` is no less than is."""
-    # Of a pair it is enough that the wider finds the other.
-    (starts, near_by) = _flat(cKDTree(centres).query_ball_point(centres, TOGETHER * widest))
-    pairs = np.column_stack([np.repeat(np.arange(len(centres)), np.diff(starts)), near_by])
-    return np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
-
-
-def _flat(lists: Sequence[list[int]]) -> Lists:
-    """Return where each list begins in all of them one after the other, and that."""
-    lengths = np.fromiter(map(len, lists), np.int64, len(lists))
-    numbers = np.fromiter(chain.from_iterable(lists), np.int64, lengths.sum())
-    return np.concatenate([[0], np.cumsum(lengths)]), numbers
-
-
-def _some(lists: Lists, which: Counts) -> Lists:
-    """Return those of lists that are asked for."""
-    starts, numbers = lists
-    lengths = np.diff(starts)[which]
-    ends = np.cumsum(lengths)
-    within = np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)
-    return np.concatenate([[0], ends]), numbers[np.repeat(starts[which], lengths) + within]
-
-
-def _bounds(blocks: Lists, windows: Counts) -> Counts:
-    """Return the boxes [B, 6] of blocks."""
-    starts, members = blocks
-    bounds = np.empty((len(starts) - 1, 6), np.int64)
-    if len(bounds):
-        bounds[:, ::2] = np.minimum.reduceat(windows[members, ::2], starts[:-1])
-        bounds[:, 1::2] = np.maximum.reduceat(windows[members, 1::2], starts[:-1])
-    return bounds
-
-
 def _reaches(amplitudes: Floats, noise: Floats, darkest: float) -> Floats:
     """Return how many sigmas from its centre each Gaussian is lost in the noise of the darkest."""
     if noise[3] == UNKNOWN:
@@ -490,25 +418,6 @@ def _reaches(amplitudes: Floats, noise: Floats, darkest: float) -> Floats:
     heights = np.maximum(amplitudes.max(0) / unseen, 1.0)
     reaches: Floats = np.minimum(np.sqrt(2 * np.log(heights)), FARTHEST)
     return reaches
-
-
-def _others(blocks: Lists, bounds: Counts, shapes: Floats, reaches: Floats) -> Lists:
-    """Return those Gaussians of other blocks that reach each block's box."""
-    half = reaches[:, None] * _half_sides(shapes)
-    first, last = shapes[:, :3] - half, shapes[:, :3] + half
-    farthest = float(np.linalg.norm(half, axis=1).max(initial=0.0))
-    middles, sides = (bounds[:, ::2] + bounds[:, 1::2]) / 2, bounds[:, 1::2] - bounds[:, ::2]
-    radii = np.linalg.norm(sides / 2, axis=1) + farthest
-    starts, near_by = _flat(cKDTree(shapes[:, :3]).query_ball_point(middles, radii))
-    of_block = np.repeat(np.arange(len(bounds)), np.diff(starts))
-    own = np.full(len(shapes), -1)
-    own[blocks[1]] = np.repeat(np.arange(len(bounds)), np.diff(blocks[0]))
-    boxes = bounds[of_block]
-    meets = (first[near_by] <= boxes[:, 1::2]) & (last[near_by] >= boxes[:, ::2])
-    found = np.flatnonzero(meets.all(1) & (own[near_by] != of_block))
-    order = found[np.lexsort((near_by[found], of_block[found]))]
-    counts = np.bincount(of_block[found], minlength=len(bounds))
-    return np.concatenate([[0], np.cumsum(counts)]), near_by[order]
 
 
 def _saturated(
@@ -532,7 +441,7 @@ def _flags(
     unknown: NDArray[np.bool_],
 ) -> tuple[str, ...]:
     """Return what keeps each Gaussian's numbers from being trusted."""
-    half = BORDER * _half_sides(shapes)
+    half = BORDER * half_sides(shapes)
     last = np.subtract(shape, 1)
     border = np.any((shapes[:, :3] < half) | (shapes[:, :3] > last - half), axis=1)
     words = {

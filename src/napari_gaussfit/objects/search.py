@@ -11,13 +11,10 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from napari_gaussfit.measure.constraints import Constraints
+from napari_gaussfit.measure.grouping import MOST_TOGETHER
 from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.photon_transfer import noise_of_neighbours, noise_of_residuals
-from napari_gaussfit.measure.refinement import (
-    MOST_STEPS,
-    MOST_TOGETHER,
-    measure,
-)
+from napari_gaussfit.measure.refinement import MOST_STEPS, measure
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.objects.background import background_of
 from napari_gaussfit.objects.candidates import Candidates, searched

@@ -1,0 +1,126 @@
+"""Which Gaussians are refined together, in which boxes of voxels, and which others reach there."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
+from scipy.spatial import cKDTree
+
+from napari_gaussfit.model.gaussians import factors_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Counts = NDArray[np.int64]
+    Lists = tuple[Counts, Counts]  # where each begins in all of them one after the other, and that
+
+__all__ = ["blocks_of", "bounds_of", "boxes_about", "half_sides", "others_at", "some_of"]
+
+TOGETHER = 4.5
+"""Distance of centres below which two Gaussians are refined together, in sigmas of one blurred by
+the other: what they have in common would bias both."""
+
+MOST_TOGETHER = 24
+"""Gaussians of a block. Clusters of more are a structure, and refined in parts by sweeps."""
+
+
+def half_sides(shapes: Floats) -> Floats:
+    """Return the standard deviations [K, 3] along z, y and x, in voxels."""
+    sides: Floats = np.linalg.norm(factors_of(shapes[:, 3:]), axis=2)
+    return sides
+
+
+def boxes_about(shapes: Floats, sigmas: float, least: int, shape: tuple[int, int, int]) -> Counts:
+    """Return first and last z, y, x [K, 6] of boxes about Gaussians, within a stack."""
+    half = np.maximum(np.ceil(sigmas * half_sides(shapes)), least)
+    centres = np.rint(shapes[:, :3])
+    boxes = np.empty((len(shapes), 6), np.int64)
+    boxes[:, ::2] = np.clip(centres - half, 0, np.subtract(shape, 1))
+    boxes[:, 1::2] = np.clip(centres + half, 0, np.subtract(shape, 1))
+    return boxes
+
+
+def blocks_of(
+    shapes: Floats, most_together: int = MOST_TOGETHER
+) -> tuple[Lists, NDArray[np.bool_]]:
+    """Return which Gaussians are refined together, and which are of a structure."""
+    count = len(shapes)
+    if not count:
+        return (np.zeros(1, np.int64), np.zeros(0, np.int64)), np.zeros(0, np.bool_)
+    factors = factors_of(shapes[:, 3:])
+    covariances = factors @ factors.swapaxes(1, 2)
+    pairs = _near_pairs(shapes[:, :3], np.sqrt(np.trace(covariances, axis1=1, axis2=2)))
+    apart = shapes[pairs[:, 0], :3] - shapes[pairs[:, 1], :3]
+    both = covariances[pairs[:, 0]] + covariances[pairs[:, 1]]
+    solved = np.linalg.solve(both, apart[..., None])[..., 0]
+    pairs = pairs[np.einsum("ni,ni->n", apart, solved) < TOGETHER**2 / 2]
+    graph = csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    _, labels = connected_components(graph, directed=False)
+    sizes = np.bincount(labels)
+    order = reverse_cuthill_mckee((graph + graph.T).tocsr(), symmetric_mode=True)
+    order = order[np.argsort(labels[order], kind="stable")]
+    place = np.arange(count) - (np.cumsum(sizes) - sizes)[labels[order]]
+    begins = place % most_together == 0
+    starts = np.append(np.flatnonzero(begins), count)
+    members = order[np.lexsort((order, np.cumsum(begins)))].astype(np.int64)
+    return (starts, members), sizes[labels] > MOST_TOGETHER
+
+
+def _near_pairs(centres: Floats, widest: Floats) -> Counts:
+    """Return pairs [n, 2] of Gaussians that may be near each other; `widest` is no less than is."""
+    # Of a pair it is enough that the wider finds the other.
+    (starts, near_by) = _flat(cKDTree(centres).query_ball_point(centres, TOGETHER * widest))
+    pairs = np.column_stack([np.repeat(np.arange(len(centres)), np.diff(starts)), near_by])
+    return np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
+
+
+def _flat(lists: Sequence[list[int]]) -> Lists:
+    """Return where each list begins in all of them one after the other, and that."""
+    lengths = np.fromiter(map(len, lists), np.int64, len(lists))
+    numbers = np.fromiter(chain.from_iterable(lists), np.int64, lengths.sum())
+    return np.concatenate([[0], np.cumsum(lengths)]), numbers
+
+
+def some_of(lists: Lists, which: Counts) -> Lists:
+    """Return those of lists that are asked for."""
+    starts, numbers = lists
+    lengths = np.diff(starts)[which]
+    ends = np.cumsum(lengths)
+    within = np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)
+    return np.concatenate([[0], ends]), numbers[np.repeat(starts[which], lengths) + within]
+
+
+def bounds_of(blocks: Lists, windows: Counts) -> Counts:
+    """Return the boxes [B, 6] of blocks."""
+    starts, members = blocks
+    bounds = np.empty((len(starts) - 1, 6), np.int64)
+    if len(bounds):
+        bounds[:, ::2] = np.minimum.reduceat(windows[members, ::2], starts[:-1])
+        bounds[:, 1::2] = np.maximum.reduceat(windows[members, 1::2], starts[:-1])
+    return bounds
+
+
+def others_at(blocks: Lists, bounds: Counts, shapes: Floats, reaches: Floats) -> Lists:
+    """Return those Gaussians of other blocks that reach each block's box."""
+    half = reaches[:, None] * half_sides(shapes)
+    first, last = shapes[:, :3] - half, shapes[:, :3] + half
+    farthest = float(np.linalg.norm(half, axis=1).max(initial=0.0))
+    middles, sides = (bounds[:, ::2] + bounds[:, 1::2]) / 2, bounds[:, 1::2] - bounds[:, ::2]
+    radii = np.linalg.norm(sides / 2, axis=1) + farthest
+    starts, near_by = _flat(cKDTree(shapes[:, :3]).query_ball_point(middles, radii))
+    of_block = np.repeat(np.arange(len(bounds)), np.diff(starts))
+    own = np.full(len(shapes), -1)
+    own[blocks[1]] = np.repeat(np.arange(len(bounds)), np.diff(blocks[0]))
+    boxes = bounds[of_block]
+    meets = (first[near_by] <= boxes[:, 1::2]) & (last[near_by] >= boxes[:, ::2])
+    found = np.flatnonzero(meets.all(1) & (own[near_by] != of_block))
+    order = found[np.lexsort((near_by[found], of_block[found]))]
+    counts = np.bincount(of_block[found], minlength=len(bounds))
+    return np.concatenate([[0], np.cumsum(counts)]), near_by[order]
