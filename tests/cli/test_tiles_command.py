@@ -238,6 +238,29 @@ def test_several_times_are_fitted_by_tiles_each_as_if_it_were_alone(
     assert sorted(path.name for path in out.iterdir()) == ["0000", "0001", "0002"]
 
 
+def test_spots_of_several_times_are_linked_across_tiles(tmp_path: Path) -> None:
+    """As in one piece: every spot once, and each in the track of the place that it moves from."""
+    voxels = phantoms.spots(peak=400.0).stack.voxels
+    movie = np.stack([voxels, np.roll(voxels, 1, 2), np.roll(voxels, (1, 2), (1, 2))])
+    source, out, whole = (tmp_path / name for name in ("movie.tif", "tiles", "whole"))
+    tifffile.imwrite(source, movie, imagej=True, metadata={"axes": "TZYX"})
+    command = ["spots", str(source), "--spacing", "0.2", "0.1", "0.1", "--time", "all"]
+
+    by_tiles = ["--tile", "42", "40", "40", "--workers", "1"]
+    assert main([*command, "-o", str(out), *by_tiles]) == 0
+    assert main([*command, "-o", str(whole)]) == 0
+
+    table = pd.read_parquet(out / "objects.parquet")
+    tracks, expected = (pd.read_csv(one / "tracks.csv") for one in (out, whole))
+    assert len(table) == tracks["objects"].sum()
+    assert len(tracks) == len(expected) == 48
+    assert (tracks["objects"] == 3).all()
+    steps = table.sort_values(["track", "time"]).groupby("track")[["axis-1", "axis-2"]].diff()
+    assert np.allclose(steps.dropna().to_numpy().reshape(-1, 2, 2), [[0, 1], [1, 1]], atol=0.3)
+    assert main([*command, "-o", str(out), *by_tiles]) == 2
+    assert main([*command, "-o", str(out), *by_tiles, "--resume"]) == 0
+
+
 @pytest.mark.slow
 def test_a_process_that_is_killed_twice_leaves_the_bytes_of_one_that_is_not(
     fit: Callable[..., int], source: Path, tmp_path: Path

@@ -129,7 +129,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _spots_tiles(arguments: argparse.Namespace, settings: SpotSettings, path: Path) -> int:
     """Find the spots of a large stack."""
     if isinstance(arguments.time, slice):
-        return tiles.run_times(arguments, path, lambda one, out: _spots_tiles(one, settings, out))
+        return tiles.run_times(
+            arguments, path, lambda one, out: _spots_tiles(one, settings, out), links=True
+        )
     code = tiles.run_spots(arguments, settings, path)
     tiles.answer_by_index(arguments, path, "spots")
     return code

@@ -105,7 +105,11 @@ def _is_large(arguments: argparse.Namespace) -> bool:
 
 
 def run_times(
-    arguments: argparse.Namespace, folder: Path, run: Callable[[argparse.Namespace, Path], int]
+    arguments: argparse.Namespace,
+    folder: Path,
+    run: Callable[[argparse.Namespace, Path], int],
+    *,
+    links: bool = False,
 ) -> int:
     """Look at several times by tiles, one after the other, each in a folder of its own.
 
@@ -117,14 +121,20 @@ def run_times(
         In which each time gets a folder, by its number.
     run : callable
         Given arguments of one time and its folder, returns the exit code.
+    links : bool
+        Whether what is found is spots, which are linked from time to time.
 
     Returns
     -------
     int
         The exit code: 3 where tiles failed.
     """
+    from napari_gaussfit.files import write_table
     from napari_gaussfit.fitting.tile_runs import OUTPUTS
+    from napari_gaussfit.formats.tiled import OBJECTS_NAME
     from napari_gaussfit.jobs.overwriting import refuse_to_replace
+    from napari_gaussfit.jobs.time_folder import TRACKS_NAME, tracks_report
+    from napari_gaussfit.objects.spot_tiles import link_spot_tiles
     from napari_gaussfit.stacks.readers import read_layout
 
     count = read_layout(arguments.stack, position=arguments.position).times
@@ -136,8 +146,10 @@ def run_times(
         )
     folders = {time: folder / f"{time:04d}" for time in times}
     # Before hours have gone into the times that come first.
+    linked = [folder / OBJECTS_NAME, folder / TRACKS_NAME] if links else []
     refuse_to_replace(
-        [one / name for one in folders.values() for name in OUTPUTS], inputs=[arguments.stack],
+        [*linked, *(one / name for one in folders.values() for name in OUTPUTS)],
+        inputs=[arguments.stack],
         force=arguments.force or arguments.resume, instead=", --resume goes on with it",
     )  # fmt: skip
     codes = []
@@ -147,7 +159,16 @@ def run_times(
         of_time.asked = arguments.asked | {"time": time}
         with answering_elsewhere():
             codes.append(run(of_time, one))
-    answer({"out": str(folder), "times": {str(n): str(one) for n, one in folders.items()}})
+    said: dict[str, Any] = {"times": {str(n): str(one) for n, one in folders.items()}}
+    if links:
+        tracks = link_spot_tiles(folders, folder, reach=arguments.reach)
+        write_table(folder / TRACKS_NAME, tracks.table())
+        said |= tracks_report(tracks)
+        sys.stdout.write(
+            f"{folder}: {sum(map(len, tracks.numbers)):,} spots at {len(tracks.times)} times in "
+            f"{len(tracks):,} tracks; wrote {OBJECTS_NAME} of all times, {TRACKS_NAME}\n"
+        )
+    answer({"out": str(folder)} | said)
     return max(codes)
 
 

@@ -26,17 +26,20 @@ from napari_gaussfit.formats.tiled import (
     REACH,
     REACH_SIGMAS,
     placed,
+    read_index,
+    read_tables,
     require_pyarrow,
     write_table,
 )
-from napari_gaussfit.measure.table import AXES, COVARIANCES, VOXEL_AXES
+from napari_gaussfit.measure.table import AXES, COVARIANCES, VOXEL_AXES, gaussians_of
 from napari_gaussfit.objects.sizes import Sizes
 from napari_gaussfit.objects.spots import SpotSettings, fit_spots, spots_table
+from napari_gaussfit.objects.tracks import tracks_of
 from napari_gaussfit.stacks.stack import Stack
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
@@ -45,9 +48,11 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting.tile_runs import TileReport
     from napari_gaussfit.fitting.tile_tasks import TileTask
     from napari_gaussfit.fitting.tiles import Tile
+    from napari_gaussfit.objects.tracks import Tracks
     from napari_gaussfit.stacks.lazy import LazyStack
 
-__all__ = ["SpotWork", "fit_spot_tiles"]
+__all__ = ["SpotWork", "fit_spot_tiles", "link_spot_tiles"]
+
 
 HALO = 2.0
 """Widths of the largest spot that a tile sees beyond its core at least."""
@@ -116,6 +121,48 @@ def fit_spot_tiles(  # noqa: PLR0913 - a name for each thing that may be given
         resume=resume,
         progress=progress,
     )
+
+
+def link_spot_tiles(
+    folders: Mapping[int, Path], out: Path, *, reach: float | None = None
+) -> Tracks:
+    """Link the spots of several times, each found by tiles, and write the table of all.
+
+    Every spot is linked by where it is. ``objects.parquet`` in `out` has a part a time, with a
+    column ``track``.
+
+    Parameters
+    ----------
+    folders : mapping of int to Path
+        By its number, where the result of each time is.
+    out : Path
+        The folder that is written into.
+    reach : float, optional
+        How far a spot may move from one time to the next, in the stack's unit; if None, by what
+        spots move by.
+
+    Returns
+    -------
+    Tracks
+        Which spots are one.
+    """
+    import pandas as pd
+
+    unit = read_index(next(iter(folders.values())))[0].unit
+    tables = {number: [*read_tables(folder)] for number, folder in folders.items()}
+    whole = {n: pd.concat(parts, ignore_index=True) for n, parts in tables.items() if parts}
+    empty = pd.DataFrame(columns=[*AXES, *COVARIANCES, "amplitude"], dtype=np.float64)
+    found = [gaussians_of(whole.get(number, empty), unit) for number in folders]
+    tracks = tracks_of(found, [np.zeros(3)] * len(found), [*folders], reach=reach)
+    (out / OBJECTS_NAME).mkdir(exist_ok=True)
+    for before in (out / OBJECTS_NAME).glob("*.parquet"):
+        before.unlink()
+    for number, numbers in zip(folders, tracks.numbers, strict=True):
+        if number in whole:
+            table = whole[number].assign(index=np.arange(len(numbers)), track=numbers)
+            write_table(out / OBJECTS_NAME / f"{number:04d}.parquet", table)
+
+    return tracks
 
 
 def _halo(stack: LazyStack, settings: SpotSettings) -> tuple[int, int, int]:
