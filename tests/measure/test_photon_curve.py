@@ -133,3 +133,11 @@ def test_what_has_no_noise_is_refused() -> None:
         noise_of_neighbours(np.zeros((5, 5, 5)))
     with pytest.raises(SettingsError, match="fewer than 3 voxels"):
         noise_of_neighbours(np.zeros((2, 2, 2)))
+
+
+@pytest.mark.parametrize("decimals", [0, 7])
+def test_samples_are_in_the_order_of_a_stable_sort(decimals: int) -> None:
+    """Equal values, and 0 beside -0, stay in the order in which they came."""
+    values = np.random.default_rng(0).normal(size=5000).round(decimals).astype(np.float32)
+    assert decimals or np.signbit(values[values == 0]).any()
+    np.testing.assert_array_equal(differences.order_of(values), np.argsort(values, kind="stable"))

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from napari_gaussfit._kernels.reference import factors
+from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.fitting.relocation import (
     CLOSE,
     DIMMEST,
@@ -240,7 +241,13 @@ def deviations_of(residual: Volume, fitted: Volume, noise: Noise | None = None) 
     if curve is None:
         bright = _brightest_box(fitted)
         curve = photon_transfer((fitted + residual)[bright], fitted[bright])
-    deviations: Volume = np.sqrt(np.maximum(curve.variance(fitted), least), dtype=np.float32)
+    deviations, variance_at = np.empty(fitted.shape, np.float32), curve.variance
+
+    def some(first: int, end: int) -> None:
+        variances = np.maximum(variance_at(fitted[first:end]), least)
+        np.sqrt(variances, out=deviations[first:end], dtype=np.float32, casting="same_kind")
+
+    run_pieces(some, len(fitted))
     return deviations
 
 
@@ -356,7 +363,7 @@ class _Pairs:
         a, b = (mu[first], sigma[first]), (mu[second], sigma[second])
         high, low = amplitudes[:, first], amplitudes[:, second]
         weights = [
-            np.linalg.norm(height, axis=0) * np.sqrt(np.linalg.det(s))
+            np.linalg.norm(height, axis=0) * np.sqrt(_determinants(s)[0])
             for height, (_, s) in ((high, a), (low, b))
         ]
         share = (weights[0] / (weights[0] + weights[1]))[:, None]
@@ -378,10 +385,23 @@ class _Pairs:
 def _overlap(one: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> Floats:
     """Return the integrals [P] of products of two Gaussians of amplitude 1."""
     apart, both = one[0] - other[0], one[1] + other[1]
-    square = (apart * np.linalg.solve(both, apart[..., None])[..., 0]).sum(-1)
-    volumes = np.linalg.det(one[1]) * np.linalg.det(other[1]) / np.linalg.det(both)
+    determinants, adjugates = _determinants(both)
+    square = np.einsum("pi,pij,pj->p", apart, adjugates, apart) / determinants
+    volumes = _determinants(one[1])[0] * _determinants(other[1])[0] / determinants
     product: Floats = (2 * np.pi) ** 1.5 * np.sqrt(volumes) * np.exp(-0.5 * square)
     return product
+
+
+def _determinants(matrices: Floats) -> tuple[Floats, Floats]:
+    """Return determinants [P] and adjugates [P, 3, 3] of symmetric matrices.
+
+    Written out: a library of linear algebra takes ten times as long for so small ones.
+    """
+    zz, zy, zx, _, yy, yx, _, _, xx = np.ascontiguousarray(matrices.reshape(-1, 9).T)
+    first, second, third = yy * xx - yx * yx, zx * yx - zy * xx, zy * yx - zx * yy
+    fifth, sixth, last = zz * xx - zx * zx, zy * zx - zz * yx, zz * yy - zy * zy
+    rows = first, second, third, second, fifth, sixth, third, sixth, last
+    return zz * first + zy * second + zx * third, np.stack(rows, -1).reshape(-1, 3, 3)
 
 
 def _places(

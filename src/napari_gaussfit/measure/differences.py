@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Bins", "Samples", "second_differences"]
+__all__ = ["Bins", "Samples", "order_of", "second_differences"]
 
 MASK = (1.0, -2.0, 1.0)
 """A second difference along an axis: nothing of light that changes linearly is left. Along all
@@ -191,7 +191,7 @@ class Samples:
             )
             parts.append(tuple(np.asarray(one, np.float32).ravel() for one in found))
         squares, levels, shares, means = map(np.concatenate, zip(*parts, strict=True))
-        return cls(squares, levels, shares, np.argsort(means, kind="stable"))
+        return cls(squares, levels, shares, order_of(means))
 
     def binned(self) -> tuple[Floats, Floats, Floats, Floats]:
         """Return levels, variances, shares and counts [B] of bins, from dark to bright."""
@@ -207,6 +207,30 @@ class Samples:
         ]
         levels, variances, shares, counts = np.array(found, np.float64).T
         return levels, variances, shares, counts
+
+
+def order_of(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return what sorts values, of equal ones the first first.
+
+    Value and place in one whole number, which NumPy sorts with vectors: a stable sort of places
+    takes four times as long.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape [N]
+        What is sorted; none of it NaN.
+
+    Returns
+    -------
+    ndarray of int, shape [N]
+        Their places, the least first.
+    """
+    bits = (values + np.float32(0.0)).view(np.uint32)  # of -0 and 0 the same
+    negative = bits >> np.uint32(31) == 1
+    rising = np.where(negative, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
+    keys = rising << np.uint64(32) | np.arange(len(values), dtype=np.uint64)
+    keys.sort()
+    return (keys & np.uint64(2**32 - 1)).astype(np.int64)
 
 
 Bins = tuple["Floats", "Floats", "Floats", "Floats"]
