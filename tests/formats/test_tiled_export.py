@@ -99,6 +99,16 @@ def test_the_command_line_exports_by_boxes(fitted: Path, tmp_path: Path) -> None
     assert (tmp_path / "b.ome.zarr" / "1").is_dir()
 
 
+def test_another_sampling_is_had_of_a_fit_by_tiles_too(fitted: Path, tmp_path: Path) -> None:
+    dz, dy, dx = load(fitted).stack.spacing
+    command = ["render", str(fitted), "--volume", "-o", str(tmp_path / "fine.ome.zarr")]
+
+    assert main([*command, "--sampling", str(dz / 2), str(dy), str(dx)]) == 0
+
+    fine = LazyStack.open(tmp_path / "fine.ome.zarr")
+    assert (fine.shape, fine.spacing) == ((47, 64, 129), pytest.approx((dz / 2, dy, dx)))
+
+
 def test_the_residual_is_the_stack_minus_the_field_box_by_box(
     fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

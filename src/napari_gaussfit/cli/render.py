@@ -85,7 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
                 f"--volume {arguments.out}: expected a name that ends in .ome.tif or .ome.zarr"
             )
         refuse_to_destroy(arguments)
-        if not tiles.exported(arguments.fit, arguments.out):
+        as_fitted = arguments.sampling is None and not arguments.deconvolved
+        if not (as_fitted and tiles.exported(arguments.fit, arguments.out)):
             _rendered(arguments).export(arguments.out)
         sys.stdout.write(f"wrote {arguments.out}\n")
         return Exit.DONE
