@@ -18,7 +18,8 @@ UNSEEN = {"remove-cell", "remove-input"}
 """Tags of cells whose code no reader sees: checks, and pictures of stacks that stay at home."""
 
 EXAMPLES = ("gallery",)
-"""Pages of which each section stands for itself, and so has a notebook of its own."""
+"""Pages of which each section stands for itself, and has a notebook of its own: one for all would
+end at the first file that a reader has not."""
 
 
 def executed_pages() -> list[Path]:
@@ -84,7 +85,7 @@ def file_name(title: str) -> str:
 
 
 def write_notebooks(folder: Path) -> dict[str, Path]:
-    """Write a notebook for each page that has cells to be seen, and for each example.
+    """Write a notebook for each page that has cells to be seen; for each example in its place.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def write_notebooks(folder: Path) -> dict[str, Path]:
         name = page.relative_to(DOCS).with_suffix("").as_posix()
         made = {name: notebook_of(page)}
         if name in EXAMPLES:
-            made |= {f"{name}/{file_name(t)}": one for t, one in examples_of(page).items()}
+            made = {f"{name}/{file_name(t)}": one for t, one in examples_of(page).items()}
         for place, notebook in made.items():
             if any(cell.cell_type == "code" for cell in notebook.cells):
                 path = folder / f"{place}.ipynb"
