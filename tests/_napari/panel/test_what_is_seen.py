@@ -310,6 +310,28 @@ def test_plots_are_read_on_dark_and_on_light_ground(qtbot: Any, letters: str) ->
         assert contrast(curve.opts["pen"].color(), ground) > 2.9
 
 
+def test_plots_in_view_go_along_with_the_theme(seen: Seen) -> None:
+    from napari.settings import get_settings
+
+    panel = seen.panel
+    seen.show()
+    panel.tabs.setCurrentIndex(1)
+    plots = [one._plot for one in panel.progress._plots]
+    assert len(plots) == 3
+    for theme, ground in (("light", "#efebe9"), ("dark", "#262930"), ("light", "#efebe9")):
+        get_settings().appearance.theme = theme  # what Preferences sets
+        for plot in plots:
+            assert contrast(shown_ground(plot), QColor(ground)) < 1.2, theme
+            ink = plot.getPlotItem().getAxis("left").textPen().color()
+            assert contrast(ink, shown_ground(plot)) > 4.5, theme
+
+
+def shown_ground(plot: Any) -> QColor:
+    """Return the colour in a corner of a plot, where nothing is drawn."""
+    QApplication.processEvents()
+    return QColor(plot.grab().toImage().pixelColor(2, 2))
+
+
 def contrast(ink: QColor, ground: QColor) -> float:
     """Return the contrast of two colours, as WCAG has it."""
 

@@ -66,6 +66,8 @@ def bare_plot(title: str = "", *, legend: Mapping[str, Any] | None = None, **lab
     plot.setMouseEnabled(x=False, y=False)
     plot.hideButtons()
     plot.setFrameStyle(0)
+    # A ground that pyqtgraph has kept is that of the theme before.
+    plot.setCacheMode(plot.CacheModeFlag.CacheNone)
     plot.setAccessibleName(title or "Plot")
     plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
     item = plot.getPlotItem()
