@@ -76,7 +76,7 @@ class Shots:
 
     def take_all(self) -> None:
         """Fit, and take a picture of each thing worth seeing."""
-        from qtpy.QtWidgets import QLabel
+        from qtpy.QtWidgets import QLabel, QProgressBar
 
         from napari_gaussfit._napari.layers.overlays import SECTIONS
         from napari_gaussfit.settings import FitSettings
@@ -86,7 +86,9 @@ class Shots:
         self.take("setup", SETUP)
         panel.model.settings = FitSettings(quality="fine")
         panel.start_fit()
-        wait_for(lambda: self.step() >= 80 and panel.live.complete)
+        # On a busy machine words and curves come some time after the layers.
+        bar = panel.run.findChild(QProgressBar)
+        wait_for(lambda: self.step() >= 80 and panel.live.complete and "step" in bar.format())
         self.viewer.reset_view()
         self.take("running-2d", PROGRESS)
         self.turn_to_3d()
