@@ -144,15 +144,7 @@ def _without_lost(found: Measurement, before: tuple[Gaussians, ...], stack: Stac
     lost = (found.steps <= 0) | left
     if not lost.any():
         return found
-    gaussians = tuple(
-        replace(
-            one,
-            means=np.where(lost[:, None], was.means, one.means),
-            cholesky=np.where(lost[:, None], was.cholesky, one.cholesky),
-            amplitudes=np.where(lost, was.amplitudes, one.amplitudes),
-        )
-        for one, was in zip(found.gaussians, before, strict=True)
-    )
+    gaussians = refinement.with_others(found.gaussians, before, lost)
     covariances = np.where(lost[:, None, None], np.nan, found.covariances)
     flags = [
         "; ".join(filter(None, (flag, NOT_DETERMINED)))

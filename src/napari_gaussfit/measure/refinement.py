@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     Refine = Callable[..., tuple[Floats, Floats, Floats, Floats]]
     Lists = tuple[Counts, Counts]  # where each begins in all of them one after the other, and that
 
-__all__ = ["measure", "share_of_structures"]
+__all__ = ["measure", "share_of_structures", "with_others"]
 
 Likelihood = Literal["robust", "poisson", "even", "squared"]
 
@@ -186,22 +186,13 @@ def _robust(gaussians: Sequence[Gaussians], stacks: Sequence[Stack], **options: 
         return found
     options["noise"] = found.noise
     even = measure(gaussians, stacks, likelihood="even", **options)
-    own = tuple(
-        replace(
-            one,
-            means=np.where(wrong[:, None], other.means, one.means),
-            cholesky=np.where(wrong[:, None], other.cholesky, one.cholesky),
-            amplitudes=np.where(wrong, other.amplitudes, one.amplitudes),
-        )
-        for one, other in zip(found.gaussians, even.gaussians, strict=True)
-    )
     note = (
         f"{int(wrong.sum()):,} of {len(wrong):,} are no Gaussians over a constant (reduced chi^2 "
         f"above {MISFIT:g}): all voxels about them count alike"
     )
     return replace(
         found,
-        gaussians=own,
+        gaussians=with_others(found.gaussians, even.gaussians, wrong),
         covariances=np.where(wrong[:, None, None], even.covariances, found.covariances),
         reduced_chi2=np.where(wrong, even.reduced_chi2, found.reduced_chi2),
         backgrounds=np.where(wrong[:, None], even.backgrounds, found.backgrounds),
@@ -211,6 +202,34 @@ def _robust(gaussians: Sequence[Gaussians], stacks: Sequence[Stack], **options: 
             for pair, other in zip(zip(found.flags, even.flags, strict=True), wrong, strict=True)
         ),
         notes=(*found.notes, note),
+    )
+
+
+def with_others(
+    gaussians: Sequence[Gaussians], others: Sequence[Gaussians], where: NDArray[np.bool_]
+) -> tuple[Gaussians, ...]:
+    """Return Gaussians of which some are those of others.
+
+    Parameters
+    ----------
+    gaussians, others : sequence of Gaussians
+        As many of each, one a channel.
+    where : ndarray of bool, shape [K]
+        Which are those of `others`.
+
+    Returns
+    -------
+    tuple of Gaussians
+        One a channel, with the backgrounds and the units of `gaussians`.
+    """
+    return tuple(
+        replace(
+            one,
+            means=np.where(where[:, None], other.means, one.means),
+            cholesky=np.where(where[:, None], other.cholesky, one.cholesky),
+            amplitudes=np.where(where, other.amplitudes, one.amplitudes),
+        )
+        for one, other in zip(gaussians, others, strict=True)
     )
 
 
