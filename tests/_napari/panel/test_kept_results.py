@@ -133,8 +133,8 @@ def test_each_fit_is_a_row_that_is_shown_compared_renamed_saved_and_removed(
 def shows_its_picture(panel: Any) -> bool:
     expected = panel.fit.field.voxelise(panel.fit.stack.shape, panel.fit.stack.spacing)
     expected = expected.amax(0).numpy()
-    [shown] = [layer for layer in panel.viewer.layers if layer.name.endswith("fit MIP")]
-    return bool(np.abs(shown.data - expected).max() < 0.01 * np.ptp(expected))
+    shown = panel.live.layer("fit MIP")
+    return shown is not None and bool(np.abs(shown.data - expected).max() < 0.01 * np.ptp(expected))
 
 
 def test_edits_and_refinements_are_undone_and_redone_by_keys(

@@ -608,8 +608,8 @@ def shows_its_picture(panel: GaussianFitPanel) -> bool:
     expected = (
         panel.fit.field.voxelise(panel.fit.stack.shape, panel.fit.stack.spacing).amax(0).numpy()
     )
-    shown = layer_named(panel.viewer, "fit MIP").data
-    return bool(np.abs(shown - expected).max() < 0.01 * np.ptp(expected))
+    shown = panel.live.layer("fit MIP")
+    return shown is not None and bool(np.abs(shown.data - expected).max() < 0.01 * np.ptp(expected))
 
 
 def test_a_refinement_of_edited_points_can_be_undone_and_the_edits_too(

@@ -98,6 +98,7 @@ def fit(panel: Any, wait_until: Wait, settings: FitSettings = SHORT) -> None:
     wait_until(panel.run.buttons["Fit"].isEnabled)
     press(panel.run.buttons["Fit"])
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 200)
+    wait_until(lambda: panel.live.complete)  # layers are made one at a time
 
 
 def layer_named(viewer: Any, end: str) -> Any:
