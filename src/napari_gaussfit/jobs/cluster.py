@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_gaussfit.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from napari_gaussfit.stacks.lazy import LazyStack
 
@@ -23,6 +23,10 @@ MEMORY_SHARE = 0.8
 
 CONNECT_SECONDS = 10.0
 """That the scheduler of a cluster has to answer."""
+
+
+STARTS = 3
+"""Times that workers are started before a fit is given up."""
 
 
 @contextmanager
@@ -44,7 +48,7 @@ def own_cluster(workers: int) -> Iterator[Any]:
     SettingsError
         If there are to be none.
     OutputError
-        If dask.distributed is not installed.
+        If dask.distributed is not installed, or its workers do not start.
     """
     if workers < 1:
         raise SettingsError(f"--workers {workers}: expected 1 or more")
@@ -55,14 +59,25 @@ def own_cluster(workers: int) -> Iterator[Any]:
     from napari_gaussfit._threads import THREADS, thread_count
 
     cores = max(1, thread_count() // workers)
-    with (
-        distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, memory_limit=None, dashboard_address=":0",
-            env={THREADS: str(cores)},
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):  # fmt: skip
+    cluster = _started(
+        distributed.LocalCluster, n_workers=workers, threads_per_worker=1, memory_limit=None,
+        dashboard_address=":0", env={THREADS: str(cores)},
+    )  # fmt: skip
+    with cluster, distributed.Client(cluster) as client:
         yield client
+
+
+def _started(local_cluster: Callable[..., Any], **options: Any) -> Any:
+    """Return a cluster whose workers have started: one that is killed meanwhile ends the start."""
+    reason: RuntimeError | None = None
+    for _ in range(STARTS):
+        try:
+            return local_cluster(**options)
+        except RuntimeError as error:
+            reason = error
+    raise OutputError(
+        f"the workers do not start ({reason}); give --workers 1, which needs none"
+    ) from reason
 
 
 @contextmanager
