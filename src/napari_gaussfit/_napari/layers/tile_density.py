@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit._napari.layers.placement import METADATA, OF
+from napari_gaussfit._napari.layers.unwrapped import is_same
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,6 +96,5 @@ class TileDensity:
         self._viewer.layers.events.removed.disconnect(self._forget)
 
     def _forget(self, event: Event) -> None:
-        # A panel's viewer hands out layers that are wrapped: equal, and not the same.
-        if self._layer is not None and self._layer == event.value:
+        if self._layer is not None and is_same(self._layer, event.value):
             self._layer, self._removed = None, True
