@@ -37,10 +37,10 @@ def test_tiles_that_touch_have_different_colours_and_wait_in_one_direction() -> 
     tiling = Tiling.of((64, 64, 64), (16, 16, 16), (4, 4, 4))
     for tile in tiling.tiles():
         touching = tiling.touching(tile)
-        earlier = {other.place for other in tiling.earlier(tile)}
+        earlier = set(tiling.earlier_places(tile.place))
         assert all(other.colour != tile.colour for other in touching)
         for other in touching:
-            waits = tile.place in {one.place for one in tiling.earlier(other)}
+            waits = tile.place in tiling.earlier_places(other.place)
             assert waits != (other.place in earlier)
 
 

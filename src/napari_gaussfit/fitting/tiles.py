@@ -200,16 +200,6 @@ class Tiling:
         own = colour_of(place)
         return [other for other in self._touching(place) if colour_of(other) > own]
 
-    def earlier(self, tile: Tile) -> list[Tile]:
-        """Return the tiles that touch one and are fitted before it.
-
-        Parameters
-        ----------
-        tile : Tile
-            A tile of this tiling.
-        """
-        return [self.tile(place) for place in self.earlier_places(tile.place)]
-
     def meeting(self, low: Sequence[float], high: Sequence[float]) -> list[Tile]:
         """Return the tiles whose core meets a box, by place.
 
