@@ -39,6 +39,7 @@ SECTIONS = {
     "cells": "nuclei against labels, beside Otsu's threshold and a watershed",
     "evidence": "the fit's own count of Gaussians against the best fixed one, by known truths",
     "tiles": "fits by tiles: voxels beside seams, one worker against two, tiles of background",
+    "tile_workers": "fits by tiles: one worker against two, in turns, on a stack of 32 tiles",
     "quality": "time to a held-out PSNR: the fit against the plain way",
     "fits": "fits of the real stacks: quality, time, memory",
 }
@@ -47,7 +48,7 @@ RESULTS = Path(__file__).parent / "results" / "latest.json"
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    listing = "\n".join(f"  {name:11} {what}" for name, what in SECTIONS.items())
+    listing = "\n".join(f"  {name:12} {what}" for name, what in SECTIONS.items())
     parser = argparse.ArgumentParser(
         "python -m benchmarks",
         description=f"Measure on this machine, in one run.\n\nsections:\n{listing}",

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.large_stacks import Piece, Sparse, assemble
+from benchmarks.large_stacks import Sparse, assemble
 from benchmarks.stacks import DENDRITE, data_folder
 from benchmarks.tables import Cell, Table
-from napari_gaussfit import FitSettings, LazyStack, Stack, fit, fit_tiles, load
+from benchmarks.tile_workers import Run, piece_of, settings_of, workers_table
+from napari_gaussfit import LazyStack, Stack, fit, fit_tiles, load
 from napari_gaussfit.fitting.tiles import Tiling, default_halo
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 
     Shape = tuple[int, int, int]
 
-SMALL_PIECE: Shape = (12, 40, 40)
 SEAMS: Shape = (96, 288, 288)
 GIGABYTE: Shape = (512, 1024, 1024)
 TEN_GIGABYTES: Shape = (1024, 2240, 2240)
@@ -43,14 +40,6 @@ def measure(options: Options) -> list[Table]:
         return [_seams(options, folder), *_workers(options, folder), _background(options, folder)]
 
 
-def _settings(options: Options) -> FitSettings:
-    return FitSettings(device="cpu", iterations=options.pick(None, 15))
-
-
-def _piece(name: str, options: Options) -> Piece:
-    return Piece.named(name, options.pick((40, 128, 128), SMALL_PIECE))
-
-
 def _seams(options: Options, folder: Path) -> Table:
     """Cut the same stack twice: what lies beside seams of the one lies inside in the other."""
     names = options.pick(["neurite", "nuclei"], ["neurite"])
@@ -59,7 +48,7 @@ def _seams(options: Options, folder: Path) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for name in names:
         path = folder / f"{name}.ome.zarr"
-        assemble(path, _piece(name, options), options.pick(SEAMS, (24, 64, 64)))
+        assemble(path, piece_of(name, options), options.pick(SEAMS, (24, 64, 64)))
         stack = LazyStack.open(path)
         halo = default_halo(stack.spacing)
         cuts = [_even(stack.shape, n) for n in options.pick((2, 3), (1, 2))]
@@ -71,7 +60,7 @@ def _seams(options: Options, folder: Path) -> Table:
         voxels = stack.read((0, 0, 0), stack.shape)
         for n, cut in enumerate(cuts):
             out = folder / f"{name}-{n}"
-            counts.append(fit_tiles(stack, out, _settings(options), tile=cut).gaussians)
+            counts.append(fit_tiles(stack, out, settings_of(options), tile=cut).gaussians)
             error = load(out).voxelise() - voxels
             found.append(10 * math.log10(float(np.ptp(voxels)) ** 2 / _mean_square(error[beside])))
         rows.append((name, voxels.size, counts[1], found[1], found[0], found[1] - found[0]))
@@ -92,63 +81,11 @@ def _mean_square(error: np.ndarray[Any, Any]) -> float:
     return float(np.square(error, dtype=np.float64).mean())
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A fit by tiles: seconds in all, and what its log tells."""
-
-    seconds: float
-    lines: list[dict[str, Any]]
-    psnr: float
-
-    @classmethod
-    def of(
-        cls, path: Path | LazyStack, out: Path, settings: FitSettings, tile: Shape, workers: int
-    ) -> _Run:
-        """Fit with so many workers of a core each; with none, here."""
-        with ExitStack() as opened:
-            client = None
-            if workers:
-                from distributed import Client, LocalCluster
-
-                cluster = opened.enter_context(
-                    LocalCluster(
-                        n_workers=workers, threads_per_worker=1, dashboard_address=None,
-                        memory_limit=None,
-                    )
-                )  # fmt: skip
-                client = opened.enter_context(Client(cluster))
-            began = time.perf_counter()
-            report = fit_tiles(path, out, settings, tile=tile, client=client)
-            seconds = time.perf_counter() - began
-        lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-        return cls(seconds, lines, report.voxel_psnr)
-
-    @property
-    def memory(self) -> float:
-        """Bytes of the largest process."""
-        return float(max(line["memory"] for line in self.lines))
-
-    def of_stage(self, stage: str, status: str) -> list[dict[str, Any]]:
-        """The tasks of a stage that ended so."""
-        return [line for line in self.lines if (line["stage"], line["status"]) == (stage, status)]
-
-
 def _workers(options: Options, folder: Path) -> list[Table]:
     path = folder / "workers.ome.zarr"
     shape, tile = options.pick((GIGABYTE, (128, 128, 128)), ((24, 64, 64), (24, 32, 32)))
-    assemble(path, _piece("neurite", options), shape)
-    rows: list[tuple[Cell, ...]] = []
-    for workers in options.pick((1, 2), (1,)):
-        run = _Run.of(path, folder / f"by-{workers}", _settings(options), tile, workers)
-        tiles = len(run.of_stage("fit", "done"))
-        of_tasks = sum(line["seconds"] + line["read_seconds"] for line in run.lines)
-        shown = (tiles / run.seconds, run.memory / 1e9, run.psnr)
-        rows.append((str(workers), tiles, run.seconds, of_tasks / workers, *shown))
-    workers = Table(
-        "Workers of one core each",
-        ("workers", "tiles", "s", "s of tasks, a worker", "tiles a s", "GB a worker", "voxels, dB"),
-        tuple(rows),
-    )
+    assemble(path, piece_of("neurite", options), shape)
+    workers = workers_table(path, folder, options, tile, options.pick((1, 2), (1,)))
     return [workers, _alone(path, folder / "by-1", options)]
 
 
@@ -167,7 +104,7 @@ def _alone(path: Path, out: Path, options: Options) -> Table:
         )
         part = Stack.from_array(stack.read(first, end), spacing=stack.spacing, name=row["tile"])
         background = fitted.field.background
-        alone = fit(part, _settings(options), background=background, measure=False)
+        alone = fit(part, settings_of(options), background=background, measure=False)
         errors = (
             row["squared_error"] / row["voxels"], _mean_square(alone.voxelise() - part.voxels)
         )  # fmt: skip
@@ -205,7 +142,7 @@ def _skipped(options: Options, folder: Path) -> float:
         shape = (count * side, count * side, count * side)
         stack = LazyStack.from_array(_Dark(shape, tile), spacing=(0.1, 0.1, 0.1), name="dark")
         began = time.process_time()
-        report = fit_tiles(stack, folder / f"skipped-{count}", _settings(options), tile=tile)
+        report = fit_tiles(stack, folder / f"skipped-{count}", settings_of(options), tile=tile)
         found.append((report.background_tiles, time.process_time() - began))
     (few, less), (many, more) = found
     return (more - less) / (many - few)
@@ -214,10 +151,10 @@ def _skipped(options: Options, folder: Path) -> float:
 def _background(options: Options, folder: Path) -> Table:
     """A stack that is nowhere stored: whatever memory grows by is the program's."""
     shape, tile = options.pick((TEN_GIGABYTES, (128, 128, 128)), ((24, 64, 160), (24, 32, 32)))
-    piece = _piece("neurite", options)
+    piece = piece_of("neurite", options)
     sparse = Sparse(shape, piece, options.pick(COPIES, 1), seed=3)
     stack = LazyStack.from_array(sparse, spacing=piece.spacing, name="sparse")
-    run = _Run.of(stack, folder / "dark", _settings(options), tile, 0)
+    run = Run.of(stack, folder / "dark", settings_of(options), tile, 0)
     dark, fitted = run.of_stage("look", "background"), run.of_stage("fit", "done")
     looks = [line["memory"] / 1e9 for line in run.lines if line["stage"] == "look"]
     row = (

@@ -31,6 +31,7 @@ SECTIONS = {"kernels", "scaling", "points", "volumes", "threads", "imports", "qu
     "neurites",
     "cells",
     "tiles",
+    "tile_workers",
 }
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 

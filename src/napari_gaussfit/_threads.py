@@ -31,18 +31,43 @@ would each take all of them. No result depends on it."""
 
 def thread_count() -> int:
     """Return the number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
     asked = os.environ.get(THREADS, "")
-    return min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores
+    return min(_cores(), int(asked)) if asked.isdecimal() and int(asked) else _cores()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def in_more_threads(times: int) -> Iterator[None]:
+    """Let this process use so many times the cores that it is held to, as far as there are.
+
+    In the end it is held to as many as at first, whatever has been done meanwhile beside this.
+    """
+    usual = _usual_threads(os.getpid())
+    os.environ[THREADS] = str(times * usual)
+    try:
+        yield
+    finally:
+        os.environ[THREADS] = str(usual)
+
+
+@functools.cache
+def _usual_threads(process: int) -> int:  # noqa: ARG001 - a forked child begins with its own
+    return thread_count()
 
 
 @functools.cache
 def _pool(process: int) -> ThreadPoolExecutor:
-    """Worker threads of this process (a forked child must not use its parent's)."""
-    return ThreadPoolExecutor(thread_count(), thread_name_prefix=f"gaussfit-{process}")
+    """Worker threads of this process (a forked child must not use its parent's).
+
+    One is started only when those that there are have work, so no more than `thread_count`, unless
+    that has been more before.
+    """
+    return ThreadPoolExecutor(_cores(), thread_name_prefix=f"gaussfit-{process}")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from napari_gaussfit.fitting.fit_tiles import TileProgress, TileReport, fit_tile
 from napari_gaussfit.fitting.placed import Placed
 from napari_gaussfit.fitting.result import load
 from napari_gaussfit.fitting.tile_levels import Levels
+from napari_gaussfit.fitting.tile_runs import SampledStack
 from napari_gaussfit.fitting.tile_store import LOG_NAME, Outcome
 from napari_gaussfit.fitting.tile_tasks import TileTask, TileWork, _numbers
 from napari_gaussfit.settings import FitSettings
@@ -167,7 +168,8 @@ class Backwards:
     def __init__(self) -> None:
         self.waiting: list[tuple[TileWork, TileTask]] = []
 
-    def submit(self, work: TileWork, task: TileTask) -> None:
+    def submit(self, work: TileWork, task: TileTask, together: int) -> None:
+        assert together >= len(self.waiting) + 1
         self.waiting.append((work, task))
 
     def ended(self) -> Iterator[tuple[TileTask, Outcome | BaseException]]:
@@ -358,7 +360,7 @@ def test_sizes_that_are_none_of_a_tile_are_refused(stack: Stack, tmp_path: Path,
 def test_levels_tell_faint_light_from_noise() -> None:
     rng = np.random.default_rng(1)
     dark = rng.normal(100, 10, (32, 32, 32)).astype(np.float32)
-    levels = Levels.of(LazyStack.from_array(dark).sample())
+    levels = SampledStack.of(LazyStack.from_array(dark)).levels
     z, y, x = np.indices(dark.shape) - 15.7
     spot = 70 * np.exp(-(z**2 + y**2 + x**2) / (2 * 1.5**2))
     haze = np.full(dark.shape, 15.0)
@@ -374,7 +376,7 @@ def test_levels_tell_faint_light_from_noise() -> None:
 def test_noise_of_few_photons_is_no_light(photons: float) -> None:
     voxels = np.random.default_rng(2).poisson(photons, (128, 128, 128)).astype(np.uint16)
 
-    levels = Levels.of(LazyStack.from_array(voxels[:64, :64, :64]).sample())
+    levels = SampledStack.of(LazyStack.from_array(voxels[:64, :64, :64])).levels
 
     assert not levels.hold_light(voxels)
 
@@ -393,7 +395,7 @@ def test_places_far_from_the_first_voxel_keep_their_digits() -> None:
 def test_a_look_for_light_and_what_is_noted_of_background_take_5_ms_a_tile() -> None:
     """Of the size that is taken where none is asked for; least of several, in this thread."""
     voxels = np.random.default_rng(0).poisson(100, (152, 152, 152)).astype(np.uint16)
-    levels = Levels.of(LazyStack.from_array(voxels).sample())
+    levels = SampledStack.of(LazyStack.from_array(voxels)).levels
     core = voxels[12:140, 12:140, 12:140]
 
     seconds = []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.fitting.pools import warm_up
 from napari_gaussfit.fitting.tile_course import TileProgress
 from napari_gaussfit.fitting.tile_fits import TileFitter, checked_settings
 from napari_gaussfit.fitting.tile_runs import SampledStack, TilePlan, TileReport
@@ -97,6 +98,7 @@ def fit_tiles(  # noqa: PLR0913 - a name for each thing that may be given
         If there is a fit in the folder already, or it cannot be written.
     """
     require_pyarrow()
+    warm_up(client, TileFitter.__module__)
     stacks = lazy_stacks(stack)
     facts = stacks[0].facts
     begins = TileStart.of(points, start, facts, len(stacks))

@@ -7,9 +7,10 @@ import functools
 import os
 import sys
 from collections import deque
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from napari_gaussfit._threads import THREADS
+from napari_gaussfit._threads import THREADS, in_more_threads
 from napari_gaussfit.errors import FitError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     Ended = tuple[TileTask, Outcome | BaseException]
 
-__all__ = ["DaskPool", "Pool", "SerialPool", "Work", "do_on_worker"]
+__all__ = ["DaskPool", "Pool", "SerialPool", "Work", "do_on_worker", "warm_up"]
 
 AHEAD = 2
 """Tasks that each thread of a worker is given at once, so that none waits for the next."""
@@ -65,7 +66,7 @@ class Work(Protocol):
         """Return what tells whether a Gaussian of a working file reaches into a tile's box."""
 
 
-def do_on_worker(work: Work, task: TileTask, submitter: int) -> Outcome:
+def do_on_worker(work: Work, task: TileTask, submitter: int, share: int = 1) -> Outcome:
     """Do a task on a worker, which has one core for each of its threads unless told otherwise.
 
     Parameters
@@ -76,11 +77,18 @@ def do_on_worker(work: Work, task: TileTask, submitter: int) -> Outcome:
         What is to be done, and for which tile.
     submitter : int
         The process that gave it: where workers are its threads, they share its cores.
+    share : int
+        Workers that there are for each task: where most have nothing to do, a task takes the cores
+        of those beside its own, as far as they are on its machine.
     """
-    if os.getpid() != submitter:
-        os.environ.setdefault(THREADS, "1")
-        _keep_memory()
-    return work.do(task)
+    if os.getpid() == submitter:
+        return work.do(task)
+    os.environ.setdefault(THREADS, "1")
+    _keep_memory()
+    if share == 1:
+        return work.do(task)
+    with in_more_threads(share):
+        return work.do(task)
 
 
 @functools.cache
@@ -99,6 +107,29 @@ def _keep_memory() -> None:
         set_option(M_TRIM_THRESHOLD, 4 * KEPT_ARRAY)
 
 
+def warm_up(client: Any, module: str) -> None:
+    """Have workers import what their tasks need, while the fit is still being planned here.
+
+    Parameters
+    ----------
+    client : Client or None
+        Whose workers do, each for itself.
+    module : str
+        What defines the work, with all that it imports.
+    """
+    if client is None:
+        return
+    import distributed
+
+    forget: Any = distributed.fire_and_forget
+    for worker in client.nthreads():
+        # Elsewhere too, in place of one that has gone meanwhile; what comes of it nobody asks.
+        future = client.submit(
+            import_module, module, workers=[worker], allow_other_workers=True, pure=False
+        )
+        forget(future)
+
+
 class Pool(Protocol):
     """Takes tasks and tells when they have ended, in any order."""
 
@@ -106,8 +137,18 @@ class Pool(Protocol):
     def slots(self) -> int:
         """Tasks that it has use for at once."""
 
-    def submit(self, work: Work, task: TileTask) -> None:
-        """Take a task."""
+    def submit(self, work: Work, task: TileTask, together: int) -> None:
+        """Take a task.
+
+        Parameters
+        ----------
+        work : Work
+            Does it.
+        task : TileTask
+            What is to be done, and for which tile.
+        together : int
+            How many tasks could be done at once now, it among them.
+        """
 
     def ended(self) -> Iterator[Ended]:
         """Wait until a task has ended at least, and yield those that have."""
@@ -121,7 +162,7 @@ class SerialPool:
     def __init__(self) -> None:
         self._waiting: deque[tuple[Work, TileTask]] = deque()
 
-    def submit(self, work: Work, task: TileTask) -> None:
+    def submit(self, work: Work, task: TileTask, together: int) -> None:  # noqa: ARG002
         """Take a task."""
         self._waiting.append((work, task))
 
@@ -154,12 +195,17 @@ class DaskPool:
     @property
     def slots(self) -> int:
         """Tasks that its workers have use for; never none, since workers may come later."""
-        threads: int = sum(self._client.nthreads().values())
-        return AHEAD * max(1, threads)
+        return AHEAD * self._threads
 
-    def submit(self, work: Work, task: TileTask) -> None:
+    @property
+    def _threads(self) -> int:
+        threads: int = sum(self._client.nthreads().values())
+        return max(1, threads)
+
+    def submit(self, work: Work, task: TileTask, together: int) -> None:
         """Take a task."""
-        future = self._client.submit(do_on_worker, work, task, os.getpid(), pure=False)
+        share = max(1, self._threads // together)
+        future = self._client.submit(do_on_worker, work, task, os.getpid(), share, pure=False)
         self._tasks[future] = task
         self._completed.add(future)
 

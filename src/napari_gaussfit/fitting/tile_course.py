@@ -139,12 +139,12 @@ class TileCourse:
                 yield task.named, known
                 return
             running[task.named] = 1
-            self.pool.submit(self.work, task)
+            self.pool.submit(self.work, task, len(running) + len(ready))
         for task, outcome in self.pool.ended():
             if isinstance(outcome, BaseException):
                 if running[task.named] < TRIES:
                     running[task.named] += 1
-                    self.pool.submit(self.work, task)
+                    self.pool.submit(self.work, task, len(running) + len(ready))
                     continue
                 outcome = Outcome(Status.FAILED, error=_words(outcome))  # noqa: PLW2901
             del running[task.named]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit.measure.photon_transfer import photon_transfer
 from napari_gaussfit.stacks.statistics import background_of
 
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
+    from napari_gaussfit.measure.photon_transfer import PhotonTransfer
     from napari_gaussfit.stacks.lazy import Sample
 
 __all__ = ["Levels"]
@@ -50,19 +50,20 @@ class Levels:
     words: str
 
     @classmethod
-    def of(cls, sample: Sample, background: float | None = None) -> Levels:
+    def of(cls, sample: Sample, curve: PhotonTransfer, background: float | None = None) -> Levels:
         """Estimate the background, and by how much blocks of it vary.
 
         Parameters
         ----------
         sample : Sample
             The voxels that were read to judge the whole stack by.
+        curve : PhotonTransfer
+            Of these voxels.
         background : float, optional
             Raw intensity, where it is known.
         """
         level = background_of(sample.smoothed())[0] if background is None else background
-        line = photon_transfer(np.concatenate(sample.boxes)).line
-        gain = 0.0 if line is None else line.gain
+        gain = 0.0 if curve.line is None else curve.line.gain
         lowest, highest = sample.value_range
         found = [[means.reshape(-1) for means in _block_means(box)] for box in sample.boxes]
         thresholds: list[float] = []

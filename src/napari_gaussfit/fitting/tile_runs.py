@@ -132,11 +132,14 @@ class SampledStack:
         The voxels that were read to judge the stack by.
     levels : Levels
         The background and noise of the sample.
+    noise : Noise or None
+        Of the stack; None where it cannot be told.
     """
 
     stack: LazyStack
     sample: Sample
     levels: Levels
+    noise: Noise | None
 
     @classmethod
     def of(cls, stack: LazyStack, background: float | None = None) -> SampledStack:
@@ -150,12 +153,8 @@ class SampledStack:
             Raw intensity, where it is known.
         """
         sample = stack.sample()
-        return cls(stack, sample, Levels.of(sample, background))
-
-    @property
-    def noise(self) -> Noise | None:
-        """Of the stack; None where it cannot be told."""
-        return photon_transfer(np.concatenate(self.sample.boxes)).noise
+        curve = photon_transfer(np.concatenate(sample.boxes))
+        return cls(stack, sample, Levels.of(sample, curve, background), curve.noise)
 
 
 @dataclass(frozen=True, eq=False)

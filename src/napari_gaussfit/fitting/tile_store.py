@@ -75,6 +75,10 @@ class Outcome:
         Bytes that its process had in memory at most until then.
     file : bool
         Whether it has written a file, of which there are no Gaussians.
+    began : float
+        When its worker began it, in seconds since 1970.
+    worker : str
+        Which process did it: the machine's name and the process' number there.
     """
 
     status: Status
@@ -85,6 +89,8 @@ class Outcome:
     read_seconds: float = 0.0
     memory: int = 0
     file: bool = False
+    began: float = 0.0
+    worker: str = ""
 
     @property
     def left_file(self) -> bool:

@@ -10,6 +10,8 @@ nothing else.
 from __future__ import annotations
 
 import math
+import os
+import platform
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -364,11 +366,14 @@ def timed(does: Callable[[TileTask], Outcome], task: TileTask) -> Outcome:
     """
     import psutil
 
-    began = time.perf_counter()
+    at, began = time.time(), time.perf_counter()
     outcome = does(task)
     seconds = time.perf_counter() - began - outcome.read_seconds
     memory = int(psutil.Process().memory_info().rss)
-    return replace(outcome, seconds=round(seconds, 4), memory=memory)
+    worker = f"{platform.node()}:{os.getpid()}"
+    return replace(
+        outcome, seconds=round(seconds, 4), memory=memory, began=round(at, 4), worker=worker
+    )
 
 
 def _numbers(

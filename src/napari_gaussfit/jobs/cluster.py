@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.stacks.lazy import LazyStack
 
-__all__ = ["connected", "own_cluster", "workers_that_fit"]
+__all__ = ["connected", "own_cluster", "processes", "workers_that_fit"]
 
 MEMORY_SHARE = 0.8
 """Part of the free memory that workers may need together."""
@@ -27,6 +27,14 @@ CONNECT_SECONDS = 10.0
 
 STARTS = 3
 """Times that workers are started before a fit is given up."""
+
+SELDOM = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "2s",
+}
+"""What dask looks at while tasks run, and how often: by itself each 10, 20 and 500 ms, which takes
+2 % of each worker's core and as much of one for the scheduler, of those that tasks run on."""
 
 
 @contextmanager
@@ -55,14 +63,43 @@ def own_cluster(workers: int) -> Iterator[Any]:
     if workers == 1:
         yield None
         return
-    distributed = _distributed()
-    from napari_gaussfit._threads import THREADS, thread_count
+    from napari_gaussfit._threads import thread_count
 
-    cores = max(1, thread_count() // workers)
-    cluster = _started(
-        distributed.LocalCluster, n_workers=workers, threads_per_worker=1, memory_limit=None,
-        dashboard_address=":0", env={THREADS: str(cores)},
-    )  # fmt: skip
+    with processes(workers, max(1, thread_count() // workers)) as client:
+        yield client
+
+
+@contextmanager
+def processes(workers: int, cores: int) -> Iterator[Any]:
+    """Give the client of workers on this machine, one process each.
+
+    Parameters
+    ----------
+    workers : int
+        How many processes, one of them too.
+    cores : int
+        That each uses while all have something to do.
+
+    Yields
+    ------
+    Client
+        Closed in the end, with its workers.
+
+    Raises
+    ------
+    OutputError
+        If dask.distributed is not installed, or its workers do not start.
+    """
+    distributed = _distributed()
+    import dask
+
+    from napari_gaussfit._threads import THREADS
+
+    with dask.config.set(SELDOM):
+        cluster = _started(
+            distributed.LocalCluster, n_workers=workers, threads_per_worker=1, memory_limit=None,
+            dashboard_address=":0", env={THREADS: str(cores)},
+        )  # fmt: skip
     with cluster, distributed.Client(cluster) as client:
         yield client
 

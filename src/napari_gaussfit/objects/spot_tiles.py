@@ -16,6 +16,7 @@ import numpy as np
 
 from napari_gaussfit.errors import FormatError
 from napari_gaussfit.fitting.fit_tiles import checked_core, lazy_stack
+from napari_gaussfit.fitting.pools import warm_up
 from napari_gaussfit.fitting.tile_runs import SampledStack, TilePlan
 from napari_gaussfit.fitting.tile_starts import TileStart
 from napari_gaussfit.fitting.tile_store import Outcome, Stage, Status, TileStore
@@ -104,6 +105,7 @@ def fit_spot_tiles(  # noqa: PLR0913 - a name for each thing that may be given
         As for `fit_tiles`.
     """
     require_pyarrow()
+    warm_up(client, SpotWork.__module__)
     lazy, asked = lazy_stack(stack), settings or SpotSettings()
     tiling = Tiling.of(lazy.shape, checked_core(lazy, tile), _halo(lazy, asked))
     settled = asdict(asked) | {"psf": None if asked.psf is None else asked.psf.to_dict()}
