@@ -58,6 +58,9 @@ class DataPart(QWidget):
             tip="The layer to fit: an image with axes z, y, x. "
             "Those that cannot be fitted are listed with the reason.",
         )
+        self.edition = 0
+        """Counts the changes of what layers hold: the same array may have other voxels."""
+
         self._place = PlacePart(viewer)
         self.times = TimesPart()
         self.channels = ChannelsPart()
@@ -277,6 +280,7 @@ class DataPart(QWidget):
             emitter.connect(self._look_again)
 
     def _look_again(self, event: Event) -> None:
+        self.edition += 1
         before = self.layer
         self.reset_choices()
         if self.layer == before == event.source:

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidge
 
 from napari_gaussfit._napari.panel.asking import Asking
 from napari_gaussfit._napari.panel.plotting import COLOURS, bare_plot
+from napari_gaussfit._napari.panel.preview import is_same_stack
 from napari_gaussfit.jobs.outlook import found_outlook
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class HowMany(QWidget):
 
     def look_at(self, stack: Stack | None) -> None:
         """Take a stack to ask about; what was said of another is no longer shown."""
-        if stack is self._stack and stack is not None:
+        if stack is not None and is_same_stack(stack, self._stack):
             return
         self._stack = stack
         self.asking.about(stack)

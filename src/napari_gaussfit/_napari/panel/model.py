@@ -156,8 +156,9 @@ class ModelPart(QWidget):
 
     def suggest(self, count: int) -> None:
         """Suggest a number of Gaussians to have exactly; one that the user chose stays."""
-        self._suggested = count
-        self._show_count()
+        if count != self._suggested:  # else whoever hears of it would look at the stack again
+            self._suggested = count
+            self._show_count()
 
     def show_facts(self, device: str, needed: int, free: int) -> None:
         """Say what will be used, and how much memory a fit takes of what is there."""

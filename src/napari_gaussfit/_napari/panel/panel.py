@@ -11,7 +11,6 @@ from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_gaussfit._napari.layers.channels import channel_names, joined
-from napari_gaussfit._napari.layers.destroyed import when_destroyed
 from napari_gaussfit._napari.layers.live import LiveLayers
 from napari_gaussfit._napari.panel.batch import BatchButton
 from napari_gaussfit._napari.panel.by_tiles import ByTilesPart
@@ -31,7 +30,8 @@ from napari_gaussfit._napari.panel.mode import ModePart, StructureMode
 from napari_gaussfit._napari.panel.model import ModelPart
 from napari_gaussfit._napari.panel.objects import ObjectsPart
 from napari_gaussfit._napari.panel.plots import DetailPlots, ProgressPlots
-from napari_gaussfit._napari.panel.preview import Preview, memory_of_fit, preview_of
+from napari_gaussfit._napari.panel.preview import Preview, memory_of_fit
+from napari_gaussfit._napari.panel.previewing import Previewing
 from napari_gaussfit._napari.panel.recordings import Recordings
 from napari_gaussfit._napari.panel.results import ResultsPart
 from napari_gaussfit._napari.panel.run import RunPart
@@ -46,7 +46,6 @@ from napari_gaussfit._napari.panel.widgets import scrolling, stacked, wrapped
 from napari_gaussfit._napari.worker import FitWorker, Phase
 from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.jobs.job import FitTask
-from napari_gaussfit.jobs.renderer import Renderer
 from napari_gaussfit.jobs.sequence import SequenceTask
 from napari_gaussfit.jobs.verdict import details_of
 from napari_gaussfit.jobs.versions import Choice, Version, version_of
@@ -105,7 +104,7 @@ class GaussianFitPanel(TakesFiles):
         self.objects = ObjectsPart(napari_viewer)
         self.spots = SpotsMode(napari_viewer, self.data, self)
         self.by_tiles = ByTilesPart(napari_viewer, self.data, self.model, self.spots.setup)
-        self.worker, self._renderer = FitWorker(self), Renderer()
+        self.worker, self._previewing = FitWorker(self), Previewing(self)
         self.activity = Activity(self.worker, self)
         self.measuring = Measuring(self)
         self.live: LiveLayers | OpenedLayers | None = None
@@ -159,8 +158,8 @@ class GaussianFitPanel(TakesFiles):
         self.setMinimumWidth(340)
 
     def _connect(self) -> None:
-        when_destroyed(self, self._renderer.close)
         self._settling.timeout.connect(self._look_at_stack)
+        self._previewing.made.connect(self._show_preview)
         self.data.changed.connect(self._look_soon)
         self.model.changed.connect(self._look_soon)
         self.run.fit_asked.connect(self.start_fit)
@@ -229,8 +228,6 @@ class GaussianFitPanel(TakesFiles):
 
     def _look_at_stack(self) -> None:
         """Say what is there to be fitted, and what that takes."""
-        from napari.qt.threading import create_worker
-
         refusal = ""
         try:
             self._ready = self.data.source()
@@ -249,15 +246,11 @@ class GaussianFitPanel(TakesFiles):
         if self._ready is None:
             self.model.show_no_facts()
             self.data.show_preview(None)
-            return
-        worker = create_worker(
-            preview_of, self._ready.stack, self.model.device, self._renderer, _start_thread=False
-        )
-        worker.returned.connect(self._show_preview)
-        worker.start()
+        stack = None if self._ready is None else self._ready.stack
+        self._previewing.look(stack, self.model.device, self.data.edition)
 
     def _show_preview(self, preview: Preview) -> None:
-        if self._ready is not None and preview.stack is self._ready.stack:
+        if self._ready is not None:
             self.data.show_preview(preview)
             self.model.suggest(preview.suggested)
             self.model.show_facts(preview.device, *memory_of_fit(self._ready.stacks))
@@ -582,7 +575,7 @@ class GaussianFitPanel(TakesFiles):
         self.by_tiles.close_down()
         self.objects.close_down()
         self.model.how_many.close_down()
-        self._renderer.close()
+        self._previewing.close()
         self._settling.stop()
         self.data.close_down()
         self.table.close_down()

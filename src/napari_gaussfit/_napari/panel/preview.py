@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.jobs.renderer import Renderer
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["Preview", "memory_of_fit", "preview_of"]
+__all__ = ["Preview", "is_same_stack", "memory_of_fit", "preview_of"]
 
 BINS = 100
 
@@ -67,6 +67,16 @@ def preview_of(stack: Stack, device: str, renderer: Renderer) -> Preview:
     except FitError as error:
         words = f"⚠ {error}."
     return Preview(stack, background, suggested, counts, edges, words)
+
+
+def is_same_stack(one: Stack | None, other: Stack | None) -> bool:
+    """Tell whether two stacks, each made of a layer when it was looked at, are the same voxels."""
+    if one is None or other is None:
+        return one is other
+    first, second = (
+        (stack.spacing, stack.unit, stack.voxels.__array_interface__) for stack in (one, other)
+    )
+    return first == second
 
 
 def memory_of_fit(stacks: Sequence[Stack]) -> tuple[int, int]:
