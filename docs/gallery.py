@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from benchmarks.stacks import BEADS, DENDRITE, NUCLEI, DataMissingError, Task, open_stack
 
 from napari_gaussfit import FitSettings, draw_images, fit
-from napari_gaussfit.plots.projections import comparisons
+from napari_gaussfit.plots.comparisons import comparisons
 from napari_gaussfit.synthetic import phantoms
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import pytest
 
 from napari_gaussfit.fitting.fit import fit
 from napari_gaussfit.fitting.result import FitResult
-from napari_gaussfit.plots.projections import comparisons, draw_projections, scale_bar_length
+from napari_gaussfit.plots.comparisons import comparisons
+from napari_gaussfit.plots.projections import draw_projections, scale_bar_length
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.synthetic.phantoms import beads
 

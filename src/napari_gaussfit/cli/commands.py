@@ -23,6 +23,7 @@ from napari_gaussfit.cli import (
     render,
     spots,
 )
+from napari_gaussfit.cli.drawing import drawing_apart
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.options import Parser
 from napari_gaussfit.cli.printing import complain, printing, say_as_asked
@@ -62,8 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         The arguments; the process's own by default.
     """
-    with nullcontext() if argv is not None else _seldom_collecting(), printing() as out:
-        code = _ran(argv)
+    alone = argv is None
+    with _seldom_collecting() if alone else nullcontext(), printing() as out:
+        with drawing_apart() if alone else nullcontext():
+            code = _ran(argv)
         out.flush()
         # Who reads no further, as `head` does, has what was asked for.
         if out.error is None or isinstance(out.error, BrokenPipeError):

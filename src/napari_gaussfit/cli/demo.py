@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_gaussfit.cli.drawing import drawing
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.fit import begin
 from napari_gaussfit.cli.options import add_force, add_manner
@@ -17,6 +18,7 @@ from napari_gaussfit.settings import FitSettings
 if TYPE_CHECKING:
     import argparse
 
+    from napari_gaussfit.jobs.drawing import Drawer
     from napari_gaussfit.synthetic.phantoms import Phantom
 
 __all__ = [
@@ -59,6 +61,11 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fit the phantom, compare, and return the exit code."""
+    with drawing() as drawer:
+        return _run(arguments, drawer)
+
+
+def _run(arguments: argparse.Namespace, drawer: Drawer | None) -> int:
     from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.jobs.fit_folder import REPLACED, FitFolder, checked_folder
     from napari_gaussfit.jobs.overwriting import refuse_to_replace
@@ -68,7 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_to_replace([folder / name for name in written], force=arguments.force)
     phantom, settings = problem()
     fit = Fit(phantom.stack, settings)
-    code = begin(fit, FitFolder(folder, (phantom.stack,)), force=arguments.force)
+    place = FitFolder(folder, (phantom.stack,), drawer=drawer)
+    code = begin(fit, place, force=arguments.force)
     if code == Exit.DONE:
         compare(folder, phantom)
         show(folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.cli import tiles
+from napari_gaussfit.cli.drawing import drawing
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.inputs import (
     opened,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.cli.inputs import Points
     from napari_gaussfit.fitting.fit import Fit
+    from napari_gaussfit.jobs.drawing import Drawer
     from napari_gaussfit.jobs.fit_folder import FitFolder
     from napari_gaussfit.measure.psf import Psf
 
@@ -79,6 +81,11 @@ def add_options(fit: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fit a stack into a folder, and return the exit code."""
+    with drawing() as drawer:
+        return _run(arguments, drawer)
+
+
+def _run(arguments: argparse.Namespace, drawer: Drawer | None) -> int:
     from napari_gaussfit.cli.psf import psf_of
     from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.formats.registry import fit_path
@@ -89,7 +96,10 @@ def run(arguments: argparse.Namespace) -> int:
     if "refine" in given:
         given["refine"] = True
     path = checked_folder(arguments.out)
-    if tiles.are_wanted(arguments):
+    by_tiles = tiles.are_wanted(arguments)
+    if drawer is not None and (by_tiles or isinstance(arguments.time, slice)):
+        drawer.end()  # which has nothing to draw of these
+    if by_tiles:
         return _fit_tiles(arguments, given, path)
     refine = None if arguments.refine is None else fit_path(arguments.refine)
     read = [given for given in (arguments.stack, arguments.points, refine) if given is not None]
@@ -119,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
     if psf is not None:
         psf.in_unit(stacks[0].unit)  # which refuses a stack without a spacing
     points = points_in(arguments.points, stacks[0])
-    folder = FitFolder(path, stacks, arguments.asked)
+    folder = FitFolder(path, stacks, arguments.asked, drawer)
     if goes_on:
         return _go_on(folder, given, points, psf)
     start = start_in(refine, stacks)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.cli import tiles
+from napari_gaussfit.cli.drawing import drawing
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.inputs import opened, points_in, say_note
 from napari_gaussfit.cli.options import (
@@ -26,14 +27,14 @@ from napari_gaussfit.jobs.settings_file import SETTINGS_NAME, write_settings
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from napari_gaussfit.jobs.drawing import Drawer
     from napari_gaussfit.objects.spots import Spots, SpotSettings
     from napari_gaussfit.stacks.stack import Stack
 
-__all__ = ["add_parser", "find", "run", "settings_of"]
+__all__ = ["add_parser", "run", "settings_of"]
 
 
 EXAMPLES = """\
@@ -95,6 +96,11 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Find the spots of a stack into a folder, and return the exit code."""
+    with drawing() as drawer:
+        return _run(arguments, drawer)
+
+
+def _run(arguments: argparse.Namespace, drawer: Drawer | None) -> int:
     from napari_gaussfit.jobs.fit_folder import checked_folder
     from napari_gaussfit.jobs.folders import SPOTS_OUTPUTS
     from napari_gaussfit.jobs.overwriting import refuse_to_replace
@@ -103,6 +109,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     read = [given for given in (arguments.stack, arguments.points) if given is not None]
     by_tiles = tiles.are_wanted(arguments)
+    if drawer is not None and (by_tiles or isinstance(arguments.time, slice)):
+        drawer.end()  # which has nothing to draw of these
     if isinstance(arguments.time, slice) and not by_tiles:
         return _spots_of_times(arguments, settings, path, read)
     if arguments.reach is not None:
@@ -121,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
     for note in stack.notes:
         say_note(note)
     points = points_in(arguments.points, stack)
-    find(stack, path, settings, points, also=arguments.also, force=arguments.force)
+    _find(arguments, stack, settings, points, drawer)
     write_settings(path / SETTINGS_NAME, arguments.asked, "spots")
     return Exit.DONE
 
@@ -173,50 +181,34 @@ def settings_of(arguments: argparse.Namespace) -> SpotSettings:
     )
 
 
-def find(
+def _find(
+    arguments: argparse.Namespace,
     stack: Stack,
-    folder: Path,
     settings: SpotSettings,
     points: NDArray[Any] | None,
-    *,
-    also: Sequence[Path] = (),
-    force: bool,
+    drawer: Drawer | None,
 ) -> None:
-    """Find the spots of a stack, write the folder, and say how many there are.
-
-    Parameters
-    ----------
-    stack : Stack
-        The stack that is searched, one channel.
-    folder : Path
-        Made where there is none.
-    settings : SpotSettings
-        What is looked for.
-    points : ndarray, shape [P, 3], or None
-        Spots that are there in any case.
-    also : sequence of Path
-        Further files, in the formats that their names ask for.
-    force : bool
-        Whether files that are there are replaced.
-    """
+    """Find the spots of a stack, write the folder, and say how many there are."""
     from napari_gaussfit.formats.registry import write_fit
     from napari_gaussfit.jobs.folders import SPOTS_OUTPUTS, spots_report, write_spots
     from napari_gaussfit.jobs.overwriting import claimed, refuse_to_replace
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.objects.spots import fit_spots, spots_table
 
+    folder = arguments.out
     with claimed(folder):
-        refuse_to_replace([folder / name for name in SPOTS_OUTPUTS], force=force)
+        targets = [folder / name for name in SPOTS_OUTPUTS]
+        refuse_to_replace(targets, force=arguments.force)
         spots = fit_spots(stack, settings, points=points)
         table, report = spots_table(spots, stack.spacing), spots_report(stack, spots, settings)
-        write_spots(folder, stack, table, spots.gaussians, report)
+        write_spots(folder, stack, table, spots.gaussians, report, drawer=drawer)
         fields = (GaussianField.from_numpy(spots.gaussians),)
         known = {"measurement": spots.measurement, "quality": spots.signal_to_noise}
-        for path in also:
+        for path in arguments.also:
             write_fit(path, fields, stack.facts, **known)
     answer({"out": str(folder)} | report)
     sys.stdout.write("".join(f"{line}\n" for line in _lines(folder, stack, spots, settings)))
-    written = ", ".join((*SPOTS_OUTPUTS, SETTINGS_NAME, *map(str, also)))
+    written = ", ".join((*SPOTS_OUTPUTS, SETTINGS_NAME, *map(str, arguments.also)))
     sys.stdout.write(f"{folder}: wrote {written}\n")
 
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +28,15 @@ from napari_gaussfit.fitting.result import POINTS, FitResult
 from napari_gaussfit.fitting.snapshot import FitState
 from napari_gaussfit.formats.native import save_fit
 from napari_gaussfit.formats.registry import FIT_NAME, read_fit
+from napari_gaussfit.jobs.drawings import (
+    drawn,
+    gaussians_drawing,
+    history_drawing,
+    noise_drawing,
+    projections_drawing,
+)
 from napari_gaussfit.jobs.settings_file import SETTINGS_NAME, write_settings
-from napari_gaussfit.plots.saving import draw
+from napari_gaussfit.plots.saving import write_picture
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.reading import refusing
 
@@ -37,11 +44,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     import pandas as pd
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from napari_gaussfit.fitting.fit import Fit
+    from napari_gaussfit.jobs.drawing import Drawer
+    from napari_gaussfit.jobs.messages import Message
     from napari_gaussfit.stacks.stack import Stack
+
+    Pictures = dict[str, Callable[[], bytes]]
+    """By name, what waits for a picture that is being drawn."""
 
 __all__ = [
     "FIT_NAME",
@@ -121,14 +132,12 @@ def checked_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def load_writers() -> None:
-    """Import what tables and pictures are made with, which takes most of a second.
+    """Import what tables are made with, which takes a third of a second.
 
     What cannot be loaded is told by those that write, a file each.
     """
     with suppress(ImportError):
         import_module("napari_gaussfit.formats.csv")
-        for name in ("history", "photon_transfer", "projections"):
-            import_module(f"napari_gaussfit.plots.{name}")
 
 
 def holds_fit(path: Path) -> bool:
@@ -148,11 +157,14 @@ class FitFolder:
         The channels that are fitted.
     asked : mapping or None
         What ``settings.toml`` is to say; the settings of the fit if None.
+    drawer : Drawer or None
+        The process that draws the pictures; None draws them here.
     """
 
     path: Path
     stacks: tuple[Stack, ...]
     asked: Mapping[str, Any] | None = None
+    drawer: Drawer | None = None
 
     def save(
         self, result: FitResult, *, over_own: bool = False, not_written: Iterable[str] = ()
@@ -203,11 +215,16 @@ class FitFolder:
         dict of OutputError
             By name, why a file could not be written.
         """
+        ended = fit.checkpoint()
+        # Another process draws beside what comes next, each as soon as what it is of is known.
+        pictures = self._of_gaussians(ended)
         with suppress(OutputError):  # which is written once more, and then counts
-            self.save(fit.checkpoint(), over_own=over_own)
+            self.save(ended, over_own=over_own)
             over_own = True
-        result = self.judged(fit.result())
-        return result, self.write(fit, result, over_own=over_own)
+        result = fit.result()
+        pictures |= self._of_views(result)
+        result = self.judged(result)
+        return result, self.write(fit, result, over_own=over_own, pictures=pictures)
 
     def judged(self, result: FitResult) -> FitResult:
         """Return a result whose report says whether its Gaussians were measured; errors beside."""
@@ -217,36 +234,35 @@ class FitFolder:
         reports = tuple(replace(report, measured=words) for report in result.reports)
         return replace(result, reports=reports, measurement=found)
 
-    def write(self, fit: Fit, result: FitResult, *, over_own: bool = False) -> Failures:
+    def write(
+        self,
+        fit: Fit,
+        result: FitResult,
+        *,
+        over_own: bool = False,
+        pictures: Pictures | None = None,
+    ) -> Failures:
         """Write all files, each on its own; return why some could not be written, by name."""
-        from napari_gaussfit.measure.noise import given_noise
-        from napari_gaussfit.measure.photon_transfer import photon_transfer
-        from napari_gaussfit.plots.history import draw_gaussians, draw_history
-        from napari_gaussfit.plots.photon_transfer import draw_photon_transfer
-        from napari_gaussfit.plots.projections import draw_projections
-
-        def noise() -> Figure:
-            voxels = stack.voxels
-            return draw_photon_transfer(photon_transfer(voxels), given_noise(fit.settings, voxels))
 
         def sharp(path: Path) -> None:
             result.deconvolved().export(path)
 
+        def picture(path: Path) -> None:
+            write_picture(path, drawings[path.name]())
+
+        drawings = pictures or self._of_gaussians(result) | self._of_views(result)
+        drawings |= self._of_noise(fit)
         pairs = self._channel_pairs(result)
         failed: Failures = {}
-        stack, unit = self.stacks[0], result.stack.unit
         # A fit that was stopped goes on, and so is saved without a report.
         kept = result if fit.state is FitState.FINISHED else replace(result, reports=())
         writers: dict[str, Callable[[Path], None]] = {
             TABLE_NAME: result.export,
             REPORT_NAME: lambda path: write_json(path, report_of(result) | _in_report(pairs)),
-            PICTURE_NAME: lambda path: draw(path, draw_projections(result, stack)),
-            HISTORY_NAME: lambda path: draw(path, draw_history(result.history, unit)),
-            GAUSSIANS_NAME: lambda path: draw(path, draw_gaussians(result.field)),
-            NOISE_NAME: lambda path: draw(path, noise()),
             SETTINGS_NAME: lambda path: write_settings(path, self._asked_of(fit), "fit"),
             **({} if result.psf is None else {DECONVOLVED_NAME: sharp}),
             **({} if pairs is None else {CHANNELS_NAME: lambda path: write_table(path, pairs)}),
+            **dict.fromkeys((HISTORY_NAME, GAUSSIANS_NAME, PICTURE_NAME, NOISE_NAME), picture),
             # Last, since it tells of the others.
             FIT_NAME: lambda _: self.save(kept, over_own=over_own, not_written=failed),
         }
@@ -260,6 +276,28 @@ class FitFolder:
                 seconds = time.perf_counter() - began
                 _LOG.info("wrote %s in %.2f s", self.path / name, seconds)
         return failed
+
+    def _of_gaussians(self, result: FitResult) -> Pictures:
+        """Have drawn what needs no report."""
+        return {
+            HISTORY_NAME: self._begun(history_drawing(result.history, result.stack.unit)),
+            GAUSSIANS_NAME: self._begun(gaussians_drawing(result.field)),
+        }
+
+    def _of_views(self, result: FitResult) -> Pictures:
+        return {PICTURE_NAME: self._begun(projections_drawing(result, self.stacks[0]))}
+
+    def _of_noise(self, fit: Fit) -> Pictures:
+        from napari_gaussfit.measure.noise import given_noise
+        from napari_gaussfit.measure.photon_transfer import curve_of
+
+        stack = self.stacks[0]
+        given = given_noise(fit.settings, stack.voxels)
+        return {NOISE_NAME: self._begun(noise_drawing(curve_of(stack), given))}
+
+    def _begun(self, drawing: Message) -> Callable[[], bytes]:
+        """Have a picture drawn, and return what waits for its bytes."""
+        return partial(drawn, drawing) if self.drawer is None else self.drawer.begin(drawing)
 
     def _asked_of(self, fit: Fit) -> Mapping[str, Any]:
         """Return what was asked for, by options or otherwise."""

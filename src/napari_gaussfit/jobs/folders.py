@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.files import replacing, write_json
-from napari_gaussfit.plots.saving import draw
+from napari_gaussfit.plots.saving import draw, write_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.fitting.result import FitResult
+    from napari_gaussfit.jobs.drawing import Drawer
     from napari_gaussfit.model.gaussians import Gaussians
     from napari_gaussfit.objects.grouping import Groups
     from napari_gaussfit.objects.labels import Objects
@@ -59,7 +60,13 @@ LARGE_CELLS_OUTPUTS = (OBJECTS_NAME, LARGE_LABELS_NAME, CELLS_PICTURE_NAME)
 
 
 def write_spots(
-    folder: Path, stack: Stack, table: pd.DataFrame, gaussians: Gaussians, report: dict[str, Any]
+    folder: Path,
+    stack: Stack,
+    table: pd.DataFrame,
+    gaussians: Gaussians,
+    report: dict[str, Any],
+    *,
+    drawer: Drawer | None = None,
 ) -> None:
     """Write a table, a picture and a report of spots.
 
@@ -75,17 +82,21 @@ def write_spots(
         The Gaussians of the same spots, in the same order.
     report : dict
         What was asked, assumed and found, as `spots_report` returns it.
+    drawer : Drawer or None
+        The process that draws the picture; None draws it here.
 
     Raises
     ------
     OutputError
         If a file cannot be written.
     """
-    from napari_gaussfit.plots.spots import draw_spots
+    from napari_gaussfit.jobs.drawings import drawn, spots_drawing
 
+    drawing = spots_drawing(stack, gaussians)
+    picture = partial(drawn, drawing) if drawer is None else drawer.begin(drawing)
     with replacing(folder / OBJECTS_NAME) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
-    draw(folder / SPOTS_PICTURE_NAME, draw_spots(stack, gaussians))
+    write_picture(folder / SPOTS_PICTURE_NAME, picture())
     write_json(folder / SPOTS_REPORT_NAME, report)
 
 

@@ -11,7 +11,7 @@ from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure import refinement
 from napari_gaussfit.measure.measurement import NOT_DETERMINED
 from napari_gaussfit.measure.noise import Noise
-from napari_gaussfit.measure.photon_transfer import photon_transfer
+from napari_gaussfit.measure.photon_transfer import curve_of, photon_transfer
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.stacks.statistics import background_of, peak_widths, smoothed, summits
@@ -110,7 +110,7 @@ def measure(
     began = gaussians = _gaussians(what, stacks)
     notes: tuple[str, ...] = ()
     if likelihood != "squared" and noise is None:
-        curve = photon_transfer(stacks[0].voxels)
+        curve = curve_of(stacks[0])
         noise = curve.noise
         if noise is None:
             likelihood = "squared"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -19,10 +20,17 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from napari_gaussfit.measure.differences import Bins
+    from napari_gaussfit.stacks.stack import Stack
 
     Floats = NDArray[np.float64]
 
-__all__ = ["PhotonTransfer", "noise_of_neighbours", "noise_of_residuals", "photon_transfer"]
+__all__ = [
+    "PhotonTransfer",
+    "curve_of",
+    "noise_of_neighbours",
+    "noise_of_residuals",
+    "photon_transfer",
+]
 
 NO_NOISE = 1e-5
 """Of a stack's range: noise below is that of single precision."""
@@ -195,6 +203,27 @@ def _line_of(curve: PhotonTransfer) -> Noise:
     if curve.line is None:
         raise SettingsError(f"the stack has no noise: {curve.why_not}")
     return curve.line
+
+
+_CURVES: WeakKeyDictionary[Stack, PhotonTransfer] = WeakKeyDictionary()
+
+
+def curve_of(stack: Stack) -> PhotonTransfer:
+    """Return the `photon_transfer` of a stack, found once for each.
+
+    Parameters
+    ----------
+    stack : Stack
+        Whose voxels do not change, as those of no stack do.
+
+    Returns
+    -------
+    PhotonTransfer
+        With the noise, or why it cannot be known.
+    """
+    if stack not in _CURVES:
+        _CURVES[stack] = photon_transfer(stack.voxels)
+    return _CURVES[stack]
 
 
 def photon_transfer(

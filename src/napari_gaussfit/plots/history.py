@@ -1,7 +1,7 @@
 """history.png and gaussians.png: how a fit went, and what its Gaussians are like.
 
-Drawn by matplotlib's objects alone: no window system, no global state. Works on what a fit left,
-also on one that was loaded.
+Drawn by matplotlib's objects alone: no window system, no global state, no torch. Works on what a
+fit left, also on one that was loaded.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from matplotlib.ticker import LogFormatter
 
 from napari_gaussfit.plots.figure import Picture, set_title
 from napari_gaussfit.plots.projections import DPI, UNIT_SYMBOLS
+from napari_gaussfit.plots.shown import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.model.field import GaussianField
 
-__all__ = ["draw_gaussians", "draw_history"]
+__all__ = ["draw_gaussians", "draw_history", "draw_shown"]
 
 PANELS: dict[str, tuple[str, dict[str, str]]] = {
     "PSNR (dB)": (
@@ -138,17 +139,31 @@ def draw_gaussians(field: GaussianField) -> Figure:
     Figure
         Its ``savefig`` writes it.
     """
-    unit = UNIT_SYMBOLS[field.unit]
+    return draw_shown(Shown.of(field))
+
+
+def draw_shown(shown: Shown) -> Figure:
+    """Draw what `draw_gaussians` does, of Gaussians that are known as arrays.
+
+    Parameters
+    ----------
+    shown : Shown
+        What to draw; of more than `MOST_POINTS` centres, evenly many.
+
+    Returns
+    -------
+    Figure
+        Its ``savefig`` writes it.
+    """
+    amplitudes, sigmas, unit = shown.amplitudes, shown.sigmas, UNIT_SYMBOLS[shown.unit]
     figure = Picture(figsize=PAGE, dpi=DPI)
     grid = figure.add_gridspec(2, 1, **(PLACES | {"left": 0.68}))
-    amplitudes = field.amplitudes.detach().cpu().numpy()
     space: Axes3D = figure.add_axes((0.0, 0.03, 0.52, 0.9), projection="3d")
-    _draw_centres(figure, space, field, unit)
+    _draw_centres(figure, space, shown, unit)
     above = figure.add_subplot(grid[0])
     above.hist(amplitudes, bins=BINS, color="0.35")
     set_title(above, "amplitudes (raw intensity)", fontsize=10)
     below = figure.add_subplot(grid[1])
-    sigmas = field.principal()[0].cpu().numpy()
     ends = (float(sigmas.min()), float(sigmas.max())) if sigmas.size else (0.1, 1.0)
     bins = np.geomspace(ends[0] / 1.01, ends[1] * 1.01, BINS + 1)
     for n, name in enumerate(("longest axis", "middle axis", "shortest axis")):
@@ -163,24 +178,25 @@ def draw_gaussians(field: GaussianField) -> Figure:
     return figure
 
 
-def _draw_centres(figure: Figure, space: Axes3D, field: GaussianField, unit: str) -> None:
-    step = max(1, -(-len(field) // MOST_POINTS))
-    z, y, x = field.means.detach().cpu().numpy()[::step].T
-    amplitudes = field.amplitudes.detach().cpu().numpy()[::step]
+def _draw_centres(figure: Figure, space: Axes3D, shown: Shown, unit: str) -> None:
+    count = len(shown.means)
+    step = max(1, -(-count // MOST_POINTS))
+    z, y, x = shown.means[::step].T
+    amplitudes = shown.amplitudes[::step]
     # A few bright ones would leave the others one colour.
     ends = np.percentile(amplitudes, (1, 99)) if len(amplitudes) else (0.0, 1.0)
-    shown = space.scatter(
+    points = space.scatter(
         x, y, z, c=amplitudes, s=4, cmap=COLOURS, norm=Normalize(*ends), depthshade=False
     )
-    set_title(space, f"{len(field):,} centres by amplitude", fontsize=10)
+    set_title(space, f"{count:,} centres by amplitude", fontsize=10)
     for set_label, axis in zip(
         (space.set_xlabel, space.set_ylabel, space.set_zlabel), "xyz", strict=True
     ):
         set_label(f"{axis} ({unit})", fontsize=8)
     space.tick_params(labelsize=7)
-    if len(field):
+    if count:
         space.set_box_aspect([max(float(np.ptp(one)), 1e-9) for one in (x, y, z)])
     space.invert_yaxis()  # y points down in images
     beside = figure.add_axes((0.55, 0.25, 0.013, 0.5))
     set_title(beside, "")
-    figure.colorbar(shown, cax=beside, label="amplitude")
+    figure.colorbar(points, cax=beside, label="amplitude")

@@ -1,11 +1,11 @@
 """projections.png: what the stack shows, what the fit shows, and what is left, view by view.
 
-Drawn by matplotlib's objects alone: no window system, no global state.
+Drawn by matplotlib's objects alone: no window system, no global state. What is compared needs
+torch (`comparisons`), and what draws it does not.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +13,7 @@ from matplotlib import colormaps
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from napari_gaussfit.measure.metrics import noise_leaves, psnr
-from napari_gaussfit.model.camera import AXIS_NAMES, axis_view
-from napari_gaussfit.model.projection import render
-from napari_gaussfit.model.scaling import WorkingStack
-from napari_gaussfit.model.views import View, Views
 from napari_gaussfit.plots.figure import Picture
-from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,13 +24,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit.fitting.result import FitResult
-    from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.plots.comparisons import Comparison
     from napari_gaussfit.stacks.stack import Stack
 
     Image = NDArray[np.float32]
     Box = tuple[float, float, float, float]  # left, right, bottom, top, in inches
 
-__all__ = ["Comparison", "comparisons", "draw_projections", "scale_bar_length"]
+__all__ = ["draw_comparisons", "draw_projections", "scale_bar_length"]
 
 COLUMN_INCHES = 3.1
 """Width of a picture."""
@@ -73,72 +67,6 @@ OUTSIDE = "0.85"
 UNIT_SYMBOLS = {"micrometer": "µm", "pixel": "px"}
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """One view of a stack and of its fit.
-
-    Parameters
-    ----------
-    title : str
-        Title of the pair of pictures: which view it shows.
-    data, fit : ndarray, shape [H, W]
-        MIPs in raw intensity; NaN where a ray misses the box.
-    size : tuple of float
-        Height and width in the stack's unit.
-    psnr : float
-        PSNR of the rendered picture against the stack's, in dB.
-    """
-
-    title: str
-    data: Image
-    fit: Image
-    size: tuple[float, float]
-    psnr: float
-
-
-def comparisons(result: FitResult, original: Stack) -> list[Comparison]:
-    """Return the three axis views and two of the views that were held out.
-
-    Parameters
-    ----------
-    result : FitResult
-        The fit; which views were held out follows from its settings.
-    original : Stack
-        The stack that was fitted; of several channels, the first.
-
-    Returns
-    -------
-    list of Comparison
-        In the order of the rows of ``projections.png``.
-    """
-    working, settings = WorkingStack.of(original), result.settings or FitSettings()
-    stack, field = working.stack, working.scaled(result.field)
-    views = Views(stack, settings.views, settings.held_out)
-    chosen = [
-        # The spline's maxima, as in every other view; the voxels' own lie beside the peaks.
-        (f"along {name}", replace(axis_view(stack.shape, stack.spacing, axis), axis=None))
-        for axis, name in enumerate(AXIS_NAMES)
-    ]
-    held_out = views.held_out
-    chosen += [
-        (f"held out: {camera.name}", camera)
-        for camera in dict.fromkeys([held_out[len(held_out) // 4], held_out[-1]])
-    ]
-    return [_compare(field, working, views.view(camera), title) for title, camera in chosen]
-
-
-def _compare(field: GaussianField, working: WorkingStack, view: View, title: str) -> Comparison:
-    stack, camera, hit = working.stack, view.camera, view.hit.numpy()
-    data = view.target.numpy()
-    fit = render(field, camera, stack.box).numpy()
-    height, width = (
-        n * step * working.length for n, step in zip(camera.shape, camera.pixel, strict=True)
-    )
-    shown = [np.where(hit, image * working.range + working.lowest, np.nan) for image in (data, fit)]
-    found = psnr(data, fit, stack.value_range, hit)
-    return Comparison(title, shown[0], shown[1], (height, width), found)
-
-
 def draw_projections(result: FitResult, original: Stack) -> Figure:
     """Draw data, fit and residual of `comparisons`, a row each; ``savefig`` writes it.
 
@@ -156,8 +84,30 @@ def draw_projections(result: FitResult, original: Stack) -> Figure:
     Figure
         Its ``savefig`` writes it.
     """
-    rows = comparisons(result, original)
-    unit = UNIT_SYMBOLS[result.stack.unit]
+    from napari_gaussfit.plots.comparisons import comparisons, heading
+
+    return draw_comparisons(
+        comparisons(result, original), heading(result.report), result.stack.unit
+    )
+
+
+def draw_comparisons(rows: Sequence[Comparison], title: str, unit: str) -> Figure:
+    """Draw data, fit and residual of views, a row each; ``savefig`` writes it.
+
+    Parameters
+    ----------
+    rows : sequence of Comparison
+        The views from top to bottom.
+    title : str
+        The words above all, of `heading`.
+    unit : str
+        Of lengths: "micrometer" or "pixel".
+
+    Returns
+    -------
+    Figure
+        Its ``savefig`` writes it.
+    """
     heights = [
         float(np.clip(COLUMN_INCHES * row.size[0] / row.size[1], LEAST_INCHES, MOST_INCHES))
         for row in rows
@@ -168,18 +118,9 @@ def draw_projections(result: FitResult, original: Stack) -> Figure:
     largest = max(float(np.nanmax(np.abs(row.data - row.fit))) for row in rows)
     top = HEAD_INCHES
     for height, row in zip(heights, rows, strict=True):
-        _draw_row(axes, top + TITLE_INCHES, height, row, unit, largest)
+        _draw_row(axes, top + TITLE_INCHES, height, row, UNIT_SYMBOLS[unit], largest)
         top += TITLE_INCHES + height + BELOW_INCHES
-    report = result.report
-    axes.text(
-        WIDTH_INCHES / 2,
-        MARGIN_INCHES,
-        f"{_shortened(report.stack)}: maximum intensity projections of {report.gaussians:,} "
-        f"Gaussians\nheld-out views {report.heldout_mip_psnr:.1f} dB"
-        f"{noise_leaves(report.heldout_noise_psnr)}, "
-        f"voxels {report.voxel_psnr:.1f} dB{noise_leaves(report.noise_psnr)}",
-        fontsize=12, ha="center", va="top",
-    )  # fmt: skip
+    axes.text(WIDTH_INCHES / 2, MARGIN_INCHES, title, fontsize=12, ha="center", va="top")
     return figure
 
 
@@ -279,7 +220,3 @@ def _draw_scale_bar(
     axes.text(
         left + scale * length + 0.06, middle, f"{length:g} {unit}", fontsize=8, va="center_baseline"
     )
-
-
-def _shortened(name: str, most: int = 48) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"

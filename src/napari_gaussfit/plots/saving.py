@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-__all__ = ["draw"]
+__all__ = ["draw", "png", "write_picture"]
 
 COMPRESSION = 3
 """Of PNG files: a third of the time of the usual 6, for files a tenth larger."""
@@ -33,7 +34,39 @@ def draw(path: Path, figure: Figure) -> None:
     OutputError
         If it cannot be written.
     """
-    with replacing(path) as temporary, warnings.catch_warnings():
+    write_picture(path, png(figure))
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG file.
+
+    Parameters
+    ----------
+    figure : Figure
+        The matplotlib figure that is drawn.
+    """
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
         # A stack's name may be in a script that the font lacks; the title shows boxes then.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
-        figure.savefig(temporary, pil_kwargs={"compress_level": COMPRESSION})
+        figure.savefig(buffer, format="png", pil_kwargs={"compress_level": COMPRESSION})
+    return buffer.getvalue()
+
+
+def write_picture(path: Path, drawn: bytes) -> None:
+    """Write a picture that is drawn as a file.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write or to replace.
+    drawn : bytes
+        The bytes that `png` returned.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(drawn)

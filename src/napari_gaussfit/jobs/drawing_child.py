@@ -1,0 +1,46 @@
+"""The process that draws: what pictures are of comes in, the bytes of PNG files go out.
+
+Run as ``python -m napari_gaussfit.jobs.drawing_child`` by `drawing.Drawer`. When whoever started it
+is gone its pipe closes, and the process ends with it. It writes no file.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from importlib import import_module
+
+import numpy as np
+
+from napari_gaussfit.jobs.drawings import drawn
+from napari_gaussfit.jobs.messages import Message, receive, send
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Draw what is asked for on the standard input."""
+    # Ctrl+C is for whoever asks, and ends this process with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    inbox, outbox = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb")
+    # What libraries print goes to the errors, not among the messages.
+    os.dup2(2, 1)
+    for name in ("history", "photon_transfer", "projections", "saving", "spots"):
+        import_module(f"napari_gaussfit.plots.{name}")
+    try:
+        while True:
+            send(outbox, _answer(receive(inbox)))
+    except (EOFError, OSError):
+        # Nobody asks any more; what is still held back for them is not waited for.
+        os._exit(0)
+
+
+def _answer(drawing: Message) -> Message:
+    try:
+        return Message("png", {}, {"png": np.frombuffer(drawn(drawing), np.uint8)})
+    except Exception as error:  # noqa: BLE001 - told, and raised where the picture is drawn again
+        return Message("error", {"text": f"{type(error).__name__}: {error}"})
+
+
+if __name__ == "__main__":
+    main()
