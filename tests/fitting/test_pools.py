@@ -1,8 +1,11 @@
-"""Workers of a fit by tiles: who takes which cores, and what they know before the first task."""
+"""What a worker of a fit by tiles is to its tasks: its memory, its cores, and what it knows."""
 
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -16,6 +19,24 @@ if TYPE_CHECKING:
 
     from napari_gaussfit.fitting.pools import Work
     from napari_gaussfit.fitting.tile_tasks import TileTask
+
+ARRAYS = 200
+TASK = f"""
+import resource
+import numpy as np
+from napari_gaussfit.fitting.pools import do_on_worker
+
+class Work:
+    def do(self, task):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range({ARRAYS}):
+            np.ones(2**17)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+work = Work()
+do_on_worker(work, None, 0)
+print(do_on_worker(work, None, 0))
+"""
 
 
 class Counting:
@@ -78,9 +99,9 @@ def test_a_worker_uses_more_cores_for_one_task_and_one_for_the_next(client: Any)
 def test_this_process_keeps_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(THREADS, "1")
 
-    found = do_on_worker(cast("Work", Counting()), cast("TileTask", None), os.getpid(), 2)
+    found: Any = do_on_worker(cast("Work", Counting()), cast("TileTask", None), os.getpid(), 2)
 
-    assert found == 1  # type: ignore[comparison-overlap] - what the work here returns
+    assert found == 1
 
 
 def test_workers_have_imported_what_tasks_need_before_the_first(client: Any) -> None:
@@ -93,6 +114,16 @@ def test_workers_have_imported_what_tasks_need_before_the_first(client: Any) -> 
 
 
 def is_imported(module: str) -> bool:
-    import sys
-
     return module in sys.modules
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="the setting that dask makes is one of glibc"
+)
+def test_a_worker_keeps_the_memory_of_one_array_for_the_next() -> None:
+    # As dask starts its workers: then each array of a megabyte is 256 page faults.
+    dask = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(
+        [sys.executable, "-c", TASK], env=dask, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < ARRAYS
