@@ -310,9 +310,3 @@ def test_every_command_line_of_the_pages_is_understood() -> None:
             parser().parse_args(words[1:])
         except SystemExit:
             pytest.fail(f"not understood: {line}")
-
-
-@pytest.mark.skipif(shutil.which("shtab") is not None, reason="shtab is installed")
-def test_completion_says_what_it_lacks(capsys: Capture) -> None:
-    assert main(["completion", "bash"]) == 2
-    assert "install napari-gaussfit[completion]" in capsys.readouterr().err

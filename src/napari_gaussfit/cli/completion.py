@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.cli.exits import Exit
@@ -11,10 +12,14 @@ from napari_gaussfit.errors import OutputError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
 __all__ = ["add_parser", "run"]
 
 SHELLS = ("bash", "zsh", "tcsh")
+
+FILES = ("PSF",)
+"""What stands for files beside other words, which no type tells."""
 
 EXAMPLES = """\
 examples:
@@ -44,5 +49,19 @@ def run(arguments: argparse.Namespace) -> int:
         ) from error
     from napari_gaussfit.cli.commands import parser
 
-    sys.stdout.write(shtab.complete(parser(), shell=arguments.shell) + "\n")
+    whole = parser()
+    for action in _actions(whole):
+        if action.type is Path or action.metavar in FILES:
+            # Where nothing is said, shells complete no file either.
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+    sys.stdout.write(shtab.complete(whole, shell=arguments.shell) + "\n")
     return Exit.DONE
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Yield what a parser takes, and what its commands take."""
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public way to list them
+        yield action
+        if isinstance(action.choices, dict):
+            for command in action.choices.values():
+                yield from _actions(command)

@@ -17,6 +17,12 @@ from napari_gaussfit.jobs.messages import Message, receive, send
 
 __all__ = ["main"]
 
+LOADED = (
+    *("measure.photon_transfer", "plots.comparisons"),
+    *(f"plots.{name}" for name in ("history", "photon_transfer", "projections", "saving", "spots")),
+)
+"""What drawing needs, loaded before it is asked for."""
+
 
 def main() -> None:
     """Draw what is asked for on the standard input."""
@@ -25,8 +31,8 @@ def main() -> None:
     inbox, outbox = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb")
     # What libraries print goes to the errors, not among the messages.
     os.dup2(2, 1)
-    for name in ("history", "photon_transfer", "projections", "saving", "spots"):
-        import_module(f"napari_gaussfit.plots.{name}")
+    for name in LOADED:
+        import_module(f"napari_gaussfit.{name}")
     try:
         while True:
             send(outbox, _answer(receive(inbox)))
