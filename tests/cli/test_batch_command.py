@@ -310,3 +310,34 @@ def test_every_command_line_of_the_pages_is_understood() -> None:
             parser().parse_args(words[1:])
         except SystemExit:
             pytest.fail(f"not understood: {line}")
+
+
+def test_what_a_command_does_not_know_points_at_its_own_help(capsys: Capture) -> None:
+    for words, help_of in (
+        (["fit", "A.tif", "-o", "out", "--qualty", "fine"], "napari-gaussfit fit --help"),
+        (["info", "A.tif", "B.tif"], "napari-gaussfit info --help"),
+        (["--nonsense", "demo"], "napari-gaussfit --help"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 2
+        said = capsys.readouterr().err
+        assert "unrecognized arguments: " in said
+        assert said.endswith(f"({help_of})\n")
+
+
+@pytest.mark.usefixtures("plate")
+def test_a_batch_says_a_note_of_every_fit_once(capsys: Capture) -> None:
+    assert (
+        main(["fit", "plate/A.tif", "plate/C.tif", "-o", "fits", *QUICK, "--objective", "mip"]) == 0
+    )
+    said = capsys.readouterr().out
+    assert said.count("note: objective mip fits the maxima") == 1
+    notes = [line for line in said.splitlines() if line.startswith("note: ")]
+    assert len(notes) == len(set(notes))
+    # What is said of one is said of one, wherever it stands.
+    assert main(["fit", "plate/A.tif", "-o", "alone", *QUICK, "--objective", "mip"]) == 0
+    assert "note: objective mip" in capsys.readouterr().out
+    for folder in ("fits/A", "fits/C"):
+        report = json.loads(Path(folder, "report.json").read_text(encoding="utf-8"))
+        assert any(note.startswith("objective mip") for note in report["notes"])

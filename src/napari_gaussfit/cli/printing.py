@@ -19,7 +19,16 @@ from napari_gaussfit.files import json_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Printed", "answer", "answering_elsewhere", "complain", "printing", "say_as_asked"]
+__all__ = [
+    "Printed",
+    "answer",
+    "answering_elsewhere",
+    "complain",
+    "is_news",
+    "printing",
+    "say_as_asked",
+    "saying_once",
+]
 
 
 class Printed:
@@ -137,6 +146,35 @@ def answering_elsewhere() -> Iterator[None]:
         yield
     finally:
         _STREAMS.reset(token)
+
+
+_SAID: ContextVar[set[str] | None] = ContextVar("said", default=None)
+
+
+@contextmanager
+def saying_once() -> Iterator[None]:
+    """Let commands within a command leave out notes that one before them has said."""
+    token = _SAID.set(set())
+    try:
+        yield
+    finally:
+        _SAID.reset(token)
+
+
+def is_news(line: str) -> bool:
+    """Tell whether a note is to be said: within `saying_once` only the first time.
+
+    Parameters
+    ----------
+    line : str
+        The note in words, without what stands before it.
+    """
+    said = _SAID.get()
+    if said is None:
+        return True
+    news = line not in said
+    said.add(line)
+    return news
 
 
 def _stop_logging() -> None:

@@ -9,7 +9,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.cli.exits import Exit
-from napari_gaussfit.cli.printing import answer
+from napari_gaussfit.cli.printing import answer, is_news
 from napari_gaussfit.fitting.progress import BAR, show
 from napari_gaussfit.fitting.snapshot import FitState
 
@@ -59,7 +59,7 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Exit:
     if sys.stderr.isatty():
         sys.stderr.write(memory_line(fit.stacks, fit.settings))
         why = fallback(fit.settings.device)
-        sys.stderr.write("" if why is None else f"{why}\n")
+        sys.stderr.write("" if why is None or not is_news(f"{why}, on stderr") else f"{why}\n")
     if not kernels_are_compiled():
         sys.stderr.write("compiling the kernels, once: this takes about half a minute\n")
     # Beside the kernels, which leave Python to it; begun with the first snapshot, when all that the
@@ -86,7 +86,7 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Exit:
         + ("\n" if ended else "; interrupted, --resume goes on\n")
         + (f"psf: {report.psf}\n" if report.psf else "")
         + f"noise: {report.noise}\nmeasured: {report.measured}\n"
-        + "".join(f"note: {note}\n" for note in report.notes)
+        + "".join(f"note: {note}\n" for note in report.notes if is_news(note))
     )
     names = (*OUTPUTS, *((DECONVOLVED_NAME,) if report.psf else ()))
     written = [name for name in names if name not in failed]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari_gaussfit.cli.drawing import drawing
 from napari_gaussfit.cli.exits import Exit
-from napari_gaussfit.cli.printing import answer, answering_elsewhere, complain
+from napari_gaussfit.cli.printing import answer, answering_elsewhere, complain, saying_once
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _run_several(
     refuse_to_replace([out / SUMMARY_NAME], inputs=[item.path for item in items], force=True)
     batch = Batch(items, out, arguments.asked, resume=arguments.resume, force=arguments.force)
     code = Exit.DONE
-    with claimed(out), drawing():
+    with claimed(out), drawing(), saying_once():
         try:
             batch.run(
                 lambda item, goes_on: _done(item, arguments, single, of, goes_on=goes_on),
