@@ -94,16 +94,23 @@ def run_pieces(
     This thread works like the others, each of which takes the next piece when it is free. A piece
     holds `least` or more, which should take no less time than another thread does to wake: about
     50 microseconds; and no more than `most`, where what it works on is to stay in the cache.
+
+    A task may call this itself: where all threads have a piece, one does all of its own. After an
+    error, or an interrupt of this thread, no other piece is begun.
     """
     pieces = deque(_pieces(total, least, most))
 
     def work() -> None:
-        while True:
-            try:
-                piece = pieces.popleft()
-            except IndexError:
-                return
-            task(*piece)
+        try:
+            while True:
+                try:
+                    piece = pieces.popleft()
+                except IndexError:
+                    return
+                task(*piece)
+        except BaseException:
+            pieces.clear()
+            raise
 
     helpers = min(thread_count(), len(pieces)) - 1
     futures = [_pool(os.getpid()).submit(work) for _ in range(helpers)]

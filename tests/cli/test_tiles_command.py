@@ -224,13 +224,14 @@ def test_several_times_are_fitted_by_tiles_each_as_if_it_were_alone(
         return main(["fit", str(source), "-o", str(folder), *by_tiles, *spacing, *options])
 
     assert fit(out, "--workers", "1", "--time", "0:3:2") == 0
+    assert "Gaussians are not linked" in capsys.readouterr().err
     assert sorted(path.name for path in out.iterdir()) == ["0000", "0002"]
     table = pd.read_parquet(out / "0002" / "gaussians.parquet")
     assert set(table["time"]) == {2}
     assert fit(tmp_path / "alone", "--workers", "1", "--time", "2") == 0
     assert digests(tmp_path / "alone") == digests(out / "0002")
 
-    capsys.readouterr()
+    assert "not linked" not in capsys.readouterr().err
     assert fit(out, "--workers", "1", "--time", "all") == 2
     assert "0000" in capsys.readouterr().err
     assert not (out / "0001").exists()

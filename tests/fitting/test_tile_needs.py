@@ -6,6 +6,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
+from tile_cores import met
 
 from napari_gaussfit.fitting.tile_needs import needed_by, needs_of
 from napari_gaussfit.fitting.tile_store import Stage
@@ -26,9 +27,10 @@ def tiling(request: pytest.FixtureRequest) -> Tiling:
 
 def around(tiling: Tiling, tile: Tile) -> list[Tile]:
     """Return the tiles whose core a box meets, and those which touch them."""
-    met = tiling.meeting(tile.first, tile.end)
-    found = {one.place: one for own in met for one in (own, *tiling.touching(own))}
-    return [found[place] for place in sorted(found)]
+    own = met(tiling, tile.first, tile.end)
+    low = [min(one.first[n] for one in own) for n in range(3)]
+    high = [max(one.end[n] for one in own) for n in range(3)]
+    return met(tiling, low, high, beyond=1)
 
 
 def test_what_lies_beside_a_seam_or_a_tile_is_read_by_whoever_works_there(tiling: Tiling) -> None:
@@ -44,7 +46,7 @@ def test_what_lies_beside_a_seam_or_a_tile_is_read_by_whoever_works_there(tiling
         low = [min(one.first[n] for one in near) for n in range(3)]
         high = [max(one.end[n] for one in near) for n in range(3)]
         for stage, expected in (
-            (Stage.FIT, near), (Stage.MEASURE, near), (Stage.SEAMS, over.meeting(low, high)),
+            (Stage.FIT, near), (Stage.MEASURE, near), (Stage.SEAMS, met(over, low, high)),
         ):  # fmt: skip
             places = [place for one, place in needs if one is stage]
             assert places == [one.place for one in expected], stage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tile_cores import met
 
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.fitting.tiles import Tile, Tiling, default_core, default_halo
@@ -36,7 +37,7 @@ def test_a_box_is_the_core_and_a_halo_within_the_stack(tiling: Tiling) -> None:
 def test_tiles_that_touch_have_different_colours_and_wait_in_one_direction() -> None:
     tiling = Tiling.of((64, 64, 64), (16, 16, 16), (4, 4, 4))
     for tile in tiling.tiles():
-        touching = tiling.touching(tile)
+        touching = [one for one in met(tiling, tile.first, tile.end, beyond=1) if one != tile]
         earlier = set(tiling.earlier_places(tile.place))
         assert all(other.colour != tile.colour for other in touching)
         for other in touching:
@@ -63,16 +64,6 @@ def test_points_belong_to_the_core_that_holds_their_voxel(tiling: Tiling) -> Non
     places = tiling.places_of(points)
 
     assert places.tolist() == [[0, 0, 0], [1, 0, 0], [0, 2, 0], [2, 1, 0]]
-
-
-def test_a_box_is_met_by_the_tiles_whose_core_it_cuts(tiling: Tiling) -> None:
-    def met(low: tuple[float, ...], high: tuple[float, ...]) -> list[tuple[int, int, int]]:
-        return [tile.place for tile in tiling.meeting(low, high)]
-
-    assert met((0, 0, 0), (13, 23, 33)) == [(0, 0, 0)]
-    assert met((12, 22, 0), (14, 24, 33)) == [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0)]
-    assert met((-9, -9, -9), (99, 99, 99)) == [tile.place for tile in tiling.tiles()]
-    assert met((50, 50, 50), (60, 60, 60)) == [(2, 2, 0)]
 
 
 def test_distances_from_seams_count_in_halos(tiling: Tiling) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from yaozarrs import validate_zarr_store
 
+from napari_gaussfit import _threads
 from napari_gaussfit.cli.commands import main
 from napari_gaussfit.errors import OutputError, SettingsError
 from napari_gaussfit.fitting.fit_tiles import fit_tiles
@@ -71,6 +73,51 @@ def test_the_volume_is_the_field_and_each_resolution_the_means_of_the_one_before
     assert np.allclose(second.read((0, 0, 64), (12, 32, 65))[..., 0], last, rtol=1e-5)
 
 
+def test_by_several_threads_the_bytes_are_those_by_one(
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiled_export, "BOX", 16)
+    monkeypatch.setattr(ome_zarr, "CHUNK", 8)
+    monkeypatch.setattr(_threads, "thread_count", lambda: 1)
+    export_volume(fitted, tmp_path / "by-one.ome.zarr")
+    told: list[tuple[int, int]] = []
+    threads = set()
+
+    def tell(done: int, of: int) -> None:
+        told.append((done, of))
+        threads.add(threading.get_ident())
+
+    monkeypatch.setattr(_threads, "thread_count", lambda: 4)
+    export_volume(fitted, tmp_path / "by-four.ome.zarr", progress=tell)
+
+    assert told == [(n, 2 * 4 * 9) for n in range(1, 2 * 4 * 9 + 1)]
+    assert len(threads) > 1
+    assert files(tmp_path / "by-one.ome.zarr") == files(tmp_path / "by-four.ome.zarr")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of each file in a folder."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_a_volume_that_cannot_be_written_whole_leaves_the_one_before(
+    fitted: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "volume.ome.zarr"
+    export_volume(fitted, path)
+    before = files(path)
+
+    def interrupt(_done: int, _of: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_volume(fitted, path, progress=interrupt)
+
+    assert files(path) == before
+    assert [*tmp_path.iterdir()] == [path]
+
+
 def test_a_volume_of_several_resolutions_is_replaced_unless_anyone_added_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +160,7 @@ def test_the_residual_is_the_stack_minus_the_field_box_by_box(
     fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiled_export, "BOX", 32)
+    monkeypatch.setattr(ome_zarr, "CHUNK", 32)
     result = load(fitted)
     voxels = np.random.default_rng(0).integers(0, 4000, result.stack.shape).astype(np.uint16)
     source, out = tmp_path / "stack.ome.zarr", tmp_path / "residual.ome.zarr"

@@ -168,6 +168,12 @@ def run_times(
             f"{folder}: {sum(map(len, tracks.numbers)):,} spots at {len(tracks.times)} times in "
             f"{len(tracks):,} tracks; wrote {OBJECTS_NAME} of all times, {TRACKS_NAME}\n"
         )
+    elif len(folders) > 1:
+        sys.stderr.write(
+            f"note: {folder}: each time is a fit of its own, whose Gaussians are not linked to the "
+            "next one's, since they begin anew; spots by tiles are (napari-gaussfit spots), and so "
+            "are Gaussians of a fit in one piece (--no-tiles)\n"
+        )
     answer({"out": str(folder)} | said)
     return max(codes)
 

@@ -159,16 +159,6 @@ class Tiling:
         for place in product(*map(range, self.counts)):
             yield self.tile(triple(place))
 
-    def touching(self, tile: Tile) -> list[Tile]:
-        """Return the tiles that touch one, by place.
-
-        Parameters
-        ----------
-        tile : Tile
-            A tile of this tiling.
-        """
-        return [self.tile(place) for place in self._touching(tile.place)]
-
     def _touching(self, place: Place) -> Iterator[Place]:
         ranges = [
             range(max(0, n - 1), min(count, n + 2))
@@ -199,21 +189,6 @@ class Tiling:
         """
         own = colour_of(place)
         return [other for other in self._touching(place) if colour_of(other) > own]
-
-    def meeting(self, low: Sequence[float], high: Sequence[float]) -> list[Tile]:
-        """Return the tiles whose core meets a box, by place.
-
-        Parameters
-        ----------
-        low, high : sequence of float
-            Corners of the box in voxels, which may lie outside of the stack.
-        """
-        ranges = []
-        for cut, count, a, b in zip(self.edges, self.counts, low, high, strict=True):
-            begin = int(np.clip(np.searchsorted(cut, a, side="right") - 1, 0, count - 1))
-            last = int(np.clip(np.searchsorted(cut, b, side="left"), begin + 1, count))
-            ranges.append(range(begin, last))
-        return [self.tile(triple(place)) for place in product(*ranges)]
 
     def places_of(self, voxels: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the place of the tile in whose core each point lies.

@@ -1,12 +1,14 @@
-"""What a fit by tiles is exported as, a part after another: no more of it in memory than a box."""
+"""What a fit by tiles is exported as, by parts: no more of it in memory than a box a thread."""
 
 from __future__ import annotations
 
-from itertools import product
-from typing import TYPE_CHECKING
+import threading
+from itertools import count, product
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_gaussfit._threads import in_one_torch_thread, run_pieces
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.files import replacing
 from napari_gaussfit.formats.tiled import read_index, read_region, read_tables
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
     from napari_gaussfit.stacks.lazy import LazyStack
 
     Pathlike = str | os.PathLike[str]
+    Shape = tuple[int, int, int]
+    Box = tuple[Shape, Shape]
 
 __all__ = ["EXPORTS", "export_table", "export_volume"]
 
 BOX = 2 * CHUNK
-"""Voxels along a side of what is rendered at once."""
+"""Voxels along a side of what a thread renders at once: whole chunks."""
 
 
 def export_table(folder: Pathlike, path: Pathlike) -> None:
@@ -38,13 +42,13 @@ def export_table(folder: Pathlike, path: Pathlike) -> None:
     path : path-like
         The file to write or to replace.
     """
-    count = 0
+    total = 0
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         for table in read_tables(folder):
-            numbered = table.assign(index=np.arange(count, count + len(table)))
-            numbered.to_csv(file, index=False, header=not count, lineterminator="\n")
-            count += len(table)
-        if not count:
+            numbered = table.assign(index=np.arange(total, total + len(table)))
+            numbered.to_csv(file, index=False, header=not total, lineterminator="\n")
+            total += len(table)
+        if not total:
             measurements(read_region(folder)["fields"], (1.0, 1.0, 1.0)).to_csv(
                 file, index=False, lineterminator="\n"
             )
@@ -58,6 +62,9 @@ def export_volume(
 ) -> None:
     """Write the rendered volume of a fit by tiles as an OME-Zarr of several resolutions.
 
+    Boxes are written by as many threads as there are cores; the bytes are the same by one. What is
+    there already is replaced in the end, by a whole volume.
+
     Parameters
     ----------
     folder : path-like
@@ -67,7 +74,7 @@ def export_volume(
     residual_of : sequence of LazyStack, optional
         The channels that were fitted: writes them minus the fit.
     progress : callable, optional
-        Called with how many boxes are done, and how many there are.
+        Called with how many boxes are done, and how many there are, by the thread that did one.
 
     Raises
     ------
@@ -86,22 +93,54 @@ def export_volume(
         name=stack.name,
         origin=stack.origin,
     ) as array:
-        corners = [*product(*(range(0, size, BOX) for size in stack.shape))]
-        for n, corner in enumerate(corners):
-            end = _triple(min(a + BOX, n) for a, n in zip(corner, stack.shape, strict=True))
-            # A region has two voxels at least along each axis: of what is left over, one is cut.
-            low = _triple(min(a, b - 2) for a, b in zip(corner, end, strict=True))
-            cut = tuple(slice(a - b, None) for a, b in zip(corner, low, strict=True))
-            box = tuple(slice(a, b) for a, b in zip(corner, end, strict=True))
-            contents = read_region(folder, (low, end))
-            part = contents["stack"]
-            for channel, field in enumerate(contents["fields"]):
-                voxels = field.voxelise(part.shape, part.spacing).numpy()
-                if residual_of:
-                    voxels = residual_of[channel].read(low, end).astype(np.float32) - voxels
-                array[(channel, *box) if channels > 1 else box] = voxels[cut]
+        boxes = _boxes(stack.shape)
+        done, telling, reading = count(1), threading.Lock(), threading.Lock()
+
+        def write(first: int, _end: int) -> None:
+            _write_box(folder, array, boxes[first], residual_of, reading)
             if progress is not None:
-                progress(n + 1, len(corners))
+                with telling:
+                    progress(next(done), len(boxes))
+
+        # A box is whole chunks, so that no two threads write into one.
+        with in_one_torch_thread():
+            run_pieces(write, len(boxes), most=1)
+
+
+def _boxes(shape: Shape) -> list[Box]:
+    """Return the first voxel of each box, and the one behind its last."""
+    corners = product(*(range(0, size, BOX) for size in shape))
+    return [
+        (_triple(corner), _triple(min(a + BOX, n) for a, n in zip(corner, shape, strict=True)))
+        for corner in corners
+    ]
+
+
+def _write_box(
+    folder: Pathlike,
+    array: Any,
+    box: Box,
+    residual_of: Sequence[LazyStack],
+    reading: threading.Lock,
+) -> None:
+    """Write a box of each channel: the fit, or the stack minus the fit.
+
+    One thread at a time reads the stack: of a compressed TIFF, whole planes are in memory then.
+    """
+    first, end = box
+    # A region has two voxels at least along each axis: of what is left over, one is cut.
+    low = _triple(min(a, b - 2) for a, b in zip(first, end, strict=True))
+    cut = tuple(slice(a - b, None) for a, b in zip(first, low, strict=True))
+    place = tuple(slice(a, b) for a, b in zip(first, end, strict=True))
+    contents = read_region(folder, (low, end))
+    part = contents["stack"]
+    for channel, field in enumerate(contents["fields"]):
+        voxels = field.voxelise(part.shape, part.spacing).numpy()
+        if residual_of:
+            with reading:
+                recorded = residual_of[channel].read(low, end)
+            voxels = recorded.astype(np.float32) - voxels
+        array[(channel, *place) if array.ndim > 3 else place] = voxels[cut]
 
 
 def _refuse_others(given: Sequence[LazyStack], stack: StackFacts, channels: int) -> None:

@@ -1,16 +1,18 @@
 """Labels of a stack that is larger than memory: painted, measured and looked at box by box.
 
-The same as `labels` makes of all voxels at once. What is in memory is a box, and what is known of
-each Gaussian and object.
+The same as `labels` makes of all voxels at once. What is in memory is a box a thread, and what is
+known of each Gaussian and object.
 """
 
 from __future__ import annotations
 
+import threading
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.objects.labels import (
     Painter,
     level_of,
@@ -58,7 +60,7 @@ class BoxedLabels:
     groups : Groups
         The objects, as `group` returned them; none of them shares a mode with another.
     array : array-like of int32, shape [Z, Y, X]
-        Of zarr, or any that takes and gives boxes.
+        Of zarr, in chunks of which a box holds whole ones, or any that takes and gives boxes.
     spacing : tuple of float
         (dz, dy, dx) in the field's unit.
     box : int
@@ -94,18 +96,28 @@ class BoxedLabels:
         least = self._level() if level is None else level
         modes = self.groups.basins
         sizes = np.zeros(modes.max(initial=-1) + 2, np.intp)
-        for low, high in self._boxes:
+        counting = threading.Lock()
+
+        def paint(first: int, _end: int) -> None:
+            low, high = self._boxes[first]
             which = self._reaching(low, high)
             painter = Painter(
                 self._field.select(_tensor(which)), _size(low, high), self._spacing, least, low
             )
             basins, own = painter.basins(modes[which])
-            sizes[: len(own)] += own
+            with counting:
+                sizes[: len(own)] += own
             self._array[_slices(low, high)] = basins
+
+        run_pieces(paint, len(self._boxes), most=1)
         owner, _ = owners_of(self.groups, len(sizes))
         names, self.groups = named(self.groups, owner, sizes, self._spacing)
-        for low, high in self._boxes:
+
+        def name(first: int, _end: int) -> None:
+            low, high = self._boxes[first]
             self._array[_slices(low, high)] = names[self._read(low, high)]
+
+        run_pieces(name, len(self._boxes), most=1)
 
     def measure(self) -> Objects:
         """Measure the labelled objects; see `labels.measure_objects`."""

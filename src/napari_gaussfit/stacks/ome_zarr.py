@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import OutputError, StackError
 from napari_gaussfit.files import replacing
 from napari_gaussfit.stacks.layout import (
@@ -329,13 +330,16 @@ def _halve(finer: Any, coarser: Any, *, labels: bool) -> None:
     """Write the means of 2 x 2 x 2 voxels, of fewer at the ends, or the first, chunk by chunk."""
     channels, shape = map(range, coarser.shape[:-3]), coarser.shape[-3:]
     corners = product(*(range(0, size, CHUNK) for size in shape))
-    for channel, corner in product(product(*channels), corners):
+    chunks = [*product(product(*channels), corners)]
+
+    def halve(first: int, _end: int) -> None:
+        channel, corner = chunks[first]
         end = [min(a + CHUNK, n) for a, n in zip(corner, shape, strict=True)]
         fine = tuple(slice(2 * a, 2 * b) for a, b in zip(corner, end, strict=True))
         box = tuple(slice(a, b) for a, b in zip(corner, end, strict=True))
         if labels:
             coarser[box] = np.asarray(finer[fine])[::2, ::2, ::2]
-            continue
+            return
         means = np.asarray(finer[(*channel, *fine)], np.float64)
         for axis in range(3):
             lines = np.moveaxis(means, axis, 0)
@@ -345,6 +349,8 @@ def _halve(finer: Any, coarser: Any, *, labels: bool) -> None:
         if coarser.dtype.kind in "iu":
             means = np.rint(means)
         coarser[(*channel, *box)] = means.astype(coarser.dtype)
+
+    run_pieces(halve, len(chunks), most=1)
 
 
 @contextmanager
