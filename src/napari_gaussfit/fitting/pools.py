@@ -143,7 +143,7 @@ class Pool(Protocol):
         Parameters
         ----------
         work : Work
-            Does it.
+            Carries out the task in whatever process it is sent to.
         task : TileTask
             What is to be done, and for which tile.
         together : int
