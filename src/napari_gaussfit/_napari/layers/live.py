@@ -274,14 +274,14 @@ class LiveLayers:
             # Of a fit at rest, which these points are not of.
             left = {name: value for name, value in carried.items() if name != "fit"}
             layer.metadata = {**layer.metadata, METADATA: left}
+        now = time.perf_counter()
         # What the list of layers hears of has it painted anew, which costs more than the points.
         with layer.events.data.blocker(), self._viewer.layers.events.blocker_all():
             layer.data = self._places(fields)
-        now = time.perf_counter()
-        if now - self._coloured > COLOUR_SECONDS:
-            self._coloured = now
-            layer.size = self._sizes(fields)
-            layer.face_color = self._colours(fields)
+            if now - self._coloured > COLOUR_SECONDS:
+                self._coloured = now
+                layer.size = self._sizes(fields)
+                layer.face_color = self._colours(fields)
 
     def _move_along(self, _event: Event) -> None:
         """Bring the layers to where their source is now, in its unit."""

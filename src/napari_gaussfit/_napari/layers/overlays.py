@@ -37,6 +37,10 @@ CENTRES, SECTIONS, ELLIPSOIDS = "centres on projections", "sections", "ellipsoid
 SOON_MS, REST_PER_WORK = 40, 5.0
 """Until what is asked for is drawn; times as long as drawing took, the window has for itself."""
 
+FOLLOWING = 0.4
+"""Seconds between two drawings of a fit that goes on: the pictures that marks lie on come no
+oftener, and marks took a seventh of what each update cost the window."""
+
 MOST_LIVE_FACES = 250_000
 """Triangles of ellipsoids that move: a quarter of a second a time, of 10,000 Gaussians."""
 
@@ -71,7 +75,7 @@ class Overlays(QObject):
         self._wanted = {CENTRES}
         self._layers: dict[str, Layer] = {}
         self._whose: tuple[Any, Any] | None = None
-        self._rested = 0.0
+        self._rested = self._drawn = 0.0
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._draw)
@@ -104,11 +108,15 @@ class Overlays(QObject):
     def show_field(self, field: GaussianField | None) -> None:
         """Draw a fit that goes on; None where it stands still, as its points are."""
         self._running, self._whose = field, None
-        if field is not None and time.perf_counter() >= self._rested:
+        now = time.perf_counter()
+        if field is None:
+            self.draw_soon()
+        elif now >= max(self._rested, self._drawn + FOLLOWING):
             self._timer.stop()
             self._draw()  # At once, so that the canvas is painted once for all that has moved.
-        else:
-            self.draw_soon()
+        elif not self._timer.isActive():
+            # With the next Gaussians; by itself where none come.
+            self._timer.start(int(1000 * max(2 * FOLLOWING, self._rested - now)))
 
     def show_mips(self, mips: MipPair) -> None:
         """Draw on the pictures of another view."""
@@ -119,9 +127,9 @@ class Overlays(QObject):
 
     def draw_soon(self, _event: object = None) -> None:
         """Draw all that is wanted, in a moment; a drawing that takes long comes seldom."""
-        if not self._timer.isActive():
-            rest = self._rested - time.perf_counter()
-            self._timer.start(max(SOON_MS, int(1000 * rest)))
+        wait = max(SOON_MS, int(1000 * (self._rested - time.perf_counter())))
+        if not self._timer.isActive() or self._timer.remainingTime() > wait:
+            self._timer.start(wait)
 
     def close(self) -> None:
         """Follow nothing any more; the layers stay."""
@@ -154,7 +162,7 @@ class Overlays(QObject):
                 self._timer.start(SOON_MS)
                 return
         now = time.perf_counter()
-        self._rested = now + REST_PER_WORK * min(now - began, 1.0)
+        self._rested, self._drawn = now + REST_PER_WORK * min(now - began, 1.0), now
 
     def _place_captions(self) -> None:
         """Keep captions within their pictures: in 3D, napari centres all texts on their points."""

@@ -26,6 +26,9 @@ SAMPLE = 5000
 MAKE_AFTER_MS = 400
 """After the panel has opened, which is sooner without them; pressing Fit must not wait for them."""
 
+HELD_MS = 30
+"""In which scenes tell their views of what has changed; plots are painted after it."""
+
 TINIEST = 1e-12
 """Of what is drawn in powers of ten."""
 
@@ -83,6 +86,8 @@ class Curves(QWidget):
             low, high = (0.0, 1.15 * high) if self._from_zero else (low, max(high, low + 1e-3))
             # pyqtgraph's own ranging has everything painted twice.
             self._plot.setRange(xRange=(steps[0], max(steps[-1], steps[0] + 1)), yRange=(low, high))
+        # Axes follow the range now, not in the midst of painting, which would be painted again.
+        self._plot.scene().prepareForPaint()
 
 
 class Bars(QWidget):
@@ -111,6 +116,10 @@ class _Plots(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self._held = QTimer(self)
+        self._held.setSingleShot(True)
+        self._held.setInterval(HELD_MS)
+        self._held.timeout.connect(lambda: self.setUpdatesEnabled(True))
         soon = QTimer(self)
         soon.setSingleShot(True)
         soon.timeout.connect(self._fill)
@@ -128,6 +137,14 @@ class _Plots(QWidget):
             box.setSpacing(2)
             for plot in self._make():
                 box.addWidget(plot)
+
+    def _paint_once(self) -> None:
+        """Paint all plots together, once they have heard of what is drawn, each in its own turn.
+
+        Else each is painted alone, and the whole window, with its canvas, composed for each.
+        """
+        self.setUpdatesEnabled(False)
+        self._held.start()
 
     def _make(self) -> Sequence[QWidget]:
         raise NotImplementedError
@@ -155,6 +172,7 @@ class ProgressPlots(_Plots):
     def show_history(self, history: Mapping[str, list[float]]) -> None:
         """Draw what was recorded so far, if anybody sees it."""
         if self.isVisible() and history["iteration"]:
+            self._paint_once()
             for plot in self._plots:
                 plot.show_history(history)
 
@@ -187,6 +205,7 @@ class DetailPlots(_Plots):
         """Draw the Gaussians as they are and what was recorded, if anybody sees it."""
         if not self.isVisible():
             return
+        self._paint_once()
         gaussians = field.numpy()
         self._amplitudes.show_values(gaussians.amplitudes)
         factors = gaussians.select(slice(None, None, -(-len(field) // SAMPLE) or 1)).factors
