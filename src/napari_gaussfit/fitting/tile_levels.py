@@ -58,7 +58,7 @@ class Levels:
         sample : Sample
             The voxels that were read to judge the whole stack by.
         curve : PhotonTransfer
-            Of these voxels.
+            The variance of these voxels' noise against their light.
         background : float, optional
             Raw intensity, where it is known.
         """
