@@ -8,6 +8,7 @@ the box that its Gaussians reach into; ``index.json`` what was fitted, how, and 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,7 +264,8 @@ def read_tables(
     with refusing(folder / INDEX_NAME, "the index of a fit by tiles"):
         parts = _content(folder / INDEX_NAME)["parts"]
     with refusing(folder / TILES_NAME, "a table of tiles"):
-        tiles = pd.read_parquet(folder / TILES_NAME)
+        written = (folder / TILES_NAME).stat()
+        tiles = _tiles(folder / TILES_NAME, (written.st_mtime_ns, written.st_size))
         chosen = tiles["gaussians"].to_numpy() > 0
         if wide is not None:
             chosen &= (tiles["part"] == WIDE_PART).to_numpy() == wide
@@ -274,6 +276,17 @@ def read_tables(
         part = folder / parts / str(name)
         with refusing(part, "a table of Gaussians"):
             yield pd.read_parquet(part)
+
+
+@lru_cache(maxsize=2)
+def _tiles(path: Path, _version: tuple[int, int]) -> pd.DataFrame:
+    """Return the table of tiles, which nobody changes, as it was written then.
+
+    A volume is made of about as many boxes as there are tiles, and each asks for those near it.
+    """
+    import pandas as pd
+
+    return pd.read_parquet(path)
 
 
 def read_region(
