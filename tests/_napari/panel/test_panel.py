@@ -122,6 +122,7 @@ def layer_named(viewer: Any, end: str) -> Any:
 
 
 @pytest.mark.smoke
+@pytest.mark.started
 def test_a_user_drops_a_stack_fits_pauses_edits_refines_and_saves(
     make_napari_viewer_proxy: Any,
     stack_path: Callable[[str], Path],
@@ -283,6 +284,7 @@ def test_a_layer_that_is_deleted_during_the_fit_is_not_forced_back(
 
 
 @pytest.mark.smoke
+@pytest.mark.started
 @pytest.mark.parametrize("closed", ["layer", "panel", "window"])
 def test_closing_ends_the_fit_within_a_second(panel: Any, wait_until: Wait, closed: str) -> None:
     viewer = panel.viewer
@@ -382,6 +384,7 @@ def test_a_killed_fit_says_so_and_refine_goes_on_from_its_last_gaussians(
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
 
 
+@pytest.mark.started
 def test_another_view_of_a_fit_at_rest_ends_with_the_window(panel: Any, wait_until: Wait) -> None:
     panel.model.settings = SHORT
     before = set(psutil.Process().children())

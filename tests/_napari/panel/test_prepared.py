@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
     Wait = Callable[..., None]
 
-pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
+pytestmark = [
+    pytest.mark.gui,
+    pytest.mark.started,
+    pytest.mark.usefixtures("nothing_left_behind"),
+]
 
 LONG = FitSettings(exactly=True, gaussians=40, quality="fine")
 SHORT = FitSettings(exactly=True, gaussians=20, quality="preview")
