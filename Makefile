@@ -46,7 +46,7 @@ DOCS := docs/_build
 NOTEBOOK_TABLE := $(DOCS)/notebook-table.md
 TESTED := $(shell find src tests -name '*.py' 2>/dev/null) pyproject.toml
 
-.PHONY: help demo test test-fast coverage smoke lowest other-packages quick-tests lint docs bench screenshots clean window-packages screen-packages
+.PHONY: help demo test test-fast every-test coverage smoke lowest other-environments other-packages quick-tests lint docs bench screenshots clean window-packages screen-packages
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,8 +55,16 @@ demo: $(READY) $(if $(HAS_SCREEN),window-packages) ## Fit a phantom with known G
 	$(BIN)/napari-gaussfit demo -o $(DEMO_OUTPUT) --force
 
 test: lint screen-packages ## Run all that CI runs: lint, then every test, then the documentation
-	$(ON_SCREEN) $(BIN)/python -m pytest $(SIDE_BY_SIDE) --notebook-table=$(NOTEBOOK_TABLE)
+	+$(MAKE) -j2 every-test other-environments
 	+$(MAKE) -j2 $(IN_ONE_PIECE) docs other-packages
+
+every-test: $(READY) screen-packages
+	$(ON_SCREEN) $(BIN)/python -m pytest $(SIDE_BY_SIDE) --notebook-table=$(NOTEBOOK_TABLE)
+
+# Made while tests run: they wait for the network more than for a core.
+other-environments:
+	$(MAKE) $(OTHER_QT_VENV)/.ready VENV=$(OTHER_QT_VENV) EXTRAS=test,pyside6
+	$(MAKE) $(LOWEST_VENV)/.ready VENV=$(LOWEST_VENV) EXTRAS=test,pyqt6 RESOLUTION=lowest-direct
 
 other-packages:
 	$(MAKE) smoke VENV=$(OTHER_QT_VENV) EXTRAS=test,pyside6

@@ -356,9 +356,11 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QLineEdit
+from napari_gaussfit._napari import worker
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.synthetic.phantoms import beads
+worker.PREPARE_MS = 10**8  # no processes for fits that are not asked for
 viewer = napari.Viewer(show=False)
 stack = beads(count=6, shape=(12, 40, 40)).stack
 viewer.add_image(stack.voxels, name="beads", scale=stack.spacing, units=("um",) * 3)
