@@ -366,6 +366,7 @@ class Watch:
         self.seconds = time.monotonic() - self._began
 
 
+@pytest.mark.started
 @pytest.mark.skipif(os.name == "nt", reason="Windows knows no such signal")
 def test_a_killed_fit_says_so_and_refine_goes_on_from_its_last_gaussians(
     panel: Any, wait_until: Wait
@@ -536,6 +537,7 @@ def test_the_panel_opens_in_half_a_second_beyond_the_import_of_napari() -> None:
     assert min(worked for _, worked in found) < 0.5, f"opens in (s, s of work): {found}"
 
 
+@pytest.mark.started
 def test_a_fit_begins_at_the_gaussians_of_chosen_points(
     panel: Any, small_beads: Phantom, wait_until: Wait
 ) -> None:
