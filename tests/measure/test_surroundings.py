@@ -50,7 +50,9 @@ def test_a_dim_light_is_known_better_from_a_wide_window(
 ) -> None:
     """The bound of 20 photons over 10 falls by 6 %; of bright ones the window stays narrow."""
     wide, _ = error_of_light(peak, 10.0)
-    monkeypatch.setattr(refinement, "with_surroundings", lambda _, fits, *__: fits)
+    monkeypatch.setattr(
+        refinement, "with_surroundings", lambda _, fits, __, windows, *___: (fits, windows)
+    )
     narrow, _ = error_of_light(peak, 10.0)
     assert least <= wide / narrow <= most
 

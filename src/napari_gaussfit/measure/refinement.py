@@ -19,6 +19,7 @@ from napari_gaussfit._kernels.cpu.information_kernels import EVEN, PHOTONS, UNKN
 from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, refine_blocks
 from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.measure.bias import without_bias
 from napari_gaussfit.measure.blocks import Model
 from napari_gaussfit.measure.constrained import refine_constrained
 from napari_gaussfit.measure.grouping import (
@@ -34,7 +35,7 @@ from napari_gaussfit.measure.measurement import NOT_DETERMINED, Measurement
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.photon_transfer import noise_of_neighbours
 from napari_gaussfit.measure.shapes import Shapes
-from napari_gaussfit.measure.surroundings import with_surroundings
+from napari_gaussfit.measure.surroundings import are_dim, with_surroundings
 from napari_gaussfit.model.gaussians import Gaussians
 
 if TYPE_CHECKING:
@@ -161,7 +162,11 @@ def measure(  # noqa: PLR0913 - a name for each thing that may be known
     )
     if kind == PHOTONS and widths is None and not (model and model.shapes.shared):
         reaches = _reaches(fits[1], numbers, float(np.nanmin(fits[3][:, 3:], initial=0.0)))
-        fits = with_surroundings(voxels, fits, blocks, reaches, refine, (numbers, *limits))
+        rules = numbers, *limits
+        fits, seen = with_surroundings(voxels, fits, blocks, windows, reaches, refine, rules)
+        if model is None:
+            dim = are_dim(fits)
+            fits = without_bias(voxels, fits, blocks, seen, reaches, numbers, dim)
     shapes, amplitudes, covariances, found = _without_lost((shapes, amplitudes), fits)
     reduced, steps = found[:, 0], found[:, 2].astype(np.int64)
     saturated = _saturated(voxels, windows, noise.saturation)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Fits = tuple[Floats, Floats, Floats, Floats]
     Refine = Callable[..., Fits]
 
-__all__ = ["with_surroundings"]
+__all__ = ["are_dim", "with_surroundings"]
 
 WIDE = 6.0
 """Sigmas from its centre to the sides of a Gaussian's wide window: from 3.5 to 6, the bound of a
@@ -46,10 +46,11 @@ def with_surroundings(
     voxels: NDArray[np.float32],
     fits: Fits,
     blocks: Lists,
+    windows: Counts,
     reaches: Floats,
     refine: Refine,
     rules: tuple[Floats, int, Floats],
-) -> Fits:
+) -> tuple[Fits, Counts]:
     """Return fits, those of dim Gaussians in wide windows where the background is the same there.
 
     Parameters
@@ -60,6 +61,8 @@ def with_surroundings(
         What `refine_blocks` returned: shapes, amplitudes, covariances and numbers.
     blocks : tuple of ndarray
         Which Gaussians are refined together.
+    windows : ndarray, shape [K, 6]
+        First and last z, y, x of the window in which each was refined.
     reaches : ndarray, shape [K]
         Sigmas from its centre within which each Gaussian is anything.
     refine : callable
@@ -71,26 +74,45 @@ def with_surroundings(
     -------
     tuple of ndarray
         As they were given, but for those that a wide window describes as well.
+    ndarray, shape [K, 6]
+        The windows of these.
     """
     shapes, amplitudes, _, numbers = fits
-    wanted = _holds(fits) & _dim(fits)
+    wanted = are_dim(fits)
     which = np.flatnonzero(np.logical_and.reduceat(wanted[blocks[1]], blocks[0][:-1]))
     if not len(which):
-        return fits
-    windows = boxes_about(shapes, WIDE, 1, voxels.shape[1:])
+        return fits, windows
+    wider = boxes_about(shapes, WIDE, 1, voxels.shape[1:])
     some = some_of(blocks, which)
-    bounds = bounds_of(some, windows)
+    bounds = bounds_of(some, wider)
     others = others_at(some, bounds, shapes, reaches)
     grounds = numbers[some[1][some[0][:-1]], 3:]
-    wide = refine(voxels, bounds, windows, some, others, (shapes, amplitudes), grounds, *rules)
+    wide = refine(voxels, bounds, wider, some, others, (shapes, amplitudes), grounds, *rules)
     taken = np.zeros(len(shapes), np.bool_)
     taken[some[1]] = (_holds(wide) & _alike(fits, wide))[some[1]]
-    return (
+    found = (
         np.where(taken[:, None], wide[0], shapes),
         np.where(taken, wide[1], amplitudes),
         np.where(taken[:, None, None], wide[2], fits[2]),
         np.where(taken[:, None], wide[3], numbers),
     )
+    return found, np.where(taken[:, None], wider, windows)
+
+
+def are_dim(fits: Fits) -> Mask:
+    """Return which Gaussians converged to what describes their window, and are dim.
+
+    Parameters
+    ----------
+    fits : tuple of ndarray
+        What `refine_blocks` returned.
+
+    Returns
+    -------
+    ndarray of bool, shape [K]
+        Of whose light in no channel the error is `DIM` or less.
+    """
+    return _holds(fits) & _dim(fits)
 
 
 def _holds(fits: Fits) -> Mask:

@@ -371,6 +371,20 @@ def refine_block(
     return reduced, steps
 
 
+@exact_part
+def theta_of(own: Counts, shapes: Floats, amplitudes: Floats, grounds: Floats) -> Floats:
+    """Return the parameters of a block of Gaussians, in the order of `information_kernels`."""
+    channels, count = len(amplitudes), len(own)
+    size = count * (SHAPE + channels) + channels
+    theta = np.empty(size)
+    for k in range(count):
+        theta[SHAPE * k : SHAPE * (k + 1)] = shapes[own[k]]
+        for c in range(channels):
+            theta[SHAPE * count + c * count + k] = amplitudes[c, own[k]]
+    theta[size - channels :] = grounds
+    return theta
+
+
 @exact_kernel
 def refine_some(
     voxels: NDArray[np.float32],
@@ -397,13 +411,8 @@ def refine_some(
     for b in range(first, end):
         own = ids[starts[b] : starts[b + 1]]
         count, box = len(own), bounds[b]
-        size = count * (SHAPE + channels) + channels
-        theta = np.empty(size)
-        for k in range(count):
-            theta[SHAPE * k : SHAPE * (k + 1)] = shapes[own[k]]
-            for c in range(channels):
-                theta[SHAPE * count + c * count + k] = amplitudes[c, own[k]]
-        theta[size - channels :] = backgrounds[b]
+        theta = theta_of(own, shapes, amplitudes, backgrounds[b])
+        size = len(theta)
         block, looked = cut_block(voxels, box, windows[own], noise)
         near_by = other_ids[other_starts[b] : other_starts[b + 1]]
         add_known(block[2], box, near_by, shapes, amplitudes, noise[0])
