@@ -24,7 +24,7 @@ class Paints(QObject):
         super().__init__()
         self.window, self.count = window, 0
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         if event is not None and event.type() == QEvent.Type.UpdateRequest:
             self.count += watched is self.window
         return False

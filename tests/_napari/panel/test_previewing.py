@@ -47,7 +47,7 @@ def panel(
     viewer = make_napari_viewer_proxy()
     add_stack(viewer, small_beads.stack)
     _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
-    wait_until(lambda: panel.model._suggested is not None)
+    wait_until(lambda: previewed == ["auto"] and panel.model._suggested is not None)
     QTest.qWait(LONGER_THAN_SETTLING_MS)  # What the first preview has changed is looked at too.
     return panel
 
