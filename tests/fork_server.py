@@ -6,18 +6,25 @@ A process of a fit takes two seconds of a core to load torch and the kernels. Te
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 from napari_gaussfit.jobs import batch_child, child
 
 LARGEST = 1 << 18
 """Bytes of a request: the environment is the most of it."""
+
+
+ASKED_OF = ("fitting", "formats", "measure", "model", "objects", "stacks", "synthetic")
+"""Folders whose modules are loaded before anybody asks."""
 
 
 class _Unheard:
@@ -33,6 +40,11 @@ def prepare() -> None:
     os.environ["GAUSSFIT_THREADS"] = "1"
     child._prepare(_Unheard())
     del os.environ["GAUSSFIT_THREADS"]
+    for folder in ASKED_OF:
+        package = importlib.import_module(f"napari_gaussfit.{folder}")
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            with suppress(ImportError):  # of an extra that is not installed
+                importlib.import_module(module.name)
     for thread in threading.enumerate():
         if thread is not threading.current_thread():
             thread.join()
