@@ -6,6 +6,7 @@ is gone its pipe closes, and the process ends with it. It writes no file.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from importlib import import_module
@@ -23,11 +24,16 @@ LOADED = (
 )
 """What drawing needs, loaded before it is asked for."""
 
+COLLECTED_AFTER = 100_000
+"""Objects that come before Python looks which of them are reached in circles alone: what is
+imported stays, and a picture is some tens of thousands."""
+
 
 def main() -> None:
     """Draw what is asked for on the standard input."""
     # Ctrl+C is for whoever asks, and ends this process with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.set_threshold(COLLECTED_AFTER)
     inbox, outbox = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb")
     # What libraries print goes to the errors, not among the messages.
     os.dup2(2, 1)
