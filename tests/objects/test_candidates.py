@@ -100,3 +100,22 @@ def test_candidates_have_places_in_voxels_and_widths_in_the_stacks_unit() -> Non
     across = found.fwhm()
     # A Gaussian of 0.35 um across; filters are a factor of the root of two apart.
     assert ((across > 0.25) & (across < 0.5)).all()
+
+
+@pytest.mark.parametrize(
+    ("least", "largest", "near", "beside"),
+    [
+        (3.5, 3.6, [2], [2, 4]),
+        (2.0, 2.0, [0], [0, 2, 4]),
+        (2.7, 4.2, [1, 2], [1, 2, 4]),
+        (7.9, 8.1, [4], [1, 4]),
+        (0.1, 99.0, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]),
+    ],
+)
+def test_filters_of_a_time_that_follows_are_those_of_its_spots_and_a_few_beside(
+    least: float, largest: float, near: list[int], beside: list[int]
+) -> None:
+    sizes = Sizes(2.0, 6.0, 1.0, (1.0, 1.0, 1.0))
+    found = sizes.levels_of(least, largest)
+    assert found.tolist() == near
+    assert sizes.levels_beside(found).tolist() == beside

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, maximum_filter
 
-from napari_gaussfit.objects.filters import binned, local_maxima, smoothed
+from napari_gaussfit._kernels.cpu.smoothing import binned, smoothed
+from napari_gaussfit.objects.filters import local_maxima
 
 SHAPE = (7, 45, 83)
 

@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from napari_gaussfit import FitSettings, TimeSeries, fit, fit_sequence, spot_sequence
+from napari_gaussfit import (
+    FitSettings,
+    TimeSeries,
+    fit,
+    fit_sequence,
+    fit_spots,
+    spot_sequence,
+)
 from napari_gaussfit.synthetic.phantoms import MovingPhantom, moving_spots
 
 if TYPE_CHECKING:
@@ -73,6 +81,46 @@ def test_centres_of_followed_spots_are_as_well_known_as_the_photons_allow(
         errors.append(off[apart < 1])
     assert sum(map(len, errors)) >= 0.98 * sum(map(len, phantom.tracks))
     assert np.sqrt(np.mean(np.square(np.concatenate(errors)))) <= 1.15
+
+
+def test_followed_spots_are_found_as_surely_as_those_of_a_first_time() -> None:
+    """None is taken for two: where spots had not yet come to rest, their neighbours were."""
+    crowd = moving_spots(times=12)
+    found = spot_sequence(TimeSeries.from_stacks(crowd.stacks))
+    wrong = [0, 0]
+    for stack, truth, followed in zip(crowd.stacks, crowd.truths, found.spots, strict=True):
+        means = truth.numpy().means
+        for n, spots in enumerate((fit_spots(stack), followed)):
+            apart, near = cKDTree(means / SIGMAS).query(spots.gaussians.means / SIGMAS)
+            right = len(np.unique(near[apart < 1]))
+            wrong[n] += len(spots) - right + len(means) - right
+    assert wrong[1] <= wrong[0] + 2, f"{wrong[1]} missed or wrong, {wrong[0]} of first times"
+
+
+def test_the_threshold_stays_where_it_is_when_structure_adds_to_the_noise() -> None:
+    """It was that of the time before, times what structure adds, each time."""
+    phantom = moving_spots(count=12, times=5, crossings=0, shape=(24, 72, 72), peaks=(100.0, 200.0))
+    rng = np.random.default_rng(3)
+    structure = 30 * np.abs(gaussian_filter(rng.normal(size=(24, 72, 72)), (2, 3, 3)))
+    structure *= 10 / structure.std()
+    stacks = [
+        replace(one, voxels=rng.poisson(one.voxels + structure).astype(np.uint16))
+        for one in phantom.stacks
+    ]
+    found = spot_sequence(TimeSeries.from_stacks(stacks))
+    thresholds = [one.threshold for one in found.spots]
+    assert thresholds[0] > 1.2 * found.spots[0].least, "structure adds nothing: no test"
+    assert max(thresholds) < 1.5 * min(thresholds), thresholds
+    assert len(found.spots[-1]) >= 8
+
+
+def test_a_time_after_one_without_spots_is_a_first(phantom: MovingPhantom) -> None:
+    rng = np.random.default_rng(5)
+    shape = phantom.stacks[0].shape
+    empty = replace(phantom.stacks[0], voxels=rng.poisson(10.0, shape).astype(np.uint16))
+    found = spot_sequence(TimeSeries.from_stacks([empty, phantom.stacks[1]]))
+    assert len(found.spots[0]) <= 1
+    assert abs(len(found.spots[1]) - len(phantom.tracks[1])) <= 1
 
 
 def test_births_and_deaths_are_those_of_the_phantom(

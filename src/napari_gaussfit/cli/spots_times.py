@@ -16,6 +16,7 @@ from napari_gaussfit.cli.times import (
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.jobs.fit_folder import FitFolder
 from napari_gaussfit.jobs.spot_times import (
+    LEAST,
     SPOTS_NAME,
     STATE_NAME,
     SpotFrame,
@@ -115,4 +116,6 @@ def _frame_in(
             raise SettingsError(
                 f"{path}: is of {what} than these; give those again, or another folder"
             )
+    if LEAST not in state:
+        raise SettingsError(f"{path}: is of an earlier version; give another folder, or --force")
     return SpotFrame(time, read_table(place / SPOTS_NAME), state)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 __all__ = [
+    "LEAST",
     "SPOTS_NAME",
     "STATE_NAME",
     "SpotFrame",
@@ -53,6 +54,9 @@ __all__ = [
     "tracks_of_spots",
     "write_frame",
 ]
+
+LEAST = "least"
+"""In a time's state, the threshold that the next one begins with."""
 
 SPOTS_NAME, STATE_NAME = "objects.csv", "state.json"
 
@@ -109,10 +113,11 @@ def spots_at(
         before, frame = last
         known = replace(settings, noise=Noise(**frame.state["noise"]))
         gaussians = gaussians_of(frame.table, stack.unit)
-        spots, drift = next_spots(before, stack, known, gaussians, frame.state["threshold"])
+        spots, drift = next_spots(before, stack, known, gaussians, frame.state[LEAST])
     noise = {name: value for name, value in asdict(spots.noise).items() if value != float("inf")}
     state = {
         "threshold": spots.threshold,
+        LEAST: spots.least,
         "noise": noise,
         DRIFT: drift.tolist(),
         "notes": list(spots.notes),

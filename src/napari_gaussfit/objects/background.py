@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from napari_gaussfit._kernels.cpu.smoothing import binned, smoothed
 from napari_gaussfit._threads import run_pieces
-from napari_gaussfit.objects.filters import binned, smoothed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

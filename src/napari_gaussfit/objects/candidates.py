@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_gaussfit._kernels.cpu.smoothing import smoothed
 from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.noise import Noise
@@ -21,7 +22,7 @@ from napari_gaussfit.measure.photon_transfer import noise_of_neighbours
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
 from napari_gaussfit.objects.background import background_of
 from napari_gaussfit.objects.explained import LOWEST, Null, unexplained
-from napari_gaussfit.objects.filters import maxima, smoothed
+from napari_gaussfit.objects.filters import maxima
 from napari_gaussfit.objects.sizes import STEP, Sizes
 
 if TYPE_CHECKING:
@@ -275,8 +276,16 @@ class CandidateFinder:
         return replace(self._found[same], sizes=sizes)
 
 
-def searched(
-    voxels: Volume, ground: Volume, spots: Volume | None, sizes: Sizes, noise: Noise, null: Null
+def searched(  # noqa: PLR0913 - the stack, what is there already, and by what is looked
+    voxels: Volume,
+    ground: Volume,
+    spots: Volume | None,
+    sizes: Sizes,
+    noise: Noise,
+    null: Null,
+    *,
+    levels: Counts | None = None,
+    samples: int = 0,
 ) -> Candidates:
     """Return the maxima of what a model leaves.
 
@@ -292,12 +301,17 @@ def searched(
         The noise of the stack's voxels: gain, offset, read noise.
     null : Null
         What noise alone has in the whole stack.
+    levels : ndarray of int, optional
+        Which widths are looked for; all if None.
+    samples : int, default 0
+        Answers of each filter of which their spread is taken, about; it is 1 if 0.
 
     Returns
     -------
     Candidates
         The most certain first.
     """
+    levels = sizes.levels() if levels is None else levels
     # Noise goes with all light that is there: spots, and what of the background is not smooth.
     light = smoothed(voxels, 2 * sizes.sigmas(min(2, sizes.count - 1)), mode="edge")
     left = np.empty_like(light)
@@ -314,15 +328,16 @@ def searched(
             np.divide(voxels[z] - model, np.sqrt(variance), out=left[z])
 
     run_pieces(some, len(light))
-    found = maxima(left, sizes.sigmas(np.arange(sizes.count)), LOWEST)
+    found = maxima(left, sizes.sigmas(levels), LOWEST, samples=samples)
+    widths = levels[found.levels]
     at = tuple(np.rint(found.places).astype(np.int64).T)
     deviations = np.sqrt(np.maximum(noise.variance(light[at]), least))
     scores = _as_of_normal_noise(found.answers, found.skewness * noise.gain / deviations)
     order = np.flatnonzero(scores >= LOWEST)
-    order = order[unexplained(found.places[order], found.levels[order], scores[order], sizes)]
+    order = order[unexplained(found.places[order], widths[order], scores[order], sizes)]
     return Candidates(
         found.places[order],
-        found.levels[order],
+        widths[order],
         scores[order],
         (found.peaks * deviations)[order],
         ground[at][order].astype(np.float64),

@@ -149,7 +149,7 @@ def _of_noise(sides: Shape, sizes: Sizes) -> tuple[Floats, int]:
     scores = []
     for _ in range(draws):
         noise = rng.standard_normal(sides, np.float32)
-        found = maxima(noise, sizes.sigmas(np.arange(sizes.count)), LOWEST)
+        found = maxima(noise, sizes.sigmas(sizes.levels()), LOWEST)
         own = unexplained(found.places, found.levels, found.answers, sizes)
         scores.append(found.answers[own])
     return np.sort(np.concatenate(scores))[::-1], draws * math.prod(sides)

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from napari_gaussfit._kernels.cpu.smoothing_kernels import (
-    find_maxima,
-    mean_boxes,
-    smooth_columns,
-    smooth_planes,
-)
+from napari_gaussfit._kernels.cpu.smoothing import REACH, binned, smoothed
+from napari_gaussfit._kernels.cpu.smoothing_kernels import find_maxima
 from napari_gaussfit._threads import run_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
     Volume = NDArray[np.float32]
-    Beyond = Literal["symmetric", "edge"]
+    Steps = tuple[tuple[float, int], ...]
 
-__all__ = ["OUTER", "Maxima", "binned", "local_maxima", "maxima", "smoothed"]
+__all__ = ["OUTER", "Maxima", "local_maxima", "maxima"]
 
 OUTER = 2.0
 """A filter is a Gaussian less one so many times as wide, which a level background does not move."""
@@ -36,20 +33,15 @@ OUTER = 2.0
 BINNED_FROM = 2.2
 """Sigma, in the voxels it works on, from which a filter works on some twice as large."""
 
-REACH = 4.0
-"""Sigmas to where a Gaussian ends."""
-
-SAMPLES = 200_000
-"""Answers of a filter of which the spread is taken."""
-
 PARTS, CALM = 6, 0.2
 """Parts of a stack along y and x, of whose spreads this quantile counts: elsewhere is more."""
 
-MIRRORED: Beyond = "symmetric"
-"""What lies beyond a face: a level background stays one, and noise there is counted as it is."""
-
 LONGEST_PROFILE = 400
 """Voxels along an axis, beyond which its middle is like its middle."""
+
+PROFILES, SUMS = 16, 1024
+"""How many profiles of filters along an axis are kept, of up to a megabyte, and how many sums of
+them: the times of a recording ask for the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +72,42 @@ class Maxima:
     spread: float
 
 
+@dataclass(frozen=True)
+class _Axis:
+    """What was done along an axis of so many voxels: by which sigmas it was filtered, and binned.
+
+    To the inner Gaussian, and after that to the outer one.
+    """
+
+    length: int
+    steps: Steps
+    wider: float
+
+    @functools.lru_cache(maxsize=SUMS)  # noqa: B019 - frozen, and a few numbers
+    def sums(self, first: int, second: int) -> Floats:
+        """Return the sums over impulses of g_1^first g_2^second at each place."""
+        inner = _profile(self.length, self.steps)
+        outer = _profile(self.length, (*self.steps, (self.wider, 1)))
+        sums: Floats = (inner**first * outer**second).sum(1)
+        return sums
+
+    @functools.lru_cache(maxsize=SUMS)  # noqa: B019
+    def height(self) -> float:
+        """Return the peak of the inner Gaussian in the middle."""
+        inner = _profile(self.length, self.steps)
+        return float(inner[len(inner) // 2].max())
+
+
+@functools.lru_cache(maxsize=PROFILES)
+def _profile(length: int, steps: Steps) -> Floats:
+    """Return what becomes of impulses along an axis [places, impulses]."""
+    if not steps:
+        return np.eye(min(length, LONGEST_PROFILE))
+    sigma, size = steps[-1]
+    profile = _along(_profile(length, steps[:-1]), sigma)
+    return profile if size == 1 else _binned_along(profile, size)
+
+
 @dataclass(frozen=True, eq=False)
 class _Level:
     """A filter's two Gaussians, on voxels that may be larger, and what they do to noise."""
@@ -88,11 +116,10 @@ class _Level:
     inner: Volume
     outer: Volume
     bins: list[int]
-    profiles: list[tuple[Floats, Floats]]
-    """Of each axis, the sums of g_1^a g_2^b by (a + b, b): see `_sums`."""
+    axes: list[_Axis]
 
 
-def maxima(noise: Volume, sigmas: Floats, lowest: float) -> Maxima:
+def maxima(noise: Volume, sigmas: Floats, lowest: float, *, samples: int = 0) -> Maxima:
     """Return the maxima in space of each filter.
 
     Parameters
@@ -103,6 +130,8 @@ def maxima(noise: Volume, sigmas: Floats, lowest: float) -> Maxima:
         Of each filter's inner Gaussian along z, y and x, in voxels, the narrowest first.
     lowest : float
         Answers, in standard deviations, from which maxima count.
+    samples : int, default 0
+        Answers of each filter of which the spread is taken, about; it is 1 if 0.
 
     Returns
     -------
@@ -112,7 +141,8 @@ def maxima(noise: Volume, sigmas: Floats, lowest: float) -> Maxima:
     parts, spreads = [], [1.0]
     for level in _levels(noise, sigmas):
         answers = _answers(level)
-        spreads.append(_spread(answers))
+        if samples:
+            spreads.append(_spread(answers, samples))
         where = local_maxima(answers, lowest)
         at, values = _between_voxels(answers, where)
         places = np.clip((at + 0.5) * level.bins - 0.5, 0, np.subtract(noise.shape, 1))
@@ -130,11 +160,10 @@ def _levels(noise: Volume, sigmas: Floats) -> Iterator[_Level]:
     bins = [1, 1, 1]
     variances = np.zeros(3)
     inner, outer = noise, np.empty_like(noise)
-    eyes = [np.eye(min(n, LONGEST_PROFILE)) for n in noise.shape]
+    steps: list[Steps] = [(), (), ()]
     for number, wanted in enumerate(sigmas):
         step = np.sqrt(np.maximum(wanted**2 - variances, 0.0)) / bins
         inner = smoothed(inner, step, out=None if inner is noise else inner)
-        eyes = [_along(eye, s) for eye, s in zip(eyes, step, strict=True)]
         variances = np.maximum(variances, wanted**2)
         twice = [
             1 + (w >= BINNED_FROM * b and n >= 8)
@@ -142,13 +171,15 @@ def _levels(noise: Volume, sigmas: Floats) -> Iterator[_Level]:
         ]
         if max(twice) > 1:
             inner = binned(inner, twice)
-            eyes = [_binned_along(eye, t) for eye, t in zip(eyes, twice, strict=True)]
             variances += (np.square(twice) - 1) * np.square(bins) / 12
             bins = [int(b * t) for b, t in zip(bins, twice, strict=True)]
+        steps = [
+            (*done, (float(s), int(size))) for done, s, size in zip(steps, step, twice, strict=True)
+        ]
         wider = np.sqrt(OUTER**2 - 1) * np.sqrt(variances) / bins
         outer = smoothed(inner, wider, out=outer if outer.shape == inner.shape else None)
-        outside = [_along(eye, s) for eye, s in zip(eyes, wider, strict=True)]
-        yield _Level(number, inner, outer, bins, list(zip(eyes, outside, strict=True)))
+        axes = [_Axis(*way) for way in zip(noise.shape, steps, map(float, wider), strict=True)]
+        yield _Level(number, inner, outer, bins, axes)
 
 
 def _along(profile: Floats, sigma: float) -> Floats:
@@ -169,8 +200,8 @@ def _binned_along(profile: Floats, size: int) -> Floats:
 def _sums(level: _Level, first: int, second: int) -> list[Floats]:
     """Return, along each axis, the sums over impulses of g_1^first g_2^second at each place."""
     sums = []
-    for (inner, outer), length in zip(level.profiles, level.inner.shape, strict=True):
-        own = (inner**first * outer**second).sum(1)
+    for axis, length in zip(level.axes, level.inner.shape, strict=True):
+        own = axis.sums(first, second)
         missing = length - len(own)
         if missing > 0:
             middle = len(own) // 2
@@ -211,19 +242,22 @@ def _unit(level: _Level) -> tuple[float, float, float]:
     deviation = math.sqrt(max(total(2, 0) - 2 * total(1, 1) + total(0, 2), 1e-30))
     third = total(3, 0) - 3 * total(2, 1) + 3 * total(1, 2) - total(0, 3)
     # The inner one, made as high as 1: g_1 / max(g_1).
-    height = math.prod(float(inner[len(inner) // 2].max()) for inner, _ in level.profiles)
+    height = math.prod(axis.height() for axis in level.axes)
     return (total(2, 0) - total(1, 1)) / height, third / deviation**3, deviation
 
 
-def _spread(answers: Volume) -> float:
+def _spread(answers: Volume, samples: int) -> float:
     """Return by how much answers spread where there is little but noise, at least 1."""
-    spreads = []
+    of_length: dict[int, list[Volume]] = defaultdict(list)
     for rows in np.array_split(answers, min(PARTS, answers.shape[1]), axis=1):
         for part in np.array_split(rows, min(PARTS, answers.shape[2]), axis=2):
             flat = part.reshape(-1)
-            some = flat[:: max(1, flat.size * PARTS**2 // SAMPLES)]
-            low, middle = np.quantile(some, (0.25, 0.5))
-            spreads.append(float(middle - low) / 0.6745)
+            some = flat[:: max(1, flat.size * PARTS**2 // samples)]
+            of_length[len(some)].append(some)
+    spreads: list[float] = []
+    for equally_long in of_length.values():
+        low, middle = np.quantile(np.stack(equally_long), (0.25, 0.5), axis=1)
+        spreads.extend((middle - low) / 0.6745)
     return max(1.0, float(np.quantile(spreads, CALM)))
 
 
@@ -267,68 +301,3 @@ def _between_voxels(answers: Volume, where: Counts) -> tuple[Floats, Floats]:
         shift = np.where(inside & (bend > 0), (above - below) / np.maximum(2 * bend, 1e-30), 0.0)
         at[:, axis] += np.clip(shift, -0.5, 0.5)
     return at, values
-
-
-def smoothed(
-    volume: Volume,
-    sigmas: Floats | Sequence[float],
-    mode: Beyond = MIRRORED,
-    out: Volume | None = None,
-) -> Volume:
-    """Return a volume smoothed along each axis, over all threads.
-
-    Parameters
-    ----------
-    volume : ndarray, shape [Z, Y, X]
-        The values at the voxels, in float32.
-    sigmas : sequence of float
-        Along z, y and x in voxels; nothing is done along an axis of 0, or of one voxel.
-    mode : {"symmetric", "edge"}
-        What lies beyond the faces, as NumPy calls it: the same from the face back, or the face.
-    out : ndarray, shape [Z, Y, X], optional
-        Where it goes, `volume` itself or another; a new one if None.
-
-    Returns
-    -------
-    ndarray, shape [Z, Y, X]
-        `out`.
-    """
-    out = np.empty(volume.shape, np.float32) if out is None else out
-    ways = [_axis(n, s if n > 1 else 0.0, mode) for n, s in zip(volume.shape, sigmas, strict=True)]
-    run_pieces(lambda a, b: smooth_planes(volume, ways[1], ways[2], out, a, b), volume.shape[0])
-    if len(ways[0][0]) > 1:
-        run_pieces(lambda a, b: smooth_columns(out, ways[0], a, b), volume.shape[1])
-    return out
-
-
-@functools.lru_cache(maxsize=256)
-def _axis(length: int, sigma: float, mode: Beyond) -> tuple[Volume, Counts]:
-    """Return one half of a Gaussian, and which voxels are seen from before to beyond an axis."""
-    reach = int(REACH * sigma + 0.5)
-    half = np.exp(-0.5 * np.square(np.arange(reach + 1) / max(sigma, 1e-30)))
-    half /= 2 * half.sum() - half[0]
-    return half.astype(np.float32), np.pad(np.arange(length), reach, mode=mode)
-
-
-def binned(volume: Volume, bins: Sequence[int]) -> Volume:
-    """Return means of boxes; what is left at the end of a side is a smaller box.
-
-    Parameters
-    ----------
-    volume : ndarray, shape [Z, Y, X]
-        The values at the voxels, in float32.
-    bins : sequence of int
-        Voxels of a box along z, y and x.
-
-    Returns
-    -------
-    ndarray
-        In float32; of boxes of one voxel the volume itself.
-    """
-    if max(bins) == 1:
-        return volume
-    z, y, x = (int(size) for size in bins)
-    shape = [-(-n // size) for n, size in zip(volume.shape, (z, y, x), strict=True)]
-    out = np.empty(shape, np.float32)
-    run_pieces(lambda first, end: mean_boxes(volume, (z, y, x), out, first, end), len(out))
-    return out

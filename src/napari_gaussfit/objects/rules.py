@@ -24,6 +24,7 @@ __all__ = [
     "brightest_around",
     "largest_sigmas",
     "of_right_size",
+    "widths_across",
     "widths_allowed",
 ]
 
@@ -54,10 +55,15 @@ def widths_allowed(sizes: Sizes) -> tuple[Floats, Floats]:
     return least, AT_MOST * largest_sigmas(sizes) * np.array([LONGEST, 1.0, 1.0])
 
 
+def widths_across(gaussians: Gaussians) -> Floats:
+    """Return full widths at half maximum across z, in the Gaussians' unit."""
+    across: Floats = FWHM_PER_SIGMA * np.linalg.det(gaussians.covariances[:, 1:, 1:]) ** 0.25
+    return across
+
+
 def of_right_size(gaussians: Gaussians, sizes: Sizes) -> Mask:
     """Tell which are as wide as spots are to be, and neither a voxel nor light around them."""
-    covariances = gaussians.covariances
-    across = FWHM_PER_SIGMA * np.linalg.det(covariances[:, 1:, 1:]) ** 0.25
+    covariances, across = gaussians.covariances, widths_across(gaussians)
     right: Mask = across <= sizes.largest * TOLERANCE
     right &= across >= sizes.least / TOLERANCE
     right &= covariances[:, 0, 0] < (TOLERANCE * LONGEST * largest_sigmas(sizes)[0]) ** 2

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from scipy.spatial import cKDTree
 
+from napari_gaussfit._threads import in_one_torch_thread
 from napari_gaussfit.measure.constraints import Constraints
 from napari_gaussfit.measure.grouping import MOST_TOGETHER
 from napari_gaussfit.measure.measurement import Measurement
@@ -29,6 +30,7 @@ from napari_gaussfit.objects.rules import (
     brightest_around,
     largest_sigmas,
     of_right_size,
+    widths_across,
     widths_allowed,
 )
 from napari_gaussfit.objects.sizes import Sizes
@@ -50,6 +52,10 @@ T = TypeVar("T", bound=np.generic)
 
 STEPS, FEW_TOGETHER = 15, 8
 """Of a refinement, and Gaussians refined together, while spots are still looked for."""
+
+STEPS_THERE = 5
+"""Of a refinement that is to bring spots of another time to where they are, and is followed by one
+of all steps."""
 
 CLEANINGS = 5
 """Turns in which what is no spot is left out, at most."""
@@ -86,6 +92,14 @@ AMPLITUDE = 9
 
 WHOLE = 2
 """Times that the whole stack is looked through."""
+
+SAMPLES, FEW_SAMPLES = 200_000, 50_000
+"""Answers of a filter of which the spread is taken at a first time, and at one that follows: of
+so few it comes out 2 % lower."""
+
+USUAL_WIDTHS = (0.1, 0.9)
+"""Quantiles of the widths of a time's spots, between which those of the next are looked for by each
+filter."""
 
 SEEN = 6.0
 """Sigmas of the widest spot to where its filter sees."""
@@ -131,6 +145,9 @@ class Search:
         self.widths = widths_allowed(self.sizes)
         self.threshold = self.least = math.inf
         self.looks = self.halved = 0
+        # Which widths are looked for in the whole stack, and where something changed.
+        self.levels = self.levels_near = self.sizes.levels()
+        self.samples = SAMPLES
         self.held = False
         self.changed = Changed(stack.shape, self.spacing)
         nothing = self._gaussians(np.zeros((0, 3)), np.zeros(0, np.int64))
@@ -146,20 +163,30 @@ class Search:
     def follow(self, gaussians: Gaussians, threshold: float) -> None:
         """Begin with the spots of another time, refined on this stack, at that one's threshold.
 
+        Spots are looked for by the filters that are as wide as these, and a few beside.
+
         Parameters
         ----------
         gaussians : Gaussians
             Of the spots, where they should be by now; those beyond the stack are left out.
         threshold : float
-            Standard deviations from which the filters' answers are spots.
+            Standard deviations from which the filters' answers are spots, where they spread as
+            the noise explains.
         """
         places = gaussians.means / self.spacing
         inside = np.all((places > -0.5) & (places < np.array(self.stack.shape) - 0.5), axis=1)
         self.threshold = self.least = threshold
-        self.looks = WHOLE - 1
+        self.looks, self.samples = WHOLE - 1, FEW_SAMPLES
         self.marks = Marks.of(np.zeros(int(inside.sum()), np.bool_))
-        self.measured = self._measured(gaussians.select(inside))
+        self.measured = self._measured(gaussians.select(inside), steps=STEPS_THERE)
+        # Once more, with the others where these are by now: from where they were, each was refined
+        # beside light that is elsewhere, and what that leaves would be taken for spots.
+        self.measured = self._measured(self.gaussians)
         self._clean()
+        if len(self.gaussians):
+            low, high = np.quantile(widths_across(self.gaussians), USUAL_WIDTHS)
+            self.levels_near = self.sizes.levels_of(float(low), float(high))
+            self.levels = self.sizes.levels_beside(self.levels_near)
 
     def add(self) -> bool:
         """Search what is left, refine what is found; tell whether there is anything new.
@@ -215,8 +242,12 @@ class Search:
         light = self._model() if len(self.gaussians) else None
         if light is not None and self.settings.noise is None:
             self._noise_again(light)
-        found = searched(self.voxels, self.ground, light, self.sizes, self.noise, self.null)
-        if self.looks == 1:
+        first = self.looks == 1
+        found = searched(
+            self.voxels, self.ground, light, self.sizes, self.noise, self.null,
+            levels=self.levels, samples=0 if first else self.samples,
+        )  # fmt: skip
+        if first:
             self.threshold = self.least = found.threshold(self.settings.false_discoveries)
         else:  # what the noise of neighbours did not tell, what is left does
             self.threshold = max(self.threshold, self.least * found.spread)
@@ -225,13 +256,14 @@ class Search:
 
     def _looked_where_it_changed(self) -> Candidates:
         """Return what there is beside the spots in those parts of the stack that changed."""
-        margins = np.ceil(SEEN * self.sizes.sigmas(self.sizes.count - 1)).astype(np.int64)
+        widest = self.sizes.sigmas(int(self.levels_near[-1]))
+        margins = np.ceil(SEEN * widest).astype(np.int64)
         parts = []
         for part in self.changed.parts(margins):
             first = np.array([cut.start for cut in part.wide])
             found = searched(
                 self.voxels[part.wide], self.ground[part.wide], self._model(part.wide),
-                self.sizes, self.noise, self.null,
+                self.sizes, self.noise, self.null, levels=self.levels_near,
             )  # fmt: skip
             found = replace(found, places=found.places + first)
             parts.append(found.where(part.holds(found.places)))
@@ -365,6 +397,7 @@ class Search:
             taken |= np.sum(((self.points - place) / sigma) ** 2, 1) < 1
         return self.points[~taken]
 
+    @in_one_torch_thread()
     def _model(self, box: tuple[slice, slice, slice] | None = None) -> Volume:
         """Return the light of all spots, without the background, in a box or the whole stack."""
         from napari_gaussfit.model.field import GaussianField
@@ -386,8 +419,10 @@ class Search:
         light: Volume = field.voxelise(shape, self.stack.spacing).numpy()
         return light
 
-    def _measured(self, gaussians: Gaussians, *, last: bool = False) -> Measurement:
-        steps, together = (MOST_STEPS, MOST_TOGETHER) if last else (STEPS, FEW_TOGETHER)
+    def _measured(
+        self, gaussians: Gaussians, *, last: bool = False, steps: int = STEPS
+    ) -> Measurement:
+        steps, together = (MOST_STEPS, MOST_TOGETHER) if last else (steps, FEW_TOGETHER)
         robust = last and self.settings.likelihood == "poisson"
         return measure(
             [gaussians],

@@ -250,7 +250,7 @@ def spot_sequence(
         if n:
             previous, [stack] = stack, series.read(n)
             known, last = replace(settings, noise=spots[-1].noise), spots[-1]
-            found, drift = next_spots(previous, stack, known, last.gaussians, last.threshold)
+            found, drift = next_spots(previous, stack, known, last.gaussians, last.least)
         else:
             found, drift = fit_spots(stack, settings, points=points), np.zeros(3)
         spots.append(found)
@@ -276,7 +276,7 @@ def next_spots(
     gaussians : Gaussians
         Spots of the time before.
     threshold : float
-        Standard deviations from which the filters' answers were spots there.
+        Standard deviations from which the filters' answers were spots there: `Spots.least`.
 
     Returns
     -------

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.stacks.stack import Stack
 
     Floats = NDArray[np.float64]
+    Counts = NDArray[np.int64]
     Triple = tuple[float, float, float]
 
 __all__ = ["Sizes"]
@@ -112,3 +113,44 @@ class Sizes:
         shape = across[..., None] * np.array([self.along, 1.0, 1.0]) / np.asarray(self.spacing)
         sigmas: Floats = np.maximum(shape, LEAST_SIGMA)
         return sigmas
+
+    def levels(self) -> Counts:
+        """Return the numbers of all widths."""
+        return np.arange(self.count)
+
+    def levels_of(self, least: float, largest: float) -> Counts:
+        """Return the numbers of the widths from that nearest to one to that nearest to another.
+
+        Parameters
+        ----------
+        least, largest : float
+            FWHM across the optical axis, in `unit`.
+
+        Returns
+        -------
+        ndarray of int
+            Ascending, one at least.
+        """
+        steps = np.log(np.array([least, largest]) / self.least) / math.log(STEP)
+        low, high = np.clip(np.rint(steps), 0, self.count - 1).astype(np.int64).tolist()
+        return np.arange(low, high + 1)
+
+    def levels_beside(self, levels: Counts) -> Counts:
+        """Return some widths and a few of the others: every second wider, every third narrower.
+
+        A filter that is a width off loses 8 % of what it answers, and one that is two off 28 %: no
+        wider width is more than one off, and no narrower one more than two.
+
+        Parameters
+        ----------
+        levels : ndarray of int, shape [n]
+            Ascending, without a gap; one at least.
+
+        Returns
+        -------
+        ndarray of int
+            Ascending.
+        """
+        low, high = int(levels[0]), int(levels[-1])
+        below, above = np.arange(low - 3, -1, -3)[::-1], np.arange(high + 2, self.count, 2)
+        return np.concatenate([below, levels, above])

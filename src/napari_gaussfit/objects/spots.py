@@ -60,6 +60,9 @@ class Spots:
         Other spots within 3 sigmas of each.
     threshold : float
         Standard deviations from which the filters' answers are spots.
+    least : float
+        From which they would be if answers spread no more than the noise explains: what another
+        time begins with.
     noise : Noise
         That was assumed in the end.
     sizes : Sizes
@@ -74,6 +77,7 @@ class Spots:
     signal_to_noise: Floats
     neighbours: NDArray[np.int64]
     threshold: float
+    least: float
     noise: Noise
     sizes: Sizes
     rounds: int
@@ -138,7 +142,8 @@ def follow_spots(
 ) -> Spots:
     """Find the spots of a stack by those of another time: these are refined, and others sought.
 
-    What is left is looked through once, which is most of what it costs.
+    What is left is looked through once, by fewer filters than at a first time, as it is known how
+    wide spots are. Of a time without spots nothing is known, and this one is a first.
 
     Parameters
     ----------
@@ -149,13 +154,15 @@ def follow_spots(
     before : Gaussians
         Spots of the other time, where they should be by now.
     threshold : float
-        Standard deviations from which the filters' answers were spots there.
+        Standard deviations from which the filters' answers were spots there: `Spots.least`.
 
     Returns
     -------
     Spots
         In no order of the ones before.
     """
+    if not len(before):
+        return fit_spots(stack, settings)
     nothing = np.zeros((0, 3))
     search = Search(stack, settings, nothing, nothing)
     search.follow(before, threshold)
@@ -183,6 +190,7 @@ def _found(stack: Stack, search: Search, told: Callable[[int, int], None] | None
         _signal_to_noise(measured, search.noise, np.asarray(stack.spacing)),
         np.bincount(pairs.ravel(), minlength=len(measured)).astype(np.int64),
         search.threshold,
+        search.least,
         search.noise,
         search.sizes,
         rounds,
