@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pandas as pd
+    from numpy.typing import NDArray
 
     from benchmarks.options import Options
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.objects.spots import Spots
     from napari_gaussfit.synthetic.phantoms import MovingPhantom
+
+    Floats = NDArray[np.float64]
 
 T = TypeVar("T")
 
@@ -59,6 +63,25 @@ def right_links(phantom: MovingPhantom, table: pd.DataFrame) -> tuple[int, int, 
     return right, there, float(np.sqrt(np.mean(np.square(np.concatenate(errors)))))
 
 
+def f1(places: Floats, means: Floats) -> float:
+    """Twice the true spots that are found over those that are found and those that there are."""
+    if not len(places):
+        return 0.0
+    apart, near = cKDTree(means / SIGMAS).query(places / SIGMAS)
+    return 2 * len(np.unique(near[apart < 1])) / (len(places) + len(means))
+
+
+def as_sure(phantom: MovingPhantom) -> tuple[float, float, int]:
+    """F1 of spots found anew at each time and of those that follow, and at how many it is less."""
+    found = spot_sequence(TimeSeries.from_stacks(phantom.stacks))
+    both = []
+    for stack, truth, followed in zip(phantom.stacks, phantom.truths, found.spots, strict=True):
+        means = truth.numpy().means
+        both.append([f1(one.gaussians.means, means) for one in (fit_spots(stack), followed)])
+    anew, follow = np.array(both).T
+    return float(anew.mean()), float(follow.mean()), int((follow < anew).sum())
+
+
 def _first_fit(phantom: MovingPhantom, n: int) -> FitResult:
     return fit(phantom.stacks[n], FitSettings())
 
@@ -78,7 +101,7 @@ def _first_spots(phantom: MovingPhantom, n: int) -> Spots:
 def _next_spots(phantom: MovingPhantom, n: int, last: Spots) -> Spots:
     before, after = phantom.stacks[n - 1], phantom.stacks[n]
     settings = SpotSettings(noise=last.noise)
-    return next_spots(before, after, settings, last.gaussians, last.threshold)[0]
+    return next_spots(before, after, settings, last.gaussians, last.least)[0]
 
 
 def _in_turns(
@@ -101,7 +124,8 @@ def _in_turns(
 def measure(options: Options) -> list[Table]:
     """Links and centres; then the time of a first fit beside that of those that follow."""
     small = {"count": 6, "times": 3, "crossings": 0, "shape": (16, 48, 48)}
-    phantom = moving_spots(**small) if options.small else moving_spots()  # type: ignore[arg-type]
+    made = partial(moving_spots, **small) if options.small else moving_spots  # type: ignore[arg-type]
+    phantom = made()
     series = TimeSeries.from_stacks(phantom.stacks)
     spots, fits = spot_sequence(series), fit_sequence(series, FitSettings())
     rows = []
@@ -115,9 +139,21 @@ def measure(options: Options) -> list[Table]:
             ("spots", _in_turns(phantom, _first_spots, _next_spots)),
         )
     ]
+    dim = made(peaks=(20.0, 20.0))
+    sure = [(name, *as_sure(one)) for name, one in (("60 to 150", phantom), ("20", dim))]
     return [
         Table(
             "Moving spots", ("by", "true links", "right", "share", "error over bound"), tuple(rows)
+        ),
+        Table(
+            "Spots of each time",
+            (
+                "photons at the peak",
+                "F1, each time anew",
+                "F1, followed",
+                "times at which it is less",
+            ),
+            tuple(sure),
         ),
         Table("What a time costs", ("by", "first, s", "following, s", "share"), tuple(costs)),
     ]
