@@ -87,8 +87,8 @@ def _peak(waves: Waves, shape: tuple[int, ...]) -> NDArray[np.float32]:
                 _phases(shape[axis], top[axis] + near, half=axis == 2), fine, (1, -1)
             )
     best = np.unravel_index(int(np.argmax(fine.real)), fine.shape)
-    found = top.astype(np.float32) + (np.array(best) - AROUND).astype(np.float32) / FINEST
-    return np.where(sides > 1, found, np.float32(0))
+    found: NDArray[np.float32] = np.add(top, np.subtract(best, AROUND) / FINEST, dtype=np.float32)
+    return found
 
 
 def _phases(length: int, at: Floats, *, half: bool) -> Waves:
