@@ -51,7 +51,14 @@ def piece_of(name: str, options: Options) -> Piece:
 def workers_table(
     path: Path, folder: Path, options: Options, tile: Shape, turns: Sequence[int]
 ) -> Table:
-    """Fit a stack by so many workers, one turn after another, into folders ``by-N`` of one."""
+    """Fit a stack by so many workers, one turn after another, into folders ``by-N`` of one.
+
+    Two tiles of it are fitted before, so that all kernels are compiled: one worker would do that in
+    the first turn, for 20 seconds, while the others wait.
+    """
+    end = (tile[0], tile[1], 2 * tile[2])
+    two = LazyStack.open(path).part((0, 0, 0), end)
+    fit_tiles(two, folder / "before", settings_of(options), tile=tile)
     runs: dict[int, list[Run]] = {}
     rows: list[tuple[Cell, ...]] = []
     for turn, workers in enumerate(turns):
