@@ -13,7 +13,7 @@ import pytest
 import zarr
 from qtpy.QtCore import QObject, Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QRadioButton
+from qtpy.QtWidgets import QLabel, QRadioButton
 
 from by_hand import drop
 from napari_gaussfit._napari.layers import tile_points
@@ -137,6 +137,17 @@ def test_a_dropped_stack_that_is_large_is_not_read_and_fitted_by_tiles(
     assert not isinstance(volume.data, np.ndarray), "is read when it is looked at"
     np.testing.assert_allclose(np.asarray(volume.data), fit.voxelise(), atol=1e-3)
     np.testing.assert_allclose(volume.scale, layer.scale)
+
+
+@pytest.mark.parametrize("mode", ["gaussfit_mode_0", "gaussfit_mode_1"])
+def test_that_a_stack_is_fitted_by_tiles_is_not_said_as_a_failure(
+    panel: GaussianFitPanel, mode: str, wait_until: Wait
+) -> None:
+    QTest.mouseClick(panel.findChild(QRadioButton, mode), Qt.MouseButton.LeftButton)
+    wait_until(lambda: panel.by_tiles.words.text().startswith("24 x 64 x 64 voxels"))
+    QTest.qWait(500)  # By then what was chosen has been looked at.
+    seen = [label.text() for label in panel.findChildren(QLabel) if label.isVisible()]
+    assert not [text for text in seen if "Cannot be fitted" in text]
 
 
 def test_what_was_stopped_goes_on_and_ends_as_if_it_had_not_been(

@@ -181,6 +181,11 @@ class ByTilesPart(QGroupBox):
         self.setToolTip(WHY if structure else WHY_SPOTS)
         self.look_at()
 
+    @property
+    def serves(self) -> bool:
+        """Whether what is chosen is fitted here: that it is not fitted in one piece is no fault."""
+        return self.active or self._source is not None
+
     def look_at(self) -> None:
         """Take what is chosen now: its size, and its region, without reading a voxel."""
         large = is_large_layer(self._data.layer)

@@ -238,6 +238,8 @@ class GaussianFitPanel(TakesFiles):
         self.allow()
         self.data.show_words(self._ready, refusal)
         self.model.how_many.look_at(None if self._ready is None else self._ready.stack)
+        if self.by_tiles.serves:
+            refusal = ""
         self.modes.mode.look_at(self._ready, refusal)
         if not self.phase.active:
             self.show_phase()
