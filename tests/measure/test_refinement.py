@@ -216,7 +216,7 @@ def test_the_score_is_the_derivative_of_the_likelihood() -> None:
     counted = np.zeros(voxels.shape, np.bool_)
     for z0, z1, y0, y1, x0, x1 in windows:
         counted[:, z0 : z1 + 1, y0 : y1 + 1, x0 : x1 + 1] = True
-    block, looked = refinement_kernels.cut_block(voxels, box, windows, noise)
+    block, looked = refinement_kernels.cut_block(voxels, box, windows, np.arange(2), noise)
     block[2][..., : voxels.shape[3]] = known / gain
     assert looked == counted.sum()
 

@@ -26,13 +26,16 @@ from napari_gaussfit._kernels.cpu.information_kernels import (
     Block,
     Counts,
     Floats,
+    copy_to,
     information,
     inverse_factor,
     make_memory,
+    middle_of,
     multiply,
     on_row,
     place_of,
     polynomials_of,
+    transpose_to,
 )
 from napari_gaussfit._kernels.cpu.jit import (
     WIDTH,
@@ -106,14 +109,11 @@ def traces_of(
         known[p, SHAPE] = known[SHAPE, p] = covariance[first + p, peak]
     known[SHAPE, SHAPE] = 0.0
     shape = np.empty(SHAPE)
-    for p in range(SHAPE):
-        shape[p] = theta[first + p]
+    copy_to(shape, theta[first : first + SHAPE])
     polynomials_of(shape, middle, own)
     # dg = g p, and of two: d(g p) = g p p' + g dp; by the amplitude, whose p is 1, g p.
     multiply(known, own, half)
-    for a in range(SHAPE + 1):
-        for b in range(SHAPE + 1):
-            above[a, b] = own[b, a]
+    transpose_to(above, own)
     multiply(above, half, both)
     traces[:] = 0.0
     for a in range(SHAPE + 1):
@@ -138,7 +138,7 @@ def brighten(
     """Put the rate and tr(C H) in place of a block's voxels."""
     light, _, known = block
     channels, width = len(light), box[5] - box[4] + 1
-    middle = np.array([box[0] + box[1], box[2] + box[3], box[4] + box[5]]) / 2.0
+    middle = middle_of(box)
     record, coefficients = np.empty(SHAPE, np.float32), np.empty(MOMENTS4, np.float32)
     traces = np.empty(MOMENTS4)
     for c in range(channels):
@@ -205,7 +205,7 @@ def bias_of_some(
         own = ids[starts[b] : starts[b + 1]]
         count, box = len(own), bounds[b]
         theta = theta_of(own, shapes, amplitudes, backgrounds[b])
-        block, _ = cut_block(voxels, box, windows[own], noise)
+        block, _ = cut_block(voxels, box, windows, own, noise)
         near_by = other_ids[other_starts[b] : other_starts[b + 1]]
         add_known(block[2], box, near_by, shapes, amplitudes, noise[0])
         whole = np.empty(len(theta))

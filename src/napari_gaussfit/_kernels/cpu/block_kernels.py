@@ -42,7 +42,7 @@ def inform_some(
     memory = make_memory(len(voxels), count)
     for b in range(first, end):
         box = bounds[b]
-        block, looked = cut_block(voxels, box, windows[members[b]], noise)
+        block, looked = cut_block(voxels, box, windows, members[b], noise)
         near_by = others[starts[b] : starts[b + 1]]
         add_known(block[2], box, near_by, gaussians[0], gaussians[1], noise[0])
         numbers[b, 0] = information(

@@ -311,6 +311,30 @@ def polynomials_of(theta: Floats, middle: Floats, coefficients: Floats) -> None:
     coefficients[SHAPE, 0] = 1.0
 
 
+@exact_part
+def copy_to(to: Floats, of: Floats) -> None:
+    """Set `to` [n] to `of`, which is compiled much sooner than an assignment of slices."""
+    for i in range(len(to)):
+        to[i] = of[i]
+
+
+@exact_part
+def transpose_to(to: Floats, of: Floats) -> None:
+    """Set `to` [n, n] to the transpose of `of`."""
+    for i in range(len(to)):
+        for j in range(len(to)):
+            to[i, j] = of[j, i]
+
+
+@exact_part
+def middle_of(box: Counts) -> Floats:
+    """Return the middle [3] of a box of first and last z, y, x."""
+    middle = np.empty(3)
+    for axis in range(3):
+        middle[axis] = (box[2 * axis] + box[2 * axis + 1]) / 2.0
+    return middle
+
+
 @part
 def multiply(a: Floats, b: Floats, out: Floats) -> None:
     """Set `out` [10, 10] to a b."""
@@ -372,7 +396,7 @@ def assemble(
                         products[a, b] = moments[SUMS[a, b]] * squares
                 multiply(by_shape[k], products, half)
                 # The other's transposed: products is free again.
-                products[:] = by_shape[o].T
+                transpose_to(products, by_shape[o])
                 multiply(half, products, both)
                 other_height = theta[place_of(SHAPE, o, count, c)]
                 for p in range(SHAPE + 1):
@@ -397,7 +421,7 @@ def bend(theta: Floats, count: int, middle: Floats, found: Sums, gain: float, be
     products, half, both, own, above = np.empty((5, SHAPE + 1, SHAPE + 1))
     shape = np.empty(SHAPE)
     for k in range(count):
-        shape[:] = theta[SHAPE * k : SHAPE * (k + 1)]
+        copy_to(shape, theta[SHAPE * k : SHAPE * (k + 1)])
         for c in range(channels):
             height = theta[place_of(SHAPE, k, count, c)]
             pulls = sums[c * each + k]
@@ -406,7 +430,7 @@ def bend(theta: Floats, count: int, middle: Floats, found: Sums, gain: float, be
                     products[a, b] = pulls[SUMS[a, b]] / gain
             polynomials_of(shape, middle, own)
             multiply(own, products, half)
-            products[:] = own.T
+            transpose_to(products, own)
             multiply(half, products, both)
             # dg = g p, and of two: d(g p) = g p p' + g dp.
             for p in range(SHAPE):
@@ -454,7 +478,7 @@ def information(
     work, given, found = memory
     records, heights, grounds = given
     channels, gain = len(heights), noise[0]
-    middle = np.array([box[0] + box[1], box[2] + box[3], box[4] + box[5]]) / 2.0
+    middle = middle_of(box)
     for k in range(count):
         inverse_factor(theta[SHAPE * k : SHAPE * (k + 1)], middle, records[k])
     for c in range(channels):

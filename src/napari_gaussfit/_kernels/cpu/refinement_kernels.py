@@ -23,9 +23,11 @@ from napari_gaussfit._kernels.cpu.information_kernels import (
     Floats,
     add_gaussian,
     bend,
+    copy_to,
     information,
     inverse_factor,
     make_memory,
+    middle_of,
     padded,
 )
 from napari_gaussfit._kernels.cpu.jit import (
@@ -163,9 +165,12 @@ def curved(first: Floats, bent: Floats, fisher: Floats, damped: Floats) -> bool:
 
 @exact_part
 def cut_block(
-    voxels: NDArray[np.float32], box: Counts, windows: Counts, noise: Floats
+    voxels: NDArray[np.float32], box: Counts, windows: Counts, own: Counts, noise: Floats
 ) -> tuple[Block, int]:
-    """Return a block's voxels, in photons, and how many count: in windows, and not saturated."""
+    """Return a block's voxels, in photons, and how many count.
+
+    These are in the windows of its `own` Gaussians, and not saturated.
+    """
     channels, width = len(voxels), box[5] - box[4] + 1
     shape = channels, box[1] - box[0] + 1, box[3] - box[2] + 1, padded(width)
     light, counted = np.empty(shape, np.float32), np.zeros(shape, np.float32)
@@ -186,7 +191,7 @@ def cut_block(
                     light[c, z, y] = ZERO
                     for x in range(width):
                         light[c, z, y, x] = voxels[c, z0 + z, y0 + y, x0 + x] * scale + shift
-        for k in range(len(windows)):
+        for k in own:
             first, last = windows[k, 4] - x0, windows[k, 5] - x0
             for j in range(0, shape[3], WIDTH):
                 on = up_to(F(last - j), filled(F(1.0)), ZERO)
@@ -261,17 +266,20 @@ def next_trial(
     factor : of the damped information. Returns the whole step's square, in units of error bars.
     """
     size = len(theta)
-    step[:] = score
+    copy_to(step, score)
     solve_in_place(factor, step, size)
     square = 0.0
     for i in range(size):
         square += step[i] * score[i]
-    trial[:] = theta + step * step_length(step, count)
+    shorter = step_length(step, count)
+    for i in range(size):
+        trial[i] = theta[i] + step[i] * shorter
     keep_within(trial, start, count, limits)
     channels = (size - SHAPE * count) // (count + 1)
     for n in range(SHAPE * count, SHAPE * count + channels * count):
         trial[n] = max(trial[n], 0.0)
-    step[:] = trial - theta
+    for i in range(size):
+        step[i] = trial[i] - theta[i]
     return square
 
 
@@ -327,7 +335,8 @@ def refine_block(
         for i in range(size):
             gained += step[i] * (score[i] + tried_score[i])
         if taken == 0 or gained > 0.0:
-            theta[:], chi2 = trial, tried_chi2
+            copy_to(theta, trial)
+            chi2 = tried_chi2
             fisher, tried_fisher = tried_fisher, fisher
             score, tried_score = tried_score, score
             hold_dark(theta, SHAPE * count, size - channels, fisher, score)
@@ -345,7 +354,7 @@ def refine_block(
             ended = steady
         if ended:
             if steady:
-                theta[:] = trial
+                copy_to(theta, trial)
             reduced = chi2 / freedom
             if not damp(fisher, 0.0, damped):
                 covariance[:] = np.nan
@@ -355,11 +364,11 @@ def refine_block(
             if poisson and reduced <= 1.0 + WRONG_MODEL * math.sqrt(2.0 / max(looked, 1)):
                 forget(fisher, covariance)
                 return reduced, steps
-            trial[:] = theta
+            copy_to(trial, theta)
     # Which is the spread of the score now, and chi^2 in the noise's units.
     if noise[3] == EVEN:
         reduced = tried_chi2 / freedom
-    middle = np.array([box[0] + box[1], box[2] + box[3], box[4] + box[5]]) / 2.0
+    middle = middle_of(box)
     bend(theta, count, middle, memory[2], noise[0], bent)
     if curved(tried_fisher if poisson else fisher, bent, fisher, damped):
         invert(damped, size, covariance)
@@ -378,10 +387,10 @@ def theta_of(own: Counts, shapes: Floats, amplitudes: Floats, grounds: Floats) -
     size = count * (SHAPE + channels) + channels
     theta = np.empty(size)
     for k in range(count):
-        theta[SHAPE * k : SHAPE * (k + 1)] = shapes[own[k]]
+        copy_to(theta[SHAPE * k : SHAPE * (k + 1)], shapes[own[k]])
         for c in range(channels):
             theta[SHAPE * count + c * count + k] = amplitudes[c, own[k]]
-    theta[size - channels :] = grounds
+    copy_to(theta[size - channels :], grounds)
     return theta
 
 
@@ -413,7 +422,7 @@ def refine_some(
         count, box = len(own), bounds[b]
         theta = theta_of(own, shapes, amplitudes, backgrounds[b])
         size = len(theta)
-        block, looked = cut_block(voxels, box, windows[own], noise)
+        block, looked = cut_block(voxels, box, windows, own, noise)
         near_by = other_ids[other_starts[b] : other_starts[b + 1]]
         add_known(block[2], box, near_by, shapes, amplitudes, noise[0])
         covariance = np.empty((size, size))
@@ -421,13 +430,13 @@ def refine_some(
             block, looked, box, theta, count, noise, most_steps, limits, covariance
         )
         for k in range(count):
-            after[0][own[k]] = theta[SHAPE * k : SHAPE * (k + 1)]
+            copy_to(after[0][own[k]], theta[SHAPE * k : SHAPE * (k + 1)])
             for c in range(channels):
                 after[1][c, own[k]] = theta[SHAPE * count + c * count + k]
             keep_own(covariance, k, count, channels, covariances[own[k]])
             numbers[own[k], 0], numbers[own[k], 1], numbers[own[k], 2] = reduced, looked, steps
-            numbers[own[k], 3 : 3 + channels] = theta[size - channels :]
-        backgrounds[b] = theta[size - channels :]
+            copy_to(numbers[own[k], 3 : 3 + channels], theta[size - channels :])
+        copy_to(backgrounds[b], theta[size - channels :])
 
 
 @exact_part
