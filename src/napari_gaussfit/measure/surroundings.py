@@ -105,7 +105,7 @@ def are_dim(fits: Fits) -> Mask:
     Parameters
     ----------
     fits : tuple of ndarray
-        What `refine_blocks` returned.
+        Shapes, amplitudes, covariances and numbers, as `refine_blocks` returns them.
 
     Returns
     -------

@@ -657,7 +657,7 @@ def test_what_ran_is_recorded_whatever_the_controls_say_by_then(
         exactly=True, gaussians=20, quality="preview", objective="voxels"
     )
     press(panel, "Fit")
-    wait_until(lambda: panel.worker.phase is Phase.RUNNING)
+    wait_until(lambda: panel.worker.phase.active)
     panel.model.settings = FitSettings(exactly=True, gaussians=77, quality="fine", loss="poisson")
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
     assert panel.fit.settings == FitSettings(

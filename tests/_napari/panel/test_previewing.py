@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,7 +46,8 @@ def panel(
 ) -> Any:
     """A panel beside six beads, of which it has told all that there is."""
     viewer = make_napari_viewer_proxy()
-    add_stack(viewer, small_beads.stack)
+    stack = small_beads.stack  # which is all tests', and one of these changes voxels
+    add_stack(viewer, replace(stack, voxels=stack.voxels.copy()))
     _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
     wait_until(lambda: previewed == ["auto"] and panel.model._suggested is not None)
     QTest.qWait(LONGER_THAN_SETTLING_MS)  # What the first preview has changed is looked at too.

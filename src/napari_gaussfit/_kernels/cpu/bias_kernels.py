@@ -234,7 +234,7 @@ def find_biases(
     fitted : tuple of two ndarrays, shape [K, 9] and [C, K]
         Centre and Cholesky parameters, in voxels, and amplitudes of the largest likelihood.
     backgrounds : ndarray, shape [B, C]
-        Of each block.
+        What each block's voxels have beside its Gaussians, in raw intensity.
 
     Returns
     -------
