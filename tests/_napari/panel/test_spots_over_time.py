@@ -170,7 +170,7 @@ def test_what_is_saved_is_what_the_command_line_writes(
     out = tmp_path / "cells spots"
     wait_until(lambda: words.text() == f"Saved to {out}", COMPILING)
     click(panel.spots.table.save)
-    saved = pd.read_csv(tmp_path / "table.csv").fillna({"flags": ""})
+    saved = pd.read_csv(tmp_path / "table.csv", dtype={"flags": str}).fillna({"flags": ""})
     pd.testing.assert_frame_equal(saved, found.table, check_dtype=False, rtol=1e-12)
 
     path = tmp_path / "cells.tif"

@@ -81,7 +81,7 @@ def _compared(condition: str, table: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def _words_compared(words: pd.Series, sign: str, value: str) -> NDArray[np.bool_]:
-    known = words.fillna("").astype(str).str
+    known = words.astype(object).fillna("").astype(str).str
     if sign == "has":
         return np.asarray(known.contains(value, case=False, regex=False), np.bool_)
     if sign not in {"=", "!="}:

@@ -107,7 +107,7 @@ class RowTable(QAbstractTableModel):
             return
         column = self.table[name]
         if column.dtype.kind not in "iufb":
-            self._values[name] = column.fillna("").astype(str).to_numpy(object)
+            self._values[name] = column.astype(object).fillna("").astype(str).to_numpy(object)
             return
         self._values[name] = column.to_numpy(float)
         if column.dtype.kind in "iu" or name == self.columns[0]:
