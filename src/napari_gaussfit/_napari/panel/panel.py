@@ -11,6 +11,7 @@ from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_gaussfit._napari.layers.channels import channel_names, joined
+from napari_gaussfit._napari.layers.gl_context import CanvasContext
 from napari_gaussfit._napari.layers.live import LiveLayers
 from napari_gaussfit._napari.panel.batch import BatchButton
 from napari_gaussfit._napari.panel.by_tiles import ByTilesPart
@@ -95,6 +96,7 @@ class GaussianFitPanel(TakesFiles):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(napari_viewer)
+        self._context = CanvasContext(napari_viewer, self)
         self.data, self.model, self.run = DataPart(napari_viewer), ModelPart(), RunPart()
         self.view, self.progress, self.details = ViewPart(), ProgressPlots(), DetailPlots()
         self.quality = wrapped("gaussfit_quality", "How good the fit shown is, by its report.")
@@ -585,5 +587,6 @@ class GaussianFitPanel(TakesFiles):
         self.shown.overlays.close()
         self.recordings.leave()
         self.live = None
+        self._context.close()
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.deleteLater()
