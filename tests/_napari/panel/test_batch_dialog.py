@@ -10,6 +10,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
 from napari_gaussfit._napari.panel.batch import BatchButton, BatchDialog
+from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.tiff import write_ome_tiff
 from napari_gaussfit.synthetic.phantoms import beads
@@ -100,3 +101,20 @@ def test_a_batch_can_be_stopped(qtbot: QtBot, dialog: BatchDialog, tmp_path: Pat
     qtbot.waitUntil(lambda: rests(dialog), timeout=SECONDS_MS)
     assert cells(dialog, 1) == ["stopped", "not begun", "not begun"]
     assert (tmp_path / "fits" / "A" / "fit.safetensors").is_file(), "what was found so far is kept"
+
+
+def test_settings_that_cannot_be_meant_are_said_and_open_no_dialog(
+    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> FitSettings:
+        raise SettingsError("SSIM weight: 'often' is no number")
+
+    said: list[str] = []
+    monkeypatch.setattr("napari.utils.notifications.show_error", said.append)
+    button = BatchButton(refused)
+    qtbot.addWidget(button)
+    button.show()
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    assert button.dialog is None
+    [words] = said
+    assert "SSIM weight: 'often' is no number" in words

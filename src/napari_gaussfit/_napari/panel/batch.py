@@ -270,7 +270,14 @@ class BatchButton(QPushButton):
         if self.dialog is not None and self.dialog.isVisible():
             self.dialog.raise_()
             return
-        self.dialog = BatchDialog(self._settings(), self)
+        try:
+            settings = self._settings()
+        except GaussfitError as error:
+            from napari.utils.notifications import show_error
+
+            show_error(f"Gaussian fit: no files with these settings: {error}")
+            return
+        self.dialog = BatchDialog(settings, self)
         self.dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.dialog.destroyed.connect(self._forget)
         self.dialog.show()
