@@ -16,7 +16,7 @@ import numpy as np
 
 from napari_gaussfit._kernels.cpu.bias_kernels import find_biases
 from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE
-from napari_gaussfit.measure.grouping import bounds_of, others_at, some_of
+from napari_gaussfit.measure.grouping import bounds_of, others_at, whole_blocks
 from napari_gaussfit.measure.measurement import LOWER
 from napari_gaussfit.model.gaussians import factors_of
 
@@ -71,10 +71,9 @@ def without_bias(
         bars and chi^2 stay those of the largest likelihood.
     """
     shapes, amplitudes, covariances, numbers = fits
-    which = np.flatnonzero(np.logical_and.reduceat(wanted[blocks[1]], blocks[0][:-1]))
-    if not len(which):
+    some = whole_blocks(blocks, wanted)
+    if not len(some[1]):
         return fits
-    some = some_of(blocks, which)
     bounds = bounds_of(some, windows)
     others = others_at(some, bounds, shapes, reaches)
     grounds = numbers[some[1][some[0][:-1]], 3:]

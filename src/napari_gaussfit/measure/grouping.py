@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     Counts = NDArray[np.int64]
     Lists = tuple[Counts, Counts]  # where each begins in all of them one after the other, and that
 
-__all__ = ["blocks_of", "bounds_of", "boxes_about", "half_sides", "others_at", "some_of"]
+__all__ = [
+    "blocks_of",
+    "bounds_of",
+    "boxes_about",
+    "half_sides",
+    "others_at",
+    "some_of",
+    "whole_blocks",
+]
 
 TOGETHER = 4.5
 """Distance of centres below which two Gaussians are refined together, in sigmas of one blurred by
@@ -95,6 +103,13 @@ def some_of(lists: Lists, which: Counts) -> Lists:
     ends = np.cumsum(lengths)
     within = np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)
     return np.concatenate([[0], ends]), numbers[np.repeat(starts[which], lengths) + within]
+
+
+def whole_blocks(blocks: Lists, wanted: NDArray[np.bool_]) -> Lists:
+    """Return those blocks of which every Gaussian is wanted."""
+    return some_of(
+        blocks, np.flatnonzero(np.logical_and.reduceat(wanted[blocks[1]], blocks[0][:-1]))
+    )
 
 
 def bounds_of(blocks: Lists, windows: Counts) -> Counts:

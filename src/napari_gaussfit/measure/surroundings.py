@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, WRONG_MODEL
-from napari_gaussfit.measure.grouping import bounds_of, boxes_about, others_at, some_of
+from napari_gaussfit.measure.grouping import bounds_of, boxes_about, others_at, whole_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,12 +78,10 @@ def with_surroundings(
         The windows of these.
     """
     shapes, amplitudes, _, numbers = fits
-    wanted = are_dim(fits)
-    which = np.flatnonzero(np.logical_and.reduceat(wanted[blocks[1]], blocks[0][:-1]))
-    if not len(which):
+    some = whole_blocks(blocks, are_dim(fits))
+    if not len(some[1]):
         return fits, windows
     wider = boxes_about(shapes, WIDE, 1, voxels.shape[1:])
-    some = some_of(blocks, which)
     bounds = bounds_of(some, wider)
     others = others_at(some, bounds, shapes, reaches)
     grounds = numbers[some[1][some[0][:-1]], 3:]
