@@ -1,4 +1,4 @@
-"""FitSettings: what a fit is asked to do, validated on entry."""
+"""FitSettings: what a fit is asked to do, validated on entry; Preferences: how a panel opens."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ Objective = Literal["mip+voxels", "mip", "voxels"]
 Loss = Literal["squared", "poisson"]
 Device = Literal["auto", "cpu", "cuda"]
 Shape = Literal["any", "point"]
+LookFor = Literal["structure", "spots"]
 
 ITERATIONS: dict[Quality, int] = {"preview": 150, "balanced": 700, "fine": 2500}
 """Steps of each quality, chosen by time to held-out PSNR on real stacks (benchmarks)."""
@@ -40,7 +41,7 @@ class Setting:
     Parameters
     ----------
     kind : type
-        `str` of `choices`, `bool`, `int` or `float`.
+        `str`, any or of `choices`; `bool`, `int` or `float`.
     label : str
         What the panel calls it.
     help : str
@@ -88,6 +89,9 @@ class Setting:
         elif self.kind is bool:
             if not isinstance(value, bool):
                 expected = "True or False"
+        elif self.kind is str:
+            if not isinstance(value, str):
+                expected = "words"
         else:
             expected = self._number_expected(value)
         if expected:
@@ -430,3 +434,82 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
     {one.name: one.metadata["setting"] for one in fields(FitSettings)}
 )
 """What each setting may be, by its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preferences:
+    """How a panel opens: what a person sets once, and napari's Preferences keep.
+
+    The manifest names the same to napari, see `tests/_napari/panel/test_preferences.py`.
+
+    Parameters
+    ----------
+    look_for : {"structure", "spots"}
+        What the panel looks for when it opens.
+    quality : {"preview", "balanced", "fine"}
+        How long fits go on, as in `FitSettings`.
+    device : {"auto", "cpu", "cuda"}
+        Where fits compute, as in `FitSettings`.
+    folder : str
+        In which the panel's dialogs begin; empty for the one that napari was started in.
+    keep : bool
+        Whether results are also kept as files, to be had back after a crash.
+    """
+
+    look_for: LookFor = field(
+        default="structure",
+        metadata=_about(
+            str,
+            "Look for",
+            "what the panel looks for when it opens",
+            choices={"structure": "Structure", "spots": "Spots: one Gaussian each"},
+        ),
+    )
+    quality: Quality = field(default=FitSettings.quality, metadata={"setting": SETTINGS["quality"]})
+    device: Device = field(default=FitSettings.device, metadata={"setting": SETTINGS["device"]})
+    folder: str = field(
+        default="",
+        metadata=_about(
+            str,
+            "Folder of results",
+            "where dialogs that save results begin; empty: where napari was started",
+        ),
+    )
+    keep: bool = field(
+        default=True,
+        metadata=_about(
+            bool,
+            "Keep results for after a crash",
+            "results are also kept as files until napari is closed",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant: the file of preferences may be of another version."""
+        for name, setting in PREFERENCES.items():
+            try:
+                setting.taken(getattr(self, name))
+            except ValueError as error:
+                message = f"{name}={getattr(self, name)!r}: expected {error}"
+                raise SettingsError(message) from None
+
+    @property
+    def words(self) -> str:
+        """What of them a person would not expect who never set any; empty where there is none."""
+        others = []
+        for name, setting in PREFERENCES.items():
+            value = getattr(self, name)
+            if value == getattr(Preferences, name):
+                continue
+            label = f"{setting.label[0].lower()}{setting.label[1:]}"
+            if setting.kind is bool:
+                others.append(f"{label}: {'on' if value else 'off'}")
+            else:
+                others.append(f"{label} {setting.choices.get(value, value)}")
+        return "; ".join(others)
+
+
+PREFERENCES: Mapping[str, Setting] = MappingProxyType(
+    {one.name: one.metadata["setting"] for one in fields(Preferences)}
+)
+"""What each preference may be, by its name."""

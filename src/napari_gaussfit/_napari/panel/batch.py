@@ -30,6 +30,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_gaussfit._napari.panel.child_run import ChildRun
+from napari_gaussfit._napari.panel.preferences import begins_at
 from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.jobs.batch import SUMMARY_NAME, RowState, expanded
 from napari_gaussfit.jobs.batch_child import BatchTask
@@ -206,7 +207,7 @@ class BatchDialog(QDialog):
             self.add([Path(name)])
 
     def _choose_out(self) -> None:
-        name = QFileDialog.getExistingDirectory(self, "Folder for the results")
+        name = QFileDialog.getExistingDirectory(self, "Folder for the results", begins_at())
         if name:
             self.out.setText(name)
 

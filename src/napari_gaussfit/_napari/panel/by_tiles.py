@@ -24,6 +24,7 @@ from napari_gaussfit._napari.layers.opened import placement_of
 from napari_gaussfit._napari.layers.placement import METADATA, OF
 from napari_gaussfit._napari.layers.tile_points import TilePoints
 from napari_gaussfit._napari.panel.child_run import ChildRun
+from napari_gaussfit._napari.panel.preferences import begins_at
 from napari_gaussfit._napari.panel.run import duration
 from napari_gaussfit._napari.panel.widgets import Form, wrapped
 from napari_gaussfit.errors import GaussfitError, SettingsError
@@ -395,7 +396,7 @@ class ByTilesPart(QGroupBox):
         self.state.setStyleSheet("color: #c4483a" if bad else "")
 
     def _choose(self) -> None:
-        name = QFileDialog.getExistingDirectory(self, "Folder for the fit by tiles")
+        name = QFileDialog.getExistingDirectory(self, "Folder for the fit by tiles", begins_at())
         if name:
             self.out.setText(name)
 

@@ -17,6 +17,7 @@ from napari_gaussfit._napari.panel.kept_spot_times import SpotTimesHome
 from napari_gaussfit._napari.panel.kept_spots import SpotsHome
 from napari_gaussfit._napari.panel.kept_times import TimesHome
 from napari_gaussfit._napari.panel.opening import Opening
+from napari_gaussfit._napari.panel.preferences import open_as_preferred, preferences
 from napari_gaussfit._napari.panel.result_list import ResultListPart
 from napari_gaussfit._napari.panel.session import session_of
 from napari_gaussfit._napari.panel.undo import Removal
@@ -82,7 +83,9 @@ class Keeping(QObject):
         """Show what the viewer's panel showed when it was closed last."""
         controls = self.session.controls
         QTimer.singleShot(0, self._find_window)
-        if controls is not None:
+        if controls is None:
+            open_as_preferred(self._panel)
+        else:
             controls.set_in(self._panel)
         self.fits.reopen()
         for result in self.results.all_shown():
@@ -134,8 +137,9 @@ class Keeping(QObject):
         self.part.select(result)
 
     def write(self, result: Kept) -> None:
-        """Keep a result for the case of a crash, as it is now."""
-        self.session.folder.keep(result.key, result.fits, result.about)
+        """Keep a result for the case of a crash, as it is now, unless Preferences say no."""
+        if preferences().keep:
+            self.session.folder.keep(result.key, result.fits, result.about)
 
     def changed(self, result: Kept) -> None:
         """Tell that a result is another by now."""

@@ -13,7 +13,7 @@ from napari_gaussfit._napari.panel.number_field import NumberField
 from napari_gaussfit._napari.panel.psf import PsfField
 from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit.errors import SettingsError
-from napari_gaussfit.settings import MOST_UNASKED, SETTINGS, FitSettings, Setting
+from napari_gaussfit.settings import MOST_UNASKED, SETTINGS, FitSettings, Preferences, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,6 +120,11 @@ class ModelPart(QWidget):
         for name, box in self._choices.items():
             box.value = getattr(settings, name)
         self._advanced.show_values(settings)
+
+    def prefer(self, preferences: Preferences) -> None:
+        """Choose what a person prefers, before anything else is chosen."""
+        for name, box in self._choices.items():
+            box.value = getattr(preferences, name, box.value)
 
     @property
     def psf(self) -> Psf | None:

@@ -11,6 +11,7 @@ from napari_gaussfit._napari.layers.put import put_layer
 from napari_gaussfit._napari.layers.unwrapped import is_same
 from napari_gaussfit._napari.panel.asking import Asking
 from napari_gaussfit._napari.panel.columns_button import ColumnsButton
+from napari_gaussfit._napari.panel.preferences import begins_at
 from napari_gaussfit._napari.panel.row_view import RowView
 from napari_gaussfit._napari.panel.rows import RowTable
 from napari_gaussfit._napari.panel.spots import new_folder
@@ -205,7 +206,7 @@ class ObjectPage(QWidget):
 
     def ask_where(self) -> None:
         """Ask where, and write what is shown into a new folder there."""
-        parent = QFileDialog.getExistingDirectory(self, "Save into a new folder in")
+        parent = QFileDialog.getExistingDirectory(self, "Save into a new folder in", begins_at())
         if parent and self.of is not None:
             self.save_to(new_folder(parent, f"{self.of.name} {self.folder}"))
 

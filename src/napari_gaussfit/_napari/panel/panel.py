@@ -31,6 +31,7 @@ from napari_gaussfit._napari.panel.mode import ModePart, StructureMode
 from napari_gaussfit._napari.panel.model import ModelPart
 from napari_gaussfit._napari.panel.objects import ObjectsPart
 from napari_gaussfit._napari.panel.plots import DetailPlots, ProgressPlots
+from napari_gaussfit._napari.panel.preferences import preferences_label
 from napari_gaussfit._napari.panel.preview import Preview, memory_of_fit
 from napari_gaussfit._napari.panel.previewing import Previewing
 from napari_gaussfit._napari.panel.recordings import Recordings
@@ -130,8 +131,9 @@ class GaussianFitPanel(TakesFiles):
     def _lay_out(self) -> None:
         self.tabs = QTabWidget()
         self.batch = BatchButton(lambda: self.model.settings)
+        self.preferred = preferences_label()
         parts = self.data, self.by_tiles, self.model, self.batch, self.spots.setup
-        setup = scrolling(stacked(*parts))
+        setup = scrolling(stacked(self.preferred, *parts))
         self.tabs.setTabToolTip(self.tabs.addTab(setup, "Setup"), "What to look into, and how.")
         details = stacked(self.quality, self.track_plot, self.details)
         self._export = scrolling(stacked(self.kept.part, self.results, self.all_times))

@@ -13,6 +13,7 @@ from napari_gaussfit._napari.layers.pictures import FAINTEST
 from napari_gaussfit._napari.layers.placement import METADATA, OF
 from napari_gaussfit._napari.layers.source import mark
 from napari_gaussfit._napari.panel.number_field import NumberField
+from napari_gaussfit._napari.panel.preferences import begins_at
 from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit._napari.writer import save_fit_as
 from napari_gaussfit.errors import GaussfitError
@@ -306,7 +307,7 @@ class ResultsPart(QWidget):
         path, kind = QFileDialog.getSaveFileName(
             self,
             "Save the fit",
-            f"{name}.safetensors",
+            begins_at(f"{name}.safetensors"),
             ";;".join(kinds),
         )
         if path:

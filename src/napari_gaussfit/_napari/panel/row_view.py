@@ -11,6 +11,7 @@ from qtpy.QtGui import QGuiApplication, QKeySequence
 from qtpy.QtWidgets import QFileDialog, QHeaderView, QMenu, QSizePolicy, QTableView
 
 from napari_gaussfit._napari.panel.columns import column_named
+from napari_gaussfit._napari.panel.preferences import begins_at
 from napari_gaussfit.errors import GaussfitError, OutputError
 from napari_gaussfit.files import write_table
 
@@ -193,7 +194,7 @@ class RowView(QTableView):
         from napari.utils.notifications import show_error, show_info
 
         path, _ = QFileDialog.getSaveFileName(
-            self, "Save the rows that are shown", f"{self.name}.csv", "Table (*.csv)"
+            self, "Save the rows that are shown", begins_at(f"{self.name}.csv"), "Table (*.csv)"
         )
         if not path:
             return

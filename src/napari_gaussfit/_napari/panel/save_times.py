@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_gaussfit._napari.panel.preferences import begins_at
 from napari_gaussfit.errors import GaussfitError
 from napari_gaussfit.jobs.time_folder import save_times
 
@@ -54,7 +55,7 @@ class SaveTimes(QWidget):
 
     def ask_where(self) -> None:
         """Ask for a folder, and save all times."""
-        path = QFileDialog.getExistingDirectory(self, "Save all times into a folder")
+        path = QFileDialog.getExistingDirectory(self, "Save all times into a folder", begins_at())
         if path:
             self.save_to(path)
 

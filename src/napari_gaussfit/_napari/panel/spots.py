@@ -23,6 +23,7 @@ from napari_gaussfit._napari.layers.spots import (
 )
 from napari_gaussfit._napari.layers.unwrapped import is_same
 from napari_gaussfit._napari.panel.asking import Asking
+from napari_gaussfit._napari.panel.preferences import begins_at
 from napari_gaussfit._napari.panel.run import duration
 from napari_gaussfit._napari.panel.spot_parts import SpotRun, SpotSetup, SpotTable
 from napari_gaussfit._napari.panel.spots_over_time import STOPPED, SpotsOverTime
@@ -515,7 +516,7 @@ class SpotsMode(QObject):
 
     def _ask_for_file(self) -> None:
         path, _ = QFileDialog.getSaveFileName(
-            self.table, "Save the spots", f"{self._title}.csv", "Table (*.csv)"
+            self.table, "Save the spots", begins_at(f"{self._title}.csv"), "Table (*.csv)"
         )
         if path:
             self.save_table(path if path.lower().endswith(".csv") else f"{path}.csv")
@@ -538,7 +539,9 @@ class SpotsMode(QObject):
 
     def ask_for_folder(self) -> None:
         """Ask where, and write what the command line writes into a new folder there."""
-        parent = QFileDialog.getExistingDirectory(self.table, "Save the spots into a new folder in")
+        parent = QFileDialog.getExistingDirectory(
+            self.table, "Save the spots into a new folder in", begins_at()
+        )
         if parent and (self._of is not None or self.over_time.found is not None):
             self.save_folder(new_folder(parent, self._title))
 
