@@ -150,6 +150,7 @@ def errors_of(scene: Scene, found: Measurement, truth: Gaussians) -> dict[str, F
     true = Gaussians(truth.means, truth.cholesky, truth.amplitudes * gain, 0.0, "pixel")
     right = values_of(true, np.full(len(truth), BACKGROUND * gain + offset))
     own = values_of(found.gaussians[0], found.backgrounds[:, 0])
+    own |= {f"sigma_{n + 1}": widths for n, widths in enumerate(found.principal_widths()[0].T)}
     return {name: own[name] - right[name] for name in NUMBERS}
 
 
@@ -310,7 +311,8 @@ def measure(options: Options) -> list[Table]:
     note = (
         f"{many} draws of {int(np.prod(cells))} Gaussians on {BACKGROUND:.0f} photons. The bound "
         "is that of Cramer and Rao; pulls are errors over their error bars. Widths 1 to 3 are in "
-        "order: of spots, whose second and third are the same, the greater of two is no estimate."
+        "order: of spots, whose second and third are the same, one is found greater all the same, "
+        "by less than the two can be told apart."
     )
     header = ("what", "number", "RMS over bound", "bias over bound", "pulls' sd", "pulls' mean")
     fast = (

@@ -17,8 +17,7 @@ import numpy as np
 from napari_gaussfit._kernels.cpu.bias_kernels import find_biases
 from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE
 from napari_gaussfit.measure.grouping import bounds_of, others_at, whole_blocks
-from napari_gaussfit.measure.measurement import LOWER
-from napari_gaussfit.model.gaussians import factors_of
+from napari_gaussfit.model.gaussians import LOWER, factors_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_gaussfit.measure.measurement import SHAPE
+from napari_gaussfit.measure.principal import variances_between
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 
 if TYPE_CHECKING:
@@ -62,7 +64,8 @@ def object_variances(
     axes = np.ascontiguousarray(vectors.swapaxes(1, 2)[:, ::-1])
     errors = np.full_like(variances, np.nan)
     if covariances is not None:
-        errors = _variance_errors(gaussians, axes, covariances)
+        between = variances_between(gaussians, axes, covariances[:, 3:SHAPE, 3:SHAPE])
+        errors = np.sqrt(np.diagonal(between, axis1=1, axis2=2))
     return np.ascontiguousarray(variances), axes, errors
 
 
@@ -94,18 +97,6 @@ def object_widths(
     above = np.sqrt(variances + spread) - widths
     below = widths - np.sqrt(np.maximum(variances - spread, 0.0))
     return widths, np.maximum(above, below)
-
-
-def _variance_errors(gaussians: Gaussians, axes: Floats, covariances: Floats) -> Floats:
-    """Return the errors [K, 3] of variances along axes: of e, d(e^T L L^T e) = 2 e^T dL L^T e."""
-    factors = gaussians.factors
-    along = axes @ factors
-    gradients = np.zeros((len(gaussians), 3, 9))
-    for n, (i, j) in enumerate(zip(*np.tril_indices(3), strict=True)):
-        by_entry = 2 * axes[:, :, i] * along[:, :, j]
-        gradients[:, :, 3 + n] = by_entry * (factors[:, i, j, None] if i == j else 1.0)
-    squares = np.einsum("kni,kij,knj->kn", gradients, covariances[:, :9, :9], gradients)
-    return np.asarray(np.sqrt(squares), np.float64)
 
 
 def object_columns(

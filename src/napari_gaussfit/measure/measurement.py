@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
+from napari_gaussfit.measure.principal import principal_widths, variances_between
+from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, LOWER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +28,6 @@ __all__ = ["EDITED", "NOT_DETERMINED", "Measurement", "summary"]
 
 EDITED = "edited since it was measured"
 """The flag of a Gaussian that a person has made or changed."""
-
-LOWER = (0, 1, 1, 2, 2, 2), (0, 0, 1, 0, 1, 2)
-"""Rows and columns of a Cholesky factor, in the order of its parameters."""
 
 SHAPE = 3 + len(LOWER[0])
 """Parameters of centre and covariance, before those of brightness."""
@@ -141,15 +139,12 @@ class Measurement:
             (`unit`), sd_amplitude, sd_background (raw intensity), sd_integrated_intensity (raw
             intensity times `unit` cubed). Of several channels, those of the first; the others' end
             in their number. Errors are propagated linearly. Of widths 1 to 3, along the principal
-            axes, that holds where they are small beside the widths' differences: of two that are
-            alike the greater is found too great and the lesser too small, by an error bar or so.
-            Those along z, y and x know no such order.
+            axes, they are those of `principal_widths`.
         """
-        first = self.gaussians[0]
         channels = len(self.gaussians)
         deviations = np.sqrt(np.diagonal(self.covariances, axis1=1, axis2=2))
         found = {f"sd_{axis}": deviations[:, n] for n, axis in enumerate("zyx")}
-        sigmas = self._sigma_errors(first)
+        sigmas = self.principal_widths()[1]
         found |= {f"sd_sigma_{n + 1}": sigmas[:, n] for n in range(3)}
         found |= {f"sd_fwhm_{n + 1}": FWHM_PER_SIGMA * sigmas[:, n] for n in range(3)}
         along = self.along_axes()[1]
@@ -161,19 +156,6 @@ class Measurement:
             found[f"sd_background{end}"] = deviations[:, SHAPE + channels + c]
         return found
 
-    def _sigma_errors(self, gaussians: Gaussians) -> Floats:
-        """Return the errors [K, 3] of the widths: d sigma = e^T dL L^T e / sigma of each axis e."""
-        sigmas, axes = gaussians.principal()
-        factors = gaussians.factors
-        along = np.einsum("knj,kji->kni", axes, factors)  # e^T L of each axis
-        gradients = np.zeros((len(self), 3, SHAPE))
-        for n, (i, j) in enumerate(zip(*LOWER, strict=True)):
-            by_entry = axes[:, :, i] * along[:, :, j] / sigmas
-            gradients[:, :, 3 + n] = by_entry * (factors[:, i, j, None] if i == j else 1.0)
-        shapes = self.covariances[:, :SHAPE, :SHAPE]
-        errors: Floats = np.sqrt(np.einsum("kni,kij,knj->kn", gradients, shapes, gradients))
-        return errors
-
     def along_axes(self) -> tuple[Floats, Floats]:
         """Return widths along z, y and x, and their errors.
 
@@ -184,15 +166,29 @@ class Measurement:
         ndarray, shape [K, 3]
             Of these numbers.
         """
-        factors = self.gaussians[0].factors
-        sigmas = np.linalg.norm(factors, axis=2)
-        gradients = np.zeros((len(self), 3, SHAPE))
-        for n, (i, j) in enumerate(zip(*LOWER, strict=True)):
-            by_entry = factors[:, i, j] / sigmas[:, i]
-            gradients[:, i, 3 + n] = by_entry * (factors[:, i, j] if i == j else 1.0)
-        shapes = self.covariances[:, :SHAPE, :SHAPE]
-        errors: Floats = np.sqrt(np.einsum("kni,kij,knj->kn", gradients, shapes, gradients))
-        return sigmas, errors
+        first = self.gaussians[0]
+        sigmas = np.linalg.norm(first.factors, axis=2)
+        axes = np.broadcast_to(np.eye(3), (len(self), 3, 3))
+        variances = variances_between(first, axes, self._of_shapes)
+        return sigmas, np.sqrt(np.diagonal(variances, axis1=1, axis2=2)) / (2 * sigmas)
+
+    def principal_widths(self) -> tuple[Floats, Floats]:
+        """Return widths along each Gaussian's own axes, and their errors.
+
+        Returns
+        -------
+        ndarray, shape [K, 3]
+            Standard deviations, descending, in `unit`, without the bias that their order has, and
+            equal where they cannot be told apart; see `measure.principal`.
+        ndarray, shape [K, 3]
+            Of these numbers.
+        """
+        return principal_widths(self.gaussians[0], self._of_shapes)
+
+    @property
+    def _of_shapes(self) -> Floats:
+        """The covariances [K, 6, 6] of the Cholesky parameters."""
+        return self.covariances[:, 3:SHAPE, 3:SHAPE]
 
     def _integral_errors(self, gaussians: Gaussians, channel: int) -> Floats:
         """Return the errors [K] of A (2 pi)^(3/2) det L."""

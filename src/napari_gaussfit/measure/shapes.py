@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_gaussfit.model.gaussians import LOWER
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Shapes", "by_cholesky", "parameters_of"]
 
-LOWER = np.tril_indices(3)
 DIAGONAL = np.array([0, 2, 5])
 
 LEAST_SIGMA = 0.02

@@ -139,6 +139,8 @@ def measurements(
     gaussians = field.numpy()
     means, covariances = gaussians.means.astype(np.float64), gaussians.covariances
     sigmas, axes = gaussians.principal()
+    if measurement is not None:
+        sigmas, _ = measurement.principal_widths()
     pixels = means / np.asarray(spacing, dtype=np.float64)
     columns: dict[str, NDArray[np.generic]] = {"index": np.arange(len(field))}
     columns |= {axis: pixels[:, n] for n, axis in enumerate(VOXEL_AXES)}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FWHM_PER_SIGMA",
+    "LOWER",
     "Gaussians",
     "brightest_as_html",
     "factors_of",
@@ -35,7 +36,7 @@ FWHM_PER_SIGMA = 2.0 * float(np.sqrt(2.0 * np.log(2.0)))
 DIAGONAL = (1.0, 0.0, 1.0, 0.0, 0.0, 1.0)
 """Which of the Cholesky parameters are on the diagonal of L."""
 
-_LOWER = np.tril_indices(3)
+LOWER = np.tril_indices(3)
 """Where the Cholesky parameters stand in L: row by row."""
 
 _ON_DIAGONAL, _OFF_DIAGONAL = np.flatnonzero(DIAGONAL), np.flatnonzero(np.equal(DIAGONAL, 0))
@@ -119,7 +120,7 @@ class Gaussians:
         sigma = np.asarray(covariances, np.float64).reshape(-1, 3, 3)
         if not full_covariance:
             sigma = sigma * np.eye(3)
-        cholesky = _factors_of_covariances(sigma)[:, *_LOWER]
+        cholesky = _factors_of_covariances(sigma)[:, *LOWER]
         cholesky[:, _ON_DIAGONAL] = np.log(cholesky[:, _ON_DIAGONAL])
         with np.errstate(over="ignore"):  # an infinity that comes of it is refused
             return cls(
@@ -277,7 +278,7 @@ def factors_of(cholesky: NDArray[Any]) -> Floats:
         In float64.
     """
     lower = np.zeros((len(cholesky), 3, 3))
-    lower[:, *_LOWER] = cholesky
+    lower[:, *LOWER] = cholesky
     diagonal = np.arange(3)
     lower[:, diagonal, diagonal] = np.exp(lower[:, diagonal, diagonal])
     return lower
