@@ -11,7 +11,7 @@ from scipy.special import j1
 
 from benchmarks.tables import Cell, Table
 from napari_gaussfit.measure.noise import Noise
-from napari_gaussfit.measure.refinement import measure as refine
+from napari_gaussfit.measure.refinement import refine
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.objects.spots import fit_spots

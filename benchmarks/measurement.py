@@ -19,8 +19,7 @@ from benchmarks.timing import Way, medians, with_kernels
 from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.measuring import measure as measure_points
 from napari_gaussfit.measure.noise import Noise
-from napari_gaussfit.measure.refinement import LEAST_HALF, WINDOW
-from napari_gaussfit.measure.refinement import measure as refine
+from napari_gaussfit.measure.refinement import LEAST_HALF, WINDOW, refine
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.stacks.stack import Stack
 

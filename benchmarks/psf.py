@@ -13,7 +13,7 @@ from napari_gaussfit.measure.constraints import Constraints
 from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.psf import Psf
-from napari_gaussfit.measure.refinement import measure as refine
+from napari_gaussfit.measure.refinement import refine
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.objects.spots import SpotSettings, fit_spots

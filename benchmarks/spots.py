@@ -15,7 +15,7 @@ from benchmarks.peers import PEERS, Peer, by_curve_fit, missing
 from benchmarks.stacks import BEADS, open_stack
 from benchmarks.tables import Cell, Table
 from napari_gaussfit.measure.noise import Noise
-from napari_gaussfit.measure.refinement import measure as refine
+from napari_gaussfit.measure.refinement import refine
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
 from napari_gaussfit.objects.candidates import CandidateFinder

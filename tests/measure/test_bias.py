@@ -13,7 +13,7 @@ from napari_gaussfit._kernels.cpu.bias_kernels import find_biases
 from napari_gaussfit._kernels.cpu.information_kernels import PHOTONS
 from napari_gaussfit.measure import bias, refinement
 from napari_gaussfit.measure.noise import Noise
-from napari_gaussfit.measure.refinement import measure
+from napari_gaussfit.measure.refinement import refine
 from napari_gaussfit.model.gaussians import Gaussians, factors_of
 from napari_gaussfit.stacks.stack import Stack
 
@@ -164,7 +164,7 @@ def measured(peak: float, draws: int) -> tuple[Floats, Floats]:
         np.exp(-0.5 * np.square((places - mean) / SIGMAS).sum(axis=1)) for mean in truth.means
     )
     found = [
-        measure([truth], [Stack.from_array(rng.poisson(light).reshape(shape))], noise=Noise(1.0))
+        refine([truth], [Stack.from_array(rng.poisson(light).reshape(shape))], noise=Noise(1.0))
         for _ in range(draws)
     ]
     heights = [one.gaussians[0].amplitudes for one in found]
@@ -191,5 +191,5 @@ def test_a_bright_one_and_squared_error_stay_what_is_likeliest(
     measured(1000.0, 1)
     truth = spots(20.0)
     light = np.random.default_rng(4).normal(10, 1, (PITCH, 4 * PITCH, 4 * PITCH))
-    measure([truth], [Stack.from_array(light)], likelihood="squared")
+    refine([truth], [Stack.from_array(light)], likelihood="squared")
     assert next(asked) == 0

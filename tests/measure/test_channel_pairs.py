@@ -11,7 +11,7 @@ from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.channels import compare_channels, pairs_table
 from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.noise import Noise
-from napari_gaussfit.measure.refinement import measure
+from napari_gaussfit.measure.refinement import refine
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.synthetic.phantoms import photon_counts, spots
@@ -37,7 +37,7 @@ def measured(channels: list[Gaussians], seed: int) -> Measurement:
         photon_counts(GaussianField.from_numpy(one), shape, spacing, seed=seed + n).stack
         for n, one in enumerate(channels)
     ]
-    return measure(channels, stacks, noise=Noise(1.0))
+    return refine(channels, stacks, noise=Noise(1.0))
 
 
 def test_ratio_and_correlation_of_a_phantom_are_met_within_their_errors() -> None:

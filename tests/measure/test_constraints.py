@@ -14,7 +14,7 @@ from napari_gaussfit.measure.deblurred import object_widths
 from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.psf import Psf
-from napari_gaussfit.measure.refinement import measure
+from napari_gaussfit.measure.refinement import refine
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.stacks.stack import Stack
@@ -108,7 +108,7 @@ def test_errors_are_at_the_bound_of_what_is_free(
         start = shaken(truth, rng, widths="sigma_1" not in known)
         if "z" in known:
             start = replace(start, means=truth.means)
-        found = measure([start], [stack], noise=NOISE, constraints=constraints)
+        found = refine([start], [stack], noise=NOISE, constraints=constraints)
         assert (found.steps > 0).all()
         pulls.append(pulls_of(found, truth))
     assert {*numbers(truth)} - {*pulls[0]} == {*known}, "what is given has no error"
@@ -118,7 +118,7 @@ def test_errors_are_at_the_bound_of_what_is_free(
         many = DRAWS if constraints.widths == "shared" and "sigma" in name else each.size
         rms = np.sqrt(np.mean(np.square(each)))
         assert rms == pytest.approx(1.0, abs=max(0.1, 3 / np.sqrt(2 * many))), name
-    free = measure([start], [stack], noise=NOISE)
+    free = refine([start], [stack], noise=NOISE)
     bounds = [np.mean(one.errors()["sd_amplitude"]) for one in (found, free)]
     assert bounds[0] < 1.001 * bounds[1]
     np.testing.assert_allclose(found.reduced_chi2, free.reduced_chi2, atol=0.02)
@@ -128,8 +128,8 @@ def test_shared_widths_are_as_sure_as_all_gaussians_together_make_them() -> None
     rng = np.random.default_rng(2)
     truth = made(grid(rng), np.array([0.44, 0.2, 0.15]))
     stack, start = recorded(truth, rng), shaken(truth, rng)
-    alone = measure([start], [stack], noise=NOISE)
-    shared = measure([start], [stack], noise=NOISE, constraints=Constraints(widths="shared"))
+    alone = refine([start], [stack], noise=NOISE)
+    shared = refine([start], [stack], noise=NOISE, constraints=Constraints(widths="shared"))
     cholesky = shared.gaussians[0].cholesky
     np.testing.assert_array_equal(cholesky, np.broadcast_to(cholesky[0], cholesky.shape))
     ratios = alone.errors()["sd_fwhm_1"] / shared.errors()["sd_fwhm_1"]
@@ -142,8 +142,8 @@ def test_without_any_constraint_it_is_the_refinement_that_is_free() -> None:
     near = replace(truth, means=truth.means + np.array([0.0, 0.0, 0.35]))
     both = made(np.concatenate([truth.means, near.means]), np.array([0.44, 0.2, 0.15]))
     stack, start = recorded(both, rng), shaken(both, rng)
-    free = measure([start], [stack], noise=NOISE)
-    found = measure([start], [stack], noise=NOISE, constraints=Constraints())
+    free = refine([start], [stack], noise=NOISE)
+    found = refine([start], [stack], noise=NOISE, constraints=Constraints())
     np.testing.assert_allclose(found.gaussians[0].means, free.gaussians[0].means, atol=1e-3)
     # Which of the dim are looked at in a wide window may be decided by the last digits.
     for name, errors in free.errors().items():
@@ -156,7 +156,7 @@ def test_channels_share_what_is_free() -> None:
     dim = replace(truth, amplitudes=0.3 * truth.amplitudes)
     stacks = [recorded(one, rng) for one in (truth, dim)]
     start = shaken(truth, rng)
-    found = measure(
+    found = refine(
         [start, start], stacks, noise=NOISE, constraints=Constraints(widths="shared")
     )  # fmt: skip
     ratio = found.gaussians[1].amplitudes / found.gaussians[0].amplitudes
@@ -169,7 +169,7 @@ def test_squared_error_takes_the_noise_from_what_is_left() -> None:
     truth = made(grid(rng), np.array([0.44, 0.2, 0.15]))
     light = GaussianField.from_numpy(truth).voxelise((24, 112, 112), SPACING).numpy()
     stack = Stack.from_array(light + rng.normal(0, 4.0, light.shape), spacing=tuple(SPACING))
-    found = measure(
+    found = refine(
         [shaken(truth, rng)],
         [stack],
         likelihood="squared",
@@ -187,9 +187,7 @@ def test_objects_own_widths_are_known_within_their_errors(times: float) -> None:
     for _ in range(6):
         truth = made(grid(rng), BLUR * np.hypot(1, times))
         stack = recorded(truth, rng)
-        found = measure(
-            [shaken(truth, rng)], [stack], noise=NOISE, constraints=Constraints(psf=PSF)
-        )
+        found = refine([shaken(truth, rng)], [stack], noise=NOISE, constraints=Constraints(psf=PSF))
         widths, errors = object_widths(found.gaussians[0], PSF, found.covariances)
         off = np.abs(widths[:, 0] - times * BLUR[0])
         within += [*(off <= np.maximum(0.05 * times * BLUR[0], 2 * errors[:, 0]))]
@@ -211,7 +209,7 @@ def test_points_that_overlap_are_told_apart_where_their_width_is_known() -> None
         truth = made(np.stack([centre - apart, centre + apart]), BLUR)
         light = GaussianField.from_numpy(truth).voxelise(tuple(PITCH), SPACING).numpy()
         stack = Stack.from_array(rng.poisson(light).astype(float), spacing=tuple(SPACING))
-        found = measure(
+        found = refine(
             [shaken(truth, rng, widths=False)], [stack], noise=NOISE,
             constraints=Constraints(shape="point", psf=PSF),
         )  # fmt: skip
@@ -239,4 +237,4 @@ def test_a_stack_without_a_spacing_has_no_psf() -> None:
     pixels = Stack.from_array(np.arange(729.0).reshape(9, 9, 9))
     start = Gaussians(np.full((1, 3), 4.0), np.zeros((1, 6)), np.ones(1), 0.0, "pixel")
     with pytest.raises(SettingsError, match="the stack's spacing is not known"):
-        measure([start], [pixels], noise=NOISE, constraints=Constraints(psf=PSF))
+        refine([start], [pixels], noise=NOISE, constraints=Constraints(psf=PSF))

@@ -14,7 +14,7 @@ from napari_gaussfit._kernels.cpu import information_kernels, refinement_kernels
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.noise import Noise
-from napari_gaussfit.measure.refinement import Likelihood, measure
+from napari_gaussfit.measure.refinement import Likelihood, refine
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.stacks.stack import Stack
 
@@ -88,7 +88,7 @@ def test_error_bars_are_true(peak: float) -> None:
         truth = isolated(rng, (3.5, 2.0, 1.2), peak)
         light = rendered(truth, (26, 104, 104))
         stack = Stack.from_array(rng.poisson(light).astype(np.float32))
-        found = measure([shaken(rng, truth)], [stack], noise=Noise(1.0))
+        found = refine([shaken(rng, truth)], [stack], noise=Noise(1.0))
         assert found.flags == ("",) * len(truth)
         assert np.mean(found.reduced_chi2) == pytest.approx(1.0, abs=0.02)
         pulls.append(pulls_of(found, truth))
@@ -105,7 +105,7 @@ def test_a_detectors_gain_offset_and_read_noise_are_taken_into_account() -> None
     stack = Stack.from_array(2.3 * light + 100 + rng.normal(0, 1.5, light.shape))
     noise = Noise.of_detector(2.3, offset=100.0, read=1.5)
     start = shaken(rng, truth, 2.3, 100.0)
-    found = measure([start], [stack], noise=noise)
+    found = refine([start], [stack], noise=noise)
     right = 2.3 * truth.integrated_intensities()
     deviations = found.errors()["sd_integrated_intensity"]
     pulls = (found.gaussians[0].integrated_intensities() - right) / deviations
@@ -117,7 +117,7 @@ def test_squared_error_takes_the_noise_from_what_is_left() -> None:
     rng = np.random.default_rng(3)
     truth = isolated(rng, (3.0, 2.0, 1.3), 60.0)
     stack = Stack.from_array(rendered(truth, (26, 104, 104)) + rng.normal(0, 4.0, (26, 104, 104)))
-    found = measure([shaken(rng, truth)], [stack], likelihood="squared")
+    found = refine([shaken(rng, truth)], [stack], likelihood="squared")
     assert np.isnan(found.reduced_chi2).all(), "the size of the noise is taken from it"
     for name, pull in pulls_of(found, truth).items():
         assert 0.55 < np.sqrt(np.mean(pull**2)) < 1.6, name
@@ -131,7 +131,7 @@ def test_what_overlaps_is_refined_together() -> None:
         means = np.array([[12.0, 12.0, 10.5], [12.0, 12.0, 13.5]]) + rng.uniform(-0.5, 0.5, 3)
         truth = made(means, np.tile(np.diag([4.0, 2.25, 2.25]), (2, 1, 1)), np.full(2, 100.0))
         stack = Stack.from_array(rng.poisson(rendered(truth, (25, 25, 25))).astype(np.float32))
-        found = measure([shaken(rng, truth)], [stack], noise=Noise(1.0))
+        found = refine([shaken(rng, truth)], [stack], noise=Noise(1.0))
         deviations = found.errors()
         pulls = [
             (found.gaussians[0].means[:, n] - truth.means[:, n]) / deviations[f"sd_{axis}"]
@@ -151,9 +151,9 @@ def test_widths_stay_within_what_is_asked_for() -> None:
     )
     stack = Stack.from_array(rng.poisson(rendered(truth, (26, 80, 80))).astype(np.float32))
     start = made(truth.means, np.tile(4.0 * np.eye(3), (2, 1, 1)), truth.amplitudes)
-    free = measure([start], [stack], noise=Noise(1.0)).gaussians[0]
+    free = refine([start], [stack], noise=Noise(1.0)).gaussians[0]
     limits = np.full(3, 0.5), np.full(3, 2.5)
-    held = measure([start], [stack], noise=Noise(1.0), widths=limits).gaussians[0]
+    held = refine([start], [stack], noise=Noise(1.0), widths=limits).gaussians[0]
     np.testing.assert_array_equal(held.means[0], free.means[0])
     np.testing.assert_allclose(np.exp(held.log_widths[1]), 2.5, rtol=1e-6)
     assert np.exp(free.log_widths[1]).min() > 3.5
@@ -166,8 +166,8 @@ def test_channels_share_centre_and_shape() -> None:
     other = BACKGROUND + 0.3 * (light - BACKGROUND)
     stacks = [Stack.from_array(rng.poisson(one).astype(np.float32)) for one in (light, other)]
     start = shaken(rng, truth)
-    both = measure([start, start], stacks, noise=Noise(1.0))
-    alone = measure([start], stacks[:1], noise=Noise(1.0))
+    both = refine([start, start], stacks, noise=Noise(1.0))
+    alone = refine([start], stacks[:1], noise=Noise(1.0))
     np.testing.assert_array_equal(both.gaussians[0].means, both.gaussians[1].means)
     ratio = both.gaussians[1].amplitudes / both.gaussians[0].amplitudes
     assert np.mean(ratio) == pytest.approx(0.3, abs=0.01)
@@ -179,12 +179,12 @@ def test_spacing_scales_centres_widths_and_their_errors() -> None:
     truth = isolated(rng, (3.0, 2.0, 1.3), 100.0)
     voxels = rng.poisson(rendered(truth, (26, 104, 104))).astype(np.float32)
     start, spacing = shaken(rng, truth), np.array([0.4, 0.1, 0.2])
-    pixels = measure([start], [Stack.from_array(voxels)], noise=Noise(1.0))
+    pixels = refine([start], [Stack.from_array(voxels)], noise=Noise(1.0))
     covariances = start.covariances * spacing[:, None] * spacing
     scaled = Gaussians.from_covariances(
         start.means * spacing, covariances, start.amplitudes, background=BACKGROUND
     )
-    micrometres = measure(
+    micrometres = refine(
         [scaled], [Stack.from_array(voxels, spacing=tuple(spacing))], noise=Noise(1.0)
     )
     np.testing.assert_allclose(
@@ -293,12 +293,12 @@ def test_where_no_gaussian_fits_error_bars_are_those_of_the_noise(
         square = np.square(apart).sum(axis=1).reshape(shape)
         light += peak * (airy(square) if kind == "airy" else np.exp(-0.5 * square))
     clean = Stack.from_array(light)
-    start = measure([truth], [clean], noise=Noise(1.0), likelihood=likelihood).gaussians[0]
+    start = refine([truth], [clean], noise=Noise(1.0), likelihood=likelihood).gaussians[0]
     values: dict[str, list[Floats]] = {}
     bars: dict[str, list[Floats]] = {}
     for _ in range(16):
         stack = Stack.from_array(rng.poisson(light).astype(np.float32))
-        found = measure([start], [stack], noise=Noise(1.0), likelihood=likelihood)
+        found = refine([start], [stack], noise=Noise(1.0), likelihood=likelihood)
         assert found.reduced_chi2.min() > 1.2, "the model holds"
         one = found.gaussians[0]
         own = dict(zip("zyx", one.means.T, strict=True))
@@ -330,14 +330,14 @@ def test_what_cannot_be_trusted_is_flagged() -> None:
         BACKGROUND,
         "pixel",
     )
-    found = measure([start], [stack], noise=Noise(1.0, saturation=100.0))
+    found = refine([start], [stack], noise=Noise(1.0, saturation=100.0))
     assert "at the border" in found.flags[0]
     assert any("saturated" in flag for flag in found.flags)
     crowd = made(
         rng.uniform(8, 18, (30, 3)), np.tile(np.eye(3) * 4.0, (30, 1, 1)), np.full(30, 30.0)
     )
     voxels = rng.poisson(rendered(crowd, (26, 26, 26))).astype(np.float32)
-    flags = measure([crowd], [Stack.from_array(voxels)], noise=Noise(1.0)).flags
+    flags = refine([crowd], [Stack.from_array(voxels)], noise=Noise(1.0)).flags
     assert all("one of many in a structure" in flag for flag in flags)
 
 
@@ -352,8 +352,8 @@ def test_one_that_vanishes_leaves_what_is_known_of_those_around_it(noise: Noise 
         np.concatenate([one.means, hole.means]), np.tile(np.eye(3) * 4, (2, 1, 1)), [180.0, 3.0]
     )
     likelihood = "squared" if noise is None else "poisson"
-    found = measure([both], [stack], noise=noise, likelihood=likelihood)
-    alone = measure([one], [stack], noise=noise, likelihood=likelihood)
+    found = refine([both], [stack], noise=noise, likelihood=likelihood)
+    alone = refine([one], [stack], noise=noise, likelihood=likelihood)
     [refined] = found.gaussians
     assert refined.amplitudes[1] == 0
     assert found.flags == ("", "not determined")
@@ -372,7 +372,7 @@ def test_what_becomes_of_no_size_stays_what_it_was() -> None:
         rng.uniform(0, 7, (count, 3)), np.tile(np.eye(3), (count, 1, 1)), np.full(count, 3.0)
     )
     stack = Stack.from_array(rng.poisson(30.0, (8, 8, 8)).astype(np.float32))
-    found = measure([crowd], [stack], noise=Noise(1.0))
+    found = refine([crowd], [stack], noise=Noise(1.0))
     [refined] = found.gaussians
     unknown = np.array(["not determined" in flag for flag in found.flags])
     np.testing.assert_array_equal(unknown, np.isnan(found.errors()["sd_x"]))
@@ -388,9 +388,9 @@ def test_the_same_numbers_come_with_any_number_of_threads(monkeypatch: pytest.Mo
     truth = isolated(rng, (2.0, 1.6, 1.3), 100.0)
     stack = Stack.from_array(rng.poisson(rendered(truth, (26, 104, 104))).astype(np.float32))
     start = shaken(rng, truth)
-    many = measure([start], [stack], noise=Noise(1.0))
+    many = refine([start], [stack], noise=Noise(1.0))
     monkeypatch.setattr(threads, "thread_count", lambda: 1)
-    one = measure([start], [stack], noise=Noise(1.0))
+    one = refine([start], [stack], noise=Noise(1.0))
     np.testing.assert_array_equal(many.gaussians[0].means, one.gaussians[0].means)
     np.testing.assert_array_equal(many.covariances, one.covariances)
 
@@ -399,10 +399,10 @@ def test_other_units_and_channels_are_refused() -> None:
     truth = isolated(np.random.default_rng(0), (2.0, 1.6, 1.3), 100.0)
     stack = Stack.from_array(np.random.default_rng(0).random((26, 104, 104)))
     with pytest.raises(SettingsError, match="2 channels of Gaussians for 1 of a stack"):
-        measure([truth, truth], [stack])
+        refine([truth, truth], [stack])
     micrometres = Gaussians(truth.means, truth.cholesky, truth.amplitudes)
     with pytest.raises(SettingsError, match="Gaussians in micrometer"):
-        measure([micrometres], [stack])
+        refine([micrometres], [stack])
 
 
 def test_widths_along_the_axes_of_round_spots_are_neither_too_great_nor_too_small() -> None:
@@ -414,7 +414,7 @@ def test_widths_along_the_axes_of_round_spots_are_neither_too_great_nor_too_smal
     light = rendered(truth, (48, 64, 64))
     pulls = []
     for _ in range(6):
-        found = measure([truth], [Stack.from_array(rng.poisson(light))], noise=Noise(1.0))
+        found = refine([truth], [Stack.from_array(rng.poisson(light))], noise=Noise(1.0))
         widths, errors = found.along_axes()
         pulls.append((widths - sigmas) / errors)
     every = np.concatenate(pulls)

@@ -7,7 +7,7 @@ import pytest
 
 from napari_gaussfit.measure import refinement, surroundings
 from napari_gaussfit.measure.noise import Noise
-from napari_gaussfit.measure.refinement import measure
+from napari_gaussfit.measure.refinement import refine
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.stacks.stack import Stack
 
@@ -38,7 +38,7 @@ def error_of_light(peak: float, farther: float) -> tuple[float, float]:
     """What is said of the mean error, and what is off in the mean, in parts of the light."""
     rng, truth = np.random.default_rng(1), spots(peak)
     stack = Stack.from_array(rng.poisson(light_of(truth, farther)).astype(float))
-    found = measure([truth], [stack], noise=Noise(1.0))
+    found = refine([truth], [stack], noise=Noise(1.0))
     right = truth.integrated_intensities()
     off = found.gaussians[0].integrated_intensities() / right - 1
     return float((found.errors()["sd_integrated_intensity"] / right).mean()), float(off.mean())

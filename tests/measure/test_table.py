@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_gaussfit.measure.measurement import Measurement
-from napari_gaussfit.measure.refinement import measure
+from napari_gaussfit.measure.refinement import refine
 from napari_gaussfit.measure.table import ERRORS, error_columns, measurements
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
@@ -26,7 +26,7 @@ def measured(channels: int) -> Measurement:
     light = GaussianField.from_numpy(truth).voxelise((25, 25, 49), (1.0, 1.0, 1.0)).numpy()
     rng = np.random.default_rng(0)
     stacks = [Stack.from_array(rng.poisson(light).astype(np.float32)) for _ in range(channels)]
-    return measure([truth] * channels, stacks)
+    return refine([truth] * channels, stacks)
 
 
 def test_each_number_stands_beside_its_standard_deviation() -> None:

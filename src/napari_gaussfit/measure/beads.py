@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.psf import Psf, triple
-from napari_gaussfit.measure.refinement import measure
+from napari_gaussfit.measure.refinement import refine
 from napari_gaussfit.measure.table import AXES, measurements
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.stacks.statistics import background_of, smoothed
@@ -151,7 +151,7 @@ def measure_beads(stack: Stack) -> Beads:
             f"{stack.name}: no bead stands out from the noise; check channel and time, or record "
             "brighter ones"
         )
-    found = measure([start], [stack], likelihood="squared")
+    found = refine([start], [stack], likelihood="squared")
     explained = np.array([_explained(stack, found, k) for k in range(len(found))])
     return Beads(stack, found, explained, _refusals(found, explained))
 

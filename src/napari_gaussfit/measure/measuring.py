@@ -117,7 +117,7 @@ def measure(
             why = "errors follow from what is left about each Gaussian, and there is no chi^2"
             notes = (f"the noise {curve.words}; {why}",)
         else:
-            first = refinement.measure(
+            first = refinement.refine(
                 began,
                 stacks,
                 likelihood=likelihood,
@@ -127,7 +127,7 @@ def measure(
             )
             first = _without_lost(first, began, stacks[0])
             gaussians, noise = first.gaussians, _refined_noise(first, stacks[0], noise)
-    found = refinement.measure(
+    found = refinement.refine(
         gaussians,
         stacks,
         likelihood=likelihood,

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     Refine = Callable[..., tuple[Floats, Floats, Floats, Floats]]
     Lists = tuple[Counts, Counts]  # where each begins in all of them one after the other, and that
 
-__all__ = ["measure", "share_of_structures", "with_others"]
+__all__ = ["refine", "share_of_structures", "with_others"]
 
 Likelihood = Literal["robust", "poisson", "even", "squared"]
 
@@ -84,7 +84,7 @@ BORDER = 2.0
 """Sigmas: a Gaussian whose centre is nearer to a face of the stack is seen in part."""
 
 
-def measure(  # noqa: PLR0913 - a name for each thing that may be known
+def refine(  # noqa: PLR0913 - a name for each thing that may be known
     gaussians: Sequence[Gaussians],
     stacks: Sequence[Stack],
     *,
@@ -156,14 +156,14 @@ def measure(  # noqa: PLR0913 - a name for each thing that may be known
     backgrounds = np.tile(grounds, (len(blocks[0]) - 1, 1))
     limits = most_steps, _limits(widths, spacing)
     model = None if constraints is None else _model(constraints, spacing, first.unit)
-    refine, words = _way(device, model)
+    way, words = _way(device, model)
     fits = _refined(
-        voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers, limits, model, refine
+        voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers, limits, model, way
     )
     if kind == PHOTONS and widths is None and not (model and model.shapes.shared):
         reaches = _reaches(fits[1], numbers, float(np.nanmin(fits[3][:, 3:], initial=0.0)))
         rules = numbers, *limits
-        fits, seen = with_surroundings(voxels, fits, blocks, windows, reaches, refine, rules)
+        fits, seen = with_surroundings(voxels, fits, blocks, windows, reaches, way, rules)
         if model is None:
             dim = are_dim(fits)
             fits = without_bias(voxels, fits, blocks, seen, reaches, numbers, dim)
@@ -184,13 +184,13 @@ def measure(  # noqa: PLR0913 - a name for each thing that may be known
 
 
 def _robust(gaussians: Sequence[Gaussians], stacks: Sequence[Stack], **options: Any) -> Measurement:
-    """Return what `measure` finds, all voxels alike where no Gaussian describes what is there."""
-    found = measure(gaussians, stacks, likelihood="poisson", **options)
+    """Return what `refine` finds, all voxels alike where no Gaussian describes what is there."""
+    found = refine(gaussians, stacks, likelihood="poisson", **options)
     wrong = np.asarray(found.reduced_chi2 > MISFIT)
     if not wrong.any():
         return found
     options["noise"] = found.noise
-    even = measure(gaussians, stacks, likelihood="even", **options)
+    even = refine(gaussians, stacks, likelihood="even", **options)
     note = (
         f"{int(wrong.sum()):,} of {len(wrong):,} are no Gaussians over a constant (reduced chi^2 "
         f"above {MISFIT:g}): all voxels about them count alike"
@@ -279,11 +279,11 @@ def _way(device: Device, model: Model | None) -> tuple[Refine, tuple[str, ...]]:
 
     chosen = _kernels.device_named(device)
     if _kernels.backend_name(chosen) == "numba":
-        refine, _ = _way("cpu", model)
-        return refine, tuple(filter(None, [_kernels.fallback(device)]))
+        way, _ = _way("cpu", model)
+        return way, tuple(filter(None, [_kernels.fallback(device)]))
     if model is not None:
-        refine, _ = _way("cpu", model)
-        return refine, ("refined on the CPU: constraints are not kept on a GPU",)
+        way, _ = _way("cpu", model)
+        return way, ("refined on the CPU: constraints are not kept on a GPU",)
     from napari_gaussfit._kernels.cuda import name_of, refinement
 
     words = f"refined on {name_of(chosen)}; groups of more than {refinement.MOST} on the CPU"
@@ -299,7 +299,7 @@ def _refined(  # noqa: PLR0913, PLR0917 - where, from where, by what
     noise: Floats,
     limits: tuple[int, Floats],
     model: Model | None,
-    refine: Refine,
+    way: Refine,
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Refine all blocks, and again those that others reach, with what these have become."""
     shapes, amplitudes = start
@@ -311,7 +311,7 @@ def _refined(  # noqa: PLR0913, PLR0917 - where, from where, by what
         reaches = _reaches(amplitudes, noise, float(backgrounds.min(initial=0.0)))
         others = others_at(members, bounds[which], shapes, reaches)
         grounds = backgrounds[which]
-        shapes, amplitudes, *new = refine(
+        shapes, amplitudes, *new = way(
             voxels,
             bounds[which],
             windows,

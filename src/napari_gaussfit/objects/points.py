@@ -16,7 +16,7 @@ import numpy as np
 
 from napari_gaussfit.measure.constraints import Constraints
 from napari_gaussfit.measure.deblurred import object_variances
-from napari_gaussfit.measure.refinement import measure
+from napari_gaussfit.measure.refinement import refine
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.objects.pairs import close_pairs, joined
@@ -112,7 +112,7 @@ class _Places:
         """Return points with error bars."""
         constraints = Constraints(shape="point", psf=self._psf)
         stacks = [self._stack if stack is None else stack]
-        return measure([points], stacks, noise=self._noise, constraints=constraints)
+        return refine([points], stacks, noise=self._noise, constraints=constraints)
 
     def resolved(self, points: Gaussians, settled: Mask) -> tuple[Gaussians, Mask, bool]:
         """Return points of which some were split or merged, those that were asked, and whether.
@@ -154,7 +154,7 @@ class _Places:
     def _doubtful(self, points: Gaussians) -> list[tuple[int, Gaussians]]:
         """Return points that are wider than light makes one, and the two that they may be."""
         constraints = Constraints(psf=self._psf)
-        wide = measure([points], [self._stack], noise=self._noise, constraints=constraints)
+        wide = refine([points], [self._stack], noise=self._noise, constraints=constraints)
         [found] = wide.gaussians
         variances, axes, errors = object_variances(found, self._psf, wide.covariances)
         doubtful = np.flatnonzero(variances[:, 0] > DOUBT * errors[:, 0])

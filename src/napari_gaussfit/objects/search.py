@@ -15,7 +15,7 @@ from napari_gaussfit.measure.constraints import Constraints
 from napari_gaussfit.measure.grouping import MOST_TOGETHER
 from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.photon_transfer import noise_of_neighbours, noise_of_residuals
-from napari_gaussfit.measure.refinement import MOST_STEPS, measure
+from napari_gaussfit.measure.refinement import MOST_STEPS, refine
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.objects.background import background_of
 from napari_gaussfit.objects.candidates import Candidates, searched
@@ -424,7 +424,7 @@ class Search:
     ) -> Measurement:
         steps, together = (MOST_STEPS, MOST_TOGETHER) if last else (steps, FEW_TOGETHER)
         robust = last and self.settings.likelihood == "poisson"
-        return measure(
+        return refine(
             [gaussians],
             [self.stack],
             likelihood="robust" if robust else self.settings.likelihood,
@@ -557,7 +557,7 @@ class Search:
         )
         new = np.arange(len(gaussians)) >= len(self.gaussians)
         near = self._reached(gaussians, new)
-        part = measure(
+        part = refine(
             [gaussians.select(near)], [self.stack], likelihood=self.settings.likelihood,
             noise=self.noise, constraints=Constraints(widths="given", centres="given"),
         )  # fmt: skip
