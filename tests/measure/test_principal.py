@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from napari_gaussfit.measure.deblurred import object_variances, object_widths
 from napari_gaussfit.measure.principal import principal_widths, variances_between
-from napari_gaussfit.model.gaussians import LOWER, Gaussians
+from napari_gaussfit.measure.psf import Psf
+from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, LOWER, Gaussians
 
 COUNT = 20_000
 
@@ -101,3 +105,19 @@ def test_variances_between_axes_are_those_of_small_changes() -> None:
     between = axes @ many.covariances @ axes.swapaxes(1, 2)
     found = variances_between(one, axes, covariance[None])[0]
     np.testing.assert_allclose(between.var(0) / 1e-8, found, rtol=0.02)
+
+
+def test_widths_of_round_objects_are_nearer_to_the_truth_than_those_in_order() -> None:
+    blur = Psf.of_fwhm(FWHM_PER_SIGMA * np.array([0.9, 0.9, 0.9]))
+    found, covariances = measured((1.5, 1.5, 1.5), 0.05)
+    whole = np.full((COUNT, 11, 11), 0.0)
+    whole[:, 3:9, 3:9] = covariances
+    found = replace(found, unit="micrometer")
+    own = np.sqrt(1.5**2 - 0.9**2)
+    widths, errors = object_widths(found, blur, whole)
+    known, _, same = object_variances(found, blur, whole)
+    assert (np.diff(widths, axis=1) <= 0).all()
+    off, before = (np.square(one - own).mean(0) for one in (widths, np.sqrt(known)))
+    assert (off[[0, 2]] < 0.7 * before[[0, 2]]).all()
+    assert np.abs((widths[:, 1] - own) / errors[:, 1]).mean() < 1
+    assert np.isfinite(same).all()

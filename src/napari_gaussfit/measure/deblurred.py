@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_gaussfit.measure.measurement import SHAPE
-from napari_gaussfit.measure.principal import variances_between
+from napari_gaussfit.measure.principal import variances_between, without_order
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 
 if TYPE_CHECKING:
@@ -58,15 +58,11 @@ def object_variances(
     errors : ndarray, shape [K, 3]
         NaN where not known.
     """
-    blur = psf.in_unit(gaussians.unit)
-    values, vectors = np.linalg.eigh(gaussians.covariances - blur)
-    variances = np.where(values > NOTHING * np.trace(blur), values, 0.0)[:, ::-1]
-    axes = np.ascontiguousarray(vectors.swapaxes(1, 2)[:, ::-1])
-    errors = np.full_like(variances, np.nan)
+    values, axes = _own(gaussians, psf)
+    errors = np.full_like(values, np.nan)
     if covariances is not None:
-        between = variances_between(gaussians, axes, covariances[:, 3:SHAPE, 3:SHAPE])
-        errors = np.sqrt(np.diagonal(between, axis1=1, axis2=2))
-    return np.ascontiguousarray(variances), axes, errors
+        errors = _errors(variances_between(gaussians, axes, covariances[:, 3:SHAPE, 3:SHAPE]))
+    return _told(values, gaussians, psf), axes, errors
 
 
 def object_widths(
@@ -86,17 +82,42 @@ def object_widths(
     Returns
     -------
     widths : ndarray, shape [K, 3]
-        Descending, in the Gaussians' unit; 0 where one is no wider than light allows.
+        Descending, in the Gaussians' unit; 0 where one is no wider than light allows. Where errors
+        are known, without the bias of their order (see `principal`).
     errors : ndarray, shape [K, 3]
         Of a width w whose square is known to s: the larger of the distances to the roots of w^2 + s
         and w^2 - s. Beside a width of 0, how wide the object may be. NaN where not known.
     """
-    variances, _, spread = object_variances(gaussians, psf, covariances)
+    values, axes = _own(gaussians, psf)
+    spread = np.full_like(values, np.nan)
+    if covariances is not None:
+        between = variances_between(gaussians, axes, covariances[:, 3:SHAPE, 3:SHAPE])
+        values, spread = without_order(values, between), _errors(between)
+    variances = _told(values, gaussians, psf)
     spread = np.where(spread > 0, spread, np.nan)  # of what is given there is none
     widths = np.sqrt(variances)
     above = np.sqrt(variances + spread) - widths
     below = widths - np.sqrt(np.maximum(variances - spread, 0.0))
     return widths, np.maximum(above, below)
+
+
+def _own(gaussians: Gaussians, psf: Psf) -> tuple[Floats, Floats]:
+    """Return the eigenvalues [K, 3] of covariances without blur, descending, and their axes."""
+    values, vectors = np.linalg.eigh(gaussians.covariances - psf.in_unit(gaussians.unit))
+    axes = np.ascontiguousarray(vectors.swapaxes(1, 2)[:, ::-1])
+    return np.ascontiguousarray(values[:, ::-1]), axes
+
+
+def _told(values: Floats, gaussians: Gaussians, psf: Psf) -> Floats:
+    """Return variances, 0 where they are no more than rounding leaves."""
+    nothing = NOTHING * np.trace(psf.in_unit(gaussians.unit))
+    return np.where(values > nothing, values, 0.0)
+
+
+def _errors(between: Floats) -> Floats:
+    """Return the errors [K, 3] of variances along axes, by those [K, 3, 3] between them."""
+    errors: Floats = np.sqrt(np.diagonal(between, axis1=1, axis2=2))
+    return errors
 
 
 def object_columns(

@@ -22,13 +22,15 @@ import numpy as np
 from napari_gaussfit.model.gaussians import LOWER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from napari_gaussfit.model.gaussians import Gaussians
 
     Floats = NDArray[np.float64]
 
-__all__ = ["principal_widths", "variances_between"]
+__all__ = ["principal_widths", "variances_between", "without_order"]
 
 PAIRS = ((0, 1), (0, 2), (1, 2))
 """The axes of a Gaussian, two by two."""
@@ -57,7 +59,8 @@ def principal_widths(gaussians: Gaussians, covariances: Floats) -> tuple[Floats,
     variances = variances_between(gaussians, axes, covariances)
     errors = np.sqrt(np.diagonal(variances, axis1=1, axis2=2)) / (2 * sigmas)
     relative = variances / np.square(sigmas[:, :, None] * sigmas[:, None, :])
-    return _without_order(sigmas, relative), errors
+    logarithms = without_order(2 * np.log(sigmas), relative, _of_logarithms)
+    return np.exp(logarithms / 2), errors
 
 
 def variances_between(gaussians: Gaussians, axes: Floats, covariances: Floats) -> Floats:
@@ -88,18 +91,40 @@ def variances_between(gaussians: Gaussians, axes: Floats, covariances: Floats) -
     return variances
 
 
-def _without_order(sigmas: Floats, variances: Floats) -> Floats:
-    """Return widths that have lost what their order adds and takes, descending as they were."""
-    logs = 2 * np.log(sigmas)
-    moved = logs.copy()
-    spread = logs[:, 0] - logs[:, 2]
+def without_order(
+    values: Floats, variances: Floats, pull: Callable[[Floats], Floats] = np.reciprocal
+) -> Floats:
+    """Return three values in order that have lost what their order adds and takes.
+
+    Parameters
+    ----------
+    values : ndarray, shape [K, 3]
+        Eigenvalues or their logarithms, descending.
+    variances : ndarray, shape [K, 3, 3]
+        Of the matrix, or its logarithm, between its own axes.
+    pull : callable
+        How far a variance of 1 between two axes pulls their values apart, by how far these are:
+        1 / d of eigenvalues, half coth(d / 2) of their logarithms.
+
+    Returns
+    -------
+    ndarray, shape [K, 3]
+        Descending as they were, with the same sum; `values` where a variance is not known.
+    """
+    moved = values.copy()
+    spread = values[:, 0] - values[:, 2]
     for n, m in PAIRS:
-        apart = np.maximum(logs[:, n] - logs[:, m], np.finfo(float).eps)
+        apart = np.maximum(values[:, n] - values[:, m], np.finfo(float).tiny)
         # Farther than all are apart is no farther: their order is another by then.
-        shift = np.minimum(variances[:, n, m] / (2 * np.tanh(apart / 2)), spread)
+        shift = np.minimum(variances[:, n, m] * pull(apart), spread)
         moved[:, n] -= shift
         moved[:, m] += shift
-    return np.where(np.isfinite(moved), np.exp(_descending(moved) / 2), sigmas)
+    return np.where(np.isfinite(moved), _descending(moved), values)
+
+
+def _of_logarithms(apart: Floats) -> Floats:
+    halves: Floats = 0.5 / np.tanh(apart / 2)
+    return halves
 
 
 def _descending(values: Floats) -> Floats:
@@ -107,4 +132,5 @@ def _descending(values: Floats) -> Floats:
     mean = values.mean(1)
     first = np.maximum(np.maximum(values[:, 0], values[:, :2].mean(1)), mean)
     last = np.minimum(np.minimum(values[:, 2], values[:, 1:].mean(1)), mean)
-    return np.stack((first, 3 * mean - first - last, last), axis=1)
+    middle = np.clip(3 * mean - first - last, last, first)
+    return np.stack((first, middle, last), axis=1)
