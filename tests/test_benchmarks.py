@@ -487,3 +487,16 @@ def test_a_program_that_is_not_installed_is_named(
 def test_two_spots_that_are_two_sigmas_apart_are_found_as_two(load: Load) -> None:
     _, _, found, oracle = load("doubts").pairs(2.0, 48)
     assert found >= 0.9, f"an oracle finds {oracle:.2f}"
+
+
+def test_gaussians_that_opengl_adds_are_the_line_integral(checkout: Path) -> None:
+    """What is said of drawing them on napari's canvas rests on a drawing that is right."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.instanced", "--small"],
+        cwd=checkout, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("2,000 ")]
+    worst = {" ".join(words[1:-3]): float(words[-3]) for words in lines[:4]}
+    assert worst["added a texture of floats"] < 1
+    assert worst["the largest a texture of floats"] > 10 > worst["added the canvas"] > 1
