@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QDialog, QTextBrowser, QToolButton, QVBoxLayout
+from qtpy.QtWidgets import QDialog, QPushButton, QTextBrowser, QToolButton, QVBoxLayout
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qtpy.QtWidgets import QTabWidget
 
 __all__ = ["PAGES", "HelpButton", "page_text"]
@@ -60,6 +62,7 @@ class HelpButton(QToolButton):
         self._tabs = tabs
         self._window: QDialog | None = None
         self._text = QTextBrowser()
+        self._tour: QPushButton | None = None
         self.setText("?")
         self.setObjectName("gaussfit_help")
         self.setAccessibleName("Help")
@@ -67,6 +70,13 @@ class HelpButton(QToolButton):
         self.setShortcut("F1")
         self.clicked.connect(self.show_page)
         tabs.setCornerWidget(self)
+
+    def offer_tour(self, start: Callable[[], object]) -> None:
+        """Offer a tour of the panel, below each page."""
+        self._tour = QPushButton("Take a tour of the panel")
+        self._tour.setObjectName("gaussfit_tour")
+        self._tour.setToolTip("Its parts, one after another.")
+        self._tour.clicked.connect(start)
 
     def show_page(self) -> None:
         """Show the page about the tab, in a window that may stay open."""
@@ -77,6 +87,9 @@ class HelpButton(QToolButton):
             self._text.setOpenLinks(False)
             box = QVBoxLayout(self._window)
             box.addWidget(self._text)
+            if self._tour is not None:
+                box.addWidget(self._tour)
+                self._tour.clicked.connect(self._window.hide)
         title = self._tabs.tabText(self._tabs.currentIndex())
         self._window.setWindowTitle(f"Gaussian fit: {title}")
         self._text.setMarkdown(page_text(PAGES.get(title, "start.md")))

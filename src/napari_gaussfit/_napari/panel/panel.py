@@ -42,6 +42,7 @@ from napari_gaussfit._napari.panel.shown import ShownPart
 from napari_gaussfit._napari.panel.spots import SpotsMode
 from napari_gaussfit._napari.panel.state import figures_at_rest, state_words
 from napari_gaussfit._napari.panel.table import TablePart
+from napari_gaussfit._napari.panel.tour import Tour, stops_of, tour_frame
 from napari_gaussfit._napari.panel.track_plot import TrackPlot
 from napari_gaussfit._napari.panel.view import ViewPart
 from napari_gaussfit._napari.panel.widgets import scrolling, stacked, wrapped
@@ -156,10 +157,18 @@ class GaussianFitPanel(TakesFiles):
             box.addWidget(mode.foot)
         give_keys(self.run.buttons)
         give_keys({"Fit": self.spots.foot.fit, "Stop": self.spots.foot.stop})
-        HelpButton(self.tabs)
+        self._offer_tour(HelpButton(self.tabs))
         name_controls(self)
         order_focus([self.modes, self.tabs, *(mode.foot for mode in modes)])
         self.setMinimumWidth(340)
+
+    def _offer_tour(self, button: HelpButton) -> None:
+        """Offer a tour of the panel where napari has the frame for one."""
+        frame = tour_frame()
+        self.tour: Tour | None = None
+        if frame is not None:
+            self.tour = Tour(frame, stops_of(self), self.show_structure, self)
+            button.offer_tour(self.tour.start)
 
     def _connect(self) -> None:
         self._settling.timeout.connect(self._look_at_stack)
@@ -573,6 +582,8 @@ class GaussianFitPanel(TakesFiles):
 
     def close_down(self) -> None:
         """End the fit, and let go of the viewer; its session keeps the results."""
+        if self.tour is not None:
+            self.tour.close()
         self.kept.close_down()
         self.worker.close()
         self.activity.close()
