@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,7 +68,7 @@ class Work:
 
 @njit(nogil=True)
 def _count_pairs(g: NDArray[np.float32], width: int, step: np.float32) -> tuple[float, float]:
-    pairs, bins = 0.0, 0.0
+    pairs, bins = 0, 0.0
     for k in range(g.shape[0]):
         for i in range(int(g[k, FIRST_ROW]), int(g[k, LAST_ROW]) + 1):
             p = np.float32(i) - g[k, ROW]
@@ -76,7 +77,7 @@ def _count_pairs(g: NDArray[np.float32], width: int, step: np.float32) -> tuple[
                 c, _, a, _ = profile(g, k, i, j)
                 widened = min(a, 1 / (step * step))
                 pairs += 1
-                bins += 2 * math.sqrt(max(g[k, REACH2] - dot(c, c), 0.0) / widened) / step
+                bins += float(2 * math.sqrt(max(g[k, REACH2] - dot(c, c), 0.0) / widened) / step)
     return pairs, bins
 
 
@@ -144,9 +145,7 @@ def measure(options: Options) -> list[Table]:
     turns = options.pick(4 * options.turns, 1)
     peak = peak_operations(turns)
     found = works(step_of(options), options)
-    seconds = {
-        work.name: cpu_seconds(lambda work=work: in_one_thread(work.call), turns) for work in found
-    }
+    seconds = {work.name: cpu_seconds(partial(in_one_thread, work.call), turns) for work in found}
     # A search is followed by a climb, which stands in a row of its own.
     seconds["search (a bin)"] -= seconds["climb (an evaluation)"]
     rows: list[tuple[Cell, ...]] = []

@@ -139,7 +139,7 @@ class Bench:
             taken = statistics.median(self.once(replay) for _ in range(self.turns))
             self.kernels[name_of(kernel)] = taken / self._launches
 
-        modules = (cuda_device, backend, relocation, mip)
+        modules: tuple[Any, ...] = cuda_device, backend, relocation, mip
         for module in modules:
             module.launch = timed
         try:
@@ -191,13 +191,13 @@ def time_grid(bench: Bench, sizes: Sizes) -> Row:
     """Voxelise, and gather the gradients of all Gaussians."""
     import numpy as np
 
-    parameters = [p.to(bench.device) for p in sizes.parameters()]
+    means, cholesky, amplitudes = (p.to(bench.device) for p in sizes.parameters())
     grid = Grid(np.zeros(3, np.float32), np.ones(3, np.float32), sizes.shape)
     evaluation = backend.GridEvaluation(backend.Grids.of([grid], bench.device))
     weights = torch.ones((1, *sizes.shape), device=bench.device)
 
     def call() -> None:
-        packed = backend.pack(*parameters, CUTOFF)
+        packed = backend.pack(means, cholesky, amplitudes, CUTOFF)
         evaluation.forward(packed)
         backend.unpack_gradient(evaluation.backward(packed, weights), packed)
 
@@ -207,11 +207,11 @@ def time_grid(bench: Bench, sizes: Sizes) -> Row:
 
 def time_views(bench: Bench, sizes: Sizes) -> Row:
     """Search, climb, and gather the gradients of all Gaussians, in all views at once."""
-    parameters = [p.to(bench.device) for p in sizes.parameters()]
+    means, cholesky, amplitudes = (p.to(bench.device) for p in sizes.parameters())
     evaluation = backend.MipEvaluation(backend.Views.of(sizes.rays(), BIN_STEP, bench.device))
 
     def call() -> None:
-        packed = backend.pack(*parameters, CUTOFF)
+        packed = backend.pack(means, cholesky, amplitudes, CUTOFF)
         images = evaluation.forward(packed)
         backend.unpack_gradient(evaluation.backward(packed, images), packed)
 
@@ -227,7 +227,8 @@ def time_targets(bench: Bench, sizes: Sizes) -> Row:
     voxels = np.random.default_rng(3).random(sizes.shape, np.float32)
     volume = backend.Volume(SplineVolume(voxels, np.ones(3, np.float32)), bench.device)
     evaluation = backend.MipEvaluation(backend.Views.of(sizes.rays(), BIN_STEP, bench.device))
-    evaluation.forward(backend.pack(*(p.to(bench.device) for p in sizes.parameters()), CUTOFF))
+    means, cholesky, amplitudes = (p.to(bench.device) for p in sizes.parameters())
+    evaluation.forward(backend.pack(means, cholesky, amplitudes, CUTOFF))
     seconds = bench.seconds(lambda: evaluation.target_of([volume]))
     size = f"{sizes.views} views of {sizes.image}^2 rays, {sizes.side}^3 voxels"
     return ("targets at the maxima", size, 1e3 * seconds, None, "")
@@ -241,10 +242,10 @@ def time_relocation(bench: Bench, sizes: Sizes) -> list[Row]:
     lacks, most = torch.from_numpy(residual).to(bench.device), sizes.gaussians // 20
     filters = filters_on((1.0, 1.0, 1.0), bench.device)
     number = 6 if sizes.small else sizes.gaussians
-    gaussians = [p[:number].to(bench.device) for p in sizes.parameters()]
+    means, cholesky, amplitudes = (p[:number].to(bench.device) for p in sizes.parameters())
     scale = torch.ones(1, dtype=torch.float64, device=bench.device)
     places = bench.seconds(lambda: backend.sites(lacks, filters, most))
-    costs = bench.seconds(lambda: backend.removal_costs(*gaussians, scale))
+    costs = bench.seconds(lambda: backend.removal_costs(means, cholesky, amplitudes, scale))
     return [
         ("places that lack a Gaussian", f"{sizes.side}^3 voxels", 1e3 * places, None, ""),
         ("costs of taking each away", f"{number:,} Gaussians", 1e3 * costs, None, ""),
@@ -314,7 +315,7 @@ def time_fit(device: torch.device, *, small: bool) -> list[Row]:
             exactly=True,
             gaussians=10 if small else DENDRITE.gaussians,
             iterations=10 if small else None,
-            device=name,
+            device="cpu" if name == "cpu" else "cuda",
         )
         judge = Judge(stack, Views(stack, settings.views, settings.held_out))
         run_fit(stack, settings, judge)  # kernels are compiled, and the device is awake

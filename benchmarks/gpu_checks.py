@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -90,7 +91,8 @@ class Checks:
         self, parameters: Parameters, evaluation: object
     ) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
         """Value and gradients on the device, and the random weights that the latter are for."""
-        packed = cuda.pack(*(p.to(self.device) for p in parameters), CUTOFF)
+        means, cholesky, amplitudes = (p.to(self.device) for p in parameters)
+        packed = cuda.pack(means, cholesky, amplitudes, CUTOFF)
         assert hasattr(evaluation, "forward")
         assert hasattr(evaluation, "backward")
         value = evaluation.forward(packed)
@@ -109,14 +111,14 @@ class Checks:
                 f"f at points, {name}",
                 parameters,
                 evaluation,
-                lambda *p, some=some: reference.evaluate(*p, some.double()),
+                partial(_evaluated, some.double()),
             )
         grid = grid_of(self._shape)
         self._compare(
             "f on a grid",
             parameters,
             cuda.GridEvaluation(grid),
-            lambda *p: reference.voxelise(*p, grid),
+            partial(_voxelised, grid),
         )
 
     def _check_projections(self, parameters: Parameters) -> None:
@@ -125,13 +127,13 @@ class Checks:
                 "soft MIP",
                 parameters,
                 cuda.SoftMipEvaluation(rays, TEMPERATURE),
-                lambda *p, rays=rays: reference.soft_mip(*p, rays, TEMPERATURE),
+                partial(_soft_mip, rays),
             )
             self._compare(
                 "line integral",
                 parameters,
                 cuda.LineIntegralEvaluation(rays),
-                lambda *p, rays=rays: reference.line_integral(*p, rays),
+                partial(_line_integral, rays),
             )
             self._compare_mip(parameters, rays)
 
@@ -145,7 +147,7 @@ class Checks:
         near, far = reference.clip(rays, torch.float64)
         depth = evaluation.depth[0].cpu().double()
         points = (o + depth[..., None] * d).reshape(-1, 3)
-        f = torch.cat([reference.evaluate(*leaves, some) for some in points.split(500)])
+        f = torch.cat([_evaluated(some, *leaves) for some in points.split(500)])
         f = torch.where(near < far, f.reshape(rays.shape), 0.0)
         right = torch.autograd.grad((f * weights.double()).sum(), leaves)
         errors = float((found - own).abs().max() / own.max()), apart(gradients, right)
@@ -179,21 +181,23 @@ class Checks:
 
     def _check_steps(self, parameters: Parameters) -> None:
         source = torch.Generator().manual_seed(self.seed + 2)
-        gradients = [torch.randn(p.shape, generator=source) for p in parameters]
+        by_means, by_cholesky, by_amplitudes = (
+            torch.randn(p.shape, generator=source) for p in parameters
+        )
         count, rates = len(parameters[0]), torch.linspace(0.01, 0.1, 10)
-        shapes = ((count, 10), (count, 10), (count,))
+        shapes = (count, 10), (count, 10), (count,)
         found = [p.to(self.device, copy=True) for p in parameters]
         true = [p.double() for p in parameters]
         cuda.adam_step(
             (found[0], found[1], found[2]),
-            (*(g.to(self.device) for g in gradients),),
-            (*(torch.zeros(shape, device=self.device) for shape in shapes),),
+            (by_means.to(self.device), by_cholesky.to(self.device), by_amplitudes.to(self.device)),
+            _zeros(shapes, torch.float32, self.device),
             rates.to(self.device),
         )
         reference.adam_step(
             (true[0], true[1], true[2]),
-            (*(g.double() for g in gradients),),
-            (*(torch.zeros(shape, dtype=torch.float64) for shape in shapes),),
+            (by_means.double(), by_cholesky.double(), by_amplitudes.double()),
+            _zeros(shapes, torch.float64, torch.device("cpu")),
             rates.double(),
             decays=(float(step.FIRST_DECAY), float(step.SECOND_DECAY)),
             longest_step=float(step.LONGEST_LOG_STEP),
@@ -247,7 +251,8 @@ class Checks:
     def _check_relocation(self, parameters: Parameters) -> None:
         """What it costs to take Gaussians away, and where one more would win most."""
         scale = torch.tensor([(2 * math.pi) ** 1.5], dtype=torch.float64, device=self.device)
-        found, *_ = cuda.removal_costs(*(p.to(self.device) for p in parameters), scale)
+        means, cholesky, amplitudes = (p.to(self.device) for p in parameters)
+        found, *_ = cuda.removal_costs(means, cholesky, amplitudes, scale)
         own, *_ = relocation.removal_costs(GaussianField(*parameters))
         alone = (2 * math.pi) ** 1.5 * parameters[2].double() ** 2
         off = apart([found.cpu() / alone], [own / alone])
@@ -287,8 +292,8 @@ def apart(found: Sequence[torch.Tensor], true: Sequence[torch.Tensor]) -> float:
 
 def grid_of(shape: tuple[int, int, int]) -> Grid:
     """A grid over the box."""
-    spacing = np.asarray(SIDES, np.float32) / np.asarray(shape, np.float32)
-    return Grid(spacing / 2, spacing, shape)
+    spacing = np.divide(SIDES, shape).astype(np.float32)
+    return Grid((spacing / 2).astype(np.float32), spacing, shape)
 
 
 def views_on_box(count: int, side: int, sides: Sequence[float]) -> list[Rays]:
@@ -312,3 +317,33 @@ def views_of(count: int, shape: tuple[int, int], sides: Sequence[float] = SIDES)
     pixel = float(np.linalg.norm(sides)) / max(shape)
     cameras = orbit(box, pixel, views=count, largest_side=max(shape))
     return [camera.rays(box) for camera in cameras]
+
+
+def _evaluated(points: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+    means, cholesky, amplitudes = parameters
+    return reference.evaluate(means, cholesky, amplitudes, points)
+
+
+def _voxelised(grid: Grid, *parameters: torch.Tensor) -> torch.Tensor:
+    means, cholesky, amplitudes = parameters
+    return reference.voxelise(means, cholesky, amplitudes, grid)
+
+
+def _soft_mip(rays: Rays, *parameters: torch.Tensor) -> torch.Tensor:
+    means, cholesky, amplitudes = parameters
+    return reference.soft_mip(means, cholesky, amplitudes, rays, TEMPERATURE)
+
+
+def _line_integral(rays: Rays, *parameters: torch.Tensor) -> torch.Tensor:
+    means, cholesky, amplitudes = parameters
+    return reference.line_integral(means, cholesky, amplitudes, rays)
+
+
+def _zeros(
+    shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """State of an optimiser that has not begun."""
+    first, second, peaks = (torch.zeros(shape, dtype=dtype, device=device) for shape in shapes)
+    return first, second, peaks

@@ -67,7 +67,7 @@ def as_pair(capability: str) -> tuple[int, int]:
 def numba_type(argument: object) -> Any:
     """The type that numba gives an argument of a launch."""
     if isinstance(argument, tuple):
-        return types.BaseTuple.from_types([numba_type(one) for one in argument], tuple)
+        return types.containers.BaseTuple.from_types([numba_type(one) for one in argument], tuple)
     if isinstance(argument, torch.Tensor):
         assert argument.is_contiguous()
         return types.Array(ELEMENTS[argument.dtype], argument.ndim, "C")
@@ -285,7 +285,10 @@ class Program:
             negated, predicate, operation, rest = found.groups()
             part, number = self.parts[-1], len(self.parts)
             first, *suffixes = operation.split(".")
-            part.cost[unit_of(first, suffixes)] += instructions_of(first, suffixes)
+            # A Counter adds up fractions too.
+            part.cost[unit_of(first, suffixes)] += instructions_of(  # type: ignore[assignment]
+                first, suffixes
+            )
             if operation.startswith("bra"):
                 ended = True
                 waiting.append((part, rest.strip()))
@@ -639,7 +642,8 @@ class Launch:
     ) -> None:
         self._program = program
         self._grid = (*blocks, 1, 1)[:3]
-        self._threads = (*threads, 1, 1)[:3]
+        along, down, deep, *_ = *threads, 1, 1
+        self._threads = along, down, deep
         self._tensors: list[tuple[torch.Tensor, int]] = []
         self._numbers: list[Any] = []
         self._size = ALIGNED

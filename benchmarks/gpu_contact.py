@@ -34,6 +34,8 @@ from napari_gaussfit.model.views import Views
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from napari_gaussfit.settings import Device
+
 RESULTS = Path(__file__).parent / "results" / "gpu_contact.json"
 PACKAGES = (
     "torch",
@@ -56,7 +58,8 @@ def device() -> torch.device:
 def settings(**given: Any) -> FitSettings:
     """Of the dendrite's fit on the device."""
     gaussians = 20 if SIMULATED else DENDRITE.gaussians
-    return FitSettings(exactly=True, gaussians=gaussians, device=device().type, **given)
+    where: Device = "cpu" if SIMULATED else "cuda"
+    return FitSettings(exactly=True, gaussians=gaussians, device=where, **given)
 
 
 def info() -> dict[str, object]:
@@ -76,11 +79,11 @@ def info() -> dict[str, object]:
 def twice() -> dict[str, bool]:
     """Whether a MIP and its gradient are the same bit for bit again: if not, there is a race."""
     sizes = Sizes(small=SIMULATED)
-    parameters = [p.to(device()) for p in sizes.parameters()]
+    means, cholesky, amplitudes = (p.to(device()) for p in sizes.parameters())
     table = cuda.Views.of(sizes.rays()[:3], 1.5, device())
 
     def once() -> dict[str, torch.Tensor]:
-        packed = cuda.pack(*parameters, 1e-3)
+        packed = cuda.pack(means, cholesky, amplitudes, 1e-3)
         evaluation = cuda.MipEvaluation(table)
         image = evaluation.forward(packed)
         gradient = evaluation.backward(packed, image)

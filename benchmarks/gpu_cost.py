@@ -148,16 +148,16 @@ class Counting:
     @contextmanager
     def watched(self, scale: float = 1.0) -> Iterator[None]:
         """Run launches here; what they take counts `scale` times."""
-        modules = (cuda_device, backend, relocation, mip)
+        modules: tuple[Any, ...] = cuda_device, backend, relocation, mip
         before = [module.launch for module in modules]
         self.scale = scale
         for module in modules:
-            module.launch = self.launch  # type: ignore[assignment]
+            module.launch = self.launch
         try:
             yield
         finally:
             for module, one in zip(modules, before, strict=True):
-                module.launch = one  # type: ignore[assignment]
+                module.launch = one
 
 
 def count(sizes: Sizes, some: int = SOME) -> Counting:

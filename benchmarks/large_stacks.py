@@ -50,8 +50,8 @@ class Piece:
             stack = open_stack(DENDRITE)
             voxels = stack.voxels.astype(np.float32)
             return cls(voxels, stack.spacing, estimate_background(voxels)[0], 0.0)
-        makes = {"neurite": phantoms.neurite, "nuclei": phantoms.nuclei}
-        phantom = makes[name](photons=None, shape=shape)
+        make = phantoms.neurite if name == "neurite" else phantoms.nuclei
+        phantom = make(photons=None, shape=shape)
         clean = phantom.stack.voxels
         gain = float(clean.max()) / PHOTONS
         return cls(clean, phantom.stack.spacing, phantom.truth.background, gain)

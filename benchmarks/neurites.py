@@ -105,10 +105,10 @@ def _phantom_row(seed: int, options: Options) -> tuple[Cell, ...]:
     made = neurite(seed=seed, spines=False)
     settings = FitSettings(iterations=options.pick(None, 60))
     field = fit(made.stack, settings).field
-    psf = tuple(FWHM_PER_SIGMA * sigma for sigma in PSF_HIGH_NA)
-    found = trace(field.numpy(), made.stack.box, replace(TraceSettings(), psf_fwhm=psf))
+    z, y, x = (FWHM_PER_SIGMA * sigma for sigma in PSF_HIGH_NA)
+    found = trace(field.numpy(), made.stack.box, replace(TraceSettings(), psf_fwhm=(z, y, x)))
     lower, upper = made.stack.box
-    inside = [((b.path >= lower) & (b.path <= upper)).all(axis=1) for b in made.branches]
+    inside = [np.all((b.path >= lower) & (b.path <= upper), axis=1) for b in made.branches]
     truth = np.concatenate([b.path[seen] for b, seen in zip(made.branches, inside, strict=True)])
     precision, recall = agreement(line_of(found), truth, NEAR["phantom"])
     off = [radius_error(found, made, n, seen) for n, seen in enumerate(inside)]

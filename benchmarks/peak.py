@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,6 +49,6 @@ def peak_operations(turns: int) -> float:
     peaks = []
     for lanes in LANES:
         run = multiply_adds(lanes)
-        taken = cpu_seconds(lambda run=run: run(factor, ROUNDS), turns)
+        taken = cpu_seconds(partial(run, factor, ROUNDS), turns)
         peaks.append(lanes * ROUNDS / taken)
     return max(peaks)

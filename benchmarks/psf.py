@@ -32,7 +32,7 @@ SPACING = np.array([0.2, 0.1, 0.1])
 BLUR = np.array([0.4, 0.15, 0.15])
 """Standard deviations of the light of a point, in micrometres: 2, 1.5 and 1.5 voxels."""
 
-PSF = Psf.of_fwhm(FWHM_PER_SIGMA * BLUR)
+PSF = Psf.of_fwhm(tuple(FWHM_PER_SIGMA * BLUR))
 BACKGROUND, NOISE = 10.0, Noise(1.0)
 PITCH, CELLS = np.array([28, 32, 32]), (3, 4, 4)
 """Voxels from one object or pair to the next; objects along z, y, x."""

@@ -19,7 +19,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -44,7 +44,7 @@ FROM_STEP, TO_STEP = 100, 1200
 TURNS = 2
 """The fit's speed is measured as often: a machine is not as fast in one minute as in the next."""
 
-LONGEST = "fine"
+LONGEST: Literal["fine"] = "fine"
 """The quality with the most steps, so that a fit goes on for as long as it is watched."""
 
 FEW, MANY = 2000, 50_000
@@ -107,7 +107,6 @@ def headless(gaussians: int) -> float:
 def viewer_with_panel() -> tuple[Any, GaussianFitPanel, float]:
     """A window with the stack and the panel, and the seconds that the panel took to open."""
     import napari
-    from qtpy.QtTest import QTest
     from qtpy.QtWidgets import QApplication
 
     viewer = napari.Viewer()
@@ -120,7 +119,7 @@ def viewer_with_panel() -> tuple[Any, GaussianFitPanel, float]:
         units=(one.unit,) * 3,
         axis_labels=("z", "y", "x"),
     )
-    QTest.qWait(500)
+    let_live(500)
     began = time.perf_counter()
     _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
     QApplication.processEvents()
@@ -130,10 +129,9 @@ def viewer_with_panel() -> tuple[Any, GaussianFitPanel, float]:
 def watch(panel: GaussianFitPanel, gaussians: int, seconds: float, steps: int) -> Watched:
     """Fit from the press of the button on, for so long and at least so many steps."""
     from qtpy.QtCore import Qt, QTimer
-    from qtpy.QtTest import QTest
 
     wait_for(panel.run.buttons["Fit"].isEnabled)
-    QTest.qWait(OPEN_MS)
+    let_live(OPEN_MS)
     panel.model.settings = settings(gaussians)
     rings: list[float] = []
     updates: list[float] = []
@@ -155,7 +153,7 @@ def watch(panel: GaussianFitPanel, gaussians: int, seconds: float, steps: int) -
     began = rings[0]
     panel.start_fit()
     wait_for(lambda: len(updates) > 1)
-    QTest.qWait(int(1000 * seconds))
+    let_live(int(1000 * seconds))
     timer.stop()
     panel.worker.updated.disconnect(note_update)
     panel.worker.mips_changed.disconnect(note_picture)
@@ -180,15 +178,21 @@ def _rate(times: list[float]) -> float:
     return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
 
-def wait_for(is_so: Callable[[], object], seconds: float = 120) -> None:
-    """Let the window live until something is so."""
+def let_live(milliseconds: int) -> None:
+    """Let the window live for a while."""
     from qtpy.QtTest import QTest
 
+    # Of PyQt's types it is a method of an object.
+    QTest.qWait(milliseconds)  # type: ignore[call-arg, arg-type]
+
+
+def wait_for(is_so: Callable[[], object], seconds: float = 120) -> None:
+    """Let the window live until something is so."""
     end = time.monotonic() + seconds
     while not is_so():
         if time.monotonic() > end:
             raise TimeoutError
-        QTest.qWait(20)
+        let_live(20)
 
 
 def measure(seconds: float) -> list[Table]:

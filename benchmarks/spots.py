@@ -113,7 +113,7 @@ def by_peer(peer: Peer, phantom: Phantom) -> Floats:
     places = peer.find(voxels, sigmas).positions
     if peer.fit_at is not None and 0 < len(places) <= MOST_FITTED:
         fitted = peer.fit_at(voxels, places, sigmas).positions
-        failed = ~np.isfinite(fitted).all(axis=1)
+        failed = ~np.all(np.isfinite(fitted), axis=1)
         places = np.where(failed[:, None], places, fitted)
     return np.asarray(places * SPACING, np.float64)
 

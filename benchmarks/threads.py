@@ -56,7 +56,7 @@ def measure(options: Options) -> list[Table]:
     trainer, other = trainer_of(DENDRITE, options), trainer_of(NUCLEI, options)
     step = next_step(trainer)
     field, weights = field_and_weights(options)
-    parts = {
+    parts: dict[str, Callable[[], object]] = {
         f"voxelise {len(weights)}^3, {len(field[0]):,} Gaussians": partial(
             by_kernels, field, weights, CUTOFF
         ),

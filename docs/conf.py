@@ -57,7 +57,7 @@ SINGLE = (
 )
 """Pages without a list of sections beside them."""
 
-html_sidebars = {page: [] for page in SINGLE}
+html_sidebars: dict[str, list[str]] = {page: [] for page in SINGLE}
 html_theme_options = {
     "logo": {"text": project},
     "secondary_sidebar_items": ["page-toc"],

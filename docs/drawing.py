@@ -20,4 +20,4 @@ def table(rows: Iterable[Mapping[str, Any]], **formats: str) -> Any:
     """
     import pandas as pd
 
-    return pd.DataFrame(rows).style.format(formats, na_rep="–").hide(axis="index")
+    return pd.DataFrame([*rows]).style.format({**formats}, na_rep="–").hide(axis="index")

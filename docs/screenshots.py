@@ -88,7 +88,7 @@ class Shots:
         panel.start_fit()
         # On a busy machine words and curves come some time after the layers.
         bar = panel.run.findChild(QProgressBar)
-        wait_for(lambda: self.step() >= 80 and panel.live.complete and "step" in bar.format())
+        wait_for(lambda: self.step() >= 80 and self.complete() and "step" in bar.format())
         self.viewer.reset_view()
         self.take("running-2d", PROGRESS)
         self.turn_to_3d()
@@ -96,11 +96,11 @@ class Shots:
         self.back_to_2d()
         wait_for(lambda: not panel.worker.phase.active, 900)
         panel.view.look_from(35.0, 20.0)
-        wait_for(lambda: panel.worker.news.mips.view == panel.view.choice)
+        wait_for(lambda: self.seen_from() == panel.view.choice)
         self.viewer.reset_view()
         self.take("finished-2d", PROGRESS)
         panel.view.look_along(0)
-        wait_for(lambda: panel.worker.news.mips.view == panel.view.choice)
+        wait_for(lambda: self.seen_from() == panel.view.choice)
         self.viewer.reset_view()
         panel.shown.boxes[SECTIONS].click()
         self.take("ellipses", PROGRESS)
@@ -160,13 +160,24 @@ class Shots:
         snapshot = self.panel.worker.news.snapshot
         return -1 if snapshot is None else snapshot.iteration
 
+    def complete(self) -> bool:
+        """Tell whether all live layers are there."""
+        from napari_gaussfit._napari.layers.live import LiveLayers
+
+        return isinstance(self.panel.live, LiveLayers) and self.panel.live.complete
+
+    def seen_from(self) -> object:
+        """Return the view that the pictures are of."""
+        mips = self.panel.worker.news.mips
+        return None if mips is None else mips.view
+
     def take(self, name: str, tab: int) -> None:
         """Show a tab, let everything be drawn, and save the window."""
-        from qtpy.QtTest import QTest
-
         self.panel.tabs.setCurrentIndex(tab)
-        QTest.qWait(2500)
-        self.panel.window().grab().save(str(self.folder / f"{name}.png"))
+        let_live(2500)
+        window = self.panel.window()
+        assert window is not None
+        window.grab().save(str(self.folder / f"{name}.png"))
 
     def turn_to_3d(self) -> None:
         """Show the stack alone, from an angle."""
@@ -203,15 +214,21 @@ class Shots:
         return [layer for layer in self.viewer.layers if layer.name.endswith(words)]
 
 
-def wait_for(is_so: Callable[[], Any], seconds: float = 120) -> None:
-    """Let the window live until something is so."""
+def let_live(milliseconds: int) -> None:
+    """Let the window live for a while."""
     from qtpy.QtTest import QTest
 
+    # Of PyQt's types it is a method of an object.
+    QTest.qWait(milliseconds)  # type: ignore[call-arg, arg-type]
+
+
+def wait_for(is_so: Callable[[], Any], seconds: float = 120) -> None:
+    """Let the window live until something is so."""
     end = time.monotonic() + seconds
     while not is_so():
         if time.monotonic() > end:
             raise TimeoutError
-        QTest.qWait(20)
+        let_live(20)
 
 
 def _open_stack(viewer: Any, stack: Path | None, sample: str) -> None:
