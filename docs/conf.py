@@ -27,6 +27,8 @@ from benchmarks.stacks import data_folder  # noqa: E402
 from hatch_build import project_urls, setting  # noqa: E402
 from notebooks import EXAMPLES, file_name, write_notebooks  # noqa: E402
 
+from tables import name_columns  # noqa: E402
+
 project = "napari-gaussfit"
 author = "napari-gaussfit contributors"
 project_copyright = author
@@ -162,6 +164,7 @@ def setup(app: Sphinx) -> None:
     """Execute pages anew when the code that they show has changed."""
     app.connect("source-read", offer_notebook)
     app.connect("doctree-read", describe_pictures)
+    app.connect("doctree-read", name_columns)
     app.add_config_value("sources", _digest(), "env")
     kept = Path(nb_execution_cache_path)
     for old in kept.parent.glob("*"):

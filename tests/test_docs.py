@@ -275,6 +275,28 @@ def test_the_page_of_the_command_line_has_a_table_for_each_command(
     assert "|" not in re.sub(r"<(code|pre).*?</\1>", "", page, flags=re.DOTALL)
 
 
+@pytest.mark.parametrize("columns", [9, 10])
+def test_a_row_too_wide_for_a_telephone_names_each_of_its_numbers(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("myst_nb", reason="the documentation's packages are not installed")
+    monkeypatch.syspath_prepend(str(DOCS))
+    names = [f"column {n}" for n in range(columns)]
+    lines = names, ["---"] * columns, [f"{n}.5" for n in range(columns)], ["last", "9.5"]
+    core, parser = map(importlib.import_module, ("docutils.core", "myst_parser.docutils_"))
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    page = core.publish_doctree(text, parser=parser.Parser())
+    importlib.import_module("tables").name_columns(None, page)
+    html = core.publish_from_doctree(page, writer="html5").decode()
+    wanted = names[1:] * 2 if columns == 10 else []
+    assert re.findall(r'<span class="column">(.*?) </span>', html) == wanted
+    assert ('class="sheets' in html) == (columns == 10)
+    if wanted:
+        assert '<span class="column">column 9 </span>9.5' in html
+    styles = text_of(DOCS / "_static" / "pages.css")
+    assert {".sheets", ".column"} <= {*re.findall(r"\.\w+", styles)}
+
+
 def test_the_gallery_shows_the_call_that_made_each_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DOCS))
     monkeypatch.syspath_prepend(str(CHECKOUT))
