@@ -7,10 +7,12 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from napari_gaussfit.errors import OutOfSpaceError, OutputError
-from napari_gaussfit.files import replacing
+from napari_gaussfit.files import replacing, write_columns, write_table
 
 
 def test_the_file_appears_when_all_is_written(tmp_path: Path) -> None:
@@ -203,3 +205,21 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         replacing(tmp_path / "no" / "fit.csv"),
     ):
         pass
+
+
+def test_columns_are_written_as_pandas_writes_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    numbers = rng.normal(size=2000) * 10.0 ** rng.integers(-300, 300, 2000)
+    numbers[:9] = np.nan, np.inf, -np.inf, -0.0, 0.0, 3.0, 1e16, 5e-324, 2**53
+    words = ["", "a; b", "a, b", 'say "a"', "two\nlines", " µ ", "'", "3", "nan", "\r"] * 200
+    columns = {
+        "index": np.arange(2000),
+        "a, b": numbers,
+        "z": rng.normal(size=2000).astype(np.float32).astype(np.float64),
+        "flags": np.array(words, dtype=object),
+        "unit": np.full(2000, "pixel", dtype=object),
+    }
+    for part in (columns, {name: column[:0] for name, column in columns.items()}):
+        write_columns(tmp_path / "ours.csv", part)
+        write_table(tmp_path / "pandas.csv", pd.DataFrame(part))
+        assert (tmp_path / "ours.csv").read_bytes() == (tmp_path / "pandas.csv").read_bytes()

@@ -5,6 +5,7 @@ A name on Windows is held by whoever has the file open: a spreadsheet, or for a 
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import math
@@ -20,11 +21,20 @@ from typing import TYPE_CHECKING, Any
 from napari_gaussfit.errors import OutOfSpaceError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import pandas as pd
+    from numpy.typing import NDArray
 
-__all__ = ["json_text", "patiently", "replacing", "size_words", "write_json", "write_table"]
+__all__ = [
+    "json_text",
+    "patiently",
+    "replacing",
+    "size_words",
+    "write_columns",
+    "write_json",
+    "write_table",
+]
 
 PATIENCE_SECONDS = 2.0
 """How long a name that another program holds is tried for: scanners let go within a second."""
@@ -205,6 +215,27 @@ def json_text(content: dict[str, Any]) -> str:
         With NaN and infinities, which JSON has not.
     """
     return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def write_columns(path: str | os.PathLike[str], columns: Mapping[str, NDArray[Any]]) -> None:
+    """Write a table as CSV, whole or not at all: byte for byte as `write_table`, without pandas.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write or to replace.
+    columns : mapping of str to ndarray, shape [K]
+        By name, whole numbers, text, or numbers in float64, which are written with all the digits
+        that they have. Of NaN nothing is.
+    """
+    cells = (
+        ["" if cell != cell else cell for cell in column.tolist()]  # noqa: PLR0124 - NaN alone
+        for column in columns.values()
+    )
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(columns)
+        rows.writerows(zip(*cells, strict=True))
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import contextmanager
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.cli.exits import Exit
@@ -48,12 +47,7 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Exit:
     from napari_gaussfit._kernels.compiled import kernels_are_compiled
     from napari_gaussfit.cli.saving import Saving, rescue
     from napari_gaussfit.fitting.memory import memory_line
-    from napari_gaussfit.jobs.fit_folder import (
-        DECONVOLVED_NAME,
-        OUTPUTS,
-        load_writers,
-        report_of,
-    )
+    from napari_gaussfit.jobs.fit_folder import DECONVOLVED_NAME, OUTPUTS, report_of
     from napari_gaussfit.measure.metrics import noise_leaves
 
     if sys.stderr.isatty():
@@ -62,15 +56,10 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Exit:
         sys.stderr.write("" if why is None or not is_news(f"{why}, on stderr") else f"{why}\n")
     if not kernels_are_compiled():
         sys.stderr.write("compiling the kernels, once: this takes about half a minute\n")
-    # Beside the kernels, which leave Python to it; begun with the first snapshot, when all that the
-    # fit itself imports is there.
-    loading = Thread(target=load_writers, daemon=True)
     with _signals_cancel(fit):
         with _bar(fit.settings.steps) as bar:
             saving = Saving(fit, folder, own=resumed)
             for snapshot in fit:
-                if loading.ident is None:
-                    loading.start()
                 show(bar, snapshot)
                 saving.look()
         result, failed = folder.finish(fit, over_own=saving.own)

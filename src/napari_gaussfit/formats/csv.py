@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from napari_gaussfit.errors import FormatError, SettingsError
-from napari_gaussfit.files import replacing
-from napari_gaussfit.measure.table import AXES, CHANNEL, COVARIANCES, VOXEL_AXES, measurements
+from napari_gaussfit.files import write_columns
+from napari_gaussfit.measure.table import (
+    AXES,
+    CHANNEL,
+    COVARIANCES,
+    VOXEL_AXES,
+    measured_columns,
+)
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.stacks.reading import refusing
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from napari_gaussfit.measure.measurement import Measurement
@@ -59,7 +65,7 @@ def write_csv(
     measurement: Measurement | None = None,
     psf: Psf | None = None,
 ) -> None:
-    """Write the `measurements` of Gaussians, with all the digits that float64 has.
+    """Write the `measured_columns` of Gaussians, with all the digits that float64 has.
 
     Parameters
     ----------
@@ -81,9 +87,9 @@ def write_csv(
     OutputError
         If the folder does not exist.
     """
-    table = measurements(fields, spacing, measurement, psf).assign(**(place or {}))
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    columns = measured_columns(fields, spacing, measurement, psf)
+    of_all = {name: np.full(len(columns["index"]), value) for name, value in (place or {}).items()}
+    write_columns(path, columns | of_all)
 
 
 def read_csv(path: str | os.PathLike[str], *, background: float = 0.0) -> GaussianField:
@@ -210,6 +216,8 @@ def _parsed(path: Path) -> pd.DataFrame:
 
     A spreadsheet in a country that writes 0,5 saves with semicolons.
     """
+    import pandas as pd  # of no use to who writes
+
     try:
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()
@@ -314,6 +322,8 @@ def _checked_numbers(path: Path, table: pd.DataFrame, columns: list[str]) -> pd.
 
 def _finite(path: Path, table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """Return some columns as numbers, all of them finite."""
+    import pandas as pd
+
     cells = _with_points(path, table[columns])
     numbers: pd.DataFrame = cells.apply(pd.to_numeric, errors="coerce")
     bad = ~np.isfinite(numbers.to_numpy(dtype=np.float64))

@@ -15,7 +15,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +69,6 @@ __all__ = [
     "checked_folder",
     "holds_fit",
     "is_finished",
-    "load_writers",
     "report_of",
     "resumed_settings",
 ]
@@ -129,15 +127,6 @@ def checked_folder(path: str | os.PathLike[str]) -> Path:
             f"{folder}: {standing} may not be written to by this user; give another folder"
         )
     return folder
-
-
-def load_writers() -> None:
-    """Import what tables are made with, which takes a third of a second.
-
-    What cannot be loaded is told by those that write, a file each.
-    """
-    with suppress(ImportError):
-        import_module("napari_gaussfit.formats.csv")
 
 
 def holds_fit(path: Path) -> bool:
@@ -217,7 +206,7 @@ class FitFolder:
         """
         ended = fit.checkpoint()
         # Another process draws beside what comes next, each as soon as what it is of is known.
-        pictures = self._of_gaussians(ended)
+        pictures = self._of_gaussians(ended) | self._of_noise(fit)
         with suppress(OutputError):  # which is written once more, and then counts
             self.save(ended, over_own=over_own)
             over_own = True
@@ -250,8 +239,9 @@ class FitFolder:
         def picture(path: Path) -> None:
             write_picture(path, drawings[path.name]())
 
-        drawings = pictures or self._of_gaussians(result) | self._of_views(result)
-        drawings |= self._of_noise(fit)
+        drawings = pictures or (
+            self._of_gaussians(result) | self._of_noise(fit) | self._of_views(result)
+        )
         pairs = self._channel_pairs(result)
         failed: Failures = {}
         # A fit that was stopped goes on, and so is saved without a report.

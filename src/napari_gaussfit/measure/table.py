@@ -32,6 +32,7 @@ __all__ = [
     "VOXEL_AXES",
     "error_columns",
     "gaussians_of",
+    "measured_columns",
     "measurements",
 ]
 
@@ -124,6 +125,35 @@ def measurements(
     Returns
     -------
     DataFrame, K rows
+        The `measured_columns`.
+    """
+    import pandas as pd  # which a window takes a third of a second to load
+
+    return pd.DataFrame(measured_columns(fields, spacing, measurement, psf))
+
+
+def measured_columns(
+    fields: GaussianField | Sequence[GaussianField],
+    spacing: Sequence[float],
+    measurement: Measurement | None = None,
+    psf: Psf | None = None,
+) -> dict[str, NDArray[np.generic]]:
+    """Return the columns of `measurements`, without pandas.
+
+    Parameters
+    ----------
+    fields : GaussianField or sequence of GaussianField
+        K Gaussians; of several channels a field each, with the same means and covariances.
+    spacing : sequence of float
+        Distances between voxel centres (dz, dy, dx) of the stack, in the field's unit.
+    measurement : Measurement, optional
+        What is known of how well these Gaussians are known.
+    psf : Psf, optional
+        By which objects are blurred; the measurement's if None.
+
+    Returns
+    -------
+    dict of str to ndarray, shape [K]
         index; axis-0, axis-1, axis-2 (centre in pixels, z y x); z, y, x (centre in `unit`);
         amplitude (raw intensity); cov_zz, cov_zy, cov_zx, cov_yy, cov_yx, cov_xx (`unit`
         squared); sigma_1..3 and fwhm_1..3 (along the principal axes, descending, in `unit`);
@@ -164,9 +194,8 @@ def measurements(
     psf = measurement.psf if psf is None and measurement is not None else psf
     if psf is not None:
         columns |= object_columns(gaussians, psf, measurement)
-    import pandas as pd  # which a window takes a third of a second to load
-
-    return pd.DataFrame(columns).assign(unit=field.unit)
+    columns["unit"] = np.full(len(field), field.unit, dtype=object)
+    return columns
 
 
 def gaussians_of(table: pd.DataFrame, unit: str) -> Gaussians:
