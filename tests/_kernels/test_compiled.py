@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import os
@@ -107,6 +108,29 @@ def test_every_kernel_is_stamped_with_the_code_that_it_calls(name: str) -> None:
         assert isinstance(kernel._cache._impl.locator, compiled.KernelLocator), kernel
         missing = set(called_by(kernel)) - compiled.sources_of(Path(module.__file__))
         assert not missing, f"{kernel} is used although {missing} changed"
+
+
+def test_every_import_of_a_kernels_source_is_found() -> None:
+    for path in HERE.rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        known = set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                known |= {("", one.name) for one in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                module = "." * node.level + (node.module or "")
+                known |= {(module, one.name) for one in node.names}
+        assert {*compiled.names_imported(source)} == known, path
+
+
+def test_imports_are_found_however_they_are_written() -> None:
+    source = (
+        "import a.b as c, d  # e\n"
+        "def f():\n    from .g import (  # h)\n        i as j,\n        k,\n    )\n"
+        "from l \\\n    import m\n"
+    )
+    expected = {("", "a.b"), ("", "d"), (".g", "i"), (".g", "k"), ("l", "m")}
+    assert {*compiled.names_imported(source)} == expected
 
 
 def parts_of(kernel: Any) -> Iterator[Any]:

@@ -7,12 +7,12 @@ finds no folder that can be written, in a read-only installation without a home,
 
 from __future__ import annotations
 
-import ast
 import atexit
 import functools
 import hashlib
 import inspect
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -127,19 +127,32 @@ def sources_of(source: Path) -> set[Path]:
     return found
 
 
+IMPORT = re.compile(
+    r"^ *(?:from +(?P<module>\S+) +)?import +(?P<names>\([^)]*\)|[^\n]*)", re.MULTILINE
+)
+NAME = re.compile(r"([\w.]+)(?:\s+as\s+\w+)?")
+
+
+def names_imported(source: str) -> Iterator[tuple[str, str]]:
+    """Yield the module and the name of each that a source imports, the module "" of ``import x``.
+
+    By their lines, in a tenth of the time that the whole syntax takes: this is asked in each
+    process that loads a kernel. Of a text that looks like an import, it is one more.
+    """
+    for found in IMPORT.finditer(re.sub(r"#.*|\\\n", "", source)):
+        for name in NAME.finditer(found["names"]):
+            yield found["module"] or "", name[1]
+
+
 @functools.cache
 def imported_by(source: Path) -> frozenset[Path]:
     """Return the files of this package that a module names in its import statements."""
     within = ".".join(source.relative_to(SOURCE).parent.parts)
 
     def names() -> Iterator[str]:
-        for node in ast.walk(ast.parse(source.read_bytes())):
-            if isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                module = resolve_name("." * node.level + (node.module or ""), within)
-                yield module
-                yield from (f"{module}.{alias.name}" for alias in node.names)
+        for given, name in names_imported(source.read_text(encoding="utf-8")):
+            module = resolve_name(given, within) if given else ""
+            yield from (module, f"{module}.{name}") if module else (name,)
 
     files = {SOURCE.joinpath(*name.split(".")).with_suffix(".py") for name in names()}
     return frozenset(
