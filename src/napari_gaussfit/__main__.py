@@ -2,6 +2,6 @@
 
 import sys
 
-from napari_gaussfit.cli.commands import main
+from napari_gaussfit.cli.commands import program
 
-sys.exit(main())
+sys.exit(program())

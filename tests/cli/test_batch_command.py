@@ -253,6 +253,34 @@ def test_a_process_of_its_own_ends_without_looking_through_what_it_imported() ->
     assert done.stdout.splitlines()[-1] == "True"
 
 
+def test_a_process_of_its_own_ends_at_once_and_does_what_is_to_be_done_at_the_end() -> None:
+    code = (
+        "import atexit, sys; from napari_gaussfit.cli import commands\n"
+        "class Kept:\n    def __del__(self): print('taken apart')\n"
+        "kept = Kept()\n"
+        "commands.main = lambda: (atexit.register(print, 'at the end'), 3)[1]\n"
+        "sys.exit(commands.program())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "at the end\n", "")
+
+
+@pytest.mark.parametrize("module", ["napari_gaussfit", "napari_gaussfit.cli"])
+def test_a_process_of_its_own_says_all_and_ends_by_its_exit_code(
+    module: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", module]
+    for arguments, code, words in (
+        (["info", str(tmp_path / "none.tif")], 2, "none.tif"),
+        (["info"], 0, ""),
+        (["inform"], 2, "inform"),
+    ):
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == code
+        assert words in done.stderr
+        assert bool(done.stdout) == (code == 0)
+
+
 def test_commands_that_a_program_calls_leave_its_garbage_to_python() -> None:
     before = gc.get_threshold(), gc.get_freeze_count()
     assert main(["info", "-q"]) == 0
