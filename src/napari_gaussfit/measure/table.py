@@ -156,7 +156,8 @@ def measured_columns(
     dict of str to ndarray, shape [K]
         index; axis-0, axis-1, axis-2 (centre in pixels, z y x); z, y, x (centre in `unit`);
         amplitude (raw intensity); cov_zz, cov_zy, cov_zx, cov_yy, cov_yx, cov_xx (`unit`
-        squared); sigma_1..3 and fwhm_1..3 (along the principal axes, descending, in `unit`);
+        squared); sigma_1..3 and fwhm_1..3 (along the principal axes, descending, in `unit`; those
+        of a measurement are its `principal_widths`);
         fwhm_z, fwhm_y, fwhm_x (along these axes);
         axis_1_z, axis_1_y, axis_1_x, .. axis_3_x (these axes' unit vectors, in either direction);
         integrated_intensity (raw intensity times `unit` cubed); where there are several
