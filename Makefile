@@ -44,9 +44,10 @@ ON_SCREEN := $(if $(HAS_SCREEN),,xvfb-run -a -s "-screen 0 1280x1024x24")
 .DEFAULT_GOAL := help
 DOCS := docs/_build
 NOTEBOOK_TABLE := $(DOCS)/notebook-table.md
+KERNELS := $(DOCS)/kernels
 TESTED := $(shell find src tests -name '*.py' 2>/dev/null) pyproject.toml
 
-.PHONY: help demo test test-fast every-test coverage smoke lowest other-environments other-packages quick-tests lint docs bench screenshots clean window-packages screen-packages
+.PHONY: help demo test test-fast every-test kernels coverage smoke lowest other-environments other-packages quick-tests lint docs bench screenshots clean window-packages screen-packages
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,12 +55,18 @@ help: ## List the targets
 demo: $(READY) $(if $(HAS_SCREEN),window-packages) ## Fit a phantom with known Gaussians: report, files, a picture; opens napari on a screen
 	$(BIN)/napari-gaussfit demo -o $(DEMO_OUTPUT) --force
 
-test: lint screen-packages ## Run all that CI runs: lint, then every test, then the documentation
+test: screen-packages ## Run all that CI runs: lint, then every test, then the documentation
+	+$(MAKE) -j2 $(IN_ONE_PIECE) lint kernels
 	+$(MAKE) -j2 every-test other-environments
 	+$(MAKE) -j2 $(IN_ONE_PIECE) docs other-packages
 
 every-test: $(READY) screen-packages
 	$(ON_SCREEN) $(BIN)/python -m pytest $(SIDE_BY_SIDE) --notebook-table=$(NOTEBOOK_TABLE)
+
+# Compiled once, on the core that lint leaves: each process of tests would compile them for itself.
+kernels: $(READY)
+	$(BIN)/napari-gaussfit demo -o $(KERNELS) --force --quiet
+	$(BIN)/napari-gaussfit spots $(KERNELS)/stack.ome.tif -o $(KERNELS)/spots --force --quiet
 
 # Made while tests run: they wait for the network more than for a core.
 other-environments:
