@@ -109,7 +109,15 @@ def test_the_command_line_has_the_options_that_a_page_names(page: Path) -> None:
 def test_the_panel_calls_things_as_a_page_does(
     page: Path, make_napari_viewer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qtpy.QtWidgets import QAbstractButton, QComboBox, QLabel, QMenu, QTabWidget, QWidget
+    from qtpy.QtWidgets import (
+        QAbstractButton,
+        QComboBox,
+        QDialog,
+        QLabel,
+        QMenu,
+        QTabWidget,
+        QWidget,
+    )
     from superqt.utils import WorkerBase
 
     monkeypatch.setenv("NAPARI_STRICT_QT", "1")
@@ -135,8 +143,10 @@ def test_the_panel_calls_things_as_a_page_does(
                 yield from entries(action.menu())
 
     window = viewer.window
+    panel.findChild(QAbstractButton, "gaussfit_help").click()
     shown = [
         *words(panel),
+        *(word for dialog in panel.window().findChildren(QDialog) for word in words(dialog)),
         *entries(window.file_menu),
         *entries(window.plugins_menu),
         "File",
