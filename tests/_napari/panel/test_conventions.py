@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,12 @@ from qtpy.QtWidgets import (
     QTextBrowser,
 )
 
-from napari_gaussfit._napari.panel.conventions import KEYS, Activity, order_focus
+from napari_gaussfit._napari.panel.conventions import (
+    ACTIVITY_SECONDS,
+    KEYS,
+    Activity,
+    order_focus,
+)
 from napari_gaussfit._napari.panel.help import PAGES, page_text
 from napari_gaussfit._napari.worker import FitWorker, Phase
 
@@ -172,17 +178,19 @@ def test_the_sign_of_activity_stands_still_while_a_fit_goes_on(panel: Any) -> No
 
 
 @pytest.mark.usefixtures("qtbot")
-def test_the_activity_dock_shows_a_fit_until_it_ends() -> None:
+def test_the_activity_dock_shows_a_fit_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.count(100.0, ACTIVITY_SECONDS / 2)
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
     worker = FitWorker()
     activity = Activity(worker, QLabel())
     before = set(progress._all_instances)
     worker._enter(Phase.RUNNING)
-    for step in (10, 40):
+    for step in (10, 40, 41):  # half as long after each other as the dock takes
         news = SimpleNamespace(snapshot=SimpleNamespace(iteration=step, iterations=150))
         worker.updated.emit(news)
         QApplication.processEvents()
     [bar] = set(progress._all_instances) - before
-    assert (bar.n, bar.total) == (40, 150)
+    assert (bar.n, bar.total) == (41, 150)
     assert "Gaussian fit" in bar.desc
     worker._enter(Phase.PAUSING)
     QApplication.processEvents()

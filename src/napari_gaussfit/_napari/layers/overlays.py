@@ -46,7 +46,7 @@ MOST_LIVE_FACES = 250_000
 
 MOST_MARKS, MOST_MOVING_MARKS = 3000, 300
 """Centres marked on each picture, of a fit at rest and of one that goes on: software OpenGL paints
-a mark in seven microseconds, several times a second, with the cores that the fit would use."""
+a mark in three microseconds, several times a second, with the cores that the fit would use."""
 
 FAINTNESS = 0.35
 """Of a centre that is in another slice than the one shown."""
@@ -223,6 +223,8 @@ class Overlays(QObject):
             "border_width": 0.0,
             "border_color": "transparent",
             "canvas_size_limits": (3, 5),
+            # Soft edges, three pixels wide, took half of a mark's time, and paled it.
+            "antialiasing": 0,
             "units": tuple(points.units)[-2:],
             "axis_labels": tuple(points.axis_labels)[-2:],
         }

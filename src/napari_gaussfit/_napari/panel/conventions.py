@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +136,10 @@ def _in_layout(layout: Any) -> Iterator[QWidget]:
             yield from _in_reading_order(item.widget())
 
 
+ACTIVITY_SECONDS = 1.0
+"""Between two updates of the activity dock: each lets napari's whole window take its turn."""
+
+
 class Activity(QObject):
     """Shows a fit in napari's activity dock, beside what else napari waits for.
 
@@ -150,6 +155,7 @@ class Activity(QObject):
         super().__init__(worker)
         self._panel = panel
         self._bar: Any = None
+        self._advanced = 0.0
         self._worker = worker
         # In their own turn: napari's bars let the window live whenever they change, and a fit that
         # ended meanwhile would be at rest before others have heard of its last update.
@@ -173,8 +179,12 @@ class Activity(QObject):
         from napari.utils import progress
 
         snapshot = news.snapshot
+        now = time.monotonic()
         if snapshot is None or not self._worker.phase.active:
             return
+        if self._bar is not None and now - self._advanced < ACTIVITY_SECONDS:
+            return
+        self._advanced = now
         if self._bar is None:
             self._bar = progress(total=snapshot.iterations, desc="Gaussian fit")
             self._hold_still()
