@@ -72,7 +72,7 @@ from napari_gaussfit.measure import refinement as cpu_refinement
 from napari_gaussfit.measure.constraints import Constraints
 from napari_gaussfit.measure.metrics import psnr
 from napari_gaussfit.measure.noise import Noise
-from napari_gaussfit.measure.refinement import measure
+from napari_gaussfit.measure.refinement import refine
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import Gaussians
 from napari_gaussfit.settings import FitSettings
@@ -639,10 +639,10 @@ def test_gaussians_are_refined_as_on_the_cpu(
     begun, stacks = spots(channels, centres)
     noise = None if likelihood == "squared" else Noise(1.0)
     options: Any = {"likelihood": likelihood, "noise": noise}
-    own = measure(begun, stacks, **options)
+    own = refine(begun, stacks, **options)
     monkeypatch.setattr(_kernels, "device_named", lambda _: torch.device("cpu"))
     monkeypatch.setattr(_kernels, "backend_name", lambda _: "numba-cuda")
-    found = measure(begun, stacks, **options, device="cuda")
+    found = refine(begun, stacks, **options, device="cuda")
     assert found.notes == ("refined on cpu; groups of more than 4 on the CPU",)
     assert (own.steps > 0).all()
     assert np.array_equal(found.steps, own.steps)
@@ -662,10 +662,10 @@ def test_groups_of_many_are_refined_on_the_cpu(monkeypatch: pytest.MonkeyPatch) 
     """Beside others that are not."""
     monkeypatch.setattr(cuda_refinement, "FEW", cuda_refinement.ONE_GAUSSIAN)
     begun, stacks = spots(1, [(3.2, 4.1, 4.3), (2.9, 4.2, 11.8), (3.4, 4.2, 13.9)])
-    own = measure(begun, stacks, noise=Noise(1.0))
+    own = refine(begun, stacks, noise=Noise(1.0))
     way = partial(cuda_refinement.refine_blocks, torch.device("cpu"))
     monkeypatch.setattr(cpu_refinement, "refine_blocks", way)
-    found = measure(begun, stacks, noise=Noise(1.0))
+    found = refine(begun, stacks, noise=Noise(1.0))
     np.testing.assert_allclose(found.gaussians[0].means, own.gaussians[0].means, atol=1e-4)
     assert np.array_equal(found.steps, own.steps)
 
@@ -675,7 +675,7 @@ def test_what_is_constrained_stays_on_the_cpu_and_says_so(monkeypatch: pytest.Mo
     monkeypatch.setattr(_kernels, "backend_name", lambda _: "numba-cuda")
     begun, stacks = spots(1, [(3.2, 4.1, 5.3)])
     options: Any = {"noise": Noise(1.0), "constraints": Constraints(centres="given")}
-    found = measure(begun, stacks, **options, device="cuda")
+    found = refine(begun, stacks, **options, device="cuda")
     assert "refined on the CPU: constraints are not kept on a GPU" in found.notes
 
 
