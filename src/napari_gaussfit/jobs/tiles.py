@@ -65,6 +65,11 @@ class TilesTask:
     resume: bool = False
     spots: dict[str, Any] | None = None
 
+    @property
+    def what(self) -> str:
+        """What is looked for."""
+        return "Gaussians" if self.spots is None else "spots"
+
 
 @dataclass(frozen=True)
 class RenderTask:
@@ -150,7 +155,7 @@ def progress_words(words: Mapping[str, Any], left: str) -> str:
     Parameters
     ----------
     words : mapping
-        As `TileProgress` has them.
+        As `TileProgress` has them, and ``what`` is looked for: "Gaussians" or "spots".
     left : str
         The time that is left, "" where it is not known.
     """
@@ -160,5 +165,5 @@ def progress_words(words: Mapping[str, Any], left: str) -> str:
         f"{words['stage'].capitalize()}: {words['done']:,} of {words['total']:,} tiles done"
         f"{''.join(f' ({text})' for text in [', '.join(more)] if text)}, "
         f"{words['running']:,} running, {max(0, rest):,} left"
-        f"{f', {left} left' if left else ''}; {words['gaussians']:,} Gaussians"
+        f"{f', {left} left' if left else ''}; {words['gaussians']:,} {words['what']}"
     )

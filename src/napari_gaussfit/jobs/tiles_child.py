@@ -83,11 +83,16 @@ def fit_large(task: TilesTask, tell: Send) -> None:
         fits = partial(fit_spot_tiles, settings=SpotSettings(**task.spots))
     with claimed(out), _client(task, stacks[0], tell) as client:
         report = fits(
-            stack, out, tile=task.tile, client=client, resume=task.resume, progress=_Told(tell)
+            stack,
+            out,
+            tile=task.tile,
+            client=client,
+            resume=task.resume,
+            progress=_Told(tell, task.what),
         )
     failed = [f"{tile}, {why}" for tile, why in report.failed]
     words = {
-        "what": "Gaussians" if task.spots is None else "spots",
+        "what": task.what,
         "gaussians": report.gaussians,
         "tiles": report.tiles,
         "background": report.background_tiles,
@@ -160,8 +165,8 @@ def _arrays_of(table: pd.DataFrame) -> Arrays:
 class _Told:
     """Tells how far a fit is, now and then, and all that is found."""
 
-    def __init__(self, tell: Send) -> None:
-        self._tell, self._last = tell, (0.0, "")
+    def __init__(self, tell: Send, what: str) -> None:
+        self._tell, self._what, self._last = tell, what, (0.0, "")
 
     def __call__(self, progress: TileProgress) -> None:
         if progress.file is not None:
@@ -172,7 +177,7 @@ class _Told:
             self._last = now, progress.stage
             names = ("stage", "done", "running", "total", "background", "failed", "gaussians")
             words = {name: getattr(progress, name) for name in names}
-            self._tell(Message("progress", words))
+            self._tell(Message("progress", words | {"what": self._what}))
 
 
 def _arrays_in(path: Path) -> Arrays:
@@ -209,6 +214,8 @@ def _opened(task: TilesTask, channel: int | None) -> LazyStack:
 @contextmanager
 def _client(task: TilesTask, stack: LazyStack, tell: Send) -> Iterator[Any]:
     """Give the client of the cluster that is asked for, and say where its dashboard is."""
+    from napari_gaussfit._kernels.compiled import kernels_are_compiled
+
     if task.scheduler:
         with connected(task.scheduler) as client:
             tell(Message("workers", {"text": task.scheduler, "dashboard": client.dashboard_link}))
@@ -217,6 +224,8 @@ def _client(task: TilesTask, stack: LazyStack, tell: Send) -> Iterator[Any]:
     workers = task.workers or workers_that_fit(stack, task.tile, len(task.channels))
     with own_cluster(workers) as client:
         text = f"{workers} workers" if workers > 1 else "one process"
+        if not kernels_are_compiled():
+            text += "; compiling, once: this takes a minute"
         link = "" if client is None else client.dashboard_link
         tell(Message("workers", {"text": text, "dashboard": link}))
         yield client

@@ -188,8 +188,10 @@ def test_spots_are_found_by_tiles_with_the_sizes_that_are_chosen(
 
     typed(part, out)
     press(part, "Fit by tiles")
-    wait_until(lambda: not part.active, SECONDS)
+    said: set[str] = set()
+    wait_until(lambda: said.add(part.state.text()) or not part.active, SECONDS)  # type: ignore[func-returns-value]
 
+    assert [words for words in said if re.search(r"left; \d+ spots$", words)], said
     assert "spots in 4 tiles" in part.state.text(), part.state.text()
     again = tmp_path / "again"
     fit_spot_tiles(LazyStack.open(source), again, SpotSettings(least_size=size), tile=TILE)
@@ -199,6 +201,11 @@ def test_spots_are_found_by_tiles_with_the_sizes_that_are_chosen(
     points = part.points
     assert points is not None
     wait_until(lambda: points.layer is not None and len(points.layer.data) == len(found), 10)
+    assert points.layer is not None
+    widths = np.exp(np.log(found[["fwhm_1", "fwhm_2", "fwhm_3"]]).mean(axis=1))
+    around = 2 * np.sort(widths) / LazyStack.open(source).spacing[2]
+    np.testing.assert_allclose(np.sort(points.layer.size), around, rtol=1e-4)
+    assert points.layer.face_color[:, 3].max() == 0, "a ring hides its spot"
 
 
 def test_of_a_region_the_box_around_it_is_fitted_where_it_lies(

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 __all__ = [
+    "AROUND",
+    "RING",
+    "SPOT",
     "Marks",
     "candidates_layer",
     "matching",
@@ -37,6 +40,9 @@ NONE: Floats = np.zeros((0, 3))
 
 AROUND = 2.0
 """FWHM that the ring around a spot is wide."""
+
+RING: dict[str, Any] = {"face_color": "transparent", "border_width": 0.08, "opacity": 1.0}
+"""How a ring is drawn."""
 
 SAME = 1e-6
 """Voxels within which two places are one."""
@@ -182,9 +188,7 @@ def _rings(widths: Floats, source: Source) -> dict[str, Any]:
     return {
         # A marker's size counts in pixels of the last axis.
         "size": AROUND * widths / source.placement.spacing[-1] if len(widths) else 10.0,
-        "face_color": "transparent",
-        "border_width": 0.08,
-        "opacity": 1.0,
+        **RING,
         # In a thick slice, which the user may choose, all that lie within it.
         "projection_mode": "all",
         **source.placement.keywords(),

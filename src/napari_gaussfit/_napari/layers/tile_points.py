@@ -13,9 +13,11 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_gaussfit._napari.layers.looking import camera_of, canvas_size
 from napari_gaussfit._napari.layers.placement import METADATA, OF
+from napari_gaussfit._napari.layers.spots import AROUND, RING, SPOT
 from napari_gaussfit._napari.layers.tile_density import TileDensity
 from napari_gaussfit._napari.layers.times import world_units
 from napari_gaussfit._napari.layers.unwrapped import is_same
+from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +61,8 @@ class TilePoints(QObject):
         With it it follows the view no more.
     shape : sequence of int
         Voxels that are fitted, along z, y and x.
+    rings : bool
+        Whether they are drawn as rings around spots, else as discs.
     """
 
     shown = Signal()
@@ -71,10 +75,13 @@ class TilePoints(QObject):
         name: str,
         parent: QObject,
         shape: Sequence[int],
+        *,
+        rings: bool = False,
     ) -> None:
         super().__init__(parent)
         self._viewer, self._placement, self._name = viewer, placement, name
         self._layer: Points | None = None
+        self._rings = rings
         self.density = TileDensity(viewer, placement, f"{name}, density", shape)
         self._parts: list[tuple[Floats, Floats, Floats]] = []
         self._seen, self._removed, self._counted = 0, False, False
@@ -136,6 +143,8 @@ class TilePoints(QObject):
             np.concatenate([part[n] for part in self._parts]) for n in range(3)
         )
         widths = sigmas / self._placement.spacing[-1]
+        if self._rings:
+            widths = AROUND * FWHM_PER_SIGMA * widths
         which = self._in_view(positions, sigmas)
         if len(which) > MOST:
             which = which[np.argsort(-amplitudes[which], kind="stable")[:MOST]]
@@ -147,7 +156,8 @@ class TilePoints(QObject):
             # Sizes and colours follow the number of points, so they are set after it.
             self._layer.data = positions[which]
             self._layer.size = widths[which]
-            self._layer.face_color = colours
+            if not self._rings:
+                self._layer.face_color = colours
         self.shown.emit()
 
     def close(self) -> None:
@@ -160,10 +170,13 @@ class TilePoints(QObject):
         self.deleteLater()
 
     def _make(self, positions: Floats, widths: Floats, colours: Floats) -> None:
+        look: dict[str, Any] = {"face_color": colours, "border_width": 0.0, "opacity": 0.8}
+        if self._rings:
+            look = {"border_color": SPOT, **RING}
         record = {METADATA: {OF: {"layer": self._name}}}
         self._layer = self._viewer.add_points(
-            positions, name=self._name, size=widths, face_color=colours, border_width=0.0,
-            opacity=0.8, projection_mode="all", metadata=record, **self._placement.keywords(),
+            positions, name=self._name, size=widths, projection_mode="all", metadata=record,
+            **look, **self._placement.keywords(),
         )  # fmt: skip
 
     def _in_view(self, positions: Floats, sigmas: Floats) -> NDArray[np.int64]:

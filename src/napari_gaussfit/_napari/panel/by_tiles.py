@@ -28,7 +28,7 @@ from napari_gaussfit._napari.panel.preferences import begins_at
 from napari_gaussfit._napari.panel.run import duration
 from napari_gaussfit._napari.panel.widgets import Form, wrapped
 from napari_gaussfit.errors import GaussfitError, SettingsError
-from napari_gaussfit.formats.tiled import read_index
+from napari_gaussfit.formats.tiled import OBJECTS_NAME, read_index
 from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.jobs.tiles import Pace, RenderTask, TilesTask, folder_state, progress_words
 from napari_gaussfit.objects.sizes import Sizes
@@ -235,7 +235,8 @@ class ByTilesPart(QGroupBox):
         except GaussfitError as error:
             self._say(str(error), bad=True)
             return
-        self._show_points(placement_of(facts), facts)
+        spots = (Path(self._folder) / OBJECTS_NAME).exists()
+        self._show_points(placement_of(facts), facts, spots=spots)
         self._ask("show", {"out": self._folder}, "Reading the Gaussians…")
 
     def render_volume(self) -> None:
@@ -266,7 +267,7 @@ class ByTilesPart(QGroupBox):
         except GaussfitError as error:
             self._say(str(error), bad=True)
             return
-        self._show_points(source.placement, source.facts)
+        self._show_points(source.placement, source.facts, spots=not self._structure)
         self._ask("fit", asdict(task), "Starting…")
 
     def _refuse_what_is_ignored(self) -> None:
@@ -326,12 +327,12 @@ class ByTilesPart(QGroupBox):
         self._enable()
         self.changed.emit()
 
-    def _show_points(self, placement: Placement, of: StackFacts) -> None:
+    def _show_points(self, placement: Placement, of: StackFacts, *, spots: bool) -> None:
         """Have points for what will be found; those of a fit before stay."""
         if self._points is not None:
             self._points.close()
         name = f"{of.name} by tiles"
-        self._points = TilePoints(self._viewer, placement, name, self, of.shape)
+        self._points = TilePoints(self._viewer, placement, name, self, of.shape, rings=spots)
         self._points.shown.connect(self._say_seen)
 
     # What is heard
@@ -440,9 +441,11 @@ def _report_words(words: dict[str, Any]) -> str:
     psnr = "" if words["psnr"] is None else f", voxels {words['psnr']:.2f} dB"
     measured = f" {words['measured']:,} have error bars." if words["measured"] else ""
     failed = words["failed"]
+    empty = words["background"]
+    background = f", {empty:,} of which hold nothing but background" if empty else ""
     text = (
-        f"{words['gaussians']:,} {words['what']} in {words['tiles']:,} tiles, "
-        f"{words['background']:,} of which hold nothing but background{psnr}.{measured}"
+        f"{words['gaussians']:,} {words['what']} in {words['tiles']:,} tiles"
+        f"{background}{psnr}.{measured}"
     )
     if not failed:
         return text
