@@ -6,10 +6,11 @@ The events are real ones: keys, clicks, and what napari's own widgets do to laye
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Points
+from napari.layers import Layer, Points
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import (
@@ -39,6 +40,78 @@ TYPED = (
 
 KEYS = ("Key_F5", "Key_F6", "Key_F7", "Key_F8", "Key_F9", "Key_Tab", "Key_Escape", "Key_Return")
 STALL_SECONDS = 1.0
+"""Of processor time, which a busy machine does not lengthen."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Which way a viewer looks, and at how much of it.
+
+    Parameters
+    ----------
+    order, ndisplay, step
+        Of the axes: `napari.components.Dims`.
+    zoom : float
+        Of the camera.
+    size : tuple of int
+        Width and height of the window.
+    """
+
+    order: tuple[int, ...]
+    ndisplay: int
+    step: tuple[int, ...]
+    zoom: float
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, viewer: Any) -> View:
+        """Return that of a viewer now."""
+        dims, (_, _, width, height) = viewer.dims, viewer.window.geometry()
+        zoom = viewer.scene.camera.zoom
+        return cls(dims.order, dims.ndisplay, dims.current_step, zoom, (width, height))
+
+    def take(self, viewer: Any) -> None:
+        """Have a viewer look this way, and paint."""
+        viewer.window.resize(*self.size)
+        if len(self.order) == viewer.dims.ndim:
+            viewer.dims.order = self.order
+            viewer.dims.current_step = self.step
+        viewer.dims.ndisplay = self.ndisplay
+        viewer.scene.camera.zoom = self.zoom
+        QApplication.processEvents()
+
+
+@dataclass(frozen=True, eq=False)
+class Stall:
+    """An action after which a window did not answer for long.
+
+    Parameters
+    ----------
+    took : float
+        Seconds of processor time.
+    said : str
+        What the action was.
+    before, after : View
+        How the viewer looked.
+    layers : list of tuple
+        All that there were afterwards, as napari has them.
+    """
+
+    took: float
+    said: str
+    before: View
+    after: View
+    layers: list[tuple[Any, dict[str, Any], str]]
+
+    def in_napari_alone(self, viewer: Any) -> float:
+        """Return what the same change of view takes a viewer without a panel, with these layers."""
+        for data, state, kind in self.layers:
+            viewer.add_layer(Layer.create(data, state | {"metadata": {}}, kind))
+        self.before.take(viewer)
+        QTest.qWait(500)
+        began = time.process_time()
+        self.after.take(viewer)
+        return time.process_time() - began
 
 
 class Person:
@@ -57,7 +130,8 @@ class Person:
     def __init__(self, viewer: Any, panel: Any, seed: int, log: Path) -> None:
         self.viewer, self.panel = viewer, panel
         self.rng = np.random.default_rng(seed)
-        self.stalls: list[tuple[float, str]] = []
+        self.stalls: list[Stall] = []
+        self.slowest: Stall | None = None
         self._stack = viewer.layers[0].as_layer_data_tuple()
         self._log = log.open("a", encoding="utf-8")
         self._actions: list[tuple[Callable[[], None], float]] = [
@@ -74,17 +148,26 @@ class Person:
         for number in range(count):
             chosen = self.rng.choice(len(weights), p=weights / weights.sum())
             self._number = number
-            began = time.perf_counter()
+            before, began = View.of(self.viewer), time.process_time()
             self._actions[chosen][0]()
             QApplication.processEvents()
             popup = QApplication.activePopupWidget()
             if popup is not None:
                 popup.close()
-            took = time.perf_counter() - began
-            if took > STALL_SECONDS:
-                self.stalls.append((took, self._said))
-                self.say(f"  took {took:.2f} s")
+            took = time.process_time() - began
+            if took > STALL_SECONDS or self.slowest is None or took > self.slowest.took:
+                self._note(took, before)
         self._log.close()
+
+    def _note(self, took: float, before: View) -> None:
+        """Keep what is needed to see how long napari alone takes."""
+        layers = [one.as_layer_data_tuple() for one in self.viewer.layers]
+        stall = Stall(took, self._said, before, View.of(self.viewer), layers)
+        if took > STALL_SECONDS:
+            self.stalls.append(stall)
+            self._log.write(f"     took {took:.2f} s, {len(layers)} layers\n")
+        if self.slowest is None or took > self.slowest.took:
+            self.slowest = stall
 
     def say(self, words: str) -> None:
         """Write down what is done next."""
