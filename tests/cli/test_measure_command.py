@@ -108,3 +108,13 @@ def test_what_is_known_beforehand_counts(
     table = str(tmp_path / "no.csv")
     assert main(["measure", str(fit), str(stack), "-o", table, "--shape", "point"]) == 2
     assert "a point is as wide as light makes it; give psf" in capsys.readouterr().err
+
+
+def test_where_nothing_is_known_gaussians_are_measured_as_in_a_notebook(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    stack, fit = files
+    table, other = tmp_path / "prompt.csv", tmp_path / "notebook.csv"
+    assert main(["measure", str(fit), str(stack), "-o", str(table)]) == 0
+    FitResult.load(fit).measured(Stack.open(stack)).export(other)
+    assert table.read_bytes() == other.read_bytes()

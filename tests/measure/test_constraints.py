@@ -15,6 +15,7 @@ from napari_gaussfit.measure.measurement import Measurement
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.psf import Psf
 from napari_gaussfit.measure.refinement import refine
+from napari_gaussfit.measure.shapes import Shapes
 from napari_gaussfit.model.field import GaussianField
 from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, Gaussians
 from napari_gaussfit.stacks.stack import Stack
@@ -238,3 +239,20 @@ def test_a_stack_without_a_spacing_has_no_psf() -> None:
     start = Gaussians(np.full((1, 3), 4.0), np.zeros((1, 6)), np.ones(1), 0.0, "pixel")
     with pytest.raises(SettingsError, match="the stack's spacing is not known"):
         refine([start], [pixels], noise=NOISE, constraints=Constraints(psf=PSF))
+
+
+@pytest.mark.parametrize("least", [-1e-3, -1e-12, -3.0])
+def test_information_that_rounding_made_negative_leads_nowhere_without_end(least: float) -> None:
+    """As of Gaussians that are nearly one."""
+    shapes = Shapes.of(Constraints(psf=PSF), SPACING, "micrometer")
+    rng = np.random.default_rng(2)
+    vectors = np.linalg.qr(rng.normal(size=(4, 12, 12)))[0]
+    values = np.geomspace(1e-2, 2.0, 12)
+    values[0] = least
+    fisher = (vectors * values) @ vectors.swapaxes(1, 2)
+    own = np.zeros((4, 2, 3, 3))  # the least that there may be
+    steps = shapes.step(own, fisher, rng.normal(size=(4, 12)))
+    assert np.isfinite(steps).all()
+    assert np.abs(steps).max() < 1e6
+    nothing = shapes.step(own, -np.broadcast_to(np.eye(12), (4, 12, 12)), -np.ones((4, 12)))
+    assert np.isfinite(nothing).all()

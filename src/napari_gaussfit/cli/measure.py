@@ -92,15 +92,19 @@ def run(arguments: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-def _constraints(arguments: argparse.Namespace, saved: FitResult) -> Constraints:
-    """Return what is known of Gaussians, as options say; what the fit knew of light counts too."""
+def _constraints(arguments: argparse.Namespace, saved: FitResult) -> Constraints | None:
+    """Return what is known of Gaussians, as options say; what the fit knew of light counts too.
+
+    Where nothing is, they are measured as `FitResult.measured` does.
+    """
     from napari_gaussfit.cli.psf import psf_of
     from napari_gaussfit.measure.constraints import Constraints
 
     psf = psf_of(arguments.psf)
-    return Constraints(
+    known = Constraints(
         shape=arguments.shape,
         widths=arguments.widths,
         centres=arguments.centres,
         psf=saved.psf if psf is None else psf,
     )
+    return None if known == Constraints() else known

@@ -36,6 +36,15 @@ MOST_TURNS, STILL = 500, 1e-8
 """Of projected gradients; and the part of a step by which they change it in the end."""
 
 
+def _without_negative(fisher: Floats) -> Floats:
+    """Return information [B, m, m] without what is below 0, where it has no largest likelihood.
+
+    Of Gaussians that are nearly one, rounding leaves such: steps along it grow without end.
+    """
+    values, vectors = np.linalg.eigh(fisher)
+    return np.asarray((vectors * np.maximum(values, 0.0)[:, None, :]) @ vectors.swapaxes(1, 2))
+
+
 def _units() -> Floats:
     """Return six symmetric matrices of length 1, at right angles to each other."""
     units = np.zeros((6, 3, 3))
@@ -231,7 +240,13 @@ class Shapes:
     def _descended(self, own: Floats, fisher: Floats, score: Floats) -> Floats:
         """Return steps [B, n m] by projected gradients."""
         lead = (*own.shape[:2], self.freedom)
-        rate = 1 / np.linalg.eigvalsh(fisher)[:, -1:]
+        values = np.linalg.eigvalsh(fisher)
+        lost = values[:, 0] < 0
+        if lost.any():
+            fisher = fisher.copy()
+            fisher[lost] = _without_negative(fisher[lost])
+        largest = np.maximum(values[:, -1:], np.finfo(np.float64).tiny)
+        rate = np.where(values[:, -1:] > 0, 1 / largest, 0.0)
         found = np.zeros_like(score)
         ahead, turns = found, np.ones((len(score), 1))
         for _ in range(MOST_TURNS):
