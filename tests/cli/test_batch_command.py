@@ -180,6 +180,12 @@ def test_info_is_json_where_asked_for(capsys: Capture, path: list[str]) -> None:
     told: dict[str, Any] = json.loads(capsys.readouterr().out)
     names = [re.split(r"  +", line)[0].replace(" ", "_") for line in lines]
     assert list(told) == list(dict.fromkeys("notes" if n == "note" else n for n in names))
+    if path == ["out"]:  # whose numbers are numbers
+        report = json.loads(Path("out/report.json").read_text(encoding="utf-8"))
+        words = {"stack", "shape", "spacing"}
+        for name in set(told) - words:
+            assert told[name] == report[name], name
+        assert {"gaussians", "heldout_mip_psnr", "converged", "notes"} <= set(told)
 
 
 @pytest.mark.usefixtures("plate")

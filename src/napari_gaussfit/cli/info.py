@@ -38,7 +38,8 @@ __all__ = [
     "run",
 ]
 
-Lines = list[tuple[str, str]]
+Lines = list[tuple[str, Any]]
+"""Names, and words or numbers: printed short, and in JSON as they are."""
 
 
 SEVERAL = ("note", "failed")
@@ -80,9 +81,16 @@ def run(arguments: argparse.Namespace) -> int:
         )
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
-        sys.stdout.write(f"{name:<{width}}  {value}\n")
+        sys.stdout.write(f"{name:<{width}}  {_words(value)}\n")
     answer(_object_of(lines))
     return Exit.DONE
+
+
+def _words(value: Any) -> str:
+    """Return a value for a person."""
+    if isinstance(value, list):
+        return ", ".join(map(_words, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _object_of(lines: Lines) -> dict[str, Any]:
@@ -276,13 +284,13 @@ def _lengths(lengths: Sequence[float | None], unit: str) -> str:
 
 def of_fit(fit: FitResult) -> Lines:
     """Return a fit's report, or how far it has come."""
-    stack = fit.stack
-    lines = [
+    stack, backgrounds = fit.stack, [float(field.background) for field in fit.fields]
+    lines: Lines = [
         ("stack", stack.name),
         ("shape", f"{' x '.join(map(str, stack.shape))} voxels (z, y, x)"),
         ("spacing", _lengths(stack.spacing, stack.unit)),
-        ("gaussians", f"{len(fit.field):,}"),
-        ("background", ", ".join(f"{field.background:.6g}" for field in fit.fields)),
+        ("gaussians", len(fit.field)),
+        ("background", backgrounds if len(backgrounds) > 1 else backgrounds[0]),
     ]
     if len(fit.fields) > 1:
         lines.append(("channels", f"{len(fit.fields)}, an amplitude in each"))
@@ -292,11 +300,16 @@ def of_fit(fit: FitResult) -> Lines:
     if not fit.reports:
         steps = fit.history.get("iteration") or [0]
         return [*lines, ("unfinished", f"after step {steps[-1]:.0f} or more; --resume goes on")]
-    told = {name for name, _ in lines} | {"unit"}
-    return lines + [
-        (name, f"{value:.6g}" if isinstance(value, float) else str(value))
-        for name, value in fit.report.to_dict().items()
-        if name not in told and value not in (None, "") and not _is_nan(value)
+    told = {name for name, _ in lines} | {"unit", "notes"}
+    report = fit.report.to_dict()
+    return [
+        *lines,
+        *(
+            (name, value)
+            for name, value in report.items()
+            if name not in told and value not in (None, "") and not _is_nan(value)
+        ),
+        *(("note", note) for note in report["notes"]),
     ]
 
 
@@ -310,10 +323,11 @@ def of_tiles(path: Path) -> Lines:
         ("shape", f"{' x '.join(map(str, stack.shape))} voxels (z, y, x)"),
         ("spacing", _lengths(stack.spacing, stack.unit)),
         *(
-            (name, f"{value:.6g}" if isinstance(value, float) else str(value))
+            (name, value)
             for name, value in report.items()
-            if name != "failed" and value is not None
+            if name not in {"failed", "notes"} and value is not None
         ),
+        *(("note", note) for note in report.get("notes", ())),
         *(("failed", f"{tile}: {why}") for tile, why in report["failed"].items()),
     ]
 
