@@ -99,7 +99,7 @@ def test_xarray_has_channels_by_name(stack: Stack) -> None:
     found = Stack.from_array(both, channel="DAPI")
     assert (found.channel, found.voxels.max()) == (1, 2 * stack.voxels.max())
     with pytest.raises(
-        StackError, match=r"has 2 channels; choose channel=0\.\.1 or one of GFP, DAPI"
+        StackError, match="has 2 channels; choose channel=N, N from 0 to 1, or one of GFP, DAPI"
     ):
         Stack.from_array(both)
 
@@ -160,7 +160,7 @@ def test_sum_of_two_fields_has_the_sum_of_their_values(result: FitResult) -> Non
     with pytest.raises(SettingsError, match="a field in micrometers and one in pixels have no sum"):
         field + other
     with pytest.raises(TypeError):
-        field + 3  # type: ignore[operator]
+        field + 3
 
 
 def test_result_knows_its_stack(result: FitResult, stack: Stack) -> None:
@@ -228,6 +228,18 @@ def test_start_in_another_unit_is_refused(stack: Stack, result: FitResult) -> No
     start = GaussianField(*result.field.tensors, result.field.background, "pixel")
     with pytest.raises(SettingsError, match=r"start is in pixels, the stack .* in micrometers"):
         fit(stack, start=start, **FEW)
+
+
+@pytest.mark.parametrize("start", [np.zeros((3, 3)), "result"], ids=["array", "result"])
+def test_a_start_that_is_no_field_is_refused(stack: Stack, result: FitResult, start: Any) -> None:
+    with pytest.raises(SettingsError, match=r"start is a \w+; expected a GaussianField"):
+        fit(stack, start=result if isinstance(start, str) else start, **FEW)
+
+
+def test_voxels_in_place_of_a_stack_are_refused(stack: Stack, result: FitResult) -> None:
+    for ask in (result.residual, result.measured):
+        with pytest.raises(SettingsError, match="stack is a ndarray; expected the Stack"):
+            ask(stack.voxels)
 
 
 def test_start_of_another_place_is_refused(stack: Stack, result: FitResult) -> None:

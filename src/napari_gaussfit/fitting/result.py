@@ -419,7 +419,15 @@ class FitResult:
     def _fitted(self, stack: Stack | Sequence[Stack] | None) -> tuple[Stack, ...]:
         """Return the stacks that are given, or those that were fitted."""
         if stack is not None:
-            return tuple(stack) if isinstance(stack, (list, tuple)) else (cast("Stack", stack),)
+            from napari_gaussfit.stacks.stack import Stack
+
+            given = tuple(stack) if isinstance(stack, (list, tuple)) else (stack,)
+            if not all(isinstance(one, Stack) for one in given):
+                raise SettingsError(
+                    f"stack is a {type(given[0]).__name__}; expected the Stack that was fitted, as "
+                    "Stack.open and Stack.from_array make it"
+                )
+            return cast("tuple[Stack, ...]", given)
         if not self.originals:
             raise SettingsError(
                 f"the record of the fit of {self.stack.name!r} does not hold its stack; give it, "

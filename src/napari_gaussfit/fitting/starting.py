@@ -61,8 +61,8 @@ def refuse_foreign_start(start: Sequence[GaussianField], stacks: Sequence[Stack]
     Raises
     ------
     SettingsError
-        If there is another number of channels, another unit, all lie outside of the stack, or a
-        number is not finite.
+        If it is no field, there is another number of channels, another unit, all lie outside of the
+        stack, or a number is not finite.
     """
     if not start:
         return
@@ -71,7 +71,14 @@ def refuse_foreign_start(start: Sequence[GaussianField], stacks: Sequence[Stack]
             f"start has {len(start)} fields, the fit {len(stacks)} channels; give one of each"
         )
     stack = stacks[0]
+    from napari_gaussfit.model.field import GaussianField
+
     for field in start:
+        if not isinstance(field, GaussianField):
+            raise SettingsError(
+                f"start is a {type(field).__name__}; expected a GaussianField, as result.field is "
+                "(and positions are given as points)"
+            )
         means = field.numpy().means  # which refuses what is not finite
         if field.unit != stack.unit:
             raise SettingsError(
