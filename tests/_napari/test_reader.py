@@ -248,7 +248,7 @@ def test_of_positions_that_take_much_of_the_memory_the_first_is_opened_and_the_u
     monkeypatch.setattr("psutil.virtual_memory", lambda: free)
     [layer] = viewer.open(path, plugin=PLUGIN)
     np.testing.assert_array_equal(layer.data, voxels[0])
-    assert any("position=0..2 (--position 0..2) chooses another" in note for note in said)
+    assert any("position=N (--position N), N from 0 to 2, chooses another" in note for note in said)
 
 
 @pytest.mark.parametrize("name", NO_STACKS)

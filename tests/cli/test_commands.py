@@ -148,9 +148,9 @@ def test_fit_takes_the_position_asked_for_and_says_where_none_was(
         found = report_in(out)["background"]
         assert isinstance(found, float)
         assert (found > 5000) == (position == 1)
-        said = "(--position 0..1) chooses another" in capsys.readouterr().err
+        said = "(--position N), N from 0 to 1, chooses another" in capsys.readouterr().err
         assert said == (position == 0)
-    assert "2 images; choose position=0..1" in refused(
+    assert "2 images; choose position=N (--position N), N from 0 to 1" in refused(
         capsys, *command, tmp_path / "none", "--position", 2
     )
 
@@ -852,7 +852,7 @@ def test_info_of_a_stack_with_channels_says_what_to_choose(tmp_path: Path, capsy
     voxels = np.random.default_rng(0).integers(0, 99, (2, 5, 20, 30), np.uint16)
     tifffile.imwrite(path, voxels, ome=True, metadata={"axes": "CZYX"})
     assert main(["info", str(path)]) == 0
-    assert "choose channel=0..1 (--channel 0..1)" in capsys.readouterr().out
+    assert "choose channel=N (--channel N), N from 0 to 1" in capsys.readouterr().out
 
 
 def started(stack: Path, out: Path, *options: str) -> subprocess.Popen[str]:

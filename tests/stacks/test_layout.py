@@ -33,7 +33,7 @@ def test_a_missing_choice_of_channel_and_time_is_asked_for_in_one_line(
     )
     text = refusal(path)
     assert "2 channels (0 DAPI, 1 GFP) and 3 time points" in text
-    assert "channel=0..1 (--channel 0..1) and time=0..2 (--time 0..2)" in text
+    assert "channel=N (--channel N), N from 0 to 1, and time=N (--time N), N from 0 to 2" in text
     assert "channel" not in refusal(path, channel=0).split(";")[1]
     assert read_layout(path).channel_names == ("DAPI", "GFP")
 
@@ -45,7 +45,7 @@ def test_a_channel_out_of_range_is_refused_with_the_range(
     text = refusal(written(ALL_AXES, metadata={"axes": "TZCYX"}), channel=channel, time=0)
     assert f"channel={channel}" in text
     assert "2 channels" in text
-    assert "channel=0..1" in text
+    assert "channel=N (--channel N), N from 0 to 1" in text
 
 
 def test_the_only_channel_may_be_named_but_no_other(

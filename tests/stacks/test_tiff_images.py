@@ -57,7 +57,10 @@ class TestMicroManager:
         path = write_micromanager(tmp_path / "run_MMStack.ome.tif", planes(ALL_AXES), self.PROMISED)
         stack = Stack.open(path, channel=0, time=0)
         np.testing.assert_array_equal(stack.voxels, ALL_AXES[0, 0, :, 0])
-        assert any("position=0..1 (--position 0..1) chooses another" in one for one in stack.notes)
+        assert any(
+            "position=N (--position N), N from 0 to 1, chooses another" in one
+            for one in stack.notes
+        )
         assert not Stack.open(path, channel=0, time=0, position=0, spacing=SPACING).notes
 
     @pytest.mark.parametrize("position", [-1, 2])
@@ -67,7 +70,7 @@ class TestMicroManager:
         path = write_micromanager(tmp_path / "run_MMStack.ome.tif", planes(ALL_AXES), self.PROMISED)
         text = refusal(path, position=position, channel=0, time=0)
         assert f"position={position}" in text
-        assert "2 images; choose position=0..1" in text
+        assert "2 images; choose position=N (--position N), N from 0 to 1" in text
 
     def test_of_a_set_with_a_file_for_each_position_the_files_own_is_taken(
         self, tmp_path: Path

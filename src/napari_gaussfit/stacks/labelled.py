@@ -112,7 +112,8 @@ def _index_along(array: Any, dims: list[Any], what: str, wanted: int | str | Non
     labels = [str(label) for label in array.coords[dims[0]].values] if _has(array, dims) else []
     if wanted is None and count == 1:
         return 0
-    offered = f"0..{count - 1}" + (f" or one of {', '.join(labels[:12])}" if labels else "")
+    offered = f"N, N from 0 to {count - 1}"
+    offered += f", or one of {', '.join(labels[:12])}" if labels else ""
     if isinstance(wanted, str):
         if labels.count(wanted) == 1:
             return labels.index(wanted)

@@ -26,6 +26,7 @@ __all__ = [
     "StackLayout",
     "VoxelSize",
     "checked_spacing",
+    "choices_of",
     "interpret_axes",
     "known_proportions",
     "origin_of",
@@ -189,7 +190,7 @@ class StackLayout:
         ]
         if open_choices:
             has = " and ".join(found for found, _ in open_choices)
-            options = " and ".join(option for _, option in open_choices)
+            options = ", and ".join(option for _, option in open_choices)
             raise StackError(f"{self.path}: has {has}; choose {options}")
         return self._chosen("channel", self._named(channel)), self._chosen("time", time)
 
@@ -214,10 +215,10 @@ class StackLayout:
     def _chosen(self, name: str, index: int | None) -> int | None:
         count = self._count(name)
         if index is not None and not 0 <= index < count:
-            allowed = f"0..{count - 1}" if count > 1 else "0, or leave it out"
+            allowed = choices_of(name, count) if count > 1 else f"{name}=0, or leave it out"
             raise StackError(
                 f"{self.path}: {name}={index} (--{name} {index}) is not in the file, "
-                f"which has {_counted(name, count)}; choose {name}={allowed}"
+                f"which has {_counted(name, count)}; choose {allowed}"
             )
         return index if count > 1 else None
 
@@ -228,7 +229,20 @@ def _open_choice(name: str, count: int, names: Sequence[str]) -> tuple[str, str]
     found = _counted(name, count)
     if names:
         found += " (" + ", ".join(f"{index} {label}" for index, label in enumerate(names)) + ")"
-    return found, f"{name}=0..{count - 1} (--{name} 0..{count - 1})"
+    return found, choices_of(name, count)
+
+
+def choices_of(name: str, count: int) -> str:
+    """Say how one of several is chosen, in Python and at the prompt.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter and of the option.
+    count : int
+        How many there are to choose from.
+    """
+    return f"{name}=N (--{name} N), N from 0 to {count - 1}"
 
 
 def _counted(name: str, count: int) -> str:

@@ -22,6 +22,7 @@ from napari_gaussfit.errors import StackError, StackNotFoundError
 from napari_gaussfit.files import replacing
 from napari_gaussfit.stacks.layout import (
     StackLayout,
+    choices_of,
     interpret_axes,
     refuse_what_memory_cannot_hold,
     spacing_notes,
@@ -411,7 +412,7 @@ def _chosen(
 ) -> tuple[int, tuple[int, ...], tuple[str, ...]]:
     """Return which image to read, which others are stacks, and a note if none was asked for."""
     count = len(images)
-    allowed = f"position=0..{count - 1} (--position 0..{count - 1})"
+    allowed = choices_of("position", count)
     if position is not None and not 0 <= position < count:
         has = f"{count} images; choose {allowed}" if count > 1 else "one image; leave it out"
         raise StackError(
@@ -445,7 +446,7 @@ def _chosen(
     name = f" ({called[:60]})" if called else ""
     note = f"the file holds {count} images; position {place}{name} is taken, {why}"
     if len(stacks) > 1:
-        note += f"; {allowed} chooses another"
+        note += f"; {allowed}, chooses another"
     return place, tuple(stacks), (note,)
 
 

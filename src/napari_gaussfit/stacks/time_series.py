@@ -150,7 +150,7 @@ def _listed(label: str, count: int, times: Sequence[int]) -> tuple[int, ...]:
     if not chosen or not 0 <= chosen[0] <= chosen[-1] < count:
         raise StackError(
             f"{label}: times {list(times)} are not all in the file, which has {count}; choose some "
-            f"of 0..{count - 1}"
+            f"from 0 to {count - 1}"
         )
     return chosen
 
