@@ -110,11 +110,11 @@ class Tour(QObject):
     frame : TourFrame
         What napari makes a tour of.
     stops : sequence of Stop
-        In their order.
+        In the order in which they are shown.
     prepare : callable
         Called as the tour begins: has the panel show what the stops are about.
     parent : QWidget
-        The panel.
+        The panel that the tour goes through.
     """
 
     def __init__(
