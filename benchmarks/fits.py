@@ -94,7 +94,8 @@ def measure(options: Options) -> list[Table]:
     """Fit every stack, each in a new process."""
     context = multiprocessing.get_context("spawn")
     rows: list[tuple[Cell, ...]] = []
-    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as processes:
+    each = options.pick(1, None)  # where memory is no figure, all may share one
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=each) as processes:
         for task, objective in FITS:
             o = processes.submit(fit_once, task, objective, options).result()
             rows.append(
