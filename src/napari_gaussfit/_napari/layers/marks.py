@@ -103,7 +103,13 @@ def sections(
 def brightest(colours: Any, most: int) -> NDArray[np.intp]:
     """Return which of K colours [K, 4] are the brightest, at most so many, in their order."""
     light = colours[:, :3].sum(axis=1) * colours[:, 3]
-    return np.sort(np.argsort(-light, kind="stable")[:most])
+    if len(light) <= most:
+        return np.arange(len(light))
+    # Of those that are as bright as the last, the first: as a stable sort, of which it is a part.
+    last = np.partition(light, -most)[-most]
+    above = np.flatnonzero(light > last)
+    alike = np.flatnonzero(light == last)[: most - len(above)]
+    return np.sort(np.concatenate([above, alike]))
 
 
 def faded(colours: Any, share: float) -> Any:
