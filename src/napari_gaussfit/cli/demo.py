@@ -39,6 +39,9 @@ PHOTONS = 500.0
 
 STACK_NAME, TRUTH_NAME = "stack.ome.tif", "truth.csv"
 
+COMPARED_WITH = ("napari_gaussfit.stacks.tiff", "scipy.optimize")
+"""Modules that `compare` needs."""
+
 
 def add_parser(commands: Any) -> None:
     """Add the command to a command line."""
@@ -76,7 +79,7 @@ def _run(arguments: argparse.Namespace, drawer: Drawer | None) -> int:
     phantom, settings = problem()
     fit = Fit(phantom.stack, settings)
     place = FitFolder(folder, (phantom.stack,), drawer=drawer)
-    code = begin(fit, place, force=arguments.force)
+    code = begin(fit, place, force=arguments.force, needed=COMPARED_WITH)
     if code == Exit.DONE:
         compare(folder, phantom)
         show(folder)

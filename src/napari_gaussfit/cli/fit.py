@@ -35,6 +35,7 @@ from napari_gaussfit.settings import SETTINGS, FitSettings
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from napari_gaussfit.cli.inputs import Points
     from napari_gaussfit.fitting.fit import Fit
@@ -169,8 +170,11 @@ def _fit_times(
     return Exit.DONE
 
 
-def begin(fit: Fit, folder: FitFolder, *, force: bool) -> int:
-    """Run a fit into a folder that is claimed meanwhile, and return the exit code."""
+def begin(fit: Fit, folder: FitFolder, *, force: bool, needed: Sequence[str] = ()) -> int:
+    """Run a fit into a folder that is claimed meanwhile, and return the exit code.
+
+    Modules that are `needed` afterwards are loaded beside it.
+    """
     from napari_gaussfit.cli import run as running
     from napari_gaussfit.jobs.fit_folder import REPLACED
     from napari_gaussfit.jobs.overwriting import claimed, refuse_to_replace
@@ -178,7 +182,7 @@ def begin(fit: Fit, folder: FitFolder, *, force: bool) -> int:
     with claimed(folder.path):
         # Once more: another fit may have ended there since.
         refuse_to_replace([folder.path / name for name in REPLACED], force=force)
-        return running.run(fit, folder, resumed=False)
+        return running.run(fit, folder, resumed=False, needed=needed)
 
 
 def _go_on(folder: FitFolder, given: dict[str, Any], points: Points, psf: Psf | None) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from napari_gaussfit.cli.exits import Exit
@@ -13,7 +15,7 @@ from napari_gaussfit.fitting.progress import BAR, show
 from napari_gaussfit.fitting.snapshot import FitState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tqdm import tqdm
 
@@ -22,8 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+AFTERWARDS = tuple(
+    f"napari_gaussfit.{name}"
+    for name in ("measure.report", "measure.measuring", "plots.comparisons", "formats.csv")
+)
+"""What is needed when a fit has ended."""
 
-def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Exit:
+
+def run(fit: Fit, folder: FitFolder, *, resumed: bool, needed: Sequence[str] = ()) -> Exit:
     """Run a fit into its folder, which is there and claimed.
 
     The first SIGINT or SIGTERM ends the fit after the current step, and what it has found is
@@ -37,6 +45,8 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Exit:
         The folder that the results are written to.
     resumed : bool
         Whether the folder's own results belong to this fit, so that they stay meanwhile.
+    needed : sequence of str
+        Modules that whoever called this needs when the fit has ended.
 
     Returns
     -------
@@ -56,10 +66,15 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Exit:
         sys.stderr.write("" if why is None or not is_news(f"{why}, on stderr") else f"{why}\n")
     if not kernels_are_compiled():
         sys.stderr.write("compiling the kernels, once: this takes about half a minute\n")
+    # Beside the kernels, which leave Python to it; begun with the first snapshot, when all that the
+    # fit itself imports is there.
+    loading = Thread(target=_load, args=((*AFTERWARDS, *needed),), daemon=True)
     with _signals_cancel(fit):
         with _bar(fit.settings.steps) as bar:
             saving = Saving(fit, folder, own=resumed)
             for snapshot in fit:
+                if loading.ident is None:
+                    loading.start()
                 show(bar, snapshot)
                 saving.look()
         result, failed = folder.finish(fit, over_own=saving.own)
@@ -87,6 +102,13 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool) -> Exit:
         rescue(fit, folder, result, failed)
         return Exit.NOT_WRITTEN
     return Exit.DONE if ended else Exit.INTERRUPTED
+
+
+def _load(modules: Sequence[str]) -> None:
+    """Import modules; what cannot be is told by who needs it."""
+    for name in modules:
+        with suppress(ImportError):
+            import_module(name)
 
 
 @contextmanager
