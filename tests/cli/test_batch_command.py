@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_gaussfit._threads import thread_count
 from napari_gaussfit.cli.commands import main, parser
 from napari_gaussfit.stacks.tiff import write_ome_tiff
 from napari_gaussfit.synthetic.phantoms import beads
@@ -285,6 +286,21 @@ def test_a_process_of_its_own_says_all_and_ends_by_its_exit_code(
         assert done.returncode == code
         assert words in done.stderr
         assert bool(done.stdout) == (code == 0)
+
+
+@pytest.mark.skipif(thread_count() == 1, reason="pictures are drawn by the process itself")
+@pytest.mark.usefixtures("plate")
+def test_a_fit_at_the_prompt_loads_nothing_heavy_for_a_table_or_a_picture() -> None:
+    code = (
+        "import sys; from napari_gaussfit.cli import main\n"
+        "from napari_gaussfit.cli.drawing import drawing_apart\n"
+        f"with drawing_apart(): main({['fit', 'plate/A.tif', '-o', 'out', *QUICK, '-q']!r})\n"
+        "print(sorted({'pandas', 'matplotlib', 'napari'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+    assert Path("out", "gaussians.csv").is_file()
+    assert Path("out", "projections.png").is_file()
 
 
 def test_commands_that_a_program_calls_leave_its_garbage_to_python() -> None:
