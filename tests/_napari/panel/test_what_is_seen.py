@@ -280,6 +280,18 @@ def test_captions_keep_to_their_pictures_in_3d_too(seen: Seen) -> None:
     np.testing.assert_allclose(captions.text.translation, (0, half))
 
 
+def test_a_caption_that_was_deleted_is_there_again_with_the_next_pictures(seen: Seen) -> None:
+    seen.show()
+    live = seen.panel.live
+    captions, words = live.layer("captions"), list(live.layer("captions").features["picture"])
+    captions.selected_data = {0}
+    captions.remove_selected()
+    assert len(captions.data) == len(words) - 1
+    seen.look(ViewChoice())
+    assert list(captions.features["picture"]) == words
+    assert list(captions._view_text) == words
+
+
 def test_all_of_the_panel_is_reached_in_a_window_of_1024_by_600(seen: Seen) -> None:
     seen.show()
     window = seen.panel.window()

@@ -191,6 +191,8 @@ class LiveLayers:
             layer = self._layers.get(role)
             if layer is not None and layer.visible:
                 self._redraw(layer, data, keywords)
+                if role == CAPTIONS:
+                    self._write_captions(layer)
         if not self._fields:
             self._make_soon()
 
@@ -229,9 +231,14 @@ class LiveLayers:
         if layer is None or self._captioned == len(WORDS):
             return False
         self._captioned += 1
-        shown = [words if n < self._captioned else "" for n, words in enumerate(WORDS)]
-        layer.features = {"picture": shown}
+        self._write_captions(layer)
         return True
+
+    def _write_captions(self, layer: Layer) -> None:
+        """Put the words below their pictures; of points that were deleted by hand they are lost."""
+        shown = [words if n < self._captioned else "" for n, words in enumerate(WORDS)]
+        if list(layer.features["picture"]) != shown:
+            layer.features = {"picture": shown}
 
     def _points(self, fields: Fields) -> LayerData:
         """Return the centres alone: measurements come when they change no more."""
