@@ -289,7 +289,7 @@ def test_a_caption_that_was_deleted_is_there_again_with_the_next_pictures(seen: 
     assert len(captions.data) == len(words) - 1
     seen.look(ViewChoice())
     assert list(captions.features["picture"]) == words
-    assert list(captions._view_text) == words
+    assert list(captions.text.values) == words
 
 
 def test_all_of_the_panel_is_reached_in_a_window_of_1024_by_600(seen: Seen) -> None:
