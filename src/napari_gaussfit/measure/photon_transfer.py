@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.differences import LEAST_VOXELS, MOST_VOXELS, SHARED, Samples
 from napari_gaussfit.measure.noise import LEAST_ALIKE, Noise, saturation_of
@@ -262,32 +261,19 @@ def photon_transfer(
         scaled = [np.divide(one, unit, dtype=np.float64) for one in both]
         return photon_transfer(*scaled, most=most).rescaled(unit)
     lowest = known.min()
-    near, far = _of_both_lags(known, level, lowest, most)
+    near = Samples.of(known, level, lowest, lag=1, most=most)
     if not near.squares.size:
         return _no_curve("fewer than 3 voxels along each axis tell no noise from structure")
     bins = near.binned()
     levels, variances, _, counts = bins
     levels += float(lowest)
+    far = Samples.of(known, level, lowest, lag=2, most=most)
     why = _why_not(known, bins, far.binned())
     line = None
     if (variances > 0).any():
         gain, intercept = _line(levels, variances, counts)
         line = Noise(gain, intercept, saturation_of(known))
     return PhotonTransfer(levels, variances, counts, line, why)
-
-
-def _of_both_lags(
-    known: NDArray[Any], level: NDArray[Any] | None, lowest: Any, most: int
-) -> tuple[Samples, Samples]:
-    """Return differences of neighbours and of next but one, found side by side."""
-    found: dict[int, Samples] = {}
-
-    def some(first: int, end: int) -> None:
-        for lag in range(first + 1, end + 1):
-            found[lag] = Samples.of(known, level, lowest, lag=lag, most=most)
-
-    run_pieces(some, 2)
-    return found[1], found[2]
 
 
 def _no_curve(why: str) -> PhotonTransfer:
