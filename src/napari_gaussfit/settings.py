@@ -122,6 +122,20 @@ def _about(kind: type, label: str, help: str, **given: Any) -> dict[str, Setting
     return {"setting": Setting(kind=kind, label=label, help=help, **given)}
 
 
+def _take(given: Any, known: Mapping[str, Setting]) -> None:
+    """Keep each value of a record as its setting has it, and refuse what cannot be meant."""
+    for name, setting in known.items():
+        try:
+            object.__setattr__(given, name, setting.taken(getattr(given, name)))
+        except ValueError as error:
+            _refuse(given, name, str(error))
+
+
+def _refuse(given: Any, name: str, expected: str) -> NoReturn:
+    message = f"{name}={getattr(given, name)!r}: expected {expected}"
+    raise SettingsError(message) from None
+
+
 @dataclass(frozen=True)
 class FitSettings:
     """What a fit is asked to do.
@@ -377,22 +391,14 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        for name, setting in SETTINGS.items():
-            try:
-                object.__setattr__(self, name, setting.taken(getattr(self, name)))
-            except ValueError as error:
-                self._refuse(name, str(error))
+        _take(self, SETTINGS)
         if self.held_out >= self.views:
-            self._refuse("held_out", f"fewer than views={self.views}, so that some are trained on")
+            _refuse(self, "held_out", f"fewer than views={self.views}, so that some are trained on")
         for name in ("offset", "read_noise"):
             if self.gain is None and getattr(self, name) is not None:
-                self._refuse(name, "a gain beside it, without which neither tells the noise")
+                _refuse(self, name, "a gain beside it, without which neither tells the noise")
         if self.gain == 0 and not self.read_noise:
-            self._refuse("gain", "more than 0, or a read noise beside it")
-
-    def _refuse(self, name: str, expected: str) -> NoReturn:
-        message = f"{name}={getattr(self, name)!r}: expected {expected}"
-        raise SettingsError(message) from None
+            _refuse(self, "gain", "more than 0, or a read noise beside it")
 
     @property
     def steps(self) -> int:
@@ -486,12 +492,7 @@ class Preferences:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant: the file of preferences may be of another version."""
-        for name, setting in PREFERENCES.items():
-            try:
-                setting.taken(getattr(self, name))
-            except ValueError as error:
-                message = f"{name}={getattr(self, name)!r}: expected {error}"
-                raise SettingsError(message) from None
+        _take(self, PREFERENCES)
 
     @property
     def words(self) -> str:
