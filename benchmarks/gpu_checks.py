@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -111,14 +110,14 @@ class Checks:
                 f"f at points, {name}",
                 parameters,
                 evaluation,
-                partial(_evaluated, some.double()),
+                _at(reference.evaluate, some.double()),
             )
         grid = grid_of(self._shape)
         self._compare(
             "f on a grid",
             parameters,
             cuda.GridEvaluation(grid),
-            partial(_voxelised, grid),
+            _at(reference.voxelise, grid),
         )
 
     def _check_projections(self, parameters: Parameters) -> None:
@@ -127,13 +126,13 @@ class Checks:
                 "soft MIP",
                 parameters,
                 cuda.SoftMipEvaluation(rays, TEMPERATURE),
-                partial(_soft_mip, rays),
+                _at(reference.soft_mip, rays, TEMPERATURE),
             )
             self._compare(
                 "line integral",
                 parameters,
                 cuda.LineIntegralEvaluation(rays),
-                partial(_line_integral, rays),
+                _at(reference.line_integral, rays),
             )
             self._compare_mip(parameters, rays)
 
@@ -147,7 +146,7 @@ class Checks:
         near, far = reference.clip(rays, torch.float64)
         depth = evaluation.depth[0].cpu().double()
         points = (o + depth[..., None] * d).reshape(-1, 3)
-        f = torch.cat([_evaluated(some, *leaves) for some in points.split(500)])
+        f = torch.cat([_at(reference.evaluate, some)(*leaves) for some in points.split(500)])
         f = torch.where(near < far, f.reshape(rays.shape), 0.0)
         right = torch.autograd.grad((f * weights.double()).sum(), leaves)
         errors = float((found - own).abs().max() / own.max()), apart(gradients, right)
@@ -319,24 +318,9 @@ def views_of(count: int, shape: tuple[int, int], sides: Sequence[float] = SIDES)
     return [camera.rays(box) for camera in cameras]
 
 
-def _evaluated(points: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-    means, cholesky, amplitudes = parameters
-    return reference.evaluate(means, cholesky, amplitudes, points)
-
-
-def _voxelised(grid: Grid, *parameters: torch.Tensor) -> torch.Tensor:
-    means, cholesky, amplitudes = parameters
-    return reference.voxelise(means, cholesky, amplitudes, grid)
-
-
-def _soft_mip(rays: Rays, *parameters: torch.Tensor) -> torch.Tensor:
-    means, cholesky, amplitudes = parameters
-    return reference.soft_mip(means, cholesky, amplitudes, rays, TEMPERATURE)
-
-
-def _line_integral(rays: Rays, *parameters: torch.Tensor) -> torch.Tensor:
-    means, cholesky, amplitudes = parameters
-    return reference.line_integral(means, cholesky, amplitudes, rays)
+def _at(function: Callable[..., torch.Tensor], *where: Any) -> Callable[..., torch.Tensor]:
+    """Return a function of Gaussians' parameters somewhere as one of these alone."""
+    return lambda *parameters: function(*parameters, *where)
 
 
 def _zeros(
