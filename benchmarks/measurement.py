@@ -149,7 +149,7 @@ def errors_of(scene: Scene, found: Measurement, truth: Gaussians) -> dict[str, F
     true = Gaussians(truth.means, truth.cholesky, truth.amplitudes * gain, 0.0, "pixel")
     right = values_of(true, np.full(len(truth), BACKGROUND * gain + offset))
     own = values_of(found.gaussians[0], found.backgrounds[:, 0])
-    own |= {f"sigma_{n + 1}": widths for n, widths in enumerate(found.principal_widths()[0].T)}
+    own |= {f"sigma_{n + 1}": widths for n, widths in enumerate(found.principal_widths[0].T)}
     return {name: own[name] - right[name] for name in NUMBERS}
 
 

@@ -107,7 +107,7 @@ class Beads:
         if not good.any():
             reasons = "; ".join(dict.fromkeys(self.refused)) or "no bead was found"
             raise SettingsError(f"{self.stack.name}: no bead can be measured: {reasons}")
-        principal = FWHM_PER_SIGMA * self.measurement.principal_widths()[0][good]
+        principal = FWHM_PER_SIGMA * self.measurement.principal_widths[0][good]
         rows = self.measurement.gaussians[0].covariances[good].mean(axis=0)
         return Psf(
             *_mean_and_sd(self.fwhm[good]),

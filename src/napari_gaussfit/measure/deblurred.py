@@ -58,11 +58,8 @@ def object_variances(
     errors : ndarray, shape [K, 3]
         NaN where not known.
     """
-    values, axes = _own(gaussians, psf)
-    errors = np.full_like(values, np.nan)
-    if covariances is not None:
-        errors = _errors(variances_between(gaussians, axes, covariances[:, 3:SHAPE, 3:SHAPE]))
-    return _told(values, gaussians, psf), axes, errors
+    values, axes, between = _own(gaussians, psf, covariances)
+    return _told(values, gaussians, psf), axes, _errors(between)
 
 
 def object_widths(
@@ -88,12 +85,9 @@ def object_widths(
         Of a width w whose square is known to s: the larger of the distances to the roots of w^2 + s
         and w^2 - s. Beside a width of 0, how wide the object may be. NaN where not known.
     """
-    values, axes = _own(gaussians, psf)
-    spread = np.full_like(values, np.nan)
-    if covariances is not None:
-        between = variances_between(gaussians, axes, covariances[:, 3:SHAPE, 3:SHAPE])
-        values, spread = without_order(values, between), _errors(between)
-    variances = _told(values, gaussians, psf)
+    values, _, between = _own(gaussians, psf, covariances)
+    variances = _told(without_order(values, between), gaussians, psf)
+    spread = _errors(between)
     spread = np.where(spread > 0, spread, np.nan)  # of what is given there is none
     widths = np.sqrt(variances)
     above = np.sqrt(variances + spread) - widths
@@ -101,11 +95,19 @@ def object_widths(
     return widths, np.maximum(above, below)
 
 
-def _own(gaussians: Gaussians, psf: Psf) -> tuple[Floats, Floats]:
-    """Return the eigenvalues [K, 3] of covariances without blur, descending, and their axes."""
+def _own(
+    gaussians: Gaussians, psf: Psf, covariances: Floats | None
+) -> tuple[Floats, Floats, Floats]:
+    """Return eigenvalues [K, 3] of covariances without blur, descending, and their axes.
+
+    And how well the covariance is known between these, [K, 3, 3]; NaN where it is not known.
+    """
     values, vectors = np.linalg.eigh(gaussians.covariances - psf.in_unit(gaussians.unit))
     axes = np.ascontiguousarray(vectors.swapaxes(1, 2)[:, ::-1])
-    return np.ascontiguousarray(values[:, ::-1]), axes
+    between = np.full_like(axes, np.nan)
+    if covariances is not None:
+        between = variances_between(gaussians, axes, covariances[:, 3:SHAPE, 3:SHAPE])
+    return np.ascontiguousarray(values[:, ::-1]), axes, between
 
 
 def _told(values: Floats, gaussians: Gaussians, psf: Psf) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,7 +145,7 @@ class Measurement:
         channels = len(self.gaussians)
         deviations = np.sqrt(np.diagonal(self.covariances, axis1=1, axis2=2))
         found = {f"sd_{axis}": deviations[:, n] for n, axis in enumerate("zyx")}
-        sigmas = self.principal_widths()[1]
+        sigmas = self.principal_widths[1]
         found |= {f"sd_sigma_{n + 1}": sigmas[:, n] for n in range(3)}
         found |= {f"sd_fwhm_{n + 1}": FWHM_PER_SIGMA * sigmas[:, n] for n in range(3)}
         along = self.along_axes()[1]
@@ -172,16 +173,12 @@ class Measurement:
         variances = variances_between(first, axes, self._of_shapes)
         return sigmas, np.sqrt(np.diagonal(variances, axis1=1, axis2=2)) / (2 * sigmas)
 
+    @cached_property
     def principal_widths(self) -> tuple[Floats, Floats]:
-        """Return widths along each Gaussian's own axes, and their errors.
+        """Widths [K, 3] along each Gaussian's own axes, and the errors [K, 3] of these.
 
-        Returns
-        -------
-        ndarray, shape [K, 3]
-            Standard deviations, descending, in `unit`, without the bias that their order has, and
-            equal where they cannot be told apart; see `measure.principal`.
-        ndarray, shape [K, 3]
-            Of these numbers.
+        Standard deviations, descending, in `unit`, without the bias that their order has, and equal
+        where they cannot be told apart; see `measure.principal`.
         """
         return principal_widths(self.gaussians[0], self._of_shapes)
 

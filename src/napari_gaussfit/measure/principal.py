@@ -116,7 +116,8 @@ def without_order(
     for n, m in PAIRS:
         apart = np.maximum(values[:, n] - values[:, m], np.finfo(float).tiny)
         # Farther than all are apart is no farther: their order is another by then.
-        shift = np.minimum(variances[:, n, m] * pull(apart), spread)
+        with np.errstate(over="ignore"):
+            shift = np.minimum(variances[:, n, m] * pull(apart), spread)
         moved[:, n] -= shift
         moved[:, m] += shift
     return np.where(np.isfinite(moved), _descending(moved), values)

@@ -171,7 +171,7 @@ def measured_columns(
     means, covariances = gaussians.means.astype(np.float64), gaussians.covariances
     sigmas, axes = gaussians.principal()
     if measurement is not None:
-        sigmas, _ = measurement.principal_widths()
+        sigmas, _ = measurement.principal_widths
     pixels = means / np.asarray(spacing, dtype=np.float64)
     columns: dict[str, NDArray[np.generic]] = {"index": np.arange(len(field))}
     columns |= {axis: pixels[:, n] for n, axis in enumerate(VOXEL_AXES)}
