@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_gaussfit.fitting.evidence import LEAST_GROWTH, Recount, deviations_of, price, recount
+from napari_gaussfit.fitting.evidence import LEAST_GROWTH, NoiseLeft, Recount, price, recount
 from napari_gaussfit.model.field import GaussianField
 
 SHAPE, SPACING = (16, 40, 36), (0.5, 0.2, 0.2)
@@ -58,13 +58,13 @@ def test_noise_beside_a_smooth_misfit_is_the_noise() -> None:
     # What is darker than the mean error is not told apart; brighter light is.
     bright = light > 50
     for residual in (noisy, noisy + misfit):
-        variance = deviations_of(residual, light)[bright] ** 2
+        variance = NoiseLeft.of(residual, light).deviations(light[bright]) ** 2
         np.testing.assert_allclose(variance, light[bright], rtol=0.06)
 
 
 def test_noise_is_never_none() -> None:
     nothing = np.zeros((4, 5, 6), np.float32)
-    assert deviations_of(nothing, nothing).min() > 0
+    assert NoiseLeft.of(nothing, nothing).deviations(nothing).min() > 0
 
 
 def test_noise_alone_is_given_no_gaussians() -> None:

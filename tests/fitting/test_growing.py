@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba.extending import is_jitted
 
 from napari_gaussfit import Fit, FitSettings, Stack, fit
+from napari_gaussfit._kernels.cpu import noise_kernels, relocation_kernels
 from napari_gaussfit.fitting.starting import Follows
 from napari_gaussfit.fitting.steps import CpuSteps
-from napari_gaussfit.fitting.trainer import Trainer
+from napari_gaussfit.fitting.trainer import Trainer, compile_kernels
 from napari_gaussfit.settings import MOST_UNASKED
 from napari_gaussfit.synthetic import phantoms
 from napari_gaussfit.synthetic.recovery import against_truth, errors_of
@@ -171,3 +173,12 @@ def test_where_none_came_and_none_went_the_next_look_is_left_out(
         pass
     assert len(looks) == 3, "at steps 25, 75 and 125, of five times"
     assert running.origins.tolist() == [*range(6)]
+
+
+def test_what_judges_gaussians_is_compiled_before_the_clock_of_a_fit_starts() -> None:
+    modules = noise_kernels, relocation_kernels
+    kernels = [value for module in modules for value in vars(module).values() if is_jitted(value)]
+    compile_kernels("cpu")
+    known = [list(kernel.signatures) for kernel in kernels]
+    fit(phantoms.neurite(shape=(12, 40, 40)).stack, FitSettings(iterations=30, device="cpu"))
+    assert [list(kernel.signatures) for kernel in kernels] == known

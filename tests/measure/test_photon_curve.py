@@ -141,3 +141,35 @@ def test_samples_are_in_the_order_of_a_stable_sort(decimals: int) -> None:
     values = np.random.default_rng(0).normal(size=5000).round(decimals).astype(np.float32)
     assert decimals or np.signbit(values[values == 0]).any()
     np.testing.assert_array_equal(differences.order_of(values), np.argsort(values, kind="stable"))
+
+
+@pytest.mark.parametrize("shape", [(6, 9, 8), (2, 9, 8), (6, 1, 8), (6, 9, 2)])
+@pytest.mark.parametrize("lag", [1, 2])
+def test_differences_of_what_a_fit_leaves_are_taken_along_one_axis_after_the_other(
+    shape: tuple[int, int, int], lag: int
+) -> None:
+    rng = np.random.default_rng(0)
+    known = np.asfortranarray(rng.integers(3, 6, shape).astype(np.float64))
+    level = rng.uniform(3, 6, shape)
+    found = differences.Samples.of(known, level, 3.0, lag=lag, most=known.size)
+    lags = [min(lag, (size - 1) // 2) for size in shape]
+    inner = tuple(slice(own, size - own) for own, size in zip(lags, shape, strict=True))
+
+    def filtered(values: np.ndarray, mask: tuple[float, ...], axis: int) -> np.ndarray:
+        """Weighted by a mask, of the same shape: what is beyond a face is not looked at."""
+        before, after = np.roll(values, lags[axis], axis), np.roll(values, -lags[axis], axis)
+        return mask[0] * before + mask[1] * values + mask[2] * after
+
+    axes = [axis for axis in range(3) if lags[axis]]
+    squares = [filtered(known - level, (1, -2, 1), axis) ** 2 / 6 for axis in axes]
+    levels = [filtered(level - 3.0, (1 / 6, 4 / 6, 1 / 6), axis) for axis in axes]
+    shares, means = (known == 3.0).astype(np.float64), level
+    for axis in axes:
+        shares, means = (filtered(one, (1 / 3, 1 / 3, 1 / 3), axis) for one in (shares, means))
+    for one, expected in (
+        (found.squares, np.mean(squares, axis=0)),
+        (found.levels, np.mean(levels, axis=0)),
+        (found.shares, shares),
+    ):
+        np.testing.assert_allclose(one, expected[inner].ravel(), rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(found.order, np.argsort(means[inner].ravel(), kind="stable"))

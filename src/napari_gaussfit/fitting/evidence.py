@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     Volume = NDArray[np.float32]
     Tensors = tuple[Tensor, Tensor, Tensor]
 
-__all__ = ["Recount", "deviations_of", "freedom", "price", "recount"]
+__all__ = ["NoiseLeft", "Recount", "freedom", "price", "recount"]
 
 GROWTH = 0.5
 """Gaussians added at once at most, in parts of those there are."""
@@ -192,7 +193,7 @@ def recount(  # noqa: PLR0913 - what it looks at, and three numbers of where
         return price(voxels, 0) + freedom(cholesky, floor, points=points)
 
     known = tuple(noises) or (None,) * len(fitted)
-    deviations = [deviations_of(*one) for one in zip(residuals, fitted, known, strict=True)]
+    left = [NoiseLeft.of(*one) for one in zip(residuals, fitted, known, strict=True)]
     count = len(gaussians[0])
     leave, changed = np.zeros(count, np.bool_), np.empty(0, np.int64)
     if count > 1:
@@ -201,12 +202,14 @@ def recount(  # noqa: PLR0913 - what it looks at, and three numbers of where
         judged = (places[:, 0] >= -0.5) & (places[:, 0] <= depth - 0.5)
         judged[:kept] = False
         nearest = nearest_voxels(places, fitted[0].shape)
-        there = np.stack([deviation[nearest] for deviation in deviations]).astype(np.float64)
+        there = [one.deviations(f[nearest]) for one, f in zip(left, fitted, strict=True)]
         prices = paid(gaussians[1]) * step.prod()
-        leave, changed = _take_away(gaussians, there, judged, prices)
+        leave, changed = _take_away(gaussians, np.array(there, np.float64), judged, prices)
     most = max(LEAST_GROWTH, round(GROWTH * count))
     # Without any room, places are not looked for: that takes longer than all else.
-    found = _places(residuals, deviations, step, paid, first_plane) if room else _none(gaussians)
+    found = _none(gaussians)
+    if room:
+        found = _places(residuals, fitted, left, step, paid, first_plane)
     means, cholesky, amplitudes = found
     take = min(most, max(0, room - count + int(leave.sum())), len(means))
     return Recount(
@@ -217,51 +220,114 @@ def recount(  # noqa: PLR0913 - what it looks at, and three numbers of where
     )
 
 
-def deviations_of(residual: Volume, fitted: Volume, noise: Noise | None = None) -> Volume:
-    """Return the standard deviation of the noise in each voxel, beside a field not yet fitted.
+@dataclass(frozen=True, eq=False)
+class NoiseLeft:
+    """The noise of voxels, beside a field not yet fitted.
 
-    The noise's variance follows from the light by what differences between neighbours tell, in
-    which a misfit that is smoother than voxels has little part. Nowhere is it less than the mean
-    squared residual: a field is not judged by less than it errs by.
+    Its variance follows from the light by what differences between neighbours tell, in which a
+    misfit that is smoother than voxels has little part.
 
     Parameters
     ----------
-    residual, fitted : ndarray, shape [Z, Y, X]
-        Stack minus field, and field with its background.
-    noise : Noise, optional
-        Where it is known.
-
-    Returns
-    -------
-    ndarray, shape [Z, Y, X]
-        Above 0.
+    curve : Noise or PhotonTransfer
+        By which the variance follows from the light.
+    least : float
+        The mean squared residual: nowhere is a field judged by less than it errs by.
     """
-    least = max(float(np.mean(np.square(residual, dtype=np.float64))), LEAST_VARIANCE)
-    curve: Noise | PhotonTransfer | None = noise
-    if curve is None:
-        bright = _brightest_box(fitted)
-        curve = photon_transfer((fitted + residual)[bright], fitted[bright])
-    deviations, variance_at = np.empty(fitted.shape, np.float32), curve.variance
 
-    def some(first: int, end: int) -> None:
-        variances = np.maximum(variance_at(fitted[first:end]), least)
-        np.sqrt(variances, out=deviations[first:end], dtype=np.float32, casting="same_kind")
+    curve: Noise | PhotonTransfer
+    least: float
 
-    run_pieces(some, len(fitted))
-    return deviations
+    @classmethod
+    def of(cls, residual: Volume, fitted: Volume, noise: Noise | None = None) -> NoiseLeft:
+        """Return that of a channel.
+
+        Parameters
+        ----------
+        residual, fitted : ndarray, shape [Z, Y, X]
+            Stack minus field, and field with its background.
+        noise : Noise, optional
+            Where it is known.
+
+        Returns
+        -------
+        NoiseLeft
+            With the noise that is known, or that of a box of voxels.
+        """
+        squares, light = _squares_and_light(residual, fitted)
+        least = max(float(squares.sum()) / residual.size, LEAST_VARIANCE)
+        if noise is not None:
+            return cls(noise, least)
+        bright = _brightest_box(light, fitted.shape)
+        return cls(photon_transfer(fitted[bright] + residual[bright], fitted[bright]), least)
+
+    def deviations(self, fitted: Volume) -> Volume:
+        """Return the noise's standard deviation.
+
+        Parameters
+        ----------
+        fitted : ndarray
+            Light with background in some voxels.
+
+        Returns
+        -------
+        ndarray of the same shape
+            Above 0.
+        """
+        variances = np.maximum(self.curve.variance(fitted), self.least)
+        return np.sqrt(variances, dtype=np.float32, casting="same_kind")
+
+    def in_deviations(self, residual: Volume, fitted: Volume) -> Volume:
+        """Return a residual in standard deviations of the noise.
+
+        Parameters
+        ----------
+        residual, fitted : ndarray, shape [Z, Y, X]
+            Stack minus field, and field with its background.
+
+        Returns
+        -------
+        ndarray, shape [Z, Y, X]
+            In each voxel.
+        """
+        ratios = np.empty(fitted.shape, np.float32)
+
+        def some(first: int, end: int) -> None:
+            np.divide(
+                residual[first:end], self.deviations(fitted[first:end]), out=ratios[first:end]
+            )
+
+        run_pieces(some, len(fitted))
+        return ratios
 
 
-def _brightest_box(fitted: Volume) -> tuple[slice, ...]:
-    """Return the box of at most `NOISE_BOX` voxels that holds most light: some of every level."""
-    light, starts = fitted.astype(np.float64), []
-    for axis, (size, most) in enumerate(zip(fitted.shape, NOISE_BOX, strict=True)):
-        starts.append(np.arange(0, size, most))
-        light = np.add.reduceat(light, starts[-1], axis=axis)
-    at = np.unravel_index(int(light.argmax()), light.shape)
-    firsts = [int(start[n]) for start, n in zip(starts, at, strict=True)]
+def _squares_and_light(residual: Volume, fitted: Volume) -> tuple[Floats, Floats]:
+    """Return the sum of the squared residual in each plane, and the light in boxes of `NOISE_BOX`.
+
+    Of the boxes [planes, boxes along y, boxes along x]: they are a plane thick.
+    """
+    from napari_gaussfit._kernels.cpu.noise_kernels import sum_squares_and_boxes
+
+    depth, height, width = fitted.shape
+    _, rows, columns = NOISE_BOX
+    squares, light = np.empty(depth), np.empty((depth, -(-height // rows), -(-width // columns)))
+    residual, fitted = (np.ascontiguousarray(one, np.float32) for one in (residual, fitted))
+    task = partial(sum_squares_and_boxes, residual, fitted, NOISE_BOX, squares, light)
+    run_pieces(task, depth)
+    return squares, light
+
+
+def _brightest_box(light: Floats, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Return the box of at most `NOISE_BOX` voxels that holds most light: some of every level.
+
+    light : of planes in boxes, see `_squares_and_light`.
+    """
+    boxes = np.add.reduceat(light, np.arange(0, shape[0], NOISE_BOX[0]), axis=0)
+    at = np.unravel_index(int(boxes.argmax()), boxes.shape)
+    firsts = [int(n) * most for n, most in zip(at, NOISE_BOX, strict=True)]
     return tuple(
         slice(max(0, min(first, size - most)), first + most)
-        for first, size, most in zip(firsts, fitted.shape, NOISE_BOX, strict=True)
+        for first, size, most in zip(firsts, shape, NOISE_BOX, strict=True)
     )
 
 
@@ -406,18 +472,16 @@ def _determinants(matrices: Floats) -> tuple[Floats, Floats]:
 
 def _places(
     residuals: Sequence[Volume],
-    deviations: Sequence[Volume],
+    fitted: Sequence[Volume],
+    left: Sequence[NoiseLeft],
     step: Floats,
     paid: Callable[[Tensor], Floats],
     first_plane: int,
 ) -> Tensors:
-    """Return Gaussians worth more than is `paid` for such, those that win most first.
-
-    deviations : the noise's, of each voxel, in each channel.
-    """
+    """Return Gaussians worth more than is `paid` for such, those that win most first."""
     found = [
-        sites(np.divide(r, d, dtype=np.float32), MOST_PLACES)
-        for r, d in zip(residuals, deviations, strict=True)
+        sites(noise.in_deviations(r, f), MOST_PLACES)
+        for r, f, noise in zip(residuals, fitted, left, strict=True)
     ]
     voxels = np.concatenate([f.voxels for f in found])
     gains = np.concatenate([f.gains for f in found])
@@ -430,7 +494,7 @@ def _places(
         order = order[_first_of_each_place(voxels[order])]
     voxels, at = voxels[order], tuple(voxels[order].T)
     if len(residuals) == 1:
-        heights = found[0].amplitudes[order] * deviations[0][at]
+        heights = found[0].amplitudes[order] * left[0].deviations(fitted[0][at])
         amplitudes = torch.from_numpy(heights)[None]
     else:
         heights = heights_at(residuals, at)

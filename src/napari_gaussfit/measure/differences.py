@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from napari_gaussfit._threads import run_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Lags = tuple[int, int, int]
 
 __all__ = ["Bins", "Samples", "order_of", "second_differences"]
 
@@ -51,6 +53,9 @@ SHARED = 7.35
 """By what the mean of squares varies more than that of as many independent ones: neighbouring
 differences share voxels. The sum of their squared correlations, (1 + 2 (4/6)^2 + 2 (1/6)^2)^3."""
 
+LEAST_PIECE = 2**16
+"""Voxels that are worth to wake a thread for."""
+
 
 def second_differences(voxels: NDArray[Any], *, lag: int = 1) -> Iterator[tuple[slice, Floats]]:
     """Yield squared second differences along all axes, in variances, slab by slab.
@@ -71,15 +76,16 @@ def second_differences(voxels: NDArray[Any], *, lag: int = 1) -> Iterator[tuple[
     """
     lags = _lags(voxels.shape, lag)
     for some in _slabs(voxels.shape, lags) if any(lags) else ():
-        yield some, _squared(voxels[some].astype(np.float64), lags, lags)
+        yield some, _squared(voxels[some].astype(np.float64), lags)
 
 
-def _lags(shape: tuple[int, ...], lag: int) -> tuple[int, ...]:
+def _lags(shape: tuple[int, ...], lag: int) -> Lags:
     """Return how far apart voxels are compared along each axis; 0 along one that is too short."""
-    return tuple(min(lag, (length - 1) // 2) for length in shape)
+    z, y, x = (min(lag, (length - 1) // 2) for length in shape)
+    return z, y, x
 
 
-def _slabs(shape: tuple[int, ...], lags: tuple[int, ...]) -> Iterator[slice]:
+def _slabs(shape: tuple[int, ...], lags: Lags) -> Iterator[slice]:
     """Yield planes to look at together, with those that they overlap; of a large stack not all."""
     plane = max(1, int(np.prod(shape[1:])))
     planes, overlap = max(1, AT_ONCE // plane), 2 * lags[0]
@@ -89,9 +95,7 @@ def _slabs(shape: tuple[int, ...], lags: tuple[int, ...]) -> Iterator[slice]:
         yield slice(first, min(first + planes + overlap, shape[0]))
 
 
-def _parts(
-    shape: tuple[int, ...], lags: tuple[int, ...], most: int
-) -> Iterator[tuple[slice, slice]]:
+def _parts(shape: tuple[int, ...], lags: Lags, most: int) -> Iterator[tuple[slice, slice]]:
     """Yield planes and rows of them to look at together: all rows, or a band that wanders down."""
     slabs = list(_slabs(shape, lags))
     looked = sum(slab.stop - slab.start - 2 * lags[0] for slab in slabs) * shape[1] * shape[2]
@@ -101,7 +105,7 @@ def _parts(
         yield planes, slice(first, first + rows)
 
 
-def _filtered(values: Floats, mask: tuple[float, float, float], lags: tuple[int, ...]) -> Floats:
+def _filtered(values: Floats, mask: tuple[float, float, float], lags: Lags) -> Floats:
     """Return values weighted by a mask of three along each axis."""
     for axis, lag in enumerate(lags):
         if lag:
@@ -111,21 +115,10 @@ def _filtered(values: Floats, mask: tuple[float, float, float], lags: tuple[int,
     return values
 
 
-def _only(axis: int, lags: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the lags along one axis alone."""
-    return tuple(lag if n == axis else 0 for n, lag in enumerate(lags))
-
-
-def _inner(values: Floats, way: tuple[int, ...], lags: tuple[int, ...]) -> Floats:
-    """Return values without the margins of the axes that a way does not look along."""
-    margins = [lag if lag and not step else 0 for step, lag in zip(way, lags, strict=True)]
-    return values[tuple(slice(margin or None, -margin or None) for margin in margins)]
-
-
-def _squared(values: Floats, way: tuple[int, ...], lags: tuple[int, ...]) -> Floats:
-    """Return squared second differences along the axes of a way, in variances."""
-    power = MASK_POWER ** sum(step > 0 for step in way)
-    return np.square(_filtered(_inner(values, way, lags), MASK, way)) / power
+def _squared(values: Floats, lags: Lags) -> Floats:
+    """Return squared second differences along all axes, in variances."""
+    power = MASK_POWER ** sum(lag > 0 for lag in lags)
+    return np.square(_filtered(values, MASK, lags)) / power
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +143,14 @@ class Samples:
 
     @classmethod
     def of(
-        cls, known: NDArray[Any], level: NDArray[Any] | None, lowest: Any, *, lag: int, most: int
+        cls,
+        known: NDArray[Any],
+        level: NDArray[Any] | None,
+        lowest: Any,
+        *,
+        lag: int,
+        most: int,
+        alone: bool = False,
     ) -> Samples:
         """Return those of a stack, or of what a fit leaves of it.
 
@@ -166,6 +166,8 @@ class Samples:
             Voxels from one to the next in a difference, as for `second_differences`.
         most : int
             Voxels that are looked at, about: of a larger stack, parts that are evenly spread.
+        alone : bool, default False
+            Whether the squares are all that is asked for: levels and shares are empty.
 
         Returns
         -------
@@ -173,40 +175,82 @@ class Samples:
             Empty where the stack is too small for differences.
         """
         lags = _lags(known.shape, lag)
-        # Of what a fit leaves, which holds hardly any structure, along one axis after the other:
-        # these know the same variance to two fifths of the error.
-        ways = [lags] if level is None else [_only(axis, lags) for axis in range(3) if lags[axis]]
-        parts: list[tuple[NDArray[np.float32], ...]] = [(np.zeros(0, np.float32),) * 4]
+        parts: list[_Found] = [(np.zeros(0, np.float32),) * 4]
         for some in _parts(known.shape, lags, most) if any(lags) else ():
             # Less the lowest: beside an offset, the single precision of what is kept loses them.
-            voxels = known[some].astype(np.float64) - float(lowest)
-            light = voxels if level is None else level[some].astype(np.float64) - float(lowest)
-            rest = voxels if level is None else voxels - light
-            found = (
-                sum(_squared(rest, way, lags) for way in ways) / len(ways),
-                # Whose variance the square has: MASK^2 / 6.
-                sum(_filtered(_inner(light, way, lags), OWN, way) for way in ways) / len(ways),
-                _filtered((voxels == 0).astype(np.float64), MEAN, lags),
-                _filtered(light, MEAN, lags),
-            )
-            parts.append(tuple(np.asarray(one, np.float32).ravel() for one in found))
-        squares, levels, shares, means = map(np.concatenate, zip(*parts, strict=True))
+            voxels = known[some].astype(np.float64, order="C") - float(lowest)
+            if level is None:
+                found = _of_voxels(voxels, lags, alone=alone)
+            else:
+                light = level[some].astype(np.float64, order="C") - float(lowest)
+                found = _of_rest(voxels, light, lags, alone=alone)
+            parts.append(found)
+        squares, means, levels, shares = (
+            np.concatenate([one.ravel() for one in alike]) for alike in zip(*parts, strict=True)
+        )
         return cls(squares, levels, shares, order_of(means))
 
     def binned(self) -> tuple[Floats, Floats, Floats, Floats]:
         """Return levels, variances, shares and counts [B] of bins, from dark to bright."""
+        variances, counts = self.variances()
+        levels, shares = (
+            np.array([one[part].mean(dtype=np.float64) for part in self._bins()])
+            for one in (self.levels, self.shares)
+        )
+        return levels, variances, shares, counts
+
+    def variances(self) -> tuple[Floats, Floats]:
+        """Return variances and counts [B] of bins, from dark to bright."""
+        found = [(_clipped_mean(self.squares[part]), len(part)) for part in self._bins()]
+        variances, counts = np.array(found, np.float64).T
+        return variances, counts
+
+    def _bins(self) -> list[NDArray[np.int64]]:
         size = len(self.order)
         cuts = [int(size * (1 - 2 ** (-n / OCTAVE))) for n in range(64 * OCTAVE)]
-        parts = [self.order[a:b] for a, b in itertools.pairwise(cuts) if b - a >= LEAST_VOXELS] or [
-            self.order
-        ]
-        mean = partial(np.mean, dtype=np.float64)
-        found = [
-            (mean(self.levels[p]), _clipped_mean(self.squares[p]), mean(self.shares[p]), len(p))
-            for p in parts
-        ]
-        levels, variances, shares, counts = np.array(found, np.float64).T
-        return levels, variances, shares, counts
+        parts = [self.order[a:b] for a, b in itertools.pairwise(cuts) if b - a >= LEAST_VOXELS]
+        return parts or [self.order]
+
+
+_Found = tuple["NDArray[np.float32]", ...]
+"""Squares, means of all voxels that they are of, light, and shares of voxels at the lowest value;
+these two are empty where nobody asks for them."""
+
+
+def _of_voxels(voxels: Floats, lags: Lags, *, alone: bool) -> _Found:
+    """Return what is found of voxels, which are 0 at the lowest value."""
+    found = [_squared(voxels, lags), _filtered(voxels, MEAN, lags)]
+    if not alone:
+        # Whose variance the square has: MASK^2 / 6.
+        found.append(_filtered(voxels, OWN, lags))
+        found.append(_filtered((voxels == 0).astype(np.float64), MEAN, lags))
+    nothing = np.zeros(0, np.float32)
+    return (*(one.astype(np.float32) for one in found), *(nothing,) * (4 - len(found)))
+
+
+def _of_rest(voxels: Floats, light: Floats, lags: Lags, *, alone: bool) -> _Found:
+    """Return what is found of that which a fit's light leaves of voxels.
+
+    It holds hardly any structure. Along one axis after the other, differences know the same
+    variance to two fifths of the error.
+    """
+    from napari_gaussfit._kernels.cpu.noise_kernels import filter_all_axes, filter_each_axis
+
+    shape = [size - 2 * lag for size, lag in zip(voxels.shape, lags, strict=True)]
+    squares, means = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    levels, shares = (np.empty([0] * 3 if alone else shape, np.float32) for _ in range(2))
+    rest = voxels - light
+    dark = voxels[:0] if alone else (voxels == 0).astype(np.float64)
+
+    def some(first: int, end: int) -> None:
+        filter_each_axis(rest, lags, MASK, MASK_POWER, squares, first, end)
+        filter_all_axes(light, lags, MEAN, means, first, end)
+        if not alone:
+            filter_each_axis(light, lags, OWN, 0.0, levels, first, end)
+            filter_all_axes(dark, lags, MEAN, shares, first, end)
+
+    run_pieces(some, shape[0], least=-(-LEAST_PIECE // (shape[1] * shape[2])))
+    return squares, means, levels, shares
 
 
 def order_of(values: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -225,12 +269,15 @@ def order_of(values: NDArray[np.float32]) -> NDArray[np.int64]:
     ndarray of int, shape [N]
         Their places, the least first.
     """
-    bits = (values + np.float32(0.0)).view(np.uint32)  # of -0 and 0 the same
-    negative = bits >> np.uint32(31) == 1
-    rising = np.where(negative, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
-    keys = rising << np.uint64(32) | np.arange(len(values), dtype=np.uint64)
+    bits = (values + np.float32(0.0)).view(np.int32)  # of -0 and 0 the same
+    # That of whole numbers without a sign: all bits of negative values turned, of others the first.
+    bits ^= (bits >> np.int32(31)) | np.int32(-(2**31))
+    keys = bits.view(np.uint32).astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= np.arange(len(values), dtype=np.uint64)
     keys.sort()
-    return (keys & np.uint64(2**32 - 1)).astype(np.int64)
+    keys &= np.uint64(2**32 - 1)
+    return keys.view(np.int64)
 
 
 Bins = tuple["Floats", "Floats", "Floats", "Floats"]
@@ -240,5 +287,8 @@ def _clipped_mean(squares: NDArray[np.float32]) -> float:
     """Return the mean of squares of a normal distribution, without those too large to be of it."""
     mean = float(squares.mean(dtype=np.float64))
     for _ in range(5):
+        before = mean
         mean = float(squares[squares <= CLIPPED**2 * mean].mean(dtype=np.float64))
+        if mean == before:
+            break
     return mean

@@ -17,6 +17,8 @@ from napari_gaussfit.measure.differences import LEAST_VOXELS, MOST_VOXELS, SHARE
 from napari_gaussfit.measure.noise import LEAST_ALIKE, Noise, saturation_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
     from napari_gaussfit.measure.differences import Bins
@@ -267,8 +269,11 @@ def photon_transfer(
     bins = near.binned()
     levels, variances, _, counts = bins
     levels += float(lowest)
-    far = Samples.of(known, level, lowest, lag=2, most=most)
-    why = _why_not(known, bins, far.binned())
+
+    def far() -> Floats:
+        return Samples.of(known, level, lowest, lag=2, most=most, alone=True).variances()[0]
+
+    why = _why_not(known, bins, far)
     line = None
     if (variances > 0).any():
         gain, intercept = _line(levels, variances, counts)
@@ -288,8 +293,11 @@ def _unit(width: float) -> float:
     return 2.0 ** math.frexp(width)[1]
 
 
-def _why_not(known: NDArray[Any], near: Bins, far: Bins) -> str:
-    """Return why the variances of differences are not those of noise, or nothing."""
+def _why_not(known: NDArray[Any], near: Bins, far: Callable[[], Floats]) -> str:
+    """Return why the variances of differences are not those of noise, or nothing.
+
+    far : what gives the variances [B] of differences of voxels two apart.
+    """
     _, variances, shares, counts = near
     if not (variances > (NO_NOISE * (float(known.max()) - float(known.min()))) ** 2).any():
         return "neighbours differ by nothing but what the light explains"
@@ -299,9 +307,10 @@ def _why_not(known: NDArray[Any], near: Bins, far: Bins) -> str:
     step, clear = _step(known), shares < LOWEST_SHARE
     if step and clear.any() and np.median(variances[clear]) < ROUNDING * step**2:
         return f"all that is left of it is the rounding to steps of {step:.3g}: {_SMOOTHED}{cut}"
-    both = min(len(variances), len(far[1]))
+    beyond = far()
+    both = min(len(variances), len(beyond))
     sure = (counts[:both] >= SHARED * LEAST_VOXELS) & (variances[:both] > 0)
-    ratios = far[1][:both][sure] / variances[:both][sure]
+    ratios = beyond[:both][sure] / variances[:both][sure]
     if len(ratios) and np.quantile(ratios, FEW) > SMOOTH:
         return f"neighbouring voxels are too much alike: {_SMOOTHED}{cut}"
     if lowest > LOWEST_SHARE and (_has_gap(known, step) or _is_cut(near)):
