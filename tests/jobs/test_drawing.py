@@ -22,12 +22,15 @@ from napari_gaussfit.jobs.drawings import (
     gaussians_drawing,
     history_drawing,
     noise_drawing,
+    projections_drawing,
     spots_drawing,
+    titled,
 )
 from napari_gaussfit.jobs.fit_folder import FitFolder
 from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.photon_transfer import photon_transfer
+from napari_gaussfit.plots.comparisons import Comparison
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.synthetic.phantoms import beads
 
@@ -66,6 +69,12 @@ def history() -> Message:
     return history_drawing({"iteration": [10.0, 20.0], "loss": [2.0, np.nan]}, "micrometer")
 
 
+def projections() -> Message:
+    """Return the drawing of one row, which has no title yet."""
+    data = np.linspace(0, 9, 48, dtype=np.float32).reshape(6, 8)
+    return projections_drawing([Comparison("along z", data, data**1.1, (3.0, 4.0), 20.0)], "pixel")
+
+
 def pictures(folder: FitFolder) -> dict[str, bytes]:
     """Fit into a folder, and return its pictures."""
     folder.path.mkdir()
@@ -98,6 +107,39 @@ def test_every_drawing_crosses_to_another_process(drawer: Drawer, stack: Stack) 
         spots_drawing(replace(stack, unit="pixel"), truth.numpy()),
     ):
         assert drawer.begin(drawing)() == drawn(drawing), drawing.kind
+
+
+def test_a_picture_that_is_drawn_before_its_title_is_known_is_the_same(drawer: Drawer) -> None:
+    finish = drawer.begin_untitled(projections())
+    between = drawer.begin(history())
+    title = "a stack: 4 Gaussians\nof 日本語, which the font lacks"
+    assert finish(title)() == drawn(titled(projections(), title))
+    assert between() == drawn(history())
+
+
+def test_a_title_is_written_on_no_other_picture(drawer: Drawer) -> None:
+    finish = drawer.begin_untitled(projections())
+    broken = drawer.begin_untitled(Message("projections", {"unit": "pixel"}))("of nothing")
+    with pytest.raises(KeyError, match="rows"):
+        broken()
+    assert finish("one row")() == drawn(titled(projections(), "one row"))
+
+
+def test_a_picture_with_a_later_title_is_drawn_here_where_the_process_is_gone() -> None:
+    expected = drawn(titled(projections(), "one row"))
+    with Drawer() as drawer:
+        psutil.Process(drawer.pid).kill()
+        assert drawer.begin_untitled(projections())("one row")() == expected
+        assert drawer.begin_untitled(projections())("one row")() == expected, "and not asked again"
+
+
+def test_a_picture_with_a_later_title_is_drawn_here_after_the_process_has_ended() -> None:
+    with Drawer() as drawer:
+        finish = drawer.begin_untitled(projections())
+        asked = finish("one row")
+        drawer.end()
+        late = finish("one row")
+        assert asked() == late() == drawn(titled(projections(), "one row"))
 
 
 def test_pictures_are_drawn_here_where_the_process_dies(drawer: Drawer) -> None:

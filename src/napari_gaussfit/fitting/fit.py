@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from napari_gaussfit.measure.psf import Psf
     from napari_gaussfit.measure.report import Report
     from napari_gaussfit.model.field import GaussianField
+    from napari_gaussfit.model.scaling import WorkingStack
+    from napari_gaussfit.model.views import Views
     from napari_gaussfit.stacks.given import Given
     from napari_gaussfit.stacks.stack import Stack
 
@@ -368,6 +370,12 @@ class Fit:
         restored, whose file does not tell.
         """
         return self._begun().origins()
+
+    @property
+    def first_views(self) -> tuple[Views, WorkingStack]:
+        """The views of the first channel, and its stack in working units."""
+        working, views, _ = next(iter(self._begun().channels()))
+        return views, working
 
     def comparison(self) -> Comparison | None:
         """Compare a refinement with what it went on from, on the same held-out views.

@@ -6,12 +6,13 @@ import logging
 import subprocess
 import tempfile
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from napari_gaussfit._threads import thread_count
 from napari_gaussfit.jobs.children import how_it_ended, start_child
-from napari_gaussfit.jobs.drawings import drawn
+from napari_gaussfit.jobs.drawings import drawn, titled
 from napari_gaussfit.jobs.messages import Message, receive, send
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["Drawer"]
 
 _LOG = logging.getLogger(__name__)
+
+KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**26), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+"""Bytes that glibc keeps free, and that it takes from what it keeps, as the environment says it:
+else the system clears memory anew for every image of a picture, a quarter of the time of the
+projections."""
 
 ENDING = 0.5
 """Seconds that a process has to end by itself whose pipes are closed."""
@@ -40,7 +46,7 @@ class Drawer:
         self._failed = False
         if thread_count() > 1:
             try:
-                self._process = start_child(self._errors, "drawing_child")
+                self._process = start_child(self._errors, "drawing_child", KEPT_MEMORY)
             except OSError as error:
                 _LOG.info("pictures are drawn here: %s", error)
         # Which waits in the place of whoever asks, also while the process reads no further.
@@ -91,6 +97,31 @@ class Drawer:
             return partial(drawn, drawing)
         answer = self._asking.submit(_exchange, self._process, drawing)
         return partial(self._waited_for, answer, drawing)
+
+    def begin_untitled(self, drawing: Message) -> Callable[[str], Callable[[], bytes]]:
+        """Have a picture drawn whose title is not known yet.
+
+        Parameters
+        ----------
+        drawing : Message
+            Of `projections_drawing`. One at a time: the next one takes its place.
+
+        Returns
+        -------
+        callable
+            Has the title written, and returns what waits for the picture as `begin` does.
+        """
+        process = self._process
+        if process is not None and not self._failed:
+            self._asking.submit(_exchange, process, replace(drawing, kind="sketch"))
+
+        def finish(title: str) -> Callable[[], bytes]:
+            if self._process is None or self._process is not process or self._failed:
+                return partial(drawn, titled(drawing, title))
+            answer = self._asking.submit(_exchange, process, Message("title", {"title": title}))
+            return partial(self._waited_for, answer, titled(drawing, title))
+
+        return finish
 
     def _waited_for(self, answer: Future[Message], drawing: Message) -> bytes:
         try:

@@ -10,11 +10,15 @@ import gc
 import os
 import signal
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_gaussfit.jobs.drawings import drawn
+from napari_gaussfit.jobs.drawings import drawn, sketched
 from napari_gaussfit.jobs.messages import Message, receive, send
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["main"]
 
@@ -26,7 +30,7 @@ LOADED = (
 
 COLLECTED_AFTER = 100_000
 """Objects that come before Python looks which of them are reached in circles alone: what is
-imported stays, and a picture is some tens of thousands."""
+imported stays, which is never looked through again, and a picture is some tens of thousands."""
 
 
 def main() -> None:
@@ -39,19 +43,38 @@ def main() -> None:
     os.dup2(2, 1)
     for name in LOADED:
         import_module(f"napari_gaussfit.{name}")
+    gc.freeze()
+    table = _Table()
     try:
         while True:
-            send(outbox, _answer(receive(inbox)))
+            send(outbox, table.answer(receive(inbox)))
     except (EOFError, OSError):
         # Nobody asks any more; what is still held back for them is not waited for.
         os._exit(0)
 
 
-def _answer(drawing: Message) -> Message:
-    try:
-        return Message("png", {}, {"png": np.frombuffer(drawn(drawing), np.uint8)})
-    except Exception as error:  # noqa: BLE001 - told, and raised where the picture is drawn again
-        return Message("error", {"text": f"{type(error).__name__}: {error}"})
+class _Table:
+    """Where pictures are drawn, and one may lie that has no title yet."""
+
+    def __init__(self) -> None:
+        self._sketch: Callable[[str], bytes] | None = None
+
+    def answer(self, asked: Message) -> Message:
+        try:
+            if asked.kind == "sketch":
+                self._sketch = None  # should this fail, none is given the title
+                self._sketch = sketched(asked)
+                return Message("sketched")
+            png = self._finished(asked) if asked.kind == "title" else drawn(asked)
+            return Message("png", {}, {"png": np.frombuffer(png, np.uint8)})
+        except Exception as error:  # noqa: BLE001 - told, and raised where it is drawn again
+            return Message("error", {"text": f"{type(error).__name__}: {error}"})
+
+    def _finished(self, asked: Message) -> bytes:
+        sketch, self._sketch = self._sketch, None
+        if sketch is None:
+            raise LookupError("no picture waits for a title")
+        return sketch(asked.words["title"])
 
 
 if __name__ == "__main__":

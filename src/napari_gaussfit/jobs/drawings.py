@@ -6,7 +6,7 @@ matplotlib.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,15 +15,15 @@ from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.plots.shown import Shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.figure import Figure
 
-    from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.measure.noise import Noise
     from napari_gaussfit.measure.photon_transfer import PhotonTransfer
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.model.gaussians import Gaussians
+    from napari_gaussfit.plots.comparisons import Comparison
     from napari_gaussfit.stacks.stack import Stack
 
 __all__ = [
@@ -32,7 +32,9 @@ __all__ = [
     "history_drawing",
     "noise_drawing",
     "projections_drawing",
+    "sketched",
     "spots_drawing",
+    "titled",
 ]
 
 
@@ -56,16 +58,17 @@ def noise_drawing(curve: PhotonTransfer, given: Noise | None) -> Message:
     return Message("noise", words, arrays)
 
 
-def projections_drawing(result: FitResult, stack: Stack) -> Message:
-    """Return what `draw_projections` draws: the projections are made here."""
-    from napari_gaussfit.plots.comparisons import comparisons, heading
-
-    rows = comparisons(result, stack)
+def projections_drawing(rows: Sequence[Comparison], unit: str) -> Message:
+    """Return what `draw_rows` draws, to be `titled`."""
     arrays = {f"data_{n}": row.data for n, row in enumerate(rows)}
     arrays |= {f"fit_{n}": row.fit for n, row in enumerate(rows)}
     words = [{"title": row.title, "size": row.size, "psnr": float(row.psnr)} for row in rows]
-    told = {"rows": words, "title": heading(result.report), "unit": result.stack.unit}
-    return Message("projections", told, arrays)
+    return Message("projections", {"rows": words, "unit": unit}, arrays)
+
+
+def titled(drawing: Message, title: str) -> Message:
+    """Return a drawing with the words above it."""
+    return replace(drawing, words=drawing.words | {"title": title})
 
 
 def spots_drawing(stack: Stack, spots: Gaussians) -> Message:
@@ -79,6 +82,19 @@ def drawn(drawing: Message) -> bytes:
     from napari_gaussfit.plots.saving import png
 
     return png(_DRAWN[drawing.kind](drawing))
+
+
+def sketched(drawing: Message) -> Callable[[str], bytes]:
+    """Draw what `projections_drawing` told, and return what makes a PNG file of it and its title.
+
+    What a fit looks like is known before how good it is.
+    """
+    from napari_gaussfit.plots.figure import Sketch
+    from napari_gaussfit.plots.projections import write_heading
+
+    figure = _rows(drawing)
+    sketch = Sketch(figure)
+    return lambda title: sketch.png_with(write_heading(figure, title))
 
 
 def _history(drawing: Message) -> Figure:
@@ -110,8 +126,16 @@ def _noise(drawing: Message) -> Figure:
 
 
 def _projections(drawing: Message) -> Figure:
+    from napari_gaussfit.plots.projections import write_heading
+
+    figure = _rows(drawing)
+    write_heading(figure, drawing.words["title"])
+    return figure
+
+
+def _rows(drawing: Message) -> Figure:
     from napari_gaussfit.plots.comparisons import Comparison
-    from napari_gaussfit.plots.projections import draw_comparisons
+    from napari_gaussfit.plots.projections import draw_rows
 
     images = drawing.arrays
     rows = [
@@ -120,7 +144,7 @@ def _projections(drawing: Message) -> Figure:
         )
         for n, row in enumerate(drawing.words["rows"])
     ]
-    return draw_comparisons(rows, drawing.words["title"], drawing.words["unit"])
+    return draw_rows(rows, drawing.words["unit"])
 
 
 def _spots(drawing: Message) -> Figure:

@@ -33,6 +33,7 @@ from napari_gaussfit.jobs.drawings import (
     history_drawing,
     noise_drawing,
     projections_drawing,
+    titled,
 )
 from napari_gaussfit.jobs.settings_file import SETTINGS_NAME, write_settings
 from napari_gaussfit.plots.saving import write_picture
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting.fit import Fit
     from napari_gaussfit.jobs.drawing import Drawer
     from napari_gaussfit.jobs.messages import Message
+    from napari_gaussfit.measure.report import Report
     from napari_gaussfit.stacks.stack import Stack
 
     Pictures = dict[str, Callable[[], bytes]]
@@ -206,12 +208,14 @@ class FitFolder:
         """
         ended = fit.checkpoint()
         # Another process draws beside what comes next, each as soon as what it is of is known.
-        pictures = self._of_gaussians(ended) | self._of_noise(fit)
+        pictures = self._of_gaussians(ended)
         with suppress(OutputError):  # which is written once more, and then counts
             self.save(ended, over_own=over_own)
             over_own = True
+        titled_later = self._of_views(fit, ended)
+        pictures |= self._of_noise(fit)
         result = fit.result()
-        pictures |= self._of_views(result)
+        pictures |= {PICTURE_NAME: titled_later(result.report)}
         result = self.judged(result)
         return result, self.write(fit, result, over_own=over_own, pictures=pictures)
 
@@ -239,9 +243,11 @@ class FitFolder:
         def picture(path: Path) -> None:
             write_picture(path, drawings[path.name]())
 
-        drawings = pictures or (
-            self._of_gaussians(result) | self._of_noise(fit) | self._of_views(result)
-        )
+        drawings = pictures or {
+            **self._of_gaussians(result),
+            **self._of_noise(fit),
+            PICTURE_NAME: self._of_views(fit, result)(result.report),
+        }
         pairs = self._channel_pairs(result)
         failed: Failures = {}
         # A fit that was stopped goes on, and so is saved without a report.
@@ -274,8 +280,16 @@ class FitFolder:
             GAUSSIANS_NAME: self._begun(gaussians_drawing(result.field)),
         }
 
-    def _of_views(self, result: FitResult) -> Pictures:
-        return {PICTURE_NAME: self._begun(projections_drawing(result, self.stacks[0]))}
+    def _of_views(self, fit: Fit, result: FitResult) -> Callable[[Report], Callable[[], bytes]]:
+        """Have drawn all of the projections but their title, which needs the report."""
+        from napari_gaussfit.plots.comparisons import comparisons_in, heading
+
+        rows = comparisons_in(*fit.first_views, result.field)
+        drawing = projections_drawing(rows, result.stack.unit)
+        if self.drawer is None:
+            return lambda report: partial(drawn, titled(drawing, heading(report)))
+        finish = self.drawer.begin_untitled(drawing)
+        return lambda report: finish(heading(report))
 
     def _of_noise(self, fit: Fit) -> Pictures:
         from napari_gaussfit.measure.noise import given_noise

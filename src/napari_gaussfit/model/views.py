@@ -78,6 +78,8 @@ class Views:
     ----------
     training, held_out : list of Camera
         Directions that the views are seen from.
+    along_axes : list of Camera
+        Those trained on that look along z, y and x.
     projector : StackProjector
         Of the stack, for all of them.
     """
@@ -91,7 +93,7 @@ class Views:
         # Along the axes the fit sees the spline's maxima, as in every other view: the voxels'
         # own lie up to a plane's spacing beside the peaks (48 dB from the spline's on the
         # dendrite), and the two would pull against each other.
-        along_axes = [axis_view(stack.shape, stack.spacing, axis) for axis in range(3)]
+        self.along_axes = [axis_view(stack.shape, stack.spacing, axis) for axis in range(3)]
         coarse = orbit(stack.box, TRAINING_PIXEL * min(stack.spacing), views=orbit_views)
         others = [
             camera
@@ -99,7 +101,8 @@ class Views:
             if not any(_same_direction(camera, unseen) for unseen in self.held_out)
         ]
         step = max(1.0, len(others) / TRAINING_VIEWS)
-        self.training = [others[int(n)] for n in np.arange(0, len(others), step)] + along_axes
+        self.training = [others[int(n)] for n in np.arange(0, len(others), step)]
+        self.training += self.along_axes
         self._made: dict[Camera, View] = {}
 
     def view(self, camera: Camera) -> View:

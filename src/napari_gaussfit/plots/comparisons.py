@@ -5,13 +5,13 @@ Knows no matplotlib: another process may draw, which knows no torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_gaussfit.measure.metrics import noise_leaves, psnr
-from napari_gaussfit.model.camera import AXIS_NAMES, axis_view
+from napari_gaussfit.model.camera import AXIS_NAMES
 from napari_gaussfit.model.scaling import WorkingStack
 from napari_gaussfit.settings import FitSettings
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.measure.report import Report
     from napari_gaussfit.model.field import GaussianField
-    from napari_gaussfit.model.views import View
+    from napari_gaussfit.model.views import View, Views
     from napari_gaussfit.stacks.stack import Stack
 
     Image = NDArray[np.float32]
 
-__all__ = ["Comparison", "comparisons", "heading"]
+__all__ = ["Comparison", "comparisons", "comparisons_in", "heading"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +70,31 @@ def comparisons(result: FitResult, original: Stack) -> list[Comparison]:
     from napari_gaussfit.model.views import Views
 
     working, settings = WorkingStack.of(original), result.settings or FitSettings()
-    stack, field = working.stack, working.scaled(result.field)
-    views = Views(stack, settings.views, settings.held_out)
+    views = Views(working.stack, settings.views, settings.held_out)
+    return comparisons_in(views, working, result.field)
+
+
+def comparisons_in(views: Views, working: WorkingStack, fitted: GaussianField) -> list[Comparison]:
+    """Return what `comparisons` does, in views that are there: a fit has looked into most of them.
+
+    Parameters
+    ----------
+    views : Views
+        Of the stack in working units.
+    working : WorkingStack
+        The stack that was fitted; of several channels, the first.
+    fitted : GaussianField
+        What was fitted to it, in the original's unit and raw intensity.
+
+    Returns
+    -------
+    list of Comparison
+        In the order of the rows of ``projections.png``.
+    """
+    field = working.scaled(fitted)
+    # The spline's maxima, as in every other view; the voxels' own lie beside the peaks.
     chosen = [
-        # The spline's maxima, as in every other view; the voxels' own lie beside the peaks.
-        (f"along {name}", replace(axis_view(stack.shape, stack.spacing, axis), axis=None))
-        for axis, name in enumerate(AXIS_NAMES)
+        (f"along {name}", camera) for name, camera in zip(AXIS_NAMES, views.along_axes, strict=True)
     ]
     held_out = views.held_out
     chosen += [

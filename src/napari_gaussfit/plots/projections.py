@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
+    from matplotlib.text import Text
     from numpy.typing import NDArray
 
     from napari_gaussfit.fitting.result import FitResult
@@ -30,7 +31,13 @@ if TYPE_CHECKING:
     Image = NDArray[np.float32]
     Box = tuple[float, float, float, float]  # left, right, bottom, top, in inches
 
-__all__ = ["draw_comparisons", "draw_projections", "scale_bar_length"]
+__all__ = [
+    "draw_comparisons",
+    "draw_projections",
+    "draw_rows",
+    "scale_bar_length",
+    "write_heading",
+]
 
 COLUMN_INCHES = 3.1
 """Width of a picture."""
@@ -108,6 +115,26 @@ def draw_comparisons(rows: Sequence[Comparison], title: str, unit: str) -> Figur
     Figure
         Its ``savefig`` writes it.
     """
+    figure = draw_rows(rows, unit)
+    write_heading(figure, title)
+    return figure
+
+
+def draw_rows(rows: Sequence[Comparison], unit: str) -> Figure:
+    """Draw what `draw_comparisons` does, without the words above all.
+
+    Parameters
+    ----------
+    rows : sequence of Comparison
+        The views from top to bottom.
+    unit : str
+        Of lengths: "micrometer" or "pixel".
+
+    Returns
+    -------
+    Figure
+        With room above for `write_heading`.
+    """
     heights = [
         float(np.clip(COLUMN_INCHES * row.size[0] / row.size[1], LEAST_INCHES, MOST_INCHES))
         for row in rows
@@ -120,8 +147,26 @@ def draw_comparisons(rows: Sequence[Comparison], title: str, unit: str) -> Figur
     for height, row in zip(heights, rows, strict=True):
         _draw_row(axes, top + TITLE_INCHES, height, row, UNIT_SYMBOLS[unit], largest)
         top += TITLE_INCHES + height + BELOW_INCHES
-    axes.text(WIDTH_INCHES / 2, MARGIN_INCHES, title, fontsize=12, ha="center", va="top")
     return figure
+
+
+def write_heading(figure: Figure, title: str) -> Text:
+    """Write the words above all.
+
+    Parameters
+    ----------
+    figure : Figure
+        A figure that `draw_rows` returned.
+    title : str
+        The words above all views, of `heading`.
+
+    Returns
+    -------
+    Text
+        They overlap with nothing: drawn after the rest, the picture is the same.
+    """
+    [axes] = figure.axes
+    return axes.text(WIDTH_INCHES / 2, MARGIN_INCHES, title, fontsize=12, ha="center", va="top")
 
 
 def _whole(figure: Figure) -> Axes:
