@@ -43,6 +43,8 @@ second's cost is another once the first is gone."""
 DIMMEST = 1e-6
 """Least amplitude of a Gaussian that makes up for others, in parts of the largest amplitude."""
 
+PER_WORKER = 500
+"""Gaussians whose neighbours one thread finds sooner than another has begun."""
 
 RELOCATED_SHARE = 0.5
 """Part of a channel's residual at its place that a Gaussian of several channels begins with, where
@@ -102,7 +104,8 @@ def removal_costs(field: GaussianField) -> tuple[Tensor, Tensor, Tensor]:
     sigma = (lower @ lower.transpose(-1, -2))[:, *torch.tril_indices(3, 3)].contiguous().numpy()
     volume = torch.diagonal(lower, dim1=-2, dim2=-1).prod(-1).contiguous().numpy()
     near = min(NEIGHBOURS, count - 1)
-    found = KDTree(mu).query(mu, k=range(1, near + 2), workers=threads.thread_count())[1]
+    workers = min(threads.thread_count(), 1 + count // PER_WORKER)
+    found = KDTree(mu).query(mu, k=range(1, near + 2), workers=workers)[1]
     # Of two at the same place either may come first.
     itself = found == np.arange(count)[:, None]
     itself[~itself.any(1), -1] = True

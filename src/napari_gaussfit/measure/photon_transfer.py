@@ -366,10 +366,11 @@ def _line(levels: Floats, variances: Floats, counts: Floats) -> tuple[float, flo
     gain = least = 0.0
     for _ in range(30):
         weights = robust / (spread * expected) ** 2
-        centre = float(np.average(x, weights=weights))
+        total = weights.sum()
+        centre = float((x * weights).sum() / total)
         offsets = x - centre
         gain = float((weights * offsets * variances).sum() / (weights * offsets**2).sum())
-        least = float(np.average(variances, weights=weights)) - gain * centre
+        least = float((variances * weights).sum() / total) - gain * centre
         expected = np.maximum(gain * x + least, 1e-3 * max(variances.max(), 1e-300))
         errors = np.abs(variances - gain * x - least) / (spread * expected)
         robust = np.minimum(1.0, BENT / np.maximum(errors, 1e-12))
