@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -238,3 +239,23 @@ def test_a_command_that_is_interrupted_twice_leaves_no_process(tmp_path: Path) -
     assert "Traceback" not in said
     assert not [child for child in children if child.is_running()]
     assert not [path.name for path in (tmp_path / "demo").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"),
+    reason="glibc gives memory back, others have their own ways",
+)
+def test_memory_that_was_let_go_of_is_not_cleared_again() -> None:
+    code = (
+        "import resource, sys, numpy as np; "
+        "from napari_gaussfit.jobs.kept_memory import keep_freed_memory; "
+        "sys.argv[1] == 'kept' and keep_freed_memory(); "
+        "fault = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt; "
+        "arrays = lambda: [np.ones(2**20) for _ in range(6)]; "
+        "arrays(); first = fault(); [len(arrays()) for _ in range(5)]; print(fault() - first)"
+    )
+    pages = {
+        how: int(subprocess.check_output([sys.executable, "-c", code, how], text=True))
+        for how in ("kept", "usual")
+    }
+    assert pages["kept"] < 0.1 * pages["usual"], pages

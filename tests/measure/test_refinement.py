@@ -420,3 +420,15 @@ def test_widths_along_the_axes_of_round_spots_are_neither_too_great_nor_too_smal
     every = np.concatenate(pulls)
     assert np.abs(every.mean(axis=0)).max() < 0.2, every.mean(axis=0)
     assert np.abs(every.std(axis=0) - 1).max() < 0.12, every.std(axis=0)
+
+
+def test_what_is_made_ready_is_what_refines() -> None:
+    """The kernel is compiled for certain types: for others, it would be loaded again."""
+    rng = np.random.default_rng(3)
+    truth = isolated(rng, (2.0, 1.5, 1.5), 100.0)
+    light = rendered(truth, (26, 104, 104))
+    refinement_kernels.make_ready()
+    ready = list(refinement_kernels.refine_some.signatures)
+    stack = Stack.from_array(rng.poisson(light).astype(np.float32))
+    refine([truth], [stack], noise=Noise(1.0))
+    assert refinement_kernels.refine_some.signatures == ready

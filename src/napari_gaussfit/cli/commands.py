@@ -31,6 +31,7 @@ from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.options import Parser
 from napari_gaussfit.cli.printing import complain, printing, say_as_asked
 from napari_gaussfit.errors import GaussfitError
+from napari_gaussfit.jobs.kept_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     import argparse
@@ -62,13 +63,15 @@ def program() -> int:
     """Run the command line in a process of its own, which ends with it at once.
 
     To let go of a million objects one after another takes a sixth of a second, and is of no use to
-    anybody: the system takes back all of their memory. What is to be done at the end is done.
+    anybody: the system takes back all of their memory. What is to be done at the end is done. What
+    is let go of meanwhile is kept for what comes next.
 
     Returns
     -------
     int
         The exit code. Whoever calls this is to end by it.
     """
+    keep_freed_memory()
     ended: list[int] = []
     atexit.register(_leave, ended)  # the first that is registered is the last that is called
     ended.append(main())

@@ -64,11 +64,14 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool, needed: Sequence[str] = (
         sys.stderr.write(memory_line(fit.stacks, fit.settings))
         why = fallback(fit.settings.device)
         sys.stderr.write("" if why is None or not is_news(f"{why}, on stderr") else f"{why}\n")
-    if not kernels_are_compiled():
+    compiled = kernels_are_compiled()
+    if not compiled:
         sys.stderr.write("compiling the kernels, once: this takes about half a minute\n")
     # Beside the kernels, which leave Python to it; begun with the first snapshot, when all that the
     # fit itself imports is there.
-    loading = Thread(target=_load, args=((*AFTERWARDS, *needed),), daemon=True)
+    # A kernel that is still to be compiled, for which all cores wait, waits for its turn.
+    kernels = compiled and fit.settings.measure is not False
+    loading = Thread(target=_load, args=((*AFTERWARDS, *needed), kernels), daemon=True)
     with _signals_cancel(fit):
         with _bar(fit.settings.steps) as bar:
             saving = Saving(fit, folder, own=resumed)
@@ -104,11 +107,15 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool, needed: Sequence[str] = (
     return Exit.DONE if ended else Exit.INTERRUPTED
 
 
-def _load(modules: Sequence[str]) -> None:
-    """Import modules; what cannot be is told by who needs it."""
+def _load(modules: Sequence[str], kernels: bool) -> None:  # noqa: FBT001 - by a thread
+    """Import modules, and load the kernel that measures; what cannot be is told by who needs it."""
     for name in modules:
         with suppress(ImportError):
             import_module(name)
+    if kernels:
+        from napari_gaussfit._kernels.cpu.refinement_kernels import make_ready
+
+        make_ready()
 
 
 @contextmanager

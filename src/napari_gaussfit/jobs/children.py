@@ -9,13 +9,10 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import napari_gaussfit
 from napari_gaussfit.jobs.messages import Message, receive, send
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["Fitter", "how_it_ended", "start_child"]
 
@@ -136,13 +133,8 @@ class Fitter:
         self._said.put(None)
 
 
-def start_child(
-    errors: IO[bytes], module: str = "child", unless_set: Mapping[str, str] | None = None
-) -> subprocess.Popen[bytes]:
-    """Start the process of a module, with pipes for messages; what it prints goes to a file.
-
-    It has this process's environment, and variables for what that leaves open.
-    """
+def start_child(errors: IO[bytes], module: str = "child") -> subprocess.Popen[bytes]:
+    """Start the process of a module, with pipes for messages; what it prints goes to a file."""
     # Not multiprocessing's spawn: that runs the user's script anew, viewer and all,
     # where it has no `if __name__ == "__main__"`. -P: no module is taken from the working folder.
     return subprocess.Popen(
@@ -150,7 +142,7 @@ def start_child(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
-        env={**(unless_set or {}), **os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
         creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
     )
 

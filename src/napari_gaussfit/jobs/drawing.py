@@ -24,11 +24,6 @@ __all__ = ["Drawer"]
 
 _LOG = logging.getLogger(__name__)
 
-KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**26), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
-"""Bytes that glibc keeps free, and that it takes from what it keeps, as the environment says it:
-else the system clears memory anew for every image of a picture, a quarter of the time of the
-projections."""
-
 ENDING = 0.5
 """Seconds that a process has to end by itself whose pipes are closed."""
 
@@ -46,7 +41,7 @@ class Drawer:
         self._failed = False
         if thread_count() > 1:
             try:
-                self._process = start_child(self._errors, "drawing_child", KEPT_MEMORY)
+                self._process = start_child(self._errors, "drawing_child")
             except OSError as error:
                 _LOG.info("pictures are drawn here: %s", error)
         # Which waits in the place of whoever asks, also while the process reads no further.

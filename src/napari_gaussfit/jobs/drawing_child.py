@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_gaussfit.jobs.drawings import drawn, sketched
+from napari_gaussfit.jobs.kept_memory import keep_freed_memory
 from napari_gaussfit.jobs.messages import Message, receive, send
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def main() -> None:
     # Ctrl+C is for whoever asks, and ends this process with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.set_threshold(COLLECTED_AFTER)
+    keep_freed_memory()
     inbox, outbox = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb")
     # What libraries print goes to the errors, not among the messages.
     os.dup2(2, 1)
