@@ -19,6 +19,7 @@ from napari_gaussfit import _kernels
 from napari_gaussfit._kernels.reference import cholesky_parameters
 from napari_gaussfit._threads import in_one_torch_thread
 from napari_gaussfit.errors import FitError, OutOfMemoryError, SettingsError
+from napari_gaussfit.fitting.evidence import NoiseLeft
 from napari_gaussfit.fitting.memory import RELOCATION_VOXELS, predict_device_memory
 from napari_gaussfit.fitting.objective import CUTOFFS, Objective
 from napari_gaussfit.fitting.optimisers import DEFAULT_OPTIMISER, OPTIMISERS
@@ -89,8 +90,8 @@ def compile_kernels(device: Device) -> None:
     trainer = Trainer([Stack.from_array(ramp)], settings)
     for trainer.iteration in (0, 1, HISTORY_EVERY - 1, RELOCATE_EVERY - 1):
         trainer.step(0.0)
-    trainer.steps.recount(0, 0, enough)
     trainer.held_out_psnr()
+    NoiseLeft.of(ramp, ramp)  # on the CPU, whatever the device
 
 
 class Trainer:
