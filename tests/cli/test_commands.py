@@ -34,6 +34,7 @@ from napari_gaussfit.settings import SETTINGS, FitSettings
 from napari_gaussfit.stacks.stack import Stack
 from napari_gaussfit.stacks.tiff import write_ome_tiff
 from napari_gaussfit.synthetic.phantoms import beads
+from saved_fits import some_fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -845,6 +846,17 @@ def test_info_of_a_stack_and_of_a_fit(fitted: Path, stack: Path, capsys: Capture
     assert "as many as the noise carries" in said
     assert main(["info", str(fitted)]) == 0
     assert "heldout_mip_psnr" in capsys.readouterr().out
+
+
+def test_info_groups_counts_by_thousands_for_a_person_alone(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "many.safetensors"
+    some_fit(1234).save(path)
+    assert main(["info", str(path)]) == 0
+    assert "1,234\n" in capsys.readouterr().out
+    assert main(["info", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gaussians"] == 1234
 
 
 def test_info_of_a_stack_with_channels_says_what_to_choose(tmp_path: Path, capsys: Capture) -> None:

@@ -46,6 +46,10 @@ SEVERAL = ("note", "failed")
 """Names that there may be several of."""
 
 
+COUNTS = ("gaussians", "iterations")
+"""Names of numbers that are grouped by thousands for a person."""
+
+
 EXAMPLES = """\
 examples:
   napari-gaussfit info
@@ -81,15 +85,17 @@ def run(arguments: argparse.Namespace) -> int:
         )
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
-        sys.stdout.write(f"{name:<{width}}  {_words(value)}\n")
+        sys.stdout.write(f"{name:<{width}}  {_words(value, grouped=name in COUNTS)}\n")
     answer(_object_of(lines))
     return Exit.DONE
 
 
-def _words(value: Any) -> str:
-    """Return a value for a person."""
+def _words(value: Any, *, grouped: bool = False) -> str:
+    """Return a value for a person, a count grouped by thousands."""
     if isinstance(value, list):
         return ", ".join(map(_words, value))
+    if grouped and isinstance(value, int):
+        return f"{value:,}"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
