@@ -124,7 +124,7 @@ def test_a_format_that_does_not_tell_its_stack_asks_for_it(
 ) -> None:
     path = tmp_path / f"fit{suffix}"
     saved.export(path) if suffix in FIT_WRITERS else path.write_bytes(b"")
-    with pytest.raises(FormatError, match=r"give the stack too \(--stack\)"):
+    with pytest.raises(FormatError, match=r"export .* --stack STACK \(or"):
         load(path)
 
 

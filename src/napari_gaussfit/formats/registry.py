@@ -457,9 +457,9 @@ def write_volume(path: Pathlike, volume: NDArray[np.float32], stack: StackFacts)
 def _needed(path: Pathlike, stack: StackFacts | None) -> StackFacts:
     if stack is None:
         raise FormatError(
-            f"{path}: does not tell which stack its Gaussians fit; give the stack too (--stack), "
-            "or its size and spacing in micrometers (--box Z Y X --spacing DZ DY DX): "
-            "napari-gaussfit export makes a .safetensors of both, which needs neither"
+            f"{path}: does not tell which stack its Gaussians fit; make a file that does: "
+            f"napari-gaussfit export {path} -o fit.safetensors --stack STACK (or, in place of the "
+            "stack, its size and spacing in micrometers: --box Z Y X --spacing DZ DY DX)"
         )
     return stack
 
