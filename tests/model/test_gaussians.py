@@ -13,7 +13,7 @@ import torch
 
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.model.gaussians import Gaussians
+from napari_gaussfit.model.gaussians import Gaussians, counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,3 +118,10 @@ print("done")
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "done", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0 Gaussians"), (1, "1 Gaussian"), (1234, "1,234 Gaussians")]
+)
+def test_one_is_said_to_be_one(count: int, said: str) -> None:
+    assert counted(count) == said

@@ -24,6 +24,7 @@ from napari_gaussfit.jobs.time_folder import (
     Seen,
     report_of_times,
 )
+from napari_gaussfit.model.gaussians import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,7 +120,7 @@ class _FitTimes:
                     words = f"{clock.perf_counter() - began:.1f} s"
                 self.results.append(result)
                 self.tables.append(read_table(place.path / TABLE_NAME))
-                tell(bar, f"time {time}: {len(result.field):,} Gaussians, {words}")
+                tell(bar, f"time {time}: {counted(len(result.field))}, {words}")
                 bar.update()
         fields = [result.field.numpy() for result in self.results]
         drifts = [result.state[DRIFT] for result in self.results]
@@ -159,4 +160,4 @@ def _run(fit: Fit, bar: tqdm[Any]) -> None:
     """Run a fit, and show how far it is."""
     for snapshot in fit:
         steps = f"step {snapshot.iteration} of {snapshot.iterations}"
-        bar.set_postfix_str(f"{steps}, {len(snapshot.field):,} Gaussians")
+        bar.set_postfix_str(f"{steps}, {counted(len(snapshot.field))}")

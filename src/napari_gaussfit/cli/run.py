@@ -59,6 +59,7 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool, needed: Sequence[str] = (
     from napari_gaussfit.fitting.memory import memory_line
     from napari_gaussfit.jobs.fit_folder import DECONVOLVED_NAME, OUTPUTS, report_of
     from napari_gaussfit.measure.metrics import noise_leaves
+    from napari_gaussfit.model.gaussians import counted
 
     if sys.stderr.isatty():
         sys.stderr.write(memory_line(fit.stacks, fit.settings))
@@ -83,7 +84,7 @@ def run(fit: Fit, folder: FitFolder, *, resumed: bool, needed: Sequence[str] = (
         result, failed = folder.finish(fit, over_own=saving.own)
     ended, report, comparison = fit.state is FitState.FINISHED, result.report, fit.comparison()
     sys.stdout.write(
-        f"{folder.path}: {report.gaussians:,} Gaussians ({report.count_reason}), "
+        f"{folder.path}: {counted(report.gaussians)} ({report.count_reason}), "
         f"held-out projections {report.heldout_mip_psnr:.2f} dB"
         f"{noise_leaves(report.heldout_noise_psnr, 2)}, "
         f"voxels {report.voxel_psnr:.2f} dB{noise_leaves(report.noise_psnr, 2)}, "

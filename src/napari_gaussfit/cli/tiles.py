@@ -396,6 +396,8 @@ class _Bar:
         """Show how far a fit has come."""
         from tqdm import tqdm
 
+        from napari_gaussfit.model.gaussians import counted
+
         if self._bar is None or progress.stage != self._stage:
             self.close()
             self._stage = progress.stage
@@ -406,7 +408,7 @@ class _Bar:
         failed = f", {progress.failed} failed" if progress.failed else ""
         self._bar.set_postfix_str(
             f"{progress.running} running, {progress.background} background{failed}, "
-            f"{progress.gaussians:,} Gaussians",
+            f"{counted(progress.gaussians)}",
             refresh=False,
         )
         self._bar.update(progress.done - self._bar.n)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from napari_gaussfit.model.gaussians import counted
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -29,6 +31,6 @@ def show(bar: tqdm[Any], snapshot: Snapshot) -> None:
     psnr, left = snapshot.held_out_psnr, snapshot.seconds_left
     quality = "" if math.isnan(psnr) else f"held-out {psnr:.1f} dB, "
     when = "" if math.isnan(left) else f", {bar.format_interval(left)} left"
-    bar.set_postfix_str(f"{quality}{len(snapshot.field):,} Gaussians{when}", refresh=False)
+    bar.set_postfix_str(f"{quality}{counted(len(snapshot.field))}{when}", refresh=False)
     bar.update(snapshot.iteration - bar.n)
     bar.refresh()

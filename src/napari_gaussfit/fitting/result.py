@@ -15,6 +15,7 @@ import numpy as np
 from napari_gaussfit.errors import FitError, SettingsError
 from napari_gaussfit.measure.metrics import noise_leaves
 from napari_gaussfit.measure.report import Report
+from napari_gaussfit.model.gaussians import counted
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.stacks.facts import StackFacts
 from napari_gaussfit.stacks.reading import refusing
@@ -127,7 +128,7 @@ class FitResult:
             else "no report"
         )
         return (
-            f"FitResult({self.stack.name!r}: {len(self.field):,} Gaussians{channels}, "
+            f"FitResult({self.stack.name!r}: {counted(len(self.field))}{channels}, "
             f"{self.stack.unit}s, {quality})"
         )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from napari_gaussfit.measure.measurement import summary
 from napari_gaussfit.measure.metrics import noise_leaves
+from napari_gaussfit.model.gaussians import counted
 
 if TYPE_CHECKING:
     from napari_gaussfit.fitting.result import FitResult
@@ -190,7 +191,7 @@ def edited_words(fit: FitResult, count: int) -> str:
 
 def _counted(fit: FitResult, count: int) -> str:
     why = f" ({fit.report.count_reason})" if fit.reports and fit.report.count_reason else ""
-    return f"{count:,} Gaussians{why} in {fit.stack.name}, lengths in {fit.stack.unit}s."
+    return f"{counted(count)}{why} in {fit.stack.name}, lengths in {fit.stack.unit}s."
 
 
 def _capital(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_gaussfit.measure.principal import principal_widths, variances_between
-from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, LOWER
+from napari_gaussfit.model.gaussians import FWHM_PER_SIGMA, LOWER, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -216,7 +216,7 @@ def summary(found: Measurement | None) -> str:
         return "not measured"
     errors, unit = found.errors(), found.gaussians[0].unit
     known = np.isfinite(errors["sd_z"]) & np.array([not flags for flags in found.flags], np.bool_)
-    said = f"{int(known.sum()):,} of {len(found):,} Gaussians determined"
+    said = f"{int(known.sum()):,} of {counted(len(found))} determined"
     if known.any():
         z, y, x = (float(np.median(errors[f"sd_{axis}"][known])) for axis in "zyx")
         widths = np.stack([errors[f"sd_fwhm_{n}"][known] for n in (1, 2, 3)])

@@ -13,7 +13,7 @@ from napari_gaussfit.measure.measurement import NOT_DETERMINED
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.photon_transfer import curve_of, photon_transfer
 from napari_gaussfit.model.field import GaussianField
-from napari_gaussfit.model.gaussians import Gaussians
+from napari_gaussfit.model.gaussians import Gaussians, counted
 from napari_gaussfit.stacks.statistics import background_of, peak_widths, smoothed, summits
 
 if TYPE_CHECKING:
@@ -204,7 +204,8 @@ def worth_measuring(gaussians: Gaussians, spacing: Sequence[float]) -> tuple[boo
             f"{parts:,} of {count:,} Gaussians make up structures together, and have no meaning of "
             "their own"
         )
-    return True, f"{count - parts:,} of {count:,} Gaussians stand alone or in small groups"
+    stand = "stands" if count == 1 else "stand"
+    return True, f"{count - parts:,} of {counted(count)} {stand} alone or in small groups"
 
 
 def _listed(given: T | Sequence[T]) -> tuple[T, ...]:

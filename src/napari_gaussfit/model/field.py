@@ -17,6 +17,7 @@ from napari_gaussfit.model.gaussians import (
     FWHM_PER_SIGMA,
     Gaussians,
     brightest_as_html,
+    counted,
     refuse_other_shapes,
 )
 
@@ -211,7 +212,7 @@ class GaussianField:
     def __repr__(self) -> str:
         """Say how many Gaussians there are, without making their tensors."""
         background, unit = f"{self.background:g}", self.unit
-        return f"GaussianField({len(self):,} Gaussians, background={background}, unit={unit!r})"
+        return f"GaussianField({counted(len(self))}, background={background}, unit={unit!r})"
 
     def __len__(self) -> int:
         """Return the number of Gaussians."""

@@ -24,6 +24,7 @@ __all__ = [
     "LOWER",
     "Gaussians",
     "brightest_as_html",
+    "counted",
     "factors_of",
     "refuse_other_shapes",
 ]
@@ -259,9 +260,23 @@ def brightest_as_html(gaussians: Gaussians) -> str:
     rows = [[str(k), *(f"{n:.4g}" for n in row)] for k, row in zip(which, cells, strict=True)]
     header = ["", "z", "y", "x", "fwhm_1", "fwhm_2", "fwhm_3", "amplitude", "integrated_intensity"]
     more = f"the brightest {len(which)} of " if len(which) < len(gaussians) else ""
-    return f"<p>{more}{len(gaussians):,} Gaussians, {gaussians.unit}s</p>" + table(
-        rows, header=header
-    )
+    return f"<p>{more}{counted(len(gaussians))}, {gaussians.unit}s</p>" + table(rows, header=header)
+
+
+def counted(count: int) -> str:
+    """Say how many Gaussians there are.
+
+    Parameters
+    ----------
+    count : int
+        Their number, which may be 1 or 0.
+
+    Returns
+    -------
+    str
+        As in "1 Gaussian" and "1,234 Gaussians".
+    """
+    return f"{count:,} Gaussian{'s' * (count != 1)}"
 
 
 def factors_of(cholesky: NDArray[Any]) -> Floats:

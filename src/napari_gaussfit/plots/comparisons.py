@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_gaussfit.measure.metrics import noise_leaves, psnr
 from napari_gaussfit.model.camera import AXIS_NAMES
+from napari_gaussfit.model.gaussians import counted
 from napari_gaussfit.model.scaling import WorkingStack
 from napari_gaussfit.settings import FitSettings
 
@@ -132,8 +133,8 @@ def heading(report: Report) -> str:
         Two lines: whose projections they are, and how near they come.
     """
     return (
-        f"{_shortened(report.stack)}: maximum intensity projections of {report.gaussians:,} "
-        f"Gaussians\nheld-out views {report.heldout_mip_psnr:.1f} dB"
+        f"{_shortened(report.stack)}: maximum intensity projections of "
+        f"{counted(report.gaussians)}\nheld-out views {report.heldout_mip_psnr:.1f} dB"
         f"{noise_leaves(report.heldout_noise_psnr)}, "
         f"voxels {report.voxel_psnr:.1f} dB{noise_leaves(report.noise_psnr)}"
     )
