@@ -37,6 +37,7 @@ ELEMENTS = {
     torch.float32: types.float32,
     torch.float64: types.float64,
     torch.int32: types.int32,
+    torch.int16: types.int16,
     torch.int64: types.int64,
     torch.uint8: types.uint8,
 }

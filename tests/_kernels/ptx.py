@@ -26,6 +26,7 @@ from napari_gaussfit._kernels.cuda import (
     backend,
     grid_kernels,
     mip_kernels,
+    mode_kernels,
     objective,
     ray_kernels,
     refinement,
@@ -43,6 +44,7 @@ KERNELS = (
     cuda_device,
     grid_kernels,
     mip_kernels,
+    mode_kernels,
     objective,
     ray_kernels,
     refinement_kernels,
@@ -87,13 +89,15 @@ def launched_types() -> Signatures:
     field = FIELDS["overlapping"](seed=0)
     leaves = (field.means, field.cholesky, field.amplitudes)
     packed, rays = backend.pack(*leaves, 1e-5), make_rays("pinhole", (10, 11))
-    mip = backend.MipEvaluation(rays, 0.5)
+    mip, start = backend.MipEvaluation(rays, 0.5), torch.zeros(rays.shape)
     mip.forward(packed)
+    backend.MipEvaluation(rays, 0.5, start).forward(packed)
     cuda_mip.FEW_TILES = 0
     for evaluation in (
         backend.PointEvaluation(torch.rand(100, 3)),
         backend.PointEvaluation(torch.rand(2 * backend.DENSE_POINTS, 3)),
         backend.GridEvaluation(make_grid((8, 9, 10))),
+        backend.MipEvaluation(rays, 0.5, start),
         mip,
         backend.SoftMipEvaluation(rays, 0.5),
         backend.LineIntegralEvaluation(rays),
@@ -164,7 +168,7 @@ def agree_as_compiled() -> None:
         apart = float((found - known).abs().max() / known.abs().max())
         assert apart < most, f"{name} is {apart:.1e} off as compiled"
         sys.stdout.write(f"{name} as compiled ok\n")
-    assert {"cuda.grid_kernels.voxelise", "cuda.mip_kernels.search_split"} & set(counting.counts)
+    assert {"cuda.grid_kernels.voxelise", "cuda.mode_kernels.find_modes"} & set(counting.counts)
 
 
 def lose(views: backend.Views) -> None:

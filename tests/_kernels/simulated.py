@@ -44,6 +44,7 @@ from napari_gaussfit._kernels.cuda import device as cuda_device
 from napari_gaussfit._kernels.cuda import (
     grid_kernels,
     mip_kernels,
+    mode_kernels,
     ray_kernels,
     refinement_kernels,
 )
@@ -83,6 +84,7 @@ KERNELS = (
     cuda_device,
     grid_kernels,
     mip_kernels,
+    mode_kernels,
     cuda_objective,
     ray_kernels,
     refinement_kernels,
@@ -270,9 +272,11 @@ def images_of_many_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 def images_of_few_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """With two threads a pixel: the simulator has a thread of Python for each."""
     monkeypatch.setattr(cuda_mip, "FEW_TILES", 1 << 30)
-    monkeypatch.setattr(mip_kernels, "SPLIT", 2)
-    monkeypatch.setattr(mip_kernels, "search_split", mip_kernels.make_search(2))
-    monkeypatch.setattr(mip_kernels, "climb_split", mip_kernels.make_climb(2))
+    monkeypatch.setattr(mode_kernels, "SPLIT", 2)
+    searching = mode_kernels.make_along_rays(2, searching=True)
+    monkeypatch.setattr(mode_kernels, "find_modes_split", searching)
+    climbing = mode_kernels.make_along_rays(2, searching=False)
+    monkeypatch.setattr(mode_kernels, "climb_split", climbing)
 
 
 def test_mip_is_the_cpu_backends_and_its_gradient_that_of_f_there(
@@ -344,16 +348,18 @@ def test_several_threads_a_pixel_find_what_one_does(image: Rays) -> None:
     own = cpu.MipEvaluation(image, 0.4).forward(
         cpu.pack(*few("overlapping").leaves(torch.float32), CUTOFF)
     )
-    assert int(evaluation.views.searches[0, mip_kernels.BIN_COUNT]) > mip_kernels.BINS_OF_SPLIT
+    assert int(evaluation.views.searches[0, mip_kernels.BIN_COUNT]) > mode_kernels.BINS_OF_SPLIT
     worst = float((found - own).abs().max() / own.max())
     assert worst < OF_PEAK, f"off by {worst:.1e} of the peak"
+    again = cuda.MipEvaluation(image, 0.4, evaluation.depth[0]).forward(packed)
+    torch.testing.assert_close(again, found, rtol=1e-5, atol=1e-6)
 
 
 def test_long_rays_are_searched_in_pieces(image: Rays) -> None:
     """More bins than shared memory holds."""
     leaves = few("tiny").leaves(torch.float32)
     table = cuda.Views.of([image], 0.15, torch.device("cpu"))
-    assert int(table.searches[0, mip_kernels.BIN_COUNT]) > 2 * mip_kernels.BINS
+    assert int(table.searches[0, mip_kernels.BIN_COUNT]) > 2 * mode_kernels.BINS
     found = _kernels.mip(*leaves, image, cutoff=CUTOFF, bin_step=0.15)
     own = cpu.MipEvaluation(image, 0.15).forward(cpu.pack(*leaves, CUTOFF))
     worst = float((found - own).abs().max().detach() / own.max())
@@ -364,7 +370,7 @@ def assert_mip_of_a_crowd_is_the_cpus() -> None:
     """Hold the MIP of more Gaussians than a block has threads against the CPU backend's."""
     field = FIELDS["overlapping"](seed=2)
     leaves = [torch.cat([p, p.flip(0)]) for p in field.leaves(torch.float32)]
-    assert len(leaves[0]) > mip_kernels.TILE_PIXELS
+    assert len(leaves[0]) > mode_kernels.TILE_PIXELS
     rays = make_rays("orthographic", (4, 4))
     found = _kernels.mip(*leaves, rays, cutoff=CUTOFF, bin_step=2.0)
     own = cpu.MipEvaluation(rays, 2.0).forward(cpu.pack(*leaves, CUTOFF))
@@ -374,19 +380,20 @@ def assert_mip_of_a_crowd_is_the_cpus() -> None:
 
 def test_crowded_tiles_take_their_gaussians_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """More Gaussians at a tile than shared memory holds."""
-    for module in (cuda_device, mip_kernels):
+    for module in (cuda_device, mode_kernels):
         monkeypatch.setattr(module, "SHARE", 1)
-    monkeypatch.setattr(mip_kernels, "FOUND", mip_kernels.TILE_PIXELS)
-    monkeypatch.setattr(mip_kernels, "search", mip_kernels.make_search(1))
-    monkeypatch.setattr(mip_kernels, "climb", mip_kernels.make_climb(1))
+    monkeypatch.setattr(mode_kernels, "FOUND", mode_kernels.TILE_PIXELS)
+    searching = mode_kernels.make_along_rays(1, searching=True)
+    monkeypatch.setattr(mode_kernels, "find_modes", searching)
     assert_mip_of_a_crowd_is_the_cpus()
 
 
 def test_a_climb_that_more_gaussians_reach_than_are_kept_looks_at_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mip_kernels, "KEPT", 1)
-    monkeypatch.setattr(mip_kernels, "climb", mip_kernels.make_climb(1))
+    monkeypatch.setattr(mode_kernels, "KEPT", 1)
+    searching = mode_kernels.make_along_rays(1, searching=True)
+    monkeypatch.setattr(mode_kernels, "find_modes", searching)
     assert_mip_of_a_crowd_is_the_cpus()
 
 
@@ -402,7 +409,7 @@ def test_tiles_work_on_a_few_records_at_a_time(
     monkeypatch: pytest.MonkeyPatch, image: Rays
 ) -> None:
     """More Gaussians at a tile than are copied to shared memory at once."""
-    for module in (cuda_device, ray_kernels, mip_kernels, grid_kernels):
+    for module in (cuda_device, ray_kernels, mode_kernels, grid_kernels):
         monkeypatch.setattr(module, "RECORDS", 4)
     monkeypatch.setattr(cuda, "DENSE_POINTS", 0)
     field, points, grid = few("overlapping"), some_points(20), make_grid((3, 4, 5))
@@ -526,8 +533,8 @@ def test_steps_of_adam_agree_with_the_reference(channels: int) -> None:
 
 def test_lists_hold_just_the_gaussians_that_reach_each_cell() -> None:
     generator = np.random.default_rng(3)
-    low = generator.integers(-3, 12, (1, 3, 300))
-    boxes = np.stack([low, low + generator.integers(-1, 5, low.shape)], 2).reshape(1, 6, 300)
+    low = generator.integers(-3, 12, (1, 300, 3))
+    boxes = np.stack([low, low + generator.integers(-1, 5, low.shape)], 3).reshape(1, 300, 6)
     lists = cuda_device.Lists(torch.from_numpy(boxes.astype(np.int32)), (4, 8, 5), (7, 9, 11))
     number = 0
     for z in range(2):
@@ -535,7 +542,7 @@ def test_lists_hold_just_the_gaussians_that_reach_each_cell() -> None:
             for x in range(3):
                 cell = np.array([z * 4, y * 8, x * 5])
                 end = cell + np.array([3, 7, 4])
-                met = ((end >= boxes[0, ::2].T) & (cell <= boxes[0, 1::2].T)).all(1)
+                met = ((end >= boxes[0, :, ::2]) & (cell <= boxes[0, :, 1::2])).all(1)
                 count = int(lists.counts[0, number])
                 assert lists.lists[0, number, :count].tolist() == np.flatnonzero(met).tolist()
                 number += 1

@@ -196,7 +196,7 @@ class GridEvaluation:
         device, (channels, count, _) = packed.device, packed.shape
         grids = self.grid if isinstance(self.grid, Grids) else Grids.of([self.grid], device)
         self._grids, images = grids, channels * len(grids.origins)
-        self._boxes = whole_numbers(device, images, 6, count)
+        self._boxes = whole_numbers(device, images, count, 6)
         launch(
             grid_kernels.bound,
             (blocks_of(count, GAUSSIAN_THREADS), images),
@@ -276,7 +276,7 @@ class PointEvaluation:
             )
             return parts.sum(0)
         blocks = blocks_of(points, grid_kernels.BLOCK)
-        self._bounds, self._boxes = floats(device, blocks, 6), floats(device, 1, 6, count)
+        self._bounds, self._boxes = floats(device, blocks, 6), floats(device, 1, count, 6)
         launch(
             grid_kernels.bound_points,
             (blocks_of(blocks, GAUSSIAN_THREADS),),

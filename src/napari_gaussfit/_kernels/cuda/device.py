@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,18 +31,42 @@ if not SIMULATED:
 
     keep_kernels_of(CacheImpl)
 
-kernel = cuda.jit(fastmath=True, cache=not SIMULATED)
+# Optimised at link time, as numba has it by default, kernels lose what fastmath says of denormals,
+# which takes three instructions more for an exponential. Numba-cuda 0.30 heeds `lto` only where it
+# is given together with the function.
+_COMPILED = {} if SIMULATED else {"lto": False}
+
+
+def kernel(function: Callable[..., None]) -> Any:
+    """Make a kernel, in which numbers are taken for finite."""
+    return cuda.jit(function, fastmath=True, cache=not SIMULATED, **_COMPILED)
+
+
 device = cuda.jit(device=True, fastmath=True)
 # Where nothing is taken for finite: limits may be infinite, and what is not known is NaN.
 exact_kernel = cuda.jit(cache=not SIMULATED)
+MOST_REGISTERS = 96  # of a thread whose block has much to keep: with more, few blocks run at a time
+
+
+def crowded_kernel(function: Callable[..., None]) -> Any:
+    """Make an exact kernel of `MOST_REGISTERS`."""
+    limits = {} if SIMULATED else {"max_registers": MOST_REGISTERS}
+    return cuda.jit(function, cache=not SIMULATED, **limits)
+
+
 exact = cuda.jit(device=True)
 
 U = np.uint32
 """Of indices and counters in loops that matter: numba takes an index without a sign as it is, where
 it looks at each access whether another is negative, and counts in 64 bits, which GPUs do in two."""
 
+LONG = np.uint64
+"""Of indices to which constants are added: `U` would have to wrap around, so that a GPU adds them
+by instructions of their own, where an access can have them for nothing."""
+
 GAUSSIAN_THREADS = 128  # of a block whose threads each have a Gaussian
 GROUP = 16  # threads whose counts are added up by one of them
+FEW_THREADS, BYTES = 64, 4  # of a block whose counts are added up in bytes; of a word
 SHARE = 4  # candidates that a thread looks at in one go
 CAPACITY = 1024  # Gaussians that a tile keeps in shared memory; more of them come in pieces
 RECORDS = 32  # of Gaussians, that a tile works on at a time
@@ -85,11 +109,39 @@ else:
 
 
 @device
+def sum_of_bytes(word: U) -> INT:
+    """Return the sum of the four bytes of a word."""
+    halves = U(U(word & U(0xFF00FF)) + U(U(word >> U(8)) & U(0xFF00FF)))
+    return INT(U(halves & U(0xFFFF)) + U(halves >> U(16)))
+
+
+@device
+def places_of_few(count: INT, scan: Counts, thread: int) -> tuple[INT, INT]:
+    """Return what `places` returns, of `FEW_THREADS`, whose counts are a byte's at most each.
+
+    A word has four of them, and no more than 63 a byte are added up.
+    """
+    scan.view(np.uint8)[U(thread)] = np.uint8(count)
+    cuda.syncthreads()
+    words, own = scan.view(np.uint32), U(U(thread) >> U(2))
+    before, total = U(0), U(0)
+    for n in range(FEW_THREADS // BYTES):
+        word = words[U(n)]
+        total = U(total + word)
+        before = U(before + (word if U(n) < own else U(0)))
+    rest = U(words[own] & U(U(U(1) << U(U(8) * U(U(thread) & U(3)))) - U(1)))
+    cuda.syncthreads()
+    return sum_of_bytes(U(before + rest)), sum_of_bytes(total)
+
+
+@device
 def places(count: INT, scan: Counts, thread: int, threads: int) -> tuple[INT, INT]:
     """Return the sum of `count` over the threads before this one, and over the whole block.
 
-    `scan` holds threads + threads / GROUP numbers in shared memory.
+    `scan` holds threads + threads / GROUP numbers in shared memory. A count is `SHARE` at most.
     """
+    if threads == FEW_THREADS:
+        return places_of_few(count, scan, thread)
     scan[U(thread)] = count
     cuda.syncthreads()
     if thread < threads // GROUP:
@@ -113,15 +165,15 @@ def places(count: INT, scan: Counts, thread: int, threads: int) -> tuple[INT, IN
 
 @device
 def overlap(boxes: Array, n: int, k: int, tile: tuple[F, F, F, F, F, F]) -> Any:
-    """Whether box k of image n, [N, 6, K], meets a tile: (z, z, y, y, x, x), ends included."""
+    """Whether box k of image n, [N, K, 6], meets a tile: (z, z, y, y, x, x), ends included."""
     # Without `and`, whose branches would wait for one load after another.
     return (
-        (boxes[n, 2, k] <= tile[3])
-        & (boxes[n, 3, k] >= tile[2])
-        & (boxes[n, 4, k] <= tile[5])
-        & (boxes[n, 5, k] >= tile[4])
-        & (boxes[n, 0, k] <= tile[1])
-        & (boxes[n, 1, k] >= tile[0])
+        (boxes[n, k, 2] <= tile[3])
+        & (boxes[n, k, 3] >= tile[2])
+        & (boxes[n, k, 4] <= tile[5])
+        & (boxes[n, k, 5] >= tile[4])
+        & (boxes[n, k, 0] <= tile[1])
+        & (boxes[n, k, 1] >= tile[0])
     )
 
 
@@ -198,7 +250,7 @@ def stage(
 def list_cells(boxes: Array, cell: Counts, shape: Counts, lists: Counts, counts: Counts) -> None:
     """List the Gaussians that reach each cell, a large tile: one block a cell and image.
 
-    boxes : [N, 6, K], first and last z, y, x that each Gaussian reaches.
+    boxes : [N, K, 6], first and last z, y, x that each Gaussian reaches.
     cell, shape : [3], points a cell; number of cells.
     lists, counts : [N, cells, K] and [N, cells].
     """
@@ -215,16 +267,22 @@ def list_cells(boxes: Array, cell: Counts, shape: Counts, lists: Counts, counts:
         x * cell[2],
         (x + 1) * cell[2] - 1,
     )
-    held = INT(0)
-    for start in range(0, boxes.shape[2], LISTING_THREADS):
-        k = start + thread
-        met = INT(0)
-        if k < boxes.shape[2] and overlap(boxes, n, k, tile):
-            met = INT(1)
-        place, total = places(met, scan, thread, LISTING_THREADS)
-        if met:
-            lists[n, number, held + place] = k
-        held += total
+    held, start, count = INT(0), INT(0), INT(boxes.shape[1])
+    while start < count:
+        met, some = INT(0), INT(0)
+        for m in range(SHARE):
+            k = INT(start + INT(thread * SHARE) + INT(m))
+            if k < count and overlap(boxes, n, U(k), tile):
+                met |= INT(1) << INT(m)
+                some = INT(some + INT(1))
+        place, total = places(some, scan, thread, LISTING_THREADS)
+        place = INT(place + held)
+        for m in range(SHARE):
+            if met & (INT(1) << INT(m)):
+                lists[n, number, U(place)] = INT(start + INT(thread * SHARE) + INT(m))
+                place = INT(place + INT(1))
+        held = INT(held + total)
+        start = INT(start + INT(SHARE * LISTING_THREADS))
     if thread == 0:
         counts[n, number] = held
 
@@ -332,11 +390,11 @@ def whole_numbers(device: torch.device, *shape: int) -> Tensor:
 
 
 class Lists:
-    """Which Gaussians reach each cell of an image or grid, from their boxes [N, 6, K]."""
+    """Which Gaussians reach each cell of an image or grid, from their boxes [N, K, 6]."""
 
     def __init__(self, boxes: Tensor, cell: tuple[int, int, int], shape: Sequence[int]) -> None:
         device = boxes.device
-        images, _, count = boxes.shape
+        images, count, _ = boxes.shape
         cells = [blocks_of(size, side) for size, side in zip(shape, cell, strict=True)]
         self.lists = whole_numbers(device, images, math.prod(cells), max(count, 1))
         self.counts = torch.zeros((images, math.prod(cells)), dtype=torch.int32, device=device)

@@ -195,7 +195,7 @@ ORIGIN, SPACING = 0, 3  # columns of a table of grids
 
 @kernel
 def bound(packed: Array, grids: Array, shapes: Counts, boxes: Counts) -> None:
-    """Set `boxes` [N, 6, K] to the first and last z, y, x that each Gaussian reaches.
+    """Set `boxes` [N, K, 6] to the first and last z, y, x that each Gaussian reaches.
 
     packed : [C, K, PACKED]. grids : [G, 6], origins and spacings. shapes : [G, 3].
     Along each axis the reach is r |row of W^-1|.
@@ -207,7 +207,7 @@ def bound(packed: Array, grids: Array, shapes: Counts, boxes: Counts) -> None:
     r2 = packed[channel, k, RADIUS2]
     if r2 <= ZERO:
         for axis in range(3):
-            boxes[n, 2 * axis, k], boxes[n, 2 * axis + 1, k] = INT(1), INT(-1)
+            boxes[n, k, 2 * axis], boxes[n, k, 2 * axis + 1] = INT(1), INT(-1)
         return
     r = math.sqrt(r2)
     i00 = ONE / packed[channel, k, FACTOR]
@@ -226,9 +226,9 @@ def bound(packed: Array, grids: Array, shapes: Counts, boxes: Counts) -> None:
             reach = reach_x
         centre = packed[channel, k, MEAN + axis] - grids[b, ORIGIN + axis]
         inverse = ONE / grids[b, SPACING + axis]
-        boxes[n, 2 * axis, k] = max(INT(0), ceil_int((centre - reach) * inverse))
+        boxes[n, k, 2 * axis] = max(INT(0), ceil_int((centre - reach) * inverse))
         last = min(shapes[b, axis] - INT(1), floor_int((centre + reach) * inverse))
-        boxes[n, 2 * axis + 1, k] = last
+        boxes[n, k, 2 * axis + 1] = last
 
 
 @kernel
@@ -332,9 +332,9 @@ def gather_moments(
     s = NO_MOMENTS
     for b in range(grids.shape[0]):
         n = channel * grids.shape[0] + b
-        first_plane, first_row = boxes[n, 0, k], boxes[n, 2, k]
-        rows = INT(max(INT(0), INT(boxes[n, 3, k] - first_row + INT(1))))
-        planes = INT(max(INT(0), INT(boxes[n, 1, k] - first_plane + INT(1))))
+        first_plane, first_row = boxes[n, k, 0], boxes[n, k, 2]
+        rows = INT(max(INT(0), INT(boxes[n, k, 3] - first_row + INT(1))))
+        planes = INT(max(INT(0), INT(boxes[n, k, 1] - first_plane + INT(1))))
         inverse, spacing = ONE / grids[b, SPACING + 2], grids[b, SPACING + 2]
         offset = grids[b, ORIGIN + 2] - g[MEAN + 2]
         own = weights[n]
@@ -449,19 +449,19 @@ def gather_dense(packed: Array, points: Array, weights: Array, parts: Array) -> 
 
 @kernel
 def bound_gaussians(packed: Array, boxes: Array) -> None:
-    """Set `boxes` [1, 6, K] to the lower and upper end along each axis that a Gaussian reaches."""
+    """Set `boxes` [1, K, 6] to the lower and upper end along each axis that a Gaussian reaches."""
     k = cuda.grid(1)
     if k >= packed.shape[0]:
         return
     r2 = packed[k, RADIUS2]
     if r2 <= ZERO:
         for axis in range(3):
-            boxes[0, 2 * axis, k], boxes[0, 2 * axis + 1, k] = NOWHERE, -NOWHERE
+            boxes[0, k, 2 * axis], boxes[0, k, 2 * axis + 1] = NOWHERE, -NOWHERE
         return
     halves = half_sides(packed, k, F(math.sqrt(r2)))
     for axis in range(3):
-        boxes[0, 2 * axis, k] = packed[k, MEAN + axis] - halves[axis]
-        boxes[0, 2 * axis + 1, k] = packed[k, MEAN + axis] + halves[axis]
+        boxes[0, k, 2 * axis] = packed[k, MEAN + axis] - halves[axis]
+        boxes[0, k, 2 * axis + 1] = packed[k, MEAN + axis] + halves[axis]
 
 
 @kernel

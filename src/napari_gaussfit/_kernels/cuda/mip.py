@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_gaussfit._kernels.cpu.backend import LARGEST_BIN_COUNT, speeds, view_of
-from napari_gaussfit._kernels.cuda import mip_kernels, ray_kernels
+from napari_gaussfit._kernels.cuda import mip_kernels, mode_kernels, ray_kernels
 from napari_gaussfit._kernels.cuda.device import (
     GATHERING_THREADS,
     LISTING_THREADS,
@@ -139,7 +139,7 @@ class _Projection:
         self.images = channels * views
         self._footprints = floats(device, self.images, count, FOOTPRINT)
         self._profiles = floats(device, self.images, count, PROFILE)
-        self._boxes = whole_numbers(device, self.images, 6, count)
+        self._boxes = whole_numbers(device, self.images, count, 6)
         launch(
             mip_kernels.project,
             (blocks_of(count, mip_kernels.MAKING), self.images),
@@ -227,10 +227,11 @@ class MipEvaluation(_Projection):
         if not packed.shape[1]:
             return self._shaped(peaks)
         if self._start is None:
-            self._along_rays(mip_kernels.search, mip_kernels.search_split, self.depth)
+            kernels = mode_kernels.find_modes, mode_kernels.find_modes_split
         else:
             self.depth.copy_(self._start.reshape(-1, *self.depth.shape[1:]))
-        self._along_rays(mip_kernels.climb, mip_kernels.climb_split, self.depth, peaks)
+            kernels = mode_kernels.climb, mode_kernels.climb_split
+        self._along_rays(*kernels, self.depth, peaks)
         return self._shaped(peaks)
 
     def _project(self, packed: Tensor) -> None:
@@ -240,6 +241,7 @@ class MipEvaluation(_Projection):
         cells = blocks_of(rows, side), blocks_of(width, side)
         room = max(min(count, mip_kernels.LEAST_ROOM), count // mip_kernels.ROOM)
         self._small_lists = whole_numbers(packed.device, self.images, *cells, max(room, 1))
+        self._small_tiles = torch.empty_like(self._small_lists, dtype=torch.int16)
         self._small_counts = whole_numbers(packed.device, self.images, *cells)
         launch(
             mip_kernels.list_small_cells,
@@ -249,6 +251,7 @@ class MipEvaluation(_Projection):
             self._lists.lists,
             self._lists.counts,
             self._small_lists,
+            self._small_tiles,
             self._small_counts,
         )
 
@@ -261,10 +264,11 @@ class MipEvaluation(_Projection):
         launch(
             split_kernel if split else kernel,
             blocks,
-            mip_kernels.TILE_PIXELS * (mip_kernels.SPLIT if split else 1),
+            mode_kernels.TILE_PIXELS * (mode_kernels.SPLIT if split else 1),
             self._profiles,
             self._boxes,
             self._small_lists,
+            self._small_tiles,
             self._small_counts,
             self._lists.lists,
             self._lists.counts,
@@ -299,7 +303,24 @@ class MipEvaluation(_Projection):
 
     def backward(self, packed: Tensor, weights: Tensor) -> Tensor:
         """Return the moments [C, K, 10] of Gaussians under `weights`."""
-        return self._gathered(packed, mip_kernels.gather_moments, weights, self.depth)
+        channels, count, _ = packed.shape
+        views, rows, width = self.views.shape
+        moments = floats(packed.device, channels, count, MOMENTS)
+        # Here, as gathering it would ask for two numbers more a pixel, as often as it is reached.
+        hit = self.views.near < self.views.far
+        weights = torch.where(hit, weights.reshape(channels, views, rows, width), 0.0)
+        pairs = torch.stack([self.depth, weights.reshape(self.depth.shape)], -1)
+        launch(
+            mip_kernels.gather_moments,
+            (count, channels),
+            GATHERING_THREADS,
+            self._footprints,
+            self.views.sizes,
+            pairs.view(torch.int64).reshape(-1, rows * width),
+            np.int32(width),
+            moments,
+        )
+        return moments
 
 
 class SoftMipEvaluation(_Projection):

@@ -150,7 +150,7 @@ def gather_blend_moments(
     for v in range(near.shape[0]):
         n = channel * near.shape[0] + v
         g, width = footprints[n], views[v, WIDTH]
-        for i in range(boxes[n, 2, k] + thread // GATHERING, boxes[n, 3, k] + 1, GATHERING):
+        for i in range(boxes[n, k, 2] + thread // GATHERING, boxes[n, k, 3] + 1, GATHERING):
             first, last = column_ends(g, k, F(i) - g[k, ROW], width)
             for j in range(INT(first) + thread % GATHERING, INT(last) + 1, GATHERING):
                 if near[v, i, j] < far[v, i, j]:
@@ -229,7 +229,7 @@ def gather_line_moments(
     for v in range(near.shape[0]):
         n = channel * near.shape[0] + v
         g, width = footprints[n], views[v, WIDTH]
-        for i in range(boxes[n, 2, k] + thread // GATHERING, boxes[n, 3, k] + 1, GATHERING):
+        for i in range(boxes[n, k, 2] + thread // GATHERING, boxes[n, k, 3] + 1, GATHERING):
             left, right = column_ends(g, k, F(i) - g[k, ROW], width)
             for j in range(INT(left) + thread % GATHERING, INT(right) + 1, GATHERING):
                 if near[v, i, j] < far[v, i, j]:

@@ -219,6 +219,16 @@ def on_ray(g: Array, k: Index, i: Index, j: Index, s: F) -> tuple[Vector, Vector
     return u, d
 
 
+def on_parallel_ray(g: Array, k: Index, i: Index, j: Index, s: F) -> Vector:
+    """Return u as `on_ray` does, of an orthographic camera: all rays have the same direction."""
+    p, q = F(i) - g[k, ROW], F(j) - g[k, COLUMN]
+    return (
+        p * g[k, PIXEL_V] + q * g[k, PIXEL_U] + s * g[k, RAY],
+        p * g[k, PIXEL_V + 1] + q * g[k, PIXEL_U + 1] + s * g[k, RAY + 1],
+        p * g[k, PIXEL_V + 2] + q * g[k, PIXEL_U + 2] + s * g[k, RAY + 2],
+    )
+
+
 def mode_near_bin(before: F, middle: F, after: F, least: F, most: F, top: Any) -> tuple[F, F]:
     """Return the log2 of the mode by the parabola through the log2 of three bins, and where it is.
 

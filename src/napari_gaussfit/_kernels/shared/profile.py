@@ -39,9 +39,10 @@ from napari_gaussfit._kernels.shared.gaussian import (
 )
 
 # A profile: all that one Gaussian's profile along any ray of a view follows from, see `profile_of`.
-# Of the row before it, it keeps ROW, COLUMN; the last eight are of use to pinhole cameras alone.
+# Of the row before it, it keeps ROW, COLUMN; what comes after `PARALLEL` is of use to pinhole
+# cameras alone. Kernels copy it by four numbers.
 ACROSS_V, ACROSS_VU, ACROSS_U, LIMIT = 2, 3, 4, 5
-PLACE, SHARP, SHIFT_V, SHIFT_U, PEAK = 6, 7, 8, 9, 10
+PLACE, SHARP, SHIFT_V, SHIFT_U, PEAK, SHRINK, PARALLEL = 6, 7, 8, 9, 10, 11, 12
 LENGTH_V, LENGTH_U, LENGTH_VV, LENGTH_VU, LENGTH_UU = 12, 13, 14, 15, 16
 SHIFT_VV, SHIFT_VU, SHIFT_UU, PROFILE = 17, 18, 19, 20
 
@@ -80,8 +81,9 @@ def profile_of(g: Array, k: int, first: F, step: F, out: Array) -> None:
 
     Bin b is at t = first + b step. On the ray of pixel (i, j), with p = i - i_c and q = j - j_c,
     f of this Gaussian is `peak` 2^(-(m + a x^2)) at x bins from its place, and nothing where the
-    exponent is above `limit`. For an orthographic camera |c|^2 = m is a quadratic form of (p, q),
-    kept by its Cholesky factor, whose squares lose no digits where the form is elongated:
+    exponent is above `limit`; `shrink` is 2^(-2 a), of a profile no narrower than a bin. For an
+    orthographic camera |c|^2 = m is a quadratic form of (p, q), kept by its Cholesky factor, whose
+    squares lose no digits where the form is elongated:
 
         m = (p L_vv + q L_vu)^2 + (q L_uu)^2,   place = t_c + p s_v + q s_u,   a = |d_c|^2.
 
@@ -105,7 +107,7 @@ def profile_of(g: Array, k: int, first: F, step: F, out: Array) -> None:
     inverse = ONE / length2
     shift = -inverse / step
     out[k, SHIFT_V], out[k, SHIFT_U] = dot(pv, d) * shift, dot(pu, d) * shift
-    out[k, PEAK + 1] = ZERO
+    out[k, SHRINK] = exp2_negative(-TWO * min(out[k, SHARP], ONE))
     out[k, LENGTH_V], out[k, LENGTH_U] = TWO * dot(d, dv) * inverse, TWO * dot(d, du) * inverse
     out[k, LENGTH_VV], out[k, LENGTH_UU] = dot(dv, dv) * inverse, dot(du, du) * inverse
     out[k, LENGTH_VU] = TWO * dot(dv, du) * inverse
