@@ -42,7 +42,14 @@ from napari_gaussfit._kernels.cuda.derivatives import (
     record,
     scale_of,
 )
-from napari_gaussfit._kernels.cuda.device import Counts, exact, exact_kernel
+from napari_gaussfit._kernels.cuda.device import (
+    LONG,
+    WIDE,
+    Counts,
+    U,
+    crowded_kernel,
+    exact,
+)
 from napari_gaussfit._kernels.cuda.solver import (
     at,
     damp,
@@ -52,18 +59,61 @@ from napari_gaussfit._kernels.cuda.solver import (
     place_of,
     solve,
 )
-from napari_gaussfit._kernels.shared.gaussian import INT, ONE, ZERO, Array, Array64, F
+from napari_gaussfit._kernels.shared.gaussian import HALF, INT, ONE, ZERO, Array, Array64, F
 
 THREADS = 64
 ITEMS = THREADS  # voxels whose derivatives stand in shared memory at a time
+PAIRS = THREADS // 2  # threads that have a pair of rows by a pair each, of half of the items
+QUAD = 4  # items that are read at once
+NO_PRODUCTS = (ZERO, ZERO, ZERO, ZERO)
 ONE_GAUSSIAN, FEW = 13, 44  # parameters of a block: one of two channels, four of one channel
+
+
+@exact
+def products_of_pairs(
+    rows: Array, row: int, column: int, half: int, size: int, spread: Any
+) -> tuple[F, F, F, F]:
+    """Return sums, over half of the items, of a pair of rows' products with another pair's.
+
+    Of each number that is read from shared memory two products are made, and four are read at once.
+    spread : whether products are times the sign in row `size`.
+    """
+    upper, lower, left, right = LONG(row), LONG(row + 1), LONG(column), LONG(column + 1)
+    s00, s01, s10, s11 = NO_PRODUCTS
+    first, turn = LONG(half * (ITEMS // 2)), U(0)
+    while turn < U(ITEMS // 2 // QUAD):
+        for m in range(QUAD):
+            n = LONG(first + LONG(m))
+            a, b = rows[upper, n], rows[lower, n]
+            if spread:
+                a, b = a * rows[LONG(size), n], b * rows[LONG(size), n]
+            c, d = rows[left, n], rows[right, n]
+            s00, s01, s10, s11 = s00 + a * c, s01 + a * d, s10 + b * c, s11 + b * d
+        first, turn = LONG(first + LONG(QUAD)), U(turn + U(1))
+    return s00, s01, s10, s11
+
+
+@exact
+def channel_and_place(
+    item: int, total: int, sizes: tuple[INT, INT, INT], inverse: tuple[F, F, F]
+) -> tuple[INT, F, F, F]:
+    """Return the channel of an item, and its z, y and x, by products in place of quotients.
+
+    They are right below a million items: a half is farther from a whole number than rounding.
+    """
+    c = INT((F(item) + HALF) * inverse[0])
+    i = INT(item - c * total)
+    z = INT((F(i) + HALF) * inverse[1])
+    i = INT(i - z * sizes[1] * sizes[2])
+    y = INT((F(i) + HALF) * inverse[2])
+    return c, F(z), F(y), F(INT(i - y * sizes[2]))
 
 
 def make_refine(most: int) -> Any:
     """Make the kernel that refines blocks of `most` parameters at most."""
     triangle, whole = most * (most + 1) // 2, (most + 1) * (most + 2) // 2
     gaussians = most // (SHAPE + 1)
-    records_shape, rows_shape = (max(gaussians, 1), RECORD), (most + 1, ITEMS + 1)
+    records_shape, rows_shape = (max(gaussians, 1), RECORD), (most + 2, ITEMS + QUAD)
 
     @exact
     def add_bends(
@@ -122,12 +172,14 @@ def make_refine(most: int) -> Any:
             and that curvature, and chi^2 by the rate; see `cpu.information_kernels.information`.
         """
         records, rows, products, bent = shared
+        halves = cuda.shared.array((4, PAIRS), np.float32)
         gain, intercept, kind, spread = numbers
         lost = ZERO
         m = cuda.shared.array((3, 3), np.float32)
         inner = cuda.shared.array((3, 3), np.float32)
         count, channels, size = counts
         total = sizes[0] * sizes[1] * sizes[2]
+        inverse = ONE / F(total), ONE / F(sizes[1] * sizes[2]), ONE / F(sizes[2])
         if thread < count:
             record(theta, SHAPE * thread, (INT(0), INT(0), INT(0)), records[thread])
         for entry in range(thread, at(size, size) + 1, THREADS):
@@ -142,10 +194,7 @@ def make_refine(most: int) -> Any:
                 rows[p, thread] = ZERO
             c, pull, z, y, x = INT(0), ZERO, ZERO, ZERO, ZERO
             if item < channels * total and voxels[1, item] > ZERO:
-                c = INT(item // total)
-                i = item - c * total
-                z, y = F(i // (sizes[1] * sizes[2])), F((i // sizes[2]) % sizes[1])
-                x = F(i % sizes[2])
+                c, z, y, x = channel_and_place(item, total, sizes, inverse)
                 ground = SHAPE * count + channels * count + c
                 rate = voxels[2, item] + F((theta[ground] + intercept / gain) / gain)
                 for k in range(count):
@@ -175,21 +224,26 @@ def make_refine(most: int) -> Any:
                 if spread:
                     rows[size, thread] = F(math.copysign(ONE, weight))
             cuda.syncthreads()
-            row, column = 0, thread
-            while column > row:
-                column -= row + 1
-                row += 1
-            while row <= size:
-                part = ZERO
-                for n in range(ITEMS):
-                    product = rows[row, n] * rows[column, n]
-                    part += product * rows[size, n] if spread else product
-                products[at(row, column)] += part
-                column += THREADS
+            rows_of_tiles = (size + 2) // 2
+            for begun in range(0, at(rows_of_tiles, 0), PAIRS):
+                row, column = 0, begun + thread % PAIRS
                 while column > row:
                     column -= row + 1
                     row += 1
-            cuda.syncthreads()
+                row, column = 2 * row, 2 * column
+                part = NO_PRODUCTS
+                if row <= size:
+                    part = products_of_pairs(rows, row, column, thread // PAIRS, size, spread)
+                if thread >= PAIRS:
+                    for n in range(4):
+                        halves[n, thread - PAIRS] = part[n]
+                cuda.syncthreads()
+                if thread < PAIRS and row <= size:
+                    for n in range(4):
+                        i, j = row + n // 2, column + n % 2
+                        if j <= i <= size:
+                            products[at(i, j)] += part[n] + halves[n, thread]
+                cuda.syncthreads()
             if spread:
                 for k in range(count):
                     if thread == 0:
@@ -217,7 +271,7 @@ def make_refine(most: int) -> Any:
                 products[at(size, size)] = whole_loss
             cuda.syncthreads()
 
-    @exact_kernel
+    @crowded_kernel
     def refine(
         voxels: Array,
         begins: Counts,
@@ -240,7 +294,7 @@ def make_refine(most: int) -> Any:
         found : shapes, amplitudes, covariances [K, 9 + 2 C, 9 + 2 C], numbers [K, 3 + C].
         """
         records = cuda.shared.array(records_shape, np.float32)
-        rows = cuda.shared.array(rows_shape, np.float32)
+        rows = cuda.shared.array(rows_shape, np.float32, WIDE)
         tried = cuda.shared.array(whole, np.float64)
         fisher = cuda.shared.array(triangle, np.float64)
         damped = cuda.shared.array(triangle, np.float64)
