@@ -18,8 +18,10 @@ import sys
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
 
@@ -67,6 +69,9 @@ JUDGED_EVERY = 0.05
 
 CONTEXT = 500_000_000
 """About as many bytes of a device hold CUDA itself and the kernels' code, and torch counts none."""
+
+REFINED_A_SECOND = 1e6
+"""Spots, on a device like the H200."""
 
 LEAST_SPEEDUP = 20.0
 """Of the dense field against the batched solve."""
@@ -123,6 +128,21 @@ class Bench:
             return float(ended - began)
         ended.synchronize()
         return float(began.elapsed_time(ended)) / 1e3
+
+    @contextmanager
+    def each_launch_of(self, module: Any) -> Iterator[list[float]]:
+        """Gather the seconds of each launch of a module; the last of each kernel is kept."""
+        found: list[float] = []
+
+        def timed(kernel: Any, *given: Any) -> None:
+            found.append(self.once(partial(launch, kernel, *given)))
+            self.kernels[name_of(kernel)] = found[-1]
+
+        module.launch = timed
+        try:
+            yield found
+        finally:
+            module.launch = launch
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -250,6 +270,40 @@ def time_relocation(bench: Bench, sizes: Sizes) -> list[Row]:
         ("places that lack a Gaussian", f"{sizes.side}^3 voxels", 1e3 * places, None, ""),
         ("costs of taking each away", f"{number:,} Gaussians", 1e3 * costs, None, ""),
     ]
+
+
+def time_refinement(bench: Bench, sizes: Sizes) -> Row:
+    """Spots that are where a fit leaves them, refined: what kernels take, without what is sent."""
+    import numpy as np
+
+    from benchmarks.measurement import PITCH, SPOT, Scene, light_of, start_of, truth_of
+    from napari_gaussfit._kernels.cuda import refinement as blocks
+    from napari_gaussfit.measure import refinement
+    from napari_gaussfit.model.gaussians import Gaussians
+
+    scene, rng = Scene("spots", SPOT, 100.0), np.random.default_rng(2)
+    cells, copies = ((1, 1, 2), 1) if sizes.small else ((4, 8, 16), 40)
+    truth = truth_of(scene, cells, rng)
+    few = start_of(scene, truth, rng)
+    shifts = np.repeat(np.arange(copies) * PITCH * cells[0], len(few))
+    start = Gaussians(
+        np.tile(few.means, (copies, 1)) + shifts[:, None] * np.array([1.0, 0.0, 0.0]),
+        np.tile(few.cholesky, (copies, 1)),
+        np.tile(few.amplitudes, copies),
+        few.background,
+        few.unit,
+    )
+    stack = scene.recorded(np.tile(light_of(truth, cells), (copies, 1, 1)), rng)
+    way = partial(blocks.refine_blocks, bench.device), ()
+    steps = 1 if sizes.small else refinement.MOST_STEPS
+    with patch.object(refinement, "_way", lambda *_: way):
+        for _ in range(1 if sizes.small else 3):
+            with bench.each_launch_of(blocks) as seconds:
+                refinement.refine([start], [stack], noise=scene.noise, most_steps=steps)
+    taken, size = sum(seconds), f"{len(start):,} spots, windows of 13 x 11 x 11"
+    promised = len(start) / REFINED_A_SECOND
+    fine = "-" if SIMULATED else "yes" if taken <= promised else "NO"
+    return ("refinement", size, 1e3 * taken, 1e3 * promised, fine)
 
 
 def time_points(bench: Bench, sizes: Sizes) -> Row:
@@ -437,6 +491,7 @@ def timings(bench: Bench, sizes: Sizes, results: Results, notes: list[str]) -> T
         time_views,
         time_targets,
         time_relocation,
+        time_refinement,
         time_points,
         time_adam,
         fit,

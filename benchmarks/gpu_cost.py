@@ -39,17 +39,6 @@ SOME = 48
 WHOLE = {"pack", "bound", "project", "list_cells", "list_small_cells"}
 """Kernels whose results others need: all of their blocks are run."""
 MEASURED = Path(__file__).parent / "results-gpu" / "h200-benchmarks.json"
-SINCE_RENAMED = {
-    "cuda_adam": "grid_kernels",
-    "cuda_device": "device",
-    "cuda_mip": "mip_kernels",
-    "cuda_rays": "mip_kernels",
-    "cuda_voxels": "grid_kernels",
-    "cuda_points": "grid_kernels",
-    "cuda_matches": "relocation",
-    "cuda_overlaps": "relocation",
-    "cuda_spline": "ray_kernels",
-}
 VIEWS = "50 views of 512^2 rays, forward and backward"
 
 
@@ -234,21 +223,14 @@ def measured() -> dict[str, float]:
     """Return the seconds that each kernel took on the H200, as kept."""
     kept = json.loads(MEASURED.read_text(encoding="utf-8"))
     [table] = [t for t in kept["tables"] if t["title"] == "Kernels and their floors"]
-    found = {}
-    for row in table["rows"]:
-        module, _, name = row["kernel"].rpartition(".")
-        found[f"cuda.{SINCE_RENAMED.get(module, module.removeprefix('cuda_'))}.{name}"] = (
-            row["ms"] / 1e3
-        )
-    return found
+    return {row["kernel"]: row["ms"] / 1e3 for row in table["rows"]}
 
 
 OF_VIEWS = (
     "cuda.mip_kernels.project",
     "cuda.device.list_cells",
     "cuda.mip_kernels.list_small_cells",
-    "cuda.mip_kernels.search",
-    "cuda.mip_kernels.climb",
+    "cuda.mode_kernels.find_modes",
     "cuda.mip_kernels.gather_moments",
 )
 
@@ -285,7 +267,7 @@ def tables(sizes: Sizes, some: int = SOME) -> list[Table]:
         f"{sizes.gaussians:,} Gaussians in {sizes.side}^3 voxels and in {sizes.views} views of "
         f"{sizes.image}^2 rays; the field at points with {sizes.field:,} of them at "
         f"{sizes.points}. Times at full rates: nothing here was measured but what the H200 took, "
-        "which was an earlier state of these kernels (`benchmarks/results-gpu`). Where it took "
+        "of some kernels at an earlier state (`benchmarks/results-gpu`). Where it took "
         "less, an assembler saves more of the arithmetic of addresses than is counted."
     )
     return [

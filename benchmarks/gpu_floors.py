@@ -109,11 +109,10 @@ def of_views(
         "cuda.mip_kernels.project": Work(
             FOOTPRINT_OF_ONE * images, 0.0, records + FLOAT * images * (PACKED + BOX)
         ),
-        "cuda.mip_kernels.search": Work(
-            PROFILE * pairs + BIN * bins, 3 * pairs, records + FLOAT * 3 * pixels
-        ),
-        "cuda.mip_kernels.climb": Work(
-            EVALUATIONS * CLIMB * pairs, EVALUATIONS * pairs, records + FLOAT * 5 * pixels
+        "cuda.mode_kernels.find_modes": Work(
+            (PROFILE + EVALUATIONS * CLIMB) * pairs + BIN * bins,
+            (3 + EVALUATIONS) * pairs,
+            records + FLOAT * 5 * pixels,
         ),
         "cuda.mip_kernels.gather_moments": Work(
             PIXEL_MOMENTS * pairs, pairs, records + FLOAT * 4 * pixels + moments

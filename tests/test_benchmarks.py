@@ -283,7 +283,8 @@ def test_the_script_for_a_gpu_runs_in_the_simulator(checkout: Path, tmp_path: Pa
     assert len(tables["Checks"]) >= 17
     assert "targets at the maxima" in {row["what"] for row in tables["Checks"]}
     assert {
-        "cuda.mip_kernels.climb",
+        "cuda.mode_kernels.find_modes",
+        "cuda.refinement_kernels.refine",
         "cuda.ray_kernels.sample_rays",
         "cuda.grid_kernels.voxelise",
         "cuda.grid_kernels.gather_dense",
@@ -359,7 +360,7 @@ def test_what_cards_should_take_is_counted_without_one(checkout: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=checkout, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.strip()}
-    for name in ("mip_kernels.search", "mip_kernels.gather_moments", "grid_kernels.voxelise"):
+    for name in ("mode_kernels.find_modes", "mip_kernels.gather_moments", "grid_kernels.voxelise"):
         row = rows[f"cuda.{name}"]
         assert float(row[1]) > 0
         assert float(row[-1].replace(",", "")) > 0, "it was measured"
