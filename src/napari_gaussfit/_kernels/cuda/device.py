@@ -141,7 +141,8 @@ def places(count: INT, scan: Counts, thread: int, threads: int) -> tuple[INT, IN
     `scan` holds threads + threads / GROUP numbers in shared memory. A count is `SHARE` at most.
     """
     if threads == FEW_THREADS:
-        return places_of_few(count, scan, thread)
+        place, total = places_of_few(count, scan, thread)
+        return place, total
     scan[U(thread)] = count
     cuda.syncthreads()
     if thread < threads // GROUP:

@@ -579,7 +579,7 @@ def make_along_rays(split: int, *, searching: bool) -> Any:
         n: int,
         among: tuple[Counts, int],
         rows: tuple[int, int, int, int],
-        held: tuple[Counts, INT, INT],
+        held: tuple[Counts, Any, Any],
         trial: F,
         ends: tuple[F, F],
         pixel: tuple[Index, Index, bool],

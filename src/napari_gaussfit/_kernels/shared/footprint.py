@@ -166,7 +166,7 @@ def footprint(
     out[k, QVV], out[k, LV], out[k, L0] = qvv, lv, l0
 
 
-def column_ends(g: Array, k: int, p: F, width: int) -> tuple[F, F]:
+def column_ends(g: Array, k: Index, p: F, width: int) -> tuple[F, F]:
     """First and last column of a row that a footprint touches (last < first when none)."""
     quu = g[k, QUU]
     b = g[k, QVU] * p + g[k, LU]
