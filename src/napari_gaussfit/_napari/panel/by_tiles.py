@@ -31,6 +31,7 @@ from napari_gaussfit.errors import GaussfitError, SettingsError
 from napari_gaussfit.formats.tiled import OBJECTS_NAME, read_index
 from napari_gaussfit.jobs.messages import Message
 from napari_gaussfit.jobs.tiles import Pace, RenderTask, TilesTask, folder_state, progress_words
+from napari_gaussfit.model.gaussians import counted
 from napari_gaussfit.objects.sizes import Sizes
 
 if TYPE_CHECKING:
@@ -385,7 +386,7 @@ class ByTilesPart(QGroupBox):
         elif self._stopped:
             self._say("Stopped. What is done is in the folder; Go on goes on with it.")
         elif self._reading and self._points is not None:
-            self._say(f"{self._points.count:,} Gaussians of the fit in the folder.")
+            self._say(f"{counted(self._points.count)} of the fit in the folder.")
         self.look_at()
         self.changed.emit()
 

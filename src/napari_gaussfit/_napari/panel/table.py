@@ -26,6 +26,7 @@ from napari_gaussfit._napari.panel.rows import RowTable
 from napari_gaussfit._napari.panel.widgets import wheel_needs_focus
 from napari_gaussfit.errors import GaussfitError, SettingsError
 from napari_gaussfit.measure.table import CHANNEL, FLAGS, GOODNESS
+from napari_gaussfit.model.gaussians import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -304,7 +305,7 @@ class TablePart(QWidget):
         self._words.setText(
             f"⚠ {self._problem}"
             if self._problem
-            else f"{self._stack}: {shown:,} of {known:,} Gaussians, lengths in {self._unit}s{more}"
+            else f"{self._stack}: {shown:,} of {counted(known)}, lengths in {self._unit}s{more}"
         )
 
     def _bring_into_view(self, item: int) -> None:
