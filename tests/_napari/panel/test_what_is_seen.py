@@ -22,6 +22,7 @@ from napari_gaussfit._napari.layers.overlays import (
     MOST_MOVING_MARKS,
     SECTIONS,
 )
+from napari_gaussfit._napari.layers.unwrapped import unwrapped
 from napari_gaussfit._napari.panel.plots import Curves
 from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.jobs.pictures import MipPair, ViewChoice
@@ -112,6 +113,21 @@ def test_sections_are_where_a_slice_cuts_a_gaussian_at_half_its_amplitude() -> N
         cut = off < AT_HALF * gaussians.covariances[:, axis, axis]
         assert {*whose} == {*np.flatnonzero(cut)}
         assert len(sides) == SIDES * cut.sum()
+
+
+def test_hidden_centres_become_fewer_and_are_drawn_in_their_colours_when_shown(seen: Seen) -> None:
+    """One was added by hand; napari looks at the points that it has shown last."""
+    seen.show()
+    seen.viewer.dims.ndisplay = 3
+    centres, count = seen.panel.live.centres, len(seen.fit.field)
+    centres.add(np.asarray(centres.data)[0] + 0.1)
+    centres.visible = False
+    seen.panel.live.settle(seen.fit)
+    assert len(centres.data) == len(centres.face_color) == count
+    centres.visible = True
+    canvas = unwrapped(seen.viewer).window._qt_viewer.canvas
+    markers = canvas.layer_to_visual[unwrapped(centres)].node.points_markers
+    assert len(markers._data) == count
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

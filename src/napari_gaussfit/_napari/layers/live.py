@@ -21,6 +21,7 @@ from napari_gaussfit._napari.layers.pictures import (
     pictures_of,
 )
 from napari_gaussfit._napari.layers.placement import METADATA
+from napari_gaussfit._napari.layers.recolour import recolour
 from napari_gaussfit._napari.layers.source import mark
 from napari_gaussfit._napari.layers.unwrapped import is_same
 
@@ -173,7 +174,7 @@ class LiveLayers:
             layer.data = data
         layer.features = keywords["features"]
         layer.size = self._sizes(fit.fields)
-        layer.face_color = self._colours(fit.fields)
+        recolour(layer, self._colours(fit.fields))
         carried = {**layer.metadata.get(METADATA, {}), **keywords["metadata"][METADATA]}
         layer.metadata = {**layer.metadata, METADATA: carried}
         layer.selected_data = {n for n in chosen if n < len(data)}
@@ -186,7 +187,7 @@ class LiveLayers:
         if other and centres is not None and self._shown:
             colours = self._colours(self._shown)
             if len(colours) == len(centres.data):  # else points were added or deleted by hand
-                centres.face_color = colours
+                recolour(centres, colours)
         for role, (data, keywords, _) in pictures_of(mips, self.source).items():
             layer = self._layers.get(role)
             if layer is not None and layer.visible:
@@ -292,7 +293,7 @@ class LiveLayers:
             if now - self._coloured > COLOUR_SECONDS:
                 self._coloured = now
                 layer.size = self._sizes(fields)
-                layer.face_color = self._colours(fields)
+                recolour(layer, self._colours(fields))
 
     def _move_along(self, _event: Event) -> None:
         """Bring the layers to where their source is now, in its unit."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_gaussfit._napari.layers.live import CENTRES, LiveLayers
+from napari_gaussfit._napari.layers.recolour import recolour
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +117,7 @@ class LiveTimes(LiveLayers):
             # Positions are the data; napari takes more columns of these names for axes.
             layer.features = table.drop(columns=["axis-0", "axis-1", "axis-2"])
             layer.size = self._sizes(last)
-            layer.face_color = self._colours(last)
+            recolour(layer, self._colours(last))
             layer.editable = False
 
     def _show_tracks(self, table: pd.DataFrame) -> None:

@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_gaussfit._napari.layers.looking import camera_of, canvas_size
 from napari_gaussfit._napari.layers.placement import METADATA, OF
+from napari_gaussfit._napari.layers.recolour import recolour
 from napari_gaussfit._napari.layers.spots import AROUND, RING, SPOT
 from napari_gaussfit._napari.layers.tile_density import TileDensity
 from napari_gaussfit._napari.layers.times import world_units
@@ -157,7 +158,7 @@ class TilePoints(QObject):
             self._layer.data = positions[which]
             self._layer.size = widths[which]
             if not self._rings:
-                self._layer.face_color = colours
+                recolour(self._layer, colours)
         self.shown.emit()
 
     def close(self) -> None:
