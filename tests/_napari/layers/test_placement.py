@@ -9,6 +9,7 @@ import pytest
 from napari.layers import Image, Points
 
 from napari_gaussfit._napari.layers.placement import Placement
+from napari_gaussfit._napari.layers.spacing import converted
 from napari_gaussfit.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -112,3 +113,9 @@ def test_a_flat_layer_is_refused() -> None:
     flat = Image(np.zeros((5, 6)), name="flat", contrast_limits=(0, 1))
     with pytest.raises(SettingsError, match="'flat' has 2 axes"):
         Placement.of_layer(flat, SPACING)
+
+
+def test_a_length_of_numpy_is_converted_as_any_other() -> None:
+    """A place among spots is one, where its layer and the view have units of their own."""
+    assert converted(np.float64(2.5), "micrometer", "nanometer") == 2500.0
+    assert converted(2.5, "pixel", "nanometer") == 2.5

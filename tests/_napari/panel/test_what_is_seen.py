@@ -130,6 +130,18 @@ def test_hidden_centres_become_fewer_and_are_drawn_in_their_colours_when_shown(s
     assert len(markers._data) == count
 
 
+def test_hidden_captions_are_deleted_by_hand_and_the_view_is_zoomed(seen: Seen) -> None:
+    """napari places texts of hidden points too, by those that it has shown last."""
+    seen.show()
+    captions = seen.panel.live.layer("captions")
+    captions.visible = False
+    captions.selected_data = {0, 1}
+    captions.remove_selected()
+    left = len(captions.data)
+    captions.scale_factor *= 2
+    assert len(unwrapped(captions)._view_text) == left
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_centres_are_drawn_where_the_projections_show_them(seen: Seen, axis: int) -> None:
     seen.show()

@@ -337,6 +337,8 @@ class LiveLayers:
         layer = self._viewer.add_layer(Layer.create(data, keywords, kind))
         layer.events.visible.connect(self._catch_up)
         self._layers[role] = layer
+        if role == CAPTIONS:
+            layer.events.data.connect(_slice_hidden)
         self._viewer.layers.selection = set(chosen)
 
     def _forget(self, event: Event) -> None:
@@ -354,3 +356,12 @@ class LiveLayers:
             self.show(self._fields)
         if self._mips is not None:
             self.show_mips(self._mips)
+
+
+def _slice_hidden(event: Event) -> None:
+    """Have napari know which points of a hidden layer are in view, after some came or went.
+
+    It does not look by itself, but places their texts anew as the view is zoomed.
+    """
+    if not event.source.visible:
+        event.source.set_view_slice()

@@ -152,7 +152,7 @@ def converted(length: float, before: str, after: str) -> float:
     old, new = micrometers_per(before), micrometers_per(after)
     if old is None or new is None or old == new:
         return length
-    return float(Decimal(repr(length)) * Decimal(repr(old)) / Decimal(repr(new)))
+    return float(Decimal(repr(float(length))) * Decimal(repr(old)) / Decimal(repr(new)))
 
 
 def _rescale(layer: Layer, scale: list[float], units: list[str], others: Iterable[Layer]) -> None:
