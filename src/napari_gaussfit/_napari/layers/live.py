@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QTimer
 
+from napari_gaussfit._napari.layers.hidden import slice_hidden
 from napari_gaussfit._napari.layers.looking import Framing
 from napari_gaussfit._napari.layers.pictures import (
     CAPTIONS,
@@ -21,7 +22,6 @@ from napari_gaussfit._napari.layers.pictures import (
     pictures_of,
 )
 from napari_gaussfit._napari.layers.placement import METADATA
-from napari_gaussfit._napari.layers.recolour import recolour
 from napari_gaussfit._napari.layers.source import mark
 from napari_gaussfit._napari.layers.unwrapped import is_same
 
@@ -124,6 +124,7 @@ class LiveLayers:
         for name, value in self.source.placement.keywords().items():
             setattr(points, name, value)
         points.events.visible.connect(self._catch_up)
+        points.events.data.connect(_slice_source)
         self._layers[CENTRES] = points
 
     def make_no_more(self) -> None:
@@ -172,9 +173,10 @@ class LiveLayers:
         chosen = set(layer.selected_data)
         with layer.events.data.blocker():
             layer.data = data
+        slice_hidden(layer)
         layer.features = keywords["features"]
         layer.size = self._sizes(fit.fields)
-        recolour(layer, self._colours(fit.fields))
+        layer.face_color = self._colours(fit.fields)
         carried = {**layer.metadata.get(METADATA, {}), **keywords["metadata"][METADATA]}
         layer.metadata = {**layer.metadata, METADATA: carried}
         layer.selected_data = {n for n in chosen if n < len(data)}
@@ -187,7 +189,7 @@ class LiveLayers:
         if other and centres is not None and self._shown:
             colours = self._colours(self._shown)
             if len(colours) == len(centres.data):  # else points were added or deleted by hand
-                recolour(centres, colours)
+                centres.face_color = colours
         for role, (data, keywords, _) in pictures_of(mips, self.source).items():
             layer = self._layers.get(role)
             if layer is not None and layer.visible:
@@ -293,7 +295,7 @@ class LiveLayers:
             if now - self._coloured > COLOUR_SECONDS:
                 self._coloured = now
                 layer.size = self._sizes(fields)
-                recolour(layer, self._colours(fields))
+                layer.face_color = self._colours(fields)
 
     def _move_along(self, _event: Event) -> None:
         """Bring the layers to where their source is now, in its unit."""
@@ -337,8 +339,8 @@ class LiveLayers:
         layer = self._viewer.add_layer(Layer.create(data, keywords, kind))
         layer.events.visible.connect(self._catch_up)
         self._layers[role] = layer
-        if role == CAPTIONS:
-            layer.events.data.connect(_slice_hidden)
+        if kind == "points":
+            layer.events.data.connect(_slice_source)
         self._viewer.layers.selection = set(chosen)
 
     def _forget(self, event: Event) -> None:
@@ -358,10 +360,6 @@ class LiveLayers:
             self.show_mips(self._mips)
 
 
-def _slice_hidden(event: Event) -> None:
-    """Have napari know which points of a hidden layer are in view, after some came or went.
-
-    It does not look by itself, but places their texts anew as the view is zoomed.
-    """
-    if not event.source.visible:
-        event.source.set_view_slice()
+def _slice_source(event: Event) -> None:
+    """Heed points that a person adds and deletes while their layer is hidden."""
+    slice_hidden(event.source)

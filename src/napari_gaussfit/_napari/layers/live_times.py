@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_gaussfit._napari.layers.hidden import slice_hidden
 from napari_gaussfit._napari.layers.live import CENTRES, LiveLayers
-from napari_gaussfit._napari.layers.recolour import recolour
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,10 +114,11 @@ class LiveTimes(LiveLayers):
         if layer is not None:
             with layer.events.data.blocker():
                 layer.data = self._places(last)
+            slice_hidden(layer)
             # Positions are the data; napari takes more columns of these names for axes.
             layer.features = table.drop(columns=["axis-0", "axis-1", "axis-2"])
             layer.size = self._sizes(last)
-            recolour(layer, self._colours(last))
+            layer.face_color = self._colours(last)
             layer.editable = False
 
     def _show_tracks(self, table: pd.DataFrame) -> None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_gaussfit._napari.layers.hidden import slice_hidden
 from napari_gaussfit._napari.layers.looking import camera_of, canvas_size
 from napari_gaussfit._napari.layers.placement import METADATA, OF
-from napari_gaussfit._napari.layers.recolour import recolour
 from napari_gaussfit._napari.layers.spots import AROUND, RING, SPOT
 from napari_gaussfit._napari.layers.tile_density import TileDensity
 from napari_gaussfit._napari.layers.times import world_units
@@ -156,9 +156,10 @@ class TilePoints(QObject):
         else:
             # Sizes and colours follow the number of points, so they are set after it.
             self._layer.data = positions[which]
+            slice_hidden(self._layer)
             self._layer.size = widths[which]
             if not self._rings:
-                recolour(self._layer, colours)
+                self._layer.face_color = colours
         self.shown.emit()
 
     def close(self) -> None:
