@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Layer, Points
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QPoint, QSize, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import (
     QAbstractButton,
@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
     QScrollBar,
     QTabBar,
     QTableView,
+    QWidget,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ TYPED = (
 """What is typed into boxes, whether it belongs there or not."""
 
 KEYS = ("Key_F5", "Key_F6", "Key_F7", "Key_F8", "Key_F9", "Key_Tab", "Key_Escape", "Key_Return")
+REOPEN = "close the panel, and open it again"
 STALL_SECONDS = 1.0
 """Of processor time, which a busy machine does not lengthen."""
 
@@ -95,6 +97,10 @@ class Stall:
         How the viewer looked.
     layers : list of tuple
         All that there were afterwards, as napari has them.
+    panel : QSize
+        The panel's size: what takes its place in napari alone leaves the canvas as much room.
+    reopened : bool
+        Whether the panel was closed and opened.
     """
 
     took: float
@@ -102,16 +108,33 @@ class Stall:
     before: View
     after: View
     layers: list[tuple[Any, dict[str, Any], str]]
+    panel: QSize
+    reopened: bool = False
 
     def in_napari_alone(self, viewer: Any) -> float:
-        """Return what the same change of view takes a viewer without a panel, with these layers."""
+        """Return what the same takes a viewer with these layers, and nothing in the panel's place.
+
+        That is the same change of view; and that the empty dock is closed and opened, if it was
+        the panel that was.
+        """
         for data, state, kind in self.layers:
             viewer.add_layer(Layer.create(data, state | {"metadata": {}}, kind))
+        empty = self._dock(viewer)
         self.before.take(viewer)
         QTest.qWait(500)
         began = time.process_time()
+        if self.reopened:
+            viewer.window.remove_dock_widget(empty)
+            QApplication.processEvents()
+            self._dock(viewer)
         self.after.take(viewer)
         return time.process_time() - began
+
+    def _dock(self, viewer: Any) -> QWidget:
+        empty = QWidget()
+        empty.setMinimumSize(self.panel)
+        viewer.window.add_dock_widget(empty, name="nothing", area="right")
+        return empty
 
 
 class Person:
@@ -162,7 +185,8 @@ class Person:
     def _note(self, took: float, before: View) -> None:
         """Keep what is needed to see how long napari alone takes."""
         layers = [one.as_layer_data_tuple() for one in self.viewer.layers]
-        stall = Stall(took, self._said, before, View.of(self.viewer), layers)
+        after, size = View.of(self.viewer), self.panel.size()
+        stall = Stall(took, self._said, before, after, layers, size, self._said == REOPEN)
         if took > STALL_SECONDS:
             self.stalls.append(stall)
             self._log.write(f"     took {took:.2f} s, {len(layers)} layers\n")
@@ -324,7 +348,7 @@ class Person:
             self.panel.window().resize(*((1024, 600) if how == "small" else (1270, 1000)))
 
     def reopen_panel(self) -> None:
-        self.say("close the panel, and open it again")
+        self.say(REOPEN)
         self.viewer.window.remove_dock_widget(self.panel)
         QApplication.processEvents()
         _, self.panel = self.viewer.window.add_plugin_dock_widget(PLUGIN, "Gaussian fit")

@@ -64,10 +64,11 @@ def _usual_threads(process: int) -> int:  # noqa: ARG001 - a forked child begins
 def _pool(process: int) -> ThreadPoolExecutor:
     """Worker threads of this process (a forked child must not use its parent's).
 
-    One is started only when those that there are have work, so no more than `thread_count`, unless
-    that has been more before.
+    One fewer than the cores, as who asks for work does its share: of two that are woken in turn,
+    each would often find the core taken on which it ran last. One is started only when those that
+    there are have work.
     """
-    return ThreadPoolExecutor(_cores(), thread_name_prefix=f"gaussfit-{process}")
+    return ThreadPoolExecutor(max(_cores() - 1, 1), thread_name_prefix=f"gaussfit-{process}")
 
 
 @contextmanager

@@ -143,6 +143,8 @@ def start_child(errors: IO[bytes], module: str = "child") -> subprocess.Popen[by
         stdout=subprocess.PIPE,
         stderr=errors,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
+        # Linux shares the cores among sessions first: what fits takes none from what is watched.
+        start_new_session=True,
         creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
     )
 

@@ -203,6 +203,35 @@ def test_closing_and_reopening_the_panel_changes_nothing(panel: Any, wait_until:
     assert not [layer.name for layer in viewer.layers if layer.name.endswith("]")], "a second one"
 
 
+def test_what_a_person_has_deleted_stays_away_when_the_panel_is_opened_again(
+    panel: Any, wait_until: Wait
+) -> None:
+    viewer = panel.viewer
+    fit(panel, wait_until)
+    marks = "beads centres on projections"
+    wait_until(lambda: panel.live.complete and marks in viewer.layers)
+    for name in ("beads data MIP", "beads centres", marks):
+        viewer.layers.remove(name)
+    panel.shown.boxes["sections"].click()
+    left = {layer.name for layer in viewer.layers}
+    viewer.window.remove_dock_widget(panel)
+    again = open_panel(viewer)
+    wait_until(again.run.buttons["Fit"].isEnabled)
+    QTest.qWait(1000)
+    assert {layer.name for layer in viewer.layers} == left
+    assert again.shown.wanted == {"sections"}
+    again.tabs.setCurrentIndex(4)
+    select(again, 0)
+    do(again, "Show")
+    wait_until(lambda: "beads data MIP" in viewer.layers)
+    assert "beads centres" in viewer.layers
+    viewer.layers.remove("beads data MIP")
+    again.model.settings = SIX
+    click(again.run.buttons["Fit"])
+    wait_until(lambda: again.worker.phase is Phase.FINISHED, 120)
+    wait_until(lambda: "beads data MIP" in viewer.layers)
+
+
 def test_a_fit_that_ends_with_the_panel_leaves_what_it_had(panel: Any, wait_until: Wait) -> None:
     viewer = panel.viewer
     panel.model.settings = LONG

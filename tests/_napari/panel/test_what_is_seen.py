@@ -22,6 +22,7 @@ from napari_gaussfit._napari.layers.overlays import (
     MOST_MOVING_MARKS,
     SECTIONS,
 )
+from napari_gaussfit._napari.layers.pictures import WORDS
 from napari_gaussfit._napari.layers.unwrapped import unwrapped
 from napari_gaussfit._napari.panel.plots import Curves
 from napari_gaussfit.fitting.result import FitResult
@@ -130,6 +131,24 @@ def test_hidden_centres_become_fewer_and_are_drawn_in_their_colours_when_shown(s
     assert len(markers._data) == count
 
 
+def test_marks_that_stay_where_they_are_are_not_painted_anew(seen: Seen) -> None:
+    """A panel that is opened again finds them as they are to be."""
+    seen.show()
+    overlays = seen.panel.shown.overlays
+    overlays.draw_soon()
+    seen.settle()
+    marks, told = seen.overlays[CENTRES], []
+    for emitter in (marks.events.set_data, marks.events.face_color):
+        emitter.connect(told.append)
+    overlays.draw_soon()
+    seen.settle()
+    assert not told
+    seen.panel.live.centres.data = np.asarray(seen.panel.live.centres.data) + 1.0
+    overlays.draw_soon()
+    seen.settle()
+    assert told
+
+
 def test_hidden_captions_are_deleted_by_hand_and_the_view_is_zoomed(seen: Seen) -> None:
     """napari places texts of hidden points too, by those that it has shown last."""
     seen.show()
@@ -140,6 +159,17 @@ def test_hidden_captions_are_deleted_by_hand_and_the_view_is_zoomed(seen: Seen) 
     left = len(captions.data)
     captions.scale_factor *= 2
     assert len(unwrapped(captions)._view_text) == left
+
+
+def test_captions_are_deleted_by_hand_before_all_of_them_are_written(seen: Seen) -> None:
+    seen.show()
+    captions = seen.panel.live.layer("captions")
+    captions.selected_data = {0, 1}
+    captions.remove_selected()
+    seen.panel.live._captioned = 0
+    while seen.panel.live._caption_next():
+        pass
+    assert len(captions.data) == len(captions.features) == len(WORDS) - 2
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari.layers import Points
 
-__all__ = ["slice_hidden"]
+__all__ = ["set_points", "slice_hidden"]
+
+
+def set_points(layer: Points, places: Any) -> None:
+    """Give a layer other points; who listens for what a person does to them hears nothing.
+
+    Sizes and colours follow the number of points, so they are set after this.
+
+    Parameters
+    ----------
+    layer : napari.layers.Points
+        The layer, which may be hidden.
+    places : array-like, shape [K, N]
+        Where the points are, in the layer's data coordinates.
+    """
+    with layer.events.data.blocker():
+        layer.data = places
+    slice_hidden(layer)
 
 
 def slice_hidden(points: Points) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QTimer
 
-from napari_gaussfit._napari.layers.hidden import slice_hidden
+from napari_gaussfit._napari.layers.hidden import set_points, slice_hidden
 from napari_gaussfit._napari.layers.looking import Framing
 from napari_gaussfit._napari.layers.pictures import (
     CAPTIONS,
@@ -111,13 +111,20 @@ class LiveLayers:
     @property
     def complete(self) -> bool:
         """Whether every layer has been made, also of those that were deleted since."""
-        return {CENTRES, *PICTURES} <= self._layers.keys() | self._deleted
+        return not any(self._is_missing(role) for role in (CENTRES, *PICTURES))
+
+    def _is_missing(self, role: str) -> bool:
+        """Whether a layer is still to be made."""
+        return not self.ended and role not in self._layers and role not in self._deleted
 
     def restart(self, source: Source) -> None:
         """Follow another fit of the same layer, in the layers that are there."""
         self.source, self.ended = source, False
-        self._deleted.clear()
         self._fields, self._mips = (), None
+
+    def bring_back(self) -> None:
+        """Make layers again that a person has deleted: another fit is asked for, or to see one."""
+        self._deleted.clear()
 
     def adopt(self, points: Points) -> None:
         """Take points that are there for the centres, where there are none."""
@@ -132,7 +139,6 @@ class LiveLayers:
         self._making.stop()
         self.ended = True
         self._fields, self._mips = (), None
-        self._deleted |= {CENTRES, *PICTURES} - self._layers.keys()
 
     def close(self) -> None:
         """Follow no more; the layers stay."""
@@ -151,7 +157,7 @@ class LiveLayers:
         """
         self._fields = self._shown = fields
         layer = self._layers.get(CENTRES)
-        if layer is None and CENTRES not in self._deleted:
+        if self._is_missing(CENTRES):
             self._make_centres(fields)
             return True
         if layer is not None and layer.visible:
@@ -164,16 +170,14 @@ class LiveLayers:
 
         self._fields, self._shown = (), fit.fields
         self._make_soon()
-        if CENTRES not in self._layers and CENTRES not in self._deleted:
+        if self._is_missing(CENTRES):
             self._make_centres(fit.fields)
         layer = self._layers.get(CENTRES)
         if layer is None:
             return
         data, keywords, _ = points_layer(fit, self.source.placement, name=layer.name)
         chosen = set(layer.selected_data)
-        with layer.events.data.blocker():
-            layer.data = data
-        slice_hidden(layer)
+        set_points(layer, data)
         layer.features = keywords["features"]
         layer.size = self._sizes(fit.fields)
         layer.face_color = self._colours(fit.fields)
@@ -216,7 +220,7 @@ class LiveLayers:
         if self._mips is None:
             return False
         for role, layer_data in pictures_of(self._mips, self.source).items():
-            if role not in self._layers and role not in self._deleted:
+            if self._is_missing(role):
                 self._add(role, layer_data)
                 if role == CAPTIONS:
                     self._captioned = 0
@@ -240,7 +244,7 @@ class LiveLayers:
     def _write_captions(self, layer: Layer) -> None:
         """Put the words below their pictures; of points that were deleted by hand they are lost."""
         shown = [words if n < self._captioned else "" for n, words in enumerate(WORDS)]
-        if list(layer.features["picture"]) != shown:
+        if len(layer.data) == len(shown) and list(layer.features["picture"]) != shown:
             layer.features = {"picture": shown}
 
     def _points(self, fields: Fields) -> LayerData:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit._napari.layers.hidden import slice_hidden
+from napari_gaussfit._napari.layers.hidden import set_points
 from napari_gaussfit._napari.layers.live import CENTRES, LiveLayers
 
 if TYPE_CHECKING:
@@ -108,13 +108,11 @@ class LiveTimes(LiveLayers):
     def _settle(self, last: Fields, table: pd.DataFrame) -> None:
         self._fields, self._shown = (), last
         self._make_soon()
-        if CENTRES not in self._layers and CENTRES not in self._deleted:
+        if self._is_missing(CENTRES):
             self._make_centres(last)
         layer = self._layers.get(CENTRES)
         if layer is not None:
-            with layer.events.data.blocker():
-                layer.data = self._places(last)
-            slice_hidden(layer)
+            set_points(layer, self._places(last))
             # Positions are the data; napari takes more columns of these names for axes.
             layer.features = table.drop(columns=["axis-0", "axis-1", "axis-2"])
             layer.size = self._sizes(last)

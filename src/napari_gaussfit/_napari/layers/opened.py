@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_gaussfit._napari.layers.gaussians import points_layer
+from napari_gaussfit._napari.layers.hidden import set_points
 from napari_gaussfit._napari.layers.placement import METADATA, Placement
 from napari_gaussfit._napari.layers.unwrapped import is_same
 
@@ -72,8 +73,7 @@ class OpenedLayers:
         if layer is None:
             return
         data, keywords, _ = _points(fit, layer.name)
-        with layer.events.data.blocker():
-            layer.data = data
+        set_points(layer, data)
         layer.features = keywords["features"]
         layer.size = keywords["size"]
         carried = {**layer.metadata.get(METADATA, {}), **keywords["metadata"][METADATA]}

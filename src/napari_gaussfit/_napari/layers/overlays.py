@@ -303,6 +303,8 @@ class Overlays(QObject):
             self._viewer.layers.remove(layer)
             return
         data, keywords, _ = made
+        if _is_drawn(layer, data, keywords):
+            return
         # What the list of layers hears of has it painted anew, which costs more than the marks.
         with layer.events.data.blocker(), self._viewer.layers.events.blocker_all():
             layer.data = data
@@ -326,3 +328,12 @@ class Overlays(QObject):
             for layer in self._viewer.layers
             if layer.metadata.get(METADATA, {}).get(OF, {}).get("id") == ours
         ]
+
+
+def _is_drawn(layer: Layer, data: Any, keywords: dict[str, Any]) -> bool:
+    """Whether a layer shows just that already: to be told of it, napari paints the canvas anew."""
+    if not (isinstance(data, np.ndarray) and np.array_equal(layer.data, data)):
+        return False
+    colours = keywords.get("face_color")
+    # napari keeps colours in another precision than ours.
+    return colours is None or not len(data) or np.allclose(layer.face_color, colours, atol=1e-6)

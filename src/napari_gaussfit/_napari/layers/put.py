@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari_gaussfit._napari.layers.hidden import set_points
 from napari_gaussfit._napari.layers.placement import left_behind
 from napari_gaussfit._napari.layers.unwrapped import unwrapped
 
@@ -59,8 +60,7 @@ def put_layer(viewer: Viewer, old: Layer | None, made: LayerData) -> Layer:
 def _update(layer: Any, kind: str, data: Any, keywords: dict[str, Any]) -> None:
     if kind == "points":
         layer.selected_data = set()
-        with layer.events.data.blocker():
-            layer.data = data
+        set_points(layer, data)
     else:
         layer.data = data
     for name in _KEPT_UP:

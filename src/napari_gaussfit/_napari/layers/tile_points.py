@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_gaussfit._napari.layers.hidden import slice_hidden
+from napari_gaussfit._napari.layers.hidden import set_points
 from napari_gaussfit._napari.layers.looking import camera_of, canvas_size
 from napari_gaussfit._napari.layers.placement import METADATA, OF
 from napari_gaussfit._napari.layers.spots import AROUND, RING, SPOT
@@ -154,9 +154,7 @@ class TilePoints(QObject):
         if self._layer is None:
             self._make(positions[which], widths[which], colours)
         else:
-            # Sizes and colours follow the number of points, so they are set after it.
-            self._layer.data = positions[which]
-            slice_hidden(self._layer)
+            set_points(self._layer, positions[which])
             self._layer.size = widths[which]
             if not self._rings:
                 self._layer.face_color = colours

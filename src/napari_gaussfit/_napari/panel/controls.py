@@ -22,6 +22,7 @@ class Controls:
     layer: Any
     start_from: Any
     view: ViewChoice
+    shown: frozenset[str]
     mode: str
     tab: int
 
@@ -35,6 +36,7 @@ class Controls:
             panel.data.layer,
             panel.data.start_from,
             panel.view.choice,
+            panel.shown.wanted,
             panel.modes.mode.title,
             panel.tabs.currentIndex(),
         )
@@ -54,6 +56,7 @@ class Controls:
             panel.view.look_from(self.view.azimuth, self.view.elevation)
         else:
             panel.view.look_along(self.view.axis)
+        panel.shown.wanted = self.shown
         panel.modes.choose(self.mode)
 
     def show_tab(self, panel: Any) -> None:

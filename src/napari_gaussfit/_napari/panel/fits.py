@@ -262,6 +262,8 @@ class Fits(QObject):
         choice = self._panel.choice if result is self.results.shown else None
         if raised:
             self._panel.show_structure()
+            if result.source is not None:
+                self.live_of(result.source).bring_back()
         self.put(result, Moment(result.version, choice))
 
     def save(self, result: Result) -> None:

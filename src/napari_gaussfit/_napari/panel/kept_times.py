@@ -169,6 +169,7 @@ class TimesHome(QObject):
         self._keeping.fits.took_times(Phase.FINISHED if done else Phase.CANCELLED)
         if raised:
             self._panel.show_structure()
+            self._panel.recordings.live_of(result.recording).bring_back()
         self._panel.recordings.show(result.recording, result.frames, result.tracks, result.settings)
 
     def save(self, result: KeptTimes) -> None:

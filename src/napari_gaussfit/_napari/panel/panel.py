@@ -407,6 +407,8 @@ class GaussianFitPanel(TakesFiles):
         self.table.show_nothing()
         self.results.expect_another()
         self.kept.began(refining=before is not None)
+        if isinstance(self.live, LiveLayers):
+            self.live.bring_back()
         self.worker.start(task)
         self.tabs.setCurrentIndex(1)
 

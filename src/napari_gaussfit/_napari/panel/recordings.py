@@ -45,7 +45,7 @@ class Recordings(QObject):
         """Follow a recording, in the layers that are there of it."""
         self.leave()
         panel = self._panel
-        live = self._live_of(recording)
+        live = self.live_of(recording)
         panel.live = live
         panel.show_nothing()
         self.shown = OverTime(panel.viewer, live, settings, self)
@@ -108,7 +108,7 @@ class Recordings(QObject):
         fitted = news.words if isinstance(news, SequenceNews) else shown.words
         return f" ({shown.words if shown.frames else fitted})"
 
-    def _live_of(self, recording: Recording) -> LiveTimes:
+    def live_of(self, recording: Recording) -> LiveTimes:
         """Return layers that follow a recording: those there are if they are of the same one."""
         session: Session = self._panel.kept.session
         for live in session.recordings:

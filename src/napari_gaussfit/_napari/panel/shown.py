@@ -78,6 +78,16 @@ class ShownPart(QWidget):
         grid.addWidget(self.hide_all, 1, 1)
         self.overlays.gone.connect(lambda role: self.boxes[role].setChecked(False))
 
+    @property
+    def wanted(self) -> frozenset[str]:
+        """What is drawn over a fit's layers."""
+        return frozenset(role for role, box in self.boxes.items() if box.isChecked())
+
+    @wanted.setter
+    def wanted(self, roles: frozenset[str]) -> None:
+        for role, box in self.boxes.items():
+            box.setChecked(role in roles)
+
     def follow(self, live: LiveLayers) -> None:
         """Draw over the layers of another fit."""
         if live is not self._live:
