@@ -543,6 +543,8 @@ class GaussianFitPanel(TakesFiles):
         if version.news is not self.worker.news:
             self.worker.take(version.news)
             self.show_phase()
+        elif version.news.mips is not None:
+            self._show_mips(version.news.mips)  # For pictures that are to be made again.
         self.run.show_snapshot(version.news.snapshot, figures_at_rest(version.fit))
         self.quality.setText(details_of(version.fit))
         if self.over_time is None or not self.over_time.frames:
