@@ -20,6 +20,7 @@ import torch
 from benchmarks.gpu_code import compiled, numba_type, pretend
 from scenes import FIELDS, make_grid, make_rays
 
+from napari_gaussfit._kernels.cpu.refinement_kernels import BlockScene
 from napari_gaussfit._kernels.cpu.spline import SplineVolume
 from napari_gaussfit._kernels.cuda import (
     Graphs,
@@ -122,8 +123,7 @@ def refine() -> None:
     """Call what refines single Gaussians and groups of a few."""
     ends = np.array([[0, 2, 0, 2, 0, 2]] * 3)
     members, nobody = (np.array([0, 1, 3]), np.arange(3)), (np.zeros(3, np.int64), np.arange(0))
-    refinement.refine_blocks(
-        torch.device("cpu"),
+    scene = BlockScene(
         np.ones((1, 3, 3, 3), np.float32),
         ends[:2],
         ends,
@@ -132,9 +132,8 @@ def refine() -> None:
         (np.zeros((3, 9)), np.ones((1, 3))),
         np.zeros((2, 1)),
         np.ones(4),
-        1,
-        np.zeros((3, 3)),
     )
+    refinement.refine_blocks(torch.device("cpu"), scene, 1, np.zeros((3, 3)))
 
 
 def agree_as_compiled() -> None:

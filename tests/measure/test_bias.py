@@ -11,6 +11,7 @@ from scipy.linalg import expm, logm
 
 from napari_gaussfit._kernels.cpu.bias_kernels import find_biases
 from napari_gaussfit._kernels.cpu.information_kernels import PHOTONS
+from napari_gaussfit._kernels.cpu.refinement_kernels import BlockScene
 from napari_gaussfit.measure import bias, refinement
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.refinement import refine
@@ -104,7 +105,7 @@ def test_the_bias_is_that_of_the_formula_in_double_precision() -> None:
         for scaled, second in zip(scales, seconds, strict=True)
     )
     right = -0.5 * covariance @ score
-    found = find_biases(
+    scene = BlockScene(
         voxels,
         bounds,
         windows,
@@ -114,6 +115,7 @@ def test_the_bias_is_that_of_the_formula_in_double_precision() -> None:
         grounds,
         np.array([gain, intercept, 1e4, PHOTONS]),
     )
+    found = find_biases(scene)
     assert np.isnan(found[2]).all(), "it is in no block"
     own = [
         np.concatenate([right[9 * k : 9 * (k + 1)], right[18 + k : 22 : 2], right[-channels:]])

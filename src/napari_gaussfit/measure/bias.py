@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_gaussfit._kernels.cpu.bias_kernels import find_biases
-from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE
+from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, BlockScene
 from napari_gaussfit.measure.grouping import bounds_of, others_at, whole_blocks
 from napari_gaussfit.model.gaussians import LOWER, factors_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_gaussfit.measure.grouping import Lists
+    from napari_gaussfit._kernels.cpu.refinement_kernels import Lists
     from napari_gaussfit.measure.surroundings import Fits
 
     Floats = NDArray[np.float64]
@@ -77,7 +77,7 @@ def without_bias(
     others = others_at(some, bounds, shapes, reaches)
     grounds = numbers[some[1][some[0][:-1]], 3:]
     biases = find_biases(
-        voxels, bounds, windows, some, others, (shapes, amplitudes), grounds, noise
+        BlockScene(voxels, bounds, windows, some, others, (shapes, amplitudes), grounds, noise)
     )
     channels = len(amplitudes)
     heights = amplitudes - biases[:, SHAPE : SHAPE + channels].T

@@ -9,19 +9,24 @@ import numpy as np
 
 from napari_gaussfit._kernels.cpu.block_kernels import informations
 from napari_gaussfit._kernels.cpu.information_kernels import PHOTONS
-from napari_gaussfit._kernels.cpu.refinement_kernels import FIRST_DAMPING, MOST_DAMPING, SHAPE
+from napari_gaussfit._kernels.cpu.refinement_kernels import (
+    FIRST_DAMPING,
+    MOST_DAMPING,
+    SHAPE,
+    some_of,
+)
 from napari_gaussfit.measure.shapes import parameters_of
 from napari_gaussfit.model.gaussians import factors_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_gaussfit._kernels.cpu.refinement_kernels import Lists
     from napari_gaussfit.measure.shapes import Shapes
 
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
     Mask = NDArray[np.bool_]
-    Lists = tuple[Counts, Counts]
     Blocks = tuple[Counts, Counts, Lists]
 
 __all__ = ["Batch", "Model", "Scene", "State", "information_at", "make_batches"]
@@ -144,7 +149,7 @@ class Batch:
     def where(self, which: Mask) -> Batch:
         """Return some of the blocks."""
         rows = {name: getattr(self, name)[which] for name in _ROWS}
-        others = _some(self.others, np.flatnonzero(which))
+        others = some_of(self.others, np.flatnonzero(which))
         return replace(self, others=others, state=self.state.where(which), **rows)
 
 
@@ -178,7 +183,7 @@ def make_batches(
                 amplitudes[:, at].transpose(1, 0, 2).copy(),
                 backgrounds[which],
             )
-            made.append(_begun(scene, which, (bounds[which], at, _some(others, which)), state))
+            made.append(_begun(scene, which, (bounds[which], at, some_of(others, which)), state))
     return made
 
 
@@ -210,11 +215,3 @@ def information_at(
     return informations(
         scene.voxels, blocks, scene.windows, scene.gaussians, theta, scene.noise, spread=spread
     )
-
-
-def _some(lists: Lists, which: Counts) -> Lists:
-    """Return those of lists that are asked for."""
-    starts, numbers = lists
-    parts = [numbers[starts[b] : starts[b + 1]] for b in which]
-    ends = np.cumsum([0, *map(len, parts)]).astype(np.int64)
-    return ends, np.concatenate(parts) if parts else numbers[:0]

@@ -30,37 +30,30 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_gaussfit._kernels.cpu.refinement_kernels import BlockScene
     from napari_gaussfit.measure.blocks import Batch, Model
     from napari_gaussfit.measure.reduced import Reduced
 
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
     Mask = NDArray[np.bool_]
-    Lists = tuple[Counts, Counts]
 
 __all__ = ["refine_constrained"]
 
 
-def refine_constrained(  # noqa: PLR0913, PLR0917 - those of `refine_blocks`
-    voxels: NDArray[np.float32],
-    bounds: Counts,
-    windows: Counts,
-    members: Lists,
-    others: Lists,
-    before: tuple[Floats, Floats],
-    backgrounds: Floats,
-    noise: Floats,
-    most_steps: int,
-    limits: Floats,
-    *,
-    model: Model,
+def refine_constrained(
+    given: BlockScene, most_steps: int, limits: Floats, *, model: Model
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Refine blocks of Gaussians of which not all is free; else as `refine_blocks`.
 
     Parameters
     ----------
-    voxels, bounds, windows, members, others, before, backgrounds, noise, most_steps, limits
-        As for `refine_blocks`; of the limits only that of centres counts.
+    given : BlockScene
+        Where the blocks begin; the backgrounds are changed in place.
+    most_steps : int
+        Steps of a block at most.
+    limits : ndarray, shape [3, 3]
+        As `refine_block` takes them; only that of centres counts.
     model : Model
         Which parameters are free, and how they move the shapes.
 
@@ -70,12 +63,13 @@ def refine_constrained(  # noqa: PLR0913, PLR0917 - those of `refine_blocks`
         As of `refine_blocks`. Of what is given the covariance is 0. Along what an object has
         nothing of, it is as if that could be less: error bars of narrow objects are no narrower.
     """
-    scene = Scene(voxels, windows, before, noise, limits[2], model)
-    channels, count = before[1].shape
+    (shapes, amplitudes), noise = given.gaussians, given.noise
+    scene = Scene(given.voxels, given.windows, given.gaussians, noise, limits[2], model)
+    channels, count = amplitudes.shape
     size = SHAPE + 2 * channels
-    after = before[0].copy(), before[1].copy()
+    after = shapes.copy(), amplitudes.copy()
     found = np.full((count, size, size), np.nan), np.full((count, 3 + channels), np.nan)
-    batches = make_batches(scene, bounds, members, others, backgrounds)
+    batches = make_batches(scene, given.bounds, given.members, given.others, given.backgrounds)
     for together in [batches] if model.shapes.shared else [[batch] for batch in batches]:
         ended = _refined(scene, together, most_steps)
         if noise[3] == EVEN:  # chi^2 is in the noise's units then
@@ -85,7 +79,7 @@ def refine_constrained(  # noqa: PLR0913, PLR0917 - those of `refine_blocks`
             ended = [replace(b, chi2=n[:, 0]) for b, n in zip(ended, found_by, strict=True)]
         for batch, covariance in zip(ended, find_covariances(scene, ended), strict=True):
             _put(batch, covariance, after, found)
-            backgrounds[batch.numbers] = batch.state.grounds
+            given.backgrounds[batch.numbers] = batch.state.grounds
     return (*after, *found)
 
 

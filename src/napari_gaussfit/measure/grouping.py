@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from scipy.spatial import cKDTree
 
+from napari_gaussfit._kernels.cpu.refinement_kernels import some_of
 from napari_gaussfit.model.gaussians import factors_of
 
 if TYPE_CHECKING:
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_gaussfit._kernels.cpu.refinement_kernels import Lists
+
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
-    Lists = tuple[Counts, Counts]  # where each begins in all of them one after the other, and that
 
 __all__ = [
     "blocks_of",
@@ -27,7 +29,6 @@ __all__ = [
     "boxes_about",
     "half_sides",
     "others_at",
-    "some_of",
     "whole_blocks",
 ]
 
@@ -94,15 +95,6 @@ def _flat(lists: Sequence[list[int]]) -> Lists:
     lengths = np.fromiter(map(len, lists), np.int64, len(lists))
     numbers = np.fromiter(chain.from_iterable(lists), np.int64, lengths.sum())
     return np.concatenate([[0], np.cumsum(lengths)]), numbers
-
-
-def some_of(lists: Lists, which: Counts) -> Lists:
-    """Return those of lists that are asked for."""
-    starts, numbers = lists
-    lengths = np.diff(starts)[which]
-    ends = np.cumsum(lengths)
-    within = np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)
-    return np.concatenate([[0], ends]), numbers[np.repeat(starts[which], lengths) + within]
 
 
 def whole_blocks(blocks: Lists, wanted: NDArray[np.bool_]) -> Lists:

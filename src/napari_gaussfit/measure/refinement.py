@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_gaussfit._kernels.cpu.information_kernels import EVEN, PHOTONS, UNKNOWN
-from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, refine_blocks
+from napari_gaussfit._kernels.cpu.refinement_kernels import (
+    SHAPE,
+    BlockScene,
+    refine_blocks,
+    some_of,
+)
 from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.bias import without_bias
@@ -29,7 +34,6 @@ from napari_gaussfit.measure.grouping import (
     boxes_about,
     half_sides,
     others_at,
-    some_of,
 )
 from napari_gaussfit.measure.measurement import NOT_DETERMINED, Measurement
 from napari_gaussfit.measure.noise import Noise
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_gaussfit._kernels.cpu.refinement_kernels import Lists
     from napari_gaussfit.measure.constraints import Constraints
     from napari_gaussfit.settings import Device
     from napari_gaussfit.stacks.stack import Stack
@@ -50,7 +55,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
     Refine = Callable[..., tuple[Floats, Floats, Floats, Floats]]
-    Lists = tuple[Counts, Counts]  # where each begins in all of them one after the other, and that
 
 __all__ = ["refine", "share_of_structures", "with_others"]
 
@@ -311,17 +315,11 @@ def _refined(  # noqa: PLR0913, PLR0917 - where, from where, by what
         reaches = _reaches(amplitudes, noise, float(backgrounds.min(initial=0.0)))
         others = others_at(members, bounds[which], shapes, reaches)
         grounds = backgrounds[which]
-        shapes, amplitudes, *new = way(
-            voxels,
-            bounds[which],
-            windows,
-            members,
-            others,
-            (shapes, amplitudes),
-            grounds,
-            noise,
-            *limits,
+        gaussians = shapes, amplitudes
+        scene = BlockScene(
+            voxels, bounds[which], windows, members, others, gaussians, grounds, noise
         )
+        shapes, amplitudes, *new = way(scene, *limits)
         backgrounds[which] = grounds
         if found is None:
             found = new[0], new[1]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, WRONG_MODEL
+from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, WRONG_MODEL, BlockScene
 from napari_gaussfit.measure.grouping import bounds_of, boxes_about, others_at, whole_blocks
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_gaussfit.measure.grouping import Lists
+    from napari_gaussfit._kernels.cpu.refinement_kernels import Lists
 
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
@@ -85,7 +85,11 @@ def with_surroundings(
     bounds = bounds_of(some, wider)
     others = others_at(some, bounds, shapes, reaches)
     grounds = numbers[some[1][some[0][:-1]], 3:]
-    wide = refine(voxels, bounds, wider, some, others, (shapes, amplitudes), grounds, *rules)
+    noise, *limits = rules
+    gaussians = shapes, amplitudes
+    wide = refine(
+        BlockScene(voxels, bounds, wider, some, others, gaussians, grounds, noise), *limits
+    )
     taken = np.zeros(len(shapes), np.bool_)
     taken[some[1]] = (_holds(wide) & _alike(fits, wide))[some[1]]
     found = (

@@ -15,7 +15,6 @@ degree in x times g, of each Gaussian (see `information_kernels`).
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_gaussfit._kernels.cpu.information_kernels import (
     MOMENTS4,
@@ -47,13 +46,12 @@ from napari_gaussfit._kernels.cpu.jit import (
     ramp,
 )
 from napari_gaussfit._kernels.cpu.refinement_kernels import (
-    add_known,
-    cut_block,
+    BlockScene,
+    block_of,
     damp,
     invert,
     own_place,
     solve_in_place,
-    theta_of,
 )
 from napari_gaussfit._kernels.shared.gaussian import SCALE, ZERO, Array, F, exp2_negative
 from napari_gaussfit._threads import run_pieces
@@ -183,58 +181,25 @@ def bias_of_block(
 
 
 @exact_kernel
-def bias_of_some(
-    voxels: NDArray[np.float32],
-    bounds: Counts,
-    windows: Counts,
-    members: tuple[Counts, Counts],
-    others: tuple[Counts, Counts],
-    fitted: tuple[Floats, Floats],
-    backgrounds: Floats,
-    noise: Floats,
-    biases: Floats,
-    first: int,
-    end: int,
-) -> None:
+def bias_of_some(scene: BlockScene, biases: Floats, first: int, end: int) -> None:
     """Set the biases of the Gaussians of blocks [first, end); see `find_biases`."""
-    starts, ids = members
-    other_starts, other_ids = others
-    shapes, amplitudes = fitted
-    channels = len(amplitudes)
+    channels = len(scene.voxels)
     for b in range(first, end):
-        own = ids[starts[b] : starts[b + 1]]
-        count, box = len(own), bounds[b]
-        theta = theta_of(own, shapes, amplitudes, backgrounds[b])
-        block, _ = cut_block(voxels, box, windows, own, noise)
-        near_by = other_ids[other_starts[b] : other_starts[b + 1]]
-        add_known(block[2], box, near_by, shapes, amplitudes, noise[0])
-        whole = np.empty(len(theta))
-        bias_of_block(block, box, theta, count, noise, whole)
+        own, theta, block, _ = block_of(scene, b)
+        count, whole = len(own), np.empty(len(theta))
+        bias_of_block(block, scene.bounds[b], theta, count, scene.noise, whole)
         for k in range(count):
             for i in range(SHAPE + 2 * channels):
                 biases[own[k], i] = whole[own_place(i, k, count, channels)]
 
 
-def find_biases(
-    voxels: NDArray[np.float32],
-    bounds: Counts,
-    windows: Counts,
-    members: tuple[Counts, Counts],
-    others: tuple[Counts, Counts],
-    fitted: tuple[Floats, Floats],
-    backgrounds: Floats,
-    noise: Floats,
-) -> Floats:
+def find_biases(scene: BlockScene) -> Floats:
     """Find by how much the likeliest parameters are off in the mean, over all threads.
 
     Parameters
     ----------
-    voxels, bounds, windows, members, others, noise
-        As `refine_blocks` takes them; noise is that of photons.
-    fitted : tuple of two ndarrays, shape [K, 9] and [C, K]
-        Centre and Cholesky parameters, in voxels, and amplitudes of the largest likelihood.
-    backgrounds : ndarray, shape [B, C]
-        What each block's voxels have beside its Gaussians, in raw intensity.
+    scene : BlockScene
+        Gaussians and backgrounds of the largest likelihood, and noise of photons.
 
     Returns
     -------
@@ -242,23 +207,11 @@ def find_biases(
         Of centre, Cholesky parameters, amplitudes and backgrounds; NaN of Gaussians that are in no
         block, or of which not all is known.
     """
-    channels, count = fitted[1].shape
+    channels, count = scene.gaussians[1].shape
     biases = np.full((count, SHAPE + 2 * channels), np.nan)
 
     def some(first: int, end: int) -> None:
-        bias_of_some(
-            voxels,
-            bounds,
-            windows,
-            members,
-            others,
-            fitted,
-            backgrounds,
-            noise,
-            biases,
-            first,
-            end,
-        )
+        bias_of_some(scene, biases, first, end)
 
-    run_pieces(some, len(bounds))
+    run_pieces(some, len(scene.bounds))
     return biases

@@ -10,6 +10,7 @@ on these two.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,10 @@ from napari_gaussfit._kernels.cpu.jit import (
 from napari_gaussfit._kernels.shared.gaussian import ZERO, F
 from napari_gaussfit._threads import run_pieces
 
-__all__ = ["SHAPE", "make_ready", "refine_blocks"]
+__all__ = ["SHAPE", "BlockScene", "make_ready", "refine_blocks", "some_of"]
+
+Lists = tuple[Counts, Counts]
+"""Where each of several lists begins in all of them one after the other, and that."""
 
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-9, 1e9
 STEADY = 3e-3
@@ -58,6 +62,58 @@ NOTHING = 1e-200
 
 LONGEST_MOVE, LARGEST_STRETCH = 2.0, 0.5
 """Voxels that a centre, and logarithm that a width, changes at most in a step."""
+
+
+class BlockScene(NamedTuple):
+    """B blocks of K Gaussians, and the voxels in which each block is looked at by itself.
+
+    Parameters
+    ----------
+    voxels : ndarray, shape [C, Z, Y, X]
+        The channels' intensities, in float32.
+    bounds, windows : ndarray, shape [B, 6] and [K, 6]
+        First and last z, y, x of each block's box and each Gaussian's window, in voxels.
+    members, others : tuple of two ndarrays, shape [B + 1] and [n]
+        Where each block's part of the second begins: the Gaussians in it, and those of other
+        blocks that reach its box, which stay as they are.
+    gaussians : tuple of two ndarrays, shape [K, 9] and [C, K]
+        Centre and Cholesky parameters, in voxels; amplitudes.
+    backgrounds : ndarray, shape [B, C]
+        What each block's voxels have beside all Gaussians, in raw intensity.
+    noise : ndarray, shape [4]
+        Gain, offset, read variance and saturation, as `information` takes them.
+    """
+
+    voxels: NDArray[np.float32]
+    bounds: Counts
+    windows: Counts
+    members: Lists
+    others: Lists
+    gaussians: tuple[Floats, Floats]
+    backgrounds: Floats
+    noise: Floats
+
+
+def some_of(lists: Lists, which: Counts) -> Lists:
+    """Return those of lists, which lie one after the other in an array, that are asked for.
+
+    Parameters
+    ----------
+    lists : tuple of two ndarrays, shape [B + 1] and [n]
+        Where each list begins in the second, and what is in them all.
+    which : ndarray, shape [b]
+        Numbers of the lists.
+
+    Returns
+    -------
+    tuple of two ndarrays, shape [b + 1] and [m]
+        The same of these.
+    """
+    starts, numbers = lists
+    lengths = np.diff(starts)[which]
+    ends = np.cumsum(lengths)
+    within = np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)
+    return np.concatenate([[0], ends]), numbers[np.repeat(starts[which], lengths) + within]
 
 
 @exact_part
@@ -394,17 +450,23 @@ def theta_of(own: Counts, shapes: Floats, amplitudes: Floats, grounds: Floats) -
     return theta
 
 
+@exact_part
+def block_of(scene: BlockScene, b: int) -> tuple[Counts, Floats, Block, int]:
+    """Return the Gaussians of block b, its parameters, its voxels, and how many are looked at."""
+    (starts, ids), (other_starts, other_ids) = scene.members, scene.others
+    shapes, amplitudes = scene.gaussians
+    own, box = ids[starts[b] : starts[b + 1]], scene.bounds[b]
+    theta = theta_of(own, shapes, amplitudes, scene.backgrounds[b])
+    block, looked = cut_block(scene.voxels, box, scene.windows, own, scene.noise)
+    near_by = other_ids[other_starts[b] : other_starts[b + 1]]
+    add_known(block[2], box, near_by, shapes, amplitudes, scene.noise[0])
+    return own, theta, block, looked
+
+
 @exact_kernel
 def refine_some(
-    voxels: NDArray[np.float32],
-    bounds: Counts,
-    windows: Counts,
-    members: tuple[Counts, Counts],
-    others: tuple[Counts, Counts],
-    before: tuple[Floats, Floats],
+    scene: BlockScene,
     after: tuple[Floats, Floats],
-    backgrounds: Floats,
-    noise: Floats,
     most_steps: int,
     limits: Floats,
     found: tuple[Floats, Floats],
@@ -412,22 +474,15 @@ def refine_some(
     end: int,
 ) -> None:
     """Refine blocks [first, end); see `refine_blocks`."""
-    starts, ids = members
-    other_starts, other_ids = others
-    shapes, amplitudes = before
-    channels = len(amplitudes)
+    channels = len(scene.voxels)
     covariances, numbers = found
     for b in range(first, end):
-        own = ids[starts[b] : starts[b + 1]]
-        count, box = len(own), bounds[b]
-        theta = theta_of(own, shapes, amplitudes, backgrounds[b])
-        size = len(theta)
-        block, looked = cut_block(voxels, box, windows, own, noise)
-        near_by = other_ids[other_starts[b] : other_starts[b + 1]]
-        add_known(block[2], box, near_by, shapes, amplitudes, noise[0])
+        box = scene.bounds[b]
+        own, theta, block, looked = block_of(scene, b)
+        count, size = len(own), len(theta)
         covariance = np.empty((size, size))
         reduced, steps = refine_block(
-            block, looked, box, theta, count, noise, most_steps, limits, covariance
+            block, looked, box, theta, count, scene.noise, most_steps, limits, covariance
         )
         for k in range(count):
             copy_to(after[0][own[k]], theta[SHAPE * k : SHAPE * (k + 1)])
@@ -436,7 +491,7 @@ def refine_some(
             keep_own(covariance, k, count, channels, covariances[own[k]])
             numbers[own[k], 0], numbers[own[k], 1], numbers[own[k], 2] = reduced, looked, steps
             copy_to(numbers[own[k], 3 : 3 + channels], theta[size - channels :])
-        copy_to(backgrounds[b], theta[size - channels :])
+        copy_to(scene.backgrounds[b], theta[size - channels :])
 
 
 @exact_part
@@ -461,45 +516,24 @@ def own_place(i: int, k: int, count: int, channels: int) -> int:
 
 def make_ready() -> None:
     """Load what refines, before there is something to refine: that takes 0.04 s."""
-    shapes, amplitudes = np.zeros((0, SHAPE)), np.zeros((1, 0))
     boxes, nobody = np.zeros((0, 6), np.int64), (np.zeros(1, np.int64), np.zeros(0, np.int64))
-    voxels, backgrounds = np.zeros((1, 1, 1, 1), np.float32), np.zeros((0, 1))
-    numbers = np.zeros((0, SHAPE + 2, SHAPE + 2)), np.zeros((0, 4))
-    before, rules = (shapes, amplitudes), (np.zeros(4), 0, np.zeros((3, 3)))
-    refine_some(
-        voxels, boxes, boxes, nobody, nobody, before, before, backgrounds, *rules, numbers, 0, 0
+    voxels, gaussians = np.zeros((1, 1, 1, 1), np.float32), (np.zeros((0, SHAPE)), np.zeros((1, 0)))
+    scene = BlockScene(
+        voxels, boxes, boxes, nobody, nobody, gaussians, np.zeros((0, 1)), np.zeros(4)
     )
+    numbers = np.zeros((0, SHAPE + 2, SHAPE + 2)), np.zeros((0, 4))
+    refine_some(scene, gaussians, 0, np.zeros((3, 3)), numbers, 0, 0)
 
 
 def refine_blocks(
-    voxels: NDArray[np.float32],
-    bounds: Counts,
-    windows: Counts,
-    members: tuple[Counts, Counts],
-    others: tuple[Counts, Counts],
-    before: tuple[Floats, Floats],
-    backgrounds: Floats,
-    noise: Floats,
-    most_steps: int,
-    limits: Floats,
+    scene: BlockScene, most_steps: int, limits: Floats
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Refine blocks of Gaussians, each by itself, over all threads.
 
     Parameters
     ----------
-    voxels : ndarray, shape [C, Z, Y, X]
-        The channels' intensities, in float32.
-    bounds, windows : ndarray, shape [B, 6] and [K, 6]
-        First and last z, y, x of each block's box and each Gaussian's window, in voxels.
-    members, others : tuple of two ndarrays, shape [B + 1] and [n]
-        Where each block's part of the second begins: the Gaussians in it, and those of other
-        blocks that reach its box, which stay as they are.
-    before : tuple of two ndarrays, shape [K, 9] and [C, K]
-        Centre and Cholesky parameters, in voxels; amplitudes.
-    backgrounds : ndarray, shape [B, C]
-        Of each block; changed in place.
-    noise : ndarray, shape [4]
-        Gain, offset, read variance and saturation, as `information` takes them.
+    scene : BlockScene
+        Where they begin; the backgrounds are changed in place.
     most_steps : int
         Steps of a block at most.
     limits : ndarray, shape [3, 3]
@@ -515,31 +549,17 @@ def refine_blocks(
         Of each Gaussian's block: reduced chi^2, values looked at, steps (see `refine_block`),
         backgrounds.
     """
-    channels, count = before[1].shape
+    shapes, amplitudes = scene.gaussians
+    channels, count = amplitudes.shape
     size = SHAPE + 2 * channels
-    after = before[0].copy(), before[1].copy()
+    after = shapes.copy(), amplitudes.copy()
     found = (
         np.full((count, size, size), np.nan),
         np.full((count, 3 + channels), np.nan),
     )
 
     def some(first: int, end: int) -> None:
-        refine_some(
-            voxels,
-            bounds,
-            windows,
-            members,
-            others,
-            before,
-            after,
-            backgrounds,
-            noise,
-            most_steps,
-            limits,
-            found,
-            first,
-            end,
-        )
+        refine_some(scene, after, most_steps, limits, found, first, end)
 
-    run_pieces(some, len(bounds))
+    run_pieces(some, len(scene.bounds))
     return (*after, *found)
