@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_gaussfit._kernels.cpu.bias_kernels import find_biases
-from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, BlockScene
-from napari_gaussfit.measure.grouping import bounds_of, others_at, whole_blocks
+from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE
+from napari_gaussfit.measure.grouping import scene_of, whole_blocks
 from napari_gaussfit.model.gaussians import LOWER, factors_of
 
 if TYPE_CHECKING:
@@ -73,12 +73,7 @@ def without_bias(
     some = whole_blocks(blocks, wanted)
     if not len(some[1]):
         return fits
-    bounds = bounds_of(some, windows)
-    others = others_at(some, bounds, shapes, reaches)
-    grounds = numbers[some[1][some[0][:-1]], 3:]
-    biases = find_biases(
-        BlockScene(voxels, bounds, windows, some, others, (shapes, amplitudes), grounds, noise)
-    )
+    biases = find_biases(scene_of(voxels, fits, some, windows, reaches, noise))
     channels = len(amplitudes)
     heights = amplitudes - biases[:, SHAPE : SHAPE + channels].T
     variances = np.diagonal(covariances, axis1=1, axis2=2)

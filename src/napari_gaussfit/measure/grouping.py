@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from scipy.spatial import cKDTree
 
-from napari_gaussfit._kernels.cpu.refinement_kernels import some_of
+from napari_gaussfit._kernels.cpu.refinement_kernels import BlockScene, some_of
 from napari_gaussfit.model.gaussians import factors_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ __all__ = [
     "boxes_about",
     "half_sides",
     "others_at",
+    "scene_of",
     "whole_blocks",
 ]
 
@@ -131,3 +132,37 @@ def others_at(blocks: Lists, bounds: Counts, shapes: Floats, reaches: Floats) ->
     order = found[np.lexsort((near_by[found], of_block[found]))]
     counts = np.bincount(of_block[found], minlength=len(bounds))
     return np.concatenate([[0], np.cumsum(counts)]), near_by[order]
+
+
+def scene_of(
+    voxels: NDArray[np.float32],
+    fits: tuple[Floats, Floats, Floats, Floats],
+    blocks: Lists,
+    windows: Counts,
+    reaches: Floats,
+    noise: Floats,
+) -> BlockScene:
+    """Return blocks of Gaussians as they were refined, to be looked at in other windows.
+
+    Parameters
+    ----------
+    voxels : ndarray, shape [C, Z, Y, X]
+        Intensities of the channels, in float32.
+    fits : tuple of ndarray
+        What `refine_blocks` returned: shapes, amplitudes, covariances and numbers.
+    blocks : tuple of ndarray
+        Which Gaussians are refined together.
+    windows : ndarray, shape [K, 6]
+        First and last z, y, x of the window in which each is looked at now.
+    reaches : ndarray, shape [K]
+        Sigmas from its centre within which each Gaussian is anything.
+    noise : ndarray, shape [4]
+        Gain, offset, read variance and saturation, as `refine_blocks` takes them.
+    """
+    shapes, amplitudes, _, numbers = fits
+    starts, members = blocks
+    bounds = bounds_of(blocks, windows)
+    others = others_at(blocks, bounds, shapes, reaches)
+    grounds = numbers[members[starts[:-1]], 3:]
+    gaussians = shapes, amplitudes
+    return BlockScene(voxels, bounds, windows, blocks, others, gaussians, grounds, noise)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, WRONG_MODEL, BlockScene
-from napari_gaussfit.measure.grouping import bounds_of, boxes_about, others_at, whole_blocks
+from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, WRONG_MODEL
+from napari_gaussfit.measure.grouping import boxes_about, scene_of, whole_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,14 +82,8 @@ def with_surroundings(
     if not len(some[1]):
         return fits, windows
     wider = boxes_about(shapes, WIDE, 1, voxels.shape[1:])
-    bounds = bounds_of(some, wider)
-    others = others_at(some, bounds, shapes, reaches)
-    grounds = numbers[some[1][some[0][:-1]], 3:]
     noise, *limits = rules
-    gaussians = shapes, amplitudes
-    wide = refine(
-        BlockScene(voxels, bounds, wider, some, others, gaussians, grounds, noise), *limits
-    )
+    wide = refine(scene_of(voxels, fits, some, wider, reaches, noise), *limits)
     taken = np.zeros(len(shapes), np.bool_)
     taken[some[1]] = (_holds(wide) & _alike(fits, wide))[some[1]]
     found = (
