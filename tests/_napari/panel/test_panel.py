@@ -28,6 +28,8 @@ from napari_gaussfit._napari.panel.panel import GaussianFitPanel
 from napari_gaussfit._napari.panel.results import KINDS
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.fitting.result import load
+from napari_gaussfit.jobs import process
+from napari_gaussfit.jobs.encoding import snapshot_from
 from napari_gaussfit.jobs.process import ProcessJob
 from napari_gaussfit.settings import FitSettings
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from napari_gaussfit.fitting.snapshot import Snapshot
+    from napari_gaussfit.jobs.messages import Message
     from napari_gaussfit.synthetic.phantoms import Phantom
 
     Wait = Callable[..., None]
@@ -369,7 +373,7 @@ class Watch:
 @pytest.mark.started
 @pytest.mark.skipif(os.name == "nt", reason="Windows knows no such signal")
 def test_a_killed_fit_says_so_and_refine_goes_on_from_its_last_gaussians(
-    panel: Any, wait_until: Wait
+    panel: Any, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     panel.model.settings = LONG
     press(panel, "Fit")
@@ -378,11 +382,25 @@ def test_a_killed_fit_says_so_and_refine_goes_on_from_its_last_gaussians(
     wait_until(lambda: panel.worker.phase is Phase.FAILED)
     assert "killed" in panel.findChild(QLabel, "gaussfit_state").text()
     last = panel.worker.news.snapshot.field
+    received = snapshots_received(monkeypatch)
     panel.model.settings = SHORT
     press(panel, "Refine")
-    wait_until(lambda: panel.worker.news.snapshot is not None)
-    np.testing.assert_allclose(panel.worker.news.snapshot.field.means, last.means, atol=0.1)
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 120)
+    assert received[0].iteration == 0
+    np.testing.assert_allclose(received[0].field.means, last.means, atol=1e-5)
+
+
+def snapshots_received(monkeypatch: pytest.MonkeyPatch) -> list[Snapshot]:
+    """Return a list that takes all snapshots to come, of which the panel shows only the latest."""
+    received: list[Snapshot] = []
+
+    def read(message: Message) -> tuple[Snapshot, dict[str, list[float]]]:
+        snapshot, rows = snapshot_from(message)
+        received.append(snapshot)
+        return snapshot, rows
+
+    monkeypatch.setattr(process, "snapshot_from", read)
+    return received
 
 
 @pytest.mark.started
@@ -539,7 +557,7 @@ def test_the_panel_opens_in_half_a_second_beyond_the_import_of_napari() -> None:
 
 @pytest.mark.started
 def test_a_fit_begins_at_the_gaussians_of_chosen_points(
-    panel: Any, small_beads: Phantom, wait_until: Wait
+    panel: Any, small_beads: Phantom, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from napari_gaussfit._napari.layers.gaussians import points_layer
     from napari_gaussfit._napari.layers.placement import Placement
@@ -552,13 +570,12 @@ def test_a_fit_begins_at_the_gaussians_of_chosen_points(
     panel.viewer.add_points(data, **keywords)
     assert METADATA in panel.viewer.layers["truth"].metadata
     panel.data.start_from = panel.viewer.layers["truth"]
+    received = snapshots_received(monkeypatch)
     panel.model.settings = SHORT
     press(panel, "Fit")
-    wait_until(lambda: panel.worker.news.snapshot is not None)
-    # A step or two may be taken by now; seeds of its own would lie a micrometer off.
-    np.testing.assert_allclose(
-        panel.worker.news.snapshot.field.means, small_beads.truth.means, atol=0.1
-    )
+    wait_until(lambda: len(received) > 0)
+    assert received[0].iteration == 0
+    np.testing.assert_allclose(received[0].field.means, small_beads.truth.means, atol=1e-5)
     press(panel, "Stop")
     wait_until(lambda: not panel.worker.phase.active)
 
