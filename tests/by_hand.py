@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
+
+from napari_gaussfit._napari.layers.unwrapped import unwrapped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,3 +33,19 @@ def drop(widget: Any, *paths: Path) -> None:
     assert entered.isAccepted(), f"{widget} takes no files"
     dropped = QDropEvent(QPointF(9, 9), Qt.DropAction.CopyAction, data, button, no_key)
     QApplication.sendEvent(widget, dropped)
+
+
+def delete_layer(viewer: Any, name: str) -> None:
+    """Delete a layer as a person does: it is selected, and Delete is pressed in the list."""
+    viewer.layers.selection = {viewer.layers[name]}
+    listed = unwrapped(viewer).window._qt_viewer.layers
+    QTest.keyClick(listed, Qt.Key.Key_Delete)
+    assert name not in viewer.layers
+
+
+def delete_layer_by_button(viewer: Any, name: str) -> None:
+    """Delete a layer with the button below the list."""
+    viewer.layers.selection = {viewer.layers[name]}
+    buttons = unwrapped(viewer).window._qt_viewer.layerButtons
+    QTest.mouseClick(buttons.deleteButton, Qt.MouseButton.LeftButton)
+    assert name not in viewer.layers

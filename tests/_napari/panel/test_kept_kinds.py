@@ -12,7 +12,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QRadioButton
 
-from by_hand import add_stack
+from by_hand import add_stack, delete_layer, delete_layer_by_button
 from list_of_results import cells, click, do, names, rename, select
 from napari_gaussfit._napari.layers.gaussians import points_layer
 from napari_gaussfit._napari.layers.placement import Placement
@@ -436,3 +436,174 @@ def spot_times_after_a_crash(viewer: Any, movie: np.ndarray, wait_until: Wait) -
 def add_recording(viewer: Any, movie: np.ndarray) -> None:
     place = {"scale": (1, 0.3, 0.1, 0.1), "units": ("pixel", "um", "um", "um")}
     viewer.add_image(movie, name="cells", axis_labels=("t", "z", "y", "x"), **place)
+
+
+def test_layers_of_spots_that_were_deleted_stay_away_when_the_panel_is_opened_again(
+    make_napari_viewer_proxy: Any, small_beads: Phantom, wait_until: Wait
+) -> None:
+    viewer = make_napari_viewer_proxy()
+    add_stack(viewer, small_beads.stack)
+    panel = open_panel(viewer)
+    choose(panel, "Spots")
+    wait_until(lambda: "beads candidates" in viewer.layers, COMPILING)
+    delete_layer(viewer, "beads candidates")
+    panel = reopened(panel)
+    said: Any = panel.findChild(QLabel, "gaussfit_candidates")
+    wait_until(lambda: "stand out" in said.text(), COMPILING)
+    assert not layers_named(viewer, "beads candidates")
+    assert "Their layer was deleted; move a slider to have it again." in said.text()
+    slider = panel.spots.setup.false_in_hundred.slider
+    slider.setFocus()
+    QTest.keyClick(slider, Qt.Key.Key_Right)
+    wait_until(lambda: "beads candidates" in viewer.layers, COMPILING)
+
+    click(panel.spots.foot.fit)
+    wait_until(lambda: panel.spots.found is not None, COMPILING)
+    [points] = layers_named(viewer, "beads spots")
+    points.selected_data = {0}
+    points.remove_selected()
+    delete_layer_by_button(viewer, "beads spots")
+    assert panel.spots.kept.sum() == 5, "what was deleted of them is so without the layer"
+    left = [layer.name for layer in viewer.layers]
+    again = reopened(panel)
+    words = again.findChild(QLabel, "gaussfit_spots_words")
+    assert words.text().startswith("beads: 5 spots, 1 deleted by hand")
+    wait_until(again.spots.foot.fit.isEnabled, COMPILING)
+    QTest.qWait(1000)
+    assert [layer.name for layer in viewer.layers] == left
+    assert not viewer.layers["beads candidates"].visible, "spots are shown, not what may be one"
+    assert again.spots.table.model.rowCount() == 5
+    assert cells(again, 0)[COUNT] == "5"
+    choose(again, "Structure")
+    again.show_results()
+    select(again, 0)
+    do(again, "Show")
+    assert len(viewer.layers["beads spots"].data) == 5
+
+
+def test_a_hidden_layer_of_spots_stays_hidden_and_the_slice_in_view_stays(
+    make_napari_viewer_proxy: Any, small_beads: Phantom, wait_until: Wait
+) -> None:
+    viewer = make_napari_viewer_proxy()
+    add_stack(viewer, small_beads.stack)
+    panel = open_panel(viewer)
+    choose(panel, "Spots")
+    wait_until(panel.spots.foot.fit.isEnabled, COMPILING)
+    click(panel.spots.foot.fit)
+    wait_until(lambda: panel.spots.found is not None, COMPILING)
+    [points] = layers_named(viewer, "beads spots")
+    points.selected_data = {0}
+    points.remove_selected()
+    points.visible = False
+    viewer.dims.set_current_step(0, 0)
+    again = reopened(panel)
+    wait_until(again.spots.foot.fit.isEnabled, COMPILING)
+    QTest.qWait(500)
+    assert not points.visible
+    assert viewer.dims.current_step[0] == 0
+    assert len(points.data) == 5
+
+
+def test_layers_of_cells_that_were_deleted_stay_away_when_the_panel_is_opened_again(
+    make_napari_viewer_proxy: Any, wait_until: Wait
+) -> None:
+    viewer = make_napari_viewer_proxy()
+    panel = with_fit(viewer, phantoms.nuclei(seed=1, shape=(24, 96, 96), photons=None))
+    click(panel.objects.cells.start)
+    wait_until(lambda: panel.objects.cells.found is not None, COMPILING)
+    assert "Click a cell" in panel.objects.cells.words.text()
+    count = len(panel.objects.cells.found.table)
+    delete_layer(viewer, "nuclei cells")
+    again = reopened(panel)
+    page = again.objects.cells
+    assert page.model.rowCount() == count
+    assert not layers_named(viewer, "nuclei cells")
+    assert layers_named(viewer, "nuclei cell centres")
+    assert page.words.text().endswith("at the border of the stack.")
+    again.show_results()
+    select(again, 1)
+    do(again, "Show")
+    assert layers_named(viewer, "nuclei cells")
+    assert "Click a cell" in page.words.text()
+
+
+def test_layers_of_a_trace_that_were_deleted_stay_away_when_the_panel_is_opened_again(
+    make_napari_viewer_proxy: Any, wait_until: Wait
+) -> None:
+    viewer = make_napari_viewer_proxy()
+    panel = with_fit(viewer, phantoms.neurite(spines=False, photons=None))
+    choose(panel.objects, "Neurites")
+    click(panel.objects.neurites.start)
+    wait_until(lambda: panel.objects.neurites.found is not None, COMPILING)
+    count = len(panel.objects.neurites.found.table)
+    delete_layer(viewer, "neurite branches")
+    panel = reopened(panel)
+    assert not layers_named(viewer, "neurite branches")
+    assert "Lines show" not in panel.objects.neurites.words.text()
+    delete_layer_by_button(viewer, "neurite trace")
+    again = reopened(panel)
+    assert again.objects.neurites.model.rowCount() == count
+    assert not layers_named(viewer, "neurite trace")
+    again.show_results()
+    select(again, 1)
+    do(again, "Show")
+    assert layers_named(viewer, "neurite branches")
+    assert layers_named(viewer, "neurite trace")
+
+
+def test_layers_of_spots_of_a_recording_stay_away_when_the_panel_is_opened_again(
+    make_napari_viewer_proxy: Any, wait_until: Wait
+) -> None:
+    spots = phantoms.moving_spots(count=4, times=3, crossings=0, shape=(12, 32, 32))
+    viewer = make_napari_viewer_proxy()
+    add_recording(viewer, np.stack([stack.voxels for stack in spots.stacks]))
+    panel = open_panel(viewer)
+    choose(panel, "Spots")
+    at_all_times(panel)
+    wait_until(panel.spots.foot.fit.isEnabled)
+    click(panel.spots.foot.fit)
+    wait_until(lambda: panel.spots.over_time.found is not None, COMPILING)
+    count = len(panel.spots.over_time.found.table)
+    delete_layer(viewer, "cells tracks")
+    panel = reopened(panel)
+    assert layers_named(viewer, "cells spots")
+    assert not layers_named(viewer, "cells tracks")
+    delete_layer(viewer, "cells spots")
+    again = reopened(panel)
+    QTest.qWait(500)
+    assert not layers_named(viewer, "cells spots")
+    assert not layers_named(viewer, "cells tracks")
+    assert again.spots.table.model.rowCount() == count
+    view = again.spots.table.view
+    place = view.visualRect(view.model().index(0, 0)).center()
+    QTest.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    assert again.spots.table.tracks.lines, "the plot of a track needs no layer"
+    choose(again, "Structure")
+    again.show_results()
+    select(again, 0)
+    do(again, "Show")
+    assert layers_named(viewer, "cells spots")
+    assert layers_named(viewer, "cells tracks")
+
+
+def test_centres_of_a_fit_without_its_stack_stay_away_when_the_panel_is_opened_again(
+    make_napari_viewer_proxy: Any, wait_until: Wait
+) -> None:
+    viewer = make_napari_viewer_proxy()
+    panel = with_fit(viewer, phantoms.nuclei(seed=1, shape=(24, 96, 96), photons=None))
+    select(panel, 0)
+    do(panel, "Show")
+    wait_until(lambda: panel.fit is not None)
+    delete_layer(viewer, "saved fit")
+    again = reopened(panel)
+    QTest.qWait(500)
+    assert not len(viewer.layers)
+    assert again.table.model.rowCount() == len(again.fit.field)
+    again.show_results()
+    select(again, 0)
+    do(again, "Show")
+    [centres] = viewer.layers
+    assert len(centres.data) == len(again.fit.field)
+    third = reopened(again)
+    assert [*viewer.layers] == [centres]
+    assert third.live.centres is not None

@@ -43,18 +43,24 @@ class OpenedLayers:
         Whose points they are.
     points : napari.layers.Points, optional
         Those that opening a file has brought; made if None.
+    anew : bool
+        Whether they are made too where a person has deleted them.
     """
 
     source = None
     """There is no stack."""
 
-    def __init__(self, viewer: Viewer, fit: FitResult, points: Points | None) -> None:
+    def __init__(
+        self, viewer: Viewer, fit: FitResult, points: Points | None, *, anew: bool = True
+    ) -> None:
         self._viewer = viewer
-        if points is None or points not in viewer.layers:
+        there = points in viewer.layers
+        if points is None or (anew and not there):
             name = f"{fit.stack.name} centres"
             data, keywords, _ = _points(fit, name)
             points = viewer.add_points(data, **keywords)
-        self._centres: Points | None = points
+            there = True
+        self._centres: Points | None = points if there else None
         viewer.layers.events.removed.connect(self._forget)
 
     @property

@@ -23,7 +23,9 @@ _KEPT_UP = ("features", "size", "face_color", "border_color", "metadata")
 """What goes with other data, as far as the kind of layer has it."""
 
 
-def put_layer(viewer: Viewer, old: Layer | None, made: LayerData) -> Layer:
+def put_layer(
+    viewer: Viewer, old: Layer | None, made: LayerData, *, anew: bool = True
+) -> Layer | None:
     """Show data in a layer; who listens for what a person does to points hears nothing.
 
     Parameters
@@ -34,11 +36,14 @@ def put_layer(viewer: Viewer, old: Layer | None, made: LayerData) -> Layer:
         That shows what was found before; one of another name stays as it is.
     made : LayerData
         With a name, and the mark of what it was made of.
+    anew : bool
+        Whether it is made where there is none; a person may have deleted it.
 
     Returns
     -------
-    napari.layers.Layer
-        The old one, that of a closed panel, or a new one; as it is, not wrapped.
+    napari.layers.Layer or None
+        The old one, that of a closed panel, or a new one; as it is, not wrapped. None where there
+        is none, and none is made.
     """
     from napari.layers import Layer
 
@@ -48,6 +53,8 @@ def put_layer(viewer: Viewer, old: Layer | None, made: LayerData) -> Layer:
     if old is not None and kind in IN_PLACE:
         _update(old, kind, data, keywords)
         return unwrapped(old)
+    if old is None and not anew:
+        return None
     chosen = set(viewer.layers.selection)
     if old is not None:
         viewer.layers.remove(old)

@@ -166,7 +166,7 @@ class CellsPage(ObjectPage):
         """Of the selected rows."""
         return tuple(sorted(n + 1 for n in self.view.items))
 
-    def show_found(self, found: FoundCells) -> str:
+    def show_found(self, found: FoundCells, *, anew: bool) -> str:
         """Show labels, centres and rows."""
         if self.of is None:
             return ""
@@ -174,20 +174,21 @@ class CellsPage(ObjectPage):
         self._shown = CellsAsked(self._asked.saddle, found.of, found.radius)
         self._shown_saddle = self.saddle.value
         table = found.table
-        self.put(cell_layers(found, self.of))
+        self.put(cell_layers(found, self.of), anew=anew)
         self.show_rows(table.assign(at_border=["yes" if at else "" for at in table["at_border"]]))
         self._enable()
         unit = UNIT_WORDS[self.of.fit.stack.unit]
+        clicks = " Click a cell in the picture to select it." if "labels" in self.layers else ""
         return (
             f"{len(table):,} objects of about {found.radius:.3g} {unit} radius, "
-            f"{int(table['at_border'].sum()):,} of them at the border of the stack. "
-            "Click a cell in the picture to select it."
+            f"{int(table['at_border'].sum()):,} of them at the border of the stack."
+            f"{clicks}"
         )
 
-    def _take(self, found: Any, error: str) -> None:
+    def _take(self, found: Any, error: str, *, anew: bool = True) -> None:
         if found is None and self._before and (self._asked.merged or self._asked.split):
             self._before.pop()  # Nothing was done that could be undone.
-        super()._take(found, error)
+        super()._take(found, error, anew=anew)
         self._enable()
 
     def saver(self, points: FitPoints, folder: str) -> Callable[[Renderer], str]:

@@ -23,6 +23,7 @@ class Controls:
     start_from: Any
     view: ViewChoice
     shown: frozenset[str]
+    candidates: Any
     mode: str
     tab: int
 
@@ -37,6 +38,7 @@ class Controls:
             panel.data.start_from,
             panel.view.choice,
             panel.shown.wanted,
+            panel.spots.drawn,
             panel.modes.mode.title,
             panel.tabs.currentIndex(),
         )
@@ -57,6 +59,7 @@ class Controls:
         else:
             panel.view.look_along(self.view.axis)
         panel.shown.wanted = self.shown
+        panel.spots.drawn = self.candidates
         panel.modes.choose(self.mode)
 
     def show_tab(self, panel: Any) -> None:

@@ -262,9 +262,7 @@ class Fits(QObject):
         choice = self._panel.choice if result is self.results.shown else None
         if raised:
             self._panel.show_structure()
-            if result.source is not None:
-                self.live_of(result.source).bring_back()
-        self.put(result, Moment(result.version, choice))
+        self.put(result, Moment(result.version, choice), anew=raised)
 
     def save(self, result: Result) -> None:
         """Ask for a file, and save a fit."""
@@ -281,14 +279,14 @@ class Fits(QObject):
         named = str(about.words.get("psf", ""))
         return Result(version=opened(fits[0]), name=about.name, path=about.path, named_psf=named)
 
-    def put(self, result: Result, moment: Moment) -> None:
-        """Show a result as of a moment."""
+    def put(self, result: Result, moment: Moment, *, anew: bool = False) -> None:
+        """Show a result as of a moment, `anew` also in layers that a person has deleted."""
         panel, fit = self._panel, moment.version.fit
         self._putting, self._expected = True, False
         panel.recordings.leave()
         if result.source is None:
             result.source = self.source_for(fit)
-        panel.live = self._live_for(result)
+        panel.live = self._live_for(result, anew=anew)
         snapshot = moment.version.news.snapshot
         ended = snapshot is not None and snapshot.state is FitState.FINISHED
         self.phase = Phase.FINISHED if ended else Phase.CANCELLED
@@ -304,10 +302,15 @@ class Fits(QObject):
         current: Keeper = self.session.keeping
         current.fits.put(result, moment)
 
-    def _live_for(self, result: Result) -> Live:
+    def _live_for(self, result: Result, *, anew: bool) -> Live:
         if result.source is None:
-            return OpenedLayers(self._panel.viewer, result.fit, result.points)
+            alone = OpenedLayers(self._panel.viewer, result.fit, result.points, anew=anew)
+            if alone.centres is not None:
+                result.points = alone.centres
+            return alone
         live, points = self.live_of(result.source), result.points
+        if anew:
+            live.bring_back()
         before = self._panel.live
         if isinstance(before, OpenedLayers):
             points = points or before.centres

@@ -112,7 +112,7 @@ class Home(Protocol):
     """Shows the results of a kind, and knows when there is another."""
 
     def show(self, result: Any, *, raised: bool = True) -> None:
-        """Show a result; `raised` brings its table to the front.
+        """Show a result; `raised` brings its table to the front, and layers back that were deleted.
 
         Raises
         ------

@@ -151,7 +151,7 @@ class ObjectsHome(QObject):
 
     def show(self, result: KeptObjects, *, raised: bool = True) -> None:
         """Show layers and rows; those of before a crash are found again."""
-        self._page.show_again(result.points, result.asked, result.found)
+        self._page.show_again(result.points, result.asked, result.found, anew=raised)
         if raised:
             self._panel.show_structure(self._panel.objects)
             self._panel.objects.choose(self._page)

@@ -133,7 +133,8 @@ class SpotTimesHome(QObject):
             words = f"Show needs the recording of {result.name}"
             raise NotShownError(needs_stack(words, result.fits[0]))
         self._mode.show_times(
-            TimesFound(result.recording, result.looked_for, result.frames, result.tracks)
+            TimesFound(result.recording, result.looked_for, result.frames, result.tracks),
+            anew=raised,
         )
         if raised:
             self._panel.modes.choose(self._mode.title)

@@ -129,7 +129,8 @@ class SpotsHome(QObject):
         if result.source is None:
             words = f"Show needs the stack of {result.name}"
             raise NotShownError(needs_stack(words, result.fits[0]))
-        self._mode.show_spots(result.found, result.source.placed_anew(), result.left)
+        source = result.source.placed_anew()
+        self._mode.show_spots(result.found, source, result.left, anew=raised)
         if raised:
             self._panel.modes.choose(self._mode.title)
             self._panel.tabs.setCurrentWidget(self._mode.table)

@@ -94,13 +94,13 @@ class NeuritesPage(ObjectPage):
         if self.found is not None:
             self.begin()
 
-    def show_found(self, found: FoundTrace) -> str:
+    def show_found(self, found: FoundTrace, *, anew: bool) -> str:
         """Show branches, nodes and rows."""
         if self.of is None:
             return ""
         table = found.table
         if len(table):
-            self.put(trace_layers(found, self.of))
+            self.put(trace_layers(found, self.of), anew=anew)
         words = {
             name: ["yes" if one else "" for one in table[name]] for name in ("spine", "from_soma")
         }
@@ -109,11 +109,12 @@ class NeuritesPage(ObjectPage):
             return "No neurite was found."
         unit = UNIT_WORDS[self.of.fit.stack.unit]
         spines = int(table["spine"].sum())
+        lines = " Lines show in 3D; colours are orders." if "branches" in self.layers else ""
         soma = "A soma and " if table["from_soma"].any() else ""
         return (
             f"{soma}{len(table) - spines:,} branches and {spines:,} spines, "
             f"{table['length'].sum():.4g} {unit} in all; lengths in {unit}. Radii are as wide "
-            "as seen, the microscope's blur included. Lines show in 3D; colours are orders."
+            f"as seen, the microscope's blur included.{lines}"
         )
 
     def saver(self, points: FitPoints, folder: str) -> Callable[[Renderer], str]:

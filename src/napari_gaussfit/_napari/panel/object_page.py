@@ -113,8 +113,8 @@ class ObjectPage(QWidget):
         """Have the controls say what was asked."""
         raise NotImplementedError
 
-    def show_found(self, found: Any) -> str:
-        """Show an answer; return it in words."""
+    def show_found(self, found: Any, *, anew: bool) -> str:
+        """Show an answer, `anew` also in layers that are not there; return it in words."""
         raise NotImplementedError
 
     def saver(self, points: FitPoints, folder: str) -> Callable[[Renderer], str]:
@@ -144,13 +144,16 @@ class ObjectPage(QWidget):
             self.words.setText("Working…")
             self.asking.ask(self.question(self.of))
 
-    def show_again(self, points: FitPoints, asked: Any, found: Any) -> None:
-        """Show what was found in a fit before; where it is not known any more, find it again."""
+    def show_again(self, points: FitPoints, asked: Any, found: Any, *, anew: bool) -> None:
+        """Show what was found in a fit before; where it is not known any more, find it again.
+
+        Layers that a person has deleted come back if they are to be made `anew`.
+        """
         self.asking.give_up()
         self.of = points
         self.take_asked(asked)
         if found is not None:
-            self._take(found, "")
+            self._take(found, "", anew=anew)
             return
         self.words.setText("Working…")
         self.asking.ask(self.question(points))
@@ -163,12 +166,12 @@ class ObjectPage(QWidget):
         for role, layer in self.layers.items():
             self.let_go(role, layer)
 
-    def _take(self, found: Any, error: str) -> None:
+    def _take(self, found: Any, error: str, *, anew: bool = True) -> None:
         if found is None or self.of is None:
             self.words.setText(f"⚠ {error[:1].upper()}{error[1:]}")
             return
         self.found = found
-        self.words.setText(self.show_found(found))
+        self.words.setText(self.show_found(found, anew=anew))
         self.save.setEnabled(True)
         self.answered.emit()
 
@@ -178,12 +181,12 @@ class ObjectPage(QWidget):
             self.model.unit = self.of.fit.stack.unit
         self.model.show_measurements(table)
 
-    def put(self, made: dict[str, LayerData]) -> None:
-        """Show layers in place of those of the answer before."""
+    def put(self, made: dict[str, LayerData], *, anew: bool) -> None:
+        """Show layers in place of those of the answer before, which may be `anew`."""
         for role, one in made.items():
             before = self.layers.get(role)
-            layer = put_layer(self.viewer, before, one)
-            if layer is not before:
+            layer = put_layer(self.viewer, before, one, anew=anew)
+            if layer is not None and layer is not before:
                 self.layers[role] = layer
                 self.made(role, layer)
 

@@ -157,15 +157,18 @@ class SpotSetup(QWidget):
         self._labels.setText(f"Sizes: full width at half maximum (FWHM) in {unit}.")
         self._enable()
 
-    def show_candidates(self, found: SpotCandidates, shown: int) -> None:
-        """Say how many candidates there are, and which sizes are looked for."""
+    def show_candidates(self, found: SpotCandidates, shown: int, *, drawn: bool) -> None:
+        """Say how many candidates there are, `drawn` or not, and which sizes are looked for."""
         self.show_sizes(found.least, found.largest)
         said = f"{shown:,} place{'s' * (shown != 1)} stand out of the noise"
         said = said.replace("stand", "stands") if shown == 1 else said
-        self.show_words(
-            f"{said} (yellow rings). Fit tells which of them are spots, and measures those. "
+        said += " (yellow rings)" if drawn else ""
+        then = (
             "Add or delete points first where you know better."
+            if drawn
+            else "Their layer was deleted; move a slider to have it again."
         )
+        self.show_words(f"{said}. Fit tells which of them are spots, and measures those. {then}")
 
     def show_sizes(self, least: float, largest: float) -> None:
         """Show which sizes are looked for where nobody has chosen them."""

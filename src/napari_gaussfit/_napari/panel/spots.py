@@ -11,6 +11,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 from qtpy.QtWidgets import QFileDialog
 
+from napari_gaussfit._napari.layers.hidden import slice_hidden
 from napari_gaussfit._napari.layers.put import put_layer
 from napari_gaussfit._napari.layers.spacing import converted
 from napari_gaussfit._napari.layers.spots import (
@@ -33,7 +34,7 @@ from napari_gaussfit.files import write_table
 from napari_gaussfit.jobs.objects import SpotsAsked, found_spots, save_spots, spot_candidates
 
 if TYPE_CHECKING:
-    from napari.layers import Points
+    from napari.layers import Layer, Points
     from napari.utils.events import Event
     from napari.viewer import Viewer
     from numpy.typing import NDArray
@@ -93,6 +94,10 @@ class SpotsMode(QObject):
         self._source: Source | None = None
         self._of: Source | None = None
         self._candidates: SpotCandidates | None = None
+        self._left = np.ones(0, np.bool_)
+        self.drawn: tuple[Layer, Points] | None = None
+        """Whose candidates were drawn last, in which layer; None once they are asked for anew."""
+
         self._layers: dict[str, Points] = {}
         self._shown: dict[str, NDArray[np.float64]] = {}
         self._began = 0.0
@@ -103,7 +108,7 @@ class SpotsMode(QObject):
         self._connect()
 
     def _connect(self) -> None:
-        self.setup.changed.connect(self._look)
+        self.setup.changed.connect(self._look_anew)
         self.foot.fit_asked.connect(self.fit)
         self.foot.stop_asked.connect(self.stop)
         self.foot.forget_asked.connect(self._forget_marks)
@@ -168,6 +173,11 @@ class SpotsMode(QObject):
         for role in [*self._layers]:
             self._let_go(role)
 
+    def _look_anew(self) -> None:
+        """Ask for candidates of other sizes, also where a person has deleted those before."""
+        self.drawn = None
+        self._look()
+
     def _look(self) -> None:
         """Ask for candidates, unless what is typed is no number."""
         if self._source is None:
@@ -203,11 +213,23 @@ class SpotsMode(QObject):
         if self._candidates is None or self._source is None:
             return
         made = candidates_layer(self._candidates, self.marks, self._source)
-        first = CANDIDATES not in self._layers
-        self._put(CANDIDATES, made, self._source)
-        if first and len(made[0]):
-            self._go_to(CANDIDATES, 0)
-        self.setup.show_candidates(self._candidates, len(made[0]))
+        first = CANDIDATES not in self._layers and self.drawn is None
+        self._put(CANDIDATES, made, self._source, anew=not self._can_do_without(self._source))
+        layer = self._layers.get(CANDIDATES)
+        if layer is not None:
+            self.drawn = self._source.layer, layer
+            if first and len(made[0]):
+                self._go_to(CANDIDATES, 0)
+        self.setup.show_candidates(self._candidates, len(made[0]), drawn=layer is not None)
+
+    def _can_do_without(self, source: Source) -> bool:
+        """Tell whether candidates were drawn, and were deleted since or gave way to spots."""
+        if self.drawn is None or not is_same(self.drawn[0], source.layer):
+            return False
+        deleted = self.drawn[1] not in self._viewer.layers
+        return deleted or (
+            self.found is not None and self._of is not None and _same(self._of.stack, source.stack)
+        )
 
     # Fitting
 
@@ -300,31 +322,39 @@ class SpotsMode(QObject):
         """The stack of the spots that are shown."""
         return self._of
 
-    def show_spots(self, found: FoundSpots, source: Source, left: NDArray[np.bool_]) -> None:
-        """Show spots that were found before; `left` are those that were not deleted since."""
+    def show_spots(
+        self, found: FoundSpots, source: Source, left: NDArray[np.bool_], *, anew: bool
+    ) -> None:
+        """Show spots that were found before; `left` are those that were not deleted since.
+
+        A layer that a person has deleted comes back if it is to be made `anew`.
+        """
         self._give_up()
         self._of = source
         self._saving.about(source.stack)
-        self._show_found(found, source)
-        layer = self._layers[SPOTS]
-        with layer.events.data.blocker():
-            layer.selected_data = {int(n) for n in np.flatnonzero(~left)}
-            layer.remove_selected()
-        self._shown[SPOTS] = np.array(layer.data)
+        self._show_found(found, source, anew=anew)
+        self._left = left.copy()
+        layer = self._layers.get(SPOTS)
+        if layer is not None:
+            with layer.events.data.blocker():
+                layer.selected_data = {int(n) for n in np.flatnonzero(~left)}
+                layer.remove_selected()
+            slice_hidden(layer)
+            self._shown[SPOTS] = np.array(layer.data)
         self._show_rows()
         count = int(left.sum())
         self._say(f"Shown: {count:,} spot{'s' * (count != 1)} found before", Phase.FINISHED)
 
-    def _show_found(self, found: FoundSpots, source: Source) -> None:
+    def _show_found(self, found: FoundSpots, source: Source, *, anew: bool = True) -> None:
         """Show rings and rows."""
-        self.found = found
+        self.found, self._left = found, np.ones(len(found.table), np.bool_)
         self.over_time.leave()
         self.table.show_spots(found.table, source.stack.unit)
-        self._put(SPOTS, spots_layer(found, source), source)
+        self._put(SPOTS, spots_layer(found, source), source, anew=anew)
         if CANDIDATES in self._layers:
             self._layers[CANDIDATES].visible = False
         self._show_rows()
-        if len(found.table):
+        if anew and len(found.table):
             self._go_to(SPOTS, int(found.table["signal_to_noise"].argmax()))
 
     def _take_times(self, why: str) -> None:
@@ -352,10 +382,10 @@ class SpotsMode(QObject):
         self._say(f"{begun}: {some}{times.words}, {took}", phase)
         self.found_times.emit()
 
-    def show_times(self, found: TimesFound) -> None:
-        """Show the spots of several times that were found before."""
+    def show_times(self, found: TimesFound, *, anew: bool) -> None:
+        """Show the spots of several times that were found before, `anew` as one time's are."""
         self._give_up()
-        self.over_time.show(found)
+        self.over_time.show(found, anew=anew)
         self._turn_to_times()
         self._say(f"Shown: {found.words}, found before", Phase.FINISHED)
 
@@ -384,20 +414,22 @@ class SpotsMode(QObject):
 
     # Layers
 
-    def _put(self, role: str, made: LayerData, source: Source) -> None:
-        """Show points in the layer of a role; make it where there is none, or of another stack."""
+    def _put(self, role: str, made: LayerData, source: Source, *, anew: bool = True) -> None:
+        """Show points in the layer of a role; where there is none of the stack, make it `anew`."""
         data, keywords, _ = made
         keywords["name"] = f"{source.name} {role}"
         before: Any = self._layers.get(role)
-        layer: Any = put_layer(self._viewer, before, made)
+        layer: Any = put_layer(self._viewer, before, made, anew=anew)
+        if layer is not before and before is not None:
+            self._let_go(role)
+        if layer is None:
+            return
         if layer is not before:
-            if before is not None:
-                self._let_go(role)
             self._layers[role] = layer
             layer.current_border_color = ADDED
             layer.events.data.connect(self._heed)
             layer.selected_data.events.items_changed.connect(self._select_rows)
-        layer.visible = True
+        layer.visible = layer.visible or anew
         self._shown[role] = np.array(data)
 
     def _go_to(self, role: str, number: int) -> None:
@@ -420,6 +452,8 @@ class SpotsMode(QObject):
         now = np.array(event.source.data)
         self.marks = self.marks.after(self._shown[role], now)
         self._shown[role] = now
+        if role == SPOTS:
+            self._left = still_there(self._places, now)
         self._show_marks()
         self._show_rows()
         if role == SPOTS:
@@ -435,8 +469,9 @@ class SpotsMode(QObject):
         self.marks = Marks.none()
         self._show_marks()
         self._show_candidates()
-        if self.found is not None and self._of is not None and SPOTS in self._layers:
-            self._put(SPOTS, spots_layer(self.found, self._of), self._of)
+        if self.found is not None and self._of is not None:
+            self._left[:] = True
+            self._put(SPOTS, spots_layer(self.found, self._of), self._of, anew=False)
             self._show_rows()
             self.deleted_some.emit()
 
@@ -462,10 +497,8 @@ class SpotsMode(QObject):
 
     @property
     def kept(self) -> NDArray[np.bool_]:
-        """Which spots still have their point."""
-        if SPOTS not in self._layers:
-            return np.ones(len(self._places), np.bool_)
-        return still_there(self._places, np.asarray(self._layers[SPOTS].data))
+        """Which spots a person has not deleted, also where their layer is deleted since."""
+        return self._left.copy()
 
     def _show_rows(self) -> None:
         if self.found is None or self._of is None:

@@ -227,13 +227,16 @@ class SpotsOverTime(QObject):
             self.show(found)
         self.ended.emit(error or self._why)
 
-    def show(self, found: TimesFound) -> None:
-        """Show points, tracks and rows of the times that are done."""
+    def show(self, found: TimesFound, *, anew: bool = True) -> None:
+        """Show points, tracks and rows of the times that are done.
+
+        Layers that a person has deleted come back if they are to be made `anew`.
+        """
         self.found = found
         recording, table = found.recording, found.table
-        self._put(SPOTS, rings_over_time(table, recording), recording)
+        self._put(SPOTS, rings_over_time(table, recording), recording, anew=anew)
         if recording.has_tracks and len(table):
-            self._put(TRACKS, recording.tracks_layer(table), recording)
+            self._put(TRACKS, recording.tracks_layer(table), recording, anew=anew)
         self._table.show_spots(table, recording.first.stack.unit)
         self._table.tracks.show_points(self._layers[SPOTS], recording.first.stack.unit)
         unit = f"{recording.first.stack.unit}s"
@@ -241,19 +244,22 @@ class SpotsOverTime(QObject):
             f"{recording.name}: {found.words}; lengths in {unit}, ± one standard deviation."
         )
 
-    def _put(self, role: str, made: LayerData, recording: Recording) -> None:
+    def _put(self, role: str, made: LayerData, recording: Recording, *, anew: bool = True) -> None:
         """Show points or tracks in the layer of a role; make it where there is none."""
+        from napari.layers import Layer
+
         _, keywords, _ = made
         keywords["name"] = f"{recording.name} {role}"
         mark(keywords, recording.marked)
         before = self._layers.get(role)
-        layer: Any = put_layer(self._viewer, before, made)
+        # Rows and plot go with points that the viewer shows no more, as they do once deleted.
+        layer: Any = put_layer(self._viewer, before, made, anew=anew) or Layer.create(*made)
         if layer is not before:
             self._let_go(role)
             self._layers[role] = layer
             if role == SPOTS:
                 layer.selected_data.events.items_changed.connect(self._select_rows)
-        layer.visible = True
+        layer.visible = layer.visible or anew
         layer.editable = False  # what is found at several times is not edited by hand
 
     def _let_go(self, role: str) -> None:
