@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 
     from benchmarks.fields import Parameters
     from benchmarks.gpu_floors import Device, Work
+    from napari_gaussfit.measure.measurement import Measurement
+    from napari_gaussfit.measure.noise import Noise
+    from napari_gaussfit.model.gaussians import Gaussians
+    from napari_gaussfit.stacks.stack import Stack
 
 KEPT_PART = "measured"
 """Of a page that gets the tables of a run: the part that `--floors` writes stands beside it."""
@@ -272,17 +276,14 @@ def time_relocation(bench: Bench, sizes: Sizes) -> list[Row]:
     ]
 
 
-def time_refinement(bench: Bench, sizes: Sizes) -> Row:
-    """Spots that are where a fit leaves them, refined: what kernels take, without what is sent."""
+def spots_to_refine(cells: tuple[int, int, int], copies: int) -> tuple[Gaussians, Stack, Noise]:
+    """Return spots where a fit leaves them, a cell each, `copies` times, and their stack."""
     import numpy as np
 
     from benchmarks.measurement import PITCH, SPOT, Scene, light_of, start_of, truth_of
-    from napari_gaussfit._kernels.cuda import refinement as blocks
-    from napari_gaussfit.measure import refinement
     from napari_gaussfit.model.gaussians import Gaussians
 
     scene, rng = Scene("spots", SPOT, 100.0), np.random.default_rng(2)
-    cells, copies = ((1, 1, 2), 1) if sizes.small else ((4, 8, 16), 40)
     truth = truth_of(scene, cells, rng)
     few = start_of(scene, truth, rng)
     shifts = np.repeat(np.arange(copies) * PITCH * cells[0], len(few))
@@ -294,12 +295,31 @@ def time_refinement(bench: Bench, sizes: Sizes) -> Row:
         few.unit,
     )
     stack = scene.recorded(np.tile(light_of(truth, cells), (copies, 1, 1)), rng)
-    way = partial(blocks.refine_blocks, bench.device), ()
-    steps = 1 if sizes.small else refinement.MOST_STEPS
+    return start, stack, scene.noise
+
+
+def refined_on(
+    device: torch.device, start: Gaussians, stack: Stack, noise: Noise, **options: Any
+) -> Measurement:
+    """Refine by the kernels, whatever the device."""
+    from napari_gaussfit._kernels.cuda import refinement as blocks
+    from napari_gaussfit.measure import refinement
+
+    way = partial(blocks.refine_blocks, device), ()
     with patch.object(refinement, "_way", lambda *_: way):
-        for _ in range(1 if sizes.small else 3):
-            with bench.each_launch_of(blocks) as seconds:
-                refinement.refine([start], [stack], noise=scene.noise, most_steps=steps)
+        return refinement.refine([start], [stack], noise=noise, **options)
+
+
+def time_refinement(bench: Bench, sizes: Sizes) -> Row:
+    """Spots that are where a fit leaves them, refined: what kernels take, without what is sent."""
+    from napari_gaussfit._kernels.cuda import refinement as blocks
+    from napari_gaussfit.measure import refinement
+
+    given = spots_to_refine(*(((1, 1, 2), 1) if sizes.small else ((4, 8, 16), 40)))
+    start, steps = given[0], 1 if sizes.small else refinement.MOST_STEPS
+    for _ in range(1 if sizes.small else 3):
+        with bench.each_launch_of(blocks) as seconds:
+            refined_on(bench.device, *given, most_steps=steps)
     taken, size = sum(seconds), f"{len(start):,} spots, windows of 13 x 11 x 11"
     promised = len(start) / REFINED_A_SECOND
     fine = "-" if SIMULATED else "yes" if taken <= promised else "NO"

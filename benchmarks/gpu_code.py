@@ -12,16 +12,18 @@ Rounding is NumPy's; `ex2.approx` and its like are exact here.
 from __future__ import annotations
 
 import re
+import struct
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest.mock import patch
 
 import numba.cuda.dispatcher
 import numpy as np
 import torch
-from numba import cuda, types
+from numba import types
 from numba.cuda.codegen import CUDACodeLibrary
+from numba.cuda.dispatcher import _Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -78,27 +80,97 @@ def numba_type(argument: object) -> Any:
     return types.float32
 
 
-def compiled(kernel: Any, signature: tuple[Any, ...], capabilities: list[str]) -> dict[str, str]:
-    """Return a kernel's PTX by compute capability; numba's part of it is done once."""
-    libraries = []
+def library_of(kernel: Any, signature: tuple[Any, ...]) -> CUDACodeLibrary:
+    """Return a kernel as numba compiles it for a launch, with its options, where no GPU is."""
+    # Numba looks there for functions of its own, which kernels have none of.
+    with patch.object(CUDACodeLibrary, "get_asm_str", lambda _library: ""):
+        built = _Kernel(kernel.py_func, signature, **kernel.targetoptions)
+    return built._codelibrary  # noqa: SLF001
 
-    def kept(library: Any, cc: tuple[int, int]) -> Any:
-        libraries.append(library)
-        return translate(library, cc)
 
-    translate = CUDACodeLibrary.get_asm_strs
-    with patch.object(CUDACodeLibrary, "get_asm_strs", kept):
-        cuda.compile(
-            kernel.py_func,
-            signature,
-            cc=as_pair(capabilities[0]),
-            output="ptx",
-            abi="numba",
-            device=False,
-            fastmath=True,
-        )
-    [library] = libraries
-    return {name: "".join(translate(library, as_pair(name))) for name in capabilities}
+def compiled(kernel: Any, signature: tuple[Any, ...], capability: str) -> str:
+    """Return a kernel's PTX."""
+    return ptx_of(library_of(kernel, signature), capability)
+
+
+def ptx_of(library: CUDACodeLibrary, capability: str) -> str:
+    """Return the PTX of what numba compiled; its own part is done once for all capabilities."""
+    return "".join(library.get_asm_strs(as_pair(capability)))
+
+
+class Resources(NamedTuple):
+    """What a block of a linked kernel takes of a multiprocessor.
+
+    Parameters
+    ----------
+    registers : int
+        Of 32 bits, of a thread.
+    shared : int
+        Bytes of shared memory, with the kilobyte that newer GPUs keep of it for themselves.
+    stack : int
+        Bytes of a thread's own memory: what it has no registers for.
+    """
+
+    registers: int
+    shared: int
+    stack: int
+
+    def blocks(self, threads: int) -> int:
+        """Return how many blocks of so many threads a multiprocessor of an H100 runs at a time."""
+        warps = -(-threads // WARP)
+        # Registers are given to warps by 256, and a quarter of them to each of four schedulers.
+        of_warp = -(-self.registers * WARP // 256) * 256
+        by_registers = 4 * (16384 // of_warp) // warps
+        by_shared = 228 * 1024 // max(1, self.shared)
+        return min(32, 64 // warps, by_registers, by_shared)
+
+
+def resources_of(library: CUDACodeLibrary, capability: str) -> Resources:
+    """Return what a kernel takes as numba links it for a launch.
+
+    Raises
+    ------
+    cuda.bindings.nvjitlink.nvJitLinkError
+        If it cannot be linked: it may have too much shared memory.
+    """
+    code = library.get_cubin(as_pair(capability)).code
+    sections = _sections_of(code)
+    shared = sum(size for name, (_, size) in sections.items() if name.startswith(".nv.shared."))
+    return Resources(
+        _attribute(code, sections, REGISTERS_USED), shared, _attribute(code, sections, STACK_USED)
+    )
+
+
+REGISTERS_USED, STACK_USED = 0x2F, 0x11
+"""EIATTR_REGCOUNT and EIATTR_FRAME_SIZE, as tools for NVIDIA's machine code name them."""
+
+
+def _sections_of(code: bytes) -> dict[str, tuple[int, int]]:
+    """Return where each section of an ELF file begins, and its bytes."""
+    (table,) = struct.unpack_from("<Q", code, 0x28)
+    width, number, names = struct.unpack_from("<3H", code, 0x3A)
+    headers = [struct.unpack_from("<2I4Q", code, table + n * width) for n in range(number)]
+    begin = headers[names][4]
+    found = {}
+    for name, _, _, _, offset, size in headers:
+        text = code[begin + name : code.index(b"\0", begin + name)].decode()
+        found[text] = (offset, size)
+    return found
+
+
+def _attribute(code: bytes, sections: dict[str, tuple[int, int]], wanted: int) -> int:
+    """Return the largest value of an attribute that a linked kernel's functions have."""
+    at, size = sections[".nv.info"]
+    end, found = at + size, 0
+    while at < end:
+        kind, attribute, length = struct.unpack_from("<2BH", code, at)
+        at += 4
+        if kind != 4:  # The value is where the length of others is.
+            continue
+        if attribute == wanted:
+            found = max(found, struct.unpack_from("<2I", code, at)[1])
+        at += length
+    return found
 
 
 TYPES = {
@@ -378,13 +450,14 @@ class Program:
     def _barrier(self, suffixes: Sequence[str], words: Sequence[str], _kind: str) -> Step:
         if "red" not in suffixes:
             return lambda _block, _mask: None
-        assert "or" in suffixes
         read = self._operand(words[2], "pred")
+        calls: dict[str, Callable[[Lanes], Any]] = {"or": np.any, "popc": np.count_nonzero}
+        call = calls[suffixes[1]]
 
-        def any_of(block: Block, mask: NDArray[np.bool_]) -> None:
-            block.put(words[0], np.full(block.lanes, bool((read(block) & mask).any())), mask)
+        def reduce(block: Block, mask: NDArray[np.bool_]) -> None:
+            block.put(words[0], np.full(block.lanes, call(read(block) & mask)), mask)
 
-        return any_of
+        return reduce
 
     def _comparison(self, suffixes: Sequence[str], words: Sequence[str], kind: str) -> Step:
         target, *given = words
@@ -684,6 +757,6 @@ class Launch:
             ).run()
         for tensor, begin in self._tensors:
             data = self._memory[begin : begin + tensor.nbytes]
-            flat = torch.from_numpy(data.copy()).view(tensor.dtype)
-            tensor.detach().copy_(flat.reshape(tensor.shape))
+            values = data.view(tensor.detach().numpy().dtype).reshape(tensor.shape)
+            tensor.detach().copy_(torch.from_numpy(values))
         return Counter({unit: number * total / len(some) for unit, number in counts.items()})

@@ -21,13 +21,15 @@ import torch
 from benchmarks import gpu_code
 from benchmarks.tables import Table
 from napari_gaussfit._kernels.cpu import backend as cpu
-from napari_gaussfit._kernels.cuda import backend, mip, relocation
+from napari_gaussfit._kernels.cuda import backend, mip, refinement, relocation
 from napari_gaussfit._kernels.cuda import device as cuda_device
 from napari_gaussfit._kernels.geometry import Grid
 from napari_gaussfit.fitting.cuda_relocation import filters_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from numba.cuda.codegen import CUDACodeLibrary
 
     from benchmarks.gpu import Sizes
     from benchmarks.gpu_floors import Work
@@ -38,6 +40,8 @@ SOME = 48
 """Blocks that are run of a kernel whose results nothing else needs, evenly spread."""
 WHOLE = {"pack", "bound", "project", "list_cells", "list_small_cells"}
 """Kernels whose results others need: all of their blocks are run."""
+SPOTS = 4 * 8 * 16 * 40
+"""That are refined: see `gpu.spots_to_refine`."""
 MEASURED = Path(__file__).parent / "results-gpu" / "h200-benchmarks.json"
 VIEWS = "50 views of 512^2 rays, forward and backward"
 
@@ -114,6 +118,7 @@ class Counting:
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     scale: float = 1.0
     _programs: dict[Any, gpu_code.Program] = field(default_factory=dict)
+    _libraries: dict[Any, tuple[CUDACodeLibrary, int]] = field(default_factory=dict)
 
     def launch(
         self, kernel: Any, blocks: Sequence[int], threads: int | tuple[int, int], *given: Any
@@ -122,22 +127,38 @@ class Counting:
         if min(blocks) == 0:
             return
         if kernel not in self._programs:
-            signature = tuple(map(gpu_code.numba_type, given))
-            code = gpu_code.compiled(kernel, signature, [CAPABILITY])[CAPABILITY]
-            self._programs[kernel] = gpu_code.Program(code)
+            library = gpu_code.library_of(kernel, tuple(map(gpu_code.numba_type, given)))
+            self._programs[kernel] = gpu_code.Program(gpu_code.ptx_of(library, CAPABILITY))
+            self._libraries[kernel] = library, int(np.prod(threads))
         side = threads if isinstance(threads, tuple) else (threads,)
         launch = gpu_code.Launch(self._programs[kernel], blocks, side, given)
-        name = kernel.py_func.__name__
-        found = launch.run(None if name in WHOLE else self.some)
-        module = kernel.py_func.__module__.partition("._kernels.")[2]
+        name = name_of(kernel)
+        found = launch.run(None if kernel.py_func.__name__ in WHOLE else self.some)
         scaled = Counter({unit: number * self.scale for unit, number in found.items()})
-        self.counts.setdefault(f"{module}.{name}", Counter())
-        self.counts[f"{module}.{name}"] += scaled
+        self.counts.setdefault(name, Counter())
+        self.counts[name] += scaled
+
+    def linked(self) -> Table:
+        """Return what blocks of the kernels that were launched take, as they are linked."""
+        rows = []
+        for kernel, (library, threads) in self._libraries.items():
+            taken = gpu_code.resources_of(library, CAPABILITY)
+            blocks = taken.blocks(threads)
+            rows.append((name_of(kernel), threads, taken.registers, taken.shared, blocks))
+        header = (
+            "kernel",
+            "threads of a block",
+            "registers of a thread",
+            "bytes of shared memory",
+            "blocks at a time",
+        )
+        note = "At a time: on a multiprocessor of an H100, by its registers and its shared memory."
+        return Table("Kernels as they are linked", header, tuple(sorted(rows)), (note,))
 
     @contextmanager
     def watched(self, scale: float = 1.0) -> Iterator[None]:
         """Run launches here; what they take counts `scale` times."""
-        modules: tuple[Any, ...] = cuda_device, backend, relocation, mip
+        modules: tuple[Any, ...] = cuda_device, backend, relocation, mip, refinement
         before = [module.launch for module in modules]
         self.scale = scale
         for module in modules:
@@ -147,6 +168,12 @@ class Counting:
         finally:
             for module, one in zip(modules, before, strict=True):
                 module.launch = one
+
+
+def name_of(kernel: Any) -> str:
+    """Return a kernel's name, with its module's."""
+    module = kernel.py_func.__module__.partition("._kernels.")[2]
+    return f"{module}.{kernel.py_func.__name__}"
 
 
 def count(sizes: Sizes, some: int = SOME) -> Counting:
@@ -160,6 +187,7 @@ def count(sizes: Sizes, some: int = SOME) -> Counting:
         residual = np.random.default_rng(5).standard_normal(sizes.shape, np.float32)
         filters = filters_on((1.0, 1.0, 1.0), torch.device("cpu"))
         backend.sites(torch.from_numpy(residual), filters, sizes.gaussians // 20)
+    _count_refinement(found, sizes)
     return found
 
 
@@ -219,6 +247,15 @@ def _count_points(found: Counting, sizes: Sizes) -> None:
         )
 
 
+def _count_refinement(found: Counting, sizes: Sizes) -> None:
+    """Of a few spots, as often as `gpu` has as many."""
+    from benchmarks.gpu import refined_on, spots_to_refine
+
+    start, stack, noise = spots_to_refine((1, 1, 1) if sizes.small else (1, 2, 4), 1)
+    with found.watched(1.0 if sizes.small else SPOTS / len(start)):
+        refined_on(torch.device("cpu"), start, stack, noise)
+
+
 def measured() -> dict[str, float]:
     """Return the seconds that each kernel took on the H200, as kept."""
     kept = json.loads(MEASURED.read_text(encoding="utf-8"))
@@ -237,7 +274,8 @@ OF_VIEWS = (
 
 def tables(sizes: Sizes, some: int = SOME) -> list[Table]:
     """Return what kernels should take, and views all together."""
-    found, work, took = count(sizes, some).counts, sizes.work(), measured()
+    counting, work, took = count(sizes, some), sizes.work(), measured()
+    found = counting.counts
     rows: list[tuple[Cell, ...]] = []
     for name in sorted(found):
         counts, moved = found[name], work[name].moved if name in work else 0.0
@@ -273,6 +311,7 @@ def tables(sizes: Sizes, some: int = SOME) -> list[Table]:
     return [
         Table("Kernels by their instructions", header, tuple(rows), (note,)),
         _views_table(found, work, took),
+        counting.linked(),
     ]
 
 

@@ -1,9 +1,10 @@
-"""Compiling CUDA kernels to PTX without a GPU: `ptx.py 7.5 9.0`, run by `test_cuda.py`.
+"""Compiling CUDA kernels without a GPU: `ptx.py 7.5 9.0`, run by `test_cuda.py`.
 
 Every kernel is compiled with the types that it is launched with, and must have no f64 arithmetic
-but where that is meant. Numba's part, nine tenths of the time, is done once for all capabilities.
-In a process of its own, as it takes the place of the device that numba would ask for its compute
-capability. With `--folder`, the PTX is left there, for `ptxas -v` to tell registers and spills.
+but where that is meant. Numba's part, most of the time, is done once for all capabilities. For the
+first of them kernels are linked too, as for a launch: blocks must have room in shared memory, and
+threads in their registers. In a process of its own, as it takes the place of the device that numba
+would ask for its compute capability. With `--folder`, the PTX is left there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from benchmarks.gpu_code import compiled, numba_type, pretend
+from benchmarks.gpu import refined_on, spots_to_refine
+from benchmarks.gpu_code import library_of, numba_type, pretend, ptx_of, resources_of
 from scenes import FIELDS, make_grid, make_rays
 
 from napari_gaussfit._kernels.cpu.refinement_kernels import BlockScene
@@ -40,6 +42,7 @@ from napari_gaussfit._kernels.shared.gaussian import exp2_negative
 from napari_gaussfit.fitting.cuda_relocation import CudaRelocation
 from napari_gaussfit.fitting.state import OptimiserState
 from napari_gaussfit.fitting.steps import Slab
+from napari_gaussfit.measure import refinement as measuring
 
 KERNELS = (
     cuda_device,
@@ -137,7 +140,7 @@ def refine() -> None:
 
 
 def agree_as_compiled() -> None:
-    """Run a grid and a MIP as they are compiled, each block's threads, against the CPU's."""
+    """Run a grid, a MIP and a refinement as compiled, each block's threads, against the CPU's."""
     from benchmarks.gpu_cost import Counting
 
     from napari_gaussfit._kernels.cpu import backend as cpu
@@ -167,6 +170,17 @@ def agree_as_compiled() -> None:
         apart = float((found - known).abs().max() / known.abs().max())
         assert apart < most, f"{name} is {apart:.1e} off as compiled"
         sys.stdout.write(f"{name} as compiled ok\n")
+    start, stack, noise = spots_to_refine((1, 1, 1), 1)
+    own = measuring.refine([start], [stack], noise=noise, most_steps=1)
+    with counting.watched():
+        found = refined_on(torch.device("cpu"), start, stack, noise, most_steps=1)
+    assert np.array_equal(found.steps, own.steps)
+    for name in ("means", "cholesky", "amplitudes"):
+        one, known = getattr(found.gaussians[0], name), getattr(own.gaussians[0], name)
+        np.testing.assert_allclose(one, known, rtol=1e-5, atol=1e-5)
+    variances = (np.diagonal(one.covariances, axis1=1, axis2=2) for one in (found, own))
+    np.testing.assert_allclose(*variances, rtol=1e-4)
+    sys.stdout.write("a refinement as compiled ok\n")
     assert {"cuda.grid_kernels.voxelise", "cuda.mode_kernels.find_modes"} & set(counting.counts)
 
 
@@ -203,7 +217,13 @@ def main(capabilities: list[str], folder: Path | None) -> None:
     agree_as_compiled()
     signatures = launched_types()
     for name, kernel in all_kernels().items():
-        for capability, ptx in compiled(kernel, signatures[kernel], capabilities).items():
+        library = library_of(kernel, signatures[kernel])
+        taken = resources_of(library, capabilities[0])
+        crowded = kernel.targetoptions.get("max_registers") is not None
+        assert crowded or not taken.stack, f"{name} has not enough registers: {taken}"
+        sys.stdout.write(f"{name} linked: {taken}\n")
+        for capability in capabilities:
+            ptx = ptx_of(library, capability)
             doubles = re.findall(r".*\.f64.*", ptx)
             assert name in IN_DOUBLE or not doubles, f"{name} has f64 arithmetic: {doubles[:5]}"
             assert ".visible .entry" in ptx, f"{name}: no entry"

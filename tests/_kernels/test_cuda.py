@@ -66,9 +66,16 @@ def test_every_kernel_compiles_to_ptx_without_f64(capability: str, compiled: str
 
 @where_numba_cuda_is
 @pytest.mark.slow
+def test_every_kernel_is_linked_and_its_block_has_room(compiled: str) -> None:
+    """In shared memory, of which a kernel may have 48 KB, and threads in their registers."""
+    assert compiled.count(" linked: ") == compiled.count(f" for {CAPABILITIES[0]} ok\n"), compiled
+
+
+@where_numba_cuda_is
+@pytest.mark.slow
 def test_compiled_code_computes_what_the_cpu_does(compiled: str) -> None:
     """Its PTX, run instruction by instruction: by nothing of numba's simulator."""
-    assert compiled.count(" as compiled ok\n") == 3, compiled
+    assert compiled.count(" as compiled ok\n") == 4, compiled
 
 
 @where_numba_cuda_is

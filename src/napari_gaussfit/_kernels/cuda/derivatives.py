@@ -6,11 +6,21 @@ import math
 from typing import Any
 
 from napari_gaussfit._kernels.cpu.information_kernels import REACH2
-from napari_gaussfit._kernels.cuda.device import exact
-from napari_gaussfit._kernels.shared.gaussian import HALF, INT, ONE, SCALE, ZERO, Array, Array64, F
+from napari_gaussfit._kernels.cuda.device import LONG, U, exact
+from napari_gaussfit._kernels.shared.gaussian import (
+    INT,
+    ONE,
+    SCALE,
+    ZERO,
+    Array,
+    Array64,
+    F,
+    exp2_negative,
+)
 
 RECORD = 12  # centre, 1 / l00, l10, 1 / l11, l20, l21, 1 / l22, l00, l11, l22
-FARTHEST = REACH2 / (SCALE * SCALE)
+OCTAVES = SCALE * SCALE  # exp(-x / 2) = 2^(-OCTAVES x)
+FARTHEST = REACH2 / OCTAVES
 
 
 @exact
@@ -44,22 +54,23 @@ def from_centre(r: Array, z: F, y: F, x: F) -> tuple[F, F, F]:
 def height_of(u: tuple[F, F, F]) -> F:
     """Return exp(-|u|^2 / 2), and 0 on the rows of voxels where the CPU leaves a Gaussian out."""
     square = u[0] * u[0] + u[1] * u[1]
-    return F(math.exp(-HALF * (square + u[2] * u[2]))) if square <= FARTHEST else ZERO
+    return exp2_negative(-OCTAVES * (square + u[2] * u[2])) if square <= FARTHEST else ZERO
 
 
 @exact
-def differentiate(r: Array, u: tuple[F, F, F], height: F, rows: Array, first: int, n: int) -> None:
+def differentiate(r: Array, u: tuple[F, F, F], height: F, rows: Array, first: U, n: int) -> None:
     """Set rows [first, first + 9) of item n: what a height's change with centre and widths is."""
     v2 = u[2] * r[8]
     v1 = (u[1] - r[7] * v2) * r[5]
     v0 = (u[0] - r[4] * v1 - r[6] * v2) * r[3]
-    rows[first, n], rows[first + 1, n], rows[first + 2, n] = height * v0, height * v1, height * v2
-    rows[first + 3, n] = height * v0 * u[0] * r[9]
-    rows[first + 4, n] = height * v1 * u[0]
-    rows[first + 5, n] = height * v1 * u[1] * r[10]
-    rows[first + 6, n] = height * v2 * u[0]
-    rows[first + 7, n] = height * v2 * u[1]
-    rows[first + 8, n] = height * v2 * u[2] * r[11]
+    v0, v1, v2, row = height * v0, height * v1, height * v2, LONG(first)
+    rows[row, n], rows[LONG(row + LONG(1)), n], rows[LONG(row + LONG(2)), n] = v0, v1, v2
+    rows[LONG(row + LONG(3)), n] = v0 * u[0] * r[9]
+    rows[LONG(row + LONG(4)), n] = v1 * u[0]
+    rows[LONG(row + LONG(5)), n] = v1 * u[1] * r[10]
+    rows[LONG(row + LONG(6)), n] = v2 * u[0]
+    rows[LONG(row + LONG(7)), n] = v2 * u[1]
+    rows[LONG(row + LONG(8)), n] = v2 * u[2] * r[11]
 
 
 @exact

@@ -31,16 +31,8 @@ if not SIMULATED:
 
     keep_kernels_of(CacheImpl)
 
-# Optimised at link time, as numba has it by default, kernels lose what fastmath says of denormals,
-# which takes three instructions more for an exponential. Numba-cuda 0.30 heeds `lto` only where it
-# is given together with the function.
-_COMPILED = {} if SIMULATED else {"lto": False}
-
-
-def kernel(function: Callable[..., None]) -> Any:
-    """Make a kernel, in which numbers are taken for finite."""
-    return cuda.jit(function, fastmath=True, cache=not SIMULATED, **_COMPILED)
-
+kernel = cuda.jit(fastmath=True, cache=not SIMULATED)
+"""Makes a kernel, in which numbers are taken for finite."""
 
 device = cuda.jit(device=True, fastmath=True)
 # Where nothing is taken for finite: limits may be infinite, and what is not known is NaN.
@@ -94,18 +86,40 @@ if SIMULATED:
 
     FakeCUDAShared.array = _shared_array
 else:
-    from numba.cuda import extending
+    from llvmlite import ir
+    from numba.cuda import extending, types
+
+    def _be_one_instruction(function: Callable[[F], F], name: str) -> None:
+        """Let a function of the shared arithmetic be one instruction of PTX, of a float32.
+
+        Numba-cuda optimises kernels as it links them, and the linker is not told of fastmath: an
+        exponential would be four instructions, for numbers below the normal ones, and a root nine.
+        """
+
+        def codegen(_context: Any, builder: Any, _signature: Any, given: Any) -> Any:
+            kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()])
+            return builder.asm(kind, f"{name} $0, $1;", "=f,f", given, side_effect=False)
+
+        def typed(_context: Any, _x: Any) -> Any:
+            return types.float32(types.float32), codegen
+
+        one = extending.intrinsic(typed)
+
+        def implementation(_x: Any) -> Any:
+            return lambda x: one(F(x))
+
+        extending.overload(function, strict=False)(implementation)
 
     # Numba's decorators for functions of the shared arithmetic, which stay as plain as they are.
-    for _module in (footprint, gaussian, profile, step):
+    # Those of rays have quotients of one instruction as well; powers and logarithms stay exact.
+    for _module, _fast in ((footprint, True), (gaussian, False), (profile, True), (step, False)):
         for _function in functions_of(_module):
-            if _function is not gaussian.exp2_negative:
-                extending.register_jitable(_function)
-
-    # One instruction, where the CPU has a polynomial so that its loops vectorise.
-    @extending.overload(gaussian.exp2_negative)
-    def _exp2_negative(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
-        return lambda x: F(math.exp2(x))
+            if _function is gaussian.exp2_negative:
+                _be_one_instruction(_function, "ex2.approx.ftz.f32")
+            elif _function is gaussian.square_root:
+                _be_one_instruction(_function, "sqrt.approx.ftz.f32")
+            else:
+                extending.register_jitable(fastmath=_fast)(_function)
 
 
 @device
@@ -197,10 +211,11 @@ def collect(
     """Fill `found` with those of `candidates` [start, count) whose boxes meet the tile.
 
     Returns how many there are, and where to go on when `found` could not hold all: `count` or
-    more when it could. Their order depends on nothing but the candidates'.
+    more when it could. Their order depends on nothing but the candidates'. `found` has room for
+    SHARE * threads at least, which are looked at in one go.
     """
-    held = INT(0)
-    while start < count and held <= found.shape[0] - SHARE * threads:
+    held, room = INT(0), start < count
+    while room:
         met, number = INT(0), INT(0)
         for m in range(SHARE):
             at = INT(start + m * threads + thread)
@@ -208,13 +223,16 @@ def collect(
                 met |= INT(1) << INT(m)
                 number = INT(number + INT(1))
         place, total = places(number, scan, thread, threads)
-        place = INT(place + held)
-        for m in range(SHARE):
-            if met & (INT(1) << INT(m)):
-                found[U(place)] = candidates[U(start + m * threads + thread)]
-                place = INT(place + INT(1))
-        held = INT(held + total)
-        start = INT(start + INT(SHARE * threads))
+        room = held + total <= found.shape[0]
+        if room:
+            place = INT(place + held)
+            for m in range(SHARE):
+                if met & (INT(1) << INT(m)):
+                    found[U(place)] = candidates[U(start + m * threads + thread)]
+                    place = INT(place + INT(1))
+            held = INT(held + total)
+            start = INT(start + INT(SHARE * threads))
+            room = start < count
     cuda.syncthreads()
     return held, start
 

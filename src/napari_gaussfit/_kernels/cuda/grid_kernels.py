@@ -55,6 +55,7 @@ from napari_gaussfit._kernels.shared.gaussian import (
     F,
     Vector,
     half_sides,
+    square_root,
     with_point,
 )
 from napari_gaussfit._kernels.shared.gaussian import exp2_negative as exp2
@@ -350,7 +351,7 @@ def gather_moments(
             left = r2 - square
             if left > ZERO:
                 shift = g[FACTOR + 3] * dz + g[FACTOR + 4] * dy
-                height, reach = exp2(-square), math.sqrt(left) * i22
+                height, reach = exp2(-square), square_root(left) * i22
                 centre = -shift * i22 - offset
                 x = max(INT(0), ceil_int((centre - reach) * inverse))
                 last = min(INT(shapes[b, 2] - INT(1)), floor_int((centre + reach) * inverse))

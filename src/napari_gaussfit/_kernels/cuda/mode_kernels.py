@@ -50,7 +50,17 @@ from napari_gaussfit._kernels.shared.footprint import (
     mode_near_bin,
     newton_step,
 )
-from napari_gaussfit._kernels.shared.gaussian import HALF, INT, ONE, TWO, ZERO, Array, F, Index
+from napari_gaussfit._kernels.shared.gaussian import (
+    HALF,
+    INT,
+    ONE,
+    TWO,
+    ZERO,
+    Array,
+    F,
+    Index,
+    square_root,
+)
 from napari_gaussfit._kernels.shared.gaussian import exp2_negative as exp2
 from napari_gaussfit._kernels.shared.profile import (
     LIMIT,
@@ -64,11 +74,13 @@ from napari_gaussfit._kernels.shared.profile import (
 
 TILE_PIXELS = TILE * TILE
 SPLIT = 4  # threads a pixel where there are few, among which Gaussians are divided
-FOUND = 512  # Gaussians that a tile keeps in shared memory; more of them come in pieces
+# Gaussians that a tile keeps in shared memory; more of them come in pieces. With a few more, and
+# `BINS`, one block less would run at a time.
+FOUND = 320
 STAGED_PROFILES = (RECORDS, PROFILE)
 QUAD = 4  # numbers that a thread copies at once
 UNROLLED = 4  # profiles, or bins, that a thread looks at in one go
-BINS, BINS_OF_SPLIT = 64, 32  # depth bins a pixel in shared memory; a longer ray comes in pieces
+BINS, BINS_OF_SPLIT = 64, 28  # depth bins a pixel in shared memory; a longer ray comes in pieces
 CARRIED = 2  # bins before a piece, in rows of their own
 TWO_ROWS = 2 * TILE_PIXELS
 WORD = 32  # bits
@@ -92,8 +104,8 @@ def collect_of_small_cell(
     threads: int,
 ) -> tuple[INT, INT]:
     """Fill `found` with those that reach a tile of a small cell, as `collect` does with boxes."""
-    held, start = INT(0), INT(0)
-    while start < count and held <= found.shape[0] - SHARE * threads:
+    held, start, room = INT(0), INT(0), INT(0) < count
+    while room:
         met, some = INT(0), INT(0)
         for m in range(SHARE):
             at = INT(start + INT(m * threads) + thread)
@@ -102,13 +114,16 @@ def collect_of_small_cell(
                 met |= bit << INT(m)
                 some = INT(some + bit)
         place, total = places(some, scan, thread, threads)
-        place = INT(place + held)
-        for m in range(SHARE):
-            if met & (INT(1) << INT(m)):
-                found[U(place)] = candidates[U(start + INT(m * threads) + thread)]
-                place = INT(place + INT(1))
-        held = INT(held + total)
-        start = INT(start + INT(SHARE * threads))
+        room = held + total <= found.shape[0]
+        if room:
+            place = INT(place + held)
+            for m in range(SHARE):
+                if met & (INT(1) << INT(m)):
+                    found[U(place)] = candidates[U(start + INT(m * threads) + thread)]
+                    place = INT(place + INT(1))
+            held = INT(held + total)
+            start = INT(start + INT(SHARE * threads))
+            room = start < count
     cuda.syncthreads()
     return held, start
 
@@ -223,7 +238,7 @@ def add_profile(
     sharp = min(a, ONE)
     shrink = exp2(-TWO * sharp) if perspective else r[k, SHRINK]
     place -= to[0]
-    reach = math.sqrt((r[k, LIMIT] - m) / sharp)
+    reach = square_root((r[k, LIMIT] - m) / sharp)
     low = INT(max(place - reach + ONE, ZERO))  # rounded up by a cast, of what is not negative
     left = min(place + reach, to[1]) - F(low)
     if left < ZERO:

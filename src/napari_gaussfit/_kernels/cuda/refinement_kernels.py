@@ -48,6 +48,7 @@ from napari_gaussfit._kernels.cuda.device import (
     Counts,
     U,
     crowded_kernel,
+    device,
     exact,
 )
 from napari_gaussfit._kernels.cuda.solver import (
@@ -59,54 +60,106 @@ from napari_gaussfit._kernels.cuda.solver import (
     place_of,
     solve,
 )
-from napari_gaussfit._kernels.shared.gaussian import HALF, INT, ONE, ZERO, Array, Array64, F
+from napari_gaussfit._kernels.shared.gaussian import (
+    HALF,
+    INT,
+    ONE,
+    ZERO,
+    Array,
+    Array64,
+    F,
+    square_root,
+)
 
 THREADS = 64
 ITEMS = THREADS  # voxels whose derivatives stand in shared memory at a time
 PAIRS = THREADS // 2  # threads that have a pair of rows by a pair each, of half of the items
 QUAD = 4  # items that are read at once
 NO_PRODUCTS = (ZERO, ZERO, ZERO, ZERO)
+PER_MOVE, PER_STRETCH = 1.0 / LONGEST_MOVE, 1.0 / LARGEST_STRETCH
 ONE_GAUSSIAN, FEW = 13, 44  # parameters of a block: one of two channels, four of one channel
 
 
 @exact
-def products_of_pairs(
-    rows: Array, row: int, column: int, half: int, size: int, spread: Any
-) -> tuple[F, F, F, F]:
+def products_of_pairs(rows: Array, row: U, column: U, half: int) -> tuple[F, F, F, F]:
     """Return sums, over half of the items, of a pair of rows' products with another pair's.
 
     Of each number that is read from shared memory two products are made, and four are read at once.
-    spread : whether products are times the sign in row `size`.
     """
-    upper, lower, left, right = LONG(row), LONG(row + 1), LONG(column), LONG(column + 1)
+    upper, lower, left, right = LONG(row), LONG(row + U(1)), LONG(column), LONG(column + U(1))
     s00, s01, s10, s11 = NO_PRODUCTS
-    first, turn = LONG(half * (ITEMS // 2)), U(0)
-    while turn < U(ITEMS // 2 // QUAD):
+    first = LONG(half * (ITEMS // 2))
+    end = LONG(first + LONG(ITEMS // 2))
+    while first < end:
         for m in range(QUAD):
             n = LONG(first + LONG(m))
-            a, b = rows[upper, n], rows[lower, n]
-            if spread:
-                a, b = a * rows[LONG(size), n], b * rows[LONG(size), n]
-            c, d = rows[left, n], rows[right, n]
+            a, b, c, d = rows[upper, n], rows[lower, n], rows[left, n], rows[right, n]
             s00, s01, s10, s11 = s00 + a * c, s01 + a * d, s10 + b * c, s11 + b * d
-        first, turn = LONG(first + LONG(QUAD)), U(turn + U(1))
+        first = LONG(first + LONG(QUAD))
     return s00, s01, s10, s11
 
 
 @exact
+def signed_products_of_pairs(
+    rows: Array, row: U, column: U, half: int, size: int
+) -> tuple[F, F, F, F]:
+    """Return sums as `products_of_pairs` does, of products times the sign in row `size`."""
+    upper, lower, left, right = LONG(row), LONG(row + U(1)), LONG(column), LONG(column + U(1))
+    s00, s01, s10, s11 = NO_PRODUCTS
+    first = LONG(half * (ITEMS // 2))
+    for m in range(ITEMS // 2):
+        n = LONG(first + LONG(m))
+        sign, c, d = rows[LONG(size), n], rows[left, n], rows[right, n]
+        a, b = sign * rows[upper, n], sign * rows[lower, n]
+        s00, s01, s10, s11 = s00 + a * c, s01 + a * d, s10 + b * c, s11 + b * d
+    return s00, s01, s10, s11
+
+
+@exact
+def pairs_of(number: int) -> tuple[U, U]:
+    """Return the first rows of two pairs, the second no lower: number by number of a triangle.
+
+    The root is exact where the first goes up by one.
+    """
+    row = U(HALF * (F(math.sqrt(F(INT(8 * number + 1)))) - ONE))
+    column = U(U(number) - at(row, 0))
+    return U(row + row), U(column + column)
+
+
+@exact
 def channel_and_place(
-    item: int, total: int, sizes: tuple[INT, INT, INT], inverse: tuple[F, F, F]
+    item: INT, sizes: tuple[INT, INT, INT], inverse: tuple[F, F, F]
 ) -> tuple[INT, F, F, F]:
     """Return the channel of an item, and its z, y and x, by products in place of quotients.
 
     They are right below a million items: a half is farther from a whole number than rounding.
     """
+    plane = INT(sizes[1] * sizes[2])
     c = INT((F(item) + HALF) * inverse[0])
-    i = INT(item - c * total)
+    i = INT(item - c * INT(sizes[0] * plane))
     z = INT((F(i) + HALF) * inverse[1])
-    i = INT(i - z * sizes[1] * sizes[2])
+    i = INT(i - z * plane)
     y = INT((F(i) + HALF) * inverse[2])
     return c, F(z), F(y), F(INT(i - y * sizes[2]))
+
+
+@exact
+def along(corner: tuple[INT, INT, INT], axis: int) -> INT:
+    """Return a corner's place along an axis: a tuple's number by a variable may end a thread."""
+    return corner[0] if axis == 0 else corner[1] if axis == 1 else corner[2]
+
+
+@exact
+def inverses_of(sizes: tuple[INT, INT, INT]) -> tuple[F, F, F]:
+    """Return what `channel_and_place` multiplies by."""
+    rows = F(sizes[1] * sizes[2])
+    return ONE / (F(sizes[0]) * rows), ONE / rows, ONE / F(sizes[2])
+
+
+@device
+def quotient(a: F, b: F) -> F:
+    """Return a / b by a GPU's one instruction, right to two units or so."""
+    return a / b
 
 
 def make_refine(most: int) -> Any:
@@ -155,7 +208,7 @@ def make_refine(most: int) -> Any:
 
     @exact
     def sum_up(
-        voxels: Array,
+        given: tuple[Array, LONG],
         sizes: tuple[INT, INT, INT],
         theta: Array64,
         shared: tuple[Array, Array, Array64, Array64],
@@ -165,21 +218,24 @@ def make_refine(most: int) -> Any:
     ) -> None:
         """Set the triangle of all rows' products at `theta`.
 
-        voxels : [3, C V], light, whether it counts, and what others add, in photons.
+        given : [3, voxels of all blocks], light, whether it counts, and what others add, in
+            photons; and where the block's begin.
         shared : records, rows, the triangle, and what residuals add to the likelihood's curvature.
         counts : of Gaussians, channels and parameters.
         numbers : gain and intercept, how voxels count, and whether the score's spread is asked for,
             and that curvature, and chi^2 by the rate; see `cpu.information_kernels.information`.
         """
-        records, rows, products, bent = shared
+        (voxels, begins_at), (records, rows, products, bent) = given, shared
         halves = cuda.shared.array((4, PAIRS), np.float32)
         gain, intercept, kind, spread = numbers
-        lost = ZERO
+        # A quotient of doubles takes a GPU as long as a voxel's exponential and derivatives.
+        photons_of_one, offset = 1.0 / gain, intercept / gain
+        of_one, lost = F(photons_of_one), ZERO
         m = cuda.shared.array((3, 3), np.float32)
         inner = cuda.shared.array((3, 3), np.float32)
         count, channels, size = counts
         total = sizes[0] * sizes[1] * sizes[2]
-        inverse = ONE / F(total), ONE / F(sizes[1] * sizes[2]), ONE / F(sizes[2])
+        inverse = inverses_of(sizes)
         if thread < count:
             record(theta, SHAPE * thread, (INT(0), INT(0), INT(0)), records[thread])
         for entry in range(thread, at(size, size) + 1, THREADS):
@@ -190,35 +246,42 @@ def make_refine(most: int) -> Any:
         cuda.syncthreads()
         for begin in range(0, channels * total, ITEMS):
             item = begin + thread
-            for p in range(size + 1):
-                rows[p, thread] = ZERO
             c, pull, z, y, x = INT(0), ZERO, ZERO, ZERO, ZERO
-            if item < channels * total and voxels[1, item] > ZERO:
-                c, z, y, x = channel_and_place(item, total, sizes, inverse)
-                ground = SHAPE * count + channels * count + c
-                rate = voxels[2, item] + F((theta[ground] + intercept / gain) / gain)
-                for k in range(count):
-                    u = from_centre(records[k], z, y, x)
-                    amplitude = SHAPE * count + c * count + k
-                    g = height_of(u)
-                    height = F(theta[amplitude] / gain) * g
-                    rate += height
-                    differentiate(records[k], u, height, rows, SHAPE * k, thread)
-                    rows[amplitude, thread] = g / F(gain)
-                rows[ground, thread] = ONE / F(gain)
+            at_item = LONG(begins_at + LONG(item))
+            counted = item < channels * total and voxels[1, at_item] > ZERO
+            # What follows sets all but rows of other channels.
+            p = U(SHAPE * count if counted else 0)
+            while p <= U(size):
+                rows[p, thread] = ZERO
+                p = U(p + U(1))
+            if counted:
+                c, z, y, x = channel_and_place(INT(item), sizes, inverse)
+                ground, amplitude = U((SHAPE + channels) * count + c), U(SHAPE * count + c * count)
+                rate, k = voxels[2, at_item] + F((theta[ground] + offset) * photons_of_one), U(0)
+                while k < U(count):
+                    g = height_of(from_centre(records[k], z, y, x))
+                    rate += F(theta[U(amplitude + k)] * photons_of_one) * g
+                    k = U(k + U(1))
                 weight = ONE
                 if kind == PHOTONS:
                     rate = max(rate, LEAST_RATE)
-                    weight = ONE / rate
-                off = voxels[0, item] - rate
+                    weight = quotient(ONE, rate)
+                off = voxels[0, at_item] - rate
                 pull = weight * off
                 if spread:
-                    lost += pull * off / max(rate, LEAST_RATE)
+                    lost += quotient(pull * off, max(rate, LEAST_RATE))
                     told = kind != UNKNOWN
-                    weight = weight * weight * voxels[0, item] if told else pull * pull
-                scale = F(math.sqrt(abs(weight)))
-                for p in range(size):
-                    rows[p, thread] *= scale
+                    weight = weight * weight * voxels[0, at_item] if told else pull * pull
+                scale, k = square_root(abs(weight)), U(0)
+                # Once more, as what is known by now would be scaled by reading it again.
+                while k < U(count):
+                    u = from_centre(records[k], z, y, x)
+                    g = scale * height_of(u)
+                    height = F(theta[U(amplitude + k)] * photons_of_one) * g
+                    differentiate(records[k], u, height, rows, U(U(SHAPE) * k), thread)
+                    rows[U(amplitude + k), thread] = g * of_one
+                    k = U(k + U(1))
+                rows[ground, thread] = scale * of_one
                 # Of a spread the last row is its sign: a reading may be below 0.
                 rows[size, thread] = scale * off
                 if spread:
@@ -226,14 +289,12 @@ def make_refine(most: int) -> Any:
             cuda.syncthreads()
             rows_of_tiles = (size + 2) // 2
             for begun in range(0, at(rows_of_tiles, 0), PAIRS):
-                row, column = 0, begun + thread % PAIRS
-                while column > row:
-                    column -= row + 1
-                    row += 1
-                row, column = 2 * row, 2 * column
-                part = NO_PRODUCTS
-                if row <= size:
-                    part = products_of_pairs(rows, row, column, thread // PAIRS, size, spread)
+                row, column = pairs_of(begun + thread % PAIRS)
+                half, part = thread // PAIRS, NO_PRODUCTS
+                if row <= size and spread:
+                    part = signed_products_of_pairs(rows, row, column, half, size)
+                elif row <= size:
+                    part = products_of_pairs(rows, row, column, half)
                 if thread >= PAIRS:
                     for n in range(4):
                         halves[n, thread - PAIRS] = part[n]
@@ -245,21 +306,21 @@ def make_refine(most: int) -> Any:
                             products[at(i, j)] += part[n] + halves[n, thread]
                 cuda.syncthreads()
             if spread:
-                for k in range(count):
+                for one in range(count):
                     if thread == 0:
-                        inverses(records[k], m, inner)
-                    u = from_centre(records[k], z, y, x)
-                    amplitude = theta[SHAPE * count + c * count + k] / gain
-                    rows[0, thread] = pull * height_of(u) / F(gain)
+                        inverses(records[one], m, inner)
+                    u = from_centre(records[one], z, y, x)
+                    amplitude = theta[LONG(SHAPE * count + c * count + one)] * photons_of_one
+                    rows[0, thread] = pull * height_of(u) * of_one
                     rows[1, thread] = pull * height_of(u) * F(amplitude)
-                    v2 = u[2] * records[k, 8]
-                    v1 = (u[1] - records[k, 7] * v2) * records[k, 5]
-                    v0 = (u[0] - records[k, 4] * v1 - records[k, 6] * v2) * records[k, 3]
+                    v2 = u[2] * records[one, 8]
+                    v1 = (u[1] - records[one, 7] * v2) * records[one, 5]
+                    v0 = (u[0] - records[one, 4] * v1 - records[one, 6] * v2) * records[one, 3]
                     rows[2, thread], rows[3, thread], rows[4, thread] = u
                     rows[5, thread], rows[6, thread], rows[7, thread] = v0, v1, v2
                     rows[8, thread] = F(c)
                     cuda.syncthreads()
-                    add_bends((m, inner), records[k], rows, bent, (k, count, channels), thread)
+                    add_bends((m, inner), records[one], rows, bent, (one, count, channels), thread)
                     cuda.syncthreads()
         if spread:
             rows[0, thread] = lost
@@ -317,8 +378,10 @@ def make_refine(most: int) -> Any:
         )
         total = sizes[0] * sizes[1] * sizes[2]
         gain, intercept, kind = noise[0], noise[1], noise[3]
+        photons_of_one, offset = 1.0 / gain, intercept / gain
+        per_size = inverses_of(sizes)
         poisson = kind == PHOTONS
-        cut = scratch[0][:, begins[b] : begins[b] + channels * total]
+        cut, begins_at = scratch[0], LONG(begins[b])
         # What is begun with; centres are from the box's corner, where float32 has them exactly.
         if thread < size:
             value = 0.0
@@ -326,7 +389,7 @@ def make_refine(most: int) -> Any:
                 k, n = thread // SHAPE, thread % SHAPE
                 value = shapes[ids[first + k], n]
                 if n < 3:
-                    value -= corner[n]
+                    value -= along(corner, n)
             elif thread < (SHAPE + channels) * count:
                 c = (thread - SHAPE * count) // count
                 value = amplitudes[c, ids[first + thread - SHAPE * count - c * count]]
@@ -339,20 +402,19 @@ def make_refine(most: int) -> Any:
         for begin in range(0, channels * total, THREADS):
             item, counts = begin + thread, False
             if item < channels * total:
-                c = item // total
-                i = item - c * total
-                z = corner[0] + i // (sizes[1] * sizes[2])
-                y, x = corner[1] + (i // sizes[2]) % sizes[1], corner[2] + i % sizes[2]
-                value = voxels[c, z, y, x]
+                c, from_z, from_y, from_x = channel_and_place(INT(item), sizes, per_size)
+                z, y, x = corner[0] + INT(from_z), corner[1] + INT(from_y), corner[2] + INT(from_x)
+                value = voxels[LONG(c), LONG(z), LONG(y), LONG(x)]
                 for k in range(count):
                     box = windows[ids[first + k]]
                     counts = counts or (
                         box[0] <= z <= box[1] and box[2] <= y <= box[3] and box[4] <= x <= box[5]
                     )
                 counts = counts and value < noise[2]
-                cut[0, item] = value * F(1.0 / gain) + F(intercept / (gain * gain))
-                cut[1, item] = ONE if counts else ZERO
-                cut[2, item] = ZERO
+                at_item = LONG(begins_at + LONG(item))
+                cut[0, at_item] = value * F(photons_of_one) + F(offset * photons_of_one)
+                cut[1, at_item] = ONE if counts else ZERO
+                cut[2, at_item] = ZERO
             looked += cuda.syncthreads_count(INT(counts))
         for m in range(other_starts[b], other_starts[b + 1]):
             k = other_ids[m]
@@ -360,11 +422,10 @@ def make_refine(most: int) -> Any:
                 record(shapes[k], 0, corner, records[0])
             cuda.syncthreads()
             for item in range(thread, channels * total, THREADS):
-                c = item // total
-                i = item - c * total
-                z, y = F(i // (sizes[1] * sizes[2])), F((i // sizes[2]) % sizes[1])
-                u = from_centre(records[0], z, y, F(i % sizes[2]))
-                cut[2, item] += F(amplitudes[c, k] / gain) * height_of(u)
+                c, from_z, from_y, from_x = channel_and_place(INT(item), sizes, per_size)
+                u = from_centre(records[0], from_z, from_y, from_x)
+                height = F(amplitudes[LONG(c), LONG(k)] * photons_of_one) * height_of(u)
+                cut[2, LONG(begins_at + LONG(item))] += height
             cuda.syncthreads()
         freedom = max(looked - size, 1)
         damping, chi2, reduced, taken, steps = 10.0 * FIRST_DAMPING, 0.0, 0.0, 0, 0
@@ -372,7 +433,7 @@ def make_refine(most: int) -> Any:
         going = True
         while going:
             sum_up(
-                cut,
+                (cut, begins_at),
                 sizes,
                 trial,
                 (records, rows, tried, damped),
@@ -419,9 +480,9 @@ def make_refine(most: int) -> Any:
                     square += step[i] * score[i]
                     n = i % SHAPE
                     if i < SHAPE * count and n < 3:
-                        longest = max(longest, abs(step[i]) / LONGEST_MOVE)
+                        longest = max(longest, abs(step[i]) * PER_MOVE)
                     elif i < SHAPE * count and (n == 3 or n == 5 or n == 8):  # noqa: PLR1714
-                        longest = max(longest, abs(step[i]) / LARGEST_STRETCH)
+                        longest = max(longest, abs(step[i]) * PER_STRETCH)
                 cuda.syncthreads()
                 if thread < size:
                     value = theta[thread] + step[thread] / longest
@@ -494,7 +555,7 @@ def make_refine(most: int) -> Any:
                 value = damped[at(max(i, j), min(i, j))] if known else math.nan
                 found[2][own_id, entry // across, entry % across] = value
             if thread < SHAPE:
-                place = corner[thread] if thread < 3 else INT(0)
+                place = along(corner, thread) if thread < 3 else INT(0)
                 found[0][own_id, thread] = theta[SHAPE * k + thread] + place
             if thread < channels:
                 found[1][thread, own_id] = theta[SHAPE * count + thread * count + k]

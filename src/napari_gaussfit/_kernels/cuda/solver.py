@@ -11,21 +11,22 @@ from typing import Any
 from numba import cuda
 
 from napari_gaussfit._kernels.cpu.refinement_kernels import NOTHING, own_place
-from napari_gaussfit._kernels.cuda.device import exact
+from napari_gaussfit._kernels.cuda.device import U, exact
 from napari_gaussfit._kernels.shared.gaussian import Array64
 
 
 @exact
-def at(i: int, j: int) -> int:
+def at(i: int, j: int) -> U:
     """Return where entry (i, j), j <= i, of a triangle is in a row of its entries."""
-    return i * (i + 1) // 2 + j
+    return U(U(U(i) * U(U(i) + U(1))) // U(2) + U(j))
 
 
 @exact
 def factor(a: Array64, size: int, thread: int) -> Any:
     """Put the Cholesky factor in place of the triangle `a`; False where it has none.
 
-    A thread a row, and column after column.
+    Of the diagonal the reciprocals, as it is what others divide by. A thread a row, and column
+    after column.
     """
     for n in range(size):
         rest = 0.0
@@ -34,29 +35,29 @@ def factor(a: Array64, size: int, thread: int) -> Any:
             for p in range(n):
                 rest -= a[at(thread, p)] * a[at(n, p)]
         if thread == n:
-            a[at(n, n)] = math.sqrt(rest) if rest > 1e-300 else -1.0
+            a[at(n, n)] = 1.0 / math.sqrt(rest) if rest > 1e-300 else -1.0
         cuda.syncthreads()
-        pivot = a[at(n, n)]
-        if pivot < 0.0:
+        per_pivot = a[at(n, n)]
+        if per_pivot < 0.0:
             return False
         if n < thread < size:
-            a[at(thread, n)] = rest / pivot
+            a[at(thread, n)] = rest * per_pivot
         cuda.syncthreads()
     return True
 
 
 @exact
 def solve(a: Array64, b: Array64, size: int, thread: int) -> None:
-    """Replace b [size] by the solution x of a a^T x = b: a thread a row."""
+    """Replace b [size] by the solution x of a a^T x = b, `a` as `factor` has it: a thread a row."""
     for p in range(size):
         if thread == p:
-            b[p] /= a[at(p, p)]
+            b[p] *= a[at(p, p)]
         cuda.syncthreads()
         if p < thread < size:
             b[thread] -= a[at(thread, p)] * b[p]
     for p in range(size - 1, -1, -1):
         if thread == p:
-            b[p] /= a[at(p, p)]
+            b[p] *= a[at(p, p)]
         cuda.syncthreads()
         if thread < p:
             b[thread] -= a[at(p, thread)] * b[p]
@@ -79,19 +80,19 @@ def damp(fisher: Array64, damping: float, damped: Array64, size: int, thread: in
 
 @exact
 def invert(a: Array64, inverse: Array64, size: int, thread: int) -> None:
-    """Set `inverse` [size, size] to that of a a^T: a thread a column, each by itself."""
+    """Set `inverse` [size, size] to that of a a^T, as in `solve`: a thread a column, by itself."""
     if thread < size:
         x = inverse[thread]
         for i in range(size):
             rest = 1.0 if i == thread else 0.0
             for n in range(i):
                 rest -= a[at(i, n)] * x[n]
-            x[i] = rest / a[at(i, i)]
+            x[i] = rest * a[at(i, i)]
         for i in range(size - 1, -1, -1):
             rest = x[i]
             for n in range(i + 1, size):
                 rest -= a[at(n, i)] * x[n]
-            x[i] = rest / a[at(i, i)]
+            x[i] = rest * a[at(i, i)]
     cuda.syncthreads()
 
 

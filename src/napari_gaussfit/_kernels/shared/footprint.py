@@ -37,6 +37,7 @@ from napari_gaussfit._kernels.shared.gaussian import (
     Vector,
     inverse_scale,
     is_within,
+    square_root,
 )
 
 LN2 = F(math.log(2.0))
@@ -176,7 +177,7 @@ def column_ends(g: Array, k: Index, p: F, width: int) -> tuple[F, F]:
     root = b * b - quu * c
     if root <= ZERO:
         return ZERO, -ONE
-    root = F(math.sqrt(root))
+    root = square_root(root)
     j = g[k, COLUMN]
     # Rounded up and down by casts: `math.ceil` is a call.
     low = min(F(width), max(ZERO, j + (-b - root) / quu))

@@ -36,6 +36,7 @@ from napari_gaussfit._kernels.shared.gaussian import (
     Index,
     Vector,
     exp2_negative,
+    square_root,
 )
 
 # A profile: all that one Gaussian's profile along any ray of a view follows from, see `profile_of`.
@@ -196,7 +197,7 @@ def short_line_moments(m: F, a: F, low: F, high: F) -> tuple[F, F, F]:
 def line_moments(m: F, a: F, low: F, high: F) -> tuple[F, F, F]:
     """Return the integrals of x^n 2^(-m - a x^2) from `low` to `high`, for n = 0, 1, 2."""
     bend = LN2 * a
-    root = math.sqrt(bend)
+    root = square_root(bend)
     if root * (high - low) < SHORTEST:
         return short_line_moments(m, a, low, high)
     zeroth = exp2_negative(-m) * HALF_ROOT_PI / root * erf_difference(root * low, root * high)
