@@ -263,8 +263,11 @@ WIDE = 2.0
 """Machine instructions of one on whole numbers of 64 bits: of each half one."""
 LONG = {"mul": 4.0, "mad": 4.0, "div": 70.0, "rem": 70.0}
 """Of those of 64 bits that take more: products of halves, and a loop's worth for a quotient."""
-SHORT = {"div.f32": 8.0, "div.s32": 20.0, "div.u32": 20.0, "rem.s32": 20.0, "rem.u32": 20.0}
-"""Of quotients of 32 bits: an approximate reciprocal and what makes it whole or exact."""
+SHORT = {"div.s32": 20.0, "div.u32": 20.0, "rem.s32": 20.0, "rem.u32": 20.0}
+SHORT |= {"div.f32": 8.0, "rcp.f32": 8.0, "sqrt.f32": 8.0}
+"""Of quotients and roots of 32 bits: an approximate one and what makes it whole or exact."""
+APPROXIMATE = {"div": 4.0}
+"""Of those that may stay approximate, and are more than one: a reciprocal, scaled before."""
 
 
 def unit_of(first: str, rest: Sequence[str]) -> str:
@@ -290,6 +293,8 @@ def instructions_of(first: str, rest: Sequence[str]) -> float:
         return 10.0 if first in {"div", "sqrt"} else 1.0
     if last.endswith("64") and first not in {"ld", "st", "cvt"} and "wide" not in rest:
         return LONG.get(first, WIDE)
+    if "approx" in rest:
+        return APPROXIMATE.get(first, 1.0)
     return SHORT.get(f"{first}.{last}", 1.0)
 
 
