@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, QPointF
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
@@ -69,3 +69,17 @@ def test_what_is_drawn_is_seen_in_a_moment(plots: ProgressPlots, qtbot: Any) -> 
     plots.show_history(history(3000))
     qtbot.waitUntil(plots.updatesEnabled, timeout=100 * HELD_MS)
     assert plots.grab().toImage() != before
+
+
+def test_the_legend_covers_no_curve_that_stays_where_it_was(plots: ProgressPlots) -> None:
+    """As of a refinement, whose held-out projections lie flat below the others."""
+    level = history(700)
+    for name, psnr in (("held_out_psnr", 23.5), ("train_psnr", 25.8), ("voxel_psnr", 29.7)):
+        level[name] = [psnr] * len(level["iteration"])
+    plots.show_history(level)
+    QTest.qWait(SETTLED_MS)
+    item = plots._plots[0]._plot.getPlotItem()
+    legend = item.legend.mapRectToItem(item.vb, item.legend.boundingRect())
+    lowest = item.vb.mapFromView(QPointF(700, 23.5))
+    assert lowest.y() < legend.top()
+    assert item.vb.boundingRect().contains(lowest)

@@ -29,6 +29,12 @@ MAKE_AFTER_MS = 400
 HELD_MS = 30
 """In which scenes tell their views of what has changed; plots are painted after it."""
 
+LEGEND_EDGE = 4
+"""Pixels from a plot's edge to its legend."""
+
+MOST_FOR_LEGEND = 0.5
+"""Of the height of curves, which a legend may take beside them in a low plot."""
+
 TINIEST = 1e-12
 """Of what is drawn in powers of ten."""
 
@@ -49,7 +55,7 @@ class Curves(QWidget):
         super().__init__()
         self._logarithmic, self._from_zero = logarithmic, from_zero
         legend = {
-            "offset": (-4, 2 if logarithmic else -4),
+            "offset": (-LEGEND_EDGE, 2 if logarithmic else -LEGEND_EDGE),
             "labelTextSize": "8pt",
             "colCount": 3,
         }
@@ -69,6 +75,16 @@ class Curves(QWidget):
         box.setContentsMargins(0, 0, 0, 0)
         box.addWidget(self._plot)
 
+    @property
+    def _legend_share(self) -> float:
+        """How high the legend is, as a part of what is left to the curves beside it."""
+        item = self._plot.getPlotItem()
+        if item.legend is None:
+            return 0.0
+        # It stands a little away from the edge.
+        legend, whole = item.legend.boundingRect().height() + LEGEND_EDGE, item.vb.height()
+        return float(min(legend / max(whole - legend, 1.0), MOST_FOR_LEGEND))
+
     def show_history(self, history: Mapping[str, list[float]]) -> None:
         """Draw what was recorded so far."""
         steps = np.asarray(history["iteration"])
@@ -84,6 +100,8 @@ class Curves(QWidget):
         if len(shown):
             low, high = float(shown.min()), float(shown.max())
             low, high = (0.0, 1.15 * high) if self._from_zero else (low, max(high, low + 1e-3))
+            room = self._legend_share * (high - low)
+            low, high = (low, high + room) if self._logarithmic else (low - room, high)
             # pyqtgraph's own ranging has everything painted twice.
             self._plot.setRange(xRange=(steps[0], max(steps[-1], steps[0] + 1)), yRange=(low, high))
         # Axes follow the range now, not in the midst of painting, which would be painted again.

@@ -80,6 +80,7 @@ def bare_plot(title: str = "", *, legend: Mapping[str, Any] | None = None, **lab
         if side in labels:
             axis.setLabel(labels[side])
     if legend is not None:
-        item.addLegend(**legend)
+        # As high as its words: curves keep clear of it.
+        item.addLegend(**legend).layout.setContentsMargins(4, 0, 4, 0)
     _Restyled(plot, title)
     return plot
