@@ -80,6 +80,14 @@ def panel(make_napari_viewer_proxy: Any, small_beads: Phantom, wait_until: Wait)
     return opened(make_napari_viewer_proxy(), small_beads.stack, wait_until)
 
 
+def test_titles_are_in_the_unit_of_the_stack_before_a_spot_is_found(panel: Any) -> None:
+    model = panel.spots.table.model
+    across = Qt.Orientation.Horizontal
+    titles = [model.headerData(n, across) for n in range(model.columnCount())]
+    assert "z\nµm" in titles
+    assert not any("px" in title for title in titles)
+
+
 def fit(panel: Any, wait_until: Wait) -> Any:
     before = panel.spots.found
     click(panel.spots.foot.fit)

@@ -295,6 +295,12 @@ class SpotTable(QWidget):
         self.save.clicked.connect(self.save_asked)
         self.folder.clicked.connect(self.folder_asked)
 
+    def show_unit(self, unit: str) -> None:
+        """Have the titles of a table without rows say in which unit spots will be."""
+        if self.model.unit != unit:
+            self.model.unit = unit
+            self.model.show_measurements(None)
+
     def show_spots(self, table: pd.DataFrame, unit: str) -> None:
         """Show what was found; of several times, one after the other if nobody sorts otherwise."""
         header = self.view.horizontalHeader()

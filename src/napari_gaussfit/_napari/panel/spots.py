@@ -140,6 +140,8 @@ class SpotsMode(QObject):
             return
         if before is None or not _same(before.stack, source.stack):
             self.setup.show_stack(source.stack)
+            if self.found is None and self.over_time.found is None:
+                self.table.show_unit(source.stack.unit)
             self.looking.about(source.stack)
             if before is None or not before.is_of_same_place(source):
                 self.marks = Marks.none()
