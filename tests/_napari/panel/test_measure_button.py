@@ -86,6 +86,9 @@ def test_measure_says_how_well_each_number_is_known_wherever_it_stands(
     wait_until(lambda: not fitted.measuring.active, COMPILING)
     assert state(fitted).startswith("Measured: ")
     assert "of 6 Gaussians determined, in the median to " in state(fitted)
+    figures = fitted.findChild(QLabel, "gaussfit_figures").text()
+    assert figures.startswith("Held-out projections: not compared since Gaussians were measured")
+    assert "Gaussians: 6, background" in figures
     assert enabled(fitted) == {"Fit", "Refine", "Measure"}
 
     centres, fit = fitted.live.centres, fitted.fit

@@ -45,11 +45,12 @@ def state_words(phase: Phase, fit: FitResult | None, notice: str = "") -> tuple[
 
 
 def figures_at_rest(fit: FitResult) -> str:
-    """Return the lines below the bar of a fit that its report has measured, else nothing."""
-    if not fit.reports:
+    """Return the lines below the bar of a fit with a report, or measured; else nothing."""
+    if fit.reports:
+        leaves = noise_leaves(fit.report.heldout_noise_psnr)
+        first = f"Held-out projections {held_out_words(fit)}{leaves}"
+    elif fit.measurement is not None:
+        first = "Held-out projections: not compared since Gaussians were measured"
+    else:
         return ""
-    leaves = noise_leaves(fit.report.heldout_noise_psnr)
-    return (
-        f"Held-out projections {held_out_words(fit)}{leaves}\n"
-        f"Gaussians: {len(fit.field):,}, background {fit.field.background:.4g}"
-    )
+    return f"{first}\nGaussians: {len(fit.field):,}, background {fit.field.background:.4g}"
