@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -108,6 +109,17 @@ def test_what_is_known_beforehand_counts(
     table = str(tmp_path / "no.csv")
     assert main(["measure", str(fit), str(stack), "-o", table, "--shape", "point"]) == 2
     assert "a point is as wide as light makes it; give psf" in capsys.readouterr().err
+
+
+def test_a_terminal_is_told_how_many_are_steady_where_widths_are_shared(
+    files: tuple[Path, Path], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, fit = files
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for widths in ("free", "shared"):
+        table = tmp_path / f"{widths}.csv"
+        assert main(["measure", str(fit), str(stack), "-o", str(table), "--widths", widths]) == 0
+        assert ("16 of 16 steady" in capsys.readouterr().err) == (widths == "shared")
 
 
 def test_where_nothing_is_known_gaussians_are_measured_as_in_a_notebook(

@@ -220,6 +220,58 @@ def test_points_that_overlap_are_told_apart_where_their_width_is_known() -> None
     assert np.mean(within) >= 0.9
 
 
+def crowded(rng: np.random.Generator, count: int) -> tuple[Gaussians, Stack]:
+    """Equal spots a sigma and a half from each other at least, and how they were recorded."""
+    sigmas, shape = np.array([0.44, 0.2, 0.15]), (24, 60, 60)
+    means: list[Floats] = []
+    while len(means) < count:
+        one = rng.uniform(2 * sigmas, np.array(shape) * SPACING - 2 * sigmas)
+        if all(np.linalg.norm((one - other) / sigmas) > 1.5 for other in means):
+            means.append(one)
+    truth = replace(made(np.array(means), sigmas), amplitudes=rng.uniform(50, 200, count))
+    light = GaussianField.from_numpy(truth).voxelise(shape, SPACING, tolerance=1e-9)
+    return truth, Stack.from_array(rng.poisson(light.numpy()).astype(float), spacing=tuple(SPACING))
+
+
+def test_widths_that_many_overlapping_spots_share_are_the_true_ones() -> None:
+    """They make up one structure, cut into blocks that reach into each other."""
+    pulls, determined, heard = [], [], []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        truth, stack = crowded(rng, 120)
+        start = shaken(truth, rng)
+        start = replace(start, cholesky=start.cholesky + 0.15 * np.array([1, 0, 1, 0, 0, 1]))
+        found = refine(
+            [start], [stack], noise=NOISE, constraints=Constraints(widths="shared"),
+            told=lambda steady, count: heard.append((steady, count)),
+        )  # fmt: skip
+        sure = found.steps > 0
+        determined.append(np.mean(sure))
+        known = pulls_of(found, truth)
+        pulls.append([known[f"sigma_{n}"][sure][0] for n in (1, 2, 3)])
+    assert min(determined) > 0.9
+    assert np.sqrt(np.mean(np.square(pulls))) < 2.0
+    assert {count for _, count in heard} == {120}
+    assert heard[0][0] < heard[-1][0] == 120, "progress is told"
+
+
+def test_a_block_that_never_ends_takes_no_other_with_it() -> None:
+    """A few spots where nothing is, each upon another: the widths of the rest are known."""
+    rng = np.random.default_rng(8)
+    truth = made(grid(rng), np.array([0.44, 0.2, 0.15]))
+    stack, start = recorded(truth, rng), shaken(truth, rng)
+    alone = refine([start], [stack], noise=NOISE, constraints=Constraints(widths="shared"))
+    heap = rng.normal(0, 0.1, (20, 3)) * SPACING + np.array([2.4, 5.6, 5.6])
+    both = made(np.concatenate([start.means, heap]), np.array([0.44, 0.2, 0.15]))
+    both = replace(both, cholesky=np.concatenate([start.cholesky, start.cholesky[[0] * 20]]))
+    found = refine([both], [stack], noise=NOISE, constraints=Constraints(widths="shared"))
+    assert (found.steps[:16] > 0).all()
+    assert not (found.steps[16:] > 0).all()
+    width, other = found.gaussians[0].principal()[0][0], alone.gaussians[0].principal()[0][0]
+    bars = np.array([alone.errors()[f"sd_sigma_{n}"][0] for n in (1, 2, 3)])
+    assert (np.abs(width - other) < bars).all()
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from napari_gaussfit.settings import SETTINGS, FitSettings
 
 if TYPE_CHECKING:
     import argparse
+
+    from tqdm import tqdm
 
     from napari_gaussfit.fitting.result import FitResult
     from napari_gaussfit.measure.constraints import Constraints
@@ -85,11 +88,29 @@ def run(arguments: argparse.Namespace) -> int:
     stacks = opened(arguments, arguments.stack)
     saved = loaded(arguments.fit, stacks[0].facts)
     noise = given_noise(detector, stacks[0].voxels)
-    result = saved.measured(stacks, noise=noise, constraints=_constraints(arguments, saved))
+    constraints = _constraints(arguments, saved)
+    with _bar(arguments.widths) as bar:
+
+        def told(steady: int, count: int) -> None:
+            bar.total = count
+            bar.update(steady - bar.n)
+
+        result = saved.measured(stacks, noise=noise, constraints=constraints, told=told)
     result.export(arguments.out)
     print(f"{summary(result.measurement)}\nwrote {arguments.out}")
     answer({"out": str(arguments.out), "measured": summary(result.measurement)})
     return Exit.DONE
+
+
+def _bar(widths: str) -> tqdm[Any]:
+    """Return a bar of how many Gaussians are steady; it may go back, as what all share moves."""
+    from tqdm import tqdm
+
+    return tqdm(
+        desc="measuring", unit="Gaussian", file=sys.stderr,
+        disable=None if widths == "shared" else True,  # None: where stderr is no terminal
+        dynamic_ncols=True, bar_format="{desc}: {n_fmt} of {total_fmt} steady [{elapsed}]",
+    )  # fmt: skip
 
 
 def _constraints(arguments: argparse.Namespace, saved: FitResult) -> Constraints | None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.measure.measurement import Measurement
     from napari_gaussfit.measure.noise import Noise
     from napari_gaussfit.measure.psf import Psf
+    from napari_gaussfit.measure.shared import Told
     from napari_gaussfit.model.camera import Camera
     from napari_gaussfit.model.field import GaussianField
     from napari_gaussfit.stacks.stack import Stack
@@ -275,6 +276,7 @@ class FitResult:
         *,
         noise: Noise | None = None,
         constraints: Constraints | None = None,
+        told: Told | None = None,
     ) -> FitResult:
         """Return the fit with its Gaussians refined one by one, and error bars in its table.
 
@@ -288,6 +290,8 @@ class FitResult:
         constraints : Constraints, optional
             What is known of the Gaussians; if None, that they are blurred by the fit's point spread
             function, where it has one.
+        told : callable, optional
+            Where widths are shared, hears how many Gaussians are steady, of how many.
 
         Returns
         -------
@@ -309,7 +313,8 @@ class FitResult:
         if constraints is None and self.psf is not None:
             shape = "any" if self.settings is None else self.settings.shape
             constraints = Constraints(psf=self.psf, shape=shape)
-        return self.refined_by(measure(self, stacks, noise=noise, constraints=constraints))
+        found = measure(self, stacks, noise=noise, constraints=constraints, told=told)
+        return self.refined_by(found)
 
     def refined_by(self, found: Measurement) -> FitResult:
         """Return the fit with Gaussians that were measured in place of its own.

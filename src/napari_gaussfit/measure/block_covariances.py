@@ -48,8 +48,10 @@ def find_covariances(scene: Scene, batches: Sequence[Batch]) -> list[Floats]:
         by = np.concatenate(
             [-follows, np.broadcast_to(np.eye(shared), (len(own), shared, shared))], 2
         )
-        total += (one.fisher[:, size:, size:] - follows @ both).sum(0)
-        spread += (by @ scores @ by.swapaxes(1, 2)).sum(0)
+        # One that did not end, or whose own is not known at all, says nothing.
+        heard = batch.steady & ~np.isnan(inverse).all((1, 2))
+        total += (one.fisher[:, size:, size:] - follows @ both)[heard].sum(0)
+        spread += (by @ scores @ by.swapaxes(1, 2))[heard].sum(0)
         parts.append((inverse, both, scores, by))
     common = invert(total)
     return [

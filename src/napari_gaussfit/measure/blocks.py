@@ -11,6 +11,7 @@ from napari_gaussfit._kernels.cpu.block_kernels import informations
 from napari_gaussfit._kernels.cpu.information_kernels import PHOTONS
 from napari_gaussfit._kernels.cpu.refinement_kernels import (
     FIRST_DAMPING,
+    LONGEST_MOVE,
     MOST_DAMPING,
     SHAPE,
     some_of,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Blocks = tuple[Counts, Counts, Lists]
 
-__all__ = ["Batch", "Model", "Scene", "State", "information_at", "make_batches"]
+__all__ = ["Batch", "Model", "Scene", "State", "how_far", "information_at", "make_batches", "moved"]
 
 MOST_NUMBERS = 4_000_000
 """Of a matrix for each block that are solved at once: so many take little memory."""
@@ -114,7 +115,8 @@ class Batch:
     numbers : [B], which of all blocks they are. bounds : [B, 6]. members : [B, n].
     others : the Gaussians of other blocks that reach each.
     start : [B, n, 3], centres where they began.
-    theta, fisher, score, chi2, looked : at `state`. damping, steps, steady : see `_refined`.
+    theta, fisher, score, chi2, looked : at `state`. damping, steps, steady : see `constrained`
+    and `shared`.
     """
 
     numbers: Counts
@@ -214,4 +216,43 @@ def information_at(
     """Return information, score, and chi^2 beside voxels looked at, at `theta`."""
     return informations(
         scene.voxels, blocks, scene.windows, scene.gaussians, theta, scene.noise, spread=spread
+    )
+
+
+def how_far(scene: Scene, batch: Batch, rest: Floats) -> Floats:
+    """Return how far steps of the rest [B, q] take centres, in what they may go at most [B]."""
+    first = 3 * batch.members.shape[1] * scene.model.moves
+    return np.asarray(np.abs(rest[:, :first]).max(1, initial=0.0) / LONGEST_MOVE, np.float64)
+
+
+def moved(scene: Scene, batch: Batch, changes: Floats, rest: Floats) -> State:
+    """Return where steps lead that are short enough.
+
+    Parameters
+    ----------
+    scene : Scene
+        What is free, and how far centres may go in all.
+    batch : Batch
+        The blocks, where they are.
+    changes : ndarray, shape [B, n, 3, 3], or one that is broadcast to it
+        What is added to the covariances of objects.
+    rest : ndarray, shape [B, q]
+        Steps of centres, amplitudes and backgrounds.
+
+    Returns
+    -------
+    State
+        No object is below 0, and no amplitude.
+    """
+    state, shapes = batch.state, scene.model.shapes
+    count, channels, n = state.heights.shape
+    first = 3 * n * scene.model.moves
+    centres = rest[:, :first].reshape(count, n, 3) if first else 0.0
+    heights = rest[:, first : first + channels * n].reshape(count, channels, n)
+    least, most = batch.start - scene.farthest, batch.start + scene.farthest
+    return State(
+        np.clip(state.centres + centres, least, most),
+        shapes.nearest(state.own + changes),
+        np.maximum(state.heights + heights, 0.0),
+        state.grounds + rest[:, first + channels * n :],
     )

@@ -1,7 +1,6 @@
-"""Fisher scoring of Gaussians that are not free: widths that they share, centres that are known.
+"""Fisher scoring of Gaussians that are not free: centres and widths that are known, shapes.
 
-What blocks share is solved for by what each leaves of it (Schur's complement), so that the time
-grows with their number alone.
+Blocks whose widths are those of all are refined in `shared`.
 """
 
 from __future__ import annotations
@@ -16,23 +15,29 @@ from napari_gaussfit._kernels.cpu.refinement_kernels import (
     FIRST_DAMPING,
     LARGEST_STRETCH,
     LEAST_DAMPING,
-    LONGEST_MOVE,
     NOTHING,
     SHAPE,
     STEADY,
 )
 from napari_gaussfit.measure.block_covariances import find_covariances
-from napari_gaussfit.measure.blocks import Scene, State, information_at, make_batches
-from napari_gaussfit.measure.reduced import hold, invert, reduce_to_free
+from napari_gaussfit.measure.blocks import (
+    Scene,
+    State,
+    how_far,
+    information_at,
+    make_batches,
+    moved,
+)
+from napari_gaussfit.measure.reduced import dark, hold, invert, reduce_to_free, variances_left
+from napari_gaussfit.measure.shared import refine_shared
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from napari_gaussfit._kernels.cpu.refinement_kernels import BlockScene
     from napari_gaussfit.measure.blocks import Batch, Model
     from napari_gaussfit.measure.reduced import Reduced
+    from napari_gaussfit.measure.shared import Told
 
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
@@ -42,7 +47,7 @@ __all__ = ["refine_constrained"]
 
 
 def refine_constrained(
-    given: BlockScene, most_steps: int, limits: Floats, *, model: Model
+    given: BlockScene, most_steps: int, limits: Floats, *, model: Model, told: Told | None = None
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Refine blocks of Gaussians of which not all is free; else as `refine_blocks`.
 
@@ -56,6 +61,8 @@ def refine_constrained(
         As `refine_block` takes them; only that of centres counts.
     model : Model
         Which parameters are free, and how they move the shapes.
+    told : callable, optional
+        See `refine_shared`; blocks that share nothing are not told of.
 
     Returns
     -------
@@ -71,7 +78,10 @@ def refine_constrained(
     found = np.full((count, size, size), np.nan), np.full((count, 3 + channels), np.nan)
     batches = make_batches(scene, given.bounds, given.members, given.others, given.backgrounds)
     for together in [batches] if model.shapes.shared else [[batch] for batch in batches]:
-        ended = _refined(scene, together, most_steps)
+        if model.shapes.shared:
+            ended = refine_shared(scene, together, most_steps, told)
+        else:
+            ended = _refined(scene, together[0], most_steps)
         if noise[3] == EVEN:  # chi^2 is in the noise's units then
             found_by = (
                 information_at(scene, one.blocks, one.theta, spread=True)[2] for one in ended
@@ -83,51 +93,35 @@ def refine_constrained(
     return (*after, *found)
 
 
-def _refined(scene: Scene, batches: Sequence[Batch], most_steps: int) -> list[Batch]:
-    """Refine blocks; those of one batch each by itself, those of several together.
+def _refined(scene: Scene, batch: Batch, most_steps: int) -> list[Batch]:
+    """Refine blocks, each by itself.
 
     A block is `steady` when a step is far shorter than its error bars, which is the last then.
     """
-    running = list(batches)
+    running = batch
     ended: list[Batch] = []
     for _ in range(most_steps):
-        if not running:
+        if not len(running):
             return ended
-        stepped = _stepped(scene, running)
-        running = []
-        for batch in stepped:
-            over = batch.over
-            if over.any():
-                ended.append(batch.where(over))
-            if not over.all():
-                running.append(batch if not over.any() else batch.where(~over))
-    return ended + running
+        running = _stepped(scene, running)
+        over = running.over
+        if over.any():
+            ended.append(running.where(over))
+            running = running.where(~over)
+    return [*ended, running] if len(running) else ended
 
 
-def _stepped(scene: Scene, batches: Sequence[Batch]) -> list[Batch]:
+def _stepped(scene: Scene, batch: Batch) -> Batch:
     """Try a step, and return the blocks where that leaves them."""
-    shared = scene.model.shapes.shared
-    reduced = [reduce_to_free(scene, batch) for batch in batches]
-    rests, steps, squares = _solved(scene, batches, reduced)
-    last = [_lasts(scene, *parts) for parts in zip(batches, reduced, squares, strict=True)]
-    trials = _trials(scene, batches, rests, steps)
-    thetas = [trial.theta(scene.model.shapes.floor) for trial in trials]
-    found = [
-        information_at(scene, batch.blocks, theta)
-        for batch, theta in zip(batches, thetas, strict=True)
-    ]
+    reduced = reduce_to_free(scene, batch)
+    rest, step, squares = _solved(scene, batch, reduced)
+    last = _lasts(scene, batch, reduced, squares)
+    trial = _trial(scene, batch, rest, step)
+    theta = trial.theta(scene.model.shapes.floor)
+    found = information_at(scene, batch.blocks, theta)
     # Half of what slopes at both ends predict together is the gain on a parabola.
-    gains = [
-        ((theta - batch.theta) * (batch.score + score)).sum(1)
-        for batch, theta, (_, score, _) in zip(batches, thetas, found, strict=True)
-    ]
-    if shared:
-        total, every = sum(float(one.sum()) for one in gains), all(one.all() for one in last)
-        gains = [np.full(len(one), total) for one in gains]
-        last = [np.full(len(one), every) for one in last]
-    return [
-        _taken(*parts) for parts in zip(batches, trials, thetas, found, gains, last, strict=True)
-    ]
+    gains = ((theta - batch.theta) * (batch.score + found[1])).sum(1)
+    return _taken(batch, trial, theta, found, gains, last)
 
 
 def _taken(
@@ -158,21 +152,8 @@ def _taken(
 def _lasts(scene: Scene, batch: Batch, reduced: Reduced, squares: Floats) -> Mask:
     """Return where a step, of these squares in units of error bars, is the last."""
     size = reduced.jacobian.shape[2]
-    variance = np.ones(len(batch))
-    if not scene.poisson:  # what is left tells how large errors are
-        variance = np.maximum(batch.chi2, 1e-300) / np.maximum(batch.looked - size, 1)
-    short = squares < STEADY * size * variance
+    short = squares < STEADY * size * variances_left(scene, batch, reduced)
     return np.asarray(short & (batch.damping <= FIRST_DAMPING), np.bool_)
-
-
-def _dark(scene: Scene, batch: Batch, reduced: Reduced) -> Mask:
-    """Return which parameters [B, q] are amplitudes of 0 that would be less: they stay."""
-    count, channels, n = batch.state.heights.shape
-    first = 3 * n * scene.model.moves
-    some = slice(first, first + channels * n)
-    dark = np.zeros((count, reduced.rest), np.bool_)
-    dark[:, some] = batch.state.heights.reshape(count, -1) <= 0
-    return dark & (reduced.score[:, : reduced.rest] <= 0)
 
 
 def _damped(matrix: Floats, held: Mask, damping: Floats) -> tuple[Floats, Mask]:
@@ -183,31 +164,15 @@ def _damped(matrix: Floats, held: Mask, damping: Floats) -> tuple[Floats, Mask]:
     return hold(matrix + more, held), held
 
 
-def _solved(
-    scene: Scene, batches: Sequence[Batch], reduced: Sequence[Reduced]
-) -> tuple[list[Floats], list[Floats], list[Floats]]:
+def _solved(scene: Scene, batch: Batch, reduced: Reduced) -> tuple[Floats, Floats, Floats]:
     """Return steps of the rest [B, q] and of shapes [B, n, m], and their squares in error bars."""
-    shapes = scene.model.shapes
-    eliminated = [_eliminated(scene, *pair) for pair in zip(batches, reduced, strict=True)]
-    left = [(fisher, score) for fisher, score, _, _ in eliminated]
-    if shapes.shared:
-        own = batches[0].state.own[:1, :1]
-        fisher = sum((one.sum(0, keepdims=True) for one, _ in left), np.zeros(()))
-        score = sum((one.sum(0, keepdims=True) for _, one in left), np.zeros(()))
-        common = shapes.step(own, np.asarray(fisher), np.asarray(score))
-        steps = [np.broadcast_to(common, (*b.state.own.shape[:2], shapes.freedom)) for b in batches]
-    else:
-        steps = [
-            shapes.step(batch.state.own, *one) for batch, one in zip(batches, left, strict=True)
-        ]
-    rests, squares = [], []
-    for one, step, (_, _, inverse, both) in zip(reduced, steps, eliminated, strict=True):
-        flat = (step[:, :1] if shapes.shared else step).reshape(len(step), -1)
-        score = one.score[:, : one.rest]
-        rests.append(np.einsum("bij,bj->bi", inverse, score - np.einsum("bim,bm->bi", both, flat)))
-        pulls = np.concatenate([rests[-1], flat], 1) * one.score
-        squares.append(pulls.sum(1))
-    return rests, steps, squares
+    fisher, left, inverse, both = _eliminated(scene, batch, reduced)
+    step = scene.model.shapes.step(batch.state.own, fisher, left)
+    flat = step.reshape(len(step), -1)
+    score = reduced.score[:, : reduced.rest]
+    rest = np.einsum("bij,bj->bi", inverse, score - np.einsum("bim,bm->bi", both, flat))
+    pulls = np.concatenate([rest, flat], 1) * reduced.score
+    return rest, step, pulls.sum(1)
 
 
 def _eliminated(
@@ -220,7 +185,7 @@ def _eliminated(
     """
     rest, both, shapes = reduced.parts
     q, damping = reduced.rest, batch.damping
-    matrix, held = _damped(rest, _dark(scene, batch, reduced), damping)
+    matrix, held = _damped(rest, dark(scene, batch, reduced), damping)
     inverse = np.nan_to_num(invert(matrix))
     inverse = np.where(held[:, :, None] | held[:, None, :], 0.0, inverse)
     both = np.where(held[..., None], 0.0, both)
@@ -231,49 +196,17 @@ def _eliminated(
     return matrix - both.swapaxes(1, 2) @ follows, np.where(unknown, 0.0, score), inverse, both
 
 
-def _trials(
-    scene: Scene, batches: Sequence[Batch], rests: Sequence[Floats], steps: Sequence[Floats]
-) -> list[State]:
-    """Return where steps lead, shortened so that no Gaussian moves or stretches too far."""
-    model = scene.model
-    cut, lengths = [], []
-    for batch, rest, step in zip(batches, rests, steps, strict=True):
-        state, (count, n) = batch.state, batch.state.centres.shape[:2]
-        centres = np.zeros_like(state.centres)
-        if model.moves:
-            centres = rest[:, : 3 * n].reshape(count, n, 3)
-        changes = np.einsum("bkm,mij->bkij", step, model.shapes.directions)
-        inverse = np.linalg.inv(np.linalg.cholesky(state.own + model.shapes.floor))
-        stretch = np.abs(np.linalg.eigvalsh(inverse @ changes @ inverse.swapaxes(-1, -2)))
-        longest = np.maximum(
-            np.abs(centres).max((1, 2), initial=0.0) / LONGEST_MOVE,
-            0.5 * stretch.max((1, 2), initial=0.0) / LARGEST_STRETCH,
-        )
-        lengths.append(1 / np.maximum(longest, 1.0))
-        cut.append((centres, changes, rest[:, 3 * n * model.moves :]))
-    if model.shapes.shared:
-        least = min(float(one.min()) for one in lengths)
-        lengths = [np.full(len(one), least) for one in lengths]
-    return [
-        _moved(scene, batch, length, *parts)
-        for batch, length, parts in zip(batches, lengths, cut, strict=True)
-    ]
-
-
-def _moved(
-    scene: Scene, batch: Batch, length: Floats, centres: Floats, changes: Floats, rest: Floats
-) -> State:
-    """Return where a step of a length [B] leads."""
-    state = batch.state
-    count, channels, n = state.heights.shape
-    heights = rest[:, : channels * n].reshape(count, channels, n)
-    least, most = batch.start - scene.farthest, batch.start + scene.farthest
-    return State(
-        np.clip(state.centres + length[:, None, None] * centres, least, most),
-        scene.model.shapes.nearest(state.own + length[:, None, None, None] * changes),
-        np.maximum(state.heights + length[:, None, None] * heights, 0.0),
-        state.grounds + length[:, None] * rest[:, channels * n :],
+def _trial(scene: Scene, batch: Batch, rest: Floats, step: Floats) -> State:
+    """Return where a step leads, shortened so that no Gaussian moves or stretches too far."""
+    model, state = scene.model, batch.state
+    changes = np.einsum("bkm,mij->bkij", step, model.shapes.directions)
+    inverse = np.linalg.inv(np.linalg.cholesky(state.own + model.shapes.floor))
+    stretch = np.abs(np.linalg.eigvalsh(inverse @ changes @ inverse.swapaxes(-1, -2)))
+    longest = np.maximum(
+        how_far(scene, batch, rest), 0.5 * stretch.max((1, 2), initial=0.0) / LARGEST_STRETCH
     )
+    length = 1 / np.maximum(longest, 1.0)
+    return moved(scene, batch, length[:, None, None, None] * changes, length[:, None] * rest)
 
 
 def _put(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_gaussfit.measure.constraints import Constraints
     from napari_gaussfit.measure.measurement import Measurement
     from napari_gaussfit.measure.refinement import Likelihood
+    from napari_gaussfit.measure.shared import Told
     from napari_gaussfit.settings import Device
     from napari_gaussfit.stacks.stack import Stack
 
@@ -61,6 +62,7 @@ def measure(
     noise: Noise | None = None,
     constraints: Constraints | None = None,
     device: Device = "cpu",
+    told: Told | None = None,
 ) -> Measurement:
     """Refine Gaussians on a stack to the largest likelihood, and say how well each is known.
 
@@ -85,6 +87,8 @@ def measure(
         What is known of them before: widths, centres, shapes, what light makes of a point.
     device : {"cpu", "cuda", "auto"}
         Where they are refined. On a GPU single Gaussians and groups of a few; the notes say it.
+    told : callable, optional
+        Where widths are shared, hears after each step how many Gaussians are steady, of how many.
 
     Returns
     -------
@@ -124,6 +128,7 @@ def measure(
                 noise=noise,
                 constraints=constraints,
                 device=device,
+                told=told,
             )
             first = _without_lost(first, began, stacks[0])
             gaussians, noise = first.gaussians, _refined_noise(first, stacks[0], noise)
@@ -134,6 +139,7 @@ def measure(
         noise=noise,
         constraints=constraints,
         device=device,
+        told=told,
     )
     return replace(_without_lost(found, began, stacks[0]), notes=(*notes, *found.notes))
 

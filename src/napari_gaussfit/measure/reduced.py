@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
-__all__ = ["Reduced", "hold", "invert", "reduce_to_free"]
+__all__ = ["Reduced", "dark", "hold", "invert", "reduce_to_free", "variances_left"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +63,27 @@ def reduce_to_free(scene: Scene, batch: Batch) -> Reduced:
     jacobian[:, range(SHAPE * n, SHAPE * n + lights), range(n * moved, rest)] = 1.0
     fisher = jacobian.swapaxes(1, 2) @ batch.fisher @ jacobian
     return Reduced(fisher, np.einsum("bpq,bp->bq", jacobian, batch.score), jacobian, rest)
+
+
+def dark(scene: Scene, batch: Batch, reduced: Reduced) -> Mask:
+    """Return which parameters [B, q] are amplitudes of 0 that would be less: they stay."""
+    count, channels, n = batch.state.heights.shape
+    first = 3 * n * scene.model.moves
+    some = slice(first, first + channels * n)
+    found = np.zeros((count, reduced.rest), np.bool_)
+    found[:, some] = batch.state.heights.reshape(count, -1) <= 0
+    return np.asarray(found & (reduced.score[:, : reduced.rest] <= 0), np.bool_)
+
+
+def variances_left(scene: Scene, batch: Batch, reduced: Reduced) -> Floats:
+    """Return by what the variances of scores [B] are more than the information.
+
+    1 where the noise is known. Where it is not, what is left tells how large errors are.
+    """
+    if scene.poisson:
+        return np.ones(len(batch))
+    free = np.maximum(batch.looked - reduced.jacobian.shape[2], 1)
+    return np.asarray(np.maximum(batch.chi2, 1e-300) / free, np.float64)
 
 
 def hold(matrix: Floats, held: Mask) -> Floats:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from napari_gaussfit._kernels.cpu.refinement_kernels import Lists
     from napari_gaussfit.measure.constraints import Constraints
+    from napari_gaussfit.measure.shared import Told
     from napari_gaussfit.settings import Device
     from napari_gaussfit.stacks.stack import Stack
 
@@ -99,6 +100,7 @@ def refine(  # noqa: PLR0913 - a name for each thing that may be known
     widths: tuple[Floats, Floats] | None = None,
     constraints: Constraints | None = None,
     device: Device = "cpu",
+    told: Told | None = None,
 ) -> Measurement:
     """Refine Gaussians on a stack to the largest likelihood, and say how well each is known.
 
@@ -126,6 +128,8 @@ def refine(  # noqa: PLR0913 - a name for each thing that may be known
         What is known of them before. Of `widths`, centres then heed their part, and shapes none.
     device : {"cpu", "cuda", "auto"}
         Where they are refined; on the CPU where constraints are given, and blocks of many.
+    told : callable, optional
+        Where widths are shared, hears after each step how many Gaussians are steady, of how many.
 
     Returns
     -------
@@ -139,7 +143,12 @@ def refine(  # noqa: PLR0913 - a name for each thing that may be known
     """
     if likelihood == "robust":
         given = {"noise": noise, "most_steps": most_steps, "most_together": most_together}
-        known_before = {"widths": widths, "constraints": constraints, "device": device}
+        known_before = {
+            "widths": widths,
+            "constraints": constraints,
+            "device": device,
+            "told": told,
+        }
         return _robust(gaussians, stacks, **given, **known_before)
     _refuse_what_differs(gaussians, stacks)
     first, stack = gaussians[0], stacks[0]
@@ -160,7 +169,7 @@ def refine(  # noqa: PLR0913 - a name for each thing that may be known
     backgrounds = np.tile(grounds, (len(blocks[0]) - 1, 1))
     limits = most_steps, _limits(widths, spacing)
     model = None if constraints is None else _model(constraints, spacing, first.unit)
-    way, words = _way(device, model)
+    way, words = _way(device, model, told)
     fits = _refined(
         voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers, limits, model, way
     )
@@ -275,18 +284,20 @@ def _model(constraints: Constraints, spacing: Floats, unit: str) -> Model:
     return Model(Shapes.of(constraints, spacing, unit), constraints.centres == "free")
 
 
-def _way(device: Device, model: Model | None) -> tuple[Refine, tuple[str, ...]]:
+def _way(device: Device, model: Model | None, told: Told | None) -> tuple[Refine, tuple[str, ...]]:
     """Return what refines blocks, and where, in words, if not on the CPU as asked for."""
     if device == "cpu":
-        return refine_blocks if model is None else partial(refine_constrained, model=model), ()
+        return refine_blocks if model is None else partial(
+            refine_constrained, model=model, told=told
+        ), ()
     from napari_gaussfit import _kernels
 
     chosen = _kernels.device_named(device)
     if _kernels.backend_name(chosen) == "numba":
-        way, _ = _way("cpu", model)
+        way, _ = _way("cpu", model, told)
         return way, tuple(filter(None, [_kernels.fallback(device)]))
     if model is not None:
-        way, _ = _way("cpu", model)
+        way, _ = _way("cpu", model, told)
         return way, ("refined on the CPU: constraints are not kept on a GPU",)
     from napari_gaussfit._kernels.cuda import name_of, refinement
 
