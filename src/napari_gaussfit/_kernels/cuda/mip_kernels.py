@@ -84,6 +84,17 @@ PERSPECTIVE, ROWS, WIDTH = 0, 1, 2  # columns of a table of views
 FIRST_BIN, BIN_STEP, BIN_COUNT = 0, 1, 2  # columns of a table of searches
 
 
+@device
+def write_rows(table: Array, first: U, made: Array, count: U, width: U, thread: U) -> None:
+    """Copy `count` rows of `made` to the rows of `table` from `first` on, number after number."""
+    at, end = thread, U(count * width)
+    while at < end:
+        row = U(at // width)
+        column = U(at - row * width)
+        table[U(first + row), column] = made[row, column]
+        at = U(at + U(MAKING))
+
+
 @kernel
 def project(
     packed: Array,
@@ -128,13 +139,9 @@ def project(
         boxes[n, k, 2], boxes[n, k, 3] = first, last
         boxes[n, k, 4], boxes[n, k, 5] = left, right
     cuda.syncthreads()
-    made = min(INT(MAKING), INT(count - begin))
-    for at in range(thread, made * FOOTPRINT, MAKING):
-        row = at // FOOTPRINT
-        footprints[n, begin + row, at - row * FOOTPRINT] = g[row, at - row * FOOTPRINT]
-    for at in range(thread, made * PROFILE, MAKING):
-        row = at // PROFILE
-        profiles[n, begin + row, at - row * PROFILE] = r[row, at - row * PROFILE]
+    made = U(min(INT(MAKING), INT(count - begin)))
+    write_rows(footprints[n], U(begin), g, made, U(FOOTPRINT), U(thread))
+    write_rows(profiles[n], U(begin), r, made, U(PROFILE), U(thread))
 
 
 @device

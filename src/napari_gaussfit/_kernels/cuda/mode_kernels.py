@@ -548,8 +548,11 @@ def make_along_rays(split: int, *, searching: bool) -> Any:
         begin = max(INT(0), INT(floor_int(nearest) - INT(1)))
         stop = min(bin_count, INT(ceil_int(farthest) + INT(2)))
         own_bins = INT(part * all_rows * TILE_PIXELS + place)
-        for b in range(all_rows):
-            store[U(own_bins + b * TILE_PIXELS)] = ZERO
+        at = LONG(U(own_bins))
+        end = LONG(at + LONG(all_rows * TILE_PIXELS))
+        while at < end:
+            store[at], store[LONG(at + LONG(TILE_PIXELS))] = ZERO, ZERO
+            at = LONG(at + LONG(TWO_ROWS))
         place_of_bins = INT(own_bins + INT(CARRIED * TILE_PIXELS))
         best = (-F(1e30), HALF * (ends[0] + ends[1]), ZERO)
         while begin < stop:
