@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from napari_gaussfit.model.gaussians import Gaussians
     from napari_gaussfit.stacks.stack import Stack
 
+CELLS, COPIES = (4, 8, 16), 40
+"""Spots that are refined along z, y and x, and how often these stand in a stack along z."""
+
 KEPT_PART = "measured"
 """Of a page that gets the tables of a run: the part that `--floors` writes stands beside it."""
 
@@ -315,7 +318,7 @@ def time_refinement(bench: Bench, sizes: Sizes) -> Row:
     from napari_gaussfit._kernels.cuda import refinement as blocks
     from napari_gaussfit.measure import refinement
 
-    given = spots_to_refine(*(((1, 1, 2), 1) if sizes.small else ((4, 8, 16), 40)))
+    given = spots_to_refine((1, 1, 2), 1) if sizes.small else spots_to_refine(CELLS, COPIES)
     start, steps = given[0], 1 if sizes.small else refinement.MOST_STEPS
     for _ in range(1 if sizes.small else 3):
         with bench.each_launch_of(blocks) as seconds:

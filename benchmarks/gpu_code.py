@@ -88,11 +88,6 @@ def library_of(kernel: Any, signature: tuple[Any, ...]) -> CUDACodeLibrary:
     return built._codelibrary  # noqa: SLF001
 
 
-def compiled(kernel: Any, signature: tuple[Any, ...], capability: str) -> str:
-    """Return a kernel's PTX."""
-    return ptx_of(library_of(kernel, signature), capability)
-
-
 def ptx_of(library: CUDACodeLibrary, capability: str) -> str:
     """Return the PTX of what numba compiled; its own part is done once for all capabilities."""
     return "".join(library.get_asm_strs(as_pair(capability)))

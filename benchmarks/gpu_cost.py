@@ -40,8 +40,6 @@ SOME = 48
 """Blocks that are run of a kernel whose results nothing else needs, evenly spread."""
 WHOLE = {"pack", "bound", "project", "list_cells", "list_small_cells"}
 """Kernels whose results others need: all of their blocks are run."""
-SPOTS = 4 * 8 * 16 * 40
-"""That are refined: see `gpu.spots_to_refine`."""
 MEASURED = Path(__file__).parent / "results-gpu" / "h200-benchmarks.json"
 VIEWS = "50 views of 512^2 rays, forward and backward"
 
@@ -249,10 +247,10 @@ def _count_points(found: Counting, sizes: Sizes) -> None:
 
 def _count_refinement(found: Counting, sizes: Sizes) -> None:
     """Of a few spots, as often as `gpu` has as many."""
-    from benchmarks.gpu import refined_on, spots_to_refine
+    from benchmarks.gpu import CELLS, COPIES, refined_on, spots_to_refine
 
     start, stack, noise = spots_to_refine((1, 1, 1) if sizes.small else (1, 2, 4), 1)
-    with found.watched(1.0 if sizes.small else SPOTS / len(start)):
+    with found.watched(1.0 if sizes.small else COPIES * np.prod(CELLS) / len(start)):
         refined_on(torch.device("cpu"), start, stack, noise)
 
 

@@ -210,6 +210,7 @@ def make_refine(most: int) -> Any:
     def sum_up(
         given: tuple[Array, LONG],
         sizes: tuple[INT, INT, INT],
+        per_size: tuple[F, F, F],
         theta: Array64,
         shared: tuple[Array, Array, Array64, Array64],
         numbers: tuple[float, float, float, Any],
@@ -222,20 +223,18 @@ def make_refine(most: int) -> Any:
             photons; and where the block's begin.
         shared : records, rows, the triangle, and what residuals add to the likelihood's curvature.
         counts : of Gaussians, channels and parameters.
-        numbers : gain and intercept, how voxels count, and whether the score's spread is asked for,
-            and that curvature, and chi^2 by the rate; see `cpu.information_kernels.information`.
+        numbers : 1 / gain, intercept / gain, how voxels count, and whether the score's spread is
+            asked for, and that curvature, and chi^2 by the rate; see
+            `cpu.information_kernels.information`.
         """
         (voxels, begins_at), (records, rows, products, bent) = given, shared
         halves = cuda.shared.array((4, PAIRS), np.float32)
-        gain, intercept, kind, spread = numbers
-        # A quotient of doubles takes a GPU as long as a voxel's exponential and derivatives.
-        photons_of_one, offset = 1.0 / gain, intercept / gain
+        photons_of_one, offset, kind, spread = numbers
         of_one, lost = F(photons_of_one), ZERO
         m = cuda.shared.array((3, 3), np.float32)
         inner = cuda.shared.array((3, 3), np.float32)
         count, channels, size = counts
         total = sizes[0] * sizes[1] * sizes[2]
-        inverse = inverses_of(sizes)
         if thread < count:
             record(theta, SHAPE * thread, (INT(0), INT(0), INT(0)), records[thread])
         for entry in range(thread, at(size, size) + 1, THREADS):
@@ -255,7 +254,7 @@ def make_refine(most: int) -> Any:
                 rows[p, thread] = ZERO
                 p = U(p + U(1))
             if counted:
-                c, z, y, x = channel_and_place(INT(item), sizes, inverse)
+                c, z, y, x = channel_and_place(INT(item), sizes, per_size)
                 ground, amplitude = U((SHAPE + channels) * count + c), U(SHAPE * count + c * count)
                 rate, k = voxels[2, at_item] + F((theta[ground] + offset) * photons_of_one), U(0)
                 while k < U(count):
@@ -378,6 +377,7 @@ def make_refine(most: int) -> Any:
         )
         total = sizes[0] * sizes[1] * sizes[2]
         gain, intercept, kind = noise[0], noise[1], noise[3]
+        # A quotient of doubles takes a GPU as long as a voxel's exponential and derivatives.
         photons_of_one, offset = 1.0 / gain, intercept / gain
         per_size = inverses_of(sizes)
         poisson = kind == PHOTONS
@@ -435,9 +435,10 @@ def make_refine(most: int) -> Any:
             sum_up(
                 (cut, begins_at),
                 sizes,
+                per_size,
                 trial,
                 (records, rows, tried, damped),
-                (gain, intercept, kind, ended),
+                (photons_of_one, offset, kind, ended),
                 (count, channels, size),
                 thread,
             )

@@ -71,7 +71,7 @@ def exp2_negative(x: F) -> F:
 
 
 def square_root(x: F) -> F:
-    """Square root of x > 0: a GPU takes its one instruction for it, right to two units or so."""
+    """Square root of x >= 0: a GPU takes its one instruction for it, right to two units or so."""
     return F(math.sqrt(x))
 
 
