@@ -39,6 +39,13 @@ def select(panel: Any, *rows: int) -> None:
         QTest.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, modifier, place)
 
 
+def show_kept(panel: Any, row: int) -> None:
+    """Turn to the list, choose a result, and press Show."""
+    panel.show_results()
+    select(panel, row)
+    do(panel, "Show")
+
+
 def rename(panel: Any, row: int, name: str) -> None:
     """Type another name."""
     view = panel.kept.part.view

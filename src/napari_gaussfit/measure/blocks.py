@@ -11,6 +11,7 @@ from napari_gaussfit._kernels.cpu.block_kernels import informations
 from napari_gaussfit._kernels.cpu.information_kernels import PHOTONS
 from napari_gaussfit._kernels.cpu.refinement_kernels import (
     FIRST_DAMPING,
+    LARGEST_STRETCH,
     LONGEST_MOVE,
     MOST_DAMPING,
     SHAPE,
@@ -30,7 +31,17 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Blocks = tuple[Counts, Counts, Lists]
 
-__all__ = ["Batch", "Model", "Scene", "State", "how_far", "information_at", "make_batches", "moved"]
+__all__ = [
+    "Batch",
+    "Model",
+    "Scene",
+    "State",
+    "how_far",
+    "how_stretched",
+    "information_at",
+    "make_batches",
+    "moved",
+]
 
 MOST_NUMBERS = 4_000_000
 """Of a matrix for each block that are solved at once: so many take little memory."""
@@ -223,6 +234,13 @@ def how_far(scene: Scene, batch: Batch, rest: Floats) -> Floats:
     """Return how far steps of the rest [B, q] take centres, in what they may go at most [B]."""
     first = 3 * batch.members.shape[1] * scene.model.moves
     return np.asarray(np.abs(rest[:, :first]).max(1, initial=0.0) / LONGEST_MOVE, np.float64)
+
+
+def how_stretched(scene: Scene, own: Floats, changes: Floats) -> Floats:
+    """Return how far changes [.., 3, 3] stretch covariances, in what they may at most [..]."""
+    inverse = np.linalg.inv(np.linalg.cholesky(own + scene.model.shapes.floor))
+    stretch = np.abs(np.linalg.eigvalsh(inverse @ changes @ inverse.swapaxes(-1, -2)))
+    return np.asarray(0.5 * stretch.max(-1) / LARGEST_STRETCH, np.float64)
 
 
 def moved(scene: Scene, batch: Batch, changes: Floats, rest: Floats) -> State:

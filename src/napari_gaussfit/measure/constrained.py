@@ -13,7 +13,6 @@ import numpy as np
 from napari_gaussfit._kernels.cpu.information_kernels import EVEN
 from napari_gaussfit._kernels.cpu.refinement_kernels import (
     FIRST_DAMPING,
-    LARGEST_STRETCH,
     LEAST_DAMPING,
     NOTHING,
     SHAPE,
@@ -24,6 +23,7 @@ from napari_gaussfit.measure.blocks import (
     Scene,
     State,
     how_far,
+    how_stretched,
     information_at,
     make_batches,
     moved,
@@ -198,13 +198,9 @@ def _eliminated(
 
 def _trial(scene: Scene, batch: Batch, rest: Floats, step: Floats) -> State:
     """Return where a step leads, shortened so that no Gaussian moves or stretches too far."""
-    model, state = scene.model, batch.state
-    changes = np.einsum("bkm,mij->bkij", step, model.shapes.directions)
-    inverse = np.linalg.inv(np.linalg.cholesky(state.own + model.shapes.floor))
-    stretch = np.abs(np.linalg.eigvalsh(inverse @ changes @ inverse.swapaxes(-1, -2)))
-    longest = np.maximum(
-        how_far(scene, batch, rest), 0.5 * stretch.max((1, 2), initial=0.0) / LARGEST_STRETCH
-    )
+    changes = np.einsum("bkm,mij->bkij", step, scene.model.shapes.directions)
+    stretched = how_stretched(scene, batch.state.own, changes)
+    longest = np.maximum(how_far(scene, batch, rest), stretched.max(1, initial=0.0))
     length = 1 / np.maximum(longest, 1.0)
     return moved(scene, batch, length[:, None, None, None] * changes, length[:, None] * rest)
 

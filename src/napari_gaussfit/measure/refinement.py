@@ -143,13 +143,8 @@ def refine(  # noqa: PLR0913 - a name for each thing that may be known
     """
     if likelihood == "robust":
         given = {"noise": noise, "most_steps": most_steps, "most_together": most_together}
-        known_before = {
-            "widths": widths,
-            "constraints": constraints,
-            "device": device,
-            "told": told,
-        }
-        return _robust(gaussians, stacks, **given, **known_before)
+        known_before = {"widths": widths, "constraints": constraints}
+        return _robust(gaussians, stacks, **given, **known_before, device=device, told=told)
     _refuse_what_differs(gaussians, stacks)
     first, stack = gaussians[0], stacks[0]
     spacing = spacing_of(first, stack)
@@ -286,19 +281,18 @@ def _model(constraints: Constraints, spacing: Floats, unit: str) -> Model:
 
 def _way(device: Device, model: Model | None, told: Told | None) -> tuple[Refine, tuple[str, ...]]:
     """Return what refines blocks, and where, in words, if not on the CPU as asked for."""
+    on_cpu: Refine = refine_blocks
+    if model is not None:
+        on_cpu = partial(refine_constrained, model=model, told=told)
     if device == "cpu":
-        return refine_blocks if model is None else partial(
-            refine_constrained, model=model, told=told
-        ), ()
+        return on_cpu, ()
     from napari_gaussfit import _kernels
 
     chosen = _kernels.device_named(device)
     if _kernels.backend_name(chosen) == "numba":
-        way, _ = _way("cpu", model, told)
-        return way, tuple(filter(None, [_kernels.fallback(device)]))
+        return on_cpu, tuple(filter(None, [_kernels.fallback(device)]))
     if model is not None:
-        way, _ = _way("cpu", model, told)
-        return way, ("refined on the CPU: constraints are not kept on a GPU",)
+        return on_cpu, ("refined on the CPU: constraints are not kept on a GPU",)
     from napari_gaussfit._kernels.cuda import name_of, refinement
 
     words = f"refined on {name_of(chosen)}; groups of more than {refinement.MOST} on the CPU"

@@ -17,14 +17,13 @@ import numpy as np
 
 from napari_gaussfit._kernels.cpu.refinement_kernels import (
     FIRST_DAMPING,
-    LARGEST_STRETCH,
     LEAST_DAMPING,
     MOST_DAMPING,
     NOTHING,
     SHAPE,
     STEADY,
 )
-from napari_gaussfit.measure.blocks import State, how_far, information_at, moved
+from napari_gaussfit.measure.blocks import State, how_far, how_stretched, information_at, moved
 from napari_gaussfit.measure.reduced import dark, hold, reduce_to_free, variances_left
 
 if TYPE_CHECKING:
@@ -223,9 +222,7 @@ class _Course:
         squares = float(pull @ np.linalg.lstsq(spread, pull, rcond=None)[0])
         short = squares < STEADY * m and self.damping <= FIRST_DAMPING
         changes = np.einsum("m,mij->ij", step, shapes.directions)
-        inverse = np.linalg.inv(np.linalg.cholesky(own[0, 0] + shapes.floor))
-        stretch = np.abs(np.linalg.eigvalsh(inverse @ changes @ inverse.T)).max()
-        return step / max(0.5 * stretch / LARGEST_STRETCH, 1.0), short
+        return step / max(float(how_stretched(scene, own[0, 0], changes)), 1.0), short
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QRadioButton
 
 from by_hand import add_stack, delete_layer, delete_layer_by_button
-from list_of_results import cells, click, do, names, rename, select
+from list_of_results import cells, click, do, names, rename, select, show_kept
 from napari_gaussfit._napari.layers.gaussians import points_layer
 from napari_gaussfit._napari.layers.placement import Placement
 from napari_gaussfit._napari.worker import Phase
@@ -307,9 +307,7 @@ def test_the_times_of_a_recording_are_a_result(
     click(again.run.buttons["Fit"])
     wait_until(lambda: again.worker.phase is Phase.FINISHED, COMPILING)
     assert again.over_time is None
-    again.show_results()
-    select(again, 0)
-    do(again, "Show")
+    show_kept(again, 0)
     assert again.over_time.frames == frames
     assert len(layers_named(viewer, "cells centres")) == 1
     saved_into(monkeypatch, tmp_path / "out")
@@ -401,9 +399,7 @@ def one_time_is_found_and_all_come_back(again: Any, found: Any, wait_until: Wait
     wait_until(lambda: again.spots.found is not None, COMPILING)
     assert [cells(again, n)[KIND] for n in range(2)] == ["spot times", "spots"]
     choose(again, "Structure")
-    again.show_results()
-    select(again, 0)
-    do(again, "Show")
+    show_kept(again, 0)
     assert again.modes.mode is again.spots
     assert again.spots.over_time.found.frames is found.frames
     assert again.spots.table.model.rowCount() == len(found.table)
@@ -475,9 +471,7 @@ def test_layers_of_spots_that_were_deleted_stay_away_when_the_panel_is_opened_ag
     assert again.spots.table.model.rowCount() == 5
     assert cells(again, 0)[COUNT] == "5"
     choose(again, "Structure")
-    again.show_results()
-    select(again, 0)
-    do(again, "Show")
+    show_kept(again, 0)
     assert len(viewer.layers["beads spots"].data) == 5
 
 
@@ -520,9 +514,7 @@ def test_layers_of_cells_that_were_deleted_stay_away_when_the_panel_is_opened_ag
     assert not layers_named(viewer, "nuclei cells")
     assert layers_named(viewer, "nuclei cell centres")
     assert page.words.text().endswith("at the border of the stack.")
-    again.show_results()
-    select(again, 1)
-    do(again, "Show")
+    show_kept(again, 1)
     assert layers_named(viewer, "nuclei cells")
     assert "Click a cell" in page.words.text()
 
@@ -544,9 +536,7 @@ def test_layers_of_a_trace_that_were_deleted_stay_away_when_the_panel_is_opened_
     again = reopened(panel)
     assert again.objects.neurites.model.rowCount() == count
     assert not layers_named(viewer, "neurite trace")
-    again.show_results()
-    select(again, 1)
-    do(again, "Show")
+    show_kept(again, 1)
     assert layers_named(viewer, "neurite branches")
     assert layers_named(viewer, "neurite trace")
 
@@ -579,9 +569,7 @@ def test_layers_of_spots_of_a_recording_stay_away_when_the_panel_is_opened_again
     QTest.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, pos=place)
     assert again.spots.table.tracks.lines, "the plot of a track needs no layer"
     choose(again, "Structure")
-    again.show_results()
-    select(again, 0)
-    do(again, "Show")
+    show_kept(again, 0)
     assert layers_named(viewer, "cells spots")
     assert layers_named(viewer, "cells tracks")
 
@@ -599,9 +587,7 @@ def test_centres_of_a_fit_without_its_stack_stay_away_when_the_panel_is_opened_a
     QTest.qWait(500)
     assert not len(viewer.layers)
     assert again.table.model.rowCount() == len(again.fit.field)
-    again.show_results()
-    select(again, 0)
-    do(again, "Show")
+    show_kept(again, 0)
     [centres] = viewer.layers
     assert len(centres.data) == len(again.fit.field)
     third = reopened(again)
