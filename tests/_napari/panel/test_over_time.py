@@ -229,7 +229,8 @@ def test_the_slider_stays_where_somebody_looks_at_another_time(
 ) -> None:
     viewer = panel.viewer
     press(panel.run.buttons["Fit"])
-    wait_until(lambda: len(frames(panel)) >= 1 and panel.over_time._time >= 1, 200)
+    # The worker may know of a time that is done before the window has shown any.
+    wait_until(lambda: panel.over_time is not None and panel.over_time._time in {1, 2, 3}, 200)
     viewer.dims.set_current_step(0, 0)
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, 300)
     assert viewer.dims.current_step[0] == 0
