@@ -28,6 +28,7 @@ __all__ = [
     "bounds_of",
     "boxes_about",
     "half_sides",
+    "near_pairs",
     "others_at",
     "scene_of",
     "whole_blocks",
@@ -39,6 +40,9 @@ the other: what they have in common would bias both."""
 
 MOST_TOGETHER = 24
 """Gaussians of a block. Clusters of more are a structure, and refined in parts by sweeps."""
+
+ROUNDED = 1e-6
+"""Voxels by which boxes are looked for farther away than need be: more than is rounded."""
 
 
 def half_sides(shapes: Floats) -> Floats:
@@ -66,7 +70,8 @@ def blocks_of(
         return (np.zeros(1, np.int64), np.zeros(0, np.int64)), np.zeros(0, np.bool_)
     factors = factors_of(shapes[:, 3:])
     covariances = factors @ factors.swapaxes(1, 2)
-    pairs = _near_pairs(shapes[:, :3], np.sqrt(np.trace(covariances, axis1=1, axis2=2)))
+    widest = np.sqrt(np.trace(covariances, axis1=1, axis2=2))  # no less than the widest axis
+    pairs = near_pairs(shapes[:, :3], TOGETHER * widest)
     apart = shapes[pairs[:, 0], :3] - shapes[pairs[:, 1], :3]
     both = covariances[pairs[:, 0]] + covariances[pairs[:, 1]]
     solved = np.linalg.solve(both, apart[..., None])[..., 0]
@@ -83,10 +88,23 @@ def blocks_of(
     return (starts, members), sizes[labels] > MOST_TOGETHER
 
 
-def _near_pairs(centres: Floats, widest: Floats) -> Counts:
-    """Return pairs [n, 2] of Gaussians that may be near each other; `widest` is no less than is."""
+def near_pairs(centres: Floats, reaches: Floats) -> Counts:
+    """Return which Gaussians are within the reach of one another.
+
+    Parameters
+    ----------
+    centres : ndarray, shape [K, 3]
+        Where each is, along three axes of one unit.
+    reaches : ndarray, shape [K]
+        How far from its centre each may have to do with others no wider than itself.
+
+    Returns
+    -------
+    ndarray of int, shape [n, 2]
+        In order, the lower index first.
+    """
     # Of a pair it is enough that the wider finds the other.
-    (starts, near_by) = _flat(cKDTree(centres).query_ball_point(centres, TOGETHER * widest))
+    (starts, near_by) = _flat(cKDTree(centres).query_ball_point(centres, reaches))
     pairs = np.column_stack([np.repeat(np.arange(len(centres)), np.diff(starts)), near_by])
     return np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
 
@@ -119,11 +137,7 @@ def others_at(blocks: Lists, bounds: Counts, shapes: Floats, reaches: Floats) ->
     """Return those Gaussians of other blocks that reach each block's box."""
     half = reaches[:, None] * half_sides(shapes)
     first, last = shapes[:, :3] - half, shapes[:, :3] + half
-    farthest = float(np.linalg.norm(half, axis=1).max(initial=0.0))
-    middles, sides = (bounds[:, ::2] + bounds[:, 1::2]) / 2, bounds[:, 1::2] - bounds[:, ::2]
-    radii = np.linalg.norm(sides / 2, axis=1) + farthest
-    starts, near_by = _flat(cKDTree(shapes[:, :3]).query_ball_point(middles, radii))
-    of_block = np.repeat(np.arange(len(bounds)), np.diff(starts))
+    of_block, near_by = _near_boxes(shapes[:, :3], half.max(1, initial=0.0), bounds)
     own = np.full(len(shapes), -1)
     own[blocks[1]] = np.repeat(np.arange(len(bounds)), np.diff(blocks[0]))
     boxes = bounds[of_block]
@@ -132,6 +146,23 @@ def others_at(blocks: Lists, bounds: Counts, shapes: Floats, reaches: Floats) ->
     order = found[np.lexsort((near_by[found], of_block[found]))]
     counts = np.bincount(of_block[found], minlength=len(bounds))
     return np.concatenate([[0], np.cumsum(counts)]), near_by[order]
+
+
+def _near_boxes(centres: Floats, reaches: Floats, bounds: Counts) -> tuple[Counts, Counts]:
+    """Return boxes and the Gaussians that may reach each, a pair in each place of the two."""
+    middles, sides = (bounds[:, ::2] + bounds[:, 1::2]) / 2, bounds[:, 1::2] - bounds[:, ::2]
+    half = sides.max(1, initial=0) / 2
+    # One tree for those of like reach: a single broad one would have all boxes look as far as it.
+    sizes = np.frexp(reaches)[1]
+    of_box, near_by = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for size in np.unique(sizes):
+        alike = np.flatnonzero(sizes == size)
+        radii = half + reaches[alike].max() + ROUNDED
+        found = cKDTree(centres[alike]).query_ball_point(middles, radii, p=np.inf)
+        starts, places = _flat(found)
+        of_box.append(np.repeat(np.arange(len(bounds)), np.diff(starts)))
+        near_by.append(alike[places])
+    return np.concatenate(of_box), np.concatenate(near_by)
 
 
 def scene_of(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 
+from napari_gaussfit.measure.grouping import near_pairs
 from napari_gaussfit.model.gaussians import Gaussians
 
 if TYPE_CHECKING:
@@ -45,9 +46,8 @@ def close_pairs(gaussians: Gaussians, most: float) -> tuple[NDArray[np.int64], F
         return np.zeros((0, 2), np.int64), np.zeros(0)
     covariances = gaussians.covariances
     scale = 1 / np.sqrt(np.diagonal(covariances, axis1=1, axis2=2).max(0))
-    widest = float(np.sqrt(np.linalg.eigvalsh(covariances * scale[:, None] * scale)[:, -1].max()))
-    pairs = cKDTree(gaussians.means * scale).query_pairs(most * widest, output_type="ndarray")
-    pairs = pairs.astype(np.int64)
+    widest = np.sqrt(np.linalg.eigvalsh(covariances * scale[:, None] * scale)[:, -1])
+    pairs = near_pairs(gaussians.means * scale, most * widest)
     apart = gaussians.means[pairs[:, 0]].astype(np.float64) - gaussians.means[pairs[:, 1]]
     both = (covariances[pairs[:, 0]] + covariances[pairs[:, 1]]) / 2
     distances = np.sqrt(
