@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
 
 SIX = FitSettings(exactly=True, gaussians=6, quality="preview")
 FOUR = FitSettings(exactly=True, gaussians=4, quality="preview")
-LONG = FitSettings(exactly=True, gaussians=40, quality="fine")
+LONG = FitSettings(exactly=True, gaussians=40, quality="fine", iterations=1_000_000)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from napari_gaussfit.measure.table import ERRORS
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from napari_gaussfit.synthetic.phantoms import Phantom
@@ -208,21 +209,33 @@ def test_closing_gives_up_measuring(fitted: Any, wait_until: Wait, closed: str) 
     assert not alive
 
 
+@contextmanager
+def children_killed() -> Iterator[None]:
+    """Kill each process that begins, at once, whatever the window does meanwhile."""
+    before, over = set(psutil.Process().children()), Event()
+
+    def kill_all() -> None:
+        while not over.wait(0.005):
+            for child in set(psutil.Process().children()) - before:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+
+    killer = Thread(target=kill_all)
+    killer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        killer.join()
+
+
 def test_why_nothing_was_measured_is_said_in_the_line_of_the_state(
     fitted: Any, wait_until: Wait
 ) -> None:
-    before = set(psutil.Process().children())
     said = "Not measured: the process that renders was killed"
-
-    def is_said_of_what_is_killed() -> bool:
-        # A picture of the fit may be asked for at the same moment, of another process.
-        for child in set(psutil.Process().children()) - before:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-        return state(fitted).startswith(said)
-
-    press(fitted, "Measure")
-    wait_until(is_said_of_what_is_killed, COMPILING)
+    with children_killed():
+        press(fitted, "Measure")
+        wait_until(lambda: state(fitted).startswith(said), COMPILING)
     QTest.mouseClick(fitted.findChild(QCheckBox, "gaussfit_exactly"), Qt.MouseButton.LeftButton)
     QTest.qWait(3 * SETTLE_MS)
     assert state(fitted).startswith(said), "forgotten as the setup is looked at"

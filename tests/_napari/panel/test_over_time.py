@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
 
 PLUGIN = "napari-gaussfit"
 SHORT = FitSettings(exactly=True, gaussians=5, iterations=60)
-LONG = FitSettings(exactly=True, gaussians=5, iterations=1200)
+LONG = FitSettings(exactly=True, gaussians=5, iterations=4000)
 SPACING = (0.3, 0.1, 0.1)
 TIMES = 4
 
@@ -199,8 +199,7 @@ def test_stop_leaves_the_times_that_are_done(panel: Any, wait_until: Wait) -> No
     panel.model.settings = LONG
     press(panel.run.buttons["Fit"])
     wait_until(lambda: panel.worker.phase is Phase.RUNNING)
-    wait_until(lambda: "1 of 4" in state(panel))
-    wait_until(lambda: len(frames(panel)) >= 1 and "2 of 4" in state(panel), 200)
+    wait_until(lambda: len(frames(panel)) >= 1 and " of 4" in state(panel), 200)
     press(panel.run.buttons["Stop"])
     wait_until(lambda: panel.worker.phase is Phase.CANCELLED, 60)
     done = [frame.time for frame in panel.over_time.frames]

@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.usefixtures("nothing_left_behind"),
 ]
 
-LONG = FitSettings(exactly=True, gaussians=40, quality="fine")
+LONG = FitSettings(exactly=True, gaussians=40, quality="fine", iterations=1_000_000)
 SHORT = FitSettings(exactly=True, gaussians=20, quality="preview")
 
 

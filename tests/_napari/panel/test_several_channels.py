@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
 
 PLUGIN = "napari-gaussfit"
 SHORT = FitSettings(exactly=True, gaussians=12, quality="preview")
-LONG = FitSettings(exactly=True, gaussians=12, quality="fine")
+LONG = FitSettings(exactly=True, gaussians=12, quality="fine", iterations=1_000_000)
 SHARES = np.array([[1.0, 0.2, 0.6, 1.0, 0.4, 0.8], [0.3, 1.0, 0.5, 0.7, 0.9, 0.2]])
 SHARES = np.concatenate([SHARES, SHARES[:, ::-1]])
 """Of each channel, what each bead is bright there."""
