@@ -308,7 +308,7 @@ def refined_on(
     from napari_gaussfit._kernels.cuda import refinement as blocks
     from napari_gaussfit.measure import refinement
 
-    way = partial(blocks.refine_blocks, device), ()
+    way = blocks.Refiner(device), ()
     with patch.object(refinement, "_way", lambda *_: way):
         return refinement.refine([start], [stack], noise=noise, **options)
 

@@ -136,7 +136,7 @@ def refine() -> None:
         np.zeros((2, 1)),
         np.ones(4),
     )
-    refinement.refine_blocks(torch.device("cpu"), scene, 1, np.zeros((3, 3)))
+    refinement.Refiner(torch.device("cpu"))(scene, 1, np.zeros((3, 3)))
 
 
 def agree_as_compiled() -> None:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -665,13 +664,43 @@ def test_gaussians_are_refined_as_on_the_cpu(
     np.testing.assert_allclose(found.reduced_chi2, own.reduced_chi2, rtol=1e-4)
 
 
+def test_a_batch_is_sent_what_its_blocks_take_and_the_stack_is_sent_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, stacks = spots(1, [(3.2, 4.1, 4.3), (2.9, 4.2, 11.8), (3.4, 4.2, 16.9)])
+    own = refine(begun, stacks, noise=Noise(1.0))
+    sent: list[tuple[int, int, int]] = []
+
+    def launched(*given: Any) -> None:
+        _, _, _, stack, *_, gaussians, _, _, found = given
+        sent.append((id(stack), len(gaussians[0]), len(found[2])))
+        device_launch(*given)
+
+    device_launch = cuda_refinement.launch
+    monkeypatch.setattr(cuda_refinement, "launch", launched)
+    monkeypatch.setattr(cuda_refinement, "BATCH", 1)
+    monkeypatch.setattr(
+        cpu_refinement, "refine_blocks", cuda_refinement.Refiner(torch.device("cpu"))
+    )
+    found = refine(begun, stacks, noise=Noise(1.0))
+    stack_sent, known, refined = zip(*sent, strict=True)
+    assert len(set(stack_sent)) == 1
+    assert set(refined) == {1, 2}, "a block's own, of the three that there are"
+    assert set(known) == {2, 3}, "and those that reach it"
+    np.testing.assert_allclose(found.gaussians[0].means, own.gaussians[0].means, atol=1e-4)
+    np.testing.assert_allclose(
+        found.gaussians[0].amplitudes, own.gaussians[0].amplitudes, rtol=1e-4
+    )
+
+
 def test_groups_of_many_are_refined_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside others that are not."""
     monkeypatch.setattr(cuda_refinement, "FEW", cuda_refinement.ONE_GAUSSIAN)
     begun, stacks = spots(1, [(3.2, 4.1, 4.3), (2.9, 4.2, 11.8), (3.4, 4.2, 13.9)])
     own = refine(begun, stacks, noise=Noise(1.0))
-    way = partial(cuda_refinement.refine_blocks, torch.device("cpu"))
-    monkeypatch.setattr(cpu_refinement, "refine_blocks", way)
+    monkeypatch.setattr(
+        cpu_refinement, "refine_blocks", cuda_refinement.Refiner(torch.device("cpu"))
+    )
     found = refine(begun, stacks, noise=Noise(1.0))
     np.testing.assert_allclose(found.gaussians[0].means, own.gaussians[0].means, atol=1e-4)
     assert np.array_equal(found.steps, own.steps)

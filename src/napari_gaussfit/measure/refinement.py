@@ -296,7 +296,7 @@ def _way(device: Device, model: Model | None, told: Told | None) -> tuple[Refine
     from napari_gaussfit._kernels.cuda import name_of, refinement
 
     words = f"refined on {name_of(chosen)}; groups of more than {refinement.MOST} on the CPU"
-    return partial(refinement.refine_blocks, chosen), (words,)
+    return refinement.Refiner(chosen), (words,)
 
 
 def _refined(  # noqa: PLR0913, PLR0917 - where, from where, by what
