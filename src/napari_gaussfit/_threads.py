@@ -87,6 +87,25 @@ def in_one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@contextmanager
+def in_one_blas_thread() -> Iterator[None]:
+    """Keep numpy's linear algebra of small matrices in this thread.
+
+    The threads of its library spin for much longer than a product of these takes, and how they
+    share it out changes the last bits: a result would depend on the number of cores.
+    """
+    with _blas().limit(limits=1, user_api="blas"):
+        yield
+
+
+@functools.cache
+def _blas() -> Any:
+    """Return what holds the threads of linear algebra; to find its libraries takes a while."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 def run_pieces(
     task: Callable[[int, int], object], total: int, least: int = 1, most: int = sys.maxsize
 ) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from napari_gaussfit.errors import SettingsError
 from napari_gaussfit.measure.constraints import Constraints
@@ -253,6 +254,21 @@ def test_widths_that_many_overlapping_spots_share_are_the_true_ones() -> None:
     assert np.sqrt(np.mean(np.square(pulls))) < 2.0
     assert {count for _, count in heard} == {120}
     assert heard[0][0] < heard[-1][0] == 120, "progress is told"
+
+
+@pytest.mark.parametrize("widths", ["given", "shared"])
+def test_the_number_of_threads_of_linear_algebra_changes_no_bit(
+    widths: Literal["given", "shared"],
+) -> None:
+    """More than one made it five times as slow, and had it end elsewhere on other machines."""
+    truth, stack = crowded(np.random.default_rng(0), 120)
+    one, several = [], []
+    for found, threads in ((one, 1), (several, 4)):
+        with threadpool_limits(threads, "blas"):
+            known = refine([truth], [stack], noise=NOISE, constraints=Constraints(widths=widths))
+        found += [known.gaussians[0].means, known.gaussians[0].amplitudes, known.covariances]
+    for alone, shared_out in zip(one, several, strict=True):
+        np.testing.assert_array_equal(alone, shared_out)
 
 
 def test_a_block_that_never_ends_takes_no_other_with_it() -> None:

@@ -18,6 +18,7 @@ from napari_gaussfit._kernels.cpu.refinement_kernels import (
     SHAPE,
     STEADY,
 )
+from napari_gaussfit._threads import in_one_blas_thread
 from napari_gaussfit.measure.block_covariances import find_covariances
 from napari_gaussfit.measure.blocks import (
     Scene,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["refine_constrained"]
 
 
+@in_one_blas_thread()
 def refine_constrained(
     given: BlockScene, most_steps: int, limits: Floats, *, model: Model, told: Told | None = None
 ) -> tuple[Floats, Floats, Floats, Floats]:

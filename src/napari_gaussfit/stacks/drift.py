@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import numpy as np
 from numpy.fft import fftfreq, rfftfreq
 
+from napari_gaussfit._threads import in_one_blas_thread
 from napari_gaussfit.stacks.statistics import SMOOTHING
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ def _peak(waves: Waves, shape: tuple[int, ...]) -> NDArray[np.float32]:
     top = np.array(np.unravel_index(int(np.argmax(correlation)), shape))
     top -= np.where(top > sides // 2, sides, 0)
     near = np.arange(-AROUND, AROUND + 1) / FINEST
-    # Small products of matrices, at the end of which more threads spin for longer than they took.
-    with _blas().limit(limits=1, user_api="blas"):
+    with in_one_blas_thread():
         fine: NDArray[Any] = waves
         for axis in (2, 1, 0):
             # The axis that is summed is the last, and becomes the first.
@@ -98,14 +97,6 @@ def _phases(length: int, at: Floats, *, half: bool) -> Waves:
     if half:
         phases *= np.where((waves == 0) | (waves == 0.5), 1, 2)
     return phases.astype(np.complex64)
-
-
-@cache
-def _blas() -> Any:
-    """Return what holds the threads of linear algebra; to find its libraries takes a while."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
 
 
 def _remembered(stacks: Sequence[Stack]) -> Compared:
