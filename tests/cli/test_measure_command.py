@@ -111,15 +111,15 @@ def test_what_is_known_beforehand_counts(
     assert "a point is as wide as light makes it; give psf" in capsys.readouterr().err
 
 
-def test_a_terminal_is_told_how_many_are_steady_where_widths_are_shared(
+def test_a_terminal_is_told_how_many_are_steady_where_not_all_is_free(
     files: tuple[Path, Path], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack, fit = files
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    for widths in ("free", "shared"):
+    for widths in ("free", "shared", "given"):
         table = tmp_path / f"{widths}.csv"
         assert main(["measure", str(fit), str(stack), "-o", str(table), "--widths", widths]) == 0
-        assert ("16 of 16 steady" in capsys.readouterr().err) == (widths == "shared")
+        assert ("16 of 16 steady" in capsys.readouterr().err) == (widths != "free")
 
 
 def test_where_nothing_is_known_gaussians_are_measured_as_in_a_notebook(

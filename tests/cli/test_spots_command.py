@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,6 +49,19 @@ def test_spots_writes_a_table_a_report_and_a_picture(
     assert report["noise"]["gain"] == pytest.approx(1.0, abs=0.1)
     assert (out / "spots.png").read_bytes().startswith(b"\x89PNG")
     assert len(read_csv(out / "objects.csv")) == 48
+
+
+def test_a_terminal_is_told_what_is_being_done_and_a_file_is_not(
+    stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stack of a thousand candidates takes a minute, which was silent."""
+    for out in ("file", "terminal"):
+        if out == "terminal":
+            monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        assert main(["spots", str(stack), "-o", str(tmp_path / out)]) == 0
+        said = capsys.readouterr().err
+        assert ("48 that may be spots are refined" in said) == (out == "terminal")
+        assert ("48 spots are measured" in said) == (out == "terminal")
 
 
 def test_spots_are_points_where_their_width_is_known(

@@ -205,11 +205,15 @@ def test_blobs_in_a_bright_nucleus_are_as_many_as_a_person_counts(
 ) -> None:
     """295 have a peak of their own on the projection, by eye; as many has that of what is found."""
     stack = Stack.open(stack_path("spots_beads/puncta_nucleus_punctatools_p1.tif"), channel=1)
-    spots = fit_spots(stack)
+    said: list[str] = []
+    spots = fit_spots(stack, meanwhile=said.append)
     seen = peaks_seen(spots, stack.shape, stack.spacing)
     assert abs(seen - 295) < 30
     assert len(spots) >= seen
     assert "widths cannot be told" in spots.notes[0]
+    steady = [words.split()[:3] for words in said if words.endswith("spots are steady")]
+    assert steady[0][0] == "0"
+    assert steady[-1][0] == steady[-1][2]
 
 
 def test_what_a_projection_shows_of_spots_behind_each_other_is_one() -> None:

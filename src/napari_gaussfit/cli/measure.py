@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     saved = loaded(arguments.fit, stacks[0].facts)
     noise = given_noise(detector, stacks[0].voxels)
     constraints = _constraints(arguments, saved)
-    with _bar(arguments.widths) as bar:
+    with _bar(told=constraints is not None) as bar:
 
         def told(steady: int, count: int) -> None:
             bar.total = count
@@ -102,13 +102,16 @@ def run(arguments: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-def _bar(widths: str) -> tqdm[Any]:
-    """Return a bar of how many Gaussians are steady; it may go back, as what all share moves."""
+def _bar(*, told: bool) -> tqdm[Any]:
+    """Return a bar of how many Gaussians are steady, if that is told.
+
+    It goes back where they are refined again.
+    """
     from tqdm import tqdm
 
     return tqdm(
         desc="measuring", unit="Gaussian", file=sys.stderr,
-        disable=None if widths == "shared" else True,  # None: where stderr is no terminal
+        disable=None if told else True,  # None: where stderr is no terminal
         dynamic_ncols=True, bar_format="{desc}: {n_fmt} of {total_fmt} steady [{elapsed}]",
     )  # fmt: skip
 

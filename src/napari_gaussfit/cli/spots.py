@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import argparse
 
     from numpy.typing import NDArray
+    from tqdm import tqdm
 
     from napari_gaussfit.jobs.drawing import Drawer
     from napari_gaussfit.objects.spots import Spots, SpotSettings
@@ -199,7 +200,8 @@ def _find(
     with claimed(folder):
         targets = [folder / name for name in SPOTS_OUTPUTS]
         refuse_to_replace(targets, force=arguments.force)
-        spots = fit_spots(stack, settings, points=points)
+        with _bar() as bar:
+            spots = fit_spots(stack, settings, points=points, meanwhile=bar.set_description_str)
         table, report = spots_table(spots, stack.spacing), spots_report(stack, spots, settings)
         write_spots(folder, stack, table, spots.gaussians, report, drawer=drawer)
         fields = (GaussianField.from_numpy(spots.gaussians),)
@@ -210,6 +212,17 @@ def _find(
     sys.stdout.write("".join(f"{line}\n" for line in _lines(folder, stack, spots, settings)))
     written = ", ".join((*SPOTS_OUTPUTS, SETTINGS_NAME, *map(str, arguments.also)))
     sys.stdout.write(f"{folder}: wrote {written}\n")
+
+
+def _bar() -> tqdm[Any]:
+    """Return a line that says what is being done, and since when: nobody knows how many rounds."""
+    from tqdm import tqdm
+
+    # disable=None: silent where stderr is no terminal.
+    return tqdm(
+        desc="what may be spots is looked for", bar_format="{desc} [{elapsed}]", file=sys.stderr,
+        disable=None, dynamic_ncols=True, leave=False,
+    )  # fmt: skip
 
 
 def _lines(folder: Path, stack: Stack, spots: Spots, settings: SpotSettings) -> list[str]:

@@ -95,7 +95,8 @@ class ObjectAnswers:
         from napari_gaussfit.objects.spots import SpotSettings, fit_spots, spots_table
 
         settings = SpotSettings(**question.words)
-        spots = fit_spots(stack, settings, **question.arrays, told=self._say)
+        points, excluded = question.arrays["points"], question.arrays["excluded"]
+        spots = fit_spots(stack, settings, points=points, excluded=excluded, told=self._say)
         table = table_message(spots_table(spots, stack.spacing))
         report = spots_report(stack, spots, settings)
         return spots_message(spots.measurement, table, report)

@@ -5,7 +5,7 @@ Blocks whose widths are those of all are refined in `shared`.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,7 +64,7 @@ def refine_constrained(
     model : Model
         Which parameters are free, and how they move the shapes.
     told : callable, optional
-        See `refine_shared`; blocks that share nothing are not told of.
+        Hears after each step how many Gaussians are steady or at their end, of how many.
 
     Returns
     -------
@@ -79,11 +79,12 @@ def refine_constrained(
     after = shapes.copy(), amplitudes.copy()
     found = np.full((count, size, size), np.nan), np.full((count, 3 + channels), np.nan)
     batches = make_batches(scene, given.bounds, given.members, given.others, given.backgrounds)
+    progress = _Progress(told, sum(batch.members.size for batch in batches))
     for together in [batches] if model.shapes.shared else [[batch] for batch in batches]:
         if model.shapes.shared:
             ended = refine_shared(scene, together, most_steps, told)
         else:
-            ended = _refined(scene, together[0], most_steps)
+            ended = _refined(scene, together[0], most_steps, progress)
         if noise[3] == EVEN:  # chi^2 is in the noise's units then
             found_by = (
                 information_at(scene, one.blocks, one.theta, spread=True)[2] for one in ended
@@ -95,7 +96,25 @@ def refine_constrained(
     return (*after, *found)
 
 
-def _refined(scene: Scene, batch: Batch, most_steps: int) -> list[Batch]:
+@dataclass(eq=False)
+class _Progress:
+    """How many Gaussians, of how many, are at their end, and who hears it."""
+
+    told: Told | None
+    count: int
+    ended: int = 0
+
+    def add(self, batch: Batch) -> None:
+        """Count blocks that have ended."""
+        self.ended += batch.members.size
+
+    def tell(self) -> None:
+        """Say how far it is."""
+        if self.told is not None:
+            self.told(self.ended, self.count)
+
+
+def _refined(scene: Scene, batch: Batch, most_steps: int, progress: _Progress) -> list[Batch]:
     """Refine blocks, each by itself.
 
     A block is `steady` when a step is far shorter than its error bars, which is the last then.
@@ -109,7 +128,10 @@ def _refined(scene: Scene, batch: Batch, most_steps: int) -> list[Batch]:
         over = running.over
         if over.any():
             ended.append(running.where(over))
+            progress.add(ended[-1])
             running = running.where(~over)
+        progress.tell()
+    progress.add(running)
     return [*ended, running] if len(running) else ended
 
 

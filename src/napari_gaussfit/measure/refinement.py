@@ -129,7 +129,7 @@ def refine(  # noqa: PLR0913 - a name for each thing that may be known
     device : {"cpu", "cuda", "auto"}
         Where they are refined; on the CPU where constraints are given, and blocks of many.
     told : callable, optional
-        Where widths are shared, hears after each step how many Gaussians are steady, of how many.
+        Where not all is free, hears after each step how many Gaussians are steady, of how many.
 
     Returns
     -------

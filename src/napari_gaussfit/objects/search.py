@@ -38,6 +38,8 @@ from napari_gaussfit.objects.spot_settings import SpotSettings
 from napari_gaussfit.objects.usual import Usual
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from napari_gaussfit.stacks.stack import Stack
@@ -129,11 +131,19 @@ class Search:
     points, excluded : ndarray, shape [P, 3]
         Places, z, y, x in voxels, of spots that are kept whatever they score, and at which there is
         no spot.
+    meanwhile : callable, optional
+        Hears, in words, what is being done and how far that is.
     """
 
     def __init__(
-        self, stack: Stack, settings: SpotSettings, points: Floats, excluded: Floats
+        self,
+        stack: Stack,
+        settings: SpotSettings,
+        points: Floats,
+        excluded: Floats,
+        meanwhile: Callable[[str], object] | None = None,
     ) -> None:
+        self._say = meanwhile or _unheard
         self.settings, self.points, self.excluded = settings, points, excluded
         self.voxels = stack.voxels.astype(np.float32, copy=False)
         self.stack = replace(stack, voxels=self.voxels)
@@ -209,6 +219,7 @@ class Search:
         if not len(new):
             return False
         before = len(self.gaussians)
+        self._say(f"{before + len(new):,} that may be spots are refined")
         gaussians = joined(self.gaussians, new)
         self.marks = self.marks.joined(Marks.of(asked))
         self._refine(gaussians, np.arange(len(gaussians)) >= before)
@@ -304,7 +315,10 @@ class Search:
         now, usual = State(self.measured), Usual.of(self.measured)
         scene = Scene(self.stack, self.noise, self.settings.likelihood, usual)
         gone, new, marks = np.zeros(len(self.gaussians), np.bool_), [], []
+        asked_of = len(questions)
         while questions:
+            left = f"{len(questions):,} of {asked_of:,} to be looked at whether they are one or two"
+            self._say(f"{len(self.gaussians):,} spots, {left}")
             together, later = self._apart(questions)
             then, rows = self._instead(together)
             for question, own in zip(together, rows, strict=True):
@@ -433,6 +447,7 @@ class Search:
             most_together=together,
             widths=self.widths,
             constraints=self._constraints(last=last),
+            told=lambda steady, count: self._say(f"{steady:,} of {count:,} spots are steady"),
         )
 
     def _constraints(self, *, last: bool) -> Constraints | None:
@@ -526,6 +541,7 @@ class Search:
 
     def finish(self) -> Measurement:
         """Refine all to the end; return them from the least z, then y and x."""
+        self._say(f"{len(self.gaussians):,} spots are measured")
         self.measured = self._measured(self.gaussians, last=True)
         self._clean()
         self._put_back()
@@ -565,6 +581,10 @@ class Search:
         flags = tuple("; ".join(filter(None, (PLACED, own))) for own in part.flags)
         self.measured = put(self.measured, gaussians, new, replace(part, flags=flags))
         self.marks = self.marks.joined(Marks.of(np.ones(len(missing), np.bool_)))
+
+
+def _unheard(_words: str) -> None:
+    """Say nothing."""
 
 
 def _within(places: Floats, points: Floats, sigmas: Floats) -> Mask:

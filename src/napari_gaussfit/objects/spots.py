@@ -100,6 +100,7 @@ def fit_spots(
     points: ArrayLike | None = None,
     excluded: ArrayLike | None = None,
     told: Callable[[int, int], None] | None = None,
+    meanwhile: Callable[[str], object] | None = None,
 ) -> Spots:
     """Find the spots of a stack, one Gaussian each, and measure them.
 
@@ -115,6 +116,8 @@ def fit_spots(
         Where no spot is: what is found within its own FWHM of one is left out.
     told : callable, optional
         Called after each round with how many there were, and how many spots there are.
+    meanwhile : callable, optional
+        Called within rounds, with words: what is being done, and how far that is.
 
     Returns
     -------
@@ -133,7 +136,8 @@ def fit_spots(
             raise SettingsError(
                 "likelihood='squared' tells no points apart; leave it out, or the PSF"
             )
-    search = Search(stack, settings, _places(stack, points), _places(stack, excluded))
+    places = _places(stack, points), _places(stack, excluded)
+    search = Search(stack, settings, *places, meanwhile)
     return _found(stack, search, told)
 
 
