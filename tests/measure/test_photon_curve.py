@@ -53,6 +53,17 @@ def test_noise_that_does_not_grow_with_the_light_has_no_gain() -> None:
     assert abs(found.gain) < 0.01
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_of_light_that_is_everywhere_the_same_there_is_no_gain(seed: int) -> None:
+    """As a fit of nothing but noise has it: what it varies by is nothing beside the noise."""
+    voxels = np.random.default_rng(seed).poisson(100.0, (16, 40, 48))
+    fitted = np.full(voxels.shape, 100.0)
+    fitted[4:8] += 1e-5 * np.arange(40)[:, None]
+    noise = photon_transfer(voxels, fitted).known()
+    assert noise.gain == 0
+    assert noise.intercept == pytest.approx(100.0, rel=0.05)
+
+
 def test_why_noise_cannot_be_known_is_said() -> None:
     voxels = shot()
     assert photon_transfer(voxels).noise is not None

@@ -37,6 +37,10 @@ __all__ = [
 NO_NOISE = 1e-5
 """Of a stack's range: noise below is that of single precision."""
 
+FLAT = 0.1
+"""Of the noise's standard deviation: light that varies by no more tells no gain. A fit of nothing
+but noise has such light, and the line through it had a gain of millions."""
+
 TRUSTED, BENT = 0.03, 1.5
 """Parts of a variance to which a bin is trusted at best, since structure may add to it, and errors
 of a bin beyond which it counts for less (Huber)."""
@@ -359,7 +363,7 @@ def _line(levels: Floats, variances: Floats, counts: Floats) -> tuple[float, flo
     mean = float(np.average(variances, weights=counts))
     start = levels[0]
     x, spread = levels - start, np.sqrt(2 * SHARED / counts + TRUSTED**2)
-    if len(x) == 1 or not np.ptp(x) > 0:
+    if len(x) == 1 or not np.ptp(x) > FLAT * math.sqrt(mean):
         return 0.0, mean
     expected = np.maximum(variances, variances[variances > 0].min())
     robust = np.ones(len(x))
