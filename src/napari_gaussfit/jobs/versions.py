@@ -11,11 +11,22 @@ from napari_gaussfit.fitting.snapshot import HISTORY_KEYS, FitState, Snapshot
 from napari_gaussfit.jobs.job import News
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from napari_gaussfit.fitting.refinement import Comparison
     from napari_gaussfit.jobs.job import FitTask
     from napari_gaussfit.jobs.sequence import SequenceTask
 
-__all__ = ["Choice", "Version", "opened", "version_of"]
+__all__ = ["EDITS", "MEASURING", "Choice", "Version", "opened", "undo_words", "version_of"]
+
+EDITS, MEASURING = "edits", "measuring"
+"""What may have been done to Gaussians since their fit."""
+
+
+def undo_words(done: Iterable[str]) -> str:
+    """Say what is taken back of what was done to Gaussians: "undo edits and measuring"."""
+    known = {*done}
+    return f"undo {' and '.join(one for one in (EDITS, MEASURING) if one in known)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,17 +40,25 @@ class Version:
     news : News
         What was known when they came to rest.
     unedited : Version, optional
-        Where a person has edited them: as the fit had left them.
+        Where a person has edited or measured them: as the fit had left them.
+    done : tuple of str
+        What was done to them since, of `EDITS` and `MEASURING`, the last thing last.
     """
 
     fit: FitResult
     news: News
     unedited: Version | None = None
+    done: tuple[str, ...] = ()
 
     def edited(self, fit: FitResult) -> Version:
         """Return what was made of these Gaussians by hand; their measures are those no more."""
-        if fit is self.fit:
-            return self
+        return self if fit is self.fit else self._after(fit, EDITS)
+
+    def measured(self, fit: FitResult) -> Version:
+        """Return these Gaussians as they were measured."""
+        return self._after(fit, MEASURING)
+
+    def _after(self, fit: FitResult, what: str) -> Version:
         snapshot, unknown = self.news.snapshot, float("nan")
         if snapshot is not None:
             snapshot = replace(
@@ -51,7 +70,8 @@ class Version:
                 voxel_psnr=unknown,
             )
         news = replace(self.news, snapshot=snapshot, mips=None, result=None)
-        return Version(fit, news, self.unedited or self)
+        before = tuple(one for one in self.done if one != what)
+        return Version(fit, news, self.unedited or self, (*before, what))
 
 
 def version_of(task: FitTask | SequenceTask, news: News) -> Version | None:

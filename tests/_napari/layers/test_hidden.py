@@ -19,9 +19,9 @@ def test_fewer_spots_are_put_into_a_hidden_layer(make_napari_viewer: Any, ndispl
     viewer.dims.ndisplay = ndisplay
     places = np.random.default_rng(1).uniform(0, 9, (5, 3)) * (0, 1, 1)
     looks = {"name": "spots", "size": 9.0, "metadata": {METADATA: {OF: {"id": 1}}}}
-    layer = put_layer(viewer, None, (places, {**looks, "face_color": "red"}, "points"))
+    layer = put_layer(viewer, (places, {**looks, "face_color": "red"}, "points"), "spots")
     layer.visible = False
-    after = put_layer(viewer, layer, (places[:2], {**looks, "face_color": "blue"}, "points"))
+    after = put_layer(viewer, (places[:2], {**looks, "face_color": "blue"}, "points"), "spots")
     assert after is unwrapped(layer)
     layer.visible = True
     np.testing.assert_array_equal(layer.data, places[:2])

@@ -124,6 +124,45 @@ def test_measure_says_how_well_each_number_is_known_wherever_it_stands(
     assert state(fitted).startswith("Finished")
 
 
+def test_what_is_taken_back_is_said_on_the_button(fitted: Any, wait_until: Wait) -> None:
+    undo, stack = fitted.table.undo, fitted.kept.session.undo
+    assert (undo.text(), undo.isEnabled()) == ("Undo edits", False)
+    press(fitted, "Measure")
+    wait_until(lambda: not fitted.measuring.active, COMPILING)
+    assert (undo.text(), undo.isEnabled()) == ("Undo measuring", True)
+    assert undo.toolTip().endswith("before they were measured; their error bars go.")
+    assert stack.undoText() == "measure"
+    centres = fitted.live.centres
+    centres.selected_data = {0}
+    centres.remove_selected()
+    assert undo.text() == "Undo edits and measuring", "at once"
+    wait_until(lambda: stack.undoText() == "delete 1 point")
+    assert undo.text() == "Undo edits and measuring"
+    press(fitted, "Measure")
+    wait_until(lambda: stack.undoText() == "measure", COMPILING)
+    assert undo.text() == "Undo edits and measuring", "measured again"
+
+    # The panel is another; what can be taken back is the same.
+    viewer = fitted.viewer
+    viewer.window.remove_dock_widget(fitted)
+    _, again = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
+    wait_until(lambda: again.fit is not None)
+    assert again.table.undo.text() == "Undo edits and measuring"
+    QTest.mouseClick(again.table.undo, Qt.MouseButton.LeftButton)
+    assert (again.table.undo.text(), again.table.undo.isEnabled()) == ("Undo edits", False)
+    assert again.fit.measurement is None
+    assert len(again.live.centres.data) == 6
+    assert stack.undoText() == "undo edits and measuring"
+    for left in ("Undo edits and measuring", "Undo edits and measuring", "Undo measuring"):
+        QTest.mouseClick(again.kept.part.buttons["Undo"], Qt.MouseButton.LeftButton)
+        wait_until(lambda left=left: again.table.undo.text() == left)
+    assert again.fit.measurement is not None
+    assert len(again.live.centres.data) == 6
+    QTest.mouseClick(again.kept.part.buttons["Undo"], Qt.MouseButton.LeftButton)
+    wait_until(lambda: not again.table.undo.isEnabled())
+    assert again.fit.measurement is None
+
+
 def test_what_is_not_determined_says_why_and_shows_no_error_bar(
     fitted: Any, wait_until: Wait
 ) -> None:

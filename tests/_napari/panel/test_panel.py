@@ -457,7 +457,7 @@ def test_the_table_follows_edits_which_can_be_undone(panel: Any, wait_until: Wai
     table, centres = panel.table, panel.live.centres
     amplitudes = panel.fit.field.amplitudes.numpy()
     before, brightest = centres.data.copy(), int(np.argmax(amplitudes))
-    assert not table.undo.isEnabled()
+    assert (table.undo.text(), table.undo.isEnabled()) == ("Undo edits", False)
     said = f"{len(amplitudes)} Gaussians (as asked for) in "
     assert panel.results._words.text().startswith(said)
     assert "Held-out projections" in panel.results._words.text()

@@ -14,6 +14,7 @@ from qtpy.QtCore import QTimer
 
 from napari_gaussfit._napari.layers.hidden import set_points, slice_hidden
 from napari_gaussfit._napari.layers.looking import Framing
+from napari_gaussfit._napari.layers.looks import move_points, remember_looks
 from napari_gaussfit._napari.layers.pictures import (
     CAPTIONS,
     PICTURES,
@@ -177,10 +178,8 @@ class LiveLayers:
             return
         data, keywords, _ = points_layer(fit, self.source.placement, name=layer.name)
         chosen = set(layer.selected_data)
-        set_points(layer, data)
+        self._move_at_rest(layer, data, fit.fields)
         layer.features = keywords["features"]
-        layer.size = self._sizes(fit.fields)
-        layer.face_color = self._colours(fit.fields)
         carried = {**layer.metadata.get(METADATA, {}), **keywords["metadata"][METADATA]}
         layer.metadata = {**layer.metadata, METADATA: carried}
         layer.selected_data = {n for n in chosen if n < len(data)}
@@ -193,7 +192,7 @@ class LiveLayers:
         if other and centres is not None and self._shown:
             colours = self._colours(self._shown)
             if len(colours) == len(centres.data):  # else points were added or deleted by hand
-                centres.face_color = colours
+                move_points(centres, lambda: None, centres.data, face_color=colours)
         for role, (data, keywords, _) in pictures_of(mips, self.source).items():
             layer = self._layers.get(role)
             if layer is not None and layer.visible:
@@ -295,11 +294,22 @@ class LiveLayers:
         with layer.events.data.blocker(), self._viewer.layers.events.blocker_all():
             # Axis by axis: napari looks for the extent several times an update, which takes 1.6 ms
             # of 50,000 points one after another, and a hundredth of it so.
-            layer.data = np.asfortranarray(self._places(fields))
+            places, looks = np.asfortranarray(self._places(fields)), {}
             if now - self._coloured > COLOUR_SECONDS:
                 self._coloured = now
-                layer.size = self._sizes(fields)
-                layer.face_color = self._colours(fields)
+                looks = self._looks(fields)
+            if looks or len(places) != len(layer.data):
+                move_points(layer, lambda: setattr(layer, "data", places), places, **looks)
+            else:
+                layer.data = places
+
+    def _move_at_rest(self, layer: Points, places: Any, fields: Fields) -> None:
+        """Put the points of a fit at rest where they belong, as they look there."""
+        looks = self._looks(fields)
+        move_points(layer, lambda: set_points(layer, places), places, **looks)
+
+    def _looks(self, fields: Fields) -> dict[str, Any]:
+        return {"size": self._sizes(fields), "face_color": self._colours(fields)}
 
     def _move_along(self, _event: Event) -> None:
         """Bring the layers to where their source is now, in its unit."""
@@ -344,6 +354,7 @@ class LiveLayers:
         layer.events.visible.connect(self._catch_up)
         self._layers[role] = layer
         if kind == "points":
+            remember_looks(layer)
             layer.events.data.connect(_slice_source)
         self._viewer.layers.selection = set(chosen)
 

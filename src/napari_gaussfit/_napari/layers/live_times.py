@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_gaussfit._napari.layers.hidden import set_points
 from napari_gaussfit._napari.layers.live import CENTRES, LiveLayers
 
 if TYPE_CHECKING:
@@ -55,6 +54,9 @@ class LiveTimes(LiveLayers):
         self.recording = recording
         self._time = recording.times[0]
         self._past: list[tuple[int, Fields]] = []
+        self._tracks_seen = False
+        """Whether a person saw the tracks that are hidden until there are others."""
+
         super().__init__(viewer, recording.at(self._time), keeper)
 
     @property
@@ -75,8 +77,9 @@ class LiveTimes(LiveLayers):
         """Follow other fits of the same layers, in the layers that are there."""
         self.recording, self._time, self._past = recording, recording.times[0], []
         tracks = self._layers.get(TRACKS)
-        if tracks is not None:
+        if tracks is not None and tracks.visible:
             tracks.visible = False  # of the fits before, until there are others
+            self._tracks_seen = True
         self.restart(recording.at(self._time))
 
     def fit_at(self, time: int, frames: Sequence[Frame]) -> None:
@@ -112,11 +115,9 @@ class LiveTimes(LiveLayers):
             self._make_centres(last)
         layer = self._layers.get(CENTRES)
         if layer is not None:
-            set_points(layer, self._places(last))
+            self._move_at_rest(layer, self._places(last), last)
             # Positions are the data; napari takes more columns of these names for axes.
             layer.features = table.drop(columns=["axis-0", "axis-1", "axis-2"])
-            layer.size = self._sizes(last)
-            layer.face_color = self._colours(last)
             layer.editable = False
 
     def _show_tracks(self, table: pd.DataFrame) -> None:
@@ -128,7 +129,8 @@ class LiveTimes(LiveLayers):
             self._add(TRACKS, made)
         else:
             layer.data = made[0]
-            layer.visible = True
+            layer.visible = layer.visible or self._tracks_seen
+        self._tracks_seen = False
 
     def _all(self, fields: Fields) -> list[tuple[int, Fields]]:
         """Return the Gaussians of the times that are shown, the latest last."""

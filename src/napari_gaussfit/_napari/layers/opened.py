@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from napari_gaussfit._napari.layers.gaussians import points_layer
 from napari_gaussfit._napari.layers.hidden import set_points
+from napari_gaussfit._napari.layers.looks import move_points, remember_looks
 from napari_gaussfit._napari.layers.placement import METADATA, Placement
 from napari_gaussfit._napari.layers.unwrapped import is_same
 
@@ -59,6 +60,7 @@ class OpenedLayers:
             name = f"{fit.stack.name} centres"
             data, keywords, _ = _points(fit, name)
             points = viewer.add_points(data, **keywords)
+            remember_looks(points)
             there = True
         self._centres: Points | None = points if there else None
         viewer.layers.events.removed.connect(self._forget)
@@ -79,9 +81,9 @@ class OpenedLayers:
         if layer is None:
             return
         data, keywords, _ = _points(fit, layer.name)
-        set_points(layer, data)
+        looks = {"size": keywords["size"]}
+        move_points(layer, lambda: set_points(layer, data), data, **looks)
         layer.features = keywords["features"]
-        layer.size = keywords["size"]
         carried = {**layer.metadata.get(METADATA, {}), **keywords["metadata"][METADATA]}
         layer.metadata = {**layer.metadata, METADATA: carried}
 

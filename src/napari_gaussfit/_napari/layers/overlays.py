@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_gaussfit._napari.layers.looks import move_points, remember_looks
 from napari_gaussfit._napari.layers.marks import brightest, faded, in_world, on_picture, sections
+from napari_gaussfit._napari.layers.ours import left_behind, made_as
 from napari_gaussfit._napari.layers.pictures import CAPTIONS, FAINTEST
-from napari_gaussfit._napari.layers.placement import METADATA, OF, left_behind
+from napari_gaussfit._napari.layers.placement import METADATA, OF
 from napari_gaussfit._napari.layers.source import mark
 from napari_gaussfit._napari.layers.unwrapped import is_same
 from napari_gaussfit.errors import GaussfitError
@@ -281,15 +283,18 @@ class Overlays(QObject):
         data, keywords, kind = made
         keywords = {**keywords, "name": f"{self._live.source.name} {role}"}
         mark(keywords, self._live.source)
-        left = left_behind(self._viewer, keywords, kind)
+        left = left_behind(self._viewer, keywords["metadata"], role)
         if left is not None:
             self._layers[role] = left
             left.events.visible.connect(self.draw_soon)
             self._redraw(role, left, made)
             return
         chosen = list(self._viewer.layers.selection)
-        layer = self._viewer.add_layer(Layer.create(data, keywords, kind))
-        self._layers[role] = layer
+        layer = Layer.create(data, keywords, kind)
+        made_as(layer, role)
+        if kind == "points":
+            remember_looks(layer)
+        self._layers[role] = self._viewer.add_layer(layer)
         layer.events.visible.connect(self.draw_soon)
         self._viewer.layers.selection = {one for one in chosen if one in self._viewer.layers}
 
@@ -307,9 +312,15 @@ class Overlays(QObject):
             return
         # What the list of layers hears of has it painted anew, which costs more than the marks.
         with layer.events.data.blocker(), self._viewer.layers.events.blocker_all():
-            layer.data = data
             if "face_color" in keywords and len(data):
-                layer.face_color = keywords["face_color"]
+                move_points(
+                    layer,
+                    lambda: setattr(layer, "data", data),
+                    data,
+                    face_color=keywords["face_color"],
+                )
+            else:
+                layer.data = data
 
     def _forget(self, event: Event) -> None:
         for role, layer in [*self._layers.items()]:

@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari.layers import Layer
-    from napari.viewer import Viewer
     from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
 
-__all__ = ["AXIS_LABELS", "METADATA", "OF", "Placement", "left_behind"]
+__all__ = ["AXIS_LABELS", "METADATA", "OF", "Placement"]
 
 METADATA = "napari_gaussfit"
 """The entry of a layer's metadata that is this package's."""
@@ -136,21 +135,3 @@ class Placement:
             "units": self.units,
             "axis_labels": self.axis_labels,
         }
-
-
-def left_behind(viewer: Viewer, keywords: dict[str, Any], kind: str) -> Any:
-    """Return the layer that a closed panel has left of the same thing, None where there is none.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        In which it would be.
-    keywords, kind : dict, str
-        Of the layer that would be made.
-    """
-    of = keywords["metadata"][METADATA][OF]
-    for layer in viewer.layers:
-        same = layer.name == keywords["name"] and type(layer).__name__.lower() == kind
-        if same and layer.metadata.get(METADATA, {}).get(OF) == of:
-            return layer
-    return None

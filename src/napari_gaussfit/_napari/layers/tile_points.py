@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_gaussfit._napari.layers.hidden import set_points
 from napari_gaussfit._napari.layers.looking import camera_of, canvas_size
+from napari_gaussfit._napari.layers.looks import move_points, remember_looks
 from napari_gaussfit._napari.layers.placement import METADATA, OF
 from napari_gaussfit._napari.layers.spots import AROUND, RING, SPOT
 from napari_gaussfit._napari.layers.tile_density import TileDensity
@@ -154,10 +155,9 @@ class TilePoints(QObject):
         if self._layer is None:
             self._make(positions[which], widths[which], colours)
         else:
-            set_points(self._layer, positions[which])
-            self._layer.size = widths[which]
-            if not self._rings:
-                self._layer.face_color = colours
+            layer, places = self._layer, positions[which]
+            looks = {"size": widths[which]} | ({} if self._rings else {"face_color": colours})
+            move_points(layer, lambda: set_points(layer, places), places, **looks)
         self.shown.emit()
 
     def close(self) -> None:
@@ -178,6 +178,7 @@ class TilePoints(QObject):
             positions, name=self._name, size=widths, projection_mode="all", metadata=record,
             **look, **self._placement.keywords(),
         )  # fmt: skip
+        remember_looks(self._layer)
 
     def _in_view(self, positions: Floats, sigmas: Floats) -> NDArray[np.int64]:
         """Return which points there are to be shown: all, or of many what the canvas shows."""

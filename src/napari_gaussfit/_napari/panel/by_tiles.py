@@ -168,6 +168,19 @@ class ByTilesPart(QGroupBox):
         box.addWidget(_row(*(self.buttons[name] for name in ("Show", "Volume"))))
 
     @property
+    def choices(self) -> tuple[str, str, str, int]:
+        """What is typed: folder, tile, scheduler and how many workers."""
+        typed = self.out.text(), self.tile.text(), self.scheduler.text()
+        return *typed, self.workers.value()
+
+    @choices.setter
+    def choices(self, choices: tuple[str, str, str, int]) -> None:
+        *typed, workers = choices
+        for line, text in zip((self.out, self.tile, self.scheduler), typed, strict=True):
+            line.setText(text)
+        self.workers.setValue(workers)
+
+    @property
     def active(self) -> bool:
         """Whether something is under way."""
         return self._run is not None

@@ -65,6 +65,16 @@ class ChannelsPart(QWidget):
             return [] if self._current is None else [self._current]
         return [part for part in self._parts if self._is_fitted(part)]
 
+    @property
+    def choices(self) -> list[Part]:
+        """What is ticked, beside the chosen one."""
+        return [part for part in self._parts if _key(part) in self._ticked]
+
+    @choices.setter
+    def choices(self, choices: list[Part]) -> None:
+        self._ticked = {_key(part) for part in choices} & {_key(part) for part in self._parts}
+        self._fill()
+
     def allow(self, *, several: bool) -> None:
         """Say whether several channels can be fitted together: what looks for spots takes one."""
         self._wanted = several

@@ -20,12 +20,18 @@ class Controls:
     named_psf: str
     in_process: bool
     layer: Any
+    data: Any
     start_from: Any
     view: ViewChoice
     shown: frozenset[str]
     candidates: Any
     mode: str
     tab: int
+    choices: dict[str, Any]
+    """Of parts that have some beside these."""
+
+    looked_at: dict[str, Any]
+    """Of parts whose choices are of what is shown, once it is."""
 
     @classmethod
     def of_panel(cls, panel: Any) -> Controls:
@@ -35,16 +41,19 @@ class Controls:
             panel.model.named_psf,
             panel.model.in_process,
             panel.data.layer,
+            panel.data.choices,
             panel.data.start_from,
             panel.view.choice,
             panel.shown.wanted,
             panel.spots.drawn,
             panel.modes.mode.title,
             panel.tabs.currentIndex(),
+            {name: part.choices for name, part in _parts(panel).items()},
+            {name: part.choices for name, part in _showing(panel).items()},
         )
 
     def set_in(self, panel: Any) -> None:
-        """Set those of a panel, as far as the layers are there still; `show_tab` is for later."""
+        """Set those of a panel, as far as the layers are there still; `show_again` is for later."""
         there = list(panel.viewer.layers)
         if self.settings is not None:
             panel.model.settings = self.settings
@@ -52,6 +61,7 @@ class Controls:
         panel.model.in_process = self.in_process
         if self.layer in there:
             panel.data.layer = self.layer
+            panel.data.choices = self.data
         if self.start_from in there:
             panel.data.start_from = self.start_from
         if self.view.axis is None:
@@ -60,8 +70,32 @@ class Controls:
             panel.view.look_along(self.view.axis)
         panel.shown.wanted = self.shown
         panel.spots.drawn = self.candidates
+        for name, part in _parts(panel).items():
+            part.choices = self.choices[name]
         panel.modes.choose(self.mode)
 
-    def show_tab(self, panel: Any) -> None:
-        """Turn to the page that was open."""
+    def show_again(self, panel: Any) -> None:
+        """Look at what is shown as before, and turn to the page that was open."""
+        panel.view.look_at_channel(self.view.channel)
+        for name, part in _showing(panel).items():
+            part.choices = self.looked_at[name]
         panel.tabs.setCurrentIndex(self.tab)
+
+
+def _parts(panel: Any) -> dict[str, Any]:
+    return {
+        "spots": panel.spots.setup,
+        "objects": panel.objects,
+        "export": panel.results,
+        "by tiles": panel.by_tiles,
+    }
+
+
+def _showing(panel: Any) -> dict[str, Any]:
+    return {
+        "hidden": panel.shown,
+        "filters": panel.table,
+        "Gaussians": panel.table.view,
+        "spots": panel.spots.table.view,
+        **{title: page.view for title, page in panel.objects.pages.items()},
+    }

@@ -127,6 +127,17 @@ class DataPart(QWidget):
     def start_from(self, points: Points | None) -> None:
         self._points.layer = points
 
+    @property
+    def choices(self) -> tuple[Any, Any, Layer | None]:
+        """Which times, channels and region of the layer are chosen."""
+        return self.times.choices, self.channels.choices, self._region.layer
+
+    @choices.setter
+    def choices(self, choices: tuple[Any, Any, Layer | None]) -> None:
+        self.times.choices, self.channels.choices, region = choices
+        if region in self._region.choices:
+            self._region.layer = region
+
     def source(self) -> Source | None:
         """Return the chosen stack, None where none is chosen; with its channels, if several.
 

@@ -93,7 +93,7 @@ class Keeping(QObject):
                 self._try_to_show(result, raised=False)
         self._opening.look_around()
         if controls is not None:
-            controls.show_tab(self._panel)
+            controls.show_again(self._panel)
 
     def close_down(self) -> None:
         """Keep what the panel's controls say, and what it shows, for the next one."""

@@ -70,7 +70,7 @@ class Measuring(Asking):
         with suppress(GaussfitError):
             same = self._panel.as_edited() is before
         if fit is not None and before is not None and same:
-            self._panel.show_version(before.edited(fit))
+            self._panel.show_version(before.measured(fit))
         edited = "" if same else "the points were edited; press Measure again"
         self._say(error or edited)
 

@@ -185,7 +185,7 @@ class ObjectPage(QWidget):
         """Show layers in place of those of the answer before, which may be `anew`."""
         for role, one in made.items():
             before = self.layers.get(role)
-            layer = put_layer(self.viewer, before, one, anew=anew)
+            layer = put_layer(self.viewer, one, f"{self.folder} {role}", anew=anew)
             if layer is not None and layer is not before:
                 self.layers[role] = layer
                 self.made(role, layer)

@@ -83,6 +83,18 @@ class ObjectsPart(QWidget):
             emitter.connect(self.look_again)
         self.look_again()
 
+    @property
+    def choices(self) -> tuple[int, float, float | None]:
+        """Which kind of object is looked at, where cells are joined, and the least branch."""
+        return self._stack.currentIndex(), self.cells.saddle.value, self.neurites.shortest.value
+
+    @choices.setter
+    def choices(self, choices: tuple[int, float, float | None]) -> None:
+        page, saddle, shortest = choices
+        self._buttons[page].setChecked(True)
+        self.cells.saddle.show_value(saddle)
+        self.neurites.shortest.show_value(shortest)
+
     def choose(self, page: ObjectPage) -> None:
         """Turn to a kind of object."""
         self._buttons[self._stack.indexOf(page)].setChecked(True)

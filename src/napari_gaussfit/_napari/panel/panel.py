@@ -549,8 +549,7 @@ class GaussianFitPanel(TakesFiles):
         self.quality.setText(details_of(version.fit))
         if self.over_time is None or not self.over_time.frames:
             self.live.settle(version.fit)
-            edited = version.unedited is not None
-            self.table.show_fit(version.fit, self.live.centres, edited=edited)
+            self.table.show_fit(version.fit, self.live.centres, version.done)
         self.shown.overlays.show_field(None)
         self.results.show_fit(version.fit, self.live)
         self.kept.fits.took(version)

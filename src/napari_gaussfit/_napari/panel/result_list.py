@@ -45,7 +45,7 @@ _TIPS = {
     "Refine": "Show this result, and go on from its Gaussians.",
     "Save…": "Save this result: the fit itself, a table, or for other programs.",
     "Remove": "Take it from the list; Undo brings it back.",
-    "Undo": "Take the last edit, refinement or removal back (Ctrl+Z).",
+    "Undo": "Take the last edit, measuring, refinement or removal back (Ctrl+Z).",
     "Redo": "Do again what was taken back (Ctrl+Shift+Z).",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from napari_gaussfit._napari.layers.placement import Placement
     from napari_gaussfit._napari.layers.source import Source
     from napari_gaussfit.fitting.result import FitResult
+    from napari_gaussfit.stacks.facts import StackFacts
 
     LayerData = tuple[Any, dict[str, Any], str]
     Live = LiveLayers | OpenedLayers
@@ -173,6 +175,9 @@ class ResultsPart(QWidget):
         self._fit: FitResult | None = None
         self._live: Live | None = None
         self._edits = False
+        self._typed: tuple[StackFacts, float] | None = None
+        """The threshold of labels that a person has typed, and of which stack it is."""
+
         self._kinds = {
             kind: CheckBox(text=text, value=kind == "points", tooltip=tip)
             for kind, (text, tip) in KINDS.items()
@@ -197,9 +202,11 @@ class ResultsPart(QWidget):
         self._threshold = NumberField(-_BRIGHTEST, _BRIGHTEST)
         self._threshold.show_value(0.0)
         self._threshold.setToolTip(
-            "Raw intensity of the rendered volume above which a voxel is labelled."
+            "Raw intensity of the rendered volume above which a voxel is labelled. Until you type "
+            "one for a stack: half the median amplitude of the Gaussians above their background."
         )
         self._threshold.marked.connect(self._mark)
+        self._threshold.committed.connect(self._take_threshold)
         self.add = QPushButton("Add layers")
         self.add.setToolTip("Add the ticked layers to the viewer.")
         self.save = QPushButton("Save…")
@@ -232,17 +239,36 @@ class ResultsPart(QWidget):
         for kind, box in self._kinds.items():
             box.value = kind in kinds
 
+    @property
+    def choices(self) -> tuple[set[str], float, float, Any]:
+        """Which layers are ticked, and how they are made."""
+        return self.kinds, self._sigma.value, self._faintest.value, self._typed
+
+    @choices.setter
+    def choices(self, choices: tuple[set[str], float, float, Any]) -> None:
+        self.kinds, self._sigma.value, self._faintest.value, self._typed = choices
+
     def show_fit(self, fit: FitResult, live: Live) -> None:
         """Take a result."""
-        if self._fit is None:
-            peak = float(np.median(fit.field.numpy().amplitudes)) if len(fit.field) else 0.0
-            self._threshold.show_value(float(f"{fit.field.background + 0.5 * peak:.4g}"))
+        if not self._threshold.being_edited:
+            self._threshold.show_value(self._threshold_of(fit))
         self._kinds["deconvolved"].enabled = fit.psf is not None
         if fit.psf is None:
             self._kinds["deconvolved"].value = False
         self._fit, self._live, self._edits = fit, live, True
         self._words.setText(details_of(fit))
         self._enable()
+
+    def _threshold_of(self, fit: FitResult) -> float:
+        """Return from which intensity on voxels of a fit are labelled: as typed for its stack."""
+        if self._typed is not None and self._typed[0] == replace(fit.stack, time=None):
+            return self._typed[1]
+        peak = float(np.median(fit.field.numpy().amplitudes)) if len(fit.field) else 0.0
+        return float(f"{fit.field.background + 0.5 * peak:.4g}")
+
+    def _take_threshold(self, value: float) -> None:
+        if self._fit is not None:
+            self._typed = replace(self._fit.stack, time=None), value
 
     def show_edits(self) -> None:
         """Say that the result's points are no more as its report found them."""

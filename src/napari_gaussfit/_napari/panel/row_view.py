@@ -253,6 +253,20 @@ class RowView(QTableView):
         known = (name for name in self._ordered() if self._rows.says_something(name))
         return [name for name in known if name in usual and name not in shown]
 
+    @property
+    def choices(self) -> tuple[set[str] | None, str, Qt.SortOrder]:
+        """Columns that a person has chosen, None for none, and by which one rows are sorted."""
+        section, names = self._columns.sortIndicatorSection(), self._rows.columns
+        sorted_by = names[section] if 0 <= section < len(names) else ""
+        return self._wanted, sorted_by, self._columns.sortIndicatorOrder()
+
+    @choices.setter
+    def choices(self, choices: tuple[set[str] | None, str, Qt.SortOrder]) -> None:
+        wanted, sorted_by, order = choices
+        if sorted_by in self._rows.columns:
+            self.sortByColumn(self._rows.columns.index(sorted_by), order)
+        self.choose_columns(wanted)
+
     def choose_columns(self, names: set[str] | None) -> None:
         """Show these columns, or as many as there is room for if None."""
         self._wanted = names

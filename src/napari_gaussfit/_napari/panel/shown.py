@@ -88,6 +88,16 @@ class ShownPart(QWidget):
         for role, box in self.boxes.items():
             box.setChecked(role in roles)
 
+    @property
+    def choices(self) -> list[Layer]:
+        """The layers that were hidden together."""
+        return self._hidden
+
+    @choices.setter
+    def choices(self, choices: list[Layer]) -> None:
+        self._hidden = choices
+        self._say()
+
     def follow(self, live: LiveLayers) -> None:
         """Draw over the layers of another fit."""
         if live is not self._live:

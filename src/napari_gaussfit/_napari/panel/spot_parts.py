@@ -95,7 +95,8 @@ class SpotSetup(QWidget):
         self._words.setObjectName("gaussfit_candidates")
         self._words.setWordWrap(True)
         self._words.setContentsMargins(4, 0, 4, 0)
-        self._labels = QLabel("Sizes are full widths at half maximum (FWHM).")
+        self._labels = QLabel()
+        self._labels.setObjectName("gaussfit_sizes")
         self._labels.setContentsMargins(4, 0, 4, 0)
         self._labels.setWordWrap(True)
         form = Form()
@@ -127,6 +128,21 @@ class SpotSetup(QWidget):
         )
 
     @property
+    def choices(self) -> tuple[str, float | None, float | None, float]:
+        """In which unit sizes are, those that were chosen, and false ones in a hundred."""
+        return self._unit, *self.sizes, self.false_in_hundred.value
+
+    @choices.setter
+    def choices(self, choices: tuple[str, float | None, float | None, float]) -> None:
+        self._unit, least, largest, false_in_hundred = choices
+        for name, one, size in (("least", self.least, least), ("largest", self.largest, largest)):
+            self._chosen[name] = size is not None
+            if size is not None:
+                one.show_value(size)
+        self.false_in_hundred.show_value(false_in_hundred)
+        self._enable()
+
+    @property
     def false_discoveries(self) -> float:
         """The share of spots that may be noise."""
         return self.false_in_hundred.value / 100
@@ -153,8 +169,6 @@ class SpotSetup(QWidget):
         most = across * max(stack.shape)
         for one in (self.least, self.largest):
             one.set_ends(across, min(WIDEST_VOXELS * across, most), most)
-        unit = UNIT_WORDS[stack.unit]
-        self._labels.setText(f"Sizes: full width at half maximum (FWHM) in {unit}.")
         self._enable()
 
     def show_candidates(self, found: SpotCandidates, shown: int, *, drawn: bool) -> None:
@@ -196,7 +210,13 @@ class SpotSetup(QWidget):
         self.changed.emit()
 
     def _enable(self) -> None:
-        self.usual.setEnabled(any(self._chosen.values()))
+        chosen = [name for name, is_so in self._chosen.items() if is_so]
+        self.usual.setEnabled(bool(chosen))
+        whose = ", as suit the stack" if self._unit else ""
+        if chosen:
+            whose = ", as you set them" if len(chosen) > 1 else f", the {chosen[0]} as you set it"
+        unit = f" in {UNIT_WORDS[self._unit]}" if self._unit else ""
+        self._labels.setText(f"Sizes{whose}: full width at half maximum (FWHM){unit}.")
 
 
 class SpotRun(QWidget):

@@ -421,7 +421,7 @@ class SpotsMode(QObject):
         data, keywords, _ = made
         keywords["name"] = f"{source.name} {role}"
         before: Any = self._layers.get(role)
-        layer: Any = put_layer(self._viewer, before, made, anew=anew)
+        layer: Any = put_layer(self._viewer, made, role, anew=anew)
         if layer is not before and before is not None:
             self._let_go(role)
         if layer is None:

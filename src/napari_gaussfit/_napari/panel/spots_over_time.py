@@ -253,7 +253,7 @@ class SpotsOverTime(QObject):
         mark(keywords, recording.marked)
         before = self._layers.get(role)
         # Rows and plot go with points that the viewer shows no more, as they do once deleted.
-        layer: Any = put_layer(self._viewer, before, made, anew=anew) or Layer.create(*made)
+        layer: Any = put_layer(self._viewer, made, role, anew=anew) or Layer.create(*made)
         if layer is not before:
             self._let_go(role)
             self._layers[role] = layer

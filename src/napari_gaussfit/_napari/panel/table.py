@@ -25,10 +25,13 @@ from napari_gaussfit._napari.panel.row_view import RowView
 from napari_gaussfit._napari.panel.rows import RowTable
 from napari_gaussfit._napari.panel.widgets import wheel_needs_focus
 from napari_gaussfit.errors import GaussfitError, SettingsError
+from napari_gaussfit.jobs.versions import EDITS, MEASURING, undo_words
 from napari_gaussfit.measure.table import CHANNEL, FLAGS, GOODNESS
 from napari_gaussfit.model.gaussians import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
     from napari.layers import Points
     from napari.viewer import Viewer
@@ -59,6 +62,16 @@ ORDER = (COLUMNS[0], FLAGS, *SOMETIMES[:2], COLUMNS[1], *SOMETIMES[2:], *COLUMNS
 
 NOTHING = "No fit at rest: the table comes when one ends or pauses."
 _slider_class: Any = QDoubleRangeSlider
+
+_BACK = "Show the Gaussians as the fit left them"
+
+_UNDO_TIPS = {
+    frozenset({EDITS}): f"{_BACK}, without what was deleted, moved or added in the points since.",
+    frozenset({MEASURING}): f"{_BACK}, before they were measured; their error bars go.",
+    frozenset({EDITS, MEASURING}): f"{_BACK}: before they were measured, and without what was "
+    "deleted, moved or added in the points. Ctrl+Z takes back the last of these alone.",
+}
+"""Of the button that takes back what was done to a fit's Gaussians."""
 
 
 class TablePart(QWidget):
@@ -127,12 +140,8 @@ class TablePart(QWidget):
         self.view.columns_changed.connect(self._count)
 
     def _make_buttons(self) -> None:
-        self.undo = QPushButton("Undo edits")
-        self.undo.setToolTip(
-            "Show the Gaussians as the fit left them: before they were measured, and without what "
-            "was deleted, moved or added in the points since."
-        )
-        self.undo.setEnabled(False)
+        self.undo = QPushButton()
+        self._offer_undo(())
         self.undo.clicked.connect(self.undo_asked)
         self.columns = QPushButton("Columns")
         self.columns.setToolTip("Choose which columns are shown, here or in the header's menu.")
@@ -144,16 +153,24 @@ class TablePart(QWidget):
         self.save.setEnabled(False)
         self.save.clicked.connect(self.view.ask_where_to_save)
 
+    def _offer_undo(self, done: Iterable[str]) -> None:
+        """Offer the Gaussians as the fit left them, by the name of what that takes back."""
+        self._done = {*done}
+        words = undo_words(self._done or {EDITS})
+        self.undo.setText(words.capitalize())
+        self.undo.setToolTip(_UNDO_TIPS[frozenset(self._done or {EDITS})])
+        self.undo.setEnabled(bool(self._done))
+
     def _offer_columns(self) -> None:
         menu = self.view.column_menu()
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         menu.popup(self.columns.mapToGlobal(self.columns.rect().bottomLeft()))
         self.columns.setDown(False)
 
-    def show_fit(self, fit: FitResult, points: Points | None, *, edited: bool = False) -> None:
+    def show_fit(self, fit: FitResult, points: Points | None, done: Iterable[str] = ()) -> None:
         """Show a fit's Gaussians, and follow the selection of their points.
 
-        `edited` says that they are no more as their fit left them.
+        `done` is what was done to them since their fit, as a `Version` has it.
         """
         from napari_gaussfit.measure.table import measurements
 
@@ -162,7 +179,7 @@ class TablePart(QWidget):
         self._stack = fit.stack.name
         self.view.name = f"{fit.stack.name} Gaussians"
         self._spacing = np.asarray(fit.stack.spacing)
-        self.undo.setEnabled(edited)
+        self._offer_undo(done)
         # The points of a fit at rest have them already.
         table = (
             measurements(fit.measured_fields, fit.stack.spacing, fit.measurement)
@@ -179,7 +196,7 @@ class TablePart(QWidget):
         self._busy = True
         self.model.show_measurements(None)
         self._busy = False
-        self.undo.setEnabled(False)
+        self._offer_undo(())
         self.save.setEnabled(False)
         self._words.setText(NOTHING)
         self.pairs.show_fit(None)
@@ -210,7 +227,7 @@ class TablePart(QWidget):
         table = known_features(self._points)
         if len(table) == len(self._points.data):
             table[["z", "y", "x"]] = np.asarray(self._points.data)[:, -3:] * self._spacing
-            self.undo.setEnabled(True)
+            self._offer_undo({*self._done, EDITS})
             fit = None
             if f"{CHANNEL}1" in table:
                 with suppress(GaussfitError):  # points that have lost what makes a Gaussian
@@ -218,6 +235,24 @@ class TablePart(QWidget):
             self._show(table if fit is None else with_ratios(table, fit))
             self.pairs.show_fit(fit)
             self.edited.emit()
+
+    @property
+    def choices(self) -> tuple[Any, Any, str]:
+        """Ranges that are chosen, None for all there is, and the condition."""
+        amplitude, size = (
+            None if slider.value() == (slider.minimum(), slider.maximum()) else slider.value()
+            for slider in (self._amplitude, self._size)
+        )
+        return amplitude, size, self.condition.text()
+
+    @choices.setter
+    def choices(self, choices: tuple[Any, Any, str]) -> None:
+        amplitude, size, condition = choices
+        self.condition.setText(condition)
+        for slider, chosen in ((self._amplitude, amplitude), (self._size, size)):
+            if chosen is not None:
+                slider.setValue(chosen)
+        self._filter()
 
     def show_only(self, amplitude: tuple[float, float]) -> None:
         """Show only Gaussians with an amplitude in this range."""

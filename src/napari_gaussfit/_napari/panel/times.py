@@ -57,6 +57,17 @@ class TimesPart(QWidget):
         self._range.done.connect(self.changed)
         self._show()
 
+    @property
+    def choices(self) -> tuple[int, str]:
+        """Which of the choices is made, and the range that is typed."""
+        return self._choice.currentIndex(), self._range.text()
+
+    @choices.setter
+    def choices(self, choices: tuple[int, str]) -> None:
+        choice, text = choices
+        self._range.setText(text)
+        self._choice.setCurrentIndex(choice)
+
     def show_count(self, count: int) -> None:
         """Offer so many times."""
         self._count = count

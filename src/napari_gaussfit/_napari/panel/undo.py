@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtGui import QUndoCommand
 
+from napari_gaussfit.jobs.versions import MEASURING, undo_words
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -102,10 +104,10 @@ class Removal(QUndoCommand):
 
 def edit_words(before: Version, after: Version) -> str:
     """Say what was done to Gaussians."""
-    if after.fit.measurement is not None and before.fit.measurement is None:
-        return "measure"
     if after.unedited is None:
-        return "undo edits" if before.unedited is after else "refine"
+        return undo_words(before.done) if before.unedited is after else "refine"
+    if after.done[-1:] == (MEASURING,):
+        return "measure"
     more = len(after.fit.field) - len(before.fit.field)
     if not more:
         return "move points"

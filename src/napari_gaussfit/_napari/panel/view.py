@@ -104,6 +104,11 @@ class ViewPart(QWidget):
         self._way.value = _ORBIT
         self._azimuth.value, self._elevation.value = azimuth, elevation
 
+    def look_at_channel(self, channel: int | None) -> None:
+        """Choose one of the channels that are offered, or all."""
+        if self._channel.count():
+            self._channel.setCurrentIndex(0 if channel is None else channel + 1)
+
     def _announce(self, _value: object = None) -> None:
         self._show_angles()
         self.changed.emit(self.choice)
