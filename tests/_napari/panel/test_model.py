@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QCheckBox, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton, QWidget
 
 from napari_gaussfit._napari.panel.model import BUTTONS, ModelPart
 from napari_gaussfit._napari.panel.number_field import NumberField
@@ -67,6 +67,10 @@ def give(part: ModelPart, name: str, typed: str) -> None:
     QTest.keyClick(field(part, name), Qt.Key.Key_Return)
 
 
+def labels(part: ModelPart) -> set[str]:
+    return {one.text() for one in part.findChildren(QLabel)}
+
+
 def test_every_setting_can_be_chosen(part: ModelPart) -> None:
     defaults = FitSettings()
     assert [n for n in SETTINGS if getattr(OTHERS, n) == getattr(defaults, n)] == [*BUTTONS]
@@ -101,8 +105,14 @@ def test_what_is_typed_is_set(part: ModelPart) -> None:
 def test_a_number_is_suggested_to_who_wants_exactly_one(part: ModelPart) -> None:
     exactly = part.findChild(QCheckBox, "gaussfit_exactly")
     part.suggest(500)
+    place = part._count.native.geometry()
+    assert "Gaussians, at most" in labels(part)
     QTest.mouseClick(exactly, Qt.MouseButton.LeftButton)
     assert part.settings == FitSettings(gaussians=500, exactly=True)
+    assert "Gaussians" in labels(part)
+    assert "Gaussians, at most" not in labels(part), "it is no cap"
+    QTest.qWait(50)
+    assert part._count.native.geometry() == place, "nothing moves under the mouse"
     part.suggest(700)
     assert part.settings.gaussians == 700
     QTest.mouseClick(exactly, Qt.MouseButton.LeftButton)

@@ -10,7 +10,7 @@ from qtpy.QtCore import QEvent, QObject, QPointF
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from napari_gaussfit._napari.panel.plots import HELD_MS, ProgressPlots
+from napari_gaussfit._napari.panel.plots import HELD_MS, Curves, ProgressPlots
 
 pytestmark = pytest.mark.gui
 
@@ -69,6 +69,13 @@ def test_what_is_drawn_is_seen_in_a_moment(plots: ProgressPlots, qtbot: Any) -> 
     plots.show_history(history(3000))
     qtbot.waitUntil(plots.updatesEnabled, timeout=100 * HELD_MS)
     assert plots.grab().toImage() != before
+
+
+def test_the_one_value_of_a_short_fit_is_seen(plots: ProgressPlots) -> None:
+    curves = [curve for plot in plots.findChildren(Curves) for curve in plot._curves.values()]
+    assert not any(len(curve.scatter.points()) for curve in curves), "lines of many values"
+    plots.show_history(history(10))
+    assert [len(curve.scatter.points()) for curve in curves] == [1] * len(curves) == [1] * 5
 
 
 def test_the_legend_covers_no_curve_that_stays_where_it_was(plots: ProgressPlots) -> None:

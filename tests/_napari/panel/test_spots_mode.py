@@ -239,6 +239,15 @@ def test_rows_and_points_are_selected_together_and_the_picture_goes_there(
     assert view.items == {0}
 
 
+def test_flags_that_the_line_below_speaks_of_are_in_sight(panel: Any, wait_until: Wait) -> None:
+    found = fit(panel, wait_until)
+    table = found.table.assign(flags=["at the border", *[""] * (len(found.table) - 1)])
+    panel.spots.table.show_spots(table, "micrometer")
+    assert panel.spots.table.view.shown_columns[:2] == ["index", "flags"]
+    panel.spots.table.show_spots(table.assign(flags=""), "micrometer")
+    assert "flags" not in panel.spots.table.view.shown_columns
+
+
 def test_the_folder_is_that_of_the_command(panel: Any, wait_until: Wait, tmp_path: Path) -> None:
     fit(panel, wait_until)
     panel.spots.save_folder(str(tmp_path / "beads spots"))

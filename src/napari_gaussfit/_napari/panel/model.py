@@ -77,7 +77,7 @@ class ModelPart(QWidget):
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(2)
-        form = Form(self._count)
+        form = self._counts = Form(self._count)
         form.add_row("", self._exactly)
         box.addWidget(form)
         box.addWidget(self.how_many)
@@ -190,6 +190,8 @@ class ModelPart(QWidget):
         return MOST_UNASKED
 
     def _show_count(self, _change: object = None) -> None:
+        label = "Gaussians" if self._exactly.isChecked() else SETTINGS["gaussians"].label
+        self._counts.call(self._count.native, label)
         if not self._edited:
             self._count.value = self._unasked
             self._edited = False

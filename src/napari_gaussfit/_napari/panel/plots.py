@@ -94,7 +94,9 @@ class Curves(QWidget):
             if self._logarithmic:
                 values = np.log10(np.maximum(values, TINIEST))
             known = np.isfinite(values)
-            curve.setData(steps[: len(values)][known], values[known])
+            # Of a single value there is no line to be seen.
+            alone = "o" if known.sum() == 1 else None
+            curve.setData(steps[: len(values)][known], values[known], symbol=alone)
             seen.append(values[known])
         shown = np.concatenate(seen)
         if len(shown):

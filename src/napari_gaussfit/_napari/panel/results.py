@@ -208,8 +208,9 @@ class ResultsPart(QWidget):
         self._threshold.marked.connect(self._mark)
         self._threshold.committed.connect(self._take_threshold)
         self.add = QPushButton("Add layers")
-        self.add.setToolTip("Add the ticked layers to the viewer.")
-        self.save = QPushButton("Save…")
+        self.add.setToolTip("Add the ticked layers of the fit shown to the viewer.")
+        heading = QLabel("Layers of the fit shown:")
+        self.save = QPushButton("Save the fit shown…")
         self.save.setToolTip(
             "Save the fit to go on with, its measurements as a table, or what it renders."
         )
@@ -219,7 +220,7 @@ class ResultsPart(QWidget):
         form = Form(self._sigma, self._faintest, labels=160)
         form.add_row("Labels above (intensity)", self._threshold)
         box = QVBoxLayout(self)
-        for widget in (boxes.native, form, self.add, self.save, self._words):
+        for widget in (heading, boxes.native, form, self.add, self.save, self._words):
             box.addWidget(widget)
         box.addStretch(1)
         self.add.clicked.connect(self.add_layers)

@@ -23,7 +23,7 @@ from napari_gaussfit._napari.panel.slider_field import SliderField
 from napari_gaussfit._napari.panel.track_plot import TrackPlot
 from napari_gaussfit._napari.panel.widgets import Form
 from napari_gaussfit._napari.worker import Phase
-from napari_gaussfit.measure.table import GOODNESS
+from napari_gaussfit.measure.table import FLAGS, GOODNESS
 from napari_gaussfit.stacks.units import UNIT_WORDS
 
 if TYPE_CHECKING:
@@ -97,7 +97,6 @@ class SpotSetup(QWidget):
         self._words.setContentsMargins(4, 0, 4, 0)
         self._labels = QLabel()
         self._labels.setObjectName("gaussfit_sizes")
-        self._labels.setContentsMargins(4, 0, 4, 0)
         self._labels.setWordWrap(True)
         form = Form()
         form.add_row("Least size", self.least)
@@ -288,7 +287,7 @@ class SpotTable(QWidget):
         self.view = RowView(
             self.model,
             "Select rows to select their points, and the other way round.",
-            (COLUMNS[0], *OVER_TIME, *COLUMNS[1:]),
+            (COLUMNS[0], FLAGS, *OVER_TIME, *COLUMNS[1:]),
         )
         self.view.sortByColumn(0, Qt.SortOrder.AscendingOrder)
         self._words = QLabel("No spots yet: press Fit.")

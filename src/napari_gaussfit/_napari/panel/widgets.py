@@ -71,6 +71,13 @@ class Form(QWidget):
         self._rows.addRow(label, widget)
         wheel_needs_focus(widget)
 
+    def call(self, widget: QWidget, name: str) -> None:
+        """Call a widget otherwise; nothing moves for a shorter name."""
+        label = self._rows.labelForField(widget)
+        if isinstance(label, QLabel):
+            label.setMinimumWidth(max(label.minimumWidth(), label.sizeHint().width()))
+            label.setText(name)
+
     def show_row(self, control: Widget, *, shown: bool) -> None:
         """Show or hide a control with its label."""
         self._rows.setRowVisible(native_of(control), shown)
