@@ -191,7 +191,7 @@ class ResultsPart(QWidget):
             tooltip="How far out the ellipsoids lie, in standard deviations.",
         )
         self._faintest = FloatSpinBox(
-            label="Leave out ellipsoids below (%)",
+            label="Ellipsoids above (%)",
             value=100 * FAINTEST,
             min=0.0,
             max=100.0,
@@ -217,7 +217,7 @@ class ResultsPart(QWidget):
         self._words = QLabel("No fit yet.")
         self._words.setWordWrap(True)
         boxes = Container(widgets=list(self._kinds.values()), labels=False)
-        form = Form(self._sigma, self._faintest, labels=160)
+        form = Form(self._sigma, self._faintest, labels=140)
         form.add_row("Labels above (intensity)", self._threshold)
         box = QVBoxLayout(self)
         for widget in (heading, boxes.native, form, self.add, self.save, self._words):
