@@ -110,8 +110,16 @@ def test_each_fit_is_a_row_that_is_shown_compared_renamed_saved_and_removed(
     assert figure in said
     assert len(panel.viewer.layers["beads 2 beside"].data) == 4
 
+    # Compared again, in the layer that there is, whatever it and the result are called by then.
+    beside = panel.viewer.layers["beads 2 beside"]
+    beside.name, beside.opacity, beside.visible = "mine", 0.31, False
     rename(panel, 1, "too few")
     assert names(panel) == ["beads", "too few"]
+    count = len(panel.viewer.layers)
+    select(panel, 0, 1)
+    do(panel, "Compare")
+    assert len(panel.viewer.layers) == count
+    assert (beside.opacity, beside.visible, len(beside.data)) == (0.31, True, 4)
 
     select(panel, 1)
     monkeypatch.setattr(

@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_gaussfit._napari.layers.opened import placement_of
 from napari_gaussfit._napari.layers.placement import METADATA, OF
+from napari_gaussfit._napari.layers.put import put_layer
 from napari_gaussfit.jobs.verdict import held_out_words
 from napari_gaussfit.measure.metrics import noise_leaves
 
@@ -34,9 +35,7 @@ def comparison_of(first: Result, second: Result) -> str:
 
 
 def put_beside(viewer: Viewer, result: Result) -> None:
-    """Put the centres of a result beside those that are shown."""
-    from napari.layers import Points
-
+    """Put the centres of a result beside those that are shown, where they are seen."""
     from napari_gaussfit._napari.layers.gaussians import points_layer
 
     name, place = f"{result.name} beside", placement_of(result.fit.stack)
@@ -44,14 +43,14 @@ def put_beside(viewer: Viewer, result: Result) -> None:
         place = result.source.placement
     data, keywords, _ = points_layer(result.fit, place, name=name)
     look = {"face_color": "transparent", "border_color": BESIDE, "border_width": 0.2}
-    kept = {key: keywords[key] for key in ("size", *place.keywords())}
-    if name in viewer.layers:
-        viewer.layers.remove(name)
-    metadata = {METADATA: {OF: {"beside": True}}}
-    layer = Points(data, name=name, metadata=metadata, **look, **kept)
-    chosen = set(viewer.layers.selection)
-    viewer.add_layer(layer)
-    viewer.layers.selection = chosen
+    metadata = {METADATA: {OF: {"beside": result.key}}}
+    made = {"name": name, "size": keywords["size"], "metadata": metadata, **look}
+    layer = put_layer(viewer, (data, made | place.keywords(), "points"), "beside")
+    if layer is not None:
+        # The one that is there may be from before the stack had its spacing.
+        for key, value in place.keywords().items():
+            setattr(layer, key, value)
+        layer.visible = True
 
 
 def side_by_side(first: Result, second: Result) -> list[tuple[str, str, str]]:
