@@ -10,6 +10,7 @@ __all__ = [
     "FitError",
     "FormatError",
     "GaussfitError",
+    "IncompleteError",
     "OutOfMemoryError",
     "OutOfSpaceError",
     "OutputError",
@@ -71,3 +72,7 @@ class OutputError(GaussfitError, OSError):
 
 class OutOfSpaceError(OutputError):
     """A disk that has no room for what is to be written."""
+
+
+class IncompleteError(OutputError):
+    """Work that is done, and written but for some of its files."""

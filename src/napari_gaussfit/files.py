@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_gaussfit.errors import OutOfSpaceError, OutputError
+from napari_gaussfit.errors import IncompleteError, OutOfSpaceError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +32,7 @@ __all__ = [
     "replacing",
     "size_words",
     "write_columns",
+    "write_each",
     "write_json",
     "write_table",
 ]
@@ -190,6 +191,29 @@ def _flush_to_disk(path: Path) -> None:
     # Without it, a power cut just after the rename may leave an empty file under the new name.
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def write_each(*writes: Callable[[], object]) -> None:
+    """Write all files that can be written, whichever of them cannot.
+
+    Parameters
+    ----------
+    *writes : callable
+        Each writes a file or several, in this order: what is needed most is the first.
+
+    Raises
+    ------
+    IncompleteError
+        In the end, if a file could not be written; with what kept each of them.
+    """
+    failed = []
+    for write in writes:
+        try:
+            write()
+        except OutputError as error:
+            failed.append(error)
+    if failed:
+        raise IncompleteError("; ".join(map(str, failed))) from failed[0]
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import tifffile
 from matplotlib.image import imread
 
 from napari_gaussfit.cli import main
+from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.fitting.fit_tiles import fit_tiles
 from napari_gaussfit.fitting.result import FitResult
 from napari_gaussfit.formats.swc import read_swc
@@ -168,6 +170,30 @@ def test_a_stack_is_fitted_first_and_its_fit_is_kept(tmp_path: Path) -> None:
     # The fit that is kept can be traced again.
     assert main(["trace", str(out), "-o", str(out)]) == 2
     assert main(["trace", str(out), "-o", str(out), "--shortest", "1", "--force"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "held", "others"),
+    [
+        ("cells", "labels.ome.tif", ("objects.csv", "objects.png")),
+        ("trace", "trace.swc", ("branches.csv", "trace.png")),
+    ],
+)
+def test_a_file_that_cannot_be_written_costs_no_other(
+    command: str,
+    held: str,
+    others: tuple[str, ...],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capsys: Capture,
+) -> None:
+    fit = request.getfixturevalue("cells" if command == "cells" else "dendrite")
+    (tmp_path / "out" / held / "by another").mkdir(parents=True)
+    with patch("napari_gaussfit.files.PATIENCE_SECONDS", 0.0):
+        assert main([command, str(fit), "-o", str(tmp_path / "out"), "--force"]) == Exit.NOT_WRITTEN
+    assert f"{held}: " in capsys.readouterr().err
+    for name in others:
+        assert (tmp_path / "out" / name).is_file(), name
 
 
 @pytest.mark.parametrize("command", ["trace", "cells"])

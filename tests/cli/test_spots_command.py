@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 import tifffile
 
 from napari_gaussfit.cli.commands import main
+from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.formats.csv import read_csv
 from napari_gaussfit.measure.psf import Psf
 from napari_gaussfit.model.field import GaussianField
@@ -62,6 +64,24 @@ def test_a_terminal_is_told_what_is_being_done_and_a_file_is_not(
         said = capsys.readouterr().err
         assert ("48 that may be spots are refined" in said) == (out == "terminal")
         assert ("48 spots are measured" in said) == (out == "terminal")
+
+
+def test_a_picture_that_cannot_be_written_costs_nothing_else(
+    stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its report and settings were missing too, and the exit code said that nothing was done."""
+    out, further = tmp_path / "out", tmp_path / "spots.ply"
+    (out / "spots.png" / "held").mkdir(parents=True)
+    given = ["spots", str(stack), "-o", str(out), "--force", "--also", str(further)]
+    with patch("napari_gaussfit.files.PATIENCE_SECONDS", 0.0):
+        assert main(given) == Exit.NOT_WRITTEN
+    said = capsys.readouterr()
+    assert "48 spots" in said.out
+    assert "spots.png: " in said.err
+    assert len(pd.read_csv(out / "objects.csv")) == 48
+    assert json.loads((out / "report.json").read_text())["spots"] == 48
+    assert (out / "settings.toml").is_file()
+    assert further.is_file()
 
 
 def test_spots_are_points_where_their_width_is_known(

@@ -123,7 +123,8 @@ def write(result: FitResult, arguments: argparse.Namespace, folder: Path) -> dic
         write_cells(folder, result, labels, found, also=arguments.also)
     unit = "um" if stack.unit == "micrometer" else "pixels"
     sys.stdout.write(
-        f"{folder}: {len(found)} objects of about {groups.radius:.2f} {unit} radius, "
+        f"{folder}: {len(found)} object{'s' * (len(found) != 1)} of about "
+        f"{groups.radius:.2f} {unit} radius, "
         f"{int(found.at_border.sum())} of them at the border of the stack\n"
     )
     sys.stdout.write(f"{folder}: wrote {', '.join(outputs(arguments))}\n")

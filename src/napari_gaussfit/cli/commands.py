@@ -30,7 +30,7 @@ from napari_gaussfit.cli.drawing import drawing_apart
 from napari_gaussfit.cli.exits import Exit
 from napari_gaussfit.cli.options import Parser
 from napari_gaussfit.cli.printing import complain, printing, say_as_asked
-from napari_gaussfit.errors import GaussfitError
+from napari_gaussfit.errors import GaussfitError, IncompleteError
 from napari_gaussfit.jobs.kept_memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -136,6 +136,9 @@ def _ran(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         _say("interrupted")
         return Exit.INTERRUPTED
+    except IncompleteError as error:
+        _say(f"error: {error}")
+        return Exit.NOT_WRITTEN
     except (GaussfitError, OSError) as error:
         _say(f"error: {' '.join(str(error).split())}")
         return Exit.BAD_INPUT

@@ -15,7 +15,7 @@ class Exit(IntEnum):
     """Bad input or bad settings: one line on stderr."""
 
     NOT_WRITTEN = 3
-    """A fit has ended, but a file or what was printed could not be written."""
+    """The work is done, but a file or what was printed could not be written."""
 
     INTERRUPTED = 130
     """By the user; what was found so far is saved."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from napari_gaussfit.cli.overwriting import refuse_further
 from napari_gaussfit.cli.printing import answer
 from napari_gaussfit.cli.several import offer
 from napari_gaussfit.errors import SettingsError
+from napari_gaussfit.files import write_each
 from napari_gaussfit.jobs.settings_file import SETTINGS_NAME, write_settings
 
 if TYPE_CHECKING:
@@ -131,7 +133,6 @@ def _run(arguments: argparse.Namespace, drawer: Drawer | None) -> int:
         say_note(note)
     points = points_in(arguments.points, stack)
     _find(arguments, stack, settings, points, drawer)
-    write_settings(path / SETTINGS_NAME, arguments.asked, "spots")
     return Exit.DONE
 
 
@@ -203,13 +204,15 @@ def _find(
         with _bar() as bar:
             spots = fit_spots(stack, settings, points=points, meanwhile=bar.set_description_str)
         table, report = spots_table(spots, stack.spacing), spots_report(stack, spots, settings)
-        write_spots(folder, stack, table, spots.gaussians, report, drawer=drawer)
+        sys.stdout.write("".join(f"{line}\n" for line in _lines(folder, stack, spots, settings)))
         fields = (GaussianField.from_numpy(spots.gaussians),)
         known = {"measurement": spots.measurement, "quality": spots.signal_to_noise}
-        for path in arguments.also:
-            write_fit(path, fields, stack.facts, **known)
+        write_each(
+            lambda: write_spots(folder, stack, table, spots.gaussians, report, drawer=drawer),
+            lambda: write_settings(folder / SETTINGS_NAME, arguments.asked, "spots"),
+            *(partial(write_fit, path, fields, stack.facts, **known) for path in arguments.also),
+        )
     answer({"out": str(folder)} | report)
-    sys.stdout.write("".join(f"{line}\n" for line in _lines(folder, stack, spots, settings)))
     written = ", ".join((*SPOTS_OUTPUTS, SETTINGS_NAME, *map(str, arguments.also)))
     sys.stdout.write(f"{folder}: wrote {written}\n")
 

@@ -127,11 +127,12 @@ def _said(found: Trace) -> str:
         return "no neurite was found; --faintest 0.02 follows fainter ones"
     unit = "um" if found.unit == "micrometer" else "pixels"
     spines = int(branches.spine.sum())
+    plain = len(branches) - spines
     trees = int((found.parents < 0).sum())
     soma = f"a soma of {found.radii[0]:.2f} {unit} radius, " if (found.kinds == SOMA).any() else ""
     return (
         f"{soma}{trees} tree{'s' * (trees > 1)}, "
-        f"{len(branches) - spines} branches and {spines} spines, "
+        f"{plain} branch{'es' * (plain != 1)} and {spines} spine{'s' * (spines != 1)}, "
         f"{branches.length.sum():.1f} {unit}; the main branch is {branches.length[0]:.1f} {unit} "
         f"long, of {branches.mean_radius[0]:.2f} {unit} mean radius"
     )

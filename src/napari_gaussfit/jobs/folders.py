@@ -6,7 +6,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari_gaussfit.files import replacing, write_json
+from napari_gaussfit.files import write_each, write_json, write_table
 from napari_gaussfit.plots.saving import draw, write_picture
 
 if TYPE_CHECKING:
@@ -87,17 +87,18 @@ def write_spots(
 
     Raises
     ------
-    OutputError
-        If a file cannot be written.
+    IncompleteError
+        In the end, if a file could not be written; the others are.
     """
     from napari_gaussfit.jobs.drawings import drawn, spots_drawing
 
     drawing = spots_drawing(stack, gaussians)
     picture = partial(drawn, drawing) if drawer is None else drawer.begin(drawing)
-    with replacing(folder / OBJECTS_NAME) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
-    write_picture(folder / SPOTS_PICTURE_NAME, picture())
-    write_json(folder / SPOTS_REPORT_NAME, report)
+    write_each(
+        lambda: write_table(folder / OBJECTS_NAME, table),
+        lambda: write_json(folder / SPOTS_REPORT_NAME, report),
+        lambda: write_picture(folder / SPOTS_PICTURE_NAME, picture()),
+    )
 
 
 def spots_report(stack: Stack, spots: Spots, settings: SpotSettings) -> dict[str, Any]:
@@ -165,20 +166,23 @@ def write_cells(
 
     Raises
     ------
-    OutputError
-        If a file cannot be written.
+    IncompleteError
+        In the end, if a file could not be written; the others are.
     """
     from napari_gaussfit.formats.columns import write_columns
     from napari_gaussfit.formats.registry import LABEL_WRITERS, writer_of
     from napari_gaussfit.plots.objects import draw_objects, first_labels
 
     stack = result.stack
-    for path in (folder / LABELS_NAME, *also):
-        writer_of(path, LABEL_WRITERS)(path, labels, result.fields, stack)
-    write_columns(folder / OBJECTS_NAME, objects.columns() | {"unit": stack.unit})
-    draw(
-        folder / CELLS_PICTURE_NAME,
-        draw_objects(partial(first_labels, labels), len(objects), result),
+    columns = objects.columns() | {"unit": stack.unit}
+    first = partial(first_labels, labels)
+    write_each(
+        partial(write_columns, folder / OBJECTS_NAME, columns),
+        *(
+            partial(writer_of(path, LABEL_WRITERS), path, labels, result.fields, stack)
+            for path in (folder / LABELS_NAME, *also)
+        ),
+        lambda: draw(folder / CELLS_PICTURE_NAME, draw_objects(first, len(objects), result)),
     )
 
 
@@ -250,15 +254,20 @@ def write_trace(
 
     Raises
     ------
-    OutputError
-        If a file cannot be written.
+    IncompleteError
+        In the end, if a file could not be written; the others are.
     """
     from napari_gaussfit.formats.columns import write_columns
     from napari_gaussfit.formats.registry import TREE_WRITERS, writer_of
     from napari_gaussfit.plots.objects import draw_trace
 
     stack = result.stack
-    for path in (folder / SWC_NAME, *also):
-        writer_of(path, TREE_WRITERS)(path, found, stack)
-    write_columns(folder / BRANCHES_NAME, found.branches.columns() | {"unit": found.unit})
-    draw(folder / TRACE_PICTURE_NAME, draw_trace(found, result))
+    columns = found.branches.columns() | {"unit": found.unit}
+    write_each(
+        *(
+            partial(writer_of(path, TREE_WRITERS), path, found, stack)
+            for path in (folder / SWC_NAME, *also)
+        ),
+        partial(write_columns, folder / BRANCHES_NAME, columns),
+        lambda: draw(folder / TRACE_PICTURE_NAME, draw_trace(found, result)),
+    )
