@@ -258,6 +258,23 @@ def test_ellipses_follow_the_slice_and_ellipsoids_are_there_in_3d_alone(seen: Se
     assert len(seen.overlays[SECTIONS].data) == 0
     vertices = seen.overlays[ELLIPSOIDS].data[0]
     assert np.ptp(vertices, axis=0).min() > 1
+    # As they are looked at they come back, after a look at a slice and when they are ticked again.
+    layer = unwrapped(seen.overlays[ELLIPSOIDS])
+    layer.opacity, layer.colormap, layer.name = 0.31, "viridis", "mine"
+    dims.ndisplay = 2
+    seen.wait(lambda: ELLIPSOIDS not in seen.overlays)
+    assert "mine" not in seen.viewer.layers
+    dims.ndisplay = 3
+    seen.wait(lambda: ELLIPSOIDS in seen.overlays)
+    for _ in range(2):
+        seen.panel.shown.boxes[ELLIPSOIDS].click()
+    seen.wait(lambda: ELLIPSOIDS in seen.overlays)
+    assert unwrapped(seen.overlays[ELLIPSOIDS]) is layer
+    assert (layer.opacity, layer.colormap.name, layer.name) == (0.31, "viridis", "mine")
+    assert layer.visible
+    assert "mine" in seen.viewer.layers
+    np.testing.assert_allclose(layer.data[0], vertices)
+    assert set(seen.viewer.layers.selection) == chosen
     dims.ndisplay = 2
     seen.wait(lambda: ELLIPSOIDS not in seen.overlays)
 

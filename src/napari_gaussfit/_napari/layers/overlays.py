@@ -76,6 +76,9 @@ class Overlays(QObject):
         self._mips: MipPair | None = None
         self._wanted = {CENTRES}
         self._layers: dict[str, Layer] = {}
+        self._away: dict[str, Layer] = {}
+        """Layers that are not wanted at the moment."""
+
         self._whose: tuple[Any, Any] | None = None
         self._rested = self._drawn = 0.0
         self._timer = QTimer(self)
@@ -95,16 +98,16 @@ class Overlays(QObject):
             self._wanted.add(role)
         else:
             self._wanted.discard(role)
-            layer = self._layers.pop(role, None)
-            if layer is not None:
-                self._viewer.layers.remove(layer)
+            if role in self._layers:
+                self._put_away(role)
         self.draw_soon()
 
     def follow(self, live: LiveLayers | None) -> None:
         """Draw over these layers; what was drawn over others goes, since it moves no more."""
         if live is not self._live:
             for role in [*self._layers]:
-                self._viewer.layers.remove(self._layers.pop(role))
+                self._put_away(role)
+            self._away.clear()
         self._live, self._running, self._mips = live, None, None
 
     def show_field(self, field: GaussianField | None) -> None:
@@ -141,6 +144,7 @@ class Overlays(QObject):
         for emitter in self._steps:
             emitter.disconnect(self.draw_soon)
         self._layers.clear()
+        self._away.clear()
 
     def _draw(self) -> None:
         """Draw what is wanted; one new layer at a time, which takes the window long."""
@@ -283,18 +287,20 @@ class Overlays(QObject):
         data, keywords, kind = made
         keywords = {**keywords, "name": f"{self._live.source.name} {role}"}
         mark(keywords, self._live.source)
-        left = left_behind(self._viewer, keywords["metadata"], role)
-        if left is not None:
-            self._layers[role] = left
-            left.events.visible.connect(self.draw_soon)
-            self._redraw(role, left, made)
-            return
         chosen = list(self._viewer.layers.selection)
-        layer = Layer.create(data, keywords, kind)
-        made_as(layer, role)
-        if kind == "points":
-            remember_looks(layer)
-        self._layers[role] = self._viewer.add_layer(layer)
+        layer = left_behind(self._viewer, keywords["metadata"], role) or self._bring_back(role)
+        if layer is not None:
+            self._layers[role] = layer
+            for name in self._live.source.placement.keywords():
+                if name in keywords:  # The stack may have another spacing by now.
+                    setattr(layer, name, keywords[name])
+            self._redraw(role, layer, made)
+        else:
+            layer = Layer.create(data, keywords, kind)
+            made_as(layer, role)
+            if kind == "points":
+                remember_looks(layer)
+            self._layers[role] = self._viewer.add_layer(layer)
         layer.events.visible.connect(self.draw_soon)
         self._viewer.layers.selection = {one for one in chosen if one in self._viewer.layers}
 
@@ -304,8 +310,7 @@ class Overlays(QObject):
                 layer.data = np.zeros((0, 2, 3))
             return
         if made is None:
-            del self._layers[role]
-            self._viewer.layers.remove(layer)
+            self._put_away(role)
             return
         data, keywords, _ = made
         if _is_drawn(layer, data, keywords):
@@ -321,6 +326,18 @@ class Overlays(QObject):
                 )
             else:
                 layer.data = data
+
+    def _put_away(self, role: str) -> None:
+        """Take a layer out of the list until it is wanted again, as a person has set it."""
+        self._away[role] = self._layers.pop(role)
+        self._viewer.layers.remove(self._away[role])
+
+    def _bring_back(self, role: str) -> Layer | None:
+        layer = self._away.pop(role, None)
+        if layer is not None:
+            layer.visible = True
+            self._viewer.add_layer(layer)
+        return layer
 
     def _forget(self, event: Event) -> None:
         for role, layer in [*self._layers.items()]:
