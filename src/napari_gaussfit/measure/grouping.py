@@ -38,6 +38,10 @@ TOGETHER = 4.5
 """Distance of centres below which two Gaussians are refined together, in sigmas of one blurred by
 the other: what they have in common would bias both."""
 
+GROUND = 1 / 4
+"""A Gaussian whose sigmas are less than so many of another's, whichever way one looks, stands on
+that as on a background: each is refined by itself, and loses nothing by it."""
+
 MOST_TOGETHER = 24
 """Gaussians of a block. Clusters of more are a structure, and refined in parts by sweeps."""
 
@@ -68,14 +72,7 @@ def blocks_of(
     count = len(shapes)
     if not count:
         return (np.zeros(1, np.int64), np.zeros(0, np.int64)), np.zeros(0, np.bool_)
-    factors = factors_of(shapes[:, 3:])
-    covariances = factors @ factors.swapaxes(1, 2)
-    widest = np.sqrt(np.trace(covariances, axis1=1, axis2=2))  # no less than the widest axis
-    pairs = near_pairs(shapes[:, :3], TOGETHER * widest)
-    apart = shapes[pairs[:, 0], :3] - shapes[pairs[:, 1], :3]
-    both = covariances[pairs[:, 0]] + covariances[pairs[:, 1]]
-    solved = np.linalg.solve(both, apart[..., None])[..., 0]
-    pairs = pairs[np.einsum("ni,ni->n", apart, solved) < TOGETHER**2 / 2]
+    pairs = _pairs_together(shapes)
     graph = csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     _, labels = connected_components(graph, directed=False)
     sizes = np.bincount(labels)
@@ -86,6 +83,28 @@ def blocks_of(
     starts = np.append(np.flatnonzero(begins), count)
     members = order[np.lexsort((order, np.cumsum(begins)))].astype(np.int64)
     return (starts, members), sizes[labels] > MOST_TOGETHER
+
+
+def _pairs_together(shapes: Floats) -> Counts:
+    """Return pairs [n, 2] of Gaussians that have too much in common to be refined apart."""
+    factors = factors_of(shapes[:, 3:])
+    covariances = factors @ factors.swapaxes(1, 2)
+    widest = np.sqrt(np.trace(covariances, axis1=1, axis2=2))  # no less than the widest axis
+    pairs = near_pairs(shapes[:, :3], TOGETHER * widest)
+    apart = shapes[pairs[:, 0], :3] - shapes[pairs[:, 1], :3]
+    both = covariances[pairs[:, 0]] + covariances[pairs[:, 1]]
+    solved = np.linalg.solve(both, apart[..., None])[..., 0]
+    pairs = pairs[np.einsum("ni,ni->n", apart, solved) < TOGETHER**2 / 2]
+    one, other = factors[pairs].swapaxes(0, 1)
+    narrower = np.minimum(_most_sigmas(one, other), _most_sigmas(other, one))
+    together: Counts = pairs[narrower >= GROUND]
+    return together
+
+
+def _most_sigmas(factors: Floats, of: Floats) -> Floats:
+    """Return how wide Gaussians are at most, in sigmas of others along the same direction."""
+    most: Floats = np.linalg.norm(np.linalg.solve(of, factors), 2, axis=(1, 2))
+    return most
 
 
 def near_pairs(centres: Floats, reaches: Floats) -> Counts:

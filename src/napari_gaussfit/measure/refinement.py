@@ -18,9 +18,7 @@ import numpy as np
 from napari_gaussfit._kernels.cpu.information_kernels import EVEN, PHOTONS, UNKNOWN
 from napari_gaussfit._kernels.cpu.refinement_kernels import (
     SHAPE,
-    BlockScene,
     refine_blocks,
-    some_of,
 )
 from napari_gaussfit._threads import run_pieces
 from napari_gaussfit.errors import SettingsError
@@ -30,16 +28,15 @@ from napari_gaussfit.measure.constrained import refine_constrained
 from napari_gaussfit.measure.grouping import (
     MOST_TOGETHER,
     blocks_of,
-    bounds_of,
     boxes_about,
     half_sides,
-    others_at,
 )
 from napari_gaussfit.measure.measurement import NOT_DETERMINED, Measurement
 from napari_gaussfit.measure.noise import Noise
 from napari_gaussfit.measure.photon_transfer import noise_of_neighbours
 from napari_gaussfit.measure.shapes import Shapes
 from napari_gaussfit.measure.surroundings import are_dim, with_surroundings
+from napari_gaussfit.measure.turns import reaches_of, refined_in_turns
 from napari_gaussfit.model.gaussians import Gaussians
 
 if TYPE_CHECKING:
@@ -47,7 +44,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_gaussfit._kernels.cpu.refinement_kernels import Lists
     from napari_gaussfit.measure.constraints import Constraints
     from napari_gaussfit.measure.shared import Told
     from napari_gaussfit.settings import Device
@@ -67,15 +63,6 @@ background, near enough that one constant is a background."""
 
 LEAST_HALF = 3
 """Voxels from a centre to the sides of its window, at least."""
-
-UNSEEN = 0.02
-"""Of the noise's standard deviation: a Gaussian of another block is subtracted where it is more."""
-
-FARTHEST = 5.4
-"""Sigmas to where a Gaussian is anything at all: where the kernels end it."""
-
-SWEEPS = 3
-"""Turns in which blocks that others reach are refined, each with what these were before."""
 
 MOST_STEPS = 60
 
@@ -165,11 +152,11 @@ def refine(  # noqa: PLR0913 - a name for each thing that may be known
     limits = most_steps, _limits(widths, spacing)
     model = None if constraints is None else _model(constraints, spacing, first.unit)
     way, words = _way(device, model, told)
-    fits = _refined(
+    fits = refined_in_turns(
         voxels, (shapes, amplitudes), blocks, windows, backgrounds, numbers, limits, model, way
     )
     if kind == PHOTONS and widths is None and not (model and model.shapes.shared):
-        reaches = _reaches(fits[1], numbers, float(np.nanmin(fits[3][:, 3:], initial=0.0)))
+        reaches = reaches_of(fits[1], numbers, float(np.nanmin(fits[3][:, 3:], initial=0.0)))
         rules = numbers, *limits
         fits, seen = with_surroundings(voxels, fits, blocks, windows, reaches, way, rules)
         if model is None:
@@ -299,49 +286,6 @@ def _way(device: Device, model: Model | None, told: Told | None) -> tuple[Refine
     return refinement.Refiner(chosen), (words,)
 
 
-def _refined(  # noqa: PLR0913, PLR0917 - where, from where, by what
-    voxels: NDArray[np.float32],
-    start: tuple[Floats, Floats],
-    blocks: Lists,
-    windows: Counts,
-    backgrounds: Floats,
-    noise: Floats,
-    limits: tuple[int, Floats],
-    model: Model | None,
-    way: Refine,
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Refine all blocks, and again those that others reach, with what these have become."""
-    shapes, amplitudes = start
-    bounds = bounds_of(blocks, windows)
-    found: tuple[Floats, Floats] | None = None
-    which = np.arange(len(bounds))
-    for _ in range(SWEEPS):
-        members = some_of(blocks, which)
-        reaches = _reaches(amplitudes, noise, float(backgrounds.min(initial=0.0)))
-        others = others_at(members, bounds[which], shapes, reaches)
-        grounds = backgrounds[which]
-        gaussians = shapes, amplitudes
-        scene = BlockScene(
-            voxels, bounds[which], windows, members, others, gaussians, grounds, noise
-        )
-        shapes, amplitudes, *new = way(scene, *limits)
-        backgrounds[which] = grounds
-        if found is None:
-            found = new[0], new[1]
-        else:
-            for kept, renewed in zip(found, new, strict=True):
-                kept[members[1]] = renewed[members[1]]
-        reached = np.diff(others[0]) > 0
-        if model is None or not model.shapes.shared:
-            which = which[reached]
-        elif not reached.any():
-            break
-        if not len(which):
-            break
-    assert found is not None
-    return shapes, amplitudes, *found
-
-
 def _without_lost(
     start: tuple[Floats, Floats], fits: tuple[Floats, Floats, Floats, Floats]
 ) -> tuple[Floats, Floats, Floats, Floats]:
@@ -435,16 +379,6 @@ def _scaled(covariances: Floats, spacing: Floats) -> Floats:
     scale[:3] = spacing
     scale[[4, 6, 7]] = spacing[[1, 2, 2]]
     return covariances * scale[:, None] * scale
-
-
-def _reaches(amplitudes: Floats, noise: Floats, darkest: float) -> Floats:
-    """Return how many sigmas from its centre each Gaussian is lost in the noise of the darkest."""
-    if noise[3] == UNKNOWN:
-        return np.full(amplitudes.shape[1], FARTHEST)
-    unseen = UNSEEN * math.sqrt(max(noise[0] * darkest + noise[1], 1e-30))
-    heights = np.maximum(amplitudes.max(0) / unseen, 1.0)
-    reaches: Floats = np.minimum(np.sqrt(2 * np.log(heights)), FARTHEST)
-    return reaches
 
 
 def _saturated(

@@ -96,9 +96,9 @@ def blocks_alone(scene: BlockScene, which: Integers) -> tuple[BlockScene, Intege
     Parameters
     ----------
     scene : BlockScene
-        Of all blocks.
+        The scene of all blocks, which stays as it is.
     which : ndarray of int, shape [b]
-        Which of them.
+        Which blocks are wanted, by their numbers.
 
     Returns
     -------
