@@ -130,3 +130,31 @@ def test_where_nothing_is_known_gaussians_are_measured_as_in_a_notebook(
     assert main(["measure", str(fit), str(stack), "-o", str(table)]) == 0
     FitResult.load(fit).measured(Stack.open(stack)).export(other)
     assert table.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("what", ["spacing", "shape", "unit"])
+def test_a_stack_that_is_not_the_one_that_was_fitted_is_refused(
+    files: tuple[Path, Path], tmp_path: Path, capsys: Capture, what: str
+) -> None:
+    path, fit = files
+    stack, other, table = Stack.open(path), tmp_path / "other.ome.tif", tmp_path / "no.csv"
+    voxels, spacing = (stack.voxels[:-2] if what == "shape" else stack.voxels), stack.spacing
+    if what == "spacing":
+        spacing = (1.2 * spacing[0], *spacing[1:])
+    unit = "pixel" if what == "unit" else stack.unit
+    write_ome_tiff(other, voxels, spacing=spacing, unit=unit, name="s")
+    assert main(["measure", str(fit), str(other), "-o", str(table)]) == 2
+    assert "the fit is of 1 channel(s) of shape" in capsys.readouterr().err
+    assert not table.exists()
+
+
+def test_a_spacing_that_a_file_has_rounded_is_that_of_the_fit(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path, fit = files
+    stack, other, table = Stack.open(path), tmp_path / "other.ome.tif", tmp_path / "same.csv"
+    z, y, x = stack.spacing
+    rounded = z, y, x * (1 + 1e-6)
+    write_ome_tiff(other, stack.voxels, spacing=rounded, unit=stack.unit, name="s")
+    assert main(["measure", str(fit), str(other), "-o", str(table)]) == 0
+    assert table.exists()

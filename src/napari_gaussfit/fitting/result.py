@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["POINTS", "FitResult", "load"]
 
+ROUNDED = 1e-4
+"""Of a spacing: files that differ by less say the same of it."""
+
 POINTS = "points"
 """The array of a state that holds the points where the fit began, if there were any."""
 
@@ -410,14 +413,6 @@ class FitResult:
             not known.
         """
         stacks = self._fitted(stack)
-        found, expected = (
-            f"{count} channel(s) of shape {facts.shape} and spacing {facts.spacing}"
-            for count, facts in ((len(stacks), stacks[0].facts), (len(self.fields), self.stack))
-        )
-        if found != expected:
-            raise SettingsError(
-                f"stack has {found}, the fit is of {expected}; give that stack (--stack, --channel)"
-            )
         voxels = [np.asarray(channel.voxels, np.float32) for channel in stacks]
         residual: NDArray[np.float32] = np.stack(voxels) if len(stacks) > 1 else voxels[0]
         return residual - self.voxelise()
@@ -433,6 +428,7 @@ class FitResult:
                     f"stack is a {type(given[0]).__name__}; expected the Stack that was fitted, as "
                     "Stack.open and Stack.from_array make it"
                 )
+            self._refuse_another(given)
             return cast("tuple[Stack, ...]", given)
         if not self.originals:
             raise SettingsError(
@@ -440,6 +436,24 @@ class FitResult:
                 "as in result.residual(stack)"
             )
         return self.originals
+
+    def _refuse_another(self, stacks: Sequence[Stack]) -> None:
+        """Refuse a stack of other channels, shape, spacing or unit than the one that was fitted."""
+        facts, fitted = stacks[0].facts, self.stack
+        same = (len(stacks), facts.shape, facts.unit) == (
+            len(self.fields),
+            fitted.shape,
+            fitted.unit,
+        )
+        # Files round what they say of spacing, each in its way.
+        if not same or not np.allclose(facts.spacing, fitted.spacing, rtol=ROUNDED, atol=0):
+            found, expected = (
+                f"{count} channel(s) of shape {of.shape} and spacing {of.spacing} {of.unit}"
+                for count, of in ((len(stacks), facts), (len(self.fields), fitted))
+            )
+            raise SettingsError(
+                f"stack has {found}, the fit is of {expected}; give that stack (--stack, --channel)"
+            )
 
     def render(
         self,
