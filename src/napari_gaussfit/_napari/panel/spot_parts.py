@@ -287,7 +287,7 @@ class SpotTable(QWidget):
         self.view = RowView(
             self.model,
             "Select rows to select their points, and the other way round.",
-            (COLUMNS[0], FLAGS, *OVER_TIME, *COLUMNS[1:]),
+            (COLUMNS[0], *OVER_TIME, FLAGS, *COLUMNS[1:]),
         )
         self.view.sortByColumn(0, Qt.SortOrder.AscendingOrder)
         self._words = QLabel("No spots yet: press Fit.")
