@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QRadioButton
 
 from napari_gaussfit._napari.layers.unwrapped import unwrapped
 
@@ -21,6 +21,25 @@ def add_stack(viewer: Any, stack: Stack, name: str = "beads") -> Any:
     """Add a stack in micrometers, and return its layer."""
     place = {"scale": stack.spacing, "units": ("um",) * 3, "axis_labels": ("z", "y", "x")}
     return viewer.add_image(stack.voxels, name=name, **place)
+
+
+def open_panel(viewer: Any) -> Any:
+    """Open the panel beside what a viewer has."""
+    _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
+    return panel
+
+
+def reopened(panel: Any) -> Any:
+    """Close the panel, and open it again."""
+    viewer = panel.viewer
+    viewer.window.remove_dock_widget(panel)
+    return open_panel(viewer)
+
+
+def choose(panel: Any, words: str) -> None:
+    """Choose what is looked for, by what stands beside the button."""
+    [button] = [one for one in panel.findChildren(QRadioButton) if words in one.text()]
+    QTest.mouseClick(button, Qt.MouseButton.LeftButton, pos=QPoint(8, button.height() // 2))
 
 
 def drop(widget: Any, *paths: Path) -> None:

@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from by_hand import add_stack, open_panel
+from napari_gaussfit.jobs.session_folder import ROOT_VARIABLE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from napari_gaussfit.synthetic.phantoms import Phantom
+
+    Wait = Callable[..., None]
 
 MANY = 100_000
 """Objects to look through for garbage: a window of ours has a quarter of them."""
@@ -22,6 +30,28 @@ def wait_until(qtbot: Any) -> Callable[..., None]:
         qtbot.waitUntil(is_so, timeout=int(1000 * seconds))
 
     return wait
+
+
+@pytest.fixture
+def own_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what is kept for after a crash where no other test finds it."""
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path / "sessions"))
+
+
+@pytest.fixture
+def strict_qt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a widget that is left behind be a warning, and so an error."""
+    monkeypatch.setenv("NAPARI_STRICT_QT", "1")
+
+
+@pytest.fixture
+def panel(make_napari_viewer_proxy: Any, small_beads: Phantom, wait_until: Wait) -> Any:
+    """A panel beside six beads, ready to fit."""
+    viewer = make_napari_viewer_proxy()
+    add_stack(viewer, small_beads.stack)
+    panel = open_panel(viewer)
+    wait_until(panel.run.buttons["Fit"].isEnabled)
+    return panel
 
 
 @pytest.fixture(autouse=True)

@@ -8,61 +8,27 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QListWidget, QPushButton, QRadioButton
+from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QListWidget, QPushButton
 
-from by_hand import add_stack
+from by_hand import add_stack, choose, open_panel, reopened
 from list_of_results import click, show_kept
 from napari_gaussfit._napari.worker import Phase
-from napari_gaussfit.jobs.session_folder import ROOT_VARIABLE
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.synthetic import phantoms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from napari_gaussfit.synthetic.phantoms import Phantom
 
     Wait = Callable[..., None]
 
-pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
+pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind", "own_sessions")]
 
 COMPILING = 240.0
 """Seconds that the first answer after an installation may take, on a busy machine."""
 
 SIX = FitSettings(exactly=True, gaussians=6, quality="preview")
-
-
-@pytest.fixture(autouse=True)
-def _sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sessions of this test, and no others."""
-    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path / "sessions"))
-
-
-def open_panel(viewer: Any) -> Any:
-    _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
-    return panel
-
-
-def reopened(panel: Any) -> Any:
-    viewer = panel.viewer
-    viewer.window.remove_dock_widget(panel)
-    return open_panel(viewer)
-
-
-@pytest.fixture
-def panel(make_napari_viewer_proxy: Any, small_beads: Phantom, wait_until: Wait) -> Any:
-    """A panel beside six beads, ready to fit."""
-    viewer = make_napari_viewer_proxy()
-    add_stack(viewer, small_beads.stack)
-    panel = open_panel(viewer)
-    wait_until(panel.run.buttons["Fit"].isEnabled)
-    return panel
-
-
-def choose(panel: Any, words: str) -> None:
-    [button] = [one for one in panel.findChildren(QRadioButton) if words in one.text()]
-    QTest.mouseClick(button, Qt.MouseButton.LeftButton, pos=QPoint(8, button.height() // 2))
 
 
 def type_in(line: QLineEdit, text: str) -> None:

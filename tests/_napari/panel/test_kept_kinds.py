@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QRadioButton
+from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel
 
-from by_hand import add_stack, delete_layer, delete_layer_by_button
+from by_hand import add_stack, choose, delete_layer, delete_layer_by_button, open_panel, reopened
 from list_of_results import cells, click, do, names, rename, select, show_kept
 from napari_gaussfit._napari.layers.gaussians import points_layer
 from napari_gaussfit._napari.layers.placement import Placement
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.fitting.result import FitResult
-from napari_gaussfit.jobs.session_folder import ROOT_VARIABLE, sessions_root
+from napari_gaussfit.jobs.session_folder import sessions_root
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.synthetic import phantoms
 
@@ -31,36 +31,13 @@ if TYPE_CHECKING:
 
     Wait = Callable[..., None]
 
-pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
+pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind", "own_sessions")]
 
 COMPILING = 240.0
 """Seconds that the first answer after an installation may take, on a busy machine."""
 
 KIND, QUALITY, COUNT, STACK, TIME = 1, 2, 3, 5, 7
 """Columns of the list."""
-
-
-@pytest.fixture(autouse=True)
-def _sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sessions of this test, and no others."""
-    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path / "sessions"))
-
-
-def open_panel(viewer: Any) -> Any:
-    _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
-    return panel
-
-
-def reopened(panel: Any) -> Any:
-    """Close the panel, and open it again."""
-    viewer = panel.viewer
-    viewer.window.remove_dock_widget(panel)
-    return open_panel(viewer)
-
-
-def choose(panel: Any, words: str) -> None:
-    [button] = [one for one in panel.findChildren(QRadioButton) if words in one.text()]
-    QTest.mouseClick(button, Qt.MouseButton.LeftButton, pos=QPoint(8, button.height() // 2))
 
 
 def as_after_a_crash(panel: Any) -> None:

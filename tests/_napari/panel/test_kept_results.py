@@ -15,12 +15,12 @@ from qtpy.QtCore import QEvent, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QLabel, QLineEdit
 
-from by_hand import add_stack, drop
+from by_hand import add_stack, drop, open_panel
 from list_of_results import cells, click, do, names, rename, select
 from napari_gaussfit._napari.layers.placement import METADATA
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.fitting.result import FitResult, load
-from napari_gaussfit.jobs.session_folder import ROOT_VARIABLE, sessions_root
+from napari_gaussfit.jobs.session_folder import sessions_root
 from napari_gaussfit.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -31,33 +31,14 @@ if TYPE_CHECKING:
 
     Wait = Callable[..., None]
 
-pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
+pytestmark = [
+    pytest.mark.gui,
+    pytest.mark.usefixtures("nothing_left_behind", "own_sessions", "strict_qt"),
+]
 
 SIX = FitSettings(exactly=True, gaussians=6, quality="preview")
 FOUR = FitSettings(exactly=True, gaussians=4, quality="preview")
 LONG = FitSettings(exactly=True, gaussians=40, quality="fine", iterations=1_000_000)
-
-
-@pytest.fixture(autouse=True)
-def _sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sessions of this test, and no others."""
-    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path / "sessions"))
-    monkeypatch.setenv("NAPARI_STRICT_QT", "1")
-
-
-def open_panel(viewer: Any) -> Any:
-    _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
-    return panel
-
-
-@pytest.fixture
-def panel(make_napari_viewer_proxy: Any, small_beads: Phantom, wait_until: Wait) -> Any:
-    """A panel beside six beads, ready to fit."""
-    viewer = make_napari_viewer_proxy()
-    add_stack(viewer, small_beads.stack)
-    panel = open_panel(viewer)
-    wait_until(panel.run.buttons["Fit"].isEnabled)
-    return panel
 
 
 def fit(panel: Any, wait_until: Wait, settings: FitSettings = SIX) -> FitResult:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     Wait = Callable[..., None]
 
-pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
+pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind", "strict_qt")]
 
 PLUGIN = "napari-gaussfit"
 LONG = FitSettings(exactly=True, gaussians=40, quality="fine", iterations=1_000_000)
@@ -53,12 +53,6 @@ LATENCY = 1.0
 """Seconds that a process may outlive what it worked for."""
 
 SHORT = FitSettings(exactly=True, gaussians=20, quality="preview")
-
-
-@pytest.fixture(autouse=True)
-def _strict_qt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A widget that is left behind is a warning, and so an error."""
-    monkeypatch.setenv("NAPARI_STRICT_QT", "1")
 
 
 def open_from_menu(viewer: Any) -> GaussianFitPanel:

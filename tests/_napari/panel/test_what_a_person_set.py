@@ -9,29 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QCheckBox, QComboBox, QRadioButton
+from qtpy.QtWidgets import QCheckBox, QComboBox
 
-from by_hand import add_stack
+from by_hand import add_stack, choose, open_panel, reopened
 from list_of_results import click, show_kept
 from napari_gaussfit._napari.layers.gaussians import points_layer
 from napari_gaussfit._napari.layers.placement import METADATA, OF, Placement
 from napari_gaussfit._napari.worker import Phase
 from napari_gaussfit.fitting.result import FitResult
-from napari_gaussfit.jobs.session_folder import ROOT_VARIABLE
 from napari_gaussfit.settings import FitSettings
 from napari_gaussfit.synthetic import phantoms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from napari_gaussfit.synthetic.phantoms import Phantom
 
     Wait = Callable[..., None]
 
-pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind")]
+pytestmark = [pytest.mark.gui, pytest.mark.usefixtures("nothing_left_behind", "own_sessions")]
 
 COMPILING = 240.0
 """Seconds that the first answer after an installation may take, on a busy machine."""
@@ -40,29 +38,11 @@ SIX = FitSettings(exactly=True, gaussians=6, quality="preview")
 RED = (1.0, 0.0, 0.0, 1.0)
 
 
-@pytest.fixture(autouse=True)
-def _sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sessions of this test, and no others."""
-    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path / "sessions"))
-
-
-def open_panel(viewer: Any) -> Any:
-    _, panel = viewer.window.add_plugin_dock_widget("napari-gaussfit", "Gaussian fit")
-    return panel
-
-
-def reopened(panel: Any) -> Any:
+def reopened_at_rest(panel: Any) -> Any:
     """Close the panel, and open it again; what that starts has come to its end."""
-    viewer = panel.viewer
-    viewer.window.remove_dock_widget(panel)
-    again = open_panel(viewer)
+    again = reopened(panel)
     QTest.qWait(1000)
     return again
-
-
-def choose(panel: Any, words: str) -> None:
-    [button] = [one for one in panel.findChildren(QRadioButton) if words in one.text()]
-    QTest.mouseClick(button, Qt.MouseButton.LeftButton, pos=QPoint(8, button.height() // 2))
 
 
 def at_all_times(panel: Any) -> None:
@@ -125,13 +105,8 @@ def styles(viewer: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_layers_of_a_fit(
-    make_napari_viewer_proxy: Any, small_beads: Phantom, wait_until: Wait
-) -> None:
-    viewer = make_napari_viewer_proxy()
-    add_stack(viewer, small_beads.stack)
-    panel = open_panel(viewer)
-    wait_until(panel.run.buttons["Fit"].isEnabled)
+def test_layers_of_a_fit(panel: Any, small_beads: Phantom, wait_until: Wait) -> None:
+    viewer = panel.viewer
     panel.model.settings = SIX
     box: Any = panel.findChild(QCheckBox, "gaussfit_show_sections")
     box.setChecked(True)
@@ -145,7 +120,7 @@ def test_layers_of_a_fit(
     QTest.qWait(500)
     before = styles(viewer)
     assert len(before) == 7, "centres, three pictures, their captions, and two overlays"
-    again = reopened(panel)
+    again = reopened_at_rest(panel)
     wait_until(lambda: again.live is not None and again.live.complete)
     assert styles(viewer) == before
 
@@ -181,7 +156,7 @@ def test_layers_of_spots(
     restyle(viewer, hidden="candidates")
     before = styles(viewer)
     assert {*before} == {"mine: beads candidates", "mine: beads spots"}
-    again = reopened(panel)
+    again = reopened_at_rest(panel)
     wait_until(again.spots.foot.fit.isEnabled, COMPILING)
     assert styles(viewer) == before
 
@@ -205,12 +180,9 @@ def test_layers_of_spots(
 
 
 def test_a_feature_by_which_points_are_coloured_and_sizes_of_some_stay(
-    make_napari_viewer_proxy: Any, small_beads: Phantom, wait_until: Wait
+    panel: Any, wait_until: Wait
 ) -> None:
-    viewer = make_napari_viewer_proxy()
-    add_stack(viewer, small_beads.stack)
-    panel = open_panel(viewer)
-    wait_until(panel.run.buttons["Fit"].isEnabled)
+    viewer = panel.viewer
     panel.model.settings = SIX
     click(panel.run.buttons["Fit"])
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, COMPILING)
@@ -220,7 +192,7 @@ def test_a_feature_by_which_points_are_coloured_and_sizes_of_some_stay(
     centres.face_color_mode = "colormap"
     centres.size = np.arange(1.0, 7.0)
     before = styles(viewer)["beads centres"]
-    again = reopened(panel)
+    again = reopened_at_rest(panel)
     wait_until(lambda: again.live is not None and again.live.centres is not None)
     assert str(centres.face_color_mode) == "colormap"
     assert styles(viewer)["beads centres"] == before
@@ -254,12 +226,12 @@ def test_layers_of_a_recording(make_napari_viewer_proxy: Any, wait_until: Wait) 
     wait_until(lambda: panel.worker.phase is Phase.FINISHED, COMPILING)
     wait_until(lambda: panel.live.complete)
     tracks = viewer.layers["cells tracks"]
-    again = reopened(panel)
+    again = reopened_at_rest(panel)
     wait_until(lambda: again.over_time is not None)
     assert tracks.visible, "seen before, and seen again"
     restyle(viewer, hidden="tracks")
     before = styles(viewer)
-    third = reopened(again)
+    third = reopened_at_rest(again)
     wait_until(lambda: third.over_time is not None and third.live.complete)
     assert styles(viewer) == before
     assert not tracks.visible
@@ -279,7 +251,7 @@ def test_layers_of_the_spots_of_a_recording(
     restyle(viewer, hidden="tracks")
     before = styles(viewer)
     assert "mine: cells tracks" in before
-    again = reopened(panel)
+    again = reopened_at_rest(panel)
     wait_until(lambda: again.spots.over_time.found is not None)
     assert styles(viewer) == before
     show_kept(again, 0)
@@ -310,7 +282,7 @@ def test_layers_of_objects(make_napari_viewer_proxy: Any, wait_until: Wait, kind
     before = styles(viewer)
     assert len(before) == 2
     order = [layer.name for layer in viewer.layers]
-    again = reopened(panel)
+    again = reopened_at_rest(panel)
     assert getattr(again.objects, kind).found is not None
     assert styles(viewer) == before
     assert [layer.name for layer in viewer.layers] == order
