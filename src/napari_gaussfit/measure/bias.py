@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_gaussfit._kernels.cpu.refinement_kernels import Lists
-    from napari_gaussfit.measure.surroundings import Fits
+    from napari_gaussfit.measure.turns import Fits
 
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]

@@ -40,18 +40,18 @@ from napari_gaussfit.measure.turns import reaches_of, refined_in_turns
 from napari_gaussfit.model.gaussians import Gaussians
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from napari_gaussfit.measure.constraints import Constraints
     from napari_gaussfit.measure.shared import Told
+    from napari_gaussfit.measure.turns import Fits, Refine
     from napari_gaussfit.settings import Device
     from napari_gaussfit.stacks.stack import Stack
 
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
-    Refine = Callable[..., tuple[Floats, Floats, Floats, Floats]]
 
 __all__ = ["refine", "share_of_structures", "with_others"]
 
@@ -286,9 +286,7 @@ def _way(device: Device, model: Model | None, told: Told | None) -> tuple[Refine
     return refinement.Refiner(chosen), (words,)
 
 
-def _without_lost(
-    start: tuple[Floats, Floats], fits: tuple[Floats, Floats, Floats, Floats]
-) -> tuple[Floats, Floats, Floats, Floats]:
+def _without_lost(start: tuple[Floats, Floats], fits: Fits) -> Fits:
     """Return fits, with what became of no stack's size where it began, and not determined."""
     shapes, amplitudes, covariances, found = fits
     widths = shapes[:, 3 + np.array([0, 2, 5])]

@@ -16,17 +16,14 @@ from napari_gaussfit._kernels.cpu.refinement_kernels import SHAPE, WRONG_MODEL
 from napari_gaussfit.measure.grouping import boxes_about, scene_of, whole_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from napari_gaussfit._kernels.cpu.refinement_kernels import Lists
+    from napari_gaussfit.measure.turns import Fits, Refine
 
     Floats = NDArray[np.float64]
     Counts = NDArray[np.int64]
     Mask = NDArray[np.bool_]
-    Fits = tuple[Floats, Floats, Floats, Floats]
-    Refine = Callable[..., Fits]
 
 __all__ = ["are_dim", "with_surroundings"]
 
